@@ -1,0 +1,30 @@
+"""The one exception for mistakes that a user can mend.
+
+`train.py` and the command lines print a `UserError` as one line and exit with code 2;
+inside a notebook or a host tree it is an ordinary exception.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input. The message names what was wrong, what was expected and what to do."""
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """Return the end of an error message: the nearest choices, then all of them.
+
+    Args:
+        name: what the user wrote.
+        choices: what would have been accepted.
+
+    Returns:
+        For example ``" Did you mean 'RSSCN7'? Choices: BTMRI, RSSCN7, WHURS19."``.
+    """
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
+    hint = " Did you mean " + " or ".join(f"'{by_lower[n]}'" for n in near) + "?" if near else ""
+    return f"{hint} Choices: {', '.join(sorted(by_lower.values(), key=str.lower))}."

@@ -1,0 +1,211 @@
+"""The prompt learner: context and domain feature -> language prompts and vision prompts.
+
+Paper section "Domain prompt learning with quaternion networks"; the equations, the reference
+behaviour and every switch are in METHOD.md, "Forward pass" and "Oddities of the release".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from dplq.errors import UserError, suggest
+from dplq.quaternion import QuaternionLinear
+
+FUSIONS = ("sum", "axes")
+NOISE_SCALES = ("image", "batch")
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """The switches of METHOD.md, "Oddities of the release".
+
+    Attributes:
+        fusion: "sum" adds the domain signal to the context and puts the sum on two imaginary
+            axes; "axes" puts the context on the real axis, the domain signal on the first
+            imaginary one.
+        residual: add the quaternion layers' output, times a gain that starts at 0, to plain
+            prompts instead of replacing them.
+        noise: Gaussian noise on the language prompt in training.
+        noise_scale: standard deviation of the noise, "image": the mean of each image's feature;
+            "batch": one mean over all features of the batch.
+        noise_at_test: noise at test time too.
+        clone_init: all vision quaternion layers start equal.
+    """
+
+    fusion: str = "sum"
+    residual: bool = False
+    noise: bool = True
+    noise_scale: str = "image"
+    noise_at_test: bool = False
+    clone_init: bool = False
+
+    def __post_init__(self) -> None:
+        for key, choices in (("fusion", FUSIONS), ("noise_scale", NOISE_SCALES)):
+            if getattr(self, key) not in choices:
+                value = getattr(self, key)
+                raise UserError(f"{key.upper()} '{value}' is unknown.{suggest(value, choices)}")
+
+
+PRESETS = {
+    "default": PromptOptions(),
+    "reference": PromptOptions(noise_scale="batch", noise_at_test=True, clone_init=True),
+}
+PRESET_NORMALIZE = {"default": "native", "reference": "clip"}
+
+
+def resolve_options(preset: str = "default", **switches: object) -> PromptOptions:
+    """Options of a preset with single switches replaced; a switch that is None keeps the preset's.
+
+    Raises:
+        UserError: unknown preset or value.
+        TypeError: unknown switch.
+    """
+    check_preset(preset)
+    given = {key: value for key, value in switches.items() if value is not None}
+    values = {f.name: getattr(PRESETS[preset], f.name) for f in fields(PromptOptions)}
+    return PromptOptions(**{**values, **given})
+
+
+def check_preset(preset: str) -> str:
+    """Return `preset` if it exists, else raise a UserError that lists the choices."""
+    if preset not in PRESETS:
+        raise UserError(f"PRESET '{preset}' is unknown.{suggest(preset, PRESETS)}")
+    return preset
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What the learner gives the two towers for a batch of B images.
+
+    Attributes:
+        language: (B, n, d_t), the context of each image.
+        deep_text: J - 1 tensors (n, d_t), the same for all images.
+        vision: (n, d_v), the vision prompt of layer 0.
+        deep_vision: J - 1 tensors (B, n, d_v).
+    """
+
+    language: Tensor
+    deep_text: list[Tensor]
+    vision: Tensor
+    deep_vision: list[Tensor]
+
+
+class PromptLearner(nn.Module):
+    """Everything that is learned, and nothing that is frozen.
+
+    Args:
+        context: (n, d_t), the initial context c.
+        vision_width: d_v.
+        domain_dim: d_f, width of the pooled domain feature.
+        prompt_depth: J >= 1; layers 0..J-1 of both towers receive prompts.
+        options: the method's switches.
+        generator: source of the random initial weights; None takes torch's global one.
+
+    Raises:
+        UserError: a width the quaternion layers cannot split into four components.
+    """
+
+    def __init__(
+        self,
+        context: Tensor,
+        *,
+        vision_width: int,
+        domain_dim: int,
+        prompt_depth: int,
+        options: PromptOptions | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        n_ctx, text_width = context.shape
+        self.options = options = options or PromptOptions()
+        self.components = "jk" if options.fusion == "sum" else "ri"
+        quaternion_in = text_width * (2 if options.fusion == "sum" else 4)
+        for width in (text_width, vision_width):
+            if width % 4:
+                raise UserError(
+                    f"This backbone's width {width} is not a multiple of 4, "
+                    "so its prompts cannot be read as quaternions. Choose another backbone."
+                )
+
+        def linear(inputs: int, outputs: int) -> nn.Linear:
+            layer = nn.Linear(inputs, outputs)
+            bound = inputs**-0.5  # torch's default for nn.Linear, from our own generator
+            for parameter in layer.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+            return layer
+
+        def small(width: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(n_ctx, width, generator=generator) * 0.02)
+
+        def quaternion(outputs: int) -> QuaternionLinear:
+            return QuaternionLinear(quaternion_in, outputs, generator=generator)
+
+        deep = range(prompt_depth - 1)
+        self.ctx = nn.Parameter(context.detach().clone().float())
+        self.deep_text = nn.ParameterList([small(text_width) for _ in deep])
+        hidden = max(text_width // 16, 1)
+        self.meta_net = nn.Sequential(
+            linear(domain_dim, hidden), nn.ReLU(), linear(hidden, text_width)
+        )
+        self.language = quaternion(text_width)
+        self.vision_proj = linear(text_width, vision_width)
+        self.vision = nn.ModuleList([quaternion(vision_width) for _ in deep])
+        if options.clone_init:
+            for layer in self.vision:
+                layer.load_state_dict(self.vision[0].state_dict())
+        if options.residual:
+            self.deep_vision = nn.ParameterList([small(vision_width) for _ in deep])
+            self.language_gain = nn.Parameter(torch.zeros(()))
+            self.vision_gain = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in deep])
+
+    def forward(self, domain_features: Tensor, noise: Tensor | None = None) -> Prompts:
+        """Turn the batch's domain features into prompts for both towers.
+
+        Args:
+            domain_features: (B, d_f), pooled.
+            noise: (B, d_t), the noise e_b to add to the language prompt, already scaled.
+        """
+        signal = self.meta_net(domain_features).unsqueeze(1)  # (B, 1, d_t)
+        noisy = signal if noise is None else signal + noise.unsqueeze(1)
+        language = self.language(self._fuse(self.ctx, noisy), self.components)
+        deep_vision = [
+            layer(self._fuse(text, signal), self.components)
+            for layer, text in zip(self.vision, self.deep_text, strict=True)
+        ]
+        if self.options.residual:
+            language = self.ctx + self.language_gain * language
+            deep_vision = [
+                plain + gain * prompt
+                for plain, gain, prompt in zip(
+                    self.deep_vision, self.vision_gain, deep_vision, strict=True
+                )
+            ]
+        return Prompts(language, list(self.deep_text), self.vision_proj(self.ctx), deep_vision)
+
+    def _fuse(self, text: Tensor, signal: Tensor) -> Tensor:
+        """Put text (n, d_t) and domain signal (B, 1, d_t) on the axes of `self.components`.
+
+        "sum" gives the j and k components, the halves of text + signal: [0 | 0 | .. | ..]; "axes"
+        gives r = text and i = signal: [text | signal | 0 | 0].
+        """
+        if self.options.fusion == "sum":
+            return text + signal
+        text, signal = torch.broadcast_tensors(text, signal)
+        return torch.cat([text, signal], dim=-1)
+
+    def draw_noise(
+        self, domain_features: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Draw the noise e_b (B, d_t) of this batch, or None where the options want none."""
+        if not self.options.noise or not (self.training or self.options.noise_at_test):
+            return None
+        if self.options.noise_scale == "batch":
+            scale = domain_features.mean()
+        else:
+            scale = domain_features.mean(dim=1, keepdim=True)
+        shape = (len(domain_features), self.ctx.shape[1])
+        device = domain_features.device
+        return scale * torch.randn(shape, generator=generator, device=device)

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Base-to-new generalisation; bash scripts/base2new.sh --help explains it.
+
+# shellcheck disable=SC2034  # read by common.sh
+USAGE='usage: bash scripts/base2new.sh DATASET [SEED ...] [-- KEY VALUE ...]
+
+Train on the base classes of DATASET, test on base and on new classes, and print the table of base
+and new accuracy and their harmonic mean H. Results:
+OUT/base2new/{train_base,test_new}/DATASET/shots_SHOTS/TRAINER/CFG/seedSEED'
+
+# shellcheck source=scripts/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+start "$@"
+
+for seed in "${SEEDS[@]}"; do
+    folder=$(place "$DATASET" "$seed")
+    run "$OUT/base2new/train_base/$folder" "$DATASET" "$seed" base
+    run "$OUT/base2new/test_new/$folder" "$DATASET" "$seed" new "$OUT/base2new/train_base/$folder"
+done
+folder=$(dirname "$folder")
+table "$OUT/base2new/train_base/$folder" "$OUT/base2new/test_new/$folder"

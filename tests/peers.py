@@ -1,0 +1,22 @@
+"""Where checkouts of the public code we compare with are found.
+
+The environment variable DPLQ_PEERS names a folder that holds them under their repository names
+(Dassl.pytorch, CoOp, multimodal-prompt-learning, PromptSRC, DPLQ, mae, MedSAM). A test that needs
+one that is absent is skipped.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def peer(name: str) -> Path:
+    """Return the checkout of repository `name`, or skip the calling test."""
+    root = os.environ.get("DPLQ_PEERS", "")
+    path = Path(root) / name
+    if not root or not path.is_dir():
+        pytest.skip(f"no checkout of {name}: set DPLQ_PEERS to the folder that holds it")
+    return path

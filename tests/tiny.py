@@ -1,0 +1,67 @@
+"""A tiny CLIP for tests, made by the real loading code from a folder with a config."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dplq.backbones import CONFIG_FILE, Backbone, load_backbone
+
+
+def tiny_clip_config(
+    *,
+    vision_width: int = 64,
+    vision_layers: int = 3,
+    text_width: int = 64,
+    text_layers: int = 3,
+    embed_dim: int = 48,
+    image_size: int = 32,
+    patch: int = 16,
+    **extra: Any,
+) -> dict[str, Any]:
+    """Return an open_clip model config; `extra` goes to its top level, e.g. `custom_text=True`."""
+    return {
+        "embed_dim": embed_dim,
+        "vision_cfg": {
+            "image_size": image_size,
+            "patch_size": patch,
+            "width": vision_width,
+            "layers": vision_layers,
+            "head_width": 16,
+        },
+        "text_cfg": {"width": text_width, "heads": 4, "layers": text_layers},
+        **extra,
+    }
+
+
+def write_clip_dir(folder: Path, config: dict[str, Any], **preprocess: Any) -> str:
+    """Write `config` into `folder` (made if absent); return the backbone name of the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"model_cfg": config, "preprocess_cfg": preprocess}
+    (folder / CONFIG_FILE).write_text(json.dumps(content), encoding="utf-8")
+    return f"local-dir:{folder}"
+
+
+@functools.cache
+def _session_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="tiny_clip_")
+
+
+def tiny_backbone(folder: Path | None = None, *, seed: int = 0, **config: Any) -> Backbone:
+    """Return a tiny CLIP with random weights drawn from `seed`.
+
+    Args:
+        folder: where its config is written; None is a folder that lives as long as the process, so
+            that `load_backbone(**backbone.spec)` rebuilds it all the same.
+        seed: of the weights.
+        config: as of `tiny_clip_config`.
+    """
+    if folder is None:
+        name = "-".join(f"{key}={value}" for key, value in sorted(config.items())) or "default"
+        folder = Path(_session_folder().name) / name
+    return load_backbone(
+        write_clip_dir(folder, tiny_clip_config(**config)), pretrained=False, seed=seed
+    )
