@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -724,7 +725,10 @@ def _read(path: Path) -> Any:
     zipped = zipfile.is_zipfile(path)
     if zipped and _is_torchscript(path):
         # Its pickles hold tensors and TorchScript classes only; no Python object is made of them.
-        return torch.jit.load(str(path), map_location="cpu").state_dict()
+        with warnings.catch_warnings():
+            # torch.jit is deprecated, but OpenAI publishes CLIP in no other format.
+            warnings.simplefilter("ignore")
+            return torch.jit.load(str(path), map_location="cpu").state_dict()
     try:
         # Mapped, so that an optimizer's state beside the weights is never read.
         return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)

@@ -13,6 +13,7 @@ from dplq.errors import UserError, suggest
 # Keys whose default is None follow TRAINER.QUATERNIONPROMPT.PRESET.
 KEYS: tuple[tuple[str, Any, str], ...] = (
     ("DATASET.SUBSAMPLE_CLASSES", "all", "all, base (first half of the classes) or new"),
+    ("DATASET.CHECK_IMAGES", True, "decode every image of a run once before it starts"),
     ("DATASET.SKIP_BROKEN", False, "leave unreadable images out instead of stopping"),
     (
         "DOMAIN.ENCODER",

@@ -32,8 +32,14 @@ def ensure_dassl() -> str:
         UserError: `DPLQ_DASSL` has another value, asks for a real Dassl that is not installed,
             or an installed Dassl cannot be imported.
     """
-    if "dassl" in sys.modules:
-        return which_dassl()
+    if "dassl" not in sys.modules:
+        _import_dassl()
+    # Importing the real Dassl silences all warnings of the process; ours must be seen.
+    logging.disable(logging.NOTSET)
+    return which_dassl()
+
+
+def _import_dassl() -> None:
     choice = os.environ.get("DPLQ_DASSL", "")
     if choice not in ("", "real", "fallback"):
         raise UserError(f"DPLQ_DASSL is '{choice}'; it must be 'real', 'fallback' or not set.")
@@ -44,21 +50,24 @@ def ensure_dassl() -> str:
             raise UserError("DPLQ_DASSL=real, but no Dassl is installed. Install it or unset it.")
         sys.path.append(str(FALLBACK))
     try:
-        module = importlib.import_module("dassl")
         importlib.import_module("dassl.engine")
     except Exception as error:
         raise UserError(
             f"The installed Dassl cannot be imported ({type(error).__name__}: {error}). "
             "Repair it, or set DPLQ_DASSL=fallback to use the one that comes with dplq."
         ) from error
-    logger.info("Dassl: %s (%s)", which_dassl(), getattr(module, "__version__", "no version"))
-    return which_dassl()
 
 
 def which_dassl() -> str:
     """``"fallback"`` if the imported `dassl` is ours, else ``"real"``."""
     home = Path(sys.modules["dassl"].__file__).resolve().parent
     return "fallback" if home.parent == FALLBACK else "real"
+
+
+def describe_dassl() -> str:
+    """One line that says which Dassl is in use."""
+    version = getattr(sys.modules["dassl"], "__version__", "of unknown version")
+    return f"Dassl in use: {which_dassl()}, {version}"
 
 
 def register_trainer(cls: T) -> T:

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from dplq import checkpoint
 from dplq.backbones import Backbone, load_backbone
+from dplq.dassl_compat import describe_dassl
 from dplq.errors import UserError
 from dplq.precision import resolve_precision
 from dplq.schedule import learning_rate
@@ -53,6 +54,7 @@ class PromptTrainer(TrainerX):
         # Without a seed the run draws one, so that it can still be resumed exactly.
         self.run_seed = cfg.SEED if cfg.SEED >= 0 else random.SystemRandom().randrange(2**31)
         self.train_seconds, self.train_steps = 0.0, 0
+        print(describe_dassl())
         super().__init__(cfg)
         self.evaluator = EvaluationRecord(self.evaluator)
 
@@ -86,12 +88,7 @@ class PromptTrainer(TrainerX):
             weights=cfg.MODEL.INIT_WEIGHTS,
             pretrained=cfg.MODEL.BACKBONE.PRETRAINED,
         )
-        if tuple(cfg.INPUT.SIZE) != (clip.image_size, clip.image_size):
-            raise UserError(
-                f"INPUT.SIZE {tuple(cfg.INPUT.SIZE)} does not fit {cfg.MODEL.BACKBONE.NAME}, which "
-                f"reads {clip.image_size}x{clip.image_size}: "
-                f'set INPUT.SIZE "({clip.image_size}, {clip.image_size})".'
-            )
+        self._check_input(clip)
         classnames = list(self.dm.dataset.classnames)
         self.model = self.build_prompt_model(clip, classnames, self.run_seed).to(self.device)
         for frozen in (self.model.clip, self.model.domain):
@@ -109,6 +106,24 @@ class PromptTrainer(TrainerX):
         self.scaler = self.precision.grad_scaler()
         # No Dassl scheduler: its warm-up raises TypeError on torch >= 2.7.
         self.register_model(MODEL_NAME, learner, self.optim, None)
+
+    def _check_input(self, clip: Backbone) -> None:
+        """Compare what the loaders deliver to what the backbone was trained on."""
+        given, size = self.cfg.INPUT, clip.image_size
+        if tuple(given.SIZE) != (size, size):
+            raise UserError(
+                f"INPUT.SIZE {tuple(given.SIZE)} does not fit {clip.spec['name']}, which "
+                f'reads {size}x{size}: set INPUT.SIZE "({size}, {size})".'
+            )
+        for key, wanted in (("PIXEL_MEAN", clip.image_mean), ("PIXEL_STD", clip.image_std)):
+            if not np.allclose(given[key], wanted, atol=1e-3):
+                logger.warning(
+                    "INPUT.%s is %s, but %s was trained with %s: set it in the config file.",
+                    key,
+                    list(given[key]),
+                    clip.spec["name"],
+                    list(wanted),
+                )
 
     # --- one epoch ----------------------------------------------------------------------------
 

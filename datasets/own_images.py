@@ -1,0 +1,157 @@
+"""OwnImages: any folder of class folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from dplq.dassl_compat import register_dataset
+from dplq.errors import UserError
+
+from .base import FolderDataset
+from .folders import (
+    NOT_CLASSES,
+    ClassTable,
+    Layout,
+    images_by_class,
+    in_words,
+    list_folders,
+    list_images,
+)
+from .protocol import SPLIT_SEED, Item, Split, by_label, permuted
+from .store import read_json
+
+PART_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+VAL_FRACTION = 0.2  # of train, where there is no val folder: CoOp's `split_trainval`
+
+
+class Parts(NamedTuple):
+    """The folders of a data set that comes in parts, "" where a part is absent."""
+
+    train: str
+    val: str
+    test: str
+
+
+@register_dataset
+class OwnImages(FolderDataset):
+    """Your images. `DATASET.ROOT` is the folder itself, or holds it under the name `own_images`.
+
+    * Layout: `<class>/*.jpg`, split 50/20/30 in every class; or `train/<class>/`,
+      `val/<class>/`, `test/<class>/` (also `training`, `valid`, `validation`, `testing`), kept as
+      they are. Without a val folder a fifth of train becomes val.
+    * Class names: the folder names as words (`DenseResidential`, `dense_residential` ->
+      "Dense Residential", "dense residential"), sorted by folder name. To name or order them
+      otherwise put a `classes.json` in the folder: ``{"folder": "prompt name", ...}`` or
+      ``["prompt name or folder", ...]``. Its order is the label order and so decides the base and
+      new classes; folders that it does not list are left out.
+    """
+
+    dataset_dir = "own_images"
+    homepage = "your own collection"
+    licence = "yours"
+
+    def find_dataset_dir(self, root: str) -> str:
+        """`root`/own_images if it is there, else `root`."""
+        inside = super().find_dataset_dir(root)
+        return inside if os.path.isdir(inside) else root
+
+    def layouts(self) -> list[Layout]:
+        """The class folders lie in the folder itself, or in its train folder."""
+        return [Layout(self.dataset_dir, (self._parts().train,))]
+
+    def find_layout(self) -> Layout:
+        """The only one; classes that it lacks are named when it is listed."""
+        return self.layouts()[0]
+
+    def find_classes(self) -> ClassTable:
+        """The classes of `classes.json`, else one per folder that has an image."""
+        path = Path(self.dataset_dir, "classes.json")
+        if path.is_file():
+            rows = _rows(read_json(path), path)
+        else:
+            rows = [(in_words(name), name) for name in self._image_folders(self._parts().train)]
+        if len(rows) < 2:
+            where = path if path.is_file() else self.dataset_dir
+            state = f"has {len(rows)} classes" if Path(self.dataset_dir).is_dir() else "is absent"
+            raise UserError(
+                f"OwnImages: {where} {state}; at least 2 classes are needed.\n"
+                f"{self.expected_layout()}"
+            )
+        return ClassTable(rows)
+
+    def expected_layout(self) -> str:
+        """The two layouts."""
+        return (
+            f"Expected: {self.dataset_dir}/<class>/*.jpg, or train/<class>/*.jpg and "
+            "test/<class>/*.jpg in it (DATASET.ROOT, --root, is that folder or holds it as "
+            f"'{type(self).dataset_dir}')."
+        )
+
+    def list_split(self) -> tuple[str, Split]:
+        """The folder, and its split: made here, or given by train, val and test folders."""
+        parts = self._parts()
+        if not parts.train:
+            return super().list_split()
+        if not parts.test:
+            raise UserError(
+                f"OwnImages: {self.dataset_dir} has '{parts.train}' but no test folder. Add "
+                "test/<class>/*.jpg, or put the class folders directly into it to have them split."
+            )
+        split = Split(*(self._list_part(part) if part else [] for part in parts))
+        return self.dataset_dir, split if split.val else _with_val(split)
+
+    def _list_part(self, part: str) -> list[Item]:
+        images = images_by_class(Layout(self.dataset_dir, (part,)), self.table, self.name)
+        pairs = zip(images, self.table.prompts, strict=True)
+        return [Item(p, i, name) for i, (paths, name) in enumerate(pairs) for p in paths]
+
+    def _image_folders(self, part: str) -> list[str]:
+        folder = os.path.join(self.dataset_dir, part)
+        names = [name for name in list_folders(folder) if name not in NOT_CLASSES]
+        return [name for name in names if list_images(os.path.join(folder, name))]
+
+    def _parts(self) -> Parts:
+        folders = {name.lower(): name for name in list_folders(self.dataset_dir)}
+        found = Parts(
+            *(
+                next((folders[name] for name in names if name in folders), "")
+                for names in PART_FOLDERS.values()
+            )
+        )
+        # a class may be called "train": what counts is that class folders lie inside
+        return found if found.train and self._image_folders(found.train) else Parts("", "", "")
+
+
+def _rows(raw: object, path: Path) -> list[tuple[str, str]]:
+    names = list(raw.values()) if isinstance(raw, dict) else raw
+    if isinstance(names, list) and all(isinstance(n, str) and n.strip() for n in names):
+        if isinstance(raw, dict):
+            return [(prompt, folder) for folder, prompt in raw.items()]
+        return [(in_words(name), name) for name in names]
+    raise UserError(
+        f'{path} must be {{"folder": "prompt name", ...}} or ["prompt name or folder", ...], '
+        "in label order."
+    )
+
+
+def _with_val(split: Split) -> Split:
+    """Move a fifth of every class, at least one image, from train to val."""
+    train: list[Item] = []
+    val: list[Item] = []
+    for label, group in by_label(split.train).items():
+        if len(group) < 2:
+            raise UserError(
+                f"OwnImages: class '{group[0].classname}' has one training image and there is no "
+                "val folder: at least 2 are needed. Add images or a val folder."
+            )
+        shuffled = permuted(group, "val", SPLIT_SEED, label)
+        cut = max(1, round(VAL_FRACTION * len(group)))
+        val += sorted(shuffled[:cut])
+        train += sorted(shuffled[cut:])
+    return split._replace(train=train, val=val)

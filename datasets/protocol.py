@@ -1,0 +1,228 @@
+"""The few-shot protocol of the CoOp family: split, draw shots, take base or new classes.
+
+Pure functions on names and numbers: no image is opened, no folder is listed, no global random
+state is read. Everything drawn is a function of the split and a seed alone, so that the first run,
+a later one and another machine use the same images.
+
+Where this departs from the peers on purpose (they draw from Python's global generator, so their
+images depend on which run came first and on the order a file system lists names in):
+
+* the split has its own fixed seed, and file names are sorted before they are permuted;
+* the shots of a class are the beginning of one seeded permutation, so they are *nested*: the
+  1-shot images of a seed are among its 4-shot images.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from dplq.errors import UserError, suggest
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SPLIT_SEED = 1
+SUBSETS = ("all", "base", "new")
+MAX_VAL_SHOTS = 4
+
+
+class Item(NamedTuple):
+    """One image: POSIX path relative to the image folder, 0-based label, prompt name."""
+
+    path: str
+    label: int
+    classname: str
+
+
+class Split(NamedTuple):
+    """The three parts of a data set."""
+
+    train: list[Item]
+    val: list[Item]
+    test: list[Item]
+
+
+def permuted(items: Iterable[T], *seed: object) -> list[T]:
+    """Return `items` in an order that depends on their number and `seed` alone.
+
+    Sorting by `Random.random()` uses only what Python promises never to change; the algorithm
+    behind `Random.shuffle` carries no such promise.
+    """
+    generator = random.Random("/".join(map(str, seed)))
+    return sorted(items, key=lambda _: generator.random())
+
+
+def split_sizes(n: int, fractions: Sequence[float] = (0.5, 0.2)) -> tuple[int, int, int]:
+    """Sizes of train, val and test of a class of `n` images.
+
+    Args:
+        n: number of images.
+        fractions: of train and of val; the rest is test. `round` is Python's, to even at one
+            half, as in CoOp's `read_and_split_data`: 5 images are cut into 2, 1, 2.
+    """
+    train, val = (round(n * fraction) for fraction in fractions)
+    return train, val, n - train - val
+
+
+def split_classes(
+    images: Sequence[Sequence[str]],
+    classnames: Sequence[str],
+    source: str,
+    fractions: Sequence[float] = (0.5, 0.2),
+) -> Split:
+    """Cut every class into train, val and test.
+
+    Args:
+        images: per label, the sorted relative paths of its images.
+        classnames: per label, the prompt name.
+        source: what to call the data in an error, e.g. ``"RSSCN7 in /data/RSSCN7"``.
+        fractions: see `split_sizes`.
+
+    Returns:
+        The split; the parts are ordered by label, then by path.
+
+    Raises:
+        UserError: a class is too small for three parts that are not empty (with the default
+            fractions: fewer than 4 images).
+    """
+    sizes = [split_sizes(len(paths), fractions) for paths in images]
+    small = [
+        f"'{name}' ({len(paths)})"
+        for name, paths, size in zip(classnames, images, sizes, strict=True)
+        if min(size) < 1
+    ]
+    if small:
+        raise UserError(
+            f"{source}: too few images to split into train, val and test in class "
+            f"{', '.join(small)}. Every class needs at least 4: add images, remove the class, or "
+            "provide a split file."
+        )
+    split = Split([], [], [])
+    for label, (paths, name) in enumerate(zip(images, classnames, strict=True)):
+        shuffled = permuted(paths, "split", SPLIT_SEED, label)
+        start = 0
+        for part, size in zip(split, sizes[label], strict=True):
+            part += [Item(p, label, name) for p in sorted(shuffled[start : start + size])]
+            start += size
+    return split
+
+
+def by_label(items: Iterable[Item]) -> dict[int, list[Item]]:
+    """Group by label; labels ascend, the order within a class is kept."""
+    groups: dict[int, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.label, []).append(item)
+    return dict(sorted(groups.items()))
+
+
+def draw_shots(
+    items: Iterable[Item], shots: int, *seed: object, leave_out: Collection[str] = ()
+) -> list[Item]:
+    """Draw up to `shots` images of every class, by label and then in the order drawn.
+
+    Args:
+        items: one part of a split.
+        shots: images per class; below 1 nothing is drawn and all are returned.
+        seed: of the draw. Another `shots` with the same seed gives a prefix or a continuation.
+        leave_out: paths not to use. The next ones of the permutation take their place, the
+            others stay.
+    """
+    if shots < 1:
+        return [item for item in items if item.path not in leave_out]
+    drawn: list[Item] = []
+    for label, group in by_label(items).items():
+        order = permuted(sorted(group), "shots", *seed, label)
+        drawn += [item for item in order if item.path not in leave_out][:shots]
+    return drawn
+
+
+def few_shot(split: Split, shots: int, seed: int, leave_out: Collection[str] = ()) -> Split:
+    """The few-shot version of a split: `shots` images per class to train on, at most 4 in val.
+
+    Test is never reduced. It is drawn over *all* classes, so base, new and all runs of one seed
+    share their images. A class with fewer images gives all it has.
+
+    Args:
+        split: the full split.
+        shots: `cfg.DATASET.NUM_SHOTS`; below 1 the split is returned in full.
+        seed: `cfg.SEED`.
+        leave_out: paths not to use, e.g. images that cannot be read.
+    """
+    chosen = Split(
+        draw_shots(split.train, shots, seed, "train", leave_out=leave_out),
+        draw_shots(split.val, min(shots, MAX_VAL_SHOTS), seed, "val", leave_out=leave_out),
+        draw_shots(split.test, 0, leave_out=leave_out),
+    )
+    short = [
+        f"'{group[0].classname}' ({len(group)})"
+        for group in by_label(chosen.train).values()
+        if len(group) < shots
+    ]
+    if short:
+        logger.warning("%d shots asked, class %s has fewer: using all", shots, ", ".join(short))
+    return chosen
+
+
+def take_subset(split: Split, which: str) -> Split:
+    """Keep all, the base or the new classes; the labels of what is kept count from 0 again.
+
+    Args:
+        split: any split.
+        which: `cfg.DATASET.SUBSAMPLE_CLASSES`: `all`; `base`, the first ceil(n/2) labels present
+            in train; `new`, the others.
+
+    Raises:
+        UserError: another value, or only one class, which leaves no new one.
+    """
+    if which not in SUBSETS:
+        raise UserError(f"DATASET.SUBSAMPLE_CLASSES is '{which}'.{suggest(str(which), SUBSETS)}")
+    if which == "all":
+        return split
+    labels = list(by_label(split.train))
+    half = math.ceil(len(labels) / 2)
+    kept = labels[:half] if which == "base" else labels[half:]
+    if not kept:
+        raise UserError("DATASET.SUBSAMPLE_CLASSES is 'new', but one class has no new half.")
+    relabel = {old: new for new, old in enumerate(kept)}
+    return Split(
+        *(
+            [item._replace(label=relabel[item.label]) for item in part if item.label in relabel]
+            for part in split
+        )
+    )
+
+
+def check_split(split: Split, source: str) -> None:
+    """Refuse a split that Dassl would misread.
+
+    Args:
+        split: the split; its labels may come from a file.
+        source: what to call it in an error.
+
+    Raises:
+        UserError: labels that are not 0..K-1, one label under two names, or a class without any
+            image in train or in test.
+    """
+    names: dict[int, str] = {}
+    for item in (item for part in split for item in part):
+        if names.setdefault(item.label, item.classname) != item.classname:
+            raise UserError(
+                f"{source}: label {item.label} is called both '{names[item.label]}' and "
+                f"'{item.classname}'. Give every label one class name."
+            )
+    if sorted(names) != list(range(len(names))) or not names:
+        raise UserError(
+            f"{source}: the labels must be 0, 1, ..., K-1, found {sorted(names) or 'no image'}."
+        )
+    for title, part in (("train", split.train), ("test", split.test)):
+        absent = sorted(set(names) - {item.label for item in part})
+        if absent:
+            raise UserError(
+                f"{source}: no {title} image for class "
+                f"{', '.join(repr(names[label]) for label in absent)}. Add images or remove the "
+                "class."
+            )

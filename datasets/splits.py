@@ -1,0 +1,117 @@
+"""Split files in CoOp's format, ours and those of other projects.
+
+``{"train": [[path, label, classname], ...], "val": [...], "test": [...]}`` with POSIX paths
+relative to the image folder, so that either project reads what the other wrote.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from dplq.errors import UserError
+
+from .folders import ClassTable
+from .protocol import Item, Split, check_split
+from .store import read_json
+
+logger = logging.getLogger(__name__)
+
+FOREIGN_NAMES = ("split_cao_{}.json", "split_zhou_{}.json", "split_{}.json")  # DPLQ, CoOp, others
+OWN_NAME = "split_dplq_{}.json"
+
+
+def find_foreign_split(dataset_dir: str, name: str) -> Path | None:
+    """The first split file of another project beside the data, in the order DPLQ, CoOp, others."""
+    paths = (Path(dataset_dir, pattern.format(name)) for pattern in FOREIGN_NAMES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def read_split(path: Path) -> Split:
+    """Read a split file; labels, names and order stay as they are in it.
+
+    Raises:
+        UserError: it is not a split in CoOp's format, or `check_split` refuses it.
+    """
+    raw = read_json(path)
+    try:
+        split = Split(
+            *(
+                [Item(str(image), int(label), str(name)) for image, label, name in raw[part]]
+                for part in Split._fields
+            )
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f'{path} is not a split file: expected {{"train": [[path, label, classname], ...], '
+            '"val": [...], "test": [...]}}. Repair or delete it.'
+        ) from error
+    check_split(split, str(path))
+    seen = {item.path for item in split.train + split.val}
+    shared = sum(item.path in seen for item in split.test)
+    if shared:
+        logger.warning("%s: %d test images are also in train or val", path, shared)
+    return split
+
+
+def find_image_dir(split: Split, path: Path, candidates: Iterable[str]) -> str:
+    """The folder that the paths of a split are relative to.
+
+    Args:
+        split: what was read.
+        path: the file it was read from.
+        candidates: image folders, in order of preference.
+
+    Returns:
+        The first candidate that holds any of the images.
+
+    Raises:
+        UserError: images of the split do not exist.
+    """
+    folders = list(dict.fromkeys(candidates))
+    items = [item for part in split for item in part]
+
+    def is_there(folder: str, item: Item) -> bool:
+        return os.path.isfile(os.path.join(folder, item.path))
+
+    holding = (f for f in folders if any(is_there(f, item) for item in items))
+    image_dir = next(holding, folders[0])
+    absent = [item.path for item in items if not is_there(image_dir, item)]
+    if absent:
+        raise UserError(
+            f"{path} names {len(absent)} image(s) (of {len(items)}) that do not exist in "
+            f"{image_dir}: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}. Put them "
+            "back, or delete the split file to have a new split made."
+        )
+    return image_dir
+
+
+def classes_of(split: Split) -> list[str]:
+    """The class names of a split in label order."""
+    names = {item.label: item.classname for item in split.train}
+    return [names[label] for label in sorted(names)]
+
+
+def with_our_prompts(split: Split, table: ClassTable, path: Path) -> Split:
+    """Replace the class names of a foreign split where the table knows them; labels stay.
+
+    Nothing is replaced where two classes would get one name. Another class order than the
+    official one is reported: base and new classes then differ too.
+    """
+    theirs = classes_of(split)
+    labels = [table.label_of(name) for name in theirs]
+    known = [label for label in labels if label is not None]
+    if len(set(known)) < len(known):
+        return split
+    if known != list(range(len(table.rows))) or len(known) < len(labels):
+        logger.warning(
+            "%s: its classes differ from the official ones or their order; its labels are kept, "
+            "so base and new classes follow it: %s",
+            path,
+            ", ".join(theirs),
+        )
+    pairs = zip(theirs, labels, strict=True)
+    ours = [name if label is None else table.prompts[label] for name, label in pairs]
+    return Split(*([item._replace(classname=ours[item.label]) for item in part] for part in split))

@@ -1,0 +1,95 @@
+"""Where a data set keeps its small files: the split, and which images have been checked.
+
+Beside the images, as the peers do. With `DPLQ_CACHE` set, or where the data folder cannot be
+written to, in a folder of its own outside: `$DPLQ_CACHE` or `~/.cache/dplq`, then
+`<name>-<hash of the data folder's path>`. Files hold relative paths only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from dplq.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class Store:
+    """The small files of one data set.
+
+    Args:
+        dataset_dir: the data folder.
+        name: of the data set.
+    """
+
+    def __init__(self, dataset_dir: str, name: str) -> None:
+        digest = hashlib.sha256(os.fsencode(Path(dataset_dir).resolve())).hexdigest()[:12]
+        chosen = os.environ.get("DPLQ_CACHE", "")
+        base = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "dplq"
+        self.dataset_dir = Path(dataset_dir)
+        self.outside = base / f"{name}-{digest}"
+        self._write_to = [self.outside] if chosen else [self.dataset_dir, self.outside]
+        self._told = False
+
+    def find(self, filename: str) -> Path | None:
+        """The path of a file written before, on this machine or beside the data."""
+        folders = dict.fromkeys([*self._write_to, self.dataset_dir])
+        return next((path for f in folders if (path := f / filename).is_file()), None)
+
+    def write(self, filename: str, payload: Any) -> Path:
+        """Write JSON in one step, so that a half-written file is never seen.
+
+        Returns:
+            Where it is now.
+
+        Raises:
+            UserError: it can be written nowhere.
+        """
+        for folder in self._write_to:
+            try:
+                write_json(folder / filename, payload)
+            except OSError as error:
+                problem = error
+                continue
+            if folder == self.outside and not self._told:
+                logger.info("Split and caches of %s go to %s", self.dataset_dir, folder)
+                self._told = True
+            return folder / filename
+        raise UserError(
+            f"Cannot write {filename} to {' or '.join(map(str, self._write_to))}: "
+            f"{problem.strerror or problem}. Set DPLQ_CACHE to a folder that can be written to."
+        )
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}. Repair or delete it.") from error
+
+
+def write_json(path: Path, payload: Any) -> None:
+    """Write `payload` aside, then put it in place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(payload, file)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(aside, 0o666 & ~umask)  # mkstemp allows the owner alone; data folders are shared
+        os.replace(aside, path)
+    except BaseException:
+        os.unlink(aside)
+        raise

@@ -1,0 +1,130 @@
+"""Any folder of images."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from datasets import OwnImages
+from dplq.errors import UserError
+
+from .lookalikes import make_classes, make_config, parts
+
+
+def load(root: Path, **keys):
+    return OwnImages(make_config(root, **keys))
+
+
+@pytest.mark.parametrize("inside", ["own_images", "."])
+def test_folder_of_class_folders(tmp_path, inside):
+    make_classes(tmp_path / inside, ["river_lake", "DenseResidential", "forest"])
+    (tmp_path / inside / "notes").mkdir()
+    dataset = load(tmp_path)
+    assert dataset.classnames == ["Dense Residential", "forest", "river lake"]
+    assert [len(items) for items in parts(dataset).values()] == [15, 6, 9]
+    assert Path(dataset.split_path) == tmp_path / inside / "split_dplq_OwnImages.json"
+    assert parts(load(tmp_path)) == parts(dataset)
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "validation", "testing")])
+def test_given_parts_are_kept(tmp_path, names):
+    for name, count in zip(names, (5, 2, 3), strict=True):
+        make_classes(tmp_path / name, ["cat", "dog"], count)
+    got = parts(load(tmp_path))
+    assert [len(items) for items in got.values()] == [10, 4, 6]
+    for part, name in zip(got, names, strict=True):
+        assert {path.split("/")[0] for path, *_ in got[part]} == {name}
+
+
+def test_val_is_drawn_from_train_where_absent(tmp_path):
+    make_classes(tmp_path / "train", {"cat": 10, "dog": 2})
+    make_classes(tmp_path / "test", ["cat", "dog"], 1)
+    got = parts(load(tmp_path))
+    assert [[label for _, label, _ in got[part]] for part in ("train", "val")] == [
+        [0] * 8 + [1],
+        [0] * 2 + [1],
+    ]
+    assert not {p for p, *_ in got["train"]} & {p for p, *_ in got["val"]}
+    assert parts(load(tmp_path)) == got
+
+
+def test_parts_with_mistakes(tmp_path):
+    make_classes(tmp_path / "train", {"cat": 4, "dog": 1})
+    with pytest.raises(UserError, match="has 'train' but no test folder. Add test/<class>"):
+        load(tmp_path)
+    make_classes(tmp_path / "test", ["cat"], 2)
+    with pytest.raises(UserError, match="no folder for class 'dog' .*test; found there: cat"):
+        load(tmp_path)
+    make_classes(tmp_path / "test", ["dog"], 2)
+    with pytest.raises(UserError, match="class 'dog' has one training image and there is no val"):
+        load(tmp_path)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    make_classes(tmp_path, ["train", "car"])
+    assert load(tmp_path).classnames == ["car", "train"]
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"forest": "a dense forest", "DenseResidential": "houses"}, ["a dense forest", "houses"]),
+        (["forest", "dense residential"], ["forest", "dense residential"]),
+    ],
+)
+def test_classes_json_names_and_orders(tmp_path, content, names, caplog):
+    make_classes(tmp_path, ["DenseResidential", "forest", "other"])
+    load(tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps(content))
+    dataset = load(tmp_path)  # takes effect although a split file is there
+    assert dataset.classnames == names
+    assert "the classes have changed since" in caplog.text
+    assert "not a class of OwnImages, ignored: other" in caplog.text
+    assert load(tmp_path, SUBSAMPLE_CLASSES="new").classnames == names[1:]
+    assert {Path(item.impath).parent.name for item in dataset.test if item.label == 0} == {"forest"}
+
+
+def test_new_prompts_leave_the_split_as_it_is(tmp_path):
+    make_classes(tmp_path, ["a", "b"])
+    before = parts(load(tmp_path))
+    (tmp_path / "classes.json").write_text('{"a": "apple", "b": "bear"}')
+    after = parts(load(tmp_path))
+    for part in before:
+        assert [item[:2] for item in before[part]] == [item[:2] for item in after[part]]
+
+
+@pytest.mark.parametrize("content", ['{"a": 3}', "3", "[1, 2]", '["", "b"]', "{"])
+def test_bad_classes_json(tmp_path, content):
+    make_classes(tmp_path, ["a", "b"])
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "classes.json"))):
+        load(tmp_path)
+
+
+def test_classes_json_that_names_an_absent_folder(tmp_path):
+    make_classes(tmp_path, ["a", "b"])
+    (tmp_path / "classes.json").write_text('["a", "b", "c"]')
+    with pytest.raises(UserError, match="no folder for class 'c'"):
+        load(tmp_path)
+    (tmp_path / "classes.json").write_text('["c", "d"]')
+    with pytest.raises(UserError, match="no folder for class 'c' .* 'd' .* found there: a, b"):
+        load(tmp_path)
+
+
+def test_no_images(tmp_path):
+    with pytest.raises(UserError, match="has 0 classes; at least 2 .*\n.*<class>/\\*.jpg"):
+        load(tmp_path)
+    with pytest.raises(UserError, match="is absent; at least 2 classes are needed"):
+        load(tmp_path / "nowhere")
+    make_classes(tmp_path, ["only"])
+    with pytest.raises(UserError, match="has 1 classes"):
+        load(tmp_path)
+
+
+def test_folders_that_differ_in_case_alone(tmp_path):
+    make_classes(tmp_path, ["river_lake", "river lake"])
+    with pytest.raises(UserError, match="share the spelling"):
+        load(tmp_path)

@@ -1,0 +1,118 @@
+"""Runs train.py in a child process, quickly: a fork server imports the heavy modules once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.tiny import tiny_clip_config, write_clip_dir
+
+PROJECT = Path(__file__).resolve().parent.parent
+PRELOAD = ["dplq.plugin", "dplq.model", "open_clip", "timm", "tests.runner", "train"]
+CONFIG = """
+DATALOADER:
+  TRAIN_X:
+    BATCH_SIZE: 2
+  TEST:
+    BATCH_SIZE: 8
+  NUM_WORKERS: 0
+INPUT:
+  SIZE: (32, 32)
+  INTERPOLATION: "bicubic"
+  PIXEL_MEAN: [0.48145466, 0.4578275, 0.40821073]
+  PIXEL_STD: [0.26862954, 0.26130258, 0.27577711]
+  TRANSFORMS: ["random_resized_crop", "random_flip", "normalize"]
+OPTIM:
+  NAME: "sgd"
+  LR: 0.0035
+  MAX_EPOCH: 3
+  LR_SCHEDULER: "cosine"
+  WARMUP_EPOCH: 1
+  WARMUP_TYPE: "constant"
+TRAIN:
+  PRINT_FREQ: 1
+MODEL:
+  BACKBONE:
+    NAME: "{backbone}"
+    PRETRAINED: False
+DOMAIN:
+  ENCODER: "clip"
+TRAINER:
+  QUATERNIONPROMPT:
+    N_CTX: 2
+    PROMPT_DEPTH: 2
+    PREC: "fp32"
+"""
+DATASET_CONFIG = 'DATASET:\n  NAME: "OwnImages"\n'
+CLASSES = ("forest", "river", "parking_lot", "storage_tank")
+
+
+@dataclass
+class Finished:
+    """A finished run: exit code (negative: the signal that killed it) and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def make_project(folder: Path, images: int = 12) -> list[str]:
+    """Write a small dataset of class folders, a tiny CLIP and configs; return train.py's flags."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for label, name in enumerate(CLASSES):
+        (folder / "data" / name).mkdir(parents=True)
+        for index in range(images):
+            pixels = random.integers(0, 128, (32, 32, 3)) + 30 * label
+            Image.fromarray(pixels.astype("uint8")).save(folder / "data" / name / f"{index}.png")
+    backbone = write_clip_dir(folder / "clip", tiny_clip_config(vision_layers=2, text_layers=2))
+    (folder / "trainer.yaml").write_text(CONFIG.format(backbone=backbone))
+    (folder / "dataset.yaml").write_text(DATASET_CONFIG)
+    return [
+        *("--root", str(folder / "data"), "--trainer", "QuaternionPrompt", "--seed", "1"),
+        *("--config-file", str(folder / "trainer.yaml")),
+        *("--dataset-config-file", str(folder / "dataset.yaml")),
+    ]
+
+
+def train(
+    log: Path, arguments: list[str], before: Callable[..., None] | None = None, *given: object
+) -> Finished:
+    """Run ``train.py ARGUMENTS`` in a child; `before(*given)` is called there first.
+
+    Args:
+        log: a file name; stdout and stderr go to ``<log>.out`` and ``<log>.err``.
+        arguments: the command line.
+        before: a module-level function, to break things in the child.
+        *given: its arguments.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    child = context.Process(target=_child, args=(str(log), arguments, before, given))
+    child.start()
+    child.join()
+    read = [Path(f"{log}.{kind}").read_text() for kind in ("out", "err")]
+    return Finished(child.exitcode, *read)
+
+
+def _child(log: str, arguments: list[str], before: Callable | None, given: tuple) -> None:
+    for number, kind in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{log}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.chdir(PROJECT)
+    import torch
+
+    import train as script
+
+    torch.set_num_threads(1)
+    if before is not None:
+        before(*given)
+    sys.argv = ["train.py", *arguments]
+    code = script.main()
+    sys.stdout.flush()
+    os._exit(code)

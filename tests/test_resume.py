@@ -1,0 +1,170 @@
+"""A killed run that is started again ends with the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+
+from dplq import checkpoint
+from tests.runner import make_project, train
+
+LAST = "prompt_learner/model-3.safetensors"
+
+
+def kill_self(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at_step(count):
+    """Die by SIGKILL in the middle of training step number `count` of this process."""
+    from trainers.base import PromptTrainer
+
+    original = PromptTrainer._step
+    seen = []
+
+    def step(self, loss):
+        seen.append(1)
+        if len(seen) == count:
+            kill_self()
+        original(self, loss)
+
+    PromptTrainer._step = step
+
+
+def kill_while_writing(name, moment):
+    """Die just before or after the file `name` is renamed into place for the second time."""
+    original = os.replace
+    seen = []
+
+    def replace(source, target):
+        if os.path.basename(target) == name:
+            seen.append(1)
+        if len(seen) == 2 and moment == "before":
+            kill_self()
+        original(source, target)
+        if len(seen) == 2 and moment == "after":
+            kill_self()
+
+    os.replace = replace
+
+
+def kill_in_test():
+    from trainers.base import PromptTrainer
+
+    PromptTrainer.model_inference = kill_self
+
+
+def kill_before_results():
+    import trainers.base
+
+    trainers.base.write_results = kill_self
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A small project, and the outcome of a run that was never interrupted."""
+    folder = tmp_path_factory.mktemp("resume")
+    flags = make_project(folder)
+    done = train(folder / "whole", [*flags, "--output-dir", str(folder / "whole")])
+    assert done.code == 0, done.err
+    return folder, flags
+
+
+def outcome(folder):
+    tensors, _ = checkpoint.read(folder / LAST)
+    result = json.loads((folder / "results.json").read_text())
+    return tensors, (result["accuracy"], result["macro_f1"], result["per_class_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("name", "kill"),
+    [
+        ("first_step", (kill_at_step, 1)),
+        ("middle_of_first_epoch", (kill_at_step, 5)),
+        ("first_step_of_second_epoch", (kill_at_step, 13)),
+        ("middle_of_last_epoch", (kill_at_step, 30)),
+        ("before_rename", (kill_while_writing, "resume.safetensors", "before")),
+        ("after_rename", (kill_while_writing, "resume.safetensors", "after")),
+        ("in_the_test", (kill_in_test,)),
+        ("before_results", (kill_before_results,)),
+    ],
+)
+def test_sigkill_and_again(project, tmp_path, name, kill):
+    folder, flags = project
+    flags = [*flags, "--output-dir", str(tmp_path / "run")]
+    killed = train(tmp_path / "killed", flags, *kill)
+    assert killed.code == -signal.SIGKILL
+    assert not (tmp_path / "run" / "results.json").exists()
+    again = train(tmp_path / "again", flags)
+    assert again.code == 0, again.err
+    tensors, scores = outcome(tmp_path / "run")
+    expected, expected_scores = outcome(folder / "whole")
+    assert tensors.keys() == expected.keys()
+    for key in expected:
+        assert tensors[key].equal(expected[key]), key
+    assert scores == expected_scores
+
+
+def test_repeated_kills(project, tmp_path):
+    """Killed in every epoch, several times."""
+    folder, flags = project
+    flags = [*flags, "--output-dir", str(tmp_path / "run")]
+    for steps in (7, 14, 3, 20):
+        assert train(tmp_path / "killed", flags, kill_at_step, steps).code == -signal.SIGKILL
+    assert train(tmp_path / "again", flags).code == 0
+    tensors, _ = outcome(tmp_path / "run")
+    expected, _ = outcome(folder / "whole")
+    assert all(tensors[key].equal(expected[key]) for key in expected)
+
+
+def interrupt_at_step(count):
+    """Send this process Ctrl-C in training step number `count`."""
+    from trainers.base import PromptTrainer
+
+    original = PromptTrainer._step
+    seen = []
+
+    def step(self, loss):
+        seen.append(1)
+        if len(seen) == count:
+            os.kill(os.getpid(), signal.SIGINT)
+        original(self, loss)
+
+    PromptTrainer._step = step
+
+
+def test_ctrl_c_says_how_to_go_on(project, tmp_path):
+    folder, flags = project
+    flags = [*flags, "--output-dir", str(tmp_path / "run")]
+    stopped = train(tmp_path / "stopped", flags, interrupt_at_step, 15)
+    assert stopped.code == 130
+    assert "Traceback" not in stopped.err
+    assert "Interrupted. Every finished epoch is saved" in stopped.err
+    assert "run the same command again to go on" in stopped.err
+    again = train(tmp_path / "again", flags)
+    assert "will resume after epoch 1" in again.out
+    tensors, _ = outcome(tmp_path / "run")
+    expected, _ = outcome(folder / "whole")
+    assert all(tensors[key].equal(expected[key]) for key in expected)
+
+
+def test_other_settings_are_not_continued(project, tmp_path):
+    folder, flags = project
+    out = ["--output-dir", str(tmp_path / "run")]
+    assert train(tmp_path / "a", [*flags, *out], kill_at_step, 15).code == -signal.SIGKILL
+    other = train(tmp_path / "b", [*flags, *out, "OPTIM.LR", "0.1"])
+    assert other.code == 2
+    assert "settings.optim.LR: checkpoint 0.0035, this model 0.1" in other.err
+
+
+def test_unseeded_run_resumes_exactly_too(project, tmp_path):
+    folder, flags = project
+    at = flags.index("--seed")
+    flags = [*flags[:at], *flags[at + 2 :], "--output-dir", str(tmp_path / "run")]
+    assert train(tmp_path / "a", flags, kill_at_step, 15).code == -signal.SIGKILL
+    seed = (tmp_path / "run" / "seed.txt").read_text()
+    assert train(tmp_path / "b", flags).code == 0
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["seed"] == int(seed)
