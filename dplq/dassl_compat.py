@@ -52,9 +52,15 @@ def _import_dassl() -> None:
     try:
         importlib.import_module("dassl.engine")
     except Exception as error:
+        ours = str(FALLBACK) in sys.path
         raise UserError(
-            f"The installed Dassl cannot be imported ({type(error).__name__}: {error}). "
-            "Repair it, or set DPLQ_DASSL=fallback to use the one that comes with dplq."
+            f"{'The Dassl that comes with dplq' if ours else 'The installed Dassl'} cannot be "
+            f"imported ({type(error).__name__}: {error}). "
+            + (
+                "Install what is missing."
+                if ours
+                else "Repair it, or set DPLQ_DASSL=fallback to use the one that comes with dplq."
+            )
         ) from error
 
 

@@ -74,7 +74,12 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_without_prompts_equal_to_open_clip(variant: str) -> None:
-    backbone = tiny_backbone(**VARIANTS[variant])
+    try:
+        backbone = tiny_backbone(**VARIANTS[variant])
+    except UserError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        pytest.skip(f"an older open_clip: {error}")
     pixels, tokens = images(size=backbone.image_size), backbone.tokenize(TEXTS)
 
     def first(features: Tensor | tuple[Tensor, Tensor]) -> Tensor:
@@ -504,7 +509,6 @@ def test_openais_own_model(tmp_path: Path) -> None:
             {"name": "roberta-ViT-B-32"},
             "Hugging Face's roberta-base, not CLIP's .* ViT-B/16, ViT-B",
         ),
-        ({"name": "ViT-H-14-worldwide"}, "pools by 'eos', not CLIP's 'argmax'"),
         (
             {"name": "ViT-B-32"},
             "does not say which weights: write ViT-B-32:TAG.* laion2b_s34b_b79k",
@@ -550,7 +554,7 @@ def test_weights_that_cannot_be_had_are_never_random(monkeypatch: pytest.MonkeyP
     [
         ("text_cfg", {"no_causal_mask": True}, "its text tower is not causal"),
         ("text_cfg", {"embed_cls": True}, "its text tower appends a class token"),
-        ("text_cfg", {"pool_type": "last"}, "its text tower pools by 'last'"),
+        ("text_cfg", {"pool_type": "eos"}, "pools by 'eos', not CLIP's 'argmax'"),
         ("text_cfg", {"vocab_size": 1000}, "it has 1000 words, CLIP's tokenizer 49408"),
         ("text_cfg", {"hf_tokenizer_name": "bert"}, "its tokenizer is bert, not CLIP's"),
         ("vision_cfg", {"attentional_pool": True}, "its image tower pools by attention"),

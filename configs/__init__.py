@@ -1,0 +1,1 @@
+"""Config files as package data: `datasets/*.yaml` and `trainers/<Trainer>/*.yaml`."""
