@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dplq.dassl_compat import user_mistakes
 from dplq.errors import UserError, suggest
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
@@ -199,7 +200,7 @@ def main() -> int:
     args = build_parser().parse_args()
     try:
         run(args)
-    except UserError as error:
+    except user_mistakes() as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

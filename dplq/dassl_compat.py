@@ -70,6 +70,12 @@ def which_dassl() -> str:
     return "fallback" if home.parent == FALLBACK else "real"
 
 
+def user_mistakes() -> tuple[type[Exception], ...]:
+    """The exceptions that stand for a user's mistake: ours, and the fallback Dassl's."""
+    ours = getattr(sys.modules.get("dassl.utils"), "InputError", UserError)
+    return (UserError, ours)
+
+
 def describe_dassl() -> str:
     """One line that says which Dassl is in use."""
     version = getattr(sys.modules["dassl"], "__version__", "of unknown version")

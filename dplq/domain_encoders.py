@@ -4,20 +4,14 @@ feature"). timm builds the networks; this file reads the public checkpoints stri
     encoder = load_domain_encoder("mae_vit_base_patch16", weights="vit-b-checkpoint-1599.pth")
     features = encoder(images)  # (B, 3, H, W), CLIP-normalised -> (B, encoder.feature_dim)
 
-Names: the MAE and MedSAM architectures of `_RECIPES`, `clip` (CLIP's own image feature), any timm
-name, or `hf-hub:org/name`.
+Names: the MAE, SAM and MedSAM architectures of `_RECIPES`, `clip` (CLIP's own image feature), any
+timm name, or `hf-hub:org/name`.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import difflib
-import hashlib
-import logging
-import pickle
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,11 +22,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq.errors import UserError, suggest
+from dplq.weights import (
+    few,
+    is_torchscript,
+    looks_like,
+    private_rng,
+    read_state_dict,
+    sha256,
+    warn_framed,
+)
 
 if TYPE_CHECKING:
     from dplq.backbones import Backbone
-
-logger = logging.getLogger(__name__)
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -43,19 +44,9 @@ NORMALIZATIONS = ("native", "clip")
 
 _HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
 _MAE_DECODER_WIDTH = 512  # of all three public MAE models
-
-# The order decides: the first kind with a key that contains one of the marks.
-_KINDS = (
-    ("SAM / MedSAM", ("image_encoder.", "mask_decoder.")),
-    ("MAE", ("decoder_embed.", "decoder_blocks.")),
-    ("OpenAI CLIP", ("input_resolution", "context_length")),
-    ("Hugging Face CLIP", ("vision_model.",)),
-    ("open_clip", ("visual.",)),
-    ("DINO", ("teacher.", "student.", "head.last_layer", "dino_head")),
-    ("DINOv2", ("register_tokens", "blocks.0.ls1.")),
-    ("timm ViT or MAE encoder", ("blocks.0.attn.qkv.",)),
-    ("ResNet", ("layer1.0.conv1.",)),
-)
+# Below a quarter of one 8-bit step an image counts as constant. MedSAM's own 1e-8 is for integers:
+# undoing CLIP's normalisation leaves differences of 1e-7, which must not be blown up to 0..1.
+_FLAT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,10 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """A published encoder: its timm architecture, checkpoint layout and pixel statistics."""
+    """A published encoder: its timm architecture, checkpoint layout and what it reads.
+
+    `mean` and `std` are on a 0-1 scale; `min_max` as in `DomainEncoder`.
+    """
 
     timm_name: str
     layout: _Layout
@@ -93,6 +87,7 @@ class _Recipe:
     features: tuple[str, ...] = ("encoder",)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    min_max: bool = False
     model_args: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -106,16 +101,23 @@ _SAM_LAYOUT = _Layout(
     strip="image_encoder.",
     rename=((".mlp.lin", ".mlp.fc"),),
 )
+# SAM's epsilon; timm's samvit builds with PyTorch's 1e-5.
+_SAM_ARGS = {"norm_layer": partial(nn.LayerNorm, eps=1e-6)}
 _RECIPES = {
     "mae_vit_base_patch16": _Recipe("vit_base_patch16_224", _MAE_LAYOUT, 224, FEATURES),
     "mae_vit_large_patch16": _Recipe("vit_large_patch16_224", _MAE_LAYOUT, 224, FEATURES),
     "mae_vit_huge_patch14": _Recipe("vit_huge_patch14_224", _MAE_LAYOUT, 224, FEATURES),
+    # SAM's pixel_mean (123.675, ...) and pixel_std (58.395, ...) are 255 times ImageNet's.
+    "sam_vit_base": _Recipe("samvit_base_patch16", _SAM_LAYOUT, 1024, model_args=_SAM_ARGS),
+    # MedSAM was fine-tuned, and is run by its authors, on images scaled to 0-1 one by one.
     "medsam_vit_base": _Recipe(
         "samvit_base_patch16",
         _SAM_LAYOUT,
         1024,
-        # SAM's epsilon; timm's samvit builds with PyTorch's 1e-5.
-        model_args={"norm_layer": partial(nn.LayerNorm, eps=1e-6)},
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        min_max=True,
+        model_args=_SAM_ARGS,
     ),
 }
 NAMES = (*_RECIPES, "clip")
@@ -136,6 +138,7 @@ class DomainEncoder(nn.Module):
         mean: three channel means the encoder was trained with, on a 0-1 scale; None leaves the
             image as it comes.
         std: the standard deviations that go with `mean`.
+        min_max: each resized image is scaled to 0..1 over all its channels and pixels.
         projection: applied to the pooled feature (a Linear commutes with the mean over tokens).
         image_mean: mean of the normalisation that the incoming images carry; CLIP's.
         image_std: the standard deviation that goes with `image_mean`.
@@ -150,6 +153,7 @@ class DomainEncoder(nn.Module):
         feature_dim: int,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        min_max: bool = False,
         projection: nn.Module | None = None,
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
@@ -162,6 +166,7 @@ class DomainEncoder(nn.Module):
         self.image_size = image_size
         self.feature_dim = feature_dim
         self.renormalises = mean is not None
+        self.min_max = min_max
         # No buffer: the statistics stay fp32 when the encoder is cast to half precision.
         self._affine = _renormalisation(image_mean, image_std, mean, std)
         self.requires_grad_(False)
@@ -183,7 +188,8 @@ class DomainEncoder(nn.Module):
 
         Resizing is bicubic with antialiasing: what MedSAM's own preparation (order-3 splines,
         anti_aliasing) and timm's evaluation of these ViTs use. It runs on the images' device, in
-        fp32. Images of the right size are not resampled.
+        fp32. Images of the right size are not resampled. Min-max scaling comes last, as in
+        MedSAM's own inference; its rounding to 8 bits in between is not imitated.
 
         Args:
             images: (B, 3, H, W), CLIP-normalised.
@@ -200,9 +206,13 @@ class DomainEncoder(nn.Module):
         if self.renormalises:
             self._affine = self._affine.to(images.device)
             images = images * self._affine[0] + self._affine[1]
+        range_before = _extremes(images) if self.min_max else None
         if tuple(images.shape[-2:]) != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
             images = F.interpolate(images, size, mode="bicubic", antialias=True)
+        if range_before:
+            # MedSAM's resizing (scikit-image's) keeps to the image's range: no overshoot at edges.
+            images = _min_max(images.clamp(*range_before))
         return images.to(self.dtype)
 
     @torch.no_grad()
@@ -266,8 +276,10 @@ def load_domain_encoder(
             which the names in `NAMES` do not have.
         feature: "encoder", the mean of the encoder's (normalised) patch tokens or of its feature
             map; "decoder_embed" (MAE only), the same through MAE's decoder embedding.
-        normalize: "native", what the encoder was trained with; "clip", the image unchanged (the
-            reference's behaviour). `clip` always takes the image unchanged.
+        normalize: "native", what the encoder was trained with (`medsam_vit_base`: every image
+            scaled to 0..1, as MedSAM_Inference.py does; `sam_vit_base`: SAM's pixel mean and std);
+            "clip", the image unchanged (the reference's behaviour). `clip` always takes the image
+            unchanged.
         pretrained: False gives random weights (for tests), with a warning.
         backbone: CLIP; needed by `clip`. Its mean and std are what "native" undoes; without it
             OpenAI CLIP's are.
@@ -303,20 +315,24 @@ def load_domain_encoder(
     state = None
     if weights:
         state = _read_checkpoint(Path(weights))
-        spec["weights_sha256"] = _sha256(Path(weights))
+        spec["weights_sha256"] = sha256(Path(weights))
     elif recipe and pretrained:
         raise UserError(
             f"domain encoder '{name}' has no weights to download: set weights (DOMAIN.WEIGHTS) "
             f"to a local file, {recipe.layout.expected}; or pretrained=False for random weights"
         )
-    with _private_rng(seed):
+    with private_rng(seed):
         if recipe:
             model = _create(name, recipe.timm_name, **recipe.model_args)
         else:
             model, recipe = _build_timm(name, download=pretrained and not weights)
         encoder = _assemble(model, recipe, spec, state, path=weights, backbone=backbone)
     if not pretrained:
-        _warn_random(name, seed)
+        warn_framed(
+            "*",
+            f"Domain encoder '{name}' has RANDOM WEIGHTS (pretrained=False, seed {seed}).",
+            "Its features carry no domain knowledge; results are good for tests only.",
+        )
     return encoder
 
 
@@ -357,19 +373,11 @@ def _assemble(
         feature_dim=projection.out_features if projection else model.num_features,
         mean=recipe.mean if native else None,
         std=recipe.std if native else None,
+        min_max=recipe.min_max and native,
         projection=projection,
         image_mean=backbone.image_mean if backbone is not None else CLIP_MEAN,
         image_std=backbone.image_std if backbone is not None else CLIP_STD,
     )
-
-
-@contextlib.contextmanager
-def _private_rng(seed: int) -> Iterator[None]:
-    """Draw CPU random numbers from `seed` inside, and leave the caller's stream untouched."""
-    with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would also seed the CUDA generators, which are not forked.
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 def _load_clip(backbone: Backbone | None, weights: str, spec: Mapping[str, Any]) -> DomainEncoder:
@@ -443,18 +451,6 @@ def _timm_layout(name: str, model: nn.Module) -> _Layout:
     )
 
 
-def _warn_random(name: str, seed: int) -> None:
-    """Say in a frame that the features mean nothing."""
-    lines = (
-        f"Domain encoder '{name}' has RANDOM WEIGHTS (pretrained=False, seed {seed}).",
-        "Its features carry no domain knowledge; results are good for tests only.",
-    )
-    width = max(map(len, lines))
-    bar = "*" * (width + 4)
-    body = "\n".join(f"* {line:<{width}} *" for line in lines)
-    logger.warning("\n%s\n%s\n%s", bar, body, bar)
-
-
 def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
     """Raise UserError if `value` is not one of `choices`."""
     if value not in choices:
@@ -483,6 +479,18 @@ def _renormalisation(
     return torch.stack([old_std / new_std, (old_mean - new_mean) / new_std]).float()
 
 
+def _extremes(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least and the largest number of each image, both (B, 1, 1, 1)."""
+    over = (1, 2, 3)
+    return images.amin(over, keepdim=True), images.amax(over, keepdim=True)
+
+
+def _min_max(images: Tensor) -> Tensor:
+    """Scale each image (3, H, W) of a batch to 0..1, as MedSAM does; a constant one becomes 0."""
+    low, high = _extremes(images)
+    return (images - low) / (high - low).clamp_min(_FLAT)
+
+
 def _pool(tokens: Any, model: nn.Module, name: str) -> Tensor:
     """Average tokens or a feature map over space, in fp32: (B, C)."""
     if isinstance(tokens, Tensor) and tokens.ndim in (2, 3, 4):
@@ -501,111 +509,23 @@ def _pool(tokens: Any, model: nn.Module, name: str) -> Tensor:
     )
 
 
-@contextlib.contextmanager
-def _namespace_allowed() -> Iterator[None]:
-    """Allow weights_only loading to build `argparse.Namespace`, and nothing more, for a while.
-
-    torch >= 2.5 has a context for it, 2.4 only a process-wide list, older ones nothing.
-    """
-    lists = torch.serialization
-    if hasattr(lists, "safe_globals"):
-        with lists.safe_globals([argparse.Namespace]):
-            yield
-    elif hasattr(lists, "add_safe_globals"):
-        before = lists.get_safe_globals()
-        lists.add_safe_globals([argparse.Namespace])
-        try:
-            yield
-        finally:
-            lists.clear_safe_globals()
-            lists.add_safe_globals(before)
-    else:
-        yield
-
-
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint file, without running anything that it holds.
+    """Return the tensors of a domain encoder's file, by key.
 
     Raises:
-        UserError: no such file, not a checkpoint, or it holds objects that are not weights.
+        UserError: no such file, OpenAI CLIP's, or as `read_state_dict`.
     """
     if not path.is_file():
         raise UserError(
             f"domain encoder weights '{path}': no such file. Set weights (DOMAIN.WEIGHTS) to a "
             "local checkpoint"
         )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            data: Any = load_file(path)
-        else:
-            data = _torch_load(path)
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise UserError(_refusal(path, error)) from error
-    except Exception as error:  # torch, zipfile and safetensors each have their own
+    if is_torchscript(path):
         raise UserError(
-            f"domain encoder weights '{path}' cannot be read as a checkpoint "
-            f"({_first_line(error)}). Expected a .pth or .safetensors file; is it complete?"
-        ) from error
-    if not isinstance(data, Mapping):
-        raise UserError(
-            f"domain encoder weights '{path}' hold a {type(data).__name__}; expected a state dict"
+            f"domain encoder weights '{path}' are a TorchScript archive; OpenAI CLIP's files are. "
+            "Expected a state dict. CLIP's own feature is the domain encoder 'clip'"
         )
-    return _unwrap(data)
-
-
-def _torch_load(path: Path) -> Any:
-    """`torch.load` under weights_only; mapped, so that an optimizer's state is never read."""
-    zipped = zipfile.is_zipfile(path)
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            if any(n.endswith("/constants.pkl") for n in archive.namelist()):
-                raise UserError(
-                    f"domain encoder weights '{path}' are a TorchScript archive; OpenAI CLIP's "
-                    "files are. Expected a state dict. CLIP's own feature is the domain encoder "
-                    "'clip'"
-                )
-    with _namespace_allowed():
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
-
-
-def _refusal(path: Path, error: Exception) -> str:
-    """Explain why weights_only refused a file and how to mend that."""
-    reason = str(error)
-    if "argparse.Namespace" in reason and not hasattr(torch.serialization, "add_safe_globals"):
-        cure = f"This torch ({torch.__version__}) cannot allow that class: use torch >= 2.4, or"
-    else:
-        cure = "If you trust the file,"
-    refused = next((line.strip() for line in reason.splitlines() if "GLOBAL" in line), "")
-    return (
-        f"domain encoder weights '{path}' hold more than weights, and nothing that could run code "
-        f"is loaded ({refused or _first_line(error)}). {cure} open it elsewhere and save "
-        "{'model': state_dict} alone"
-    )
-
-
-def _unwrap(data: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by key: out of its container, without `module.`.
-
-    Of an unknown container the keys come out as "outer.inner", so that it can be recognised.
-    """
-    inner = next(
-        (data[k] for k in ("model", "state_dict") if isinstance(data.get(k), Mapping)), data
-    )
-    if not any(isinstance(v, Tensor) for v in inner.values()):
-        inner = {
-            f"{outer}.{key}": value
-            for outer, group in inner.items()
-            if isinstance(group, Mapping)
-            for key, value in group.items()
-        }
-    tensors = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
-    if tensors and all(k.startswith("module.") for k in tensors):
-        tensors = {k[len("module.") :]: v for k, v in tensors.items()}
-    return tensors
+    return read_state_dict(path)
 
 
 def _load_strict(
@@ -635,26 +555,18 @@ def _load_strict(
     if not (unknown or missing or shapes):
         model.load_state_dict({k: given[k] for k in own})
         return
-    parts = [f"'{path}' does not fit domain encoder '{name}'. It looks like {_kind(state)}"]
+    parts = [f"'{path}' does not fit domain encoder '{name}'. It looks like {looks_like(state)}"]
     parts[0] += f"; expected {layout.expected}"
     sizes = _vit_size(given), _vit_size(own)
     if all(sizes) and sizes[0] != sizes[1]:
         parts.append(f"The file is {sizes[0]}; {name} is {sizes[1]}")
     else:
         parts += shapes[:1]
-        parts += [f"Missing: {_some(missing)}"] if missing else []
-        parts += [f"Unknown: {_some(unknown)}"] if unknown else []
+        parts += [f"Missing: {few(missing)}"] if missing else []
+        parts += [f"Unknown: {few(unknown)}"] if unknown else []
     if any(k.startswith("decoder_embed.") for k in missing):
         parts.append("Without MAE's decoder in the file only feature 'encoder' can be had")
     raise UserError(". ".join(parts))
-
-
-def _kind(state: Mapping[str, Tensor]) -> str:
-    """Say what kind of checkpoint the keys look like."""
-    for kind, marks in _KINDS:
-        if any(mark in key for key in state for mark in marks):
-            return f"a checkpoint of {kind}"
-    return f"nothing known (keys: {_some(list(state))})" if state else "a file without weights"
 
 
 def _vit_size(state: Mapping[str, Tensor]) -> str:
@@ -664,18 +576,3 @@ def _vit_size(state: Mapping[str, Tensor]) -> str:
     if kernel is None or kernel.ndim != 4 or not blocks:
         return ""
     return f"a ViT of width {kernel.shape[0]}, {len(blocks)} blocks, patch {kernel.shape[-1]}"
-
-
-def _some(keys: Sequence[str]) -> str:
-    """Return the first few keys and how many more there are."""
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more
-
-
-def _sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -19,7 +19,7 @@ help_text() {
 $USAGE
 
   DATASET      a file of configs/datasets, without .yaml; capitals do not matter
-  SEED         whole numbers above 0; default: 1 2 3
+  SEED         whole numbers; default: 1 2 3
   KEY VALUE    settings that override the config files, e.g. -- OPTIM.MAX_EPOCH 5. A relative
                path in a VALUE is found from the current directory if it contains a slash.
 
@@ -82,8 +82,8 @@ parse_arguments() {
     shift
     SEEDS=()
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
-        [[ $1 =~ ^[1-9][0-9]*$ ]] ||
-            die "'$1' is no seed (a whole number above 0); KEY VALUE settings come after --"
+        [[ $1 =~ ^(0|[1-9][0-9]*)$ ]] ||
+            die "'$1' is no seed (a whole number); KEY VALUE settings come after --"
         SEEDS+=("$1")
         shift
     done

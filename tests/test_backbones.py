@@ -15,8 +15,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from dplq import backbones
-from dplq.backbones import CONFIG_FILE, Backbone, load_backbone, read_state_dict
+from dplq import backbone_sources, weights
+from dplq.backbones import CONFIG_FILE, Backbone, load_backbone
 from dplq.errors import UserError
 from tests.peers import peer
 from tests.tiny import tiny_backbone, tiny_clip_config, write_clip_dir
@@ -353,7 +353,7 @@ def test_public_checkpoint_layouts(
         "weights": layout,
         "pretrained": True,
         "seed": 0,
-        "weights_sha256": backbones._sha256(file),
+        "weights_sha256": weights.sha256(file),
     }
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
@@ -392,7 +392,7 @@ def tiny_openai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     config = tmp_path / "tiny-clip.json"
     config.write_text(json.dumps(tiny_clip_config()), encoding="utf-8")
     open_clip.add_model_config(config)
-    monkeypatch.setitem(backbones.OPENAI_VITS, "ViT-B/16", "tiny-clip")
+    monkeypatch.setitem(backbone_sources.OPENAI_VITS, "ViT-B/16", "tiny-clip")
     tags = {"openai": {}, "fast": {"mean": [0.5] * 3, "std": [0.5] * 3, "quick_gelu": True}}
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-clip", tags)
     return "tiny-clip"
@@ -607,7 +607,8 @@ def test_checkpoint_errors(source: Backbone, tmp_path: Path) -> None:
     assert "1 keys left over (head.weight)" in message({**state, "head.weight": torch.ones(1)})
     wrong = {**state, "ln_final.bias": torch.ones(3)}
     assert "1 keys of other shape (ln_final.bias (3,) instead of (64,))" in message(wrong)
-    assert "holds no ViT CLIP" in message({"vision_model.embeddings": torch.ones(1)})
+    other = message({"vision_model.embeddings": torch.ones(1)})
+    assert "holds no ViT CLIP" in other and "a checkpoint of Hugging Face CLIP" in other
     assert "holds no ViT CLIP" in message({})
     assert "holds a list, expected a state dict" in message([1])
     assert "cannot be read as a checkpoint" in message(b"<html>not found</html>")
@@ -620,6 +621,6 @@ def test_read_state_dict_stays_on_tensors(tmp_path: Path) -> None:
     torch.save(
         {"state_dict": {"module.a": torch.ones(2), "module.n": 3}, "epoch": 1}, tmp_path / "f"
     )
-    assert {key: value.tolist() for key, value in read_state_dict(tmp_path / "f").items()} == {
-        "a": [1.0, 1.0]
-    }
+    assert {
+        key: value.tolist() for key, value in weights.read_state_dict(tmp_path / "f").items()
+    } == {"a": [1.0, 1.0]}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import json
 import logging
 import re
-import subprocess
 import sys
 import types
 import zipfile
@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import dplq
 from dplq import domain_encoders
 from dplq.domain_encoders import (
     CLIP_MEAN,
@@ -55,15 +56,9 @@ SMALL_SAM = {
 }
 
 
-allow_list = pytest.mark.skipif(
-    not hasattr(torch.serialization, "add_safe_globals"),
-    reason="torch < 2.4 cannot allow argparse.Namespace",
-)
-
-
 def safe_globals() -> set[object]:
     """Return what weights_only loading may build in this process."""
-    return set(getattr(torch.serialization, "get_safe_globals", list)())
+    return set(torch.serialization.get_safe_globals())
 
 
 def public_module(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
@@ -80,12 +75,8 @@ def public_module(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> t
 def small(recipe: str, monkeypatch: pytest.MonkeyPatch, **model_args) -> None:
     """Shrink one of the published architectures; its layout and statistics stay."""
     old = domain_encoders._RECIPES[recipe]
-    new = domain_encoders._Recipe(
-        old.timm_name,
-        old.layout,
-        model_args["img_size"],
-        old.features,
-        model_args={**old.model_args, **model_args},
+    new = dataclasses.replace(
+        old, image_size=model_args["img_size"], model_args={**old.model_args, **model_args}
     )
     monkeypatch.setitem(domain_encoders._RECIPES, recipe, new)
 
@@ -239,7 +230,6 @@ def test_mae_features_equal_a_plain_forward(small_mae, tmp_path, normalize):
     assert len(decoder.state_dict()) == len(encoder.state_dict()) + 2
 
 
-@allow_list
 def test_mae_features_equal_the_public_code(small_mae, tmp_path, monkeypatch):
     folder = peer("mae")
     monkeypatch.setattr(np, "float", float, raising=False)  # gone since NumPy 1.24
@@ -248,11 +238,7 @@ def test_mae_features_equal_the_public_code(small_mae, tmp_path, monkeypatch):
     # MAE passes an argument that timm's Block has dropped.
     monkeypatch.setattr(vit, "Block", lambda *a, qk_scale=None, **k: block(*a, **k))
     public = public_module("models_mae", folder, monkeypatch).MaskedAutoencoderViT(
-        img_size=SIDE,
-        patch_size=PATCH,
-        embed_dim=WIDTH,
-        depth=DEPTH,
-        num_heads=HEADS,
+        **SMALL_VIT,
         decoder_embed_dim=DECODER,
         decoder_depth=1,
         decoder_num_heads=2,
@@ -286,17 +272,30 @@ def sam_state() -> dict[str, Tensor]:
     return state
 
 
-def test_medsam_reads_its_layout_and_averages_the_map(tmp_path, monkeypatch):
-    small("medsam_vit_base", monkeypatch, **SMALL_SAM)
+def as_medsam(pixels: Tensor) -> Tensor:
+    """MedSAM's scaling of pixels (B, 3, H, W), image by image."""
+    return torch.stack([(p - p.min()) / max(p.max() - p.min(), 1e-8) for p in pixels])
+
+
+def as_sam(pixels: Tensor) -> Tensor:
+    """SAM's own normalisation of pixels in 0-1; its statistics are on 0-255."""
+    return normalise(pixels * 255, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+SAM_SCALINGS = {"sam_vit_base": as_sam, "medsam_vit_base": as_medsam}
+
+
+@pytest.mark.parametrize("name", SAM_SCALINGS)
+def test_sam_and_medsam_read_their_layout_and_average_the_map(name, tmp_path, monkeypatch):
+    small(name, monkeypatch, **SMALL_SAM)
     weights = save(tmp_path / "medsam.pth", sam_state())
-    encoder = load_domain_encoder("medsam_vit_base", weights=weights)
+    encoder = load_domain_encoder(name, weights=weights)
     pixels = random_pixels(32)
-    # SAM's own statistics, on 0-255.
-    mean = torch.tensor([123.675, 116.28, 103.53]).view(3, 1, 1)
-    std = torch.tensor([58.395, 57.12, 57.375]).view(3, 1, 1)
     large = F.interpolate(pixels, (64, 64), mode="bicubic", antialias=True)
+    if name == "medsam_vit_base":  # the resized image keeps to its range
+        large = torch.stack([a.clamp(b.min(), b.max()) for a, b in zip(large, pixels, strict=True)])
     with torch.no_grad():
-        feature_map = encoder.encoder.forward_features((large * 255 - mean) / std)
+        feature_map = encoder.encoder.forward_features(SAM_SCALINGS[name](large))
     assert feature_map.shape == (2, 256, 8, 8)
     assert_close(encoder(clip_images(pixels)), feature_map.mean((2, 3)))
     assert encoder.feature_dim == 256
@@ -304,7 +303,8 @@ def test_medsam_reads_its_layout_and_averages_the_map(tmp_path, monkeypatch):
     assert epsilons == {1e-6}
 
 
-def test_medsam_features_equal_the_public_code(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", SAM_SCALINGS)
+def test_sam_and_medsam_features_equal_the_public_code(name, tmp_path, monkeypatch):
     modeling = public_module("segment_anything.modeling", peer("MedSAM"), monkeypatch)
     public = modeling.ImageEncoderViT(
         **SMALL_SAM, use_rel_pos=True, norm_layer=partial(nn.LayerNorm, eps=1e-6)
@@ -312,13 +312,37 @@ def test_medsam_features_equal_the_public_code(tmp_path, monkeypatch):
     randomise(public)
     state = {f"image_encoder.{k}": v for k, v in public.state_dict().items()}
     state["mask_decoder.iou_token.weight"] = torch.zeros(1, 256)
-    small("medsam_vit_base", monkeypatch, **SMALL_SAM)
-    weights = save(tmp_path / "medsam.pth", state)
-    encoder = load_domain_encoder("medsam_vit_base", weights=weights)
-    pixels = random_pixels(64)
+    small(name, monkeypatch, **SMALL_SAM)
+    encoder = load_domain_encoder(name, weights=save(tmp_path / "medsam.pth", state))
+    # 8-bit images of the encoder's size, none of which uses the whole range.
+    pixels = (30 + 170 * random_pixels(64)).to(torch.uint8) / 255
     with torch.no_grad():
-        feature_map = public(normalise(pixels, IMAGENET_MEAN, IMAGENET_STD))
+        feature_map = public(SAM_SCALINGS[name](pixels))
     assert_close(encoder(clip_images(pixels)), feature_map.mean((2, 3)))
+
+
+@pytest.mark.parametrize("side", [64, 40])
+def test_sam_and_medsam_preparation(side, monkeypatch):
+    for name in SAM_SCALINGS:
+        small(name, monkeypatch, **SMALL_SAM)
+    sam, medsam = (load_domain_encoder(name, pretrained=False) for name in SAM_SCALINGS)
+    pixels = random_pixels(side) * torch.tensor([0.5, 0.25]).view(2, 1, 1, 1) + 0.25
+    images = clip_images(pixels)
+    scaled = medsam.prepare(images)
+    assert scaled.shape == (2, 3, 64, 64)
+    assert torch.equal(scaled.amin((1, 2, 3)), torch.zeros(2))
+    torch.testing.assert_close(scaled.amax((1, 2, 3)), torch.ones(2))
+    if side == 64:
+        torch.testing.assert_close(scaled, as_medsam(pixels), rtol=0, atol=1e-5)
+        torch.testing.assert_close(sam.prepare(images), as_sam(pixels), rtol=0, atol=1e-5)
+    unchanged = load_domain_encoder("medsam_vit_base", pretrained=False, normalize="clip")
+    torch.testing.assert_close(
+        unchanged.prepare(images), F.interpolate(images, (64, 64), mode="bicubic", antialias=True)
+    )
+    # Of a constant image nothing is left but rounding, which must not be blown up.
+    for grey in (0.0, 0.3, 1.0):
+        flat = medsam.prepare(clip_images(torch.full((1, 3, side, side), grey)))
+        assert flat.min() >= 0 and flat.max() < 1e-3
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
@@ -466,8 +490,9 @@ def test_random_weights_come_from_a_private_seed_with_a_framed_warning(small_mae
     assert len({len(line) for line in frame}) == 1 and set(frame[0]) == {"*"}
 
 
-def test_full_size_mae_base(caplog):
-    encoder = load_domain_encoder(MAE, pretrained=False, feature="decoder_embed")
+def test_full_size_mae_base():
+    with torch.device("meta"):  # 86 million parameters, none of them drawn
+        encoder = load_domain_encoder(MAE, pretrained=False, feature="decoder_embed")
     assert encoder.feature_dim == 512 and encoder.image_size == 224
     assert sum(p.numel() for p in encoder.encoder.parameters()) == 85_798_656
     assert encoder.encoder.num_features == 768
@@ -485,9 +510,12 @@ def test_spec_rebuilds_the_encoder(small_mae, tmp_path):
     assert again.spec == encoder.spec and again.name == MAE
 
 
-def test_importing_does_not_import_timm():
-    code = "import sys, dplq.domain_encoders; sys.exit('timm' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_importing_does_not_import_timm(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)  # from here on importing it is an error
+    for name in ("weights", "domain_encoders"):
+        monkeypatch.setattr(dplq, name, getattr(dplq, name))
+        monkeypatch.delitem(sys.modules, f"dplq.{name}")
+    assert importlib.import_module("dplq.domain_encoders") is not domain_encoders
 
 
 # -- checkpoints that load
@@ -496,7 +524,7 @@ def test_importing_does_not_import_timm():
 @pytest.mark.parametrize(
     "wrap",
     [
-        pytest.param("full", marks=allow_list),
+        "full",
         "plain",
         "encoder only",
         "parallel",
@@ -522,7 +550,6 @@ def test_mae_checkpoint_layouts(small_mae, tmp_path, wrap):
     assert encoder.encoder.norm.weight.dtype == torch.float32
 
 
-@allow_list
 def test_namespace_on_torch_2_4_without_the_context(small_mae, tmp_path, monkeypatch):
     weights = save(tmp_path / "mae.pth", training_checkpoint(mae_state()))
     monkeypatch.delattr(torch.serialization, "safe_globals", raising=False)
@@ -550,6 +577,7 @@ def error_of(*args, **kwargs) -> str:
         ("test_vit", {"feature": "decoder_embed"}, ["'test_vit' has no feature", "MAE's alone"]),
         (MAE, {"weights": "a.pth", "pretrained": False}, ["'a.pth' and pretrained=False contra"]),
         (MAE, {}, ["no weights to download", "an MAE checkpoint", "pretrained=False"]),
+        ("sam_vit_base", {}, ["no weights to download", "a SAM or MedSAM checkpoint"]),
         ("medsam_vit_base", {}, ["no weights to download", "a SAM or MedSAM checkpoint"]),
         ("clip", {}, ["'clip' needs backbone="]),
         ("mae_vit_bas_patch16", {}, [f"Did you mean '{MAE}'", "'hf-hub:org/name'"]),
@@ -609,14 +637,6 @@ def test_other_classes_than_namespace_are_refused(tmp_path):
     assert "save {'model': state_dict} alone" in text and "\n" not in text
 
 
-def test_namespace_on_torch_before_2_4(tmp_path, monkeypatch):
-    weights = save(tmp_path / "mae.pth", training_checkpoint(mae_state()))
-    monkeypatch.delattr(torch.serialization, "safe_globals", raising=False)
-    monkeypatch.delattr(torch.serialization, "add_safe_globals", raising=False)
-    text = error_of(MAE, weights=weights)
-    assert "use torch >= 2.4, or open it elsewhere and save {'model': state_dict} alone" in text
-
-
 def test_files_that_are_no_checkpoints(tmp_path):
     text_file = tmp_path / "page.pth"
     text_file.write_text("<html>quota exceeded</html>")
@@ -624,7 +644,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"abc")
     assert "cannot be read as a checkpoint (SafetensorError" in error_of(MAE, weights=str(broken))
-    assert "hold a list; expected a state dict" in error_of(
+    assert "holds a list, expected a state dict" in error_of(
         MAE, weights=save(tmp_path / "list.pth", [1])
     )
     script = tmp_path / "ViT-B-16.pt"

@@ -271,3 +271,18 @@ def test_missing_parts(backbone):
         QuaternionPromptCLIP(backbone, None, [], domain_dim=4, prompt_depth=1)
     with pytest.raises(dplq.UserError, match="pass domain_features"):
         make_model(backbone)(torch.zeros(1, 3, 32, 32))
+
+
+def test_frozen_half_precision_towers(backbone):
+    """fp16: frozen towers in half, learnables and their gradients in float32, close to fp32."""
+    model = make_model(backbone)
+    images, features, noise = inputs(backbone)
+    expected = model(images, domain_features=features, noise=noise).detach()
+    half = make_model(tiny_backbone(vision_width=48, vision_layers=12, text_layers=12))
+    half.clip.to(torch.float16)
+    logits = half(images, domain_features=features, noise=noise)
+    assert logits.dtype == torch.float32
+    assert (logits - expected).abs().max() < 0.02 * expected.abs().max()
+    logits.logsumexp(dim=1).sum().backward()
+    for parameter in half.prompt_learner.parameters():
+        assert parameter.grad.dtype == torch.float32 and parameter.grad.isfinite().all()

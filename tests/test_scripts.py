@@ -205,7 +205,7 @@ def test_files_of_unknown_making_are_refused(box):
         (["RSSCN"], {}, "unknown dataset 'RSSCN'. Choices in configs/datasets: RSSCN7 btmri."),
         (["RSSCN7"], {"CFG": "no"}, "CFG 'no'. Choices in configs/trainers/QuaternionPrompt: tiny"),
         (["RSSCN7"], {"TRAINER": "no"}, "Choices in configs/trainers: CoOp QuaternionPrompt."),
-        (["RSSCN7", "0"], {}, "'0' is no seed"),
+        (["RSSCN7", "-1"], {}, "'-1' is no seed"),
         (["RSSCN7", "OPTIM.LR", "1"], {}, "KEY VALUE settings come after --"),
         (["RSSCN7", "--", "OPTIM.LR"], {}, "come in pairs KEY VALUE; got 1 words: OPTIM.LR"),
         (["RSSCN7", "--", "DATASET.NUM_SHOTS", "4"], {}, "DATASET.NUM_SHOTS is set by this script"),

@@ -146,6 +146,8 @@ def test_best_val_is_kept_and_deployed(project, tmp_path):
         ({}, ["MODEL.BACKBONE.NAME", "RN50"], "'RN50' is a ResNet"),
         ({}, ["TRAINER.QUATERNIONPROMPT.N_CTXX", "2"], "Did you mean TRAINER.QUATERNIONPROMPT.N_CTX"),
         ({}, ["OPTIM.LR"], "'OPTIM.LR' has no partner"),
+        ({}, ["OPTIM.NAME", "sgdd"], "OPTIM.NAME is 'sgdd'"),
+        ({}, ["OPTIM.LR_SCHEDULER", "cosin"], "LR_SCHEDULER 'cosin' is unknown"),
         ({}, ["OPTIM.MAX_EPOCH", "many"], "OPTIM.MAX_EPOCH"),
         ({}, ["TRAINER.QUATERNIONPROMPT.PREC", "fp8"], "PREC 'fp8' is unknown.*Choices: amp, bf16"),
         ({}, ["INPUT.SIZE", "(64, 64)"], r'reads 32x32: set INPUT.SIZE "\(32, 32\)"'),
@@ -256,6 +258,21 @@ def test_bf16_trains(project, tmp_path):
     assert json.loads((run / "results.json").read_text())["precision"] == "bf16"
     tensors, _ = checkpoint.read(run / "prompt_learner/model-1.safetensors")
     assert all(t.dtype == torch.float32 for t in tensors.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp16", "amp", "bf16", "fp32"])
+def test_precisions_on_a_gpu(project, tmp_path, precision):
+    _, flags = project
+    run = tmp_path / "run"
+    options = ["OPTIM.MAX_EPOCH", "2", "TRAINER.QUATERNIONPROMPT.PREC", precision]
+    done = train(tmp_path / "log", [*flags, "--output-dir", str(run), *options])
+    assert done.code == 0, done.err
+    result = json.loads((run / "results.json").read_text())
+    assert result["precision"] == precision and result["device"] != "cpu"
+    tensors, _ = checkpoint.read(run / "prompt_learner/model-2.safetensors")
+    assert all(t.dtype == torch.float32 and t.isfinite().all() for t in tensors.values())
 
 
 def test_config_files_are_found_ignoring_case(tmp_path):

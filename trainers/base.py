@@ -100,7 +100,10 @@ class PromptTrainer(TrainerX):
         print(
             f"Learnable parameters: {self.learnable_parameters:,} in {learner.__class__.__name__}"
         )
-        self.optim = build_optimizer(learner, cfg.OPTIM)
+        try:
+            self.optim = build_optimizer(learner, cfg.OPTIM)
+        except ValueError as error:
+            raise UserError(f"OPTIM.NAME is '{cfg.OPTIM.NAME}': {error}") from error
         for group in self.optim.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.scaler = self.precision.grad_scaler()

@@ -1,0 +1,21 @@
+"""A small stand-in for Dassl, for machines where the real one is not installed.
+
+It has the part of Dassl's public interface that prompt-learning trees (CoOp, CoCoOp, MaPLe,
+PromptSRC, DPLQ) import: the same names, config keys, hook order, log lines, file locations and
+draws from the random generators, written for today's PyTorch. Put the folder that holds this
+package at the end of ``sys.path``; a real Dassl then always wins.
+
+Wanted differences:
+
+* user mistakes raise `dassl.utils.InputError` (a ValueError) that lists the choices; a wrong name
+  raises `dassl.utils.ChoiceError`, which is a KeyError as well;
+* checkpoints hold tensors and plain Python values only and are read with ``weights_only=True``;
+* files are written aside and then moved into place;
+* `listdir_nohidden` always sorts, so that splits do not depend on the file system;
+* `SimpleTrainer` uses one device and never wraps a model in DataParallel by itself;
+* there are no built-in data sets and trainers; AutoAugment and RandAugment are torchvision's.
+
+Reference: Dassl.pytorch 0.6.3 (Zhou et al., "Domain Adaptive Ensemble Learning", MIT licence).
+"""
+
+__version__ = "0.6.3+fallback"

@@ -1,0 +1,69 @@
+"""Standard output, also into a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from .files import mkdir_if_missing
+
+
+class Logger:
+    """A stream that writes to the console and to a file.
+
+    Args:
+        fpath: the file; its folder is made. None: console only.
+    """
+
+    def __init__(self, fpath: str | None = None):
+        self.console = sys.stdout
+        self.file = None
+        if fpath is not None:
+            mkdir_if_missing(os.path.dirname(fpath))
+            # line by line, so that a killed run leaves its log; appending never destroys one
+            self.file = open(fpath, "a", buffering=1, encoding="utf-8")
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """Ask the console for what is not defined here (encoding, isatty, fileno, ...)."""
+        return getattr(self.__dict__["console"], name)
+
+    def write(self, msg: str) -> int:
+        """Write to both."""
+        if self.file is not None:
+            self.file.write(msg)
+        return self.console.write(msg)
+
+    def flush(self) -> None:
+        """Flush both."""
+        self.console.flush()
+        if self.file is not None:
+            self.file.flush()
+
+    def close(self) -> None:
+        """Close the file; the console stays open."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+def setup_logger(output: str | None = None) -> None:
+    """Copy standard output to a file from now on.
+
+    Args:
+        output: the file (.txt or .log), or the folder that gets a ``log.txt``. If the file exists,
+            the new one has the date and time after its name. None: nothing happens.
+    """
+    if output is None:
+        return
+    fpath = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
+    if os.path.exists(fpath):
+        fpath += time.strftime("-%Y-%m-%d-%H-%M-%S")
+    sys.stdout = Logger(fpath)

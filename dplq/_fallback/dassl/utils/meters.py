@@ -1,0 +1,61 @@
+"""Running averages for the log line."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+
+
+class AverageMeter:
+    """The last value, the sum and the average of a number.
+
+    Args:
+        ema: average exponentially, with weight 0.1 on the new value.
+    """
+
+    def __init__(self, ema: bool = False):
+        self.ema = ema
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.val = self.avg = self.sum = self.count = 0
+
+    def update(self, val: float | torch.Tensor, n: int = 1) -> None:
+        """Take in a value that stands for `n` samples."""
+        self.val = val.item() if isinstance(val, torch.Tensor) else val
+        self.sum += self.val * n
+        self.count += n
+        self.avg = self.avg * 0.9 + self.val * 0.1 if self.ema else self.sum / self.count
+
+
+class MetricMeter:
+    """Several averages by name; its string is "loss 1.2345 (1.3456) acc 50.0000 (40.0000)".
+
+    Args:
+        delimiter: what stands between two of them.
+    """
+
+    def __init__(self, delimiter: str = " "):
+        self.meters: dict[str, AverageMeter] = defaultdict(AverageMeter)
+        self.delimiter = delimiter
+
+    def update(self, input_dict: Mapping[str, float | torch.Tensor] | None) -> None:
+        """Take in one value per name; None is ignored.
+
+        Raises:
+            TypeError: what a trainer's `forward_backward` returned is not a dict.
+        """
+        if input_dict is None:
+            return
+        if not isinstance(input_dict, Mapping):
+            raise TypeError(f"expected a dict of numbers, got {type(input_dict).__name__}")
+        for name, value in input_dict.items():
+            self.meters[name].update(value)
+
+    def __str__(self) -> str:
+        return self.delimiter.join(
+            f"{name} {meter.val:.4f} ({meter.avg:.4f})" for name, meter in self.meters.items()
+        )
