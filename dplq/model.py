@@ -129,23 +129,24 @@ class QuaternionPromptCLIP(nn.Module):
             noise: (B, d_t), the noise e_b, already scaled; drawn here if not given and wanted.
 
         Returns:
-            Logits (B, K) in float32.
+            Logits (B, K) in the dtype of the learnable state, float32.
         """
         if domain_features is None:
             if self.domain is None:
                 raise UserError("This model has no domain encoder: pass domain_features.")
             domain_features = self.domain(images)
-        domain_features = domain_features.float()
+        dtype = self.prompt_learner.ctx.dtype
+        domain_features = domain_features.to(dtype)
         if noise is None:
             noise = self.prompt_learner.draw_noise(domain_features, self.noise_generator)
         prompts = self.prompt_learner(domain_features, noise)
         image_features = self.clip.prompted_vision(images, prompts.vision, prompts.deep_vision)
         text_features = self._text_features(prompts.language, prompts.deep_text)
-        image_features = F.normalize(image_features.float(), dim=-1)
-        text_features = F.normalize(text_features.float(), dim=-1)
+        image_features = F.normalize(image_features.to(dtype), dim=-1)
+        text_features = F.normalize(text_features.to(dtype), dim=-1)
         # A product and a sum, not a matmul: autocast would round the logits to half precision.
         cosine = (image_features.unsqueeze(1) * text_features).sum(dim=-1)
-        return self.clip.logit_scale.float() * cosine
+        return self.clip.logit_scale.to(dtype) * cosine
 
     def _text_features(self, language: Tensor, deep_text: list[Tensor]) -> Tensor:
         """Features (B, K, d) of all (image, class) pairs, as one batch of the text tower."""

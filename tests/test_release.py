@@ -9,12 +9,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dplq.backbones import Backbone
+from dplq.model import QuaternionPromptCLIP
 from tests.authors_release import openai_state_from_open_clip, release_name, run_release
 from tests.naive_reference import count_numbers, hamilton, naive_logits, random_state
 from tests.peers import peer
 
 CLASSNAMES = ["river", "parking_lot", "Dense Residential", "forest"]
 PROMPTS = [f"a photo of a {name.replace('_', ' ')}." for name in CLASSNAMES]
+CLIP_CONFIG = {
+    "embed_dim": 512,
+    "vision_cfg": {"image_size": 32, "layers": 3, "width": 768, "patch_size": 16},
+    "text_cfg": {"width": 512, "heads": 8, "layers": 3},
+    "quick_gelu": True,
+}
 IMAGES = 3
 FEATURE_DIM = 512
 TOLERANCE = 1e-4
@@ -24,12 +32,7 @@ TOLERANCE = 1e-4
 def clip():
     """ViT-B/16's widths, which the release fixes, with three layers and 2 x 2 patches."""
     torch.manual_seed(0)
-    model = open_clip.CLIP(
-        embed_dim=512,
-        vision_cfg={"image_size": 32, "layers": 3, "width": 768, "patch_size": 16},
-        text_cfg={"width": 512, "heads": 8, "layers": 3},
-        quick_gelu=True,
-    )
+    model = open_clip.CLIP(**CLIP_CONFIG)
     return model.eval().requires_grad_(False)
 
 
@@ -96,6 +99,30 @@ def test_reference_equals_the_release(clip, case):
         n_ctx=case.n_ctx,
         depth=case.depth,
         noise=case.noise,
+    )
+    assert_equals_release(case, logits)
+
+
+def test_ours_equals_the_release(clip, case):
+    """The library with PRESET reference against the authors' own code."""
+    backbone = Backbone(clip, CLIP_CONFIG, {}, {"name": "test"})
+    model = QuaternionPromptCLIP(
+        backbone,
+        None,
+        CLASSNAMES,
+        n_ctx=case.n_ctx,
+        prompt_depth=case.depth,
+        preset="reference",
+        domain_dim=FEATURE_DIM,
+    )
+    parameters = {name.removeprefix("prompt_learner."): p for name, p in model.named_parameters()}
+    assert case.state.keys() == {name for name, p in parameters.items() if p.requires_grad}
+
+    logits = torch.func.functional_call(
+        model,
+        {f"prompt_learner.{name}": tensor for name, tensor in case.state.items()},
+        case.images,
+        {"domain_features": case.features, "noise": case.noise},
     )
     assert_equals_release(case, logits)
 

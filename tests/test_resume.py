@@ -18,8 +18,8 @@ def kill_self(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_at_step(count):
-    """Die by SIGKILL in the middle of training step number `count` of this process."""
+def signal_at_step(count, number=signal.SIGKILL):
+    """Send this process a signal in the middle of its training step number `count`."""
     from trainers.base import PromptTrainer
 
     original = PromptTrainer._step
@@ -28,7 +28,7 @@ def kill_at_step(count):
     def step(self, loss):
         seen.append(1)
         if len(seen) == count:
-            kill_self()
+            os.kill(os.getpid(), number)
         original(self, loss)
 
     PromptTrainer._step = step
@@ -82,10 +82,10 @@ def outcome(folder):
 @pytest.mark.parametrize(
     ("name", "kill"),
     [
-        ("first_step", (kill_at_step, 1)),
-        ("middle_of_first_epoch", (kill_at_step, 5)),
-        ("first_step_of_second_epoch", (kill_at_step, 13)),
-        ("middle_of_last_epoch", (kill_at_step, 30)),
+        ("first_step", (signal_at_step, 1)),
+        ("middle_of_first_epoch", (signal_at_step, 5)),
+        ("first_step_of_second_epoch", (signal_at_step, 13)),
+        ("middle_of_last_epoch", (signal_at_step, 30)),
         ("before_rename", (kill_while_writing, "resume.safetensors", "before")),
         ("after_rename", (kill_while_writing, "resume.safetensors", "after")),
         ("in_the_test", (kill_in_test,)),
@@ -113,33 +113,17 @@ def test_repeated_kills(project, tmp_path):
     folder, flags = project
     flags = [*flags, "--output-dir", str(tmp_path / "run")]
     for steps in (7, 14, 3, 20):
-        assert train(tmp_path / "killed", flags, kill_at_step, steps).code == -signal.SIGKILL
+        assert train(tmp_path / "killed", flags, signal_at_step, steps).code == -signal.SIGKILL
     assert train(tmp_path / "again", flags).code == 0
     tensors, _ = outcome(tmp_path / "run")
     expected, _ = outcome(folder / "whole")
     assert all(tensors[key].equal(expected[key]) for key in expected)
 
 
-def interrupt_at_step(count):
-    """Send this process Ctrl-C in training step number `count`."""
-    from trainers.base import PromptTrainer
-
-    original = PromptTrainer._step
-    seen = []
-
-    def step(self, loss):
-        seen.append(1)
-        if len(seen) == count:
-            os.kill(os.getpid(), signal.SIGINT)
-        original(self, loss)
-
-    PromptTrainer._step = step
-
-
 def test_ctrl_c_says_how_to_go_on(project, tmp_path):
     folder, flags = project
     flags = [*flags, "--output-dir", str(tmp_path / "run")]
-    stopped = train(tmp_path / "stopped", flags, interrupt_at_step, 15)
+    stopped = train(tmp_path / "stopped", flags, signal_at_step, 15, signal.SIGINT)
     assert stopped.code == 130
     assert "Traceback" not in stopped.err
     assert "Interrupted. Every finished epoch is saved" in stopped.err
@@ -154,7 +138,7 @@ def test_ctrl_c_says_how_to_go_on(project, tmp_path):
 def test_other_settings_are_not_continued(project, tmp_path):
     folder, flags = project
     out = ["--output-dir", str(tmp_path / "run")]
-    assert train(tmp_path / "a", [*flags, *out], kill_at_step, 15).code == -signal.SIGKILL
+    assert train(tmp_path / "a", [*flags, *out], signal_at_step, 15).code == -signal.SIGKILL
     other = train(tmp_path / "b", [*flags, *out, "OPTIM.LR", "0.1"])
     assert other.code == 2
     assert "settings.optim.LR: checkpoint 0.0035, this model 0.1" in other.err
@@ -164,7 +148,7 @@ def test_unseeded_run_resumes_exactly_too(project, tmp_path):
     folder, flags = project
     at = flags.index("--seed")
     flags = [*flags[:at], *flags[at + 2 :], "--output-dir", str(tmp_path / "run")]
-    assert train(tmp_path / "a", flags, kill_at_step, 15).code == -signal.SIGKILL
+    assert train(tmp_path / "a", flags, signal_at_step, 15).code == -signal.SIGKILL
     seed = (tmp_path / "run" / "seed.txt").read_text()
     assert train(tmp_path / "b", flags).code == 0
     assert json.loads((tmp_path / "run" / "results.json").read_text())["seed"] == int(seed)
