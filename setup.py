@@ -11,7 +11,7 @@ ROOMS = ("configs", "datasets", "trainers")
 REQUIREMENTS = [
     "torch>=2.4",  # weights_only loading with allow-listed classes
     "torchvision>=0.19",  # the one that goes with torch 2.4
-    "open_clip_torch>=2.26",  # towers are batch-first from here on
+    "open_clip_torch>=2.26.1",  # towers are batch-first from here on
     "timm>=1.0",  # forward_features and pretrained_cfg of all encoders in today's form
     "safetensors>=0.4",  # metadata in safe_open
     "yacs>=0.1.8",  # None as a config value
@@ -33,7 +33,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     install_requires=REQUIREMENTS,
-    extras_require={"test": ["pytest>=7.4", "ruff>=0.6"]},
+    extras_require={"test": ["pytest>=7.4", "ruff>=0.6", "setuptools>=64"]},
     packages=[
         *find_namespace_packages(include=["dplq", "dplq.*"], exclude=["*__pycache__*"]),
         *(f"dplq.{room}" for room in ROOMS),

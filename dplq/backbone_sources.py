@@ -333,9 +333,9 @@ def load_weights(model: nn.Module, source: Source) -> None:
     if not _architecture(theirs):
         raise UserError(
             f"'{source.file}' holds no ViT CLIP in OpenAI's or open_clip's layout (such as "
-            f"visual.conv1.weight, token_embedding.weight) but {looks_like(theirs)}; it cannot be "
-            f"loaded into '{source.name}'. A ResNet has no tokens to prompt; files of the "
-            "transformers library (vision_model.*, text_model.*) have to be converted to "
+            f"visual.conv1.weight, token_embedding.weight): it looks like {looks_like(theirs)} and "
+            f"cannot be loaded into '{source.name}'. A ResNet has no tokens to prompt; files of "
+            "the transformers library (vision_model.*, text_model.*) have to be converted to "
             "open_clip's layout first"
         )
     _compare(source, _architecture(ours), _architecture(theirs))

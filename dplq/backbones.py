@@ -59,8 +59,7 @@ def load_backbone(
         assert not pretrained
         warn_framed(
             "!",
-            f"{name} has RANDOM weights (pretrained=False, seed {seed}).",
-            "Accuracies mean nothing.",
+            f"{name} has RANDOM weights (pretrained=False, seed {seed}). Accuracies mean nothing.",
         )
     else:
         load_weights(model, source)

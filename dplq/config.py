@@ -18,7 +18,7 @@ KEYS: tuple[tuple[str, Any, str], ...] = (
     (
         "DOMAIN.ENCODER",
         "mae_vit_base_patch16",
-        "mae_vit_*, medsam_vit_base, timm name, hf-hub:, clip",
+        "mae_vit_*, medsam_vit_base, sam_vit_base, timm name, hf-hub:, clip",
     ),
     ("DOMAIN.WEIGHTS", "", "local checkpoint of the domain encoder; empty: timm's own weights"),
     ("DOMAIN.FEATURE", "encoder", "encoder, or decoder_embed (MAE: through the decoder embedding)"),
