@@ -9,19 +9,25 @@ from setuptools import find_namespace_packages, setup
 
 ROOMS = ("configs", "datasets", "trainers")
 REQUIREMENTS = [
-    "torch>=2.4",  # weights_only loading with allow-listed classes
+    "torch>=2.4",  # add_safe_globals, for weights_only loading
     "torchvision>=0.19",  # the one that goes with torch 2.4
-    "open_clip_torch>=2.26.1",  # towers are batch-first from here on
-    "timm>=1.0",  # forward_features and pretrained_cfg of all encoders in today's form
-    "safetensors>=0.4",  # metadata in safe_open
+    "open_clip_torch>=2.26.1",  # the first with batch-first towers, which the tests compare with
+    "timm>=0.9.16",  # the oldest that was tried
+    "safetensors",  # any version
     "yacs>=0.1.8",  # None as a config value
-    "numpy>=1.23",
+    "numpy",  # any version
     "Pillow>=9.1",  # Image.Resampling
-    "PyYAML>=6.0",
-    "scikit-learn>=1.1",  # zero_division in f1_score for all averages
-    "tabulate>=0.9",
-    "tensorboard>=2.11",  # protobuf 4
-    "tqdm>=4.64",
+    "PyYAML",  # any version
+    "scikit-learn>=0.22",  # zero_division in f1_score
+    "tabulate>=0.8.10",  # disable_numparse; the oldest that was tried
+    "tensorboard>=1.15",  # what torch.utils.tensorboard asks for
+    "tqdm",  # any version
+]
+TEST_REQUIREMENTS = [
+    "pytest",  # any version
+    "ruff>=0.17,<0.18",  # other minor versions may format otherwise, and a test compares
+    "setuptools>=64",  # as in pyproject.toml
+    "timm>=1.0.22",  # the small models test_*, and building on the meta device
 ]
 
 setup(
@@ -33,7 +39,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     install_requires=REQUIREMENTS,
-    extras_require={"test": ["pytest>=7.4", "ruff>=0.6", "setuptools>=64"]},
+    extras_require={"test": TEST_REQUIREMENTS},
     packages=[
         *find_namespace_packages(include=["dplq", "dplq.*"], exclude=["*__pycache__*"]),
         *(f"dplq.{room}" for room in ROOMS),

@@ -9,9 +9,13 @@ python train.py --trainer QuaternionPrompt \\
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import json
 import logging
 import random
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +84,11 @@ def setup_cfg(args: argparse.Namespace) -> Any:
             merge_flag(cfg, key, value)
     merge_options(cfg, args.opts)
     check_names(cfg)
+    prepare_output(cfg.OUTPUT_DIR)
     if cfg.SEED < 0:
-        cfg.SEED = recorded_seed(cfg.OUTPUT_DIR)
+        cfg.SEED = recorded_seed(cfg.RESUME or cfg.OUTPUT_DIR)
+    if cfg.SEED >= 2**32:
+        raise UserError(f"--seed {cfg.SEED} is too large: it must be below 2**32.")
     cfg.freeze()
     return cfg
 
@@ -119,13 +126,55 @@ def check_names(cfg: Any) -> None:
             raise UserError(f"The {kind} '{name}' is unknown.{suggest(name, names)}")
 
 
+def prepare_output(folder: str) -> None:
+    """Make the output folder, so that a run cannot fail on it when there is something to lose.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder or "."):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--output-dir {folder} cannot be used: {error.strerror or error}. "
+            "Give a folder that can be written to."
+        ) from error
+
+
+def check_results(cfg: Any) -> None:
+    """Do not let a test replace the results of a run on other classes or data.
+
+    Raises:
+        UserError: the output folder holds such results.
+    """
+    path = Path(cfg.OUTPUT_DIR) / "results.json"
+    if not path.is_file():
+        return
+    with contextlib.suppress(ValueError):
+        there = json.loads(path.read_text())
+        for key, now in (
+            ("dataset", cfg.DATASET.NAME),
+            ("subsample", cfg.DATASET.SUBSAMPLE_CLASSES),
+        ):
+            if there.get(key) != now:
+                raise UserError(
+                    f"{path} holds the results of {key} '{there.get(key)}', not of '{now}': "
+                    "choose another --output-dir, or delete it."
+                )
+
+
 def recorded_seed(output_dir: str) -> int:
     """Seed of a run that was given none: drawn once, kept in its folder for when it is resumed."""
     from dplq.checkpoint import write_atomically
 
     path = Path(output_dir) / "seed.txt"
     if path.is_file():
-        return int(path.read_text())
+        text = path.read_text().strip()
+        if not text.isdigit():
+            raise UserError(f"{path} should hold one whole number, not '{text}': delete it.")
+        return int(text)
     seed = random.SystemRandom().randrange(2**31)
     write_atomically(path, str(seed).encode())
     return seed
@@ -174,6 +223,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = setup_cfg(args)
     if args.eval_only and not args.model_dir:
         raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
+    check_results(cfg)
 
     import torch
     from dassl.engine import build_trainer
@@ -202,6 +252,11 @@ def main() -> int:
         run(args)
     except user_mistakes() as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: the disk is full ({error}). What was saved is kept.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         where = args.output_dir or "the output folder"

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ OPENAI_VITS = {
 OPENAI_RESNETS = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")
 HF_HUB = "hf-hub:"
 LOCAL_DIR = "local-dir:"
+DEMO = "demo"
 CONFIG_FILE = "open_clip_config.json"
 # What open_clip itself writes, in its order of preference.
 WEIGHT_FILES = (
@@ -68,6 +69,8 @@ class Source:
     config: dict[str, Any]
     preprocess: dict[str, Any] = field(default_factory=dict)
     file: Path | None = None
+    # Turns the file's tensors into a state dict, where it holds something more compact.
+    unpack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     # What stands in the spec: the name without a path, the user's file, whether a file was local.
     spec_name: str = ""
     spec_weights: str = ""
@@ -81,7 +84,9 @@ def find_source(name: str, weights: str, pretrained: bool) -> Source:
             f"weights='{weights}' names a checkpoint and pretrained=False asks for random weights; "
             "give one of the two"
         )
-    if name.startswith(LOCAL_DIR):
+    if name == DEMO:
+        source = _from_package(find_file=pretrained and not weights)
+    elif name.startswith(LOCAL_DIR):
         source = _from_local_dir(name, find_file=pretrained and not weights)
     elif name.startswith(HF_HUB):
         source = _from_hf_hub(name, find_file=pretrained and not weights)
@@ -90,6 +95,14 @@ def find_source(name: str, weights: str, pretrained: bool) -> Source:
     if weights:
         _use_file(source, weights)
     return source
+
+
+def _from_package(find_file: bool) -> Source:
+    """The demo's tiny CLIP, whose weights come with this project."""
+    from dplq.demo import models
+
+    file = models.ASSETS / models.CLIP_FILE if find_file else None
+    return Source(DEMO, models.CLIP_CONFIG, file=file, unpack=models.expand_tokens)
 
 
 def _use_file(source: Source, path: str) -> None:
@@ -254,7 +267,7 @@ def _use_tag(source: Source, arch: str, tag: str, pretrained: bool) -> None:
         raise UserError(
             f"cannot get the weights of '{source.name}' (open_clip tag {arch}:{tag}; "
             f"{brief(error)}); use a machine with access to them once, copy the file and name it "
-            f"with weights=PATH (MODEL.BACKBONE.WEIGHTS), or ask for random weights with "
+            f"with weights=PATH (MODEL.INIT_WEIGHTS), or ask for random weights with "
             f"pretrained=False"
         ) from error
 
@@ -323,7 +336,7 @@ def load_weights(model: nn.Module, source: Source) -> None:
     """Copy the file's weights into `model`, strictly."""
     assert source.file is not None
     ours = model.state_dict()
-    theirs = _in_layout_of(ours, read_state_dict(source.file))
+    theirs = _in_layout_of(ours, source.unpack(read_state_dict(source.file)))
     if theirs.keys() & OPENAI_NUMBERS and not source.config.get("quick_gelu"):
         logger.warning(
             "%s is in OpenAI's own layout, whose models were trained with QuickGELU, but %s uses "

@@ -6,6 +6,7 @@ the place of a good one. Loading is strict: names and shapes must be the model's
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -51,7 +52,8 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         kept = "The file that was there is unchanged. " if path.exists() else ""
         raise UserError(
             f"Cannot write {path}: {error.strerror or error}. {kept}"
@@ -81,7 +83,13 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     if HEADER_KEY not in metadata:
         raise UserError(f"{path} is a safetensors file, but has no dplq header: not a checkpoint.")
-    return tensors, json.loads(metadata[HEADER_KEY])
+    header = json.loads(metadata[HEADER_KEY])
+    if header.get("format") != FORMAT:
+        raise UserError(
+            f"{path} has format {header.get('format')}, this version of dplq reads {FORMAT}: "
+            "install the version that wrote it."
+        )
+    return tensors, header
 
 
 def load_strictly(
@@ -107,25 +115,26 @@ def load_strictly(
 
 
 def check_header(
-    header: Mapping[str, Any], expected: Mapping[str, Any], path: str | os.PathLike
+    header: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    path: str | os.PathLike,
+    cure: str = "Use the settings it was trained with, or another checkpoint.",
 ) -> None:
     """Compare what a checkpoint was trained with to what it shall be used with.
 
-    Nested mappings are compared key by key; keys that `expected` lacks are ignored.
+    Nested mappings are compared key by key; keys that `expected` lacks are ignored. `cure` ends
+    the message.
 
     Raises:
         UserError: naming every setting that differs, with both values.
     """
     differences = [
-        f"{key}: checkpoint {theirs!r}, this model {ours!r}"
+        f"{key}: there {theirs!r}, now {ours!r}"
         for key, (theirs, ours) in _pairs(header, expected).items()
         if theirs != ours
     ]
     if differences:
-        raise UserError(
-            f"{path} was made for another model. {'; '.join(differences)}. "
-            "Use the settings it was trained with, or another checkpoint."
-        )
+        raise UserError(f"{path} was made with other settings. {'; '.join(differences)}. {cure}")
 
 
 def _pairs(

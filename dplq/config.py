@@ -100,16 +100,19 @@ def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")
         else:
-            yield prefix + key, value
+            yield f"{prefix}{key}", value
 
 
 def merge_options(cfg: Any, options: list[str]) -> None:
     """Merge the free ``KEY VALUE`` pairs of a command line.
 
     Raises:
-        UserError: an odd number of words, an unknown key (nearest names given), or a value of
-            the wrong type.
+        UserError: a flag in place of a key, an odd number of words, an unknown key (nearest names
+            given), or a value of the wrong type.
     """
+    for key in options[::2]:
+        if key.startswith("--"):
+            raise UserError(f"Flags come before the KEY VALUE pairs: move {key} to the front.")
     if len(options) % 2:
         raise UserError(
             f"Config overrides come in pairs KEY VALUE; '{options[-1]}' has no partner."
@@ -132,7 +135,7 @@ def merge_file(cfg: Any, path: str) -> None:
             content = yaml.safe_load(file) or {}
     except FileNotFoundError as error:
         raise UserError(f"There is no config file {path}.{_neighbours(path)}") from error
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"The config file {path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"The config file {path} must hold KEY: VALUE lines, not {content!r}.")

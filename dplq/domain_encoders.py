@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dplq.demo import models as demo_models
 from dplq.errors import UserError, suggest
 from dplq.weights import (
     few,
@@ -89,6 +90,7 @@ class _Recipe:
     std: tuple[float, ...] = IMAGENET_STD
     min_max: bool = False
     model_args: Mapping[str, Any] = field(default_factory=dict)
+    packaged: Path | None = None
 
 
 _MAE_LAYOUT = _Layout(
@@ -118,6 +120,14 @@ _RECIPES = {
         std=(1.0, 1.0, 1.0),
         min_max=True,
         model_args=_SAM_ARGS,
+    ),
+    # The demo's, whose weights come with this project.
+    "demo": _Recipe(
+        "vit_tiny_patch16_224",
+        _Layout(expected="the demo's domain encoder"),
+        demo_models.SIZE,
+        model_args=demo_models.DOMAIN_CONFIG,
+        packaged=demo_models.ASSETS / demo_models.DOMAIN_FILE,
     ),
 }
 NAMES = (*_RECIPES, "clip")
@@ -272,8 +282,8 @@ def load_domain_encoder(
 
     Args:
         name: one of `NAMES`, a timm name, or `hf-hub:org/name`.
-        weights: a local checkpoint (.pth or .safetensors). Empty: timm's own pretrained weights,
-            which the names in `NAMES` do not have.
+        weights: a local checkpoint (.pth or .safetensors); `~` is the home folder. Empty: timm's
+            own pretrained weights, which the names in `NAMES` do not have.
         feature: "encoder", the mean of the encoder's (normalised) patch tokens or of its feature
             map; "decoder_embed" (MAE only), the same through MAE's decoder embedding.
         normalize: "native", what the encoder was trained with (`medsam_vit_base`: every image
@@ -314,8 +324,11 @@ def load_domain_encoder(
         return _load_clip(backbone, weights, spec)
     state = None
     if weights:
-        state = _read_checkpoint(Path(weights))
-        spec["weights_sha256"] = sha256(Path(weights))
+        file = Path(weights).expanduser()
+        state = _read_checkpoint(file)
+        spec["weights_sha256"] = sha256(file)
+    elif recipe and recipe.packaged and pretrained:
+        state = _read_checkpoint(recipe.packaged)
     elif recipe and pretrained:
         raise UserError(
             f"domain encoder '{name}' has no weights to download: set weights (DOMAIN.WEIGHTS) "

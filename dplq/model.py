@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq import checkpoint
+from dplq.backbone_sources import LOCAL_DIR
 from dplq.backbones import Backbone, load_backbone
 from dplq.domain_encoders import DomainEncoder, load_domain_encoder
 from dplq.errors import UserError
-from dplq.prompts import PromptLearner, resolve_options
+from dplq.prompts import PRESET_NORMALIZE, PromptLearner, resolve_options
 
+logger = logging.getLogger(__name__)
 MAX_WORDS = 4  # longest context that is initialised from words; longer ones start random
 # The settings a checkpoint must share with the model it is loaded into; the others (noise,
 # initialisation) only matter in training.
@@ -73,6 +77,7 @@ class QuaternionPromptCLIP(nn.Module):
             seed = int(torch.randint(2**31, ()))
         generator = torch.Generator().manual_seed(seed)
         self.clip, self.domain = clip, domain
+        _warn_of_normalisation(preset, domain)
         self.settings = {
             "n_ctx": n_ctx,
             "ctx_init": ctx_init,
@@ -98,9 +103,11 @@ class QuaternionPromptCLIP(nn.Module):
         Raises:
             UserError: no class, or a prompt longer than CLIP's context (named).
         """
+        if isinstance(classnames, str):
+            raise UserError(f"classnames is the text '{classnames}'; give a list of names.")
+        classnames = list(classnames)
         if not classnames:
             raise UserError("At least one class name is needed.")
-        self.classnames = list(classnames)
         names = [name.replace("_", " ") for name in classnames]
         tokens = self.clip.tokenize([f"{self.prefix} {name}." for name in names])
         eot = tokens.argmax(dim=-1)
@@ -113,6 +120,7 @@ class QuaternionPromptCLIP(nn.Module):
         self.register_buffer("sos", embedded[:, :1], persistent=False)  # (K, 1, d_t)
         self.register_buffer("rest", embedded[:, 1 + n_ctx :], persistent=False)
         self.register_buffer("eot", eot.to(device), persistent=False)
+        self.classnames = classnames
 
     def forward(
         self,
@@ -137,6 +145,11 @@ class QuaternionPromptCLIP(nn.Module):
             domain_features = self.domain(images)
         dtype = self.prompt_learner.ctx.dtype
         domain_features = domain_features.to(dtype)
+        expected = (len(images), self.settings["domain_dim"])
+        if domain_features.shape != expected:
+            raise UserError(
+                f"domain_features has shape {tuple(domain_features.shape)}, expected {expected}."
+            )
         if noise is None:
             noise = self.prompt_learner.draw_noise(domain_features, self.noise_generator)
         prompts = self.prompt_learner(domain_features, noise)
@@ -168,8 +181,8 @@ class QuaternionPromptCLIP(nn.Module):
         """What a checkpoint says about the model it belongs to (JSON-able)."""
         return {
             "method": "QuaternionPrompt",
-            "backbone": self.clip.spec,
-            "domain": self.domain.spec if self.domain is not None else None,
+            "backbone": portable(self.clip.spec),
+            "domain": portable(self.domain.spec) if self.domain is not None else None,
             "settings": self.settings,
             "classnames": self.classnames,
         }
@@ -190,12 +203,45 @@ class QuaternionPromptCLIP(nn.Module):
             UserError: it was made for another backbone, domain encoder, depth, ... (both named).
         """
         tensors, header = checkpoint.read(path)
-        expected = self.header()
-        expected["settings"] = {key: self.settings[key] for key in STRUCTURE}
-        del expected["classnames"]
-        checkpoint.check_header(header, expected, path)
+        checkpoint.check_header(_identity(header), _identity(self.header()), path)
         checkpoint.load_strictly(self.prompt_learner, tensors, path)
         return header
+
+
+def portable(spec: dict[str, Any]) -> dict[str, Any]:
+    """A loader's spec without this machine's folders: ``local-dir:/a/b`` -> ``local-dir:b``."""
+    name = spec["name"]
+    if name.startswith(LOCAL_DIR):
+        name = LOCAL_DIR + Path(name.removeprefix(LOCAL_DIR)).name
+    return {**spec, "name": name}
+
+
+def _identity(header: dict[str, Any]) -> dict[str, Any]:
+    """What of a header must agree for a checkpoint to fit; of a file its content, not its name."""
+
+    def of_part(spec: dict[str, Any] | None) -> dict[str, Any] | None:
+        if spec is None or "weights_sha256" not in spec:
+            return spec
+        renamed = spec["name"].startswith(LOCAL_DIR)
+        return {k: v for k, v in spec.items() if k != "weights" and not (k == "name" and renamed)}
+
+    return {
+        "method": header.get("method"),
+        "backbone": of_part(header.get("backbone")),
+        "domain": of_part(header.get("domain")),
+        "settings": {key: header.get("settings", {}).get(key) for key in STRUCTURE},
+    }
+
+
+def _warn_of_normalisation(preset: str, domain: DomainEncoder | None) -> None:
+    """The preset cannot change an encoder that is loaded already; say so where they disagree."""
+    given = domain.spec.get("normalize") if domain is not None else None
+    if preset == "reference" and given not in (None, PRESET_NORMALIZE[preset]):
+        logger.warning(
+            "preset 'reference' feeds the domain encoder CLIP-normalised images, but this one was "
+            "loaded with normalize='%s': load it with normalize='clip' to follow the release.",
+            given,
+        )
 
 
 def initial_context(
@@ -209,9 +255,12 @@ def initial_context(
     Raises:
         UserError: n_ctx < 1, or fewer words than n_ctx.
     """
-    if n_ctx < 1:
-        raise UserError(f"N_CTX must be at least 1, not {n_ctx}.")
+    longest = clip.context_length - 4  # SOS, one token of a name, full stop, EOT
+    if not 1 <= n_ctx <= longest:
+        raise UserError(f"N_CTX must be at least 1 and at most {longest}, not {n_ctx}.")
     words = ctx_init.replace("_", " ").strip()
+    if words and n_ctx > MAX_WORDS:
+        logger.info("CTX_INIT is not used: N_CTX %d is more than %d.", n_ctx, MAX_WORDS)
     if not words or n_ctx > MAX_WORDS:
         context = torch.randn(n_ctx, clip.text_width, generator=generator) * 0.02
         return " ".join(["X"] * n_ctx), context
@@ -243,7 +292,8 @@ def load(
         classnames: the classes to tell apart; default: those it was trained on.
         clip: a loaded backbone; default: the one named in the header is loaded.
         domain: a loaded domain encoder; default likewise.
-        weights: where the backbone's local weights file lies, if it was trained with one.
+        weights: where the backbone's weights file or ``local-dir:`` folder lies, if it was
+            trained with one.
         domain_weights: the same for the domain encoder.
 
     Raises:
@@ -251,7 +301,10 @@ def load(
     """
     tensors, header = checkpoint.read(path)
     if header.get("method") != "QuaternionPrompt":
-        raise UserError(f"{path} holds a {header.get('method')} model, not a QuaternionPrompt one.")
+        raise UserError(
+            f"{path} does not hold the prompts of a QuaternionPrompt model: "
+            "name a file that model.save or a training run wrote (model-<epoch>.safetensors)."
+        )
     if clip is None:
         clip = load_backbone(**_relocate(header["backbone"], weights, path, "weights"))
     if domain is None and header["domain"] is not None:
@@ -267,18 +320,21 @@ def load(
 
 
 def _relocate(
-    spec: dict[str, Any], weights: str, path: str | os.PathLike, argument: str
+    spec: dict[str, Any], given: str, path: str | os.PathLike, argument: str
 ) -> dict[str, Any]:
-    """Loader arguments from a header's spec; a local weights file is looked for where it may be."""
+    """Loader arguments from a header's spec; local files are looked for where they may be."""
     spec = {key: value for key, value in spec.items() if not key.endswith("sha256")}
-    name = spec.get("weights", "")
+    if given and not os.path.exists(given):
+        raise UserError(f"{argument} is {given}, which does not exist.")
+    folder = spec["name"].removeprefix(LOCAL_DIR) if spec["name"].startswith(LOCAL_DIR) else ""
+    name = spec["weights"] or folder
     if not name:
         return spec
-    candidates = [weights, name, os.path.join(os.path.dirname(path), name)]
-    for candidate in candidates:
-        if candidate and os.path.isfile(candidate):
-            return {**spec, "weights": candidate}
+    for place in (given, name, os.path.join(os.path.dirname(path), name)):
+        if place and os.path.exists(place):
+            key, value = ("weights", place) if spec["weights"] else ("name", LOCAL_DIR + place)
+            return {**spec, key: value}
     raise UserError(
-        f"{path} was trained with the weights file {name}, which is neither in the current folder "
-        f"nor beside the checkpoint: say where it is with {argument}=..."
+        f"{path} was trained with {name}, which is neither in the current folder nor beside the "
+        f"checkpoint: say where it is with {argument}=..."
     )

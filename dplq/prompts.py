@@ -43,6 +43,10 @@ class PromptOptions:
     clone_init: bool = False
 
     def __post_init__(self) -> None:
+        for key in ("residual", "noise", "noise_at_test", "clone_init"):
+            value = getattr(self, key)
+            if not isinstance(value, bool):  # a word such as "false" would count as true
+                raise UserError(f"{key.upper()} is {value!r}; write True or False.")
         for key, choices in (("fusion", FUSIONS), ("noise_scale", NOISE_SCALES)):
             if getattr(self, key) not in choices:
                 value = getattr(self, key)
@@ -207,5 +211,5 @@ class PromptLearner(nn.Module):
         else:
             scale = domain_features.mean(dim=1, keepdim=True)
         shape = (len(domain_features), self.ctx.shape[1])
-        device = domain_features.device
-        return scale * torch.randn(shape, generator=generator, device=device)
+        like = {"dtype": domain_features.dtype, "device": domain_features.device}
+        return scale * torch.randn(shape, generator=generator, **like)

@@ -20,8 +20,9 @@ $USAGE
 
   DATASET      a file of configs/datasets, without .yaml; capitals do not matter
   SEED         whole numbers; default: 1 2 3
-  KEY VALUE    settings that override the config files, e.g. -- OPTIM.MAX_EPOCH 5. A relative
-               path in a VALUE is found from the current directory if it contains a slash.
+  KEY VALUE    settings that override the config files, e.g. -- OPTIM.MAX_EPOCH 5. An existing
+               relative path is found from the current directory: one with a slash (dir/x.pt,
+               local-dir:dir/x, NAME:dir/x.pt), or any file for a key ending in WEIGHTS.
 
 Environment (default):
   DATA         folder of the datasets (data)
@@ -35,7 +36,8 @@ DATA, OUT and PYTHON may be relative to the current directory, which may be any.
 A run is finished when its folder holds results.json; it is then not repeated. To go on after a
 failure or Ctrl-C, give the same command again. settings.txt in the folder of a run records how it
 was made: a run with other settings, there or for another seed beside it, is refused, so that no two
-are mixed; give another OUT, or remove the folder.
+are mixed; give another OUT, or remove the folder. A folder with neither results.json nor
+prompt_learner/ (a run that failed early) refuses nothing.
 Exit code: 0 done, 2 wrong arguments or settings, else the code of the run that failed.
 END
 }
@@ -96,19 +98,25 @@ parse_arguments() {
             [ "$1" != "$reserved" ] ||
                 die "$1 is set by this script: use the arguments and SHOTS, OUT, DATA, TRAINER"
         done
-        OPTS+=("$1" "$(value_from_caller "$2")")
+        OPTS+=("$1" "$(value_from_caller "$1" "$2")")
         shift 2
     done
 }
 
-# Print a setting's value; an existing relative path is made to hold from the project root.
+# Print value $2 of key $1; an existing relative path in it is made to hold from the project root.
 value_from_caller() {
-    local path=$1
-    if [[ $1 == */* && -e $CALLER/$1 ]]; then
-        path=$(absolute "$1")
+    local key=$1 path=$2 prefix=''
+    # What follows the first colon is a path (local-dir:PATH, NAME:FILE), but hf-hub: names no file.
+    if [[ $path == *:* && $path != hf[-_]hub:* && ! -e $CALLER/$path ]]; then
+        prefix=${path%%:*}:
+        path=${path#*:}
+    fi
+    if [[ $path == */* && -e $CALLER/$path ]] ||
+        [[ $key == *WEIGHTS && -z $prefix && -f $CALLER/$path ]]; then
+        path=$(absolute "$path")
         path=${path#"$ROOT"/}
     fi
-    printf '%s\n' "$path"
+    printf '%s\n' "$prefix$path"
 }
 
 # Read and check the arguments and the environment; nothing runs before all are known to be good.
@@ -132,6 +140,8 @@ start() {
     PYTHON=${PYTHON:-python}
     [[ $PYTHON != */* ]] || PYTHON=$(absolute "$PYTHON")
     command -v "$PYTHON" >/dev/null || die "no Python '$PYTHON': set PYTHON, e.g. PYTHON=python3"
+    # One folder has one name in settings.txt, however it was given.
+    [ ! -d "$DATA" ] || DATA=$(CDPATH='' cd -- "$DATA" && pwd)
     cd "$ROOT"
     DATASET=$(find_dataset "$DATASET")
     TRAINER=$(find_name "${TRAINER:-QuaternionPrompt}" configs/trainers / TRAINER)
@@ -149,7 +159,7 @@ settings() {
     local dataset_file=configs/datasets/$1.yaml config_file=configs/trainers/$TRAINER/$CFG.yaml
     printf '%s\n' "dataset $1 (file $(cksum <"$dataset_file"))" \
         "trainer $TRAINER" "config $CFG (file $(cksum <"$config_file"))" \
-        "shots $SHOTS" "classes $3" "seed $2"
+        "data $DATA" "shots $SHOTS" "classes $3" "seed $2"
     # A model that was trained anew makes the tests of the old one void.
     [ -z "$4" ] || printf '%s\n' "model results.json $(cksum <"$4/results.json")"
     [ ${#OPTS[@]} -eq 0 ] || printf '%s %s\n' "${OPTS[@]}"
@@ -157,17 +167,24 @@ settings() {
 
 CURE="Give another OUT, or remove that folder to make its run again."
 
+# Does folder $1 hold a result or a model? A run that failed before the first has logs only.
+holds_work() {
+    [ -e "$1/results.json" ] || [ -e "$1/prompt_learner" ]
+}
+
 # Stop if folder $1, or another seed beside it, holds a run made with settings other than $2.
 check_settings() {
     local folder=$1 wanted=$2 other
-    if [ -n "$(ls -A "$folder" 2>/dev/null)" ]; then
+    if holds_work "$folder"; then
         [ -f "$folder/settings.txt" ] ||
             die "$folder holds files but no settings.txt: how they were made is unknown. $CURE"
         refuse_difference "$folder" "$wanted" '^$'
     fi
     # Seeds are averaged, so all but the seed and its model must be the same.
-    for other in "${folder%/*}"/seed*/settings.txt; do
-        [ ! -f "$other" ] || refuse_difference "${other%/*}" "$wanted" '^(seed|model) '
+    for other in "${folder%/*}"/seed*; do
+        if [ -f "$other/settings.txt" ] && holds_work "$other"; then
+            refuse_difference "$other" "$wanted" '^(seed|model) '
+        fi
     done
 }
 
@@ -182,9 +199,16 @@ refuse_difference() {
     die "$1 was made with other settings. $CURE"
 }
 
+# Make folder $1 with settings.txt holding $2; settings.txt is never left half written.
+prepare() {
+    mkdir -p "$1" && printf '%s\n' "$2" >"$1/settings.tmp" &&
+        mv "$1/settings.tmp" "$1/settings.txt"
+}
+
 # Train, or with a model folder test: run FOLDER DATASET SEED CLASSES [MODEL_FOLDER]
 run() {
-    local folder=$1 dataset=$2 seed=$3 classes=$4 model=${5:-} wanted what code=0 eval_flags=()
+    local folder=$1 dataset=$2 seed=$3 classes=$4 model=${5:-} wanted what fault code=0
+    local eval_flags=()
     what="train on the $classes classes of $dataset, seed $seed"
     if [ -n "$model" ]; then
         what="test on the $classes classes of $dataset, seed $seed"
@@ -196,10 +220,9 @@ run() {
         echo "already finished: $folder"
         return 0
     fi
+    fault=$(prepare "$folder" "$wanted" 2>&1) ||
+        die "OUT ($OUT) cannot be written; give another: $fault"
     echo "== $what: $folder"
-    mkdir -p "$folder"
-    printf '%s\n' "$wanted" >"$folder.settings"
-    mv "$folder.settings" "$folder/settings.txt"
     "$PYTHON" train.py --root "$DATA" --seed "$seed" --trainer "$TRAINER" \
         --dataset-config-file "configs/datasets/$dataset.yaml" \
         --config-file "configs/trainers/$TRAINER/$CFG.yaml" \

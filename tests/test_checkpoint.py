@@ -78,8 +78,8 @@ def test_header_comparison_names_both_values():
     checkpoint.check_header(header, {"backbone": {"name": "ViT-B/16"}, "depth": 9}, "f")
     with pytest.raises(UserError) as caught:
         checkpoint.check_header(header, {"backbone": {"name": "ViT-B/32"}, "depth": 3}, "f")
-    assert "backbone.name: checkpoint 'ViT-B/16', this model 'ViT-B/32'" in str(caught.value)
-    assert "depth: checkpoint 9, this model 3" in str(caught.value)
+    assert "backbone.name: there 'ViT-B/16', now 'ViT-B/32'" in str(caught.value)
+    assert "depth: there 9, now 3" in str(caught.value)
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])

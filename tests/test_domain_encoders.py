@@ -498,6 +498,13 @@ def test_full_size_mae_base():
     assert encoder.encoder.num_features == 768
 
 
+def test_weights_below_the_home_folder(small_mae, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    save(tmp_path / "mae.pth", mae_state())
+    assert load_domain_encoder(MAE, weights="~/mae.pth").spec["weights"] == "mae.pth"
+
+
 def test_spec_rebuilds_the_encoder(small_mae, tmp_path):
     weights = save(tmp_path / "mae.pth", mae_state())
     encoder = load_domain_encoder(MAE, weights=weights, feature="decoder_embed", normalize="clip")

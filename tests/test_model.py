@@ -226,12 +226,16 @@ def test_presets():
     assert resolve_options("reference", clone_init=False, fusion=None).clone_init is False
 
 
-def test_image_does_not_depend_on_its_batch_by_default(backbone):
-    model = make_model(backbone, preset="default").eval()
+@pytest.mark.parametrize(("preset", "independent"), [("default", True), ("reference", False)])
+def test_does_an_image_depend_on_its_batch(backbone, preset, independent):
+    """The reference scales every image's noise by the mean of the whole batch."""
+    model = make_model(backbone, preset=preset).train()
     images, features, _ = inputs(backbone)
-    together = model(images, domain_features=features)
-    alone = model(images[:1], domain_features=features[:1])
-    torch.testing.assert_close(together[:1], alone, rtol=1e-5, atol=1e-4)
+    logits = []
+    for count in (3, 1):
+        model.noise_generator = torch.Generator().manual_seed(0)
+        logits.append(model(images[:count], domain_features=features[:count])[0])
+    assert torch.allclose(*logits, rtol=1e-5, atol=1e-4) == independent
 
 
 def test_save_and_load_for_new_classes(backbone, tmp_path):
@@ -247,8 +251,37 @@ def test_save_and_load_for_new_classes(backbone, tmp_path):
         loaded(images, domain_features=features, noise=noise),
         model(images, domain_features=features, noise=noise),
     )
-    new = dplq.load(path, classnames=["desert", "lake"])
+    folder = backbone.spec["name"].removeprefix("local-dir:")
+    new = dplq.load(path, classnames=["desert", "lake"], weights=folder)
     assert new.clip is not backbone and new(images, domain_features=features).shape == (3, 2)
+    with pytest.raises(dplq.UserError, match="neither in the current folder nor beside"):
+        dplq.load(path)
+    with pytest.raises(dplq.UserError, match="weights is /no/where, which does not exist"):
+        dplq.load(path, weights="/no/where")
+
+
+def test_files_are_known_by_their_content(tmp_path):
+    """A moved and renamed weights file still fits; no folder of this machine is written down."""
+    from safetensors.torch import save_file
+
+    from tests.tiny import tiny_clip_config, write_clip_dir
+
+    folder = tmp_path / "here"
+    name = write_clip_dir(folder, tiny_clip_config())
+    state = {k: v.clone() for k, v in tiny_backbone().clip.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    model = make_model(dplq.load_backbone(name))
+    model.save(tmp_path / "prompts.safetensors")
+    assert str(tmp_path) not in str(dplq.checkpoint.read(tmp_path / "prompts.safetensors")[1])
+    folder.rename(tmp_path / "moved")
+    loaded = dplq.load(tmp_path / "prompts.safetensors", weights=str(tmp_path / "moved"))
+    images, features, noise = inputs(model.clip)
+    again = loaded(images, domain_features=features, noise=noise)
+    assert torch.equal(again, model.eval()(images, domain_features=features, noise=noise))
+    other = {key: value + 1 if value.is_floating_point() else value for key, value in state.items()}
+    save_file(other, tmp_path / "moved/open_clip_model.safetensors")
+    with pytest.raises(dplq.UserError, match="backbone.weights_sha256: there .*, now "):
+        dplq.load(tmp_path / "prompts.safetensors", weights=str(tmp_path / "moved"))
 
 
 @pytest.mark.parametrize(
@@ -256,16 +289,38 @@ def test_save_and_load_for_new_classes(backbone, tmp_path):
     [
         ({"prompt_depth": 13}, "PROMPT_DEPTH 13 does not fit .* 1 to 12 layers"),
         ({"prompt_depth": 0}, "PROMPT_DEPTH 0 does not fit"),
-        ({"n_ctx": 0}, "N_CTX must be at least 1, not 0"),
+        ({"n_ctx": 0}, "N_CTX must be at least 1 and at most 73, not 0"),
         ({"n_ctx": 4, "ctx_init": "photo"}, "'photo' has 1 tokens, fewer than N_CTX 4"),
         ({"preset": "refrence"}, "PRESET 'refrence' is unknown. Did you mean 'reference'"),
         ({"fusion": "axis"}, "FUSION 'axis' is unknown. Did you mean 'axes'"),
         ({"noise_scale": "img"}, "NOISE_SCALE 'img' is unknown"),
+        ({"residual": "false"}, "RESIDUAL is 'false'; write True or False"),
+        ({"n_ctx": 80}, "N_CTX must be at least 1 and at most 73, not 80"),
     ],
 )
 def test_bad_settings(backbone, settings, message):
     with pytest.raises(dplq.UserError, match=message):
         make_model(backbone, **settings)
+
+
+def test_refused_class_names_change_nothing(backbone):
+    model = make_model(backbone, preset="default").eval()
+    images, features, _ = inputs(backbone)
+    before = model(images, domain_features=features)
+    with pytest.raises(dplq.UserError, match="at most 77"):
+        model.set_classnames(["river", "very " * 80])
+    assert model.classnames == CLASSNAMES
+    assert torch.equal(model(images, domain_features=features), before)
+
+
+def test_reference_preset_wants_the_encoder_to_follow(backbone, caplog):
+    for normalize, warned in (("native", True), ("clip", False)):
+        caplog.clear()
+        domain = dplq.load_domain_encoder(
+            "test_vit", pretrained=False, normalize=normalize, backbone=backbone
+        )
+        QuaternionPromptCLIP(backbone, domain, ["a"], prompt_depth=1, preset="reference")
+        assert ("normalize='clip' to follow the release" in caplog.text) == warned
 
 
 def test_class_name_too_long(backbone):
@@ -277,10 +332,10 @@ def test_class_name_too_long(backbone):
 def test_wrong_checkpoint_names_both(backbone, tmp_path):
     path = tmp_path / "prompts.safetensors"
     make_model(backbone, prompt_depth=3).save(path)
-    with pytest.raises(dplq.UserError, match="settings.prompt_depth: checkpoint 3, this model 5"):
+    with pytest.raises(dplq.UserError, match="settings.prompt_depth: there 3, now 5"):
         make_model(backbone, prompt_depth=5).load(path)
     other = tiny_backbone(vision_width=32)
-    with pytest.raises(dplq.UserError, match="backbone.name: checkpoint .* this model"):
+    with pytest.raises(dplq.UserError, match="backbone.name: there .*, now "):
         make_model(other, prompt_depth=3).load(path)
 
 
@@ -289,6 +344,12 @@ def test_missing_parts(backbone):
         QuaternionPromptCLIP(backbone, None, CLASSNAMES)
     with pytest.raises(dplq.UserError, match="At least one class name"):
         QuaternionPromptCLIP(backbone, None, [], domain_dim=4, prompt_depth=1)
+    with pytest.raises(dplq.UserError, match="classnames is the text 'cat'"):
+        QuaternionPromptCLIP(backbone, None, "cat", domain_dim=4, prompt_depth=1)
+    images = torch.zeros(3, 3, 32, 32)
+    for shape in ((3, DOMAIN_DIM + 1), (1, DOMAIN_DIM)):
+        with pytest.raises(dplq.UserError, match=r"expected \(3, 20\)"):
+            make_model(backbone)(images, domain_features=torch.zeros(shape))
     with pytest.raises(dplq.UserError, match="pass domain_features"):
         make_model(backbone)(torch.zeros(1, 3, 32, 32))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from dplq import checkpoint
-from tests.runner import make_project, train
+from tests.runner import PROJECT, make_project, train
 
 LAST = "prompt_learner/model-3.safetensors"
 
@@ -141,7 +143,7 @@ def test_other_settings_are_not_continued(project, tmp_path):
     assert train(tmp_path / "a", [*flags, *out], signal_at_step, 15).code == -signal.SIGKILL
     other = train(tmp_path / "b", [*flags, *out, "OPTIM.LR", "0.1"])
     assert other.code == 2
-    assert "settings.optim.LR: checkpoint 0.0035, this model 0.1" in other.err
+    assert "settings.optim.LR: there 0.0035, now 0.1" in other.err
 
 
 def test_unseeded_run_resumes_exactly_too(project, tmp_path):
@@ -152,3 +154,34 @@ def test_unseeded_run_resumes_exactly_too(project, tmp_path):
     seed = (tmp_path / "run" / "seed.txt").read_text()
     assert train(tmp_path / "b", flags).code == 0
     assert json.loads((tmp_path / "run" / "results.json").read_text())["seed"] == int(seed)
+
+
+DRIVER = """
+import sys
+import tests.test_resume, train
+before = {before}
+if before:
+    tests.test_resume.signal_at_step(before)
+sys.argv = ["train.py", *sys.argv[1:]]
+sys.exit(train.main())
+"""
+
+
+def test_sigkill_with_loader_workers(project, tmp_path):
+    """The same with images loaded by two worker processes, whose augmentations are random too."""
+    _, flags = project
+
+    def run(folder, before=0):
+        options = ["--output-dir", str(tmp_path / folder), "DATALOADER.NUM_WORKERS", "2"]
+        command = [sys.executable, "-c", DRIVER.format(before=before), *flags, *options]
+        variables = dict(os.environ, OMP_NUM_THREADS="1")
+        return subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True)
+
+    assert run("whole").returncode == 0
+    assert run("killed", before=16).returncode == -signal.SIGKILL
+    assert run("killed").returncode == 0
+    (expected, expected_scores), (tensors, scores) = (
+        outcome(tmp_path / folder) for folder in ("whole", "killed")
+    )
+    assert all(tensors[key].equal(expected[key]) for key in expected)
+    assert scores == expected_scores

@@ -1,7 +1,8 @@
-"""scripts/base2new.sh, with a stub in place of Python that records its arguments."""
+"""scripts/base2new.sh: with a stub in place of Python that records its arguments, and for real."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from tests.runner import make_project
 
 PROJECT = Path(__file__).resolve().parents[1]
 PLACE = "RSSCN7/shots_16/QuaternionPrompt/tiny/seed1"
@@ -32,6 +35,9 @@ out = Path(value["--output-dir"])
 if fail == "silent":
     sys.exit(0)
 if fail == f"{{subset}} {{value['--seed']}}":
+    sys.exit(7)
+(out / "prompt_learner").mkdir(exist_ok=True)
+if fail == f"late {{subset}}":
     sys.exit(7)
 result = {{
     "format": 1, "trainer": value["--trainer"], "dataset": "RSSCN7", "subsample": subset,
@@ -154,7 +160,7 @@ def test_success_without_results_is_a_failure(box):
     assert "ended without writing results.json" in done.stderr
 
 
-@pytest.mark.parametrize("fail", ["", "base 1"])
+@pytest.mark.parametrize("fail", ["", "late base"])
 def test_other_settings_are_refused_finished_or_not(box, fail):
     box.run("RSSCN7", "1", "--", "OPTIM.MAX_EPOCH", "5", STUB_FAIL=fail)
     before = len(box.calls())
@@ -162,6 +168,32 @@ def test_other_settings_are_refused_finished_or_not(box, fail):
     assert done.returncode == 2 and len(box.calls()) == before
     assert "< OPTIM.MAX_EPOCH 5\n> OPTIM.MAX_EPOCH 6\n" in done.stderr
     assert f"{box.train} was made with other settings. Give another OUT" in done.stderr
+
+
+def test_a_run_that_failed_early_refuses_no_other_settings(box):
+    assert box.run("RSSCN7", "1", "--", "A", "wrong", STUB_FAIL="base 1").returncode == 7
+    assert (box.train / "settings.txt").exists()
+    beside = box.run("RSSCN7", "2", "--", "A", "right")
+    mended = box.run("RSSCN7", "1", "--", "A", "right")
+    assert (beside.returncode, mended.returncode, len(box.calls())) == (0, 0, 5)
+    assert "A right" in (box.train / "settings.txt").read_text()
+    assert "already finished" in box.run("RSSCN7", "1", "--", "A", "right").stdout
+
+
+def test_another_seed_that_failed_late_is_still_compared(box):
+    box.run("RSSCN7", "1", "--", "A", "wrong", STUB_FAIL="late base")
+    done = box.run("RSSCN7", "2", "--", "A", "right")
+    assert done.returncode == 2 and "seed1 was made with other settings" in done.stderr
+
+
+def test_other_data_are_other_settings(box):
+    for name in ("one", "other"):
+        (box.caller / name).mkdir()
+    box.run("RSSCN7", "1", DATA="one")
+    done = box.run("RSSCN7", "1", DATA="other")
+    assert done.returncode == 2 and len(box.calls()) == 2
+    assert f"< data {box.caller}/one\n> data {box.caller}/other\n" in done.stderr
+    assert box.run("RSSCN7", "1", DATA="other/../one/").returncode == 0
 
 
 def test_an_edited_config_file_is_other_settings(box):
@@ -220,6 +252,24 @@ def test_bad_input_is_one_line_before_anything_runs(box, args, env, message):
     assert not (box.caller / "my out").exists()
 
 
+@pytest.mark.parametrize("place", ["", "base2new", "base2new/train_base/RSSCN7"])
+def test_a_file_in_the_place_of_a_folder_of_results(box, place):
+    path = box.caller / "my out" / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    done = box.run("RSSCN7", "1")
+    assert done.returncode == 2 and box.calls() == [] and done.stdout == ""
+    assert done.stderr.startswith(f"error: OUT ({box.caller}/my out) cannot be written; give ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_results_without_permission(box):
+    (box.caller / "my out").mkdir(mode=0o555)
+    done = box.run("RSSCN7", "1")
+    assert done.returncode == 2 and done.stderr.startswith("error: OUT (")
+
+
 def test_help_and_no_arguments(box):
     for args in (["--help"], ["RSSCN7", "-h"]):
         done = box.run(*args)
@@ -230,10 +280,31 @@ def test_help_and_no_arguments(box):
     assert bare.returncode == 2 and bare.stderr.startswith("usage: bash scripts/base2new.sh")
 
 
-def test_relative_path_in_a_setting_is_found_from_the_callers_folder(box):
-    (box.caller / "encoder.pth").touch()
-    box.run("RSSCN7", "1", "--", "A", "./encoder.pth", "B", "ViT-B/16")
-    assert box.calls()[0][-4:] == ["A", f"{box.caller}/./encoder.pth", "B", "ViT-B/16"]
+@pytest.mark.parametrize(
+    "key, value, given",
+    [
+        ("A", "./w.pth", "{caller}/./w.pth"),
+        ("A", "models/w.pt", "{caller}/models/w.pt"),
+        ("A", "local-dir:models/clip", "local-dir:{caller}/models/clip"),
+        ("A", "ViT-B/16:models/w.pt", "ViT-B/16:{caller}/models/w.pt"),
+        ("DOMAIN.WEIGHTS", "w.pth", "{caller}/w.pth"),
+        ("DOMAIN.WEIGHTS", "{caller}/w.pth", "{caller}/w.pth"),
+        # none of these names a file of the caller
+        ("A", "w.pth", "w.pth"),
+        ("A", "ViT-B/16", "ViT-B/16"),
+        ("A", "ViT-B-16:w.pth", "ViT-B-16:w.pth"),
+        ("A", "local-dir:models/none", "local-dir:models/none"),
+        ("A", "hf-hub:models/clip", "hf-hub:models/clip"),
+        ("DOMAIN.WEIGHTS", "none.pth", "none.pth"),
+        ("DOMAIN.WEIGHTS", "", ""),
+    ],
+)
+def test_relative_path_in_a_setting_is_found_from_the_callers_folder(box, key, value, given):
+    (box.caller / "models/clip").mkdir(parents=True)
+    for name in ("w.pth", "models/w.pt"):
+        (box.caller / name).touch()
+    box.run("RSSCN7", "1", "--", key, value.format(caller=box.caller))
+    assert box.calls()[0][-2:] == [key, given.format(caller=box.caller)]
 
 
 def test_names_that_differ_in_capitals_only(box):
@@ -242,11 +313,12 @@ def test_names_that_differ_in_capitals_only(box):
     assert "configs/datasets/btmri.yaml" in box.calls()[0]
 
 
-def test_interrupt_stops_everything(box):
+def interrupt(command, *, when, cwd, env):
+    """Start a command, press Ctrl-C once `when()` is true, and return its exit code and stderr."""
     process = subprocess.Popen(
-        box.command("RSSCN7", "1"),
-        cwd=box.caller,
-        env={**box.env, "STUB_FAIL": "sleep"},
+        command,
+        cwd=cwd,
+        env=env,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -254,13 +326,83 @@ def test_interrupt_stops_everything(box):
         # A test run started in the background ignores SIGINT, and its children would too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 20
-    while not box.calls() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while not when() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    stderr = process.communicate(timeout=20)[1]
-    assert process.returncode == 130 and len(box.calls()) == 1
+    stderr = process.communicate(timeout=60)[1]
+    return process.returncode, stderr
+
+
+def test_interrupt_stops_everything(box):
+    env = {**box.env, "STUB_FAIL": "sleep"}
+    code, stderr = interrupt(box.command("RSSCN7", "1"), when=box.calls, cwd=box.caller, env=env)
+    assert code == 130 and len(box.calls()) == 1
     assert "stopped; to go on, give the same command again" in stderr
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """This project with a tiny CLIP and configs of its own beside a small dataset."""
+    folder = tmp_path_factory.mktemp("real")
+    make_project(folder, images=6)
+    tree = folder / "tree"
+    shutil.copytree(PROJECT / "scripts", tree / "scripts")
+    for name in ("dplq", "trainers", "datasets", "train.py"):
+        (tree / name).symlink_to(PROJECT / name)
+    for source, target in (
+        ("dataset.yaml", "datasets/own_images.yaml"),
+        ("trainer.yaml", "trainers/QuaternionPrompt/tiny.yaml"),
+    ):
+        (tree / "configs" / target).parent.mkdir(parents=True)
+        shutil.copy(folder / source, tree / "configs" / target)
+    return tree
+
+
+@pytest.fixture
+def real(tree):
+    """The command for the tree and what it runs with, apart from OUT."""
+    env = {k: v for k, v in os.environ.items() if k not in ("DPLQ_DASSL", "TRAINER", "SHOTS")}
+    env |= {"PYTHON": sys.executable, "CFG": "tiny", "DATA": "../data", "OMP_NUM_THREADS": "1"}
+    return ["bash", "scripts/base2new.sh", "own_images", "1"], {"cwd": tree, "env": env}
+
+
+def test_the_real_train_py_from_training_to_table(tree, real):
+    command, given = real
+    runs = [
+        subprocess.run(command, **given, capture_output=True, text=True, timeout=300)
+        for _ in range(2)
+    ]
+    for done in runs:
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    seed = "own_images/shots_16/QuaternionPrompt/tiny/seed1/results.json"
+    row = "QuaternionPrompt +tiny +16 +OwnImages +1"
+    for kind, classes in (
+        ("train_base", ["forest", "parking lot"]),
+        ("test_new", ["river", "storage tank"]),
+    ):
+        result = json.loads((tree / "output/base2new" / kind / seed).read_text())
+        assert list(result["per_class_accuracy"]) == classes
+        row += rf" +{result['accuracy']:.2f} \+- 0.00"
+    assert all(re.search(row, done.stdout) for done in runs)
+    assert "epoch [3/3]" in runs[0].stdout and "epoch [" not in runs[1].stdout
+    assert "already finished" not in runs[0].stdout
+    assert runs[1].stdout.count("already finished: ") == 2
+
+
+def test_interrupting_the_real_train_py(tree, real):
+    command, given = real
+    seed = "own_images/shots_16/QuaternionPrompt/tiny/seed1"
+    log = tree / "stopped/base2new/train_base" / seed / "log.txt"
+    code, stderr = interrupt(
+        [*command, "--", "OPTIM.MAX_EPOCH", "500"],
+        when=lambda: log.exists() and "epoch [1/" in log.read_text(),
+        cwd=given["cwd"],
+        env={**given["env"], "OUT": "stopped"},
+    )
+    assert code == 130 and "Traceback" not in stderr, stderr
+    assert "stopped; to go on, give the same command again" in stderr
+    assert "epoch [499/" not in log.read_text() and not (log.parent / "results.json").exists()
 
 
 def test_scripts_pass_shellcheck():

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -146,6 +148,13 @@ def test_best_val_is_kept_and_deployed(project, tmp_path):
         ({}, ["MODEL.BACKBONE.NAME", "RN50"], "'RN50' is a ResNet"),
         ({}, ["TRAINER.QUATERNIONPROMPT.N_CTXX", "2"], "mean TRAINER.QUATERNIONPROMPT.N_CTX"),
         ({}, ["OPTIM.LR"], "'OPTIM.LR' has no partner"),
+        ({}, ["OPTIM.MAX_EPOCH", "0"], "OPTIM.MAX_EPOCH is 0; it must be at least 1"),
+        ({}, ["DATALOADER.TRAIN_X.BATCH_SIZE", "0"], "TRAIN_X.BATCH_SIZE is 0; it must be at l"),
+        ({}, ["INPUT.PIXEL_MEAN", "[0.5, 0.5]"], "PIXEL_MEAN is .* it must be three numbers"),
+        ({}, ["TEST.FINAL_MODEL", "best"], "TEST.FINAL_MODEL is 'best'; it must be last_step or"),
+        ({}, ["TEST.SPLIT", "dev"], "TEST.SPLIT is 'dev'; it must be test or val"),
+        ({}, ["TRAINER.QUATERNIONPROMPT.RESIDUAL", "false"], "RESIDUAL is 'false'; write True or"),
+        ({"--seed": "99999999999"}, [], "--seed 99999999999 is too large"),
         ({}, ["OPTIM.NAME", "sgdd"], "OPTIM.NAME is 'sgdd'"),
         ({}, ["OPTIM.LR_SCHEDULER", "cosin"], "LR_SCHEDULER 'cosin' is unknown"),
         ({}, ["OPTIM.MAX_EPOCH", "many"], "OPTIM.MAX_EPOCH"),
@@ -159,8 +168,6 @@ def test_best_val_is_kept_and_deployed(project, tmp_path):
     ],
 )  # fmt: skip
 def test_one_clear_message(project, tmp_path, changes, options, message):
-    import re
-
     _, flags = project
     for flag, value in changes.items():
         flags = replaced(flags, flag, value)
@@ -188,9 +195,49 @@ def test_missing_and_wrong_checkpoints(project, trained, tmp_path):
     line = refused(tmp_path, [*test, *model, "--load-epoch", "7"])
     assert "does not hold epoch 7; there is epochs 3" in line
     line = refused(tmp_path, [*test, *model, "TRAINER.QUATERNIONPROMPT.PROMPT_DEPTH", "1"])
-    assert "settings.prompt_depth: checkpoint 2, this model 1" in line
+    assert "settings.prompt_depth: there 2, now 1" in line
     line = refused(tmp_path, [*test, *model, "TRAINER.QUATERNIONPROMPT.N_CTX", "4"])
-    assert "settings.n_ctx: checkpoint 2, this model 4" in line
+    assert "settings.n_ctx: there 2, now 4" in line
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "run.log"])
+def test_output_folder_that_cannot_be_used(project, tmp_path, place):
+    _, flags = project
+    (tmp_path / "file").write_text("")
+    (tmp_path / "run.log").write_text("")
+    line = refused(tmp_path, [*flags, "--output-dir", str(tmp_path / place)])
+    assert "cannot be used" in line and place in line
+
+
+def test_results_of_other_classes_are_not_replaced(project, trained):
+    folder, flags = project
+    before = (trained[0] / "results.json").read_bytes()
+    test = ["--eval-only", "--model-dir", str(trained[0]), "--output-dir", str(trained[0])]
+    line = refused(folder, [*flags, *test, "DATASET.SUBSAMPLE_CLASSES", "new"])
+    assert "holds the results of subsample 'base', not of 'new'" in line
+    assert (trained[0] / "results.json").read_bytes() == before
+
+
+def test_resume_in_another_folder_takes_the_best_model_along(project, trained, tmp_path):
+    """A best_val run that is finished, continued elsewhere: nothing to train, the best deployed."""
+    _, flags = project
+    flags = [*flags, "TEST.FINAL_MODEL", "best_val"]
+    first, second = ["--output-dir", str(tmp_path / "a")], ["--output-dir", str(tmp_path / "b")]
+    at = flags.index("TEST.FINAL_MODEL")
+    assert train(tmp_path / "1", [*flags[:at], *first, *flags[at:]]).code == 0
+    resume = ["--resume", str(tmp_path / "a")]
+    done = train(tmp_path / "2", [*flags[:at], *second, *resume, *flags[at:]])
+    assert done.code == 0, done.err
+    names = {path.name for path in (tmp_path / "a/prompt_learner").iterdir()}
+    assert names - {path.name for path in (tmp_path / "b/prompt_learner").iterdir()} == {
+        "resume.safetensors"
+    }
+    results = [json.loads((tmp_path / n / "results.json").read_text()) for n in ("a", "b")]
+    assert results[0]["accuracy"] == results[1]["accuracy"]
+    assert results[0]["epochs"] == results[1]["epochs"] <= 3
+    other = train(tmp_path / "3", [*flags[:at], *first])
+    assert other.code == 2 and "settings.final_model: there 'best_val', now" in other.err
+    assert "To begin a new run choose another --output-dir" in other.err
 
 
 def no_space_for(name):
@@ -293,13 +340,17 @@ def test_help_needs_no_heavy_import():
 
 def test_class_names_too_long(project, tmp_path):
     folder, flags = project
-    names = {name: "very " * 80 + name for name in CLASSES}
-    data = tmp_path / "data"
-    data.symlink_to(folder / "data")
     copy = tmp_path / "copy"
-    import shutil
-
     shutil.copytree(folder / "data", copy)
+    names = {name: "very " * 80 + name for name in CLASSES}
     (copy / "classes.json").write_text(json.dumps(names))
     line = refused(tmp_path, replaced(flags, "--root", str(copy)))
     assert "very very" in line and "77" in line
+
+
+def test_a_recorded_seed_must_be_a_number(project, tmp_path):
+    _, flags = project
+    at = flags.index("--seed")
+    (tmp_path / "seed.txt").write_text("one")
+    line = refused(tmp_path, [*flags[:at], *flags[at + 2 :], "--output-dir", str(tmp_path)])
+    assert "seed.txt should hold one whole number, not 'one'" in line

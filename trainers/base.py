@@ -11,6 +11,8 @@ unfinished epoch and ends with the same weights, bit for bit.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import random
@@ -38,7 +40,9 @@ from .report import EvaluationRecord, peak_memory_mib, write_results
 
 logger = logging.getLogger(__name__)
 RESUME_FILE = "resume.safetensors"
+PHASES = {"train": 0, "test": 1}  # each draws from its own random stream
 MODEL_NAME = "prompt_learner"
+CURE = "To begin a new run choose another --output-dir, or delete that folder."
 
 
 class PromptTrainer(TrainerX):
@@ -53,7 +57,7 @@ class PromptTrainer(TrainerX):
     def __init__(self, cfg: Any) -> None:
         # Without a seed the run draws one, so that it can still be resumed exactly.
         self.run_seed = cfg.SEED if cfg.SEED >= 0 else random.SystemRandom().randrange(2**31)
-        self.train_seconds, self.train_steps = 0.0, 0
+        self.train_seconds, self.train_steps, self.tested_epoch = 0.0, 0, cfg.OPTIM.MAX_EPOCH
         print(describe_dassl())
         super().__init__(cfg)
         self.evaluator = EvaluationRecord(self.evaluator)
@@ -62,6 +66,34 @@ class PromptTrainer(TrainerX):
     def keys(self) -> Any:
         """This trainer's own config node."""
         return self.cfg.TRAINER[self.node]
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse values that no prompt trainer can work with.
+
+        Raises:
+            UserError: naming key, value and what is expected.
+        """
+        for key, value, good, expected in (
+            ("OPTIM.MAX_EPOCH", cfg.OPTIM.MAX_EPOCH, cfg.OPTIM.MAX_EPOCH >= 1, "at least 1"),
+            *(
+                (f"DATALOADER.{part}.BATCH_SIZE", size, size >= 1, "at least 1")
+                for part in ("TRAIN_X", "TEST")
+                for size in [cfg.DATALOADER[part].BATCH_SIZE]
+            ),
+            *(
+                (f"INPUT.{key}", cfg.INPUT[key], len(cfg.INPUT[key]) == 3, "three numbers")
+                for key in ("PIXEL_MEAN", "PIXEL_STD")
+            ),
+            *(
+                (f"TEST.{key}", cfg.TEST[key], cfg.TEST[key] in choices, " or ".join(choices))
+                for key, choices in (
+                    ("FINAL_MODEL", ("last_step", "best_val")),
+                    ("SPLIT", ("test", "val")),
+                )
+            ),
+        ):
+            if not good:
+                raise UserError(f"{key} is {value!r}; it must be {expected}.")
 
     # --- building -----------------------------------------------------------------------------
 
@@ -185,7 +217,7 @@ class PromptTrainer(TrainerX):
 
     def _seed(self, phase: str, epoch: int) -> None:
         """Seed Python, NumPy and torch from (run seed, phase, epoch)."""
-        words = [self.run_seed, len(phase), epoch]
+        words = [self.run_seed, PHASES[phase], epoch]
         seed = int(np.random.SeedSequence(words).generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)
@@ -219,14 +251,16 @@ class PromptTrainer(TrainerX):
         Raises:
             UserError: what lies there was trained with other settings.
         """
-        path = self._model_dir(directory) / RESUME_FILE
+        folder = self._model_dir(directory)
+        path = folder / RESUME_FILE
         if not path.is_file():
             if self.cfg.RESUME:
                 raise UserError(f"RESUME is {directory}, but there is no {path}.")
             print("No checkpoint found, train from scratch")
             return 0
         tensors, header = checkpoint.read(path)
-        checkpoint.check_header(header, {"settings": self._resume_settings()}, path)
+        expected = {"settings": json.loads(json.dumps(self._resume_settings()))}
+        checkpoint.check_header(header, expected, path, CURE)
         parts: dict[str, dict[str, Tensor]] = {"learner": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, rest = name.split(".", 1)
@@ -239,18 +273,30 @@ class PromptTrainer(TrainerX):
         self.train_seconds, self.train_steps = header["train_seconds"], header["train_steps"]
         if header["best_result"] is not None:
             self.best_result = header["best_result"]
+        self._take_along(folder)
         print(f"Found checkpoint at {directory} (will resume after epoch {header['epoch']})")
         return header["epoch"]
+
+    def _take_along(self, folder: Path) -> None:
+        """Copy the checkpoints of a run that is continued in another folder."""
+        here = self._model_dir(self.output_dir)
+        if here.resolve() != folder.resolve():
+            for path in folder.glob("model-*.safetensors"):
+                checkpoint.write_atomically(here / path.name, path.read_bytes())
 
     def _resume_settings(self) -> dict[str, Any]:
         """What must be the same for a run to be continued rather than begun again."""
         cfg = self.cfg
+        images = [(item.label, Path(item.impath).name) for item in self.dm.dataset.train_x]
         return {
             "model": {k: v for k, v in self.model.header().items() if k != "classnames"},
             "classnames": list(self.dm.dataset.classnames),
-            "optim": {k: list(v) if isinstance(v, tuple) else v for k, v in cfg.OPTIM.items()},
-            "batch_size": cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
-            "shots": cfg.DATASET.NUM_SHOTS,
+            "optim": dict(cfg.OPTIM),
+            "input": dict(cfg.INPUT),
+            "train_loader": dict(cfg.DATALOADER.TRAIN_X),
+            "workers": cfg.DATALOADER.NUM_WORKERS,
+            "images": hashlib.sha256(repr(images).encode()).hexdigest(),
+            "final_model": cfg.TEST.FINAL_MODEL,
             "seed": cfg.SEED,
             "precision": self.precision.name,
         }
@@ -295,6 +341,7 @@ class PromptTrainer(TrainerX):
             return
         path = find_checkpoint(self._model_dir(directory), epoch)
         header = self.model.load(path)
+        self.tested_epoch = header.get("epoch")
         print(f'Loaded {MODEL_NAME} from "{path}" (epoch = {header.get("epoch")})')
 
     def _model_dir(self, directory: str) -> Path:

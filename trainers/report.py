@@ -88,13 +88,13 @@ def write_results(trainer: Any, seconds: float) -> Path:
         "trainer": cfg.TRAINER.NAME,
         "dataset": cfg.DATASET.NAME,
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
-        "split": cfg.TEST.SPLIT,
+        "split": "test" if trainer.val_loader is None else cfg.TEST.SPLIT,
         "shots": cfg.DATASET.NUM_SHOTS,
         "seed": cfg.SEED,
         **scores(record.labels, record.predictions, trainer.lab2cname),
         "learnable_parameters": trainer.learnable_parameters,
         "checkpoint_bytes": saved[-1].stat().st_size if saved else None,
-        "epochs": trainer.max_epoch,
+        "epochs": trainer.tested_epoch,
         "seconds": {
             "train": trainer.train_seconds if steps else None,
             "test": seconds,
@@ -126,10 +126,18 @@ def device_name(device: torch.device) -> str:
 
 
 def git_commit() -> str | None:
-    """Commit of the source tree this file lies in; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
-    try:
+    """Commit of this source tree, with "-dirty" if it was changed; None outside a checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # Installed below somebody else's checkout, this file is not one of theirs.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

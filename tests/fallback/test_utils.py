@@ -51,6 +51,27 @@ def test_log_file_is_a_copy_and_is_never_overwritten(tmp_path, capsys, monkeypat
     assert capsys.readouterr().out == "first run\nlater run\nlater run\nafter\n"
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full, a disk that is full")
+def test_full_disk_ends_the_log_file_but_not_the_run(capsys, monkeypatch):
+    log = utils.Logger("/dev/full")
+    monkeypatch.setattr(sys, "stdout", log)
+    print("first")
+    print("second")
+    log.close()
+    fault = "log file /dev/full can no longer be written: [Errno 28] No space left on device"
+    assert capsys.readouterr().out == f"first\n{fault}\nsecond\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full, a disk that is full")
+@pytest.mark.parametrize("action", ["flush", "close"])
+def test_full_disk_met_when_the_rest_is_written(action, capsys):
+    log = utils.Logger("/dev/full")
+    log.write("no line end")
+    getattr(log, action)()
+    log.close()
+    assert capsys.readouterr().out.count("can no longer be written: ") == 1
+
+
 def test_meters():
     meter = utils.AverageMeter()
     meter.update(torch.tensor(4.0), n=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -12,6 +13,8 @@ from .files import mkdir_if_missing
 
 class Logger:
     """A stream that writes to the console and to a file.
+
+    When the file can no longer be written (a full disk), the console says so and is written alone.
 
     Args:
         fpath: the file; its folder is made. None: console only.
@@ -37,21 +40,31 @@ class Logger:
 
     def write(self, msg: str) -> int:
         """Write to both."""
-        if self.file is not None:
-            self.file.write(msg)
-        return self.console.write(msg)
+        written = self.console.write(msg)
+        self._to_file("write", msg)
+        return written
 
     def flush(self) -> None:
         """Flush both."""
         self.console.flush()
-        if self.file is not None:
-            self.file.flush()
+        self._to_file("flush")
 
     def close(self) -> None:
         """Close the file; the console stays open."""
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        self._to_file("close")
+        self.file = None
+
+    def _to_file(self, action: str, *args: str) -> None:
+        """Call a method of the file; give the file up if that fails."""
+        if self.file is None:
+            return
+        try:
+            getattr(self.file, action)(*args)
+        except OSError as error:
+            file, self.file = self.file, None
+            with contextlib.suppress(OSError):  # closing tries to write the rest once more
+                file.close()
+            self.console.write(f"log file {file.name} can no longer be written: {error}\n")
 
 
 def setup_logger(output: str | None = None) -> None:

@@ -1,0 +1,60 @@
+"""The demo's two models: architectures, and their weights as they lie in the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+ASSETS = Path(__file__).resolve().parent / "assets"
+CLIP_FILE = "clip.safetensors"
+DOMAIN_FILE = "domain_encoder.safetensors"
+SIZE = 64  # pixels per side
+CLIP_CONFIG = {
+    "embed_dim": 128,
+    "vision_cfg": {
+        "image_size": SIZE,
+        "patch_size": 8,
+        "width": 128,
+        "layers": 6,
+        "head_width": 32,
+    },
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 128,
+        "heads": 4,
+        "layers": 6,
+    },
+}
+# What differs from timm's vit_tiny_patch16_224.
+DOMAIN_CONFIG = {
+    "img_size": SIZE,
+    "patch_size": 8,
+    "embed_dim": 128,
+    "depth": 4,
+    "num_heads": 4,
+}
+TABLE, ROWS, FILLED = "token_embedding.weight", "token_embedding.rows", "token_embedding.filled"
+
+
+def compact_tokens(state: Mapping[str, Tensor], used: Iterable[int]) -> dict[str, Tensor]:
+    """Keep only the embeddings of the tokens `used` in training; undone by `expand_tokens`."""
+    rows = torch.tensor(sorted(used))
+    compact = {key: value for key, value in state.items() if key not in (TABLE, "attn_mask")}
+    return compact | {ROWS: state[TABLE][rows], FILLED: rows}
+
+
+def expand_tokens(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A full state dict: words that no caption used get small random embeddings, always the same.
+
+    A state dict that is full already comes back as it is.
+    """
+    if ROWS not in state:
+        return dict(state)
+    shape = (CLIP_CONFIG["text_cfg"]["vocab_size"], CLIP_CONFIG["text_cfg"]["width"])
+    table = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.02
+    table[state[FILLED]] = state[ROWS]
+    return {key: v for key, v in state.items() if key not in (ROWS, FILLED)} | {TABLE: table}

@@ -1,0 +1,56 @@
+"""Config files and KEY VALUE pairs: mistakes are one clear UserError."""
+
+import pytest
+from yacs.config import CfgNode
+
+from dplq.config import extend_cfg, merge_file, merge_options
+from dplq.errors import UserError
+
+
+@pytest.fixture
+def cfg():
+    node = CfgNode({"TRAINER": {}, "DATASET": {}, "SEED": 1})
+    extend_cfg(node)
+    return node
+
+
+def test_a_file_then_options(cfg, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("SEED: 2\nDATASET: {SUBSAMPLE_CLASSES: base}\n")
+    merge_file(cfg, str(path))
+    merge_options(cfg, ["SEED", "3"])
+    assert (cfg.SEED, cfg.DATASET.SUBSAMPLE_CLASSES) == (3, "base")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"\xff\xfe\x00\x80", "The config file {path} cannot be read: 'utf-8' codec can't decode"),
+        (b"1: 2\n", "{path}: unknown config key 1."),
+        (b"DATASET:\n  2: 3\n", "{path}: unknown config key DATASET.2."),
+        (b"DATASET:\n  SUBSAMPLE_CLASES: new\n", "Did you mean DATASET.SUBSAMPLE_CLASSES"),
+        (b"- SEED\n", "{path} must hold KEY: VALUE lines"),
+    ],
+)
+def test_bad_files(cfg, tmp_path, content, message):
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        merge_file(cfg, str(path))
+    assert message.format(path=path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["SEED", "2", "--eval-only"], "Flags come before the KEY VALUE pairs: move --eval-only"),
+        (["--seed", "2"], "Flags come before the KEY VALUE pairs: move --seed to the front."),
+        (["SEED"], "come in pairs KEY VALUE; 'SEED' has no partner"),
+        (["SEDE", "2"], "Unknown config key SEDE. Did you mean SEED?"),
+    ],
+)
+def test_bad_options(cfg, options, message):
+    with pytest.raises(UserError) as caught:
+        merge_options(cfg, options)
+    assert message in str(caught.value)
+    assert cfg.SEED == 1
