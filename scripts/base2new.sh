@@ -2,7 +2,7 @@
 # Base-to-new generalisation; bash scripts/base2new.sh --help explains it.
 
 # shellcheck disable=SC2034  # read by common.sh
-USAGE='usage: bash scripts/base2new.sh DATASET [SEED ...] [-- KEY VALUE ...]
+USAGE='usage: bash scripts/base2new.sh [DATASET [SEED ...]] [-- KEY VALUE ...]
 
 Train on the base classes of DATASET, test on base and on new classes, and print the table of base
 and new accuracy and their harmonic mean H. Results:

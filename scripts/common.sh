@@ -10,6 +10,8 @@ set -eo pipefail
 CALLER=$PWD
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
+DEMO=demo_aerial # what runs when no dataset is given
+
 # Settings that the scripts give themselves: a second value would contradict the folder's name.
 RESERVED=(DATASET.NUM_SHOTS DATASET.SUBSAMPLE_CLASSES DATASET.NAME DATASET.ROOT SEED OUTPUT_DIR
     TRAINER.NAME)
@@ -18,7 +20,8 @@ help_text() {
     cat <<END
 $USAGE
 
-  DATASET      a file of configs/datasets, without .yaml; capitals do not matter
+  DATASET      a file of configs/datasets, without .yaml; capitals do not matter. Without any
+               argument: the built-in demo, demo_aerial, which needs no data and no downloads
   SEED         whole numbers; default: 1 2 3
   KEY VALUE    settings that override the config files, e.g. -- OPTIM.MAX_EPOCH 5. An existing
                relative path is found from the current directory: one with a slash (dir/x.pt,
@@ -28,7 +31,8 @@ Environment (default):
   DATA         folder of the datasets (data)
   OUT          folder for the results (output)
   TRAINER      a folder of configs/trainers (QuaternionPrompt)
-  CFG          a file of configs/trainers/TRAINER, without .yaml (vit_b16_c2_ep15_batch4_2ctx)
+  CFG          a file of configs/trainers/TRAINER, without .yaml (vit_b16_c2_ep15_batch4_2ctx;
+               demo for the built-in datasets demo_aerial and demo_tissue)
   SHOTS        training images per class; -1 takes all (16)
   PYTHON       the Python to run (python)
 DATA, OUT and PYTHON may be relative to the current directory, which may be any.
@@ -128,10 +132,11 @@ start() {
             --) break ;;
         esac
     done
-    if [ $# -eq 0 ] || [ "$1" = -- ]; then
-        help_text >&2
-        exit 2
+    if [ $# -eq 0 ]; then
+        echo "No DATASET given: this is the built-in demo (DATASET $DEMO). --help explains the rest."
+        set -- "$DEMO"
     fi
+    [ "$1" != -- ] || die "give a DATASET before --"
     parse_arguments "$@"
     SHOTS=${SHOTS:-16}
     [[ $SHOTS =~ ^(-1|[1-9][0-9]*)$ ]] || die "SHOTS is '$SHOTS': give a whole number above 0, or -1"
@@ -145,7 +150,11 @@ start() {
     cd "$ROOT"
     DATASET=$(find_dataset "$DATASET")
     TRAINER=$(find_name "${TRAINER:-QuaternionPrompt}" configs/trainers / TRAINER)
-    CFG=$(find_name "${CFG:-vit_b16_c2_ep15_batch4_2ctx}" "configs/trainers/$TRAINER" .yaml CFG)
+    case $DATASET in
+        demo_*) CFG=${CFG:-demo} ;;
+        *) CFG=${CFG:-vit_b16_c2_ep15_batch4_2ctx} ;;
+    esac
+    CFG=$(find_name "$CFG" "configs/trainers/$TRAINER" .yaml CFG)
     trap 'echo "stopped; to go on, give the same command again" >&2; exit 130' INT
 }
 

@@ -270,14 +270,22 @@ def test_results_without_permission(box):
     assert done.returncode == 2 and done.stderr.startswith("error: OUT (")
 
 
-def test_help_and_no_arguments(box):
+def test_help(box):
     for args in (["--help"], ["RSSCN7", "-h"]):
         done = box.run(*args)
         assert done.returncode == 0 and done.stderr == ""
         for word in ("DATASET", "SEED", "DATA ", "TRAINER", "CFG", "SHOTS", "OUT ", "PYTHON"):
             assert word in done.stdout
-    bare = box.run()
-    assert bare.returncode == 2 and bare.stderr.startswith("usage: bash scripts/base2new.sh")
+
+
+def test_without_arguments_the_demo_runs(box):
+    for name in ("datasets/demo_aerial.yaml", "trainers/QuaternionPrompt/demo.yaml"):
+        (box.root / "configs" / name).touch()
+    done = box.run(CFG="")
+    assert done.returncode == 0 and "the built-in demo (DATASET demo_aerial)" in done.stdout
+    assert [args[args.index("--seed") + 1] for args in box.calls()] == list("112233")
+    for call in (" ".join(args) for args in box.calls()):
+        assert "datasets/demo_aerial.yaml" in call and "QuaternionPrompt/demo.yaml" in call
 
 
 @pytest.mark.parametrize(

@@ -73,27 +73,18 @@ class PromptTrainer(TrainerX):
         Raises:
             UserError: naming key, value and what is expected.
         """
-        for key, value, good, expected in (
-            ("OPTIM.MAX_EPOCH", cfg.OPTIM.MAX_EPOCH, cfg.OPTIM.MAX_EPOCH >= 1, "at least 1"),
-            *(
-                (f"DATALOADER.{part}.BATCH_SIZE", size, size >= 1, "at least 1")
-                for part in ("TRAIN_X", "TEST")
-                for size in [cfg.DATALOADER[part].BATCH_SIZE]
-            ),
-            *(
-                (f"INPUT.{key}", cfg.INPUT[key], len(cfg.INPUT[key]) == 3, "three numbers")
-                for key in ("PIXEL_MEAN", "PIXEL_STD")
-            ),
-            *(
-                (f"TEST.{key}", cfg.TEST[key], cfg.TEST[key] in choices, " or ".join(choices))
-                for key, choices in (
-                    ("FINAL_MODEL", ("last_step", "best_val")),
-                    ("SPLIT", ("test", "val")),
-                )
-            ),
-        ):
-            if not good:
-                raise UserError(f"{key} is {value!r}; it must be {expected}.")
+        _require("OPTIM.MAX_EPOCH", cfg.OPTIM.MAX_EPOCH, cfg.OPTIM.MAX_EPOCH >= 1, "at least 1")
+        for part in ("TRAIN_X", "TEST"):
+            size = cfg.DATALOADER[part].BATCH_SIZE
+            _require(f"DATALOADER.{part}.BATCH_SIZE", size, size >= 1, "at least 1")
+        for key in ("PIXEL_MEAN", "PIXEL_STD"):
+            numbers = cfg.INPUT[key]
+            _require(f"INPUT.{key}", numbers, len(numbers) == 3, "three numbers")
+        final, split = cfg.TEST.FINAL_MODEL, cfg.TEST.SPLIT
+        _require(
+            "TEST.FINAL_MODEL", final, final in {"last_step", "best_val"}, "last_step or best_val"
+        )
+        _require("TEST.SPLIT", split, split in {"test", "val"}, "test or val")
 
     # --- building -----------------------------------------------------------------------------
 
@@ -375,6 +366,11 @@ class PromptTrainer(TrainerX):
     def peak_memory_mib(self) -> float:
         """Highest memory use so far: of the device, or of the process on a CPU."""
         return peak_memory_mib(self.device)
+
+
+def _require(key: str, value: Any, holds: bool, expected: str) -> None:
+    if not holds:
+        raise UserError(f"{key} is {value!r}; it must be {expected}.")
 
 
 def find_checkpoint(folder: Path, epoch: int | None) -> Path:

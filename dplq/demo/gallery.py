@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from dplq.demo.models import SIZE
 from dplq.demo.render import render
+from dplq.errors import UserError
 
 PER_CLASS = 100
 FIRST_SEED = 1_000_000  # the models of `make_weights` were trained and measured on smaller ones
@@ -21,27 +21,34 @@ QUALITY = 92  # of the JPEGs
 SOURCES = ("canvas", "gallery", "looks", "materials", "render", "scenes", "tissue")
 
 
-def gallery(name: str, classes: tuple[str, ...], look: str = "domain") -> Path:
+def gallery(
+    name: str, classes: tuple[str, ...], look: str = "domain", per_class: int = PER_CLASS
+) -> Path:
     """The folder of a demo dataset, ``<class>/<number>.jpg``; drawn now if it is not there yet.
 
     It lies in ``$DPLQ_CACHE`` or ``~/.cache/dplq``. Its name carries a digest of the code that
     draws, so that pictures of another version are never mixed in.
+
+    Raises:
+        UserError: the cache cannot be written to.
     """
     chosen = os.environ.get("DPLQ_CACHE", "")
     cache = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "dplq"
-    folder = cache / f"{name}-{look}-{_version()}"
-    if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=cache, prefix=f".{name}-"))
-        try:
-            _draw_all(aside, classes, look)
-            aside.chmod(0o755)
-            aside.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another run may have drawn it meanwhile
-                raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    folder = cache / f"{name}-{look}-{per_class}-{_version()}"
+    try:
+        if not folder.is_dir():
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as aside:
+                drawn = Path(aside) / name
+                drawn.mkdir()
+                _draw_all(drawn, classes, look, per_class)
+                drawn.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # another run may have drawn it meanwhile
+            raise UserError(
+                f"The demo images cannot be written to {folder}: {error.strerror or error}. "
+                "Set DPLQ_CACHE to a folder that can be written to."
+            ) from error
     return folder
 
 
@@ -52,15 +59,15 @@ def _version() -> str:
     return digest.hexdigest()[:8]
 
 
-def _draw_all(folder: Path, classes: tuple[str, ...], look: str) -> None:
+def _draw_all(folder: Path, classes: tuple[str, ...], look: str, per_class: int) -> None:
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        drawn = pool.map(partial(_draw_class, folder, look), classes)
+        drawn = pool.map(partial(_draw_class, folder, look, per_class), classes)
         for _ in tqdm(drawn, total=len(classes), desc="drawing the demo images"):
             pass
 
 
-def _draw_class(folder: Path, look: str, name: str) -> None:
+def _draw_class(folder: Path, look: str, per_class: int, name: str) -> None:
     (folder / name).mkdir()
-    for number in range(PER_CLASS):
+    for number in range(per_class):
         image = render(name, look, FIRST_SEED + number, SIZE).image
         image.save(folder / name / f"{number:03d}.jpg", quality=QUALITY)

@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 CLASSES = AERIAL_CLASSES + TISSUE_CLASSES
 # Disjoint seeds: what is measured here was never trained on; the datasets start at 10**6.
 FIRST_SEED = {"train": 0, "test": 500_000}
+BATCH = 128
 ZERO_SHOT = "a photo of a {}."
 UNSEEN = 0.5  # share of the patches that CLIP's training drops (Li et al., FLIP): half the work
 
@@ -262,6 +263,13 @@ def probe(encoder: nn.Module, train: Pictures, test: Pictures) -> float:
     return 100 * classifier.score(features(test), test.labels)
 
 
+def round_to_half(model: nn.Module) -> dict[str, Tensor]:
+    """Round a model's weights to half precision, in place; returns them as they are stored."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.half().float()
+    return {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+
+
 def main() -> None:
     """The command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -269,40 +277,52 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ASSETS, help="default: inside the package")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("clip", "domain"), help="train one of the two")
-    parser.add_argument("--per-class", type=int, default=600, help="training pictures per class")
-    parser.add_argument("--clip-epochs", type=int, default=16)
-    parser.add_argument("--domain-epochs", type=int, default=60)
+    parser.add_argument("--clip-pictures", type=int, default=1000, help="per class")
+    parser.add_argument("--clip-epochs", type=int, default=10)
+    parser.add_argument("--domain-pictures", type=int, default=300, help="per class")
+    parser.add_argument("--domain-epochs", type=int, default=12)
     args = parser.parse_args()
     path = args.out / "figures.json"
     figures = json.loads(path.read_text()) if path.is_file() else {}
     tests = {look: draw(look, "test", 50) for look in ("general", "domain")}
-    if args.only != "domain":
-        started = time.time()
-        train = draw("general", "train", args.per_class)
-        backbone, used = train_clip(train, args.seed, args.clip_epochs, 128)
-        compact = compact_tokens(backbone.clip.state_dict(), used)
-        checkpoint.save(args.out / CLIP_FILE, compact, {})
-        figures["clip"] = {
-            "seconds": round(time.time() - started),
-            "zero_shot": {
-                f"{family}, {look} look": zero_shot(backbone, tests[look], classes)
-                for family, classes in (("aerial", AERIAL_CLASSES), ("tissue", TISSUE_CLASSES))
-                for look in tests
-            },
-        }
-    if args.only != "clip":
-        started = time.time()
-        train = draw("domain", "train", args.per_class)
-        encoder = train_domain_encoder(train, args.seed, args.domain_epochs, 128)
-        checkpoint.save(args.out / DOMAIN_FILE, encoder.state_dict(), {})
-        aerial = [pictures.of(AERIAL_CLASSES) for pictures in (train, tests["domain"])]
-        figures["domain"] = {
-            "seconds": round(time.time() - started),
-            "linear_probe": probe(encoder, *aerial),
-        }
-    figures["arguments"] = {key: str(value) for key, value in vars(args).items() if key != "out"}
+    for name, make in (("clip", make_clip), ("domain", make_domain)):
+        if args.only in (None, name):
+            started = time.time()
+            made = make(args, tests)
+            figures[name] = {"seed": args.seed, "seconds": round(time.time() - started)} | made
     checkpoint.write_atomically(path, json.dumps(figures, indent=1).encode())
     logger.info("%s", json.dumps(figures, indent=1))
+
+
+def make_clip(args: argparse.Namespace, tests: dict[str, Pictures]) -> dict:
+    """Train and write the tiny CLIP; returns its figures."""
+    train = draw("general", "train", args.clip_pictures)
+    backbone, used = train_clip(train, args.seed, args.clip_epochs, BATCH)
+    state = round_to_half(backbone.clip)
+    checkpoint.save(args.out / CLIP_FILE, compact_tokens(state, used), {})
+    accuracies = {
+        f"{family}, {look} look": zero_shot(backbone, pictures, classes)
+        for family, classes in (("aerial", AERIAL_CLASSES), ("tissue", TISSUE_CLASSES))
+        for look, pictures in tests.items()
+    }
+    return {
+        "pictures per class": args.clip_pictures,
+        "epochs": args.clip_epochs,
+        "zero-shot accuracy": accuracies,
+    }
+
+
+def make_domain(args: argparse.Namespace, tests: dict[str, Pictures]) -> dict:
+    """Train and write the tiny domain encoder; returns its figures."""
+    train = draw("domain", "train", args.domain_pictures)
+    encoder = train_domain_encoder(train, args.seed, args.domain_epochs, BATCH)
+    checkpoint.save(args.out / DOMAIN_FILE, round_to_half(encoder), {})
+    aerial = (pictures.of(AERIAL_CLASSES) for pictures in (train, tests["domain"]))
+    return {
+        "pictures per class": args.domain_pictures,
+        "epochs": args.domain_epochs,
+        "linear probe, aerial, domain look": probe(encoder, *aerial),
+    }
 
 
 if __name__ == "__main__":

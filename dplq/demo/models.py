@@ -56,5 +56,5 @@ def expand_tokens(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(state)
     shape = (CLIP_CONFIG["text_cfg"]["vocab_size"], CLIP_CONFIG["text_cfg"]["width"])
     table = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 0.02
-    table[state[FILLED]] = state[ROWS]
+    table[state[FILLED]] = state[ROWS].to(table.dtype)
     return {key: v for key, v in state.items() if key not in (ROWS, FILLED)} | {TABLE: table}
