@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from dplq.cache import cache_root
 from dplq.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -30,10 +31,9 @@ class Store:
 
     def __init__(self, dataset_dir: str, name: str) -> None:
         digest = hashlib.sha256(os.fsencode(Path(dataset_dir).resolve())).hexdigest()[:12]
-        chosen = os.environ.get("DPLQ_CACHE", "")
-        base = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "dplq"
         self.dataset_dir = Path(dataset_dir)
-        self.outside = base / f"{name}-{digest}"
+        self.outside = cache_root() / f"{name}-{digest}"
+        chosen = os.environ.get("DPLQ_CACHE", "")
         self._write_to = [self.outside] if chosen else [self.dataset_dir, self.outside]
         self._told = False
 

@@ -36,7 +36,7 @@ from dplq.precision import resolve_precision
 from dplq.schedule import learning_rate
 
 from .progress import ProgressLoader
-from .report import EvaluationRecord, peak_memory_mib, write_results
+from .report import EvaluationRecord, write_results
 
 logger = logging.getLogger(__name__)
 RESUME_FILE = "resume.safetensors"
@@ -234,7 +234,7 @@ class PromptTrainer(TrainerX):
             "train_steps": self.train_steps,
             "settings": self._resume_settings(),
         }
-        checkpoint.save(self._model_dir(self.output_dir) / RESUME_FILE, tensors, header)
+        checkpoint.save(self.model_dir(self.output_dir) / RESUME_FILE, tensors, header)
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Go on after the last finished epoch found in `directory`; return its number.
@@ -242,7 +242,7 @@ class PromptTrainer(TrainerX):
         Raises:
             UserError: what lies there was trained with other settings.
         """
-        folder = self._model_dir(directory)
+        folder = self.model_dir(directory)
         path = folder / RESUME_FILE
         if not path.is_file():
             if self.cfg.RESUME:
@@ -270,7 +270,7 @@ class PromptTrainer(TrainerX):
 
     def _take_along(self, folder: Path) -> None:
         """Copy the checkpoints of a run that is continued in another folder."""
-        here = self._model_dir(self.output_dir)
+        here = self.model_dir(self.output_dir)
         if here.resolve() != folder.resolve():
             for path in folder.glob("model-*.safetensors"):
                 checkpoint.write_atomically(here / path.name, path.read_bytes())
@@ -312,7 +312,7 @@ class PromptTrainer(TrainerX):
         names = [] if "best" in model_name else [f"model-{epoch + 1}"]
         names += ["model-best"] if is_best or "best" in model_name else []
         for name in names:
-            path = self._model_dir(directory) / f"{name}.safetensors"
+            path = self.model_dir(directory) / f"{name}.safetensors"
             extra = {"epoch": epoch + 1, "val_result": val_result}
             self.model.save(path, trainer=type(self).__name__, **extra)
             print(f"Checkpoint saved to {path}")
@@ -330,12 +330,13 @@ class PromptTrainer(TrainerX):
         if not directory:
             print("load_model() is skipped as no pretrained model is given")
             return
-        path = find_checkpoint(self._model_dir(directory), epoch)
+        path = find_checkpoint(self.model_dir(directory), epoch)
         header = self.model.load(path)
         self.tested_epoch = header.get("epoch")
         print(f'Loaded {MODEL_NAME} from "{path}" (epoch = {header.get("epoch")})')
 
-    def _model_dir(self, directory: str) -> Path:
+    def model_dir(self, directory: str) -> Path:
+        """Where a run's checkpoints lie."""
         return Path(directory) / MODEL_NAME
 
     # --- testing ------------------------------------------------------------------------------
@@ -361,11 +362,6 @@ class PromptTrainer(TrainerX):
         """Logits (B, K) of images (B, 3, H, W)."""
         with self.precision.autocast():
             return self.model(input)
-
-    @property
-    def peak_memory_mib(self) -> float:
-        """Highest memory use so far: of the device, or of the process on a CPU."""
-        return peak_memory_mib(self.device)
 
 
 def _require(key: str, value: Any, holds: bool, expected: str) -> None:

@@ -81,7 +81,7 @@ def write_results(trainer: Any, seconds: float) -> Path:
         seconds: how long the test took.
     """
     cfg, record = trainer.cfg, trainer.evaluator
-    saved = sorted((Path(cfg.OUTPUT_DIR) / "prompt_learner").glob("model-*.safetensors"))
+    saved = sorted(trainer.model_dir(cfg.OUTPUT_DIR).glob("model-*.safetensors"))
     steps = trainer.train_steps
     result = {
         "format": FORMAT,
@@ -100,7 +100,7 @@ def write_results(trainer: Any, seconds: float) -> Path:
             "test": seconds,
             "step": trainer.train_seconds / steps if steps else None,
         },
-        "peak_memory_mib": trainer.peak_memory_mib,
+        "peak_memory_mib": peak_memory_mib(trainer.device),
         "precision": trainer.precision.name,
         "device": device_name(trainer.device),
         "git_commit": git_commit(),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dplq.cache import cache_root
 from dplq.demo.models import SIZE
 from dplq.demo.render import render
 from dplq.errors import UserError
@@ -32,8 +33,7 @@ def gallery(
     Raises:
         UserError: the cache cannot be written to.
     """
-    chosen = os.environ.get("DPLQ_CACHE", "")
-    cache = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "dplq"
+    cache = cache_root()
     folder = cache / f"{name}-{look}-{per_class}-{_version()}"
     try:
         if not folder.is_dir():
