@@ -18,7 +18,7 @@ KEYS: tuple[tuple[str, Any, str], ...] = (
     (
         "DOMAIN.ENCODER",
         "mae_vit_base_patch16",
-        "mae_vit_*, medsam_vit_base, sam_vit_base, timm name, hf-hub:, clip",
+        "mae_vit_*, medsam_vit_base, sam_vit_base, timm name, hf-hub:, clip; none: goes without",
     ),
     ("DOMAIN.WEIGHTS", "", "local checkpoint of the domain encoder; empty: timm's own weights"),
     ("DOMAIN.FEATURE", "encoder", "encoder, or decoder_embed (MAE: through the decoder embedding)"),
@@ -39,6 +39,7 @@ KEYS: tuple[tuple[str, Any, str], ...] = (
     ("TRAINER.QUATERNIONPROMPT.NOISE_SCALE", None, "image, or batch (mean of the whole batch)"),
     ("TRAINER.QUATERNIONPROMPT.NOISE_AT_TEST", None, "noise at test time too"),
     ("TRAINER.QUATERNIONPROMPT.CLONE_INIT", None, "all vision quaternion layers start equal"),
+    ("TRAINER.QUATERNIONPROMPT.LAYER", None, "quaternion, or dense (ablation)"),
     # The peers' keys, so that their YAML files load unchanged.
     ("TRAINER.COOP.N_CTX", 16, "context length"),
     ("TRAINER.COOP.CSC", False, "class-specific context"),

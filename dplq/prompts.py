@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dplq.errors import UserError, suggest
+from dplq.prompted_clip import Prompts
 from dplq.quaternion import QuaternionLinear
 
+LAYERS = ("quaternion", "dense")
 FUSIONS = ("sum", "axes")
 NOISE_SCALES = ("image", "batch")
 
@@ -33,6 +35,7 @@ class PromptOptions:
             "batch": one mean over all features of the batch.
         noise_at_test: noise at test time too.
         clone_init: all vision quaternion layers start equal.
+        layer: "quaternion", or "dense" for ordinary linear layers in their place (an ablation).
     """
 
     fusion: str = "sum"
@@ -41,13 +44,15 @@ class PromptOptions:
     noise_scale: str = "image"
     noise_at_test: bool = False
     clone_init: bool = False
+    layer: str = "quaternion"
 
     def __post_init__(self) -> None:
         for key in ("residual", "noise", "noise_at_test", "clone_init"):
             value = getattr(self, key)
             if not isinstance(value, bool):  # a word such as "false" would count as true
                 raise UserError(f"{key.upper()} is {value!r}; write True or False.")
-        for key, choices in (("fusion", FUSIONS), ("noise_scale", NOISE_SCALES)):
+        words = (("fusion", FUSIONS), ("noise_scale", NOISE_SCALES), ("layer", LAYERS))
+        for key, choices in words:
             if getattr(self, key) not in choices:
                 value = getattr(self, key)
                 raise UserError(f"{key.upper()} '{value}' is unknown.{suggest(value, choices)}")
@@ -80,30 +85,13 @@ def check_preset(preset: str) -> str:
     return preset
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """What the learner gives the two towers for a batch of B images.
-
-    Attributes:
-        language: (B, n, d_t), the context of each image.
-        deep_text: J - 1 tensors (n, d_t), the same for all images.
-        vision: (n, d_v), the vision prompt of layer 0.
-        deep_vision: J - 1 tensors (B, n, d_v).
-    """
-
-    language: Tensor
-    deep_text: list[Tensor]
-    vision: Tensor
-    deep_vision: list[Tensor]
-
-
 class PromptLearner(nn.Module):
     """Everything that is learned, and nothing that is frozen.
 
     Args:
         context: (n, d_t), the initial context c.
         vision_width: d_v.
-        domain_dim: d_f, width of the pooled domain feature.
+        domain_dim: d_f, width of the pooled domain feature; 0: there is none.
         prompt_depth: J >= 1; layers 0..J-1 of both towers receive prompts.
         options: the method's switches.
         generator: source of the random initial weights; None takes torch's global one.
@@ -125,8 +113,6 @@ class PromptLearner(nn.Module):
         super().__init__()
         n_ctx, text_width = context.shape
         self.options = options = options or PromptOptions()
-        self.components = "jk" if options.fusion == "sum" else "ri"
-        quaternion_in = text_width * (2 if options.fusion == "sum" else 4)
         for width in (text_width, vision_width):
             if width % 4:
                 raise UserError(
@@ -144,19 +130,26 @@ class PromptLearner(nn.Module):
         def small(width: int) -> nn.Parameter:
             return nn.Parameter(torch.randn(n_ctx, width, generator=generator) * 0.02)
 
-        def quaternion(outputs: int) -> QuaternionLinear:
-            return QuaternionLinear(quaternion_in, outputs, generator=generator)
+        # How much of the quaternion is not zero, and where it stands (METHOD.md, step 3; fusion).
+        live, axes = (text_width, "jk") if options.fusion == "sum" else (2 * text_width, "ri")
+
+        def mixing(outputs: int) -> nn.Module:
+            if options.layer == "dense":
+                return linear(live, outputs)
+            return QuaternionLinear(2 * live, outputs, components=axes, generator=generator)
 
         deep = range(prompt_depth - 1)
         self.ctx = nn.Parameter(context.detach().clone().float())
         self.deep_text = nn.ParameterList([small(text_width) for _ in deep])
         hidden = max(text_width // 16, 1)
-        self.meta_net = nn.Sequential(
-            linear(domain_dim, hidden), nn.ReLU(), linear(hidden, text_width)
-        )
-        self.language = quaternion(text_width)
+        self.meta_net = None
+        if domain_dim:
+            self.meta_net = nn.Sequential(
+                linear(domain_dim, hidden), nn.ReLU(), linear(hidden, text_width)
+            )
+        self.language = mixing(text_width)
         self.vision_proj = linear(text_width, vision_width)
-        self.vision = nn.ModuleList([quaternion(vision_width) for _ in deep])
+        self.vision = nn.ModuleList([mixing(vision_width) for _ in deep])
         if options.clone_init:
             for layer in self.vision:
                 layer.load_state_dict(self.vision[0].state_dict())
@@ -165,18 +158,21 @@ class PromptLearner(nn.Module):
             self.language_gain = nn.Parameter(torch.zeros(()))
             self.vision_gain = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in deep])
 
-    def forward(self, domain_features: Tensor, noise: Tensor | None = None) -> Prompts:
+    def forward(self, domain_features: Tensor | None, noise: Tensor | None = None) -> Prompts:
         """Turn the batch's domain features into prompts for both towers.
 
         Args:
-            domain_features: (B, d_f), pooled.
+            domain_features: (B, d_f), pooled; None if the learner was made without.
             noise: (B, d_t), the noise e_b to add to the language prompt, already scaled.
         """
-        signal = self.meta_net(domain_features).unsqueeze(1)  # (B, 1, d_t)
+        if domain_features is None:
+            signal = torch.zeros_like(self.ctx[:1]).unsqueeze(0)  # (1, 1, d_t)
+        else:
+            signal = self.meta_net(domain_features).unsqueeze(1)  # (B, 1, d_t)
         noisy = signal if noise is None else signal + noise.unsqueeze(1)
-        language = self.language(self._fuse(self.ctx, noisy), self.components)
+        language = self.language(self._fuse(self.ctx, noisy))
         deep_vision = [
-            layer(self._fuse(text, signal), self.components)
+            layer(self._fuse(text, signal))
             for layer, text in zip(self.vision, self.deep_text, strict=True)
         ]
         if self.options.residual:
@@ -187,13 +183,14 @@ class PromptLearner(nn.Module):
                     self.deep_vision, self.vision_gain, deep_vision, strict=True
                 )
             ]
-        return Prompts(language, list(self.deep_text), self.vision_proj(self.ctx), deep_vision)
+        vision = self.vision_proj(self.ctx)
+        return Prompts(language.unsqueeze(1), list(self.deep_text), vision, deep_vision)
 
     def _fuse(self, text: Tensor, signal: Tensor) -> Tensor:
-        """Put text (n, d_t) and domain signal (B, 1, d_t) on the axes of `self.components`.
+        """What of the quaternion input [r | i | j | k] is not zero, for text (n, d_t) and signal.
 
-        "sum" gives the j and k components, the halves of text + signal: [0 | 0 | .. | ..]; "axes"
-        gives r = text and i = signal: [text | signal | 0 | 0].
+        "sum" gives j and k, the halves of text + signal, (B, n, d_t); "axes" gives r = text and
+        i = signal, (B, n, 2 d_t), with the signal (B, 1, d_t).
         """
         if self.options.fusion == "sum":
             return text + signal

@@ -29,6 +29,7 @@ class QuaternionLinear(nn.Module):
     Args:
         in_features: input width 4m.
         out_features: output width 4o.
+        components: the components that inputs hold; all others are zero and cost nothing.
         generator: source of the random initial weights; None takes torch's global one.
 
     Raises:
@@ -36,41 +37,43 @@ class QuaternionLinear(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, *, generator: torch.Generator | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        components: str = COMPONENTS,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         for name, width in (("in_features", in_features), ("out_features", out_features)):
             if width <= 0 or width % 4:
                 raise ValueError(f"{name} must be a positive multiple of 4, not {width}")
         self.in_features, self.out_features = in_features, out_features
+        self.components = components
         weights = initial_weights(in_features // 4, out_features // 4, generator)
         self.r, self.i, self.j, self.k = (nn.Parameter(weight) for weight in weights)
         self.bias = nn.Parameter(torch.zeros(out_features))
 
-    def matrix(self, components: str = COMPONENTS) -> Tensor:
+    def matrix(self) -> Tensor:
         """The real matrix of the layer, rows by input component, columns r, i, j, k.
-
-        Args:
-            components: which input components get rows, in this order.
 
         Returns:
             Tensor of shape (len(components) * m, 4o).
         """
         r, i, j, k = self.r, self.i, self.j, self.k
         rows = {"r": (r, i, j, k), "i": (-i, r, k, -j), "j": (-j, -k, r, i), "k": (-k, j, -i, r)}
-        return torch.cat([torch.cat(rows[component], dim=1) for component in components])
+        return torch.cat([torch.cat(rows[component], dim=1) for component in self.components])
 
-    def forward(self, x: Tensor, components: str = COMPONENTS) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Multiply by the weight quaternion and add the bias.
 
         Args:
-            x: (..., len(components) * m), the named components side by side.
-            components: the components that `x` holds; all others are zero and cost nothing.
+            x: (..., len(components) * m), the layer's components side by side.
 
         Returns:
             Tensor of shape (..., 4o).
         """
-        return x @ self.matrix(components) + self.bias
+        return x @ self.matrix() + self.bias
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"

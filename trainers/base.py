@@ -182,13 +182,17 @@ class PromptTrainer(TrainerX):
         started = time.perf_counter()
         images, labels = self.parse_batch_train(batch)
         with self.precision.autocast():
-            logits = self.model(images)
-            loss = F.cross_entropy(logits, labels)
+            loss, logits = self.compute_loss(images, labels)
         self._step(loss)
         summary = {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
         self.train_seconds += time.perf_counter() - started
         self.train_steps += 1
         return summary
+
+    def compute_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a batch, and its logits (B, K); cross-entropy where nothing else is said."""
+        logits = self.model(images)
+        return F.cross_entropy(logits, labels), logits
 
     def _step(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
