@@ -15,6 +15,7 @@ REQUIREMENTS = [
     "timm>=0.9.16",  # the oldest that was tried
     "safetensors",  # any version
     "yacs>=0.1.8",  # None as a config value
+    "matplotlib",  # any version
     "numpy",  # any version
     "Pillow>=9.1",  # Image.Resampling
     "PyYAML",  # any version

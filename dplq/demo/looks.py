@@ -81,9 +81,9 @@ STYLES: dict[str, dict[str, Style]] = {
     },
     "domain": {
         "false colour": Style(
-            texture=(0.06, 0.14), shade=(0.3, 0.8), saturation=(0.7, 1.2), contrast=(0.5, 0.85),
-            brightness=(0.75, 1.15), tint=0.04, blur=(0.4, 0.9), noise=(0.015, 0.04),
-            stripes=(0.0, 0.025), haze=(0.05, 0.25),
+            texture=(0.06, 0.14), shade=(0.3, 0.8), saturation=(0.7, 1.2), contrast=(0.3, 0.5),
+            brightness=(0.7, 1.0), tint=0.04, blur=(0.6, 1.0), noise=(0.02, 0.045),
+            stripes=(0.0, 0.015), haze=(0.15, 0.4),
         ),
     },
 }  # fmt: skip

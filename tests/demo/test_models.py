@@ -45,9 +45,9 @@ def test_domain_encoder_loads(clip):
     assert "weights_sha256" not in encoder.spec and "weights_sha256" not in clip.spec
 
 
-@pytest.mark.parametrize(("look", "low", "high"), [("general", 80, 93), ("domain", 50, 68)])
+@pytest.mark.parametrize(("look", "low", "high"), [("general", 96, 100), ("domain", 38, 47)])
 def test_zero_shot_knows_the_concepts_but_not_the_domain(clip, look, low, high):
-    """Measured on 50 pictures per class: 86.8 % in the general look, 59.6 % in the domain look."""
+    """Measured on 50 pictures per class: 98.8 % in the general look, 41.6 % in the domain look."""
     pictures = draw(look, "test", 10, workers=1)
     assert low <= zero_shot(clip, pictures, AERIAL_CLASSES) <= high
 

@@ -1,0 +1,133 @@
+"""Which parts of the method earn their keep on the demo domain: one table, made by one command.
+
+    python benchmarks/ablation.py [--jobs 2] [--seeds 1 2 3] [--table docs/ablation.md]
+
+Every row changes one thing of the shipped default (configs/trainers/QuaternionPrompt/demo.yaml)
+and is trained on the base classes of demo_aerial, 16 shots, and tested on base and new classes.
+Finished runs below --out are reused; remove that folder after a change of the method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+NODE = "TRAINER.QUATERNIONPROMPT."
+TRAINER = "QuaternionPrompt"
+# name of the row: settings that differ from the default
+VARIANTS: dict[str, dict[str, str]] = {
+    "default": {},
+    "without domain feature": {"DOMAIN.ENCODER": "none"},
+    "CLIP's own feature as domain feature": {"DOMAIN.ENCODER": "clip"},
+    "dense layers, not quaternion": {"LAYER": "dense"},
+    "fusion axes": {"FUSION": "axes"},
+    "residual": {"RESIDUAL": "True"},
+    "fusion axes, residual": {"FUSION": "axes", "RESIDUAL": "True"},
+    "without noise": {"NOISE": "False"},
+    "depth 1": {"PROMPT_DEPTH": "1"},
+    "depth 3": {"PROMPT_DEPTH": "3"},
+    "preset reference": {"PRESET": "reference"},
+}
+
+
+def train_and_test(name: str, settings: dict[str, str], seed: int, out: Path) -> dict:
+    """One seed of one row: accuracy in percent on base and new classes, learnable parameters.
+
+    Raises:
+        RuntimeError: a run failed; the message has the end of its output.
+    """
+    folder = out / name.replace(" ", "_").replace(",", "").replace("'", "") / f"seed{seed}"
+    options = [
+        word
+        for key, value in settings.items()
+        for word in (key if "." in key else NODE + key, value)
+    ]
+    run(folder / "base", seed, "base", options)
+    run(folder / "new", seed, "new", options, "--model-dir", str(folder / "base"), "--eval-only")
+    base, new = (
+        json.loads((folder / part / "results.json").read_text()) for part in ("base", "new")
+    )
+    return {
+        "base": base["accuracy"],
+        "new": new["accuracy"],
+        "H": 2 * base["accuracy"] * new["accuracy"] / (base["accuracy"] + new["accuracy"]),
+        "parameters": base["learnable_parameters"],
+    }
+
+
+def run(folder: Path, seed: int, classes: str, options: Sequence[str], *flags: str) -> None:
+    """Call train.py, unless `folder` holds a finished run."""
+    if (folder / "results.json").is_file():
+        return
+    command = [
+        sys.executable, "train.py", "--trainer", TRAINER, "--seed", str(seed),
+        "--dataset-config-file", "configs/datasets/demo_aerial.yaml",
+        "--config-file", f"configs/trainers/{TRAINER}/demo.yaml",
+        "--output-dir", str(folder), *flags,
+        "DATASET.NUM_SHOTS", "16", "DATASET.SUBSAMPLE_CLASSES", classes, *options,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+
+
+def row(name: str, runs: Sequence[dict]) -> list[str]:
+    """A line of the table: mean ± standard deviation over seeds, percent."""
+    cells = []
+    for key in ("base", "new", "H"):
+        values = [result[key] for result in runs]
+        cells.append(f"{np.mean(values):.1f} ± {np.std(values):.1f}")
+    return [name, *cells, f"{runs[0]['parameters']:,}"]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at the same time")
+    parser.add_argument("--out", type=Path, default=ROOT / "output/ablation", help="for the runs")
+    parser.add_argument("--table", type=Path, help="write the table between the marks of this file")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(max(os.cpu_count() // args.jobs, 1))
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the demo is for the CPU: figures for one device only
+    tasks = [(name, seed) for name in VARIANTS for seed in args.seeds]
+    first = tasks.pop(0)  # alone: it draws the demo's images
+    results = {first: train_and_test(first[0], VARIANTS[first[0]], first[1], args.out)}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        waiting = {
+            task: pool.submit(train_and_test, task[0], VARIANTS[task[0]], task[1], args.out)
+            for task in tasks
+        }
+        for task, future in tqdm(waiting.items(), desc="runs"):
+            results[task] = future.result()
+    rows = [row(name, [results[name, seed] for seed in args.seeds]) for name in VARIANTS]
+    header = ("variant", "base %", "new %", "H %", "learnable parameters")
+    table = tabulate(rows, header, tablefmt="github", disable_numparse=True)
+    print(table)
+    if args.table:
+        write_table(args.table, table)
+
+
+def write_table(path: Path, table: str) -> None:
+    """Replace what stands between the lines ``<!-- table -->`` and ``<!-- end -->``."""
+    text = path.read_text()
+    head, rest = text.split("<!-- table -->", 1)
+    tail = rest.split("<!-- end -->", 1)[1]
+    path.write_text(f"{head}<!-- table -->\n\n{table}\n\n<!-- end -->{tail}")
+
+
+if __name__ == "__main__":
+    main()
