@@ -1,21 +1,17 @@
 """Registered Dassl data sets: declarations on one base class.
 
-A new one costs a file like `rsscn7.py`, a line here and a two-line YAML in `configs/datasets/`.
+A new one costs a file like `rsscn7.py` and a two-line YAML in `configs/datasets/`; every module
+of this package is imported here.
 """
 
-from .base import FolderDataset
-from .btmri import BTMRI
-from .demo import DemoAerial, DemoTissue
-from .own_images import OwnImages
-from .rsscn7 import RSSCN7
-from .whurs19 import WHURS19
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = [
-    "BTMRI",
-    "RSSCN7",
-    "WHURS19",
-    "DemoAerial",
-    "DemoTissue",
-    "FolderDataset",
-    "OwnImages",
-]
+from .base import FolderDataset
+from .variants import DECLARED
+
+for _module in sorted(found.name for found in iter_modules(__path__)):
+    import_module(f".{_module}", __name__)
+
+globals().update(DECLARED)
+__all__ = ["DECLARED", "FolderDataset", *sorted(DECLARED)]

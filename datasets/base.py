@@ -1,13 +1,14 @@
 """The base class of the data sets: a declaration in, few-shot Dassl data out.
 
-A data set is a folder of class folders and a table of classes. What happens, in order
-(`cfg.DATASET` keys in capitals):
+A data set is a folder of images and a table of classes. What happens, in order (`cfg.DATASET` keys
+in capitals):
 
-1. find the data under `ROOT`;                                          (`folders.py`)
-2. read a split file, or make one, 50/20/30 in every class;             (`splits.py`)
-3. draw `NUM_SHOTS` images per class with `cfg.SEED`;                   (`protocol.py`)
-4. keep `all`, `base` or `new` classes (`SUBSAMPLE_CLASSES`);           (`protocol.py`)
-5. decode the images that are left (`CHECK_IMAGES`, `SKIP_BROKEN`).     (`images.py`)
+1. find the data under `ROOT`;                              (`layouts.py`, `listing.py`)
+2. read a split file, take the split that comes with the
+   data, or make one, 50/20/30 in every class;                (`splits.py`, `official.py`)
+3. draw `NUM_SHOTS` images per class with `cfg.SEED`;                     (`protocol.py`)
+4. keep `all`, `base` or `new` classes (`SUBSAMPLE_CLASSES`);             (`protocol.py`)
+5. decode the images that are left (`CHECK_IMAGES`, `SKIP_BROKEN`).         (`images.py`)
 
 The few-shot sample is a pure function of split and seed, so it is not cached; pickles that other
 projects left in `split_fewshot/` are not read.
@@ -21,13 +22,17 @@ import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from dplq.dassl_compat import ensure_dassl
-from dplq.errors import UserError
+from dplq.errors import UserError, suggest
 
-from .folders import ClassTable, Layout, class_folders, first_layout, images_by_class
+from .declaration import Declaration
+from .folders import ClassTable
 from .images import ImageCheck
+from .layouts import Layout, best_layout, declared_layouts, find_groups, matches
+from .listing import images_by_class
+from .official import fill_val, labelled, split_from_folders, split_from_lists
 from .protocol import Item, Split, check_split, few_shot, split_classes, take_subset
 from .splits import (
     OWN_NAME,
@@ -35,85 +40,89 @@ from .splits import (
     find_foreign_split,
     find_image_dir,
     read_split,
+    with_folder_prompts,
     with_our_prompts,
 )
 from .store import Store
+from .tree import expected_tree
+from .variants import declare
 
 ensure_dassl()
 
 from dassl.data.datasets import DatasetBase, Datum  # noqa: E402
 
+__all__ = ["FolderDataset", "declare"]
 logger = logging.getLogger(__name__)
+PROTOCOLS = ("ours", "reference")
 
 
-class FolderDataset(DatasetBase):
-    """A data set of class folders. Subclasses declare; they need no code.
-
-    Attributes:
-        dataset_dir: folder under `cfg.DATASET.ROOT`. On an instance: its absolute path.
-        class_table: per class in official label order its prompt name, then its folder spellings
-            (case, spaces, `_` and `-` do not count).
-        image_roots: folders in `dataset_dir` that may hold the class folders, looked at after
-            `<dataset_dir>/<dataset_dir>/` (the peers' layout) and `<dataset_dir>/` itself. A tuple
-            names folders that are merged.
-        fractions: of train and val in a new split; the rest is test.
-        template: zero-shot prompt.
-        citation, homepage, licence: of the data, "unknown" where it is not known.
-    """
-
-    dataset_dir: str = ""
-    class_table: ClassVar[Sequence[Sequence[str]]] = ()
-    image_roots: ClassVar[Sequence[str | tuple[str, ...]]] = ("images", "Images")
-    fractions: ClassVar[tuple[float, float]] = (0.5, 0.2)
-    template: ClassVar[str] = "a photo of {}."
-    citation: ClassVar[str] = "unknown"
-    homepage: ClassVar[str] = "unknown"
-    licence: ClassVar[str] = "unknown"
+class FolderDataset(Declaration, DatasetBase):
+    """A data set on disk. Subclasses declare; they need no code. Attributes: see `Declaration`."""
 
     def __init__(self, cfg: Any) -> None:
         """Load the data set.
 
         Args:
-            cfg: reads `DATASET.{ROOT, NUM_SHOTS, SUBSAMPLE_CLASSES, CHECK_IMAGES, SKIP_BROKEN}`
-                and `SEED`; all but ROOT may be absent.
+            cfg: reads `DATASET.{ROOT, NUM_SHOTS, SUBSAMPLE_CLASSES, PROTOCOL, CHECK_IMAGES,
+                SKIP_BROKEN}` and `SEED`; all but ROOT may be absent.
 
         Raises:
             UserError: the data or a part of it is missing or damaged, or a key has a bad value.
         """
-        self.name = type(self).__name__
-        root = os.path.abspath(os.path.expanduser(cfg.DATASET.ROOT))
-        self.dataset_dir = self.find_dataset_dir(root)
-        self.table = self.find_classes()
-        self.store = Store(self.dataset_dir, self.name)
+        self._locate(cfg.DATASET.ROOT, _key(cfg, "PROTOCOL", "ours"))
         split = self._choose_images(self._load_split(), cfg)
         train, val, test = (self._as_data(part) for part in split)
         super().__init__(train_x=train, val=val, test=test)
+
+    @classmethod
+    def at(cls, root: str) -> FolderDataset:
+        """One that knows its folder, classes and layouts, but has read no image and no split."""
+        dataset = cls.__new__(cls)
+        dataset._locate(root)
+        return dataset
+
+    def _locate(self, root: str, protocol: str = "ours") -> None:
+        if protocol not in PROTOCOLS:
+            raise UserError(f"DATASET.PROTOCOL is '{protocol}'.{suggest(str(protocol), PROTOCOLS)}")
+        self.name = self.file_name or type(self).__name__
+        self.reference = protocol == "reference"
+        if self.reference:
+            self.split_folders = self.reference_split_folders or self.split_folders
+            self.template = self.reference_template or self.template
+        self.dataset_dir = self.find_dataset_dir(os.path.abspath(os.path.expanduser(root)))
+        self.table = self.find_classes()
+        self.store = Store(self.dataset_dir, self.name)
 
     def find_dataset_dir(self, root: str) -> str:
         """The data folder under `root`, the absolute `cfg.DATASET.ROOT`."""
         return os.path.join(root, type(self).dataset_dir)
 
     def find_classes(self) -> ClassTable:
-        """The classes of the data set."""
+        """The classes of the data set; none as long as the file that names them is absent."""
+        path = Path(self.dataset_dir, self.class_file)
+        if self.class_file and path.is_file():
+            return ClassTable.read(path)
         return ClassTable(self.class_table)
 
     def layouts(self) -> list[Layout]:
         """Where class folders may be, in order of preference."""
         official = os.path.basename(self.dataset_dir)
-        return [
-            Layout(self.dataset_dir, root)
-            if isinstance(root, tuple)
-            else Layout(os.path.join(self.dataset_dir, root) if root else self.dataset_dir)
-            for root in (official, "", *self.image_roots)
-        ]
+        return declared_layouts(
+            self.dataset_dir, (official, "", *self.image_roots), self.split_folders
+        )
 
     def expected_layout(self) -> str:
         """A small tree: what the data folder should look like."""
-        lines = [f"  {self.dataset_dir}/"]
-        for label in range(min(3, len(self.table.rows))):
-            folder = self.table.folder_of(label)
-            lines += [f"    {folder}/", "      *.jpg"] if label == 0 else [f"    {folder}/"]
-        return "\n".join([*lines, f"    ... ({len(self.table.rows)} class folders)"])
+        split = self.split_files[:1] if self.needs_split else ()
+        files = [name.format(self.name) for name in (*split, self.class_file, *self.list_files)]
+        classes = [self.table.folder_of(label) for label in range(len(self.table.rows))]
+        return expected_tree(
+            self.dataset_dir,
+            [] if self.list_files else classes,
+            [file for file in files if file],
+            self.image_roots,
+            self.split_folders,
+        )
 
     def find_layout(self) -> Layout:
         """Where the class folders are.
@@ -121,14 +130,14 @@ class FolderDataset(DatasetBase):
         Raises:
             UserError: nowhere; the message has the places looked at and the tree expected.
         """
-        layout = first_layout(self.layouts(), self.table)
+        layout = best_layout(self.layouts(), self.table)
         if layout is None:
             places = dict.fromkeys(f for layout in self.layouts() for f in layout.folders())
             state = "does not exist"
             if os.path.isdir(self.dataset_dir):
                 state = "holds no class folder"
             root = os.path.dirname(self.dataset_dir)
-            if class_folders(root, self.table)[0]:
+            if any(self.table.label_of(g.name) is not None for g in find_groups(root)):
                 state += f", but {root} holds some: DATASET.ROOT must be the folder above"
             raise UserError(
                 f"{self.name}: {self.dataset_dir} {state}. Looked at: {', '.join(places)}.\n"
@@ -138,31 +147,79 @@ class FolderDataset(DatasetBase):
         return layout
 
     def list_split(self) -> tuple[str, Split]:
-        """The image folder, and a new split of what is in it."""
+        """The image folder, and the split that comes with the data or a new one."""
+        if not self.table.rows:
+            raise UserError(
+                f"{self.name}: no class is known without {self.class_file or 'the class names'} in "
+                f"{self.dataset_dir}. Expected:\n{self.expected_layout()}\n"
+                f"Get the data from {self.homepage}"
+            )
+        if self.list_files:
+            lists = (self.list_files, self.list_line, self.list_image)
+            split = split_from_lists(self.dataset_dir, *lists, self.table)
+            return self.dataset_dir, fill_val(split, self.val_from, self.name)
         layout = self.find_layout()
-        others = [root for root in self.image_roots if isinstance(root, str)]
-        images = images_by_class(layout, self.table, self.name, others)
+        if layout.kept and not self.test_only:
+            split = split_from_folders(layout, self.split_folders, self.table, self.name)
+            return layout.image_dir, fill_val(split, self.val_from, self.name)
+        images = self.list_images(layout)
+        if self.test_only:
+            items = labelled(images, self.table.prompts)
+            return layout.image_dir, Split(items, [], items)
         source = f"{self.name} in {' and '.join(layout.folders())}"
         return layout.image_dir, split_classes(images, self.table.prompts, source, self.fractions)
 
+    def list_images(self, layout: Layout) -> list[list[str]]:
+        """The images per class; from here on the table is without `partial` classes not there."""
+        if self.partial:
+            there = {label for _, found, _ in matches(layout, self.table) for label in found}
+            prompts = self.table.prompts if self.partial is True else self.partial
+            absent = {i for i, p in enumerate(self.table.prompts) if p in prompts} - there
+            if absent:
+                logger.info("%s: %d classes are not there: left out", self.name, len(absent))
+            self.table = self.table.only(set(range(len(self.table.rows))) - absent)
+        roots = (*self.image_roots, os.path.basename(self.dataset_dir))
+        others = {step for root in roots if isinstance(root, str) for step in root.split("/")[:1]}
+        return images_by_class(layout, self.table, self.name, others | set(self.split_folders))
+
     def _load_split(self) -> Split:
-        path = find_foreign_split(self.dataset_dir, self.name)
-        if path:
+        path = find_foreign_split(self.dataset_dir, self.name, self.split_files)
+        if self.test_only:
+            path, (self.image_dir, split) = None, self.list_split()
+        elif path:
             split = read_split(path)
             dirs = (layout.image_dir for layout in self.layouts())
             self.image_dir = find_image_dir(split, path, dirs)
-            split = with_our_prompts(split, self.table, path)
+            if not self.reference:
+                return self._loaded(path, with_our_prompts(split, self.table, path))
+            return self._loaded(path, split)
         else:
+            self._miss_published_split()
             path, split = self._own_split()
-        self.split_path = str(path)
+        if self.reference:
+            split = with_folder_prompts(split, self.reference_prompts)
+        return self._loaded(path, split)
+
+    def _loaded(self, path: Path | None, split: Split) -> Split:
+        self.split_path = str(path or "")
         sizes = " / ".join(str(len(part)) for part in split)
-        logger.info("%s: split %s, train / val / test %s", self.name, path, sizes)
+        where = path or "(every image is test)"
+        logger.info("%s: split %s, train / val / test %s", self.name, where, sizes)
         return split
+
+    def _miss_published_split(self) -> None:
+        files = " or ".join(pattern.format(self.name) for pattern in self.split_files)
+        text = f"{self.name}: {self.dataset_dir} has no {files}. Get it from {self.split_url}"
+        if self.needs_split:
+            raise UserError(f"{text}; without it the classes and their order are not known.")
+        if self.split_url:
+            logger.warning("%s; a split of our own gives other numbers than the published.", text)
 
     def _own_split(self) -> tuple[Path, Split]:
         self.image_dir, fresh = self.list_split()
         check_split(fresh, f"{self.name} in {self.image_dir}")
-        filename = OWN_NAME.format(self.name)
+        other = self.reference and self.reference_split_folders
+        filename = OWN_NAME.format(f"{self.name}_reference" if other else self.name)
         path = self.store.find(filename)
         if path is None:
             return self.store.write(filename, fresh._asdict()), fresh
@@ -178,12 +235,19 @@ class FolderDataset(DatasetBase):
 
     def _choose_images(self, split: Split, cfg: Any) -> Split:
         shots, seed = _key(cfg, "NUM_SHOTS", -1), getattr(cfg, "SEED", -1)
+        subset, wanted = _key(cfg, "SUBSAMPLE_CLASSES", "all"), _key(cfg, "CHECK_IMAGES", True)
+        if self.test_only:
+            shots = -1
+            if subset != "all":
+                raise UserError(
+                    f"{self.name} is tested as a whole: it has no base and new classes. Set "
+                    f"DATASET.SUBSAMPLE_CLASSES all, not {subset}."
+                )
         if shots >= 1 and seed < 0:
             seed = random.SystemRandom().getrandbits(31)
             logger.info("SEED is not set: the %d shots are drawn with seed %d", shots, seed)
         if glob.glob(os.path.join(glob.escape(self.dataset_dir), "split_fewshot", "shot_*.pkl")):
             logger.info("%s: the pickles in split_fewshot/ are ignored", self.dataset_dir)
-        subset, wanted = _key(cfg, "SUBSAMPLE_CLASSES", "all"), _key(cfg, "CHECK_IMAGES", True)
         check = ImageCheck(self.image_dir, self.store) if wanted else None
         skipped: dict[str, str] = {}
         while True:

@@ -1,10 +1,9 @@
 """The built-in demo datasets: procedural pictures in the look of another sensor."""
 
-from dplq.dassl_compat import register_dataset
 from dplq.demo import AERIAL_CLASSES, TISSUE_CLASSES
 from dplq.demo.gallery import gallery
 
-from .base import FolderDataset
+from .base import FolderDataset, declare
 
 
 class DrawnDataset(FolderDataset):
@@ -13,13 +12,14 @@ class DrawnDataset(FolderDataset):
     homepage = "drawn by dplq.demo"
     licence = "MIT"
     citation = "none"
+    template = "a photo of a {}."
 
     def find_dataset_dir(self, root: str) -> str:
         """The cache folder, whatever `root` is."""
         return str(gallery(type(self).dataset_dir, tuple(row[0] for row in self.class_table)))
 
 
-@register_dataset
+@declare
 class DemoAerial(DrawnDataset):
     """2,000 aerial scenes of 20 classes, 64x64, as a false-colour infrared sensor sees them.
 
@@ -28,10 +28,13 @@ class DemoAerial(DrawnDataset):
     """
 
     dataset_dir = "demo_aerial"
+    domain = "remote sensing"
+    total_images = 2000
+    v2_name = "DemoAerialv2"
     class_table = tuple((name,) for name in AERIAL_CLASSES)
 
 
-@register_dataset
+@declare
 class DemoTissue(DrawnDataset):
     """800 tissue patterns of 8 classes, 64x64, grey and speckled like ultrasound.
 
@@ -40,4 +43,7 @@ class DemoTissue(DrawnDataset):
     """
 
     dataset_dir = "demo_tissue"
+    domain = "medical"
+    total_images = 800
+    v2_name = "DemoTissuev2"
     class_table = tuple((name,) for name in TISSUE_CLASSES)

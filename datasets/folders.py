@@ -1,4 +1,4 @@
-"""Find the images of a data set: which folder is which class, however it is spelled.
+"""Names on disk: what is listed, and which class a folder is, however it is spelled.
 
 Labels follow a fixed table of classes, never the order of a directory listing: RSSCN7's real
 folders (`aGrass`, `bField`, ...) sort differently from the official names, which would change the
@@ -7,32 +7,16 @@ labels and with them the base and new classes.
 
 from __future__ import annotations
 
-import logging
+import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from dplq.errors import UserError
 
-logger = logging.getLogger(__name__)
-
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 NOT_CLASSES = frozenset({"split_fewshot"})  # where CoOp and its relatives keep their caches
-
-
-class Layout(NamedTuple):
-    """Where class folders are: in `parts` (folders, "" for itself) under `image_dir`.
-
-    The paths of a split are relative to `image_dir`. Several parts are merged.
-    """
-
-    image_dir: str
-    parts: tuple[str, ...] = ("",)
-
-    def folders(self) -> list[str]:
-        """The folders that hold class folders."""
-        return [os.path.join(self.image_dir, part).rstrip(os.sep) for part in self.parts]
 
 
 class ClassTable:
@@ -41,14 +25,18 @@ class ClassTable:
     Args:
         rows: per class its prompt name, then the folder spellings. The first spelling is the one
             an error message asks for. The prompt name is a spelling too.
+        same_prompts: two classes may have one prompt name, as in CLIP's list for ImageNet; a
+            folder of that name is then neither.
     """
 
-    def __init__(self, rows: Iterable[Sequence[str]]) -> None:
+    def __init__(self, rows: Iterable[Sequence[str]], same_prompts: bool = False) -> None:
         self.rows = [tuple(row) for row in rows]
         self.prompts = [row[0] for row in self.rows]
         self._labels: dict[str, int] = {}
+        taken = [spelling(prompt) for prompt in self.prompts]
         for label, row in enumerate(self.rows):
-            for name in row:
+            shared = same_prompts and taken.count(taken[label]) > 1
+            for name in row[1:] if shared else row:
                 known = self._labels.setdefault(spelling(name), label)
                 if known != label:
                     raise UserError(
@@ -56,9 +44,37 @@ class ClassTable:
                         f"'{name}' (case, spaces, '_' and '-' do not count). Rename one."
                     )
 
+    @classmethod
+    def read(cls, path: Path) -> ClassTable:
+        """The table in a file of lines `folder prompt name`, CoOp's `classnames.txt`.
+
+        Raises:
+            UserError: it cannot be read, or a line has no prompt name.
+        """
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
+            rows = [(prompt.strip(), folder, str(i)) for i, (folder, prompt) in enumerate(pairs)]
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"The class names {path} cannot be read: {error}. Expected: one line "
+                "'folder prompt name' per class, in label order."
+            ) from error
+        return cls(rows, same_prompts=True)
+
     def label_of(self, name: str) -> int | None:
         """The label of a folder or class name, or None if it is not in the table."""
         return self._labels.get(spelling(name))
+
+    def nearest(self, name: str) -> int | None:
+        """The label of the class whose spelling is most like `name`, None if none is near."""
+        near = difflib.get_close_matches(spelling(name), self._labels, n=1, cutoff=0.7)
+        return self._labels[near[0]] if near else None
+
+    def only(self, labels: Collection[int]) -> ClassTable:
+        """The table of these classes alone; labels count from 0 again."""
+        rows = [row for label, row in enumerate(self.rows) if label in labels]
+        return ClassTable(rows, same_prompts=True)
 
     def folder_of(self, label: int) -> str:
         """The folder name that is asked for when the class is missing."""
@@ -98,89 +114,17 @@ def list_folders(folder: str) -> list[str]:
 
 def list_images(folder: str) -> list[str]:
     """Names of the image files in `folder`, by extension, sorted, hidden ones skipped."""
-    return [
-        entry.name
-        for entry in _visible(folder)
-        if entry.name.lower().endswith(IMAGE_EXTENSIONS) and entry.is_file()
-    ]
+    return [entry.name for entry in _visible(folder) if _is_image(entry)]
 
 
-def class_folders(folder: str, table: ClassTable) -> tuple[dict[int, str], list[str]]:
-    """Match the folders in `folder` with the table.
-
-    Returns:
-        The folder name per label found, and the names that are in no row of the table.
-
-    Raises:
-        UserError: two folders for one class.
-    """
-    found: dict[int, str] = {}
-    extra: list[str] = []
-    for name in list_folders(folder):
-        label = table.label_of(name)
-        if label is None:
-            extra.append(name)
-        elif label in found:
-            raise UserError(
-                f"{folder}: '{found[label]}' and '{name}' are both class "
-                f"'{table.prompts[label]}'. Merge them or move one away."
-            )
-        else:
-            found[label] = name
-    return found, extra
+def has_image(folder: str) -> bool:
+    """Whether `list_images` would find any; a large folder is not read to its end."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(_is_image(e) for e in entries if not e.name.startswith("."))
+    except OSError:
+        return False
 
 
-def first_layout(layouts: Iterable[Layout], table: ClassTable) -> Layout | None:
-    """The first layout with a folder of a known class, reduced to the parts that have one."""
-    for layout in layouts:
-        pairs = zip(layout.parts, layout.folders(), strict=True)
-        parts = tuple(part for part, folder in pairs if class_folders(folder, table)[0])
-        if parts:
-            if len(parts) < len(layout.parts):
-                logger.warning("%s: only %s of %s is there", layout.image_dir, parts, layout.parts)
-            return layout._replace(parts=parts)
-    return None
-
-
-def images_by_class(
-    layout: Layout, table: ClassTable, name: str, ignore: Iterable[str] = ()
-) -> list[list[str]]:
-    """List the images of every class.
-
-    Args:
-        layout: where to look.
-        table: the classes.
-        name: of the data set, for messages.
-        ignore: folders beside the class folders that need no warning.
-
-    Returns:
-        Per label, the POSIX paths of its images relative to `layout.image_dir`, sorted.
-
-    Raises:
-        UserError: a class has no folder, or no image.
-    """
-    images: list[list[str]] = [[] for _ in table.rows]
-    seen: set[int] = set()
-    for part, folder in zip(layout.parts, layout.folders(), strict=True):
-        found, extra = class_folders(folder, table)
-        extra = [other for other in extra if other not in {*ignore, *NOT_CLASSES}]
-        if extra:
-            logger.warning("%s: not a class of %s, ignored: %s", folder, name, ", ".join(extra))
-        seen.update(found)
-        for label, class_folder in found.items():
-            inside = list_images(os.path.join(folder, class_folder))
-            images[label] += ["/".join(filter(None, (part, class_folder, i))) for i in inside]
-    where = " and ".join(layout.folders())
-    for problem, labels in (
-        ("no folder", [label for label in range(len(images)) if label not in seen]),
-        ("no image", [label for label, paths in enumerate(images) if not paths]),
-    ):
-        if labels:
-            wanted = ", ".join(f"'{table.prompts[i]}' ({table.folder_of(i)}/)" for i in labels)
-            have = ", ".join(list_folders(layout.folders()[0])) or "nothing"
-            raise UserError(
-                f"{name}: {problem} for class {wanted} in {where}; found there: {have}. All "
-                f"{len(images)} classes are needed; image files end in "
-                f"{' '.join(IMAGE_EXTENSIONS)}."
-            )
-    return [sorted(paths) for paths in images]
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower().endswith(IMAGE_EXTENSIONS) and entry.is_file()

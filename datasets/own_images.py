@@ -6,20 +6,13 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from dplq.dassl_compat import register_dataset
 from dplq.errors import UserError
 
-from .base import FolderDataset
-from .folders import (
-    NOT_CLASSES,
-    ClassTable,
-    Layout,
-    images_by_class,
-    in_words,
-    list_folders,
-    list_images,
-)
-from .protocol import SPLIT_SEED, Item, Split, by_label, permuted
+from .base import FolderDataset, declare
+from .folders import NOT_CLASSES, ClassTable, in_words, list_folders, list_images
+from .layouts import Layout
+from .official import fill_val, split_from_folders
+from .protocol import Split
 from .store import read_json
 
 PART_FOLDERS = {
@@ -27,7 +20,6 @@ PART_FOLDERS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-VAL_FRACTION = 0.2  # of train, where there is no val folder: CoOp's `split_trainval`
 
 
 class Parts(NamedTuple):
@@ -38,7 +30,7 @@ class Parts(NamedTuple):
     test: str
 
 
-@register_dataset
+@declare
 class OwnImages(FolderDataset):
     """Your images. `DATASET.ROOT` is the folder itself, or holds it under the name `own_images`.
 
@@ -103,13 +95,8 @@ class OwnImages(FolderDataset):
                 f"OwnImages: {self.dataset_dir} has '{parts.train}' but no test folder. Add "
                 "test/<class>/*.jpg, or put the class folders directly into it to have them split."
             )
-        split = Split(*(self._list_part(part) if part else [] for part in parts))
-        return self.dataset_dir, split if split.val else _with_val(split)
-
-    def _list_part(self, part: str) -> list[Item]:
-        images = images_by_class(Layout(self.dataset_dir, (part,)), self.table, self.name)
-        pairs = zip(images, self.table.prompts, strict=True)
-        return [Item(p, i, name) for i, (paths, name) in enumerate(pairs) for p in paths]
+        split = split_from_folders(self.find_layout(), parts, self.table, self.name)
+        return self.dataset_dir, fill_val(split, self.val_from, self.name)
 
     def _image_folders(self, part: str) -> list[str]:
         folder = os.path.join(self.dataset_dir, part)
@@ -138,20 +125,3 @@ def _rows(raw: object, path: Path) -> list[tuple[str, str]]:
         f'{path} must be {{"folder": "prompt name", ...}} or ["prompt name or folder", ...], '
         "in label order."
     )
-
-
-def _with_val(split: Split) -> Split:
-    """Move a fifth of every class, at least one image, from train to val."""
-    train: list[Item] = []
-    val: list[Item] = []
-    for label, group in by_label(split.train).items():
-        if len(group) < 2:
-            raise UserError(
-                f"OwnImages: class '{group[0].classname}' has one training image and there is no "
-                "val folder: at least 2 are needed. Add images or a val folder."
-            )
-        shuffled = permuted(group, "val", SPLIT_SEED, label)
-        cut = max(1, round(VAL_FRACTION * len(group)))
-        val += sorted(shuffled[:cut])
-        train += sorted(shuffled[cut:])
-    return split._replace(train=train, val=val)

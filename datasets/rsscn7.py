@@ -1,11 +1,9 @@
 """RSSCN7: remote-sensing scenes of seven kinds."""
 
-from dplq.dassl_compat import register_dataset
-
-from .base import FolderDataset
+from .base import FolderDataset, declare
 
 
-@register_dataset
+@declare
 class RSSCN7(FolderDataset):
     """2,800 optical aerial scenes (Google Earth), 400x400 RGB, 400 in each of 7 classes.
 
@@ -13,8 +11,6 @@ class RSSCN7(FolderDataset):
     * Folders: the repository puts a letter before each name (`aGrass`); the official order is that
       of the names without it, and decides the base (first 4) and new (last 3) classes.
     * Split: 50/20/30 in every class; the authors' `split_cao_RSSCN7.json` is not public.
-    * Zou, Ni, Zhang, Wang: Deep Learning Based Feature Selection for Remote Sensing Scene
-      Classification. IEEE GRSL 12, 2015.
     """
 
     dataset_dir = "RSSCN7"
@@ -27,6 +23,13 @@ class RSSCN7(FolderDataset):
         ("Residential Area", "fResident", "Resident"),
         ("River or Lake", "dRiverLake", "RiverLake"),
     )
-    citation = "zou2015deep"
+    v2_name = "RSSCN7v2"
+    reference_v2_prompts = {"RiverLake": "River Lake", "dRiverLake": "River Lake"}
+    domain = "remote sensing"
+    modality = "optical RGB"
+    total_images = 2_800
+    images_per_class = 400
+    image_size = (400, 400)
     homepage = "https://github.com/palewithout/RSSCN7"
     licence = "not stated; a third-party card says 'for research and academic purposes'"
+    citation = "Zou, Ni, Zhang, Wang: Deep Learning Based Feature Selection. IEEE GRSL 12, 2015"

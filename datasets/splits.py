@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dplq.errors import UserError
@@ -23,9 +23,17 @@ FOREIGN_NAMES = ("split_cao_{}.json", "split_zhou_{}.json", "split_{}.json")  # 
 OWN_NAME = "split_dplq_{}.json"
 
 
-def find_foreign_split(dataset_dir: str, name: str) -> Path | None:
-    """The first split file of another project beside the data, in the order DPLQ, CoOp, others."""
-    paths = (Path(dataset_dir, pattern.format(name)) for pattern in FOREIGN_NAMES)
+def find_foreign_split(
+    dataset_dir: str, name: str, files: Iterable[str] = FOREIGN_NAMES
+) -> Path | None:
+    """The first split file of another project beside the data.
+
+    Args:
+        dataset_dir: the data folder.
+        name: of the data set.
+        files: names of the file, `{}` for `name`, in order of preference.
+    """
+    paths = (Path(dataset_dir, pattern.format(name)) for pattern in files)
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -49,7 +57,8 @@ def read_split(path: Path) -> Split:
             '"val": [...], "test": [...]}}. Repair or delete it.'
         ) from error
     check_split(split, str(path))
-    seen = {item.path for item in split.train + split.val}
+    others = [] if split.val == split.test else split.val  # CoOp's ImageNet has one set for both
+    seen = {item.path for item in split.train + others}
     shared = sum(item.path in seen for item in split.test)
     if shared:
         logger.warning("%s: %d test images are also in train or val", path, shared)
@@ -97,13 +106,14 @@ def classes_of(split: Split) -> list[str]:
 def with_our_prompts(split: Split, table: ClassTable, path: Path) -> Split:
     """Replace the class names of a foreign split where the table knows them; labels stay.
 
-    Nothing is replaced where two classes would get one name. Another class order than the
+    Nothing is replaced where two classes would get one name, or where the split is what names the
+    classes. Another class order than the
     official one is reported: base and new classes then differ too.
     """
     theirs = classes_of(split)
     labels = [table.label_of(name) for name in theirs]
     known = [label for label in labels if label is not None]
-    if len(set(known)) < len(known):
+    if len(set(known)) < len(known) or not table.rows:
         return split
     if known != list(range(len(table.rows))) or len(known) < len(labels):
         logger.warning(
@@ -115,3 +125,18 @@ def with_our_prompts(split: Split, table: ClassTable, path: Path) -> Split:
     pairs = zip(theirs, labels, strict=True)
     ours = [name if label is None else table.prompts[label] for name, label in pairs]
     return Split(*([item._replace(classname=ours[item.label]) for item in part] for part in split))
+
+
+def with_folder_prompts(split: Split, prompts: Mapping[str, str]) -> Split:
+    """Give every image the prompt that its folder has in `prompts`, where it has one.
+
+    Args:
+        split: any split.
+        prompts: folder name, exactly as on disk, to prompt.
+    """
+
+    def renamed(item: Item) -> Item:
+        folders = (name for name in item.path.split("/")[:-1] if name in prompts)
+        return item._replace(classname=prompts.get(next(folders, ""), item.classname))
+
+    return Split(*([renamed(item) for item in part] for part in split))

@@ -10,9 +10,10 @@ from typing import Any
 
 from dplq.errors import UserError, suggest
 
-# Keys whose default is None follow TRAINER.QUATERNIONPROMPT.PRESET.
+# Keys whose default is None follow their trainer's PRESET.
 KEYS: tuple[tuple[str, Any, str], ...] = (
     ("DATASET.SUBSAMPLE_CLASSES", "all", "all, base (first half of the classes) or new"),
+    ("DATASET.PROTOCOL", "ours", "ours, or reference (known bugs of the original loaders)"),
     ("DATASET.CHECK_IMAGES", True, "decode every image of a run once before it starts"),
     ("DATASET.SKIP_BROKEN", False, "leave unreadable images out instead of stopping"),
     (
@@ -40,6 +41,17 @@ KEYS: tuple[tuple[str, Any, str], ...] = (
     ("TRAINER.QUATERNIONPROMPT.NOISE_AT_TEST", None, "noise at test time too"),
     ("TRAINER.QUATERNIONPROMPT.CLONE_INIT", None, "all vision quaternion layers start equal"),
     ("TRAINER.QUATERNIONPROMPT.LAYER", None, "quaternion, or dense (ablation)"),
+    ("TRAINER.DCPL.N_CTX", 2, "context length"),
+    ("TRAINER.DCPL.CTX_INIT", "a photo of a", "initial words"),
+    ("TRAINER.DCPL.PROMPT_DEPTH", 9, "layers that receive prompts"),
+    ("TRAINER.DCPL.PREC", "fp16", "fp32, fp16, amp or bf16"),
+    ("TRAINER.DCPL.PRESET", "default", "default, or reference (the authors' release)"),
+    ("TRAINER.DCPL.NOISE", None, "Gaussian noise on the image feature in training"),
+    ("TRAINER.DCPL.NOISE_SCALE", None, "image, or batch (mean of the whole batch)"),
+    ("TRAINER.DCPL.NOISE_AT_TEST", None, "noise at test time too"),
+    ("TRAINER.DCPL.CLONE_INIT", None, "the image prompts' linear layers start equal"),
+    ("TRAINER.ZEROSHOTCLIP.PREC", "fp32", "fp32, fp16, amp or bf16; ZeroshotCLIP2 reads it too"),
+    ("TRAINER.LINEARPROBE.PREC", "fp32", "fp32, fp16, amp or bf16"),
     # The peers' keys, so that their YAML files load unchanged.
     ("TRAINER.COOP.N_CTX", 16, "context length"),
     ("TRAINER.COOP.CSC", False, "class-specific context"),
@@ -93,6 +105,12 @@ def extend_cfg(cfg: Any) -> None:
             node = node[part]
         if leaf not in node:
             node[leaf] = default
+
+
+def own_keys(node: str) -> list[str]:
+    """The names of the keys below ``TRAINER.<node>``."""
+    prefix = f"TRAINER.{node}."
+    return [key.removeprefix(prefix) for key, *_ in KEYS if key.startswith(prefix)]
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -71,7 +71,7 @@ def test_btmri_merges_the_archive_folders(tmp_path):
     make_classes(tmp_path / "BTMRI/Training", "glioma meningioma notumor pituitary".split(), 6)
     make_classes(tmp_path / "BTMRI/Testing", "glioma meningioma notumor pituitary".split(), 4)
     dataset = BTMRI(make_config(tmp_path))
-    assert dataset.classnames == ["glioma", "meningioma", "no brain tumor", "pituitary"]
+    assert dataset.classnames == [row[0] for row in BTMRI.class_table]
     assert [len(part) for part in parts(dataset).values()] == [20, 8, 12]
     assert {path.split("/")[0] for path, *_ in parts(dataset)["train"]} == {"Training", "Testing"}
 

@@ -1,0 +1,133 @@
+"""Splits that come with the data: train, val and test folders, or lists of file names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from dplq.errors import UserError
+
+from .folders import ClassTable
+from .layouts import Layout
+from .listing import images_by_class
+from .protocol import SPLIT_SEED, Item, Split, by_label, permuted
+
+VAL_FRACTION = 0.2  # of train, where there is no val folder: CoOp's `split_trainval`
+VAL_SOURCES = ("train", "test", "half")
+
+
+def labelled(images: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[Item]:
+    """The paths of every label as items, by label."""
+    pairs = zip(images, prompts, strict=True)
+    return [Item(path, i, prompt) for i, (paths, prompt) in enumerate(pairs) for path in paths]
+
+
+def split_from_folders(
+    layout: Layout, folders: Sequence[str], table: ClassTable, name: str
+) -> Split:
+    """The split given by three folders of class folders.
+
+    Args:
+        layout: has the pattern below each of them.
+        folders: train, val and test in `layout.image_dir`; "" for a part that is absent.
+        table: the classes; every folder must have all of them.
+        name: of the data set, for messages.
+
+    Raises:
+        UserError: a folder or a class is missing.
+    """
+    for folder in filter(None, folders):
+        if not os.path.isdir(os.path.join(layout.image_dir, folder)):
+            raise UserError(
+                f"{name}: {layout.image_dir} has no folder '{folder}', but has "
+                f"'{layout.parts[0]}' or '{layout.parts[-1]}'. All of them are needed, or put the "
+                "class folders directly there to have them split."
+            )
+    parts = [
+        labelled(images_by_class(layout._replace(parts=(f,)), table, name), table.prompts)
+        if f
+        else []
+        for f in folders
+    ]
+    return Split(*parts)
+
+
+def split_from_lists(
+    dataset_dir: str, files: Sequence[str], line: str, image: str, table: ClassTable
+) -> Split:
+    """The split given by three text files.
+
+    Args:
+        dataset_dir: what files and image paths are relative to.
+        files: train, val and test list; "" for a part that is absent.
+        line: regular expression that a line matches from its beginning, with a group `class`.
+        image: path of the image, a format string of the groups and of `folder`, the first
+            folder spelling of the class.
+        table: the classes.
+
+    Raises:
+        UserError: a file is missing, or a line is not as expected.
+    """
+    pattern = re.compile(line)
+
+    def item(text: str, path: Path, number: int) -> Item:
+        match = pattern.match(text)
+        label = table.label_of(match["class"]) if match else None
+        if match is None or label is None:
+            near = table.nearest(match["class"]) if match else None
+            hint = f"Expected: {line}" if near is None else f"Nearest: '{table.folder_of(near)}'"
+            raise UserError(f"{path}, line {number}: '{text}' names no known class. {hint}.")
+        found = image.format(**match.groupdict(), folder=table.folder_of(label))
+        return Item(found, label, table.prompts[label])
+
+    def items(path: Path) -> list[Item]:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"The list {path} cannot be read: {error}.") from error
+        return [item(text, path, i) for i, text in enumerate(lines, 1) if text.strip()]
+
+    return Split(*(items(Path(dataset_dir, file)) if file else [] for file in files))
+
+
+def fill_val(split: Split, source: str, name: str) -> Split:
+    """Make the val part of a split that has none.
+
+    Args:
+        split: any split; one with a val part is returned as it is.
+        source: `train` moves a fifth of every class, at least one image, from train to val;
+            `half` moves half of test; `test` repeats the test images, as CoOp does for ImageNet.
+        name: of the data set, for messages.
+
+    Raises:
+        UserError: a class has one training image only.
+    """
+    assert source in VAL_SOURCES
+    if split.val or source == "test":
+        return split if split.val else split._replace(val=split.test)
+    if source == "half":
+        val, rest = _cut(split.test, 0.5, "half", name)
+        return split._replace(val=val, test=rest)
+    val, rest = _cut(split.train, VAL_FRACTION, "val", name)
+    return split._replace(val=val, train=rest)
+
+
+def _cut(items: list[Item], fraction: float, seed: str, name: str) -> tuple[list[Item], list[Item]]:
+    taken: list[Item] = []
+    left: list[Item] = []
+    for label, group in by_label(items).items():
+        if len(group) < 2:
+            raise UserError(
+                f"{name}: class '{group[0].classname}' has one {_PART[seed]} image and there is no "
+                "val folder: at least 2 are needed. Add images or a val folder."
+            )
+        shuffled = permuted(group, seed, SPLIT_SEED, label)
+        cut = max(1, round(fraction * len(group)))
+        taken += sorted(shuffled[:cut])
+        left += sorted(shuffled[cut:])
+    return taken, left
+
+
+_PART = {"val": "training", "half": "test"}

@@ -1,0 +1,29 @@
+"""ship: radar images of ships."""
+
+from .base import FolderDataset, declare
+
+
+@declare
+class ship(FolderDataset):
+    """Synthetic-aperture radar chips of 7 kinds of ship. The peers do not name their source; the
+    classes resemble FUSAR-Ship, which was not verified.
+
+    * Layout: `ship/ship/<class>/` (the peers') or `ship/<class>/`; the archive was not seen.
+    * Split: 50/20/30 in every class; the authors' `split_cao_ship.json` is not public.
+    """
+
+    dataset_dir = "ship"
+    class_table = (
+        ("Bulk Carrier", "BulkCarrier"),
+        ("Cargo Ship", "CargoShip"),
+        ("Container Ship", "ContainerShip"),
+        ("Dredger",),
+        ("Fishing Vessel", "Fishing"),
+        ("General Cargo Ship", "GeneralCargo"),
+        ("Tanker",),
+    )
+    reference_prompts = {"GeneralCargo": "General Cargo"}
+    template = "a synthetic aperture radar image of {}."
+    reference_template = "a photo of {}."
+    domain = "SAR"
+    modality = "synthetic-aperture radar, ships"

@@ -1,0 +1,45 @@
+"""Registers what is declared: a data set, its whole-data-set variant, and its other names."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from dplq.dassl_compat import register_dataset
+
+T = TypeVar("T", bound=type)
+DECLARED: dict[str, type] = {}
+
+
+def declare(cls: T) -> T:
+    """Class decorator: register a data set with Dassl, and what it says of itself.
+
+    * `v2_name`: a variant for domain generalisation, in which every image is test;
+    * `also_called`: further names of both, for configs of other projects. They are the same data
+      set: the names of files follow the class.
+    """
+    family = [(cls, "")]
+    if cls.v2_name:
+        family.append((_variant(cls), "v2"))
+    for member, suffix in family:
+        DECLARED[member.__name__] = member
+        for name in (member.__name__, *(other + suffix for other in cls.also_called)):
+            alias = {"file_name": member.file_name or member.__name__, "also_called": ()}
+            register_dataset(member if name == member.__name__ else _derive(member, name, alias))
+    return cls
+
+
+def _variant(cls: Any) -> type:
+    """The whole-data-set variant: the authors' loaders whose names end in v2."""
+    prompts = cls.reference_v2_prompts
+    changes = {
+        "__doc__": f"All of {cls.__name__} as test images. Data as for {cls.__name__}.",
+        "test_only": True,
+        "v2_name": "",
+        "also_called": (),
+        "reference_prompts": cls.reference_prompts if prompts is None else prompts,
+    }
+    return _derive(cls, cls.v2_name, changes)
+
+
+def _derive(cls: type, name: str, changes: dict[str, Any]) -> type:
+    return type(name, (cls,), {"__module__": cls.__module__, "__doc__": cls.__doc__, **changes})

@@ -1,0 +1,235 @@
+"""The data sets: ``python -m dplq.data list | info | get | check | sheet``.
+
+Everything goes through Dassl's registry of data sets; nothing heavy is imported for ``--help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dplq.errors import UserError, suggest
+
+DONE, PROBLEMS, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+def registered() -> dict[str, Any]:
+    """The classes of our data sets, by every name that they are registered under."""
+    from dassl.data.datasets import DATASET_REGISTRY
+
+    from dplq.data_survey import room_module
+
+    ours = room_module("base").FolderDataset
+    classes = {name: DATASET_REGISTRY.get(name) for name in DATASET_REGISTRY.registered_names()}
+    return {name: cls for name, cls in classes.items() if issubclass(cls, ours)}
+
+
+def find(name: str, declarations: dict[str, Any]) -> str:
+    """The registered name that is `name` but for capitals.
+
+    Raises:
+        UserError: there is none; with the nearest names.
+    """
+    if name in declarations:
+        return name
+    matching = [known for known in declarations if known.casefold() == name.casefold()]
+    if not matching:
+        raise UserError(f"There is no data set '{name}'.{suggest(name, declarations)}")
+    return matching[0]
+
+
+def bare(cls: Any, root: str) -> Any:
+    """An instance that knows its folder and declared classes, whether or not the data are there."""
+    from dplq.data_survey import room_module
+
+    dataset = cls.__new__(cls)
+    dataset.name = cls.__name__
+    dataset.dataset_dir = os.path.join(root, cls.dataset_dir)
+    dataset.table = room_module("folders").ClassTable(cls.class_table)
+    return dataset
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Print the table of all data sets."""
+    from dplq.datasheet import table
+
+    print(table(registered()))
+    return DONE
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Print the datasheet of one."""
+    from dplq.datasheet import datasheet
+
+    declarations = registered()
+    name = find(args.name, declarations)
+    print(datasheet(name, declarations, *_layout(declarations[name], "DATA")))
+    return DONE
+
+
+def _layout(cls: Any, root: str) -> tuple[str, str]:
+    """The expected tree, and the places that are looked at."""
+    dataset = bare(cls, root)
+    layouts = dataset.layouts()
+    places = dict.fromkeys(
+        f"  {f}/{layout.pattern}" for layout in layouts for f in layout.folders()
+    )
+    return dataset.expected_layout(), "\n".join(places)
+
+
+def run_get(args: argparse.Namespace) -> int:
+    """Download and unpack one, or say how to get it."""
+    from dplq.data_check import problem
+    from dplq.data_get import get
+
+    cls, root = _chosen(args)
+    name = cls.__name__
+    state = problem(cls, root)
+    if not state:
+        print(f"{name} is there already. Look it over: {_command('check', name, args)}")
+        return DONE
+    if not (cls.download or args.archives):
+        print(f"{state.splitlines()[0]}\n\n{_by_hand(cls, root, args)}")
+        return PROBLEMS
+    folder = get(
+        cls, root, lambda place: problem(cls, place), archives=args.archives, keep=args.keep
+    )
+    left = problem(cls, root)
+    print(f"{name} is in {folder}. Licence: {cls.licence}. Cite: {cls.citation}.")
+    if left:
+        print(f"It cannot be used yet: {left}")
+    print(f"Look it over: {_command('check', name, args)}")
+    return PROBLEMS if left else DONE
+
+
+def _by_hand(cls: Any, root: str, args: argparse.Namespace) -> str:
+    from dplq.datasheet import how_to_get, split_text
+
+    name, (layout, _) = cls.__name__, _layout(cls, root)
+    way = how_to_get(cls)
+    if way == "manual":
+        way = f"cannot be downloaded for you. Get it from: {cls.homepage}"
+    lines = [f"{name}: {way}", f"Licence: {cls.licence}", f"Split: {split_text(cls)}"]
+    archive = f"{_command('get', name, args)} --archive FILE"
+    lines += ["Lay it like this:", layout, f"or have a zip or tar of it unpacked: {archive}"]
+    return "\n".join([*lines, f"Then look it over: {_command('check', name, args)}"])
+
+
+def _command(action: str, name: str, args: argparse.Namespace) -> str:
+    return f"python -m dplq.data {action} {name} --root {args.root}"
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Print what is wrong with the data."""
+    from dplq.data_check import check
+    from dplq.data_report import render
+
+    cls, root = _chosen(args)
+    report = check(cls, root, quick=args.quick)
+    print(render(report, cls))
+    return PROBLEMS if report.findings else DONE
+
+
+def run_sheet(args: argparse.Namespace) -> int:
+    """Draw the contact sheet."""
+    from dplq.contact_sheet import draw, write
+    from dplq.data_check import check
+    from dplq.data_report import cells
+
+    cls, root = _chosen(args)
+    out = Path(args.out or f"{cls.__name__}.png")
+    report = check(cls, root, quick=True)
+    if not any(report.images):
+        raise UserError(report.findings[0].what)
+    total = sum(map(len, report.images))
+    title = f"{report.name}: {total:,} images in {len(report.prompts)} classes"
+    write(draw(title, cells(report, cls), per_class=args.per_class, size=args.size), out)
+    print(out)
+    return DONE
+
+
+def _chosen(args: argparse.Namespace) -> tuple[Any, str]:
+    declarations = registered()
+    root = os.path.abspath(os.path.expanduser(args.root))
+    return declarations[find(args.name, declarations)], root
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dplq.data",
+        description="The data sets: which there are, where they are from, whether yours is whole.",
+        epilog="Exit code: 0 done, 1 problems found or not to be had automatically, 2 bad input.",
+    )
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    command("list", run_list, "the table of all data sets")
+    named = {
+        "info": command("info", run_info, "the datasheet of one: source, layout, split, classes"),
+        "get": command("get", run_get, "download it, or say where it is and how it must lie"),
+        "check": command("check", run_check, "find what is missing, damaged, misspelt or double"),
+        "sheet": command("sheet", run_sheet, "a picture: some images per class, with its prompt"),
+    }
+    for action, sub in named.items():
+        sub.add_argument("name", metavar="NAME", help="a name of `list`; capitals do not matter")
+        if action != "info":
+            default = os.environ.get("DATA") or "data"
+            sub.add_argument(
+                "--root", default=default, help="folder of the data sets ($DATA, else data)"
+            )
+    named["get"].add_argument(
+        "--archive",
+        dest="archives",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a zip or tar that you have: unpack it in place of a download; may be repeated",
+    )
+    named["get"].add_argument("--keep", action="store_true", help="keep the downloaded archives")
+    named["check"].add_argument(
+        "--quick", action="store_true", help="names and counts only; open no image"
+    )
+    named["sheet"].add_argument("--out", metavar="FILE", help="default: NAME.png")
+    for option, default, text in (("--per-class", 4, ""), ("--size", 96, "of an image, pixels; ")):
+        text = f"{text}default: {default}"
+        named["sheet"].add_argument(option, type=_positive, default=default, help=text, metavar="N")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    try:
+        import dplq.plugin  # noqa: F401  registers the data sets
+
+        return args.run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on where it can.", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

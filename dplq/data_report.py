@@ -1,0 +1,67 @@
+"""A `check` report as text, and as the cells of a contact sheet."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from tabulate import tabulate
+
+from dplq.contact_sheet import Cell
+from dplq.data_survey import Report
+from dplq.datasheet import half_of, prompt_of
+
+
+def render(report: Report, cls: Any) -> str:
+    """The class map with its counts, the problems with their cures, and the notes."""
+    lines = [f"{report.name} in {report.folder}"]
+    if report.images:
+        sizes = ", ".join(f"{part} {len(paths)}" for part, paths in report.parts.items())
+        lines.append(f"split: {report.split or 'none'}" + f" ({sizes})" * bool(sizes))
+        lines += ["", _class_map(report, cls), ""]
+    for i, finding in enumerate(report.findings, 1):
+        lines += [f"problem {i}: {finding.what}", f"  -> {finding.cure}"]
+    lines += [f"note: {text}" for text in report.notes]
+    count = len(report.findings)
+    lines.append(f"{count or 'No'} problem{'s' * (count != 1)} found.")
+    return "\n".join(lines)
+
+
+def cells(report: Report, cls: Any) -> list[Cell]:
+    """One per class: its prompt; its half, folder and number of images; where the images are."""
+    return [
+        Cell(
+            prompt_of(cls, prompt),
+            ", ".join(filter(None, (_half(i, report, cls), *names, f"{len(paths)} images"))),
+            [os.path.join(report.image_dir, path) for path in sorted(paths)],
+        )
+        for i, (prompt, names, paths) in enumerate(
+            zip(report.prompts, map(_distinct, report.spellings), report.images, strict=True)
+        )
+    ]
+
+
+def _class_map(report: Report, cls: Any) -> str:
+    rows = [
+        [
+            i,
+            _half(i, report, cls),
+            prompt,
+            ", ".join(_distinct(report.spellings[i])) or "-",
+            len(set(report.images[i])),
+            "?" if report.expected[i] is None else report.expected[i],
+            *(len(paths.intersection(report.images[i])) for paths in report.parts.values()),
+        ]
+        for i, prompt in enumerate(report.prompts)
+    ]
+    return tabulate(
+        rows, ["label", "half", "class", "found as", "images", "expected", *report.parts]
+    )
+
+
+def _half(label: int, report: Report, cls: Any) -> str:
+    return "" if cls.test_only else half_of(label, len(report.prompts))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,158 @@
+"""What lies in the folders of a data set: the images of every class, and what is in none.
+
+Read with the loader's own code (`datasets/`, reached through `dplq.plugin.room`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, NamedTuple
+
+MAX_NAMES = 5
+MERGED = ""  # stands for all the folders that are merged
+OWN_FILES = ("images_checked.json", "classes.json", "classnames.txt")
+
+
+class Finding(NamedTuple):
+    """A problem, and what to do about it."""
+
+    what: str
+    cure: str
+
+
+@dataclass
+class Report:
+    """What `check` found. Lists are by label; paths are relative to `image_dir`."""
+
+    name: str
+    folder: str
+    image_dir: str = ""
+    split: str = ""
+    prompts: list[str] = field(default_factory=list)
+    spellings: list[list[str]] = field(default_factory=list)
+    images: list[list[str]] = field(default_factory=list)
+    expected: list[int | None] = field(default_factory=list)
+    parts: dict[str, set[str]] = field(default_factory=dict)  # train, val, test -> paths
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, what: str, cure: str) -> None:
+        """Add a problem."""
+        self.findings.append(Finding(what, cure))
+
+
+def room_module(name: str) -> ModuleType:
+    """A module of `datasets/`, under whichever name that is imported here."""
+    from dplq.plugin import room
+
+    return importlib.import_module(f"{room('datasets')}.{name}")
+
+
+def some(names: Iterable[str], link: str = ", ") -> str:
+    """The first few names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return link.join(names[:MAX_NAMES]) + more
+
+
+def survey(dataset: Any, report: Report) -> bool:
+    """Find the images of every class, and what is in no class.
+
+    Returns:
+        Whether every class has images.
+
+    Raises:
+        UserError: no class is found, or one in two folders.
+    """
+    layout, table = dataset.find_layout(), dataset.table
+    report.image_dir, report.prompts = layout.image_dir, table.prompts
+    report.images, report.spellings = ([[] for _ in table.rows] for _ in range(2))
+    missing: dict[str, set[int]] = {}
+    strays: list[tuple[str, Any]] = []
+    for part, folder in zip(layout.parts, layout.folders(), strict=True):
+        ignored = _other_layouts(dataset, folder)
+        here: dict[int, str] = {}
+        for group in room_module("layouts").find_groups(folder, layout.pattern):
+            label = table.label_of(group.name)
+            if label is None:
+                strays += [(folder, group)] if group.name not in ignored else []
+                continue
+            here[label] = group.path
+            report.spellings[label].append(group.name)
+            report.images[label] += [
+                "/".join(filter(None, (part, i))) for i in group.images(folder)
+            ]
+        missing[folder] = set(range(len(table.rows))) - here.keys()
+        _note_files(folder, here.values(), report)
+    if not layout.kept:  # the folders are merged: a class may be in one of them only
+        missing = {MERGED: set.intersection(*missing.values())}
+    _report_strays(strays, missing, table, report)
+    missing[" or ".join(layout.folders())] = missing.pop(MERGED, set())
+    _report_missing(missing, dataset, report)
+    return all(report.images)
+
+
+def _other_layouts(dataset: Any, folder: str) -> set[str]:
+    """Names in `folder` under which other declared layouts lie: no classes, and no strays."""
+    inside = (os.path.relpath(f, folder) for layout in dataset.layouts() for f in layout.folders())
+    return {path.split(os.sep)[0] for path in inside if not path.startswith(os.pardir)}
+
+
+def _report_strays(
+    strays: Sequence[tuple[str, Any]], missing: dict[str, set[int]], table: Any, report: Report
+) -> None:
+    for folder, group in strays:
+        absent = missing[folder if folder in missing else MERGED]
+        near = table.nearest(group.name)
+        kind = f"folder '{group.path}'" if group.files is None else f"name '{group.name}' of files"
+        count = len(group.images(folder))
+        like = "" if near is None else f"; the nearest class is '{table.prompts[near]}'"
+        if near in absent:
+            wanted = table.folder_of(near)
+            cure = f"Misspelt? Rename '{group.name}' to '{wanted}', the class that is missing."
+            absent.discard(near)
+        else:
+            cure = "Stray: move it out of there. It is ignored, not made a class."
+        report.add(f"{folder}: the {kind} is no class ({count} images){like}.", cure)
+
+
+def _report_missing(missing: dict[str, set[int]], dataset: Any, report: Report) -> None:
+    table = dataset.table
+    for folder, labels in missing.items():
+        if labels and not dataset.partial:
+            names = some(f"'{table.prompts[i]}' ({table.folder_of(i)}/)" for i in sorted(labels))
+            report.add(
+                f"{len(labels)} class(es) missing in {folder}: {names}.",
+                "Put the folders there; all classes are needed. An unpacking that stopped early? "
+                "Unpack the archive again.",
+            )
+    empty = [
+        table.prompts[i]
+        for i, (names, paths) in enumerate(zip(report.spellings, report.images, strict=True))
+        if names and not paths
+    ]
+    if empty:
+        extensions = " ".join(room_module("folders").IMAGE_EXTENSIONS)
+        report.add(
+            f"No image in the folder of class {some(empty)}.", f"Images end in {extensions}."
+        )
+
+
+def _note_files(folder: str, inside: Iterable[str], report: Report) -> None:
+    """Mention what is no image, in `folder` and in the class folders in it."""
+    folders_module = room_module("folders")
+    others = []
+    for path in dict.fromkeys(["", *inside]):
+        here = os.path.join(folder, path)
+        if not os.path.isdir(here):
+            continue
+        with os.scandir(here) as entries:
+            names = {entry.name for entry in entries if entry.is_file() and entry.name[0] != "."}
+        names -= {*folders_module.list_images(here), *OWN_FILES}
+        others += [os.path.join(path, name) for name in sorted(names) if name[:6] != "split_"]
+    if others:
+        report.notes.append(f"{folder}: no images, ignored: {some(others)}.")
