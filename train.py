@@ -191,16 +191,26 @@ class CurrentStdout(logging.StreamHandler):
         return sys.stdout
 
 
+def learns(trainer: str) -> bool:
+    """Does this trainer have something to load before a test? Zero-shot ones have not."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    return getattr(TRAINER_REGISTRY.get(trainer), "fixed_epochs", None) != 0
+
+
 def warn_of_foreign_keys(cfg: Any) -> None:
     """Warn if a key of another trainer was set: no trainer reads another trainer's keys."""
+    from dassl.engine import TRAINER_REGISTRY
+
     from dplq.config import KEYS
 
-    own = f"TRAINER.{cfg.TRAINER.NAME.upper()}."
+    name = cfg.TRAINER.NAME
+    own = f"TRAINER.{getattr(TRAINER_REGISTRY.get(name), 'node', name.upper())}."
     for key, default, _ in KEYS:
         if key.startswith("TRAINER.") and not key.startswith(own):
             _, node, leaf = key.split(".")
             if cfg.TRAINER[node][leaf] != default:
-                logging.warning("%s is set, but %s does not read it.", key, cfg.TRAINER.NAME)
+                logging.warning("%s is set, but %s does not read it.", key, name)
 
 
 def print_args(args: argparse.Namespace, cfg: Any) -> None:
@@ -221,7 +231,7 @@ def run(args: argparse.Namespace) -> None:
     import dplq.plugin  # noqa: F401  (registers trainers and datasets)
 
     cfg = setup_cfg(args)
-    if args.eval_only and not args.model_dir:
+    if args.eval_only and not args.model_dir and learns(cfg.TRAINER.NAME):
         raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
     check_results(cfg)
 

@@ -79,7 +79,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except Exception as error:
         raise UserError(
             f"{path} is not a readable safetensors file ({error}). Checkpoints of this project "
-            "end in .safetensors; the pickled model.pth.tar files of other trees are not read."
+            "end in .safetensors; other trees' model.pth.tar files go to train.py --model-dir."
         ) from error
     if HEADER_KEY not in metadata:
         raise UserError(f"{path} is a safetensors file, but has no dplq header: not a checkpoint.")

@@ -17,6 +17,11 @@ KEYS: tuple[tuple[str, Any, str], ...] = (
     ("DATASET.CHECK_IMAGES", True, "decode every image of a run once before it starts"),
     ("DATASET.SKIP_BROKEN", False, "leave unreadable images out instead of stopping"),
     (
+        "DATALOADER.IMAGE_CACHE",
+        "",
+        "decoded (exact) or resized (quicker, train crops differ): keep images uncompressed",
+    ),
+    (
         "DOMAIN.ENCODER",
         "mae_vit_base_patch16",
         "mae_vit_*, medsam_vit_base, sam_vit_base, timm name, hf-hub:, clip; none: goes without",
@@ -24,6 +29,7 @@ KEYS: tuple[tuple[str, Any, str], ...] = (
     ("DOMAIN.WEIGHTS", "", "local checkpoint of the domain encoder; empty: timm's own weights"),
     ("DOMAIN.FEATURE", "encoder", "encoder, or decoder_embed (MAE: through the decoder embedding)"),
     ("DOMAIN.NORMALIZE", None, "native (what the encoder was trained on) or clip"),
+    ("DOMAIN.CACHE", True, "keep the domain features of test images in the cache folder"),
     ("DOMAIN.PRETRAINED", True, "False: random domain encoder, for tests only"),
     ("TRAINER.QUATERNIONPROMPT.N_CTX", 2, "context length"),
     (

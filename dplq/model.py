@@ -15,7 +15,8 @@ from dplq.backbone_sources import LOCAL_DIR
 from dplq.backbones import Backbone, load_backbone
 from dplq.domain_encoders import DomainEncoder, load_domain_encoder
 from dplq.errors import UserError
-from dplq.prompted_clip import PromptedCLIP, Prompts, check_depth, initial_context, seeded
+from dplq.initial import check_depth, initial_context, seeded
+from dplq.prompted_clip import PromptedCLIP, Prompts
 from dplq.prompts import PRESET_NORMALIZE, PromptLearner, resolve_options
 
 logger = logging.getLogger(__name__)

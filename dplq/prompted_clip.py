@@ -5,7 +5,6 @@ Every prompt method of this project is a learner that makes `Prompts`, on this o
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,22 +20,20 @@ from dplq.backbone_sources import LOCAL_DIR
 from dplq.backbones import Backbone
 from dplq.errors import UserError
 
-logger = logging.getLogger(__name__)
-MAX_WORDS = 4  # longest context that is initialised from words; longer ones start random
-
 
 @dataclass(frozen=True)
 class Prompts:
     """What a learner gives the two towers for a batch of B images and K classes.
 
     Attributes:
-        language: the context, (B or 1, K or 1, n, d_t); 1 where all images or classes share it.
+        language: the context, (B or 1, K or 1, n, d_t); 1 where all images or classes share it;
+            None: the text is fixed.
         deep_text: J - 1 tensors (n, d_t), for the layers 1..J-1 of the text tower.
         vision: (n_v, d_v) or (B, n_v, d_v), appended in layer 0 of the image tower; None: nothing.
         deep_vision: J_v - 1 tensors of the same shapes, for its layers 1..J_v-1.
     """
 
-    language: Tensor
+    language: Tensor | None
     deep_text: Sequence[Tensor] = ()
     vision: Tensor | None = None
     deep_vision: Sequence[Tensor] = field(default=())
@@ -53,7 +50,7 @@ class PromptedCLIP(nn.Module):
         learner: a module that makes `Prompts`.
         classnames: K class names; an underscore is read as a space.
         prefix: the words before the class name; its first `n_ctx` tokens are the context's places.
-        n_ctx: number of context tokens; 0 for a fixed text.
+        n_ctx: number of context tokens; 0 for a fixed text, encoded once per set of classes.
         settings: what a checkpoint must share with the model it is loaded into, and more
             (JSON-able).
         class_position: "end", "middle" or "front": where the class name stands in the context.
@@ -62,6 +59,7 @@ class PromptedCLIP(nn.Module):
         method: name of the method, in checkpoint headers.
         structure: keys of `settings` that must agree for a checkpoint to fit; None: all of them.
         domain: the domain encoder, or None.
+        text_chunk: classes that the text tower runs at once, or "auto".
         noise_generator: source of random numbers in training, or None for torch's global one.
     """
 
@@ -85,6 +83,7 @@ class PromptedCLIP(nn.Module):
         self.prefix, self.n_ctx, self.class_position = prefix, n_ctx, class_position
         self.settings = settings
         self.noise_generator: torch.Generator | None = None
+        self.text_chunk: int | str = "auto"
         self.set_classnames(classnames)
 
     @property
@@ -105,6 +104,7 @@ class PromptedCLIP(nn.Module):
             raise UserError("At least one class name is needed.")
         names = [name.replace("_", " ") for name in classnames]
         tokens = self.clip.tokenize([f"{self.prefix} {name}." for name in names])
+        fixed = None if self.n_ctx else self._fixed_text(tokens)
         eot = tokens.argmax(dim=-1)
         if self.clip.causal:
             tokens = tokens[:, : int(eot.max()) + 1]  # nothing after EOT reaches it (identity 1)
@@ -114,8 +114,19 @@ class PromptedCLIP(nn.Module):
         self.register_buffer("sos", embedded[:, :1], persistent=False)  # (K, 1, d_t)
         self.register_buffer("rest", embedded[:, 1 + self.n_ctx :], persistent=False)
         self.register_buffer("eot", eot.to(device), persistent=False)
+        self.register_buffer("fixed_text", fixed, persistent=False)
+        self.texts = None
+        if self.n_ctx and self.clip.splits_texts:
+            with torch.no_grad():
+                self.texts = self.clip.class_texts(tokens, self.n_ctx)
         self.register_buffer("order", self._order(names, tokens.shape[1], device), persistent=False)
         self.classnames = classnames
+
+    @torch.no_grad()
+    def _fixed_text(self, tokens: Tensor) -> Tensor:
+        """L2-normalised features (1, K, d) of texts without a context."""
+        features = self.clip.encode_text(tokens.to(self.clip.logit_scale.device))
+        return F.normalize(features.to(self.learner_dtype), dim=-1).unsqueeze(0)
 
     def _order(self, names: list[str], length: int, device: torch.device) -> Tensor | None:
         """Where each place of a text takes its token from, (K, L); None for the plain order."""
@@ -157,6 +168,17 @@ class PromptedCLIP(nn.Module):
 
     def text_features(self, prompts: Prompts) -> Tensor:
         """L2-normalised features (B or 1, K, d) of all (image, class) pairs, as one batch."""
+        if prompts.language is None:
+            return self.fixed_text
+        if self.texts is not None and self.order is None and prompts.language.shape[1] == 1:
+            features = self.clip.class_features(
+                self.sos[0], prompts.language[:, 0], self.texts, prompts.deep_text, self.text_chunk
+            )
+            return F.normalize(features.to(self.learner_dtype), dim=-1)
+        return self._plain_text_features(prompts)
+
+    def _plain_text_features(self, prompts: Prompts) -> Tensor:
+        """The same by running every text as a whole: for towers and contexts that need it."""
         language, classes = prompts.language, len(self.classnames)
         batch, _, n_ctx, width = language.shape
         sequences = torch.cat(
@@ -208,8 +230,27 @@ class PromptedCLIP(nn.Module):
         """
         tensors, header = checkpoint.read(path)
         checkpoint.check_header(self._identity(header), self._identity(self.header()), path)
-        checkpoint.load_strictly(self.prompt_learner, tensors, path)
+        self.adopt(tensors, path, header["classnames"])
         return header
+
+    def adopt(
+        self,
+        tensors: dict[str, Tensor],
+        path: str | os.PathLike,
+        classnames: Sequence[str] | None = None,
+    ) -> None:
+        """Take over learnable tensors, read from `path`, that were learned for `classnames`.
+
+        Raises:
+            UserError: names or shapes are not this model's, or its classes are others.
+        """
+        self.check_classes(tensors, classnames, path)
+        checkpoint.load_strictly(self.prompt_learner, tensors, path)
+
+    def check_classes(
+        self, tensors: dict[str, Tensor], learned: Sequence[str] | None, path: str | os.PathLike
+    ) -> None:
+        """Refuse (UserError) what was learned for other classes, where that matters."""
 
     def _identity(self, header: dict[str, Any]) -> dict[str, Any]:
         """What of a header must agree for a checkpoint to fit."""
@@ -236,53 +277,3 @@ def _by_content(spec: dict[str, Any] | None) -> dict[str, Any] | None:
         return spec
     renamed = spec["name"].startswith(LOCAL_DIR)
     return {k: v for k, v in spec.items() if k != "weights" and not (k == "name" and renamed)}
-
-
-def check_depth(clip: Backbone, depth: int, layers: int, key: str = "PROMPT_DEPTH") -> None:
-    """Refuse a prompt depth that a tower of `layers` layers does not have.
-
-    Raises:
-        UserError: naming the key and what fits.
-    """
-    if not 1 <= depth <= layers:
-        raise UserError(
-            f"{key} {depth} does not fit {clip.spec['name']}: "
-            f"its towers take prompts in 1 to {layers} layers."
-        )
-
-
-def seeded(seed: int | None) -> torch.Generator:
-    """A generator for initial weights; None draws its seed from torch's global one."""
-    return torch.Generator().manual_seed(int(torch.randint(2**31, ())) if seed is None else seed)
-
-
-def initial_context(
-    clip: Backbone, n_ctx: int, ctx_init: str, generator: torch.Generator
-) -> tuple[str, Tensor]:
-    """The words before the class name, and the initial context (n, d_t).
-
-    Words give the context when n_ctx <= 4 (METHOD.md, "Context initialisation"); else it is
-    N(0, 0.02^2) and the words are "X X ...".
-
-    Raises:
-        UserError: n_ctx < 1, or fewer words than n_ctx.
-    """
-    longest = clip.context_length - 4  # SOS, one token of a name, full stop, EOT
-    if not 1 <= n_ctx <= longest:
-        raise UserError(f"N_CTX must be at least 1 and at most {longest}, not {n_ctx}.")
-    words = ctx_init.replace("_", " ").strip()
-    if words and n_ctx > MAX_WORDS:
-        logger.info("CTX_INIT is not used: N_CTX %d is more than %d.", n_ctx, MAX_WORDS)
-    if not words or n_ctx > MAX_WORDS:
-        context = torch.randn(n_ctx, clip.text_width, generator=generator) * 0.02
-        return " ".join(["X"] * n_ctx), context
-    tokens = clip.tokenize([words])
-    count = int(tokens[0].argmax()) - 1
-    if count < n_ctx:
-        raise UserError(
-            f"CTX_INIT '{words}' has {count} tokens, fewer than N_CTX {n_ctx}: "
-            "give more words, a smaller N_CTX, or an empty CTX_INIT for a random context."
-        )
-    with torch.no_grad():
-        embedded = clip.embed_tokens(tokens.to(clip.logit_scale.device))
-    return words, embedded[0, 1 : 1 + n_ctx].float().cpu()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dplq.errors import UserError, suggest
+from dplq.initial import bottleneck, linear, small
 from dplq.prompted_clip import Prompts
 from dplq.quaternion import QuaternionLinear
 
@@ -120,41 +121,31 @@ class PromptLearner(nn.Module):
                     "so its prompts cannot be read as quaternions. Choose another backbone."
                 )
 
-        def linear(inputs: int, outputs: int) -> nn.Linear:
-            layer = nn.Linear(inputs, outputs)
-            bound = inputs**-0.5  # torch's default for nn.Linear, from our own generator
-            for parameter in layer.parameters():
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
-            return layer
-
-        def small(width: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(n_ctx, width, generator=generator) * 0.02)
-
         # How much of the quaternion is not zero, and where it stands (METHOD.md, step 3; fusion).
         live, axes = (text_width, "jk") if options.fusion == "sum" else (2 * text_width, "ri")
 
         def mixing(outputs: int) -> nn.Module:
             if options.layer == "dense":
-                return linear(live, outputs)
+                return linear(live, outputs, generator)
             return QuaternionLinear(2 * live, outputs, components=axes, generator=generator)
 
         deep = range(prompt_depth - 1)
         self.ctx = nn.Parameter(context.detach().clone().float())
-        self.deep_text = nn.ParameterList([small(text_width) for _ in deep])
+        self.deep_text = nn.ParameterList([small(n_ctx, text_width, generator) for _ in deep])
         hidden = max(text_width // 16, 1)
         self.meta_net = None
         if domain_dim:
-            self.meta_net = nn.Sequential(
-                linear(domain_dim, hidden), nn.ReLU(), linear(hidden, text_width)
-            )
+            self.meta_net = bottleneck(domain_dim, hidden, text_width, generator)
         self.language = mixing(text_width)
-        self.vision_proj = linear(text_width, vision_width)
+        self.vision_proj = linear(text_width, vision_width, generator)
         self.vision = nn.ModuleList([mixing(vision_width) for _ in deep])
         if options.clone_init:
             for layer in self.vision:
                 layer.load_state_dict(self.vision[0].state_dict())
         if options.residual:
-            self.deep_vision = nn.ParameterList([small(vision_width) for _ in deep])
+            self.deep_vision = nn.ParameterList(
+                [small(n_ctx, vision_width, generator) for _ in deep]
+            )
             self.language_gain = nn.Parameter(torch.zeros(()))
             self.vision_gain = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in deep])
 
@@ -201,12 +192,23 @@ class PromptLearner(nn.Module):
         self, domain_features: Tensor, generator: torch.Generator | None = None
     ) -> Tensor | None:
         """Draw the noise e_b (B, d_t) of this batch, or None where the options want none."""
-        if not self.options.noise or not (self.training or self.options.noise_at_test):
-            return None
-        if self.options.noise_scale == "batch":
-            scale = domain_features.mean()
-        else:
-            scale = domain_features.mean(dim=1, keepdim=True)
-        shape = (len(domain_features), self.ctx.shape[1])
-        like = {"dtype": domain_features.dtype, "device": domain_features.device}
-        return scale * torch.randn(shape, generator=generator, **like)
+        width = self.ctx.shape[1]
+        return draw_noise(domain_features, width, self.options, self.training, generator)
+
+
+def draw_noise(
+    features: Tensor,
+    width: int,
+    options: PromptOptions,
+    training: bool,
+    generator: torch.Generator | None = None,
+) -> Tensor | None:
+    """Draw noise (B, width) whose scale is a mean of features (B, d), or None if it is off."""
+    if not options.noise or not (training or options.noise_at_test):
+        return None
+    if options.noise_scale == "batch":
+        scale = features.mean()
+    else:
+        scale = features.mean(dim=1, keepdim=True)
+    like = {"dtype": features.dtype, "device": features.device}
+    return scale * torch.randn((len(features), width), generator=generator, **like)

@@ -14,7 +14,7 @@ import logging
 import os
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +53,33 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         UserError: not such a file, or it holds other objects.
     """
+    return _without_module(_unwrap(read_content(path)))
+
+
+def read_content(
+    path: str | os.PathLike[str], extra: Sequence[Callable[..., Any]] = ()
+) -> Mapping[str, Any]:
+    """Read all of a checkpoint, on the CPU, without running anything that it holds.
+
+    Args:
+        path: a file as for `read_state_dict`.
+        extra: classes, or stand-ins for them (with their `__module__` and `__name__`), that a
+            `torch.save` file may hold beside tensors and plain values.
+
+    Raises:
+        UserError: as for `read_state_dict`.
+    """
     path = Path(path)
     try:
-        content = _read(path)
+        content = _read(path, extra)
     except Exception as error:  # torch, zipfile and safetensors each have their own
         raise UserError(_why_unreadable(path, error)) from error
     if not isinstance(content, Mapping):
         raise UserError(f"'{path}' holds a {type(content).__name__}, expected a state dict")
-    return _without_module(_unwrap(content))
+    return content
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, extra: Sequence[Callable[..., Any]]) -> Any:
     """Return the file's content, whatever it is."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -77,7 +93,7 @@ def _read(path: Path) -> Any:
             return torch.jit.load(str(path), map_location="cpu").state_dict()
     # Mapped where it can be, so that an optimizer's state beside the weights is never read.
     mapped = zipfile.is_zipfile(path)
-    with _namespace_allowed():
+    with _allowed([argparse.Namespace, *extra]):
         return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
 
 
@@ -90,19 +106,19 @@ def is_torchscript(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _namespace_allowed() -> Iterator[None]:
-    """Allow weights_only loading to build `argparse.Namespace`, and nothing more, for a while.
+def _allowed(classes: list[Callable[..., Any]]) -> Iterator[None]:
+    """Allow weights_only loading to build these classes, and nothing more, for a while.
 
-    Training checkpoints carry their command line in one.
+    Training checkpoints carry their command line in an `argparse.Namespace`.
     """
     lists = torch.serialization
     if hasattr(lists, "safe_globals"):
-        with lists.safe_globals([argparse.Namespace]):
+        with lists.safe_globals(classes):
             yield
         return
     # torch 2.4 has a process-wide list only.
     before = lists.get_safe_globals()
-    lists.add_safe_globals([argparse.Namespace])
+    lists.add_safe_globals(classes)
     try:
         yield
     finally:

@@ -10,12 +10,8 @@ OUT/base2new/{train_base,test_new}/DATASET/shots_SHOTS/TRAINER/CFG/seedSEED'
 
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+PROTOCOL=base2new DEFAULT_TRAINERS=QuaternionPrompt
 start "$@"
-
-for seed in "${SEEDS[@]}"; do
-    folder=$(place "$DATASET" "$seed")
-    run "$OUT/base2new/train_base/$folder" "$DATASET" "$seed" base
-    run "$OUT/base2new/test_new/$folder" "$DATASET" "$seed" new "$OUT/base2new/train_base/$folder"
-done
-folder=$(dirname "$folder")
-table "$OUT/base2new/train_base/$folder" "$OUT/base2new/test_new/$folder"
+each_trainer base2new
+table base2new_folders
+finish

@@ -1,16 +1,24 @@
 # shellcheck shell=bash
 # The shared body of the experiment scripts: sourced by them, not run.
 #
-# A script sets USAGE (its own help text), calls `start "$@"`, then `run` once per training or test
-# and `table` at the end. `start` leaves the shell in the project root with DATASET, SEEDS, OPTS,
-# TRAINER, CFG, SHOTS, DATA, OUT and PYTHON set and checked. Bash 3.2 (macOS) is enough.
+# A script sets USAGE (its own help text), PROTOCOL (which default configs and shots it takes) and
+# DEFAULT_TRAINERS, then calls `start "$@"`, `each_trainer FUNCTION`, `table` and `finish`.
+# `start` leaves the shell in the project root with DATASET, SEEDS, OPTS, TRAINER_LIST, SHOTS_LIST,
+# DATA, OUT and PYTHON set and checked. Bash 3.2 (macOS) is enough.
 
 set -eo pipefail
 
 CALLER=$PWD
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
-DEMO=demo_aerial # what runs when no dataset is given
+# shellcheck source=scripts/trainers.sh
+source "$ROOT/scripts/trainers.sh"
+# shellcheck source=scripts/runs.sh
+source "$ROOT/scripts/runs.sh"
+
+FIRST=DATASET       # what the first argument is called
+MORE_ENVIRONMENT='' # further lines of the help text
+DEMO=demo_aerial    # what runs when no dataset is given
 
 # Settings that the scripts give themselves: a second value would contradict the folder's name.
 RESERVED=(DATASET.NUM_SHOTS DATASET.SUBSAMPLE_CLASSES DATASET.NAME DATASET.ROOT SEED OUTPUT_DIR
@@ -20,8 +28,10 @@ help_text() {
     cat <<END
 $USAGE
 
-  DATASET      a file of configs/datasets, without .yaml; capitals do not matter. Without any
-               argument: the built-in demo, demo_aerial, which needs no data and no downloads
+  $(printf %-12s "$FIRST") a file of configs/datasets, without .yaml, or the NAME in it; capitals
+               do not matter.
+               Without any argument: the built-in demo, demo_aerial, which needs no data and
+               no downloads
   SEED         whole numbers; default: 1 2 3
   KEY VALUE    settings that override the config files, e.g. -- OPTIM.MAX_EPOCH 5. An existing
                relative path is found from the current directory: one with a slash (dir/x.pt,
@@ -30,10 +40,11 @@ $USAGE
 Environment (default):
   DATA         folder of the datasets (data)
   OUT          folder for the results (output)
-  TRAINER      a folder of configs/trainers (QuaternionPrompt)
-  CFG          a file of configs/trainers/TRAINER, without .yaml (vit_b16_c2_ep15_batch4_2ctx;
-               demo for the built-in datasets demo_aerial and demo_tissue)
-  SHOTS        training images per class; -1 takes all (16)
+  TRAINERS     folders of configs/trainers, separated by blanks; TRAINER is the same for one
+               ($DEFAULT_TRAINERS)
+  CFG          a file of configs/trainers/TRAINER, without .yaml; CFG_CoOp and the like for one of
+               several trainers (demo for the built-in datasets, else as in scripts/trainers.sh)
+  SHOTS        training images per class; -1 takes all ($(default_shots))$MORE_ENVIRONMENT
   PYTHON       the Python to run (python)
 DATA, OUT and PYTHON may be relative to the current directory, which may be any.
 
@@ -41,8 +52,9 @@ A run is finished when its folder holds results.json; it is then not repeated. T
 failure or Ctrl-C, give the same command again. settings.txt in the folder of a run records how it
 was made: a run with other settings, there or for another seed beside it, is refused, so that no two
 are mixed; give another OUT, or remove the folder. A folder with neither results.json nor
-prompt_learner/ (a run that failed early) refuses nothing.
-Exit code: 0 done, 2 wrong arguments or settings, else the code of the run that failed.
+prompt_learner/ (a run that failed early) refuses nothing. A trainer that fails does not stop those
+after it.
+Exit code: 0 done, 2 wrong arguments or settings, else the code of the first run that failed.
 END
 }
 
@@ -77,8 +89,15 @@ find_name() {
     printf '%s\n' "$match"
 }
 
+# Print the file of configs/datasets, without .yaml, that $1 names, or whose NAME $1 is.
 find_dataset() {
-    find_name "$1" configs/datasets .yaml dataset
+    local name=$1 file
+    if [[ $name =~ ^[A-Za-z0-9_-]+$ ]] && ! find_name "$name" configs/datasets .yaml x >/dev/null 2>&1; then
+        file=$(grep -liE "^ *NAME: *[\"']?$name[\"']? *$" configs/datasets/*.yaml | head -n 1)
+        file=${file##*/}
+        name=${file%.yaml}
+    fi
+    find_name "${name:-$1}" configs/datasets .yaml dataset
 }
 
 # Split the arguments into DATASET, SEEDS and OPTS.
@@ -100,7 +119,7 @@ parse_arguments() {
     while [ $# -gt 0 ]; do
         for reserved in "${RESERVED[@]}"; do
             [ "$1" != "$reserved" ] ||
-                die "$1 is set by this script: use the arguments and SHOTS, OUT, DATA, TRAINER"
+                die "$1 is set by this script: use the arguments and SHOTS, OUT, DATA, TRAINERS"
         done
         OPTS+=("$1" "$(value_from_caller "$1" "$2")")
         shift 2
@@ -133,13 +152,18 @@ start() {
         esac
     done
     if [ $# -eq 0 ]; then
-        echo "No DATASET given: this is the built-in demo (DATASET $DEMO). --help explains the rest."
+        echo "No $FIRST given: this is the built-in demo ($FIRST $DEMO). --help explains the rest."
         set -- "$DEMO"
     fi
-    [ "$1" != -- ] || die "give a DATASET before --"
+    [ "$1" != -- ] || die "give a $FIRST before --"
     parse_arguments "$@"
-    SHOTS=${SHOTS:-16}
-    [[ $SHOTS =~ ^(-1|[1-9][0-9]*)$ ]] || die "SHOTS is '$SHOTS': give a whole number above 0, or -1"
+    read -ra SHOTS_LIST <<<"${SHOTS:-$(default_shots)}"
+    for SHOTS in "${SHOTS_LIST[@]}"; do
+        [[ $SHOTS =~ ^(-1|[1-9][0-9]*)$ ]] ||
+            die "SHOTS is '$SHOTS': give a whole number above 0, or -1"
+    done
+    [[ ${#SHOTS_LIST[@]} -eq 1 || $PROTOCOL == few_shot ]] ||
+        die "SHOTS is '${SHOTS_LIST[*]}': one number is wanted here"
     DATA=$(absolute "${DATA:-data}")
     OUT=$(absolute "${OUT:-output}")
     PYTHON=${PYTHON:-python}
@@ -149,108 +173,28 @@ start() {
     [ ! -d "$DATA" ] || DATA=$(CDPATH='' cd -- "$DATA" && pwd)
     cd "$ROOT"
     DATASET=$(find_dataset "$DATASET")
-    TRAINER=$(find_name "${TRAINER:-QuaternionPrompt}" configs/trainers / TRAINER)
-    case $DATASET in
-        demo_*) CFG=${CFG:-demo} ;;
-        *) CFG=${CFG:-vit_b16_c2_ep15_batch4_2ctx} ;;
-    esac
-    CFG=$(find_name "$CFG" "configs/trainers/$TRAINER" .yaml CFG)
+    choose_trainers
     trap 'echo "stopped; to go on, give the same command again" >&2; exit 130' INT
 }
 
-# Print the folder of a run on dataset $1 with seed $2, below the folder of its kind.
-place() {
-    printf '%s\n' "$1/shots_$SHOTS/$TRAINER/$CFG/seed$2"
-}
-
-# Print what the outcome of a run depends on; $1 dataset, $2 seed, $3 classes, $4 model folder.
-settings() {
-    local dataset_file=configs/datasets/$1.yaml config_file=configs/trainers/$TRAINER/$CFG.yaml
-    printf '%s\n' "dataset $1 (file $(cksum <"$dataset_file"))" \
-        "trainer $TRAINER" "config $CFG (file $(cksum <"$config_file"))" \
-        "data $DATA" "shots $SHOTS" "classes $3" "seed $2"
-    # A model that was trained anew makes the tests of the old one void.
-    [ -z "$4" ] || printf '%s\n' "model results.json $(cksum <"$4/results.json")"
-    [ ${#OPTS[@]} -eq 0 ] || printf '%s %s\n' "${OPTS[@]}"
-}
-
-CURE="Give another OUT, or remove that folder to make its run again."
-
-# Does folder $1 hold a result or a model? A run that failed before the first has logs only.
-holds_work() {
-    [ -e "$1/results.json" ] || [ -e "$1/prompt_learner" ]
-}
-
-# Stop if folder $1, or another seed beside it, holds a run made with settings other than $2.
-check_settings() {
-    local folder=$1 wanted=$2 other
-    if holds_work "$folder"; then
-        [ -f "$folder/settings.txt" ] ||
-            die "$folder holds files but no settings.txt: how they were made is unknown. $CURE"
-        refuse_difference "$folder" "$wanted" '^$'
-    fi
-    # Seeds are averaged, so all but the seed and its model must be the same.
-    for other in "${folder%/*}"/seed*; do
-        if [ -f "$other/settings.txt" ] && holds_work "$other"; then
-            refuse_difference "$other" "$wanted" '^(seed|model) '
-        fi
+# Set TRAINER_LIST, and check that every trainer has the configs that it is going to need.
+choose_trainers() {
+    local index
+    GIVEN_CFG=$CFG
+    read -ra TRAINER_LIST <<<"${TRAINERS:-${TRAINER:-$DEFAULT_TRAINERS}}"
+    for index in "${!TRAINER_LIST[@]}"; do
+        TRAINER=$(find_name "${TRAINER_LIST[index]}" configs/trainers / TRAINER)
+        TRAINER_LIST[index]=$TRAINER
+        for SHOTS in "${SHOTS_LIST[@]}"; do
+            CFG=$(choose_config)
+        done
     done
 }
 
-# Stop if the settings in folder $1 are not $2, leaving out the lines that match $3.
-refuse_difference() {
-    local had wanted
-    had=$(grep -vE "$3" "$1/settings.txt" || true)
-    wanted=$(grep -vE "$3" <<<"$2")
-    [ "$had" != "$wanted" ] || return 0
-    echo "settings recorded there (<) and wanted now (>):" >&2
-    diff <(echo "$had") <(echo "$wanted") | grep '^[<>]' >&2 || true
-    die "$1 was made with other settings. $CURE"
-}
-
-# Make folder $1 with settings.txt holding $2; settings.txt is never left half written.
-prepare() {
-    mkdir -p "$1" && printf '%s\n' "$2" >"$1/settings.tmp" &&
-        mv "$1/settings.tmp" "$1/settings.txt"
-}
-
-# Train, or with a model folder test: run FOLDER DATASET SEED CLASSES [MODEL_FOLDER]
-run() {
-    local folder=$1 dataset=$2 seed=$3 classes=$4 model=${5:-} wanted what fault code=0
-    local eval_flags=()
-    what="train on the $classes classes of $dataset, seed $seed"
-    if [ -n "$model" ]; then
-        what="test on the $classes classes of $dataset, seed $seed"
-        eval_flags=(--model-dir "$model" --eval-only)
-    fi
-    wanted=$(settings "$dataset" "$seed" "$classes" "$model")
-    check_settings "$folder" "$wanted"
-    if [ -s "$folder/results.json" ]; then
-        echo "already finished: $folder"
-        return 0
-    fi
-    fault=$(prepare "$folder" "$wanted" 2>&1) ||
-        die "OUT ($OUT) cannot be written; give another: $fault"
-    echo "== $what: $folder"
-    "$PYTHON" train.py --root "$DATA" --seed "$seed" --trainer "$TRAINER" \
-        --dataset-config-file "configs/datasets/$dataset.yaml" \
-        --config-file "configs/trainers/$TRAINER/$CFG.yaml" \
-        --output-dir "$folder" "${eval_flags[@]}" \
-        DATASET.NUM_SHOTS "$SHOTS" DATASET.SUBSAMPLE_CLASSES "$classes" "${OPTS[@]}" || code=$?
-    if [ "$code" -eq 0 ] && [ ! -s "$folder/results.json" ]; then
-        echo "error: train.py ended without writing results.json" >&2
-        code=1
-    fi
-    [ "$code" -eq 0 ] || give_up "$code" "$what" "$folder"
-}
-
-give_up() {
-    echo "error: failed (exit code $1): $2. Its folder: $3" >&2
-    echo "To go on, mend the cause and give the same command again; finished runs are kept." >&2
-    exit "$1"
-}
-
-# Print the table of the runs below the given folders.
-table() {
-    "$PYTHON" -m dplq.results "$@"
+# Print the config of TRAINER: CFG_<TRAINER>, CFG, demo on built-in datasets, or its default.
+choose_config() {
+    local name=$GIVEN_CFG own=CFG_$TRAINER
+    [[ ! $TRAINER =~ ^[A-Za-z0-9_]+$ || -z ${!own} ]] || name=${!own}
+    if [[ -z $name && $DATASET == demo_* ]]; then name=demo; fi
+    find_name "${name:-$(default_config)}" "configs/trainers/$TRAINER" .yaml CFG
 }

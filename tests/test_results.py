@@ -1,4 +1,4 @@
-"""dplq.results: reading runs, pairing seeds, the table and its command line."""
+"""dplq.results: reading runs, pairing seeds, the tables, the curve and the command line."""
 
 import csv
 import json

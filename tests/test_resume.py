@@ -60,9 +60,9 @@ def kill_in_test():
 
 
 def kill_before_results():
-    import trainers.base
+    import trainers.frozen
 
-    trainers.base.write_results = kill_self
+    trainers.frozen.write_results = kill_self
 
 
 @pytest.fixture(scope="module")

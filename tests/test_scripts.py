@@ -1,108 +1,14 @@
-"""scripts/base2new.sh: with a stub in place of Python that records its arguments, and for real."""
+"""What all scripts share, and base2new.sh, with a stub in place of Python."""
 
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.runner import make_project
-
-PROJECT = Path(__file__).resolve().parents[1]
-PLACE = "RSSCN7/shots_16/QuaternionPrompt/tiny/seed1"
-STUB = """#!{python}
-import json, os, subprocess, sys, time
-from pathlib import Path
-
-args = sys.argv[1:]
-if args[0] != "train.py":
-    sys.exit(subprocess.call([sys.executable, *args]))
-value = {{key: args[i + 1] for i, key in enumerate(args[:-1])}}
-with open({calls!r}, "a") as file:
-    file.write(json.dumps({{"args": args, "cwd": os.getcwd()}}) + "\\n")
-fail = os.environ.get("STUB_FAIL", "")
-subset = value["DATASET.SUBSAMPLE_CLASSES"]
-if fail == "sleep":
-    time.sleep(30)
-out = Path(value["--output-dir"])
-(out / "log.txt").write_text("started\\n")
-if fail == "silent":
-    sys.exit(0)
-if fail == f"{{subset}} {{value['--seed']}}":
-    sys.exit(7)
-(out / "prompt_learner").mkdir(exist_ok=True)
-if fail == f"late {{subset}}":
-    sys.exit(7)
-result = {{
-    "format": 1, "trainer": value["--trainer"], "dataset": "RSSCN7", "subsample": subset,
-    "split": "test", "shots": int(value["DATASET.NUM_SHOTS"]), "seed": int(value["--seed"]),
-    "accuracy": 90.0 if subset == "base" else 60.0, "run": os.environ.get("STUB_RUN", ""),
-}}
-(out / "results.json").write_text(json.dumps(result))
-"""
-
-
-class Sandbox:
-    """A copy of the scripts in a small project whose path has a space, and a caller's folder."""
-
-    def __init__(self, folder: Path):
-        self.root = folder / "my project"
-        self.caller = folder / "some where"
-        self.calls_file = folder / "calls.jsonl"
-        self.caller.mkdir()
-        shutil.copytree(PROJECT / "scripts", self.root / "scripts")
-        (self.root / "dplq").mkdir()
-        (self.root / "dplq/__init__.py").touch()
-        for name in ("errors.py", "results.py"):
-            shutil.copy(PROJECT / "dplq" / name, self.root / "dplq")
-        for name in (
-            "datasets/RSSCN7.yaml",
-            "datasets/btmri.yaml",
-            "trainers/QuaternionPrompt/tiny.yaml",
-            "trainers/CoOp/other.yaml",
-        ):
-            path = self.root / "configs" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        stub = self.caller / "stub python"
-        stub.write_text(STUB.format(python=sys.executable, calls=str(self.calls_file)))
-        stub.chmod(0o755)
-        self.env = {**os.environ, "PYTHON": "./stub python", "CFG": "tiny", "OUT": "my out"}
-        self.env["LC_ALL"] = "C"  # the order of file names in messages
-        for name in ("DATA", "TRAINER", "SHOTS", "STUB_FAIL", "STUB_RUN"):
-            self.env.pop(name, None)
-
-    def command(self, *args: str) -> list[str]:
-        return ["bash", str(self.root / "scripts/base2new.sh"), *args]
-
-    def run(self, *args: str, **env: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            self.command(*args),
-            cwd=self.caller,
-            env={**self.env, **env},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    def calls(self) -> list[list[str]]:
-        if not self.calls_file.exists():
-            return []
-        return [json.loads(line)["args"] for line in self.calls_file.read_text().splitlines()]
-
-    @property
-    def train(self) -> Path:
-        return self.caller / "my out/base2new/train_base" / PLACE
-
-    @property
-    def test(self) -> Path:
-        return self.caller / "my out/base2new/test_new" / PLACE
+from tests.sandbox import PROJECT, Sandbox, interrupt
 
 
 @pytest.fixture
@@ -242,6 +148,8 @@ def test_files_of_unknown_making_are_refused(box):
         (["RSSCN7", "--", "OPTIM.LR"], {}, "come in pairs KEY VALUE; got 1 words: OPTIM.LR"),
         (["RSSCN7", "--", "DATASET.NUM_SHOTS", "4"], {}, "DATASET.NUM_SHOTS is set by this script"),
         (["RSSCN7"], {"SHOTS": "many"}, "SHOTS is 'many'"),
+        (["RSSCN7"], {"SHOTS": "1 2"}, "SHOTS is '1 2': one number is wanted here"),
+        (["RSSCN7"], {"TRAINERS": "CoOp", "CFG": ""}, "CFG 'vit_b16_ctxv1'. Choices in "),
         (["RSSCN7"], {"PYTHON": "./no python"}, "set PYTHON"),
     ],
 )
@@ -270,11 +178,21 @@ def test_results_without_permission(box):
     assert done.returncode == 2 and done.stderr.startswith("error: OUT (")
 
 
-def test_help(box):
+@pytest.mark.parametrize(
+    "script, words",
+    [
+        ("base2new", "DATASET (16)"),
+        ("compare", "DATASET (16) ZeroshotCLIP2"),
+        ("few_shot", "DATASET (1 2 4 8 16)"),
+        ("cross_dataset", "SOURCE TARGETS"),
+        ("domain_generalization", "SOURCE TARGETS v2"),
+    ],
+)
+def test_help(box, script, words):
     for args in (["--help"], ["RSSCN7", "-h"]):
-        done = box.run(*args)
+        done = box.run(*args, script=script)
         assert done.returncode == 0 and done.stderr == ""
-        for word in ("DATASET", "SEED", "DATA ", "TRAINER", "CFG", "SHOTS", "OUT ", "PYTHON"):
+        for word in f"{words} SEED DATA TRAINERS CFG SHOTS OUT PYTHON".split():
             assert word in done.stdout
 
 
@@ -321,96 +239,13 @@ def test_names_that_differ_in_capitals_only(box):
     assert "configs/datasets/btmri.yaml" in box.calls()[0]
 
 
-def interrupt(command, *, when, cwd, env):
-    """Start a command, press Ctrl-C once `when()` is true, and return its exit code and stderr."""
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A test run started in the background ignores SIGINT, and its children would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 120
-    while not when() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    stderr = process.communicate(timeout=60)[1]
-    return process.returncode, stderr
-
-
-def test_interrupt_stops_everything(box):
-    env = {**box.env, "STUB_FAIL": "sleep"}
-    code, stderr = interrupt(box.command("RSSCN7", "1"), when=box.calls, cwd=box.caller, env=env)
+@pytest.mark.parametrize("trainers", ["QuaternionPrompt", "QuaternionPrompt CoOp"])
+def test_interrupt_stops_everything(box, trainers):
+    env = {**box.env, "STUB_FAIL": "sleep", "TRAINERS": trainers}
+    command = box.command("RSSCN7", "1")
+    code, stderr = interrupt(command, when=box.calls, cwd=box.caller, env=env)
     assert code == 130 and len(box.calls()) == 1
-    assert "stopped; to go on, give the same command again" in stderr
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    """This project with a tiny CLIP and configs of its own beside a small dataset."""
-    folder = tmp_path_factory.mktemp("real")
-    make_project(folder, images=6)
-    tree = folder / "tree"
-    shutil.copytree(PROJECT / "scripts", tree / "scripts")
-    for name in ("dplq", "trainers", "datasets", "train.py"):
-        (tree / name).symlink_to(PROJECT / name)
-    for source, target in (
-        ("dataset.yaml", "datasets/own_images.yaml"),
-        ("trainer.yaml", "trainers/QuaternionPrompt/tiny.yaml"),
-    ):
-        (tree / "configs" / target).parent.mkdir(parents=True)
-        shutil.copy(folder / source, tree / "configs" / target)
-    return tree
-
-
-@pytest.fixture
-def real(tree):
-    """The command for the tree and what it runs with, apart from OUT."""
-    env = {k: v for k, v in os.environ.items() if k not in ("DPLQ_DASSL", "TRAINER", "SHOTS")}
-    env |= {"PYTHON": sys.executable, "CFG": "tiny", "DATA": "../data", "OMP_NUM_THREADS": "1"}
-    return ["bash", "scripts/base2new.sh", "own_images", "1"], {"cwd": tree, "env": env}
-
-
-def test_the_real_train_py_from_training_to_table(tree, real):
-    command, given = real
-    runs = [
-        subprocess.run(command, **given, capture_output=True, text=True, timeout=300)
-        for _ in range(2)
-    ]
-    for done in runs:
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    seed = "own_images/shots_16/QuaternionPrompt/tiny/seed1/results.json"
-    row = "QuaternionPrompt +tiny +16 +OwnImages +1"
-    for kind, classes in (
-        ("train_base", ["forest", "parking lot"]),
-        ("test_new", ["river", "storage tank"]),
-    ):
-        result = json.loads((tree / "output/base2new" / kind / seed).read_text())
-        assert list(result["per_class_accuracy"]) == classes
-        row += rf" +{result['accuracy']:.2f} \+- 0.00"
-    assert all(re.search(row, done.stdout) for done in runs)
-    assert "epoch [3/3]" in runs[0].stdout and "epoch [" not in runs[1].stdout
-    assert "already finished" not in runs[0].stdout
-    assert runs[1].stdout.count("already finished: ") == 2
-
-
-def test_interrupting_the_real_train_py(tree, real):
-    command, given = real
-    seed = "own_images/shots_16/QuaternionPrompt/tiny/seed1"
-    log = tree / "stopped/base2new/train_base" / seed / "log.txt"
-    code, stderr = interrupt(
-        [*command, "--", "OPTIM.MAX_EPOCH", "500"],
-        when=lambda: log.exists() and "epoch [1/" in log.read_text(),
-        cwd=given["cwd"],
-        env={**given["env"], "OUT": "stopped"},
-    )
-    assert code == 130 and "Traceback" not in stderr, stderr
-    assert "stopped; to go on, give the same command again" in stderr
-    assert "epoch [499/" not in log.read_text() and not (log.parent / "results.json").exists()
+    assert stderr.count("stopped; to go on, give the same command again") == 1
 
 
 def test_scripts_pass_shellcheck():

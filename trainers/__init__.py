@@ -4,4 +4,15 @@ from dplq.dassl_compat import ensure_dassl
 
 ensure_dassl()
 
-from . import quaternion_prompt  # noqa: E402, F401
+from . import (  # noqa: E402, F401
+    cocoop,
+    coop,
+    dcpl,
+    ivlp,
+    linear_probe,
+    maple,
+    promptsrc,
+    quaternion_prompt,
+    vpt,
+    zeroshot,
+)

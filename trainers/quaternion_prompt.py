@@ -8,33 +8,22 @@ from torch import nn
 
 from dplq.backbones import Backbone
 from dplq.dassl_compat import register_trainer
-from dplq.domain_encoders import load_domain_encoder
 from dplq.model import QuaternionPromptCLIP
-from dplq.prompts import PRESET_NORMALIZE, PromptOptions, check_preset
+from dplq.prompts import PromptOptions
 
-from .base import PromptTrainer
+from .domain import DomainTrainer, load_domain
 
 
 @register_trainer
-class QuaternionPrompt(PromptTrainer):
+class QuaternionPrompt(DomainTrainer):
     """A frozen domain encoder steers CLIP's text and vision prompts through quaternion layers."""
 
     node = "QUATERNIONPROMPT"
 
     def build_prompt_model(self, clip: Backbone, classnames: list[str], seed: int) -> nn.Module:
         """Return the model of METHOD.md, "Forward pass", with the config's switches."""
-        keys, domain = self.keys, self.cfg.DOMAIN
-        encoder = None
-        if domain.ENCODER != "none":
-            print(f"Loading domain encoder ({domain.ENCODER})")
-            encoder = load_domain_encoder(
-                domain.ENCODER,
-                weights=domain.WEIGHTS,
-                feature=domain.FEATURE,
-                normalize=domain.NORMALIZE or PRESET_NORMALIZE[check_preset(keys.PRESET)],
-                pretrained=domain.PRETRAINED,
-                backbone=clip,
-            )
+        keys = self.keys
+        encoder = load_domain(self.cfg, clip, keys.PRESET)
         switches = {field.name: keys[field.name.upper()] for field in fields(PromptOptions)}
         return QuaternionPromptCLIP(
             clip,

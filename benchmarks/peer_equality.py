@@ -1,0 +1,61 @@
+"""Are our trainers the originals? One step of each at ViT-B/16, on the same random weights.
+
+python benchmarks/peer_equality.py --peers FOLDER
+
+FOLDER holds checkouts of CoOp, multimodal-prompt-learning, PromptSRC and Dassl.pytorch; those that
+are absent are left out. Needs about 8 GB of memory and disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import trainers  # noqa: E402, F401 (makes `import dassl` work)
+from tests.trainers.originals import CASES, WORDS, Bench, Case, compare  # noqa: E402
+from tests.trainers.run_original import FALLBACK, run_trainers  # noqa: E402
+
+COLUMNS = ("trainer", "repository", "learnable", "logits", "gradients", "weights", "their change")
+PROMPTSRC = {
+    **WORDS,
+    **dict.fromkeys(("N_CTX_TEXT", "N_CTX_VISION"), 4),
+    **dict.fromkeys(("PROMPT_DEPTH_TEXT", "PROMPT_DEPTH_VISION"), "some"),
+    **{"TEXT_LOSS_WEIGHT": 25, "IMAGE_LOSS_WEIGHT": 10, "GPA_MEAN": 15, "GPA_STD": 1},
+}
+
+
+def main() -> None:
+    """Print one line for each trainer and setting."""
+    from tabulate import tabulate
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers", type=Path, required=True, help="folder of the checkouts")
+    parser.add_argument("--layers", type=int, default=12, help="of both towers (default: 12)")
+    options = parser.parse_args()
+    cases = {**CASES, "PromptSRC": Case("PromptSRC", "promptsrc", "PromptSRC", PROMPTSRC)}
+    dassl = options.peers / "Dassl.pytorch"
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), layers=options.layers, image_size=224)
+        for tree in sorted({case.tree for case in cases.values()}):
+            if not (options.peers / tree).is_dir():
+                print(f"{tree} is not in {options.peers}: left out", file=sys.stderr)
+                continue
+            chosen = {name: case for name, case in cases.items() if case.tree == tree}
+            runs = [bench.run(case) for case in chosen.values()]
+            home = dassl if dassl.is_dir() else FALLBACK
+            answers = run_trainers(options.peers / tree, bench.clip, runs, home)
+            for (name, case), answer in zip(chosen.items(), answers, strict=True):
+                size = sum(t.numel() for key, t in answer.items() if key.startswith("state."))
+                figures = vars(compare(bench, case, answer)).values()
+                rows.append((name, tree, f"{size:,}", *(f"{figure:.1e}" for figure in figures)))
+    print("Largest difference over largest value, fp32:")
+    print(tabulate(rows, COLUMNS, tablefmt="github"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The few-shot curve: accuracy over shots, as a PNG."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dplq.errors import UserError
+from dplq.results_grids import ALL_SHOTS, Place, all_class_runs, cells, shots_of
+from dplq.results_runs import Run
+from dplq.results_stats import Stat, stat
+
+MARKERS = "osD^vP*X<>"
+
+
+def draw_curve(
+    runs: Iterable[Run], path: str | os.PathLike[str], *, ci95: bool = False
+) -> Mapping[tuple[str, str], Mapping[int, Stat]]:
+    """Draw accuracy over shots, a line per trainer and a panel per dataset.
+
+    The band is the spread over seeds; zero-shot trainers are dashed level lines.
+
+    Args:
+        runs: what `collect` returns; those on base and new classes are left out.
+        path: the PNG; it is written in one step.
+        ci95: the band is half the 95 % interval instead of the standard deviation.
+
+    Returns:
+        What was drawn: by dataset and trainer the accuracy by shots, 0 for zero-shot.
+
+    Raises:
+        UserError: no run on all classes, `path` cannot be written, or matplotlib is missing.
+    """
+    drawn = curves(runs)
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("the curve needs matplotlib: pip install matplotlib") from error
+    datasets = list(dict.fromkeys(dataset for dataset, _ in drawn))
+    figure = Figure(figsize=(5.5 * len(datasets), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    shots = sorted({n for points in drawn.values() for n in points} - {0, ALL_SHOTS})
+    place_of = {n: n for n in shots} | {ALL_SHOTS: 2 * max(shots, default=0.5)}
+    has_all = any(ALL_SHOTS in points for points in drawn.values())
+    panels = figure.subplots(1, len(datasets), squeeze=False)[0]
+    for axes, dataset in zip(panels, datasets, strict=True):
+        here = {trainer: points for (name, trainer), points in drawn.items() if name == dataset}
+        for number, (trainer, points) in enumerate(here.items()):
+            style = {"color": f"C{number}", "marker": MARKERS[number % len(MARKERS)]}
+            _draw_line(axes, trainer, points, place_of, style, ci95)
+        ticks = [*shots, *([ALL_SHOTS] if has_all else [])]
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(
+            [place_of[n] for n in ticks], ["all" if n == ALL_SHOTS else str(n) for n in ticks]
+        )
+        axes.set(title=dataset, xlabel="training images per class", ylabel="accuracy (%)")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    _save(figure, Path(path))
+    return drawn
+
+
+def curves(runs: Iterable[Run]) -> dict[tuple[str, str], dict[int, Stat]]:
+    """Return by dataset and trainer the accuracy by shots, 0 for zero-shot.
+
+    Raises:
+        UserError: no run on all classes.
+    """
+
+    def place(run: Run) -> Place:
+        return Place((run.dataset, run.setting.trainer), shots_of(run))
+
+    drawn: dict[tuple[str, str], dict[int, Stat]] = defaultdict(dict)
+    for key, seeds in cells(all_class_runs(runs), place).items():
+        drawn[key.line][key.column] = stat(run.accuracy for run in seeds.values())
+    return dict(drawn)
+
+
+def _draw_line(
+    axes: Any,
+    trainer: str,
+    points: Mapping[int, Stat],
+    place_of: Mapping[int, float],
+    style: Mapping[str, str],
+    ci95: bool,
+) -> None:
+    if 0 in points:
+        axes.axhline(points[0].mean, color=style["color"], linestyle="--", label=trainer)
+    order = sorted((n for n in points if n), key=place_of.__getitem__)
+    if not order:
+        return
+    x = [place_of[n] for n in order]
+    mean = [points[n].mean for n in order]
+    half = [points[n].spread(ci95) or 0.0 for n in order]
+    axes.plot(x, mean, markersize=5, label=trainer, **style)
+    low, high = zip(*((m - h, m + h) for m, h in zip(mean, half, strict=True)), strict=True)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def _save(figure: Any, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        figure.savefig(partial, format="png", dpi=150)
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(
+            f"the curve cannot be written to {path}: {error.strerror or error}"
+        ) from error

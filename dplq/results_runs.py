@@ -1,0 +1,229 @@
+"""Reading finished runs: `collect` finds them, whoever made them.
+
+A run is a folder that holds a ``results.json`` (written by ``train.py`` when a test ends), or a
+Dassl ``log.txt`` as CoOp and MaPLe leave it. Neither torch nor Dassl is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dplq.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SUBSETS = ("base", "new", "all")
+RESULTS_FILE = "results.json"
+SETTINGS_FILE = "settings.txt"  # scripts/common.sh writes it before a run starts
+_RESULTS_FORMAT = 1
+COSTS = {  # what a run cost: name -> keys in results.json
+    "learnable_parameters": ("learnable_parameters",),
+    "seconds_per_step": ("seconds", "step"),
+    "peak_memory_mib": ("peak_memory_mib",),
+    "checkpoint_bytes": ("checkpoint_bytes",),
+}
+
+_LAYOUTS = (
+    # scripts/base2new.sh of CoOp and MaPLe: train_base/DATASET/shots_N/TRAINER/CFG/seedS
+    re.compile(
+        r"(?P<root>.*?)(?:/(?:train|test)_(?P<subset>base|new))?/(?P<dataset>[^/]+)"
+        r"/shots_(?P<shots>-?\d+)/(?P<trainer>[^/]+)/(?P<config>[^/]+)/seed(?P<seed>\d+)"
+    ),
+    # their scripts/xd_test.sh: evaluation/TRAINER/CFG_Nshots/DATASET/seedS
+    re.compile(
+        r"(?P<root>.*)/(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>-?\d+)shots"
+        r"/(?P<dataset>[^/]+)/seed(?P<seed>\d+)"
+    ),
+)
+_LOG_ACCURACY = re.compile(r"^\* accuracy: ([\d.]+)%")
+_LOG_SPLIT = re.compile(r"evaluat\w+ on (?:the )?\*?(\w+)\*? set", re.IGNORECASE)
+
+
+class Setting(NamedTuple):
+    """What the rows of one block of the table share."""
+
+    root: str  # the folder above train_base / test_new
+    trainer: str
+    config: str
+    shots: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Attributes:
+        setting: where it lies, trainer, config folder and shots.
+        dataset: name of the dataset.
+        subset: "base", "new" or "all": the classes that were tested.
+        seed: its seed.
+        accuracy: top-1 accuracy in percent.
+        rounded: True when read from a log, which prints one decimal.
+        folder: the output folder of the run.
+        costs: any of `COSTS`; nothing when read from a log.
+        device: where it ran and in which precision, e.g. "cpu, fp32"; "" when read from a log.
+    """
+
+    setting: Setting
+    dataset: str
+    subset: str
+    seed: int
+    accuracy: float
+    rounded: bool
+    folder: Path
+    costs: Mapping[str, float] = field(default_factory=dict)
+    device: str = ""
+
+
+def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
+    """Read every finished run below the given folders.
+
+    A run that cannot be read, or has not finished, is skipped with a warning that names it.
+
+    Args:
+        paths: folders; one that lies inside another is not counted twice.
+
+    Returns:
+        The runs, in the order of their folders.
+
+    Raises:
+        UserError: a path is no folder, or no finished run was found.
+    """
+    paths = [Path(path) for path in paths]
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"no folder {path}: give output folders, for example output/base2new")
+    runs = {}
+    for folder, read in _candidates(paths):
+        if folder in runs:
+            continue
+        try:
+            runs[folder] = read(folder)
+        except (OSError, ValueError) as error:
+            logger.warning("skipped %s: %s", folder, error)
+    if not runs:
+        looked = ", ".join(str(path) for path in paths)
+        raise UserError(
+            f"no finished run ({RESULTS_FILE}, or a log.txt with a test accuracy) below {looked}"
+        )
+    return list(runs.values())
+
+
+def _candidates(paths: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
+    """Yield every folder that holds a run, with the function that reads it."""
+    for path in paths:
+        for name, folders, files in os.walk(path.resolve()):
+            folders.sort()
+            if RESULTS_FILE in files:
+                yield Path(name), _read_results
+            elif "log.txt" in files:
+                yield Path(name), _read_logs
+
+
+def _read_results(folder: Path) -> Run:
+    path = folder / RESULTS_FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{RESULTS_FILE} is not valid JSON ({error})") from None
+    if not isinstance(data, dict) or data.get("format") != _RESULTS_FORMAT:
+        raise ValueError(f'{RESULTS_FILE} does not say "format": {_RESULTS_FORMAT}')
+    for key, kind in {
+        "trainer": str,
+        "dataset": str,
+        "subsample": str,
+        "shots": int,
+        "seed": int,
+        "accuracy": (int, float),
+    }.items():
+        if not isinstance(data.get(key), kind):
+            raise ValueError(f"{RESULTS_FILE} has no valid '{key}'")
+    if data["subsample"] not in SUBSETS:
+        raise ValueError(f"{RESULTS_FILE}: 'subsample' is none of {', '.join(SUBSETS)}")
+    if not 0 <= data["accuracy"] <= 100:
+        raise ValueError(f"{RESULTS_FILE}: 'accuracy' is not between 0 and 100")
+    if data.get("split", "test") != "test":
+        raise ValueError(f"{RESULTS_FILE} is about the {data['split']} split, not test")
+    root, config = _place(folder)
+    return Run(
+        setting=Setting(root, data["trainer"], config, data["shots"]),
+        dataset=data["dataset"],
+        subset=data["subsample"],
+        seed=data["seed"],
+        accuracy=float(data["accuracy"]),
+        rounded=False,
+        folder=folder,
+        costs=_costs(data),
+        device=", ".join(filter(None, (data.get("device"), data.get("precision")))),
+    )
+
+
+def _costs(data: Mapping[str, Any]) -> dict[str, float]:
+    costs = {}
+    for name, keys in COSTS.items():
+        value: Any = data
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, (int, float)):
+            costs[name] = float(value)
+    return costs
+
+
+def match_layout(folder: Path) -> re.Match[str] | None:
+    """Match a run's folder: groups root, dataset, shots, trainer, config, seed, maybe subset."""
+    matches = (layout.fullmatch(folder.as_posix()) for layout in _LAYOUTS)
+    return next(filter(None, matches), None)
+
+
+def _place(folder: Path) -> tuple[str, str]:
+    """Return the experiment's folder and the config folder's name."""
+    match = match_layout(folder)
+    if match:
+        return match["root"] or "/", match["config"]
+    if re.fullmatch(r"seed\d+", folder.name):
+        folder = folder.parent
+    return folder.parent.as_posix(), folder.name
+
+
+def _read_logs(folder: Path) -> Run:
+    match = match_layout(folder)
+    if (folder / SETTINGS_FILE).exists():
+        raise ValueError(f"not finished (a log.txt but no {RESULTS_FILE})")
+    if match is None:
+        raise ValueError("log.txt is not in a folder DATASET/shots_N/TRAINER/CONFIG/seedS")
+    groups = match.groupdict()
+    return Run(
+        setting=Setting(
+            groups["root"] or "/", groups["trainer"], groups["config"], int(groups["shots"])
+        ),
+        dataset=groups["dataset"],
+        subset=groups.get("subset") or "all",
+        seed=int(groups["seed"]),
+        accuracy=_last_accuracy(folder),
+        rounded=True,
+        folder=folder,
+    )
+
+
+def _last_accuracy(folder: Path) -> float:
+    accuracy = None
+    # Dassl starts log.txt-DATE when a run is started again, so the last name is the newest.
+    for path in sorted(folder.glob("log.txt*")):
+        is_test = True
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            split = _LOG_SPLIT.search(line)
+            if split:
+                is_test = split[1] != "val"
+            found = _LOG_ACCURACY.match(line)
+            if found and is_test:
+                accuracy = float(found[1])
+    if accuracy is None:
+        raise ValueError("log.txt has no test accuracy: the run has not finished")
+    return accuracy

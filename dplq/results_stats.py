@@ -1,0 +1,176 @@
+"""Averages over seeds: `summarise` pairs base and new runs and makes the lines of a table."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, harmonic_mean, pstdev
+
+from dplq.results_runs import COSTS, SUBSETS, Run, Setting
+
+logger = logging.getLogger(__name__)
+
+CLOSED_SET = ("LinearProbe",)  # trainers that cannot name a class they were not trained on
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean over `count` seeds and the population standard deviation (None where it has none)."""
+
+    mean: float
+    std: float | None
+    count: int
+
+    def spread(self, ci95: bool) -> float | None:
+        """Return the standard deviation, or with `ci95` half the 95 % interval."""
+        if self.std is None or not ci95:
+            return self.std
+        return 1.96 * self.std / math.sqrt(self.count)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a dataset, or the average over the datasets of a setting.
+
+    Attributes:
+        setting: where the runs lie, trainer, config folder and shots.
+        dataset: name of the dataset, or for example "average of 3".
+        seeds: for every subset present the sorted seeds.
+        stats: any of "base", "new", "H" and "all".
+        rounded: True when a run was read from a log.
+        costs: any of `COSTS`, mean over the seeds, of the runs that trained.
+        devices: where those ran.
+    """
+
+    setting: Setting
+    dataset: str
+    seeds: Mapping[str, tuple[int, ...]]
+    stats: Mapping[str, Stat]
+    rounded: bool
+    costs: Mapping[str, float] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+
+
+def summarise(runs: Iterable[Run], *, keep_order: bool = False) -> list[Row]:
+    """Pair base and new runs by seed and average over seeds (PROTOCOL section 6).
+
+    The mean of H is the harmonic mean of the averaged base and new accuracy, over the seeds that
+    have both; its standard deviation is that of the per-seed harmonic means. Missing runs and
+    unequal seed sets are reported as warnings.
+
+    Args:
+        runs: what `collect` returns.
+        keep_order: settings in the order of their first run; else sorted.
+
+    Returns:
+        One row per setting and dataset; after the rows of a setting with several datasets, their
+        average (left out, with a warning, where a dataset lacks a value).
+    """
+    rows = []
+    table = _by_setting(runs)
+    for setting in table if keep_order else sorted(table):
+        datasets = table[setting]
+        block = [
+            _row(setting, dataset, datasets[dataset]) for dataset in sorted(datasets, key=str.lower)
+        ]
+        rows += block
+        if len(block) > 1:
+            average = _average(block)
+            rows += [average] if average.stats else []
+    return rows
+
+
+def _by_setting(runs: Iterable[Run]) -> dict[Setting, dict[str, dict[str, dict[int, Run]]]]:
+    """Return the runs as [setting][dataset][subset][seed]."""
+    table = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    for run in runs:
+        kept = table[run.setting][run.dataset][run.subset].setdefault(run.seed, run)
+        if kept is not run:
+            logger.warning("the same run twice: %s is used, %s is not", kept.folder, run.folder)
+    return table
+
+
+def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]]) -> Row:
+    accuracies = {
+        subset: {seed: runs[seed].accuracy for seed in sorted(runs)}
+        for subset, runs in subsets.items()
+    }
+    stats = {subset: stat(values.values()) for subset, values in accuracies.items()}
+    base, new = accuracies.get("base", {}), accuracies.get("new", {})
+    pairs = [(base[seed], new[seed]) for seed in base if seed in new]
+    if pairs:
+        per_seed = stat([harmonic_mean(pair) for pair in pairs])
+        mean = harmonic_mean([fmean(column) for column in zip(*pairs, strict=True)])
+        stats["H"] = Stat(mean, per_seed.std, per_seed.count)
+    if setting.trainer not in CLOSED_SET:
+        _warn_unpaired(dataset, subsets)
+    trained = [run for subset in ("base", "all") for run in subsets.get(subset, {}).values()]
+    return Row(
+        setting=setting,
+        dataset=dataset,
+        seeds={subset: tuple(values) for subset, values in accuracies.items()},
+        stats=stats,
+        rounded=any(run.rounded for runs in subsets.values() for run in runs.values()),
+        costs=_mean_costs(trained),
+        devices=tuple(sorted({run.device for run in trained if run.device})),
+    )
+
+
+def _mean_costs(runs: Sequence[Run]) -> dict[str, float]:
+    known = {name: [run.costs[name] for run in runs if name in run.costs] for name in COSTS}
+    return {name: fmean(values) for name, values in known.items() if values}
+
+
+def stat(values: Iterable[float]) -> Stat:
+    """Return mean and population standard deviation of the values, at least one."""
+    values = list(values)
+    return Stat(fmean(values), pstdev(values), len(values))
+
+
+def _warn_unpaired(dataset: str, subsets: Mapping[str, Mapping[int, Run]]) -> None:
+    for have, lack, swap in (
+        ("base", "new", ("/train_base/", "/test_new/")),
+        ("new", "base", ("/test_new/", "/train_base/")),
+    ):
+        for seed, run in sorted(subsets.get(have, {}).items()):
+            if seed in subsets.get(lack, {}):
+                continue
+            folder = run.folder.as_posix()
+            expected = folder.replace(*swap)
+            where = f" in {expected}" if expected != folder else f" to go with {folder}"
+            logger.warning(
+                "%s, seed %d: no finished run on the %s classes%s; H leaves this seed out",
+                *(dataset, seed, lack, where),
+            )
+
+
+def _average(block: Sequence[Row]) -> Row:
+    """Return the mean over datasets; H is that of the averaged base and new accuracy."""
+    setting = block[0].setting
+    label = f"{setting.trainer}, {setting.config}, {setting.shots} shots"
+    stats = {}
+    for subset in SUBSETS:
+        lacking = [row.dataset for row in block if subset not in row.stats]
+        if not lacking:
+            stats[subset] = Stat(fmean(row.stats[subset].mean for row in block), None, len(block))
+        elif len(lacking) < len(block):
+            logger.warning(
+                "%s: no average of '%s', which lacks %s", label, subset, ", ".join(lacking)
+            )
+    if "base" in stats and "new" in stats:
+        mean = harmonic_mean([stats["base"].mean, stats["new"].mean])
+        stats["H"] = Stat(mean, None, len(block))
+    seed_sets = {seeds for row in block for seeds in row.seeds.values()}
+    if stats and len(seed_sets) > 1:
+        lists = " / ".join(" ".join(map(str, seeds)) for seeds in sorted(seed_sets))
+        logger.warning("%s: the average mixes different seeds (%s)", label, lists)
+    return Row(
+        setting=setting,
+        dataset=f"average of {len(block)}",
+        seeds=block[0].seeds if len(seed_sets) == 1 else {},
+        stats=stats,
+        rounded=any(row.rounded for row in block),
+    )

@@ -1,0 +1,112 @@
+"""The table of base, new and H (or all-class) accuracy, with what each method costs if wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dplq.results_layout import Line, Number, Table
+from dplq.results_runs import SUBSETS
+from dplq.results_stats import CLOSED_SET, Row
+
+COST_COLUMNS = {  # names as in `results_runs.COSTS`
+    "learnable_parameters": Number("learnable", lambda count: f"{count:,.0f}"),
+    "seconds_per_step": Number("s/step", lambda seconds: f"{seconds:.3g}"),
+    "peak_memory_mib": Number("memory (MiB)", lambda mib: f"{mib:,.0f}"),
+    "checkpoint_bytes": Number("checkpoint (kB)", lambda count: f"{count / 1000:,.1f}"),
+}
+COST_NOTE = (
+    "learnable: parameters that are trained. s/step: wall-clock seconds of a training step, with"
+    " each method's own batch size.",
+    "memory: peak of the training process, allocated on a GPU, resident on a CPU. checkpoint: size"
+    " of one file.",
+)
+
+
+def accuracy_table(rows: Sequence[Row], *, ci95: bool = False, costs: bool = False) -> Table:
+    """The rows as a table.
+
+    Args:
+        rows: what `summarise` returns.
+        ci95: what the note says of the spread.
+        costs: add learnable parameters, seconds per step, peak memory and checkpoint size, and
+            say once under the table what all rows share.
+    """
+    lines = [_line(row) for row in rows]
+    if not costs:
+        return Table(lines, _columns(rows), note(rows, ci95=ci95))
+    devices = sorted({device for row in rows for device in row.devices})
+    ran_on = [f"Run on: {'; '.join(devices)}."] if devices else []
+    return Table(
+        lines=lines,
+        columns=_columns(rows),
+        note=[*note(rows, ci95=ci95), *COST_NOTE, *ran_on],
+        numbers=COST_COLUMNS,
+        noted=("config", "shots", "dataset", "seeds"),
+    )
+
+
+def render(
+    rows: Sequence[Row], fmt: str = "simple", *, ci95: bool = False, costs: bool = False
+) -> str:
+    """Lay the rows out as one table; see `accuracy_table` and `Table.render`."""
+    return accuracy_table(rows, ci95=ci95, costs=costs).render(fmt, ci95=ci95)
+
+
+def spread_note(ci95: bool) -> str:
+    """The first line under every table."""
+    spread = "95 % interval, 1.96 std / sqrt(seeds)" if ci95 else "population standard deviation"
+    return f"Top-1 accuracy in %: mean +- {spread} over seeds (std is np.std, population)."
+
+
+def note(rows: Sequence[Row], *, ci95: bool = False) -> list[str]:
+    """Return the lines under the table: what the numbers in `rows` are."""
+    lines = [spread_note(ci95)]
+    if "H" in _columns(rows):
+        lines.append(
+            "H: harmonic mean of the averaged base and new accuracy, as in published tables, over"
+            " the seeds that have both; its +- is over the per-seed harmonic means."
+        )
+        closed = sorted({row.setting.trainer for row in rows} & set(CLOSED_SET))
+        if closed:
+            lines.append(f"{', '.join(closed)}: knows its training classes only, no new ones.")
+    if any(stat.std is None for row in rows for stat in row.stats.values()):
+        lines.append("average: mean over datasets; its H is that of the two averages.")
+    if any(row.rounded for row in rows):
+        lines.append(ROUNDED_NOTE)
+    return lines
+
+
+ROUNDED_NOTE = "*: from accuracies that a log.txt gives rounded (one decimal as a rule)."
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    present = {name for row in rows for name in row.stats}
+    columns = ["base", "new", "H"] if present & {"base", "new"} else []
+    return columns + ["all"] * ("all" in present)
+
+
+def _line(row: Row) -> Line:
+    labels = {
+        "output": shorten(row.setting.root),
+        "trainer": row.setting.trainer,
+        "config": row.setting.config,
+        "shots": str(row.setting.shots),
+        "dataset": row.dataset,
+        "seeds": seed_text(row.seeds),
+    }
+    return Line(labels, row.stats, row.rounded, row.costs)
+
+
+def shorten(root: str) -> str:
+    """A folder as seen from the current one, if it lies below that."""
+    path, here = Path(root), Path.cwd()
+    return path.relative_to(here).as_posix() if path.is_relative_to(here) else root
+
+
+def seed_text(seeds: Mapping[str, tuple[int, ...]]) -> str:
+    """The seeds of a row: one list if all its subsets have the same."""
+    texts = {subset: " ".join(map(str, seeds[subset])) for subset in SUBSETS if subset in seeds}
+    if len(set(texts.values())) <= 1:
+        return next(iter(texts.values()), "mixed")
+    return ", ".join(f"{subset} {text}" for subset, text in texts.items())

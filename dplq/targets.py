@@ -1,0 +1,100 @@
+"""The datasets that a model trained on one is tested on: ``python -m dplq.targets SOURCE``.
+
+Prints names of files in ``configs/datasets``, on one line, for the scripts (PROTOCOL section 5).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from dplq.errors import UserError, suggest
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "datasets"
+KINDS = ("cross", "whole")  # test split of other datasets; all images of them (the v2 variants)
+
+
+def config_names(folder: Path = CONFIGS) -> dict[str, str]:
+    """Return by ``DATASET.NAME`` the name of its config file, without the ending."""
+    names: dict[str, str] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        name = content.get("DATASET", {}).get("NAME")
+        if name:
+            names.setdefault(name, path.stem)
+    return names
+
+
+def find_targets(
+    source: str, root: str, kind: str, configs: Mapping[str, str] | None = None
+) -> tuple[list[str], list[str]]:
+    """Choose the targets of a source: the other datasets of its domain.
+
+    Args:
+        source: name of a config file; case as in the file's name.
+        root: the folder that holds the datasets.
+        kind: "cross": datasets with a test split of their own; "whole": those of which every
+            image is test, but not the source's own variant, which holds its training images.
+        configs: what `config_names` returns.
+
+    Returns:
+        Names of the config files of the targets that lie under `root`, and of those that do not.
+
+    Raises:
+        UserError: the source is unknown, or its domain is.
+    """
+    # An import of this module must not register anything.
+    from dplq.plugin import room
+
+    declared = importlib.import_module(room("datasets")).DECLARED
+    configs = config_names() if configs is None else configs
+    known = {file: declared[name] for name, file in configs.items() if name in declared}
+    if source not in known:
+        raise UserError(f"no declared dataset '{source}': give TARGETS.{suggest(source, known)}")
+    domain = _domain(known[source])
+    if domain == "unknown":
+        raise UserError(f"the domain of {source} is not known: give TARGETS, the names of datasets")
+    present, absent = [], []
+    for file, dataset in known.items():
+        if file == source or _domain(dataset) != domain or dataset.test_only != (kind == "whole"):
+            continue
+        if dataset.__name__ == known[source].v2_name:
+            continue
+        is_there = domain == "demo" or Path(root, dataset.dataset_dir).is_dir()
+        (present if is_there else absent).append(file)
+    return present, absent
+
+
+def _domain(dataset: type) -> str:
+    """Its domain; all drawn datasets are of one."""
+    return "demo" if any(c.__name__ == "DrawnDataset" for c in dataset.__mro__) else dataset.domain
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code (2 for bad input)."""
+    parser = argparse.ArgumentParser(prog="python -m dplq.targets", description=__doc__)
+    parser.add_argument("source", metavar="SOURCE", help="a file of configs/datasets, no ending")
+    parser.add_argument("--root", default="data", help="folder that holds the datasets")
+    parser.add_argument("--kind", choices=KINDS, default="cross")
+    args = parser.parse_args(argv)
+    try:
+        present, absent = find_targets(args.source, args.root, args.kind)
+        if absent:
+            print(f"not under {args.root}, left out: {' '.join(absent)}", file=sys.stderr)
+        if not present:
+            kind = "all-test (v2) dataset" if args.kind == "whole" else "other dataset"
+            raise UserError(f"no {kind} of the domain of {args.source} is there: give TARGETS")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(" ".join(present))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

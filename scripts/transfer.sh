@@ -1,0 +1,58 @@
+# shellcheck shell=bash
+# Train on one dataset, test on others: the shared body of cross_dataset.sh and
+# domain_generalization.sh, which say in TARGET_KIND what the others are by default.
+
+# shellcheck source=scripts/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+PROTOCOL=transfer DEFAULT_TRAINERS=QuaternionPrompt FIRST=SOURCE
+MORE_ENVIRONMENT="
+  TARGETS      files of configs/datasets, separated by blanks
+               ($TARGET_TEXT)"
+
+# Set TARGET_LIST from TARGETS, or else to what goes with the source and lies under DATA.
+choose_targets() {
+    local index names=$TARGETS
+    if [ -z "$names" ]; then
+        names=$("$PYTHON" -m dplq.targets "$DATASET" --root "$DATA" --kind "$TARGET_KIND")
+    fi
+    read -ra TARGET_LIST <<<"$names"
+    for index in "${!TARGET_LIST[@]}"; do
+        TARGET_LIST[index]=$(find_dataset "${TARGET_LIST[index]}")
+        if [[ ${TARGET_LIST[index]} == "${DATASET}v2" ]]; then
+            echo "warning: ${DATASET}v2 holds the training images of $DATASET" >&2
+        fi
+    done
+}
+
+# Print the folder of the tests on target $1.
+target_place() {
+    printf '%s\n' "$OUT/evaluation/$DATASET/$TRAINER/${CFG}_${SHOTS}shots/$1"
+}
+
+transfer() {
+    local seed target model
+    CFG=$(choose_config)
+    for seed in "${SEEDS[@]}"; do
+        model=$OUT/$(place)/seed$seed
+        run "$model" "$DATASET" "$seed" all
+        can_name_classes || continue
+        for target in "${TARGET_LIST[@]}"; do
+            run "$(target_place "$target")/seed$seed" "$target" "$seed" all "$model"
+        done
+    done
+}
+
+transfer_folders() {
+    local target
+    CFG=$(choose_config)
+    printf '%s\n' "$OUT/$(place)"
+    for target in "${TARGET_LIST[@]}"; do
+        target_place "$target"
+    done
+}
+
+start "$@"
+choose_targets
+each_trainer transfer
+table transfer_folders --by target
+finish

@@ -1,0 +1,50 @@
+"""Domain features at test time: asked once, the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.runner import make_project, train
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("project"))
+
+
+def prepare(cache: str, forbid: bool) -> None:
+    """Set the cache folder of a child; `forbid` makes every call of the domain encoder fail."""
+    os.environ["DPLQ_CACHE"] = cache
+    if forbid:
+        from dplq.domain_encoders import DomainEncoder
+
+        def forward(self, images):
+            raise RuntimeError("the domain encoder was asked")
+
+        DomainEncoder.forward = forward
+
+
+@pytest.mark.parametrize("trainer", ["QuaternionPrompt", "DCPL"])
+def test_a_second_test_asks_no_domain_encoder(project, tmp_path, trainer):
+    flags = [trainer if flag == "QuaternionPrompt" else flag for flag in project]
+    options = ["OPTIM.MAX_EPOCH", "1", f"TRAINER.{trainer.upper()}.PROMPT_DEPTH", "2"]
+    options += [f"TRAINER.{trainer.upper()}.PREC", "fp32"]
+    again = ["--model-dir", str(tmp_path / "run0"), "--eval-only"]
+    accuracies = []
+    for number, (extra, cached) in enumerate([([], True), (again, True), (again, False)]):
+        run = tmp_path / f"run{number}"
+        flags_now = [*flags, "--output-dir", str(run), *extra]
+        done = train(
+            tmp_path / f"log{number}",
+            [*flags_now, *options, "DOMAIN.CACHE", str(cached)],
+            prepare,
+            str(tmp_path / "cache"),
+            number == 1,
+        )
+        assert done.code == 0, done.err
+        accuracies.append(json.loads((run / "results.json").read_text())["accuracy"])
+    assert accuracies[0] == accuracies[1] == accuracies[2]
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 1

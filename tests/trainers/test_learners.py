@@ -1,0 +1,244 @@
+"""CoOp, CoCoOp, VPT, IVLP and MaPLe: what is trained, what must not change, what is refused."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import trainers  # noqa: F401 (makes `import dassl` work)
+from dplq.errors import UserError
+from tests.tiny import tiny_backbone
+from trainers.cocoop import CoCoOpModel
+from trainers.coop import CoOpModel
+from trainers.ivlp import IVLPModel
+from trainers.maple import MaPLeModel
+from trainers.vpt import VPTModel
+
+CLASSNAMES = ["river", "parking_lot", "Dense Residential Area", "storage tank", "a"]
+OTHERS = ["desert", "lake"]
+WORDS = "a photo of a"
+IVLP_SIZES = {"n_ctx_vision": 3, "prompt_depth_text": 2, "prompt_depth_vision": 2}
+# name -> model, settings, names of what is trained, how many numbers (widths 64, 64 and 48)
+MODELS = {
+    "CoOp": (CoOpModel, {"n_ctx": 5}, "ctx", 5 * 64),
+    "CoOp, middle": (
+        CoOpModel,
+        {"ctx_init": WORDS, "class_token_position": "middle"},
+        "ctx",
+        4 * 64,
+    ),
+    "CoOp, class-specific": (CoOpModel, {"n_ctx": 3, "csc": True}, "ctx", 5 * 3 * 64),
+    "CoCoOp": (
+        CoCoOpModel,
+        {"ctx_init": WORDS},
+        "ctx meta_net.0.bias meta_net.0.weight meta_net.2.bias meta_net.2.weight",
+        4 * 64 + (48 * 3 + 3) + (3 * 64 + 64),
+    ),
+    "VPT, shallow": (VPTModel, {"n_ctx_vision": 3}, "vision", 3 * 64),
+    "VPT, deep": (
+        VPTModel,
+        {"n_ctx_vision": 2, "prompt_depth_vision": 3},
+        "deep_vision.0 deep_vision.1 vision",
+        3 * 2 * 64,
+    ),
+    "IVLP": (
+        IVLPModel,
+        IVLP_SIZES,
+        "ctx deep_text.0 deep_vision.0 vision",
+        2 * 2 * 64 + 2 * 3 * 64,
+    ),
+    "IVLP, text only": (
+        IVLPModel,
+        {"n_ctx_vision": 0, "prompt_depth_text": 2, "prompt_depth_vision": 0},
+        "ctx deep_text.0",
+        2 * 2 * 64,
+    ),
+    "MaPLe": (
+        MaPLeModel,
+        {"prompt_depth": 2},
+        "ctx deep_text.0 vision.0.bias vision.0.weight vision_proj.bias vision_proj.weight",
+        2 * 2 * 64 + 2 * (64 * 64 + 64),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return tiny_backbone()
+
+
+@pytest.fixture(scope="module")
+def images(clip):
+    size = clip.image_size
+    return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def make(name, clip, **more):
+    """A model of the table, in evaluation."""
+    kind, settings, _, _ = MODELS[name]
+    return kind(clip, CLASSNAMES, **{"seed": 0, **settings, **more}).eval()
+
+
+def zero_shot(clip, images, texts):
+    """Logits of CLIP itself."""
+    image, text = clip.encode_image(images), clip.encode_text(clip.tokenize(texts))
+    return clip.logit_scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_trained(name, clip):
+    model, expected = make(name, clip), MODELS[name][2:]
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    names = sorted(n.removeprefix("prompt_learner.") for n in trained)
+    assert (" ".join(names), sum(p.numel() for p in trained.values())) == expected
+    assert not [n for n in trained if not n.startswith("prompt_learner.")]
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_number_matters_and_no_image_sees_another(name, clip, images):
+    model = make(name, clip)
+    logits = model(images)
+    assert logits.shape == (3, 5) and logits.dtype == torch.float32
+    torch.testing.assert_close(model(images[1:2]), logits[1:2], rtol=1e-4, atol=1e-5)
+    F.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
+    for parameter_name, parameter in model.prompt_learner.named_parameters():
+        assert parameter.grad.abs().max() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "class-specific" not in name])
+def test_other_classes(name, clip, images, tmp_path):
+    """A checkpoint is loaded for other classes; there and back nothing is lost."""
+    model = make(name, clip)
+    before = model(images)
+    model.save(tmp_path / "prompts.safetensors")
+    kind, settings, _, _ = MODELS[name]
+    other = kind(clip, OTHERS, seed=1, **settings).eval()
+    other.load(tmp_path / "prompts.safetensors")
+    model.set_classnames(OTHERS)
+    assert torch.equal(model(images), other(images)) and other(images).shape == (3, 2)
+    model.set_classnames(CLASSNAMES)
+    assert torch.equal(model(images), before)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_seed_decides_the_initial_weights(name, clip):
+    first, second, other = (
+        torch.cat([p.flatten() for p in make(name, clip, seed=seed).prompt_learner.parameters()])
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, second)
+    assert torch.equal(first, other) == (name == "CoOp, middle")  # all from words
+
+
+POSITIONS = {"end": "a photo of a {}.", "middle": "a photo {} of a.", "front": "{} a photo of a."}
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_coop_starts_at_zero_shot(position, clip, images):
+    """Words as the context, with the name at each of the three places, are a plain text."""
+    model = CoOpModel(clip, CLASSNAMES, ctx_init=WORDS, class_token_position=position)
+    texts = [POSITIONS[position].format(name.replace("_", " ")) for name in CLASSNAMES]
+    torch.testing.assert_close(model(images), zero_shot(clip, images, texts), rtol=1e-4, atol=1e-4)
+
+
+def test_the_others_hold_zero_shot_too(clip, images):
+    expected = zero_shot(clip, images, [f"{WORDS} {n.replace('_', ' ')}." for n in CLASSNAMES])
+    text_only = {"n_ctx_vision": 0, "prompt_depth_vision": 0, "prompt_depth_text": 1}
+    cocoop = make("CoCoOp", clip)
+    with torch.no_grad():
+        for parameter in cocoop.prompt_learner.meta_net[2].parameters():
+            parameter.zero_()
+    for model in (cocoop, IVLPModel(clip, CLASSNAMES, n_ctx_text=4, **text_only)):
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
+    vpt = make("VPT, shallow", clip)
+    assert vpt.prefix == WORDS
+    maple = make("MaPLe", clip, prompt_depth=1, ctx_init="a_photo_of_a")
+    words = clip.embed_tokens(clip.tokenize(["a photo"]))[0, 1:3]
+    assert torch.equal(maple.prompt_learner.ctx, words) and not len(maple.prompt_learner.vision)
+
+
+def test_maple_s_projections_start_equal(clip):
+    vision = make("MaPLe", clip, prompt_depth=3).prompt_learner.vision
+    assert torch.equal(vision[0].weight, vision[1].weight)
+    assert vision[0].weight is not vision[1].weight
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [("CoOp", (1, 5)), ("CoOp, class-specific", (1, 5)), ("CoCoOp", (3, 5)), ("MaPLe", (1, 5))],
+)
+def test_how_many_texts_a_batch_costs(name, texts, clip, images):
+    """Once per class; CoCoOp once per image and class."""
+    model = make(name, clip)
+    assert model.text_features(model.prompts(images)).shape[:2] == texts
+
+
+def test_vpt_encodes_its_texts_once(clip, images):
+    model = make("VPT, deep", clip)
+    for part in ("prompted_text", "class_features"):
+        with mock.patch.object(clip, part, side_effect=AssertionError, create=True):
+            assert model(images).shape == (3, 5)
+    text = clip.encode_text(clip.tokenize([f"{WORDS} parking lot."]))
+    torch.testing.assert_close(model.fixed_text[:, 1], F.normalize(text), rtol=1e-4, atol=1e-5)
+
+
+def test_number_of_words_is_coop_s_context_length(clip, caplog):
+    model = CoOpModel(clip, CLASSNAMES, n_ctx=16, ctx_init="a large photo of a", csc=True)
+    assert model.prompt_learner.ctx.shape == (5, 64) and model.settings["n_ctx"] == 5
+    assert "CSC is not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("CoOp", {"class_token_position": "centre"}, "CLASS_TOKEN_POSITION 'centre' is unknown"),
+        ("CoOp", {"n_ctx": 0}, "N_CTX must be at least 1 and at most 73, not 0"),
+        ("MaPLe", {"prompt_depth": 4}, "PROMPT_DEPTH 4 does not fit .* 1 to 3 layers"),
+        ("VPT, deep", {"prompt_depth_vision": 0}, "PROMPT_DEPTH_VISION 0 does not fit"),
+        ("VPT, deep", {"n_ctx_vision": 0}, "N_CTX_VISION must be at least 1, not 0"),
+        ("IVLP", {"prompt_depth_text": 0}, "PROMPT_DEPTH_TEXT 0 does not fit"),
+        ("IVLP", {"prompt_depth_vision": 4}, "PROMPT_DEPTH_VISION 4 does not fit"),
+        ("IVLP", {"n_ctx_vision": -1}, "must not be below 0"),
+    ],
+)
+def test_bad_settings(name, settings, message, clip):
+    with pytest.raises(UserError, match=message):
+        make(name, clip, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("CoOp", {"n_ctx": 4}, "settings.n_ctx: there 5, now 4"),
+        (
+            "CoOp, middle",
+            {"class_token_position": "front"},
+            "settings.class_token_position: there 'middle', now 'front'",
+        ),
+        ("VPT, deep", {"prompt_depth_vision": 2}, "settings.prompt_depth_vision: there 3, now 2"),
+        ("IVLP", {"prompt_depth_text": 3}, "settings.prompt_depth_text: there 2, now 3"),
+        ("MaPLe", {"prompt_depth": 3}, "settings.prompt_depth: there 2, now 3"),
+    ],
+)
+def test_checkpoint_of_other_settings(name, settings, message, clip, tmp_path):
+    make(name, clip).save(tmp_path / "prompts.safetensors")
+    with pytest.raises(UserError, match=message):
+        make(name, clip, **settings).load(tmp_path / "prompts.safetensors")
+    with pytest.raises(UserError, match="method: there .*, now 'CoCoOp'"):
+        make("CoCoOp", clip).load(tmp_path / "prompts.safetensors")
+
+
+def test_class_specific_context_is_of_its_classes(clip, tmp_path):
+    model, path = make("CoOp, class-specific", clip), tmp_path / "prompts.safetensors"
+    model.save(path)
+    with pytest.raises(UserError, match="context of 5 classes, and now there are 2"):
+        model.set_classnames(OTHERS)
+    settings = MODELS["CoOp, class-specific"][1]
+    with pytest.raises(UserError, match=f"{path} has .* of 5 classes, and now there are 2"):
+        CoOpModel(clip, OTHERS, **settings).load(path)
+    with pytest.raises(UserError, match=r"of 5 classes, and now there are 5 \(others\)"):
+        CoOpModel(clip, CLASSNAMES[::-1], **settings).load(path)

@@ -1,0 +1,80 @@
+"""CoOp, CoCoOp, MaPLe, VPT and IVLP against the originals, run unmodified beside ours.
+
+Skipped without checkouts of CoOp, of MaPLe's repository and of Dassl (see tests/peers.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import trainers  # noqa: F401 (makes `import dassl` work)
+from tests.peers import peer
+from tests.trainers.originals import CASES, Bench, compare, relative
+from tests.trainers.run_original import run_trainers
+
+TOLERANCE = 1e-4
+ROUNDED = 1e-3  # of the change of weights that are much larger than it
+WIDE = {"MaPLe"}  # whose code wants the widths of ViT-B/16
+SAVED = ("CoOp, words", "CoOp, end, class-specific", "CoCoOp, words", "MaPLe", "VPT, deep", "IVLP")
+
+
+@pytest.fixture(scope="module")
+def benches(tmp_path_factory):
+    """A narrow and a wide CLIP."""
+    peer("Dassl.pytorch")  # or skip
+    folders = {wide: tmp_path_factory.mktemp("clip") for wide in (False, True)}
+    widths = {False: (64, 64), True: (512, 768)}
+    return {
+        wide: Bench(folder, layers=3, image_size=32, widths=widths[wide])
+        for wide, folder in folders.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def answers(benches, tmp_path_factory):
+    """What the originals answer, all of a tree in one process: case -> answer, checkpoints."""
+    saved, started = tmp_path_factory.mktemp("saved"), {}
+
+    def run(name):
+        more = {"save": str(saved / name)} if name in SAVED else {}
+        return benches[CASES[name].trainer in WIDE].run(CASES[name], **more)
+
+    def answer(name):
+        tree = CASES[name].tree
+        peer(tree), peer("Dassl.pytorch")  # or skip
+        names, future = started[tree]
+        return future.result()[names.index(name)], saved / name
+
+    with ThreadPoolExecutor() as pool:
+        for tree in {case.tree for case in CASES.values()}:
+            with contextlib.suppress(pytest.skip.Exception):
+                names = [name for name, case in CASES.items() if case.tree == tree]
+                places = (peer(tree), {}, [run(name) for name in names], peer("Dassl.pytorch"))
+                started[tree] = names, pool.submit(run_trainers, *places)
+        yield answer
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_original(name, benches, answers):
+    """Logits, gradients and the weights after one step of SGD."""
+    case = CASES[name]
+    found = compare(benches[case.trainer in WIDE], case, answers(name)[0])
+    assert max(found.logits, found.gradients, found.weights) <= TOLERANCE, found
+    assert found.step <= ROUNDED, found
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_the_original_s_checkpoint_gives_its_logits(name, benches, answers):
+    answer, folder = answers(name)
+    case, bench = CASES[name], benches[CASES[name].trainer in WIDE]
+    for epoch in (1, None):
+        trainer = bench.ours(case)
+        trainer.load_model(str(folder), epoch)
+        trainer.model.eval()
+        logits = trainer.model_inference(bench.batch()[0])
+        assert relative(logits, answer["after"]) <= TOLERANCE
+        assert relative(answer["logits"], answer["after"]) > 10 * TOLERANCE
+        assert trainer.tested_epoch == 1

@@ -1,0 +1,82 @@
+"""What the trainers share that are steered by a domain encoder: it is loaded, and asked once."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from torch import Tensor
+
+from dplq.backbones import Backbone
+from dplq.domain_encoders import DomainEncoder, load_domain_encoder
+from dplq.feature_cache import FeatureCache
+from dplq.prompts import PRESET_NORMALIZE, check_preset
+
+from .base import PromptTrainer
+
+DECODERS = ("torch", "torchvision", "Pillow")  # what turns files into inputs
+
+
+class DomainTrainer(PromptTrainer):
+    """Base of the trainers whose model takes `domain_features`; at test time these are cached."""
+
+    feature_cache: FeatureCache | None = None
+
+    def test(self, split: str | None = None) -> float:
+        """Evaluate as the base does; domain features come from the cache where they are known."""
+        if self.cfg.DOMAIN.CACHE and self.model.domain is not None and self.feature_cache is None:
+            self.feature_cache = FeatureCache(
+                self.model.domain,
+                {
+                    "input": dict(self.cfg.INPUT),
+                    "precision": self.precision.name,
+                    "device": self.device.type,
+                    "versions": {name: version(name) for name in DECODERS},
+                },
+            )
+        accuracy = super().test(split)
+        if self.feature_cache is not None:
+            self.feature_cache.write()
+        return accuracy
+
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return images (B, 3, H, W) and labels (B,) on the device; the files are remembered."""
+        self._files = batch["impath"]
+        return super().parse_batch_test(batch)
+
+    def model_inference(self, input: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, 3, H, W)."""
+        cache = self.feature_cache
+        if cache is None:
+            return super().model_inference(input)
+        features = cache.get(self._files)
+        with self.precision.autocast():
+            if features is None:
+                features = self.model.domain(input)
+                cache.put(self._files, features)
+            return self.model(input, domain_features=features.to(self.device))
+
+
+def load_domain(cfg: Any, clip: Backbone, preset: str) -> DomainEncoder | None:
+    """Load what ``cfg.DOMAIN`` names; None if that is "none".
+
+    Args:
+        cfg: the config.
+        clip: the CLIP backbone, which can be the domain encoder too.
+        preset: of the trainer; decides the normalisation where DOMAIN.NORMALIZE does not.
+
+    Raises:
+        UserError: unknown preset, or as `dplq.domain_encoders.load_domain_encoder`.
+    """
+    domain, normalize = cfg.DOMAIN, PRESET_NORMALIZE[check_preset(preset)]
+    if domain.ENCODER == "none":
+        return None
+    print(f"Loading domain encoder ({domain.ENCODER})")
+    return load_domain_encoder(
+        domain.ENCODER,
+        weights=domain.WEIGHTS,
+        feature=domain.FEATURE,
+        normalize=domain.NORMALIZE or normalize,
+        pretrained=domain.PRETRAINED,
+        backbone=clip,
+    )

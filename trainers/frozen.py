@@ -1,0 +1,131 @@
+"""What every trainer shares: a frozen CLIP, its precision, tests and results."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dplq.backbones import Backbone, load_backbone
+from dplq.config import own_keys
+from dplq.dassl_compat import describe_dassl
+from dplq.loading import quicken
+from dplq.precision import resolve_precision
+from dplq.seeding import seed_all
+
+from .checkpoints import MODEL_NAME, CheckpointTrainer
+from .checks import check_input, check_values
+from .report import EvaluationRecord, write_results
+
+PHASES = {"train": 0, "test": 1}  # each draws from its own random stream
+
+
+class FrozenTrainer(CheckpointTrainer):
+    """Base of all trainers of a frozen CLIP, with or without gradient training.
+
+    Subclasses set `node`, the config node below ``cfg.TRAINER`` that holds their keys, and
+    `model_class`, which is made with these keys in lower case; or they implement
+    `build_prompt_model`. Those that learn without gradients set `fixed_epochs` and implement
+    Dassl's `run_epoch`.
+    """
+
+    node = ""
+    model_class: Callable[..., nn.Module]
+    fixed_epochs: int | None = None  # None: OPTIM.MAX_EPOCH; 0: nothing to train, nothing to load
+
+    def __init__(self, cfg: Any) -> None:
+        # Without a seed the run draws one, so that it can still be resumed exactly.
+        self.run_seed = cfg.SEED if cfg.SEED >= 0 else random.SystemRandom().randrange(2**31)
+        self.train_seconds, self.train_steps = 0.0, 0
+        print(describe_dassl())
+        super().__init__(cfg)
+        if self.fixed_epochs is not None:
+            self.max_epoch = self.fixed_epochs
+        self.tested_epoch = self.max_epoch
+        self.evaluator = EvaluationRecord(self.evaluator)
+
+    def build_data_loader(self) -> None:
+        """Build Dassl's loaders, made quicker."""
+        super().build_data_loader()
+        quick = partial(quicken, cfg=self.cfg, device=self.device)
+        self.train_loader_x = quick(self.train_loader_x, is_train=True)
+        if self.val_loader is not None:
+            self.val_loader = quick(self.val_loader, is_train=False)
+        self.test_loader = quick(self.test_loader, is_train=False)
+
+    @property
+    def keys(self) -> Any:
+        """This trainer's own config node."""
+        return self.cfg.TRAINER[self.node]
+
+    def check_cfg(self, cfg: Any) -> None:
+        """Refuse values that no trainer can work with (UserError)."""
+        check_values(cfg)
+
+    def build_prompt_model(self, clip: Backbone, classnames: list[str], seed: int) -> nn.Module:
+        """Return the model: its `prompt_learner` is trained, the rest is frozen.
+
+        The model maps images (B, 3, H, W) to logits (B, K) and has `clip`, `domain` (or None),
+        `header`, `save`, `load` and `noise_generator`, as `dplq.prompted_clip.PromptedCLIP` does.
+        """
+        settings = {name.lower(): self.keys[name] for name in own_keys(self.node) if name != "PREC"}
+        return self.model_class(clip, classnames, seed=seed, **settings)
+
+    def build_model(self) -> None:
+        """Load the frozen parts, build the learnable ones and what trains them."""
+        cfg = self.cfg
+        self.precision = resolve_precision(self.keys.PREC, self.device)
+        print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
+        weights, pretrained = cfg.MODEL.INIT_WEIGHTS, cfg.MODEL.BACKBONE.PRETRAINED
+        clip = load_backbone(cfg.MODEL.BACKBONE.NAME, weights=weights, pretrained=pretrained)
+        check_input(cfg.INPUT, clip)
+        names = list(self.dm.dataset.classnames)
+        self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
+        for frozen in (self.model.clip, self.model.domain):
+            if frozen is not None:
+                frozen.to(self.precision.frozen)
+        self.model.noise_generator = torch.Generator(self.device)
+        learner = self.model.prompt_learner
+        self.learnable_parameters = sum(p.numel() for p in learner.parameters())
+        print(f"Learnable parameters: {self.learnable_parameters:,} in {type(learner).__name__}")
+        # No Dassl scheduler: its warm-up raises TypeError on torch >= 2.7.
+        self.register_model(MODEL_NAME, learner, self.build_optimizer(learner), None)
+
+    def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer | None:
+        """What trains the learner; None where no gradient does."""
+        return None
+
+    def resume_model_if_exist(self, directory: str) -> int:
+        """Without gradient training there is nothing to go on from: 0 epochs are done."""
+        return 0
+
+    def _seed(self, phase: str, epoch: int) -> None:
+        """Seed all generators from (run seed, phase, epoch)."""
+        self.model.noise_generator.manual_seed(seed_all(self.run_seed, PHASES[phase], epoch))
+
+    @torch.no_grad()
+    def test(self, split: str | None = None) -> float:
+        """Evaluate as Dassl does; the final test also writes ``results.json``.
+
+        Args:
+            split: "val" or "test"; None is the final test on ``cfg.TEST.SPLIT``.
+
+        Returns:
+            Accuracy in percent.
+        """
+        self._seed("test", 0)
+        started = time.perf_counter()
+        accuracy = super().test(split)
+        if split is None and self.output_dir:
+            write_results(self, seconds=time.perf_counter() - started)
+        return accuracy
+
+    def model_inference(self, input: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, 3, H, W)."""
+        with self.precision.autocast():
+            return self.model(input)

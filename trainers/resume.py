@@ -1,0 +1,106 @@
+"""The file from which an interrupted training goes on, bit for bit, after its last whole epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from dplq import checkpoint
+from dplq.errors import UserError
+
+if TYPE_CHECKING:
+    from .base import PromptTrainer
+
+RESUME_FILE = "resume.safetensors"
+CURE = "To begin a new run choose another --output-dir, or delete that folder."
+
+
+def write_state(trainer: PromptTrainer) -> None:
+    """Save what a resumed run needs after the epoch that was just finished."""
+    momentum, rest = checkpoint.flatten_optimizer(trainer.optim)
+    parts = {
+        "learner": trainer.model.prompt_learner.state_dict(),
+        "optimizer": momentum,
+        "extra": trainer.extra_state(),
+    }
+    tensors = {
+        f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()
+    }
+    best = float(trainer.best_result)
+    header = {
+        "epoch": trainer.epoch + 1,
+        "run_seed": trainer.run_seed,
+        "optimizer": rest,
+        "scaler": trainer.scaler.state_dict() if trainer.scaler else None,
+        "best_result": best if math.isfinite(best) else None,
+        "train_seconds": trainer.train_seconds,
+        "train_steps": trainer.train_steps,
+        "settings": settings(trainer),
+    }
+    checkpoint.save(trainer.model_dir(trainer.output_dir) / RESUME_FILE, tensors, header)
+
+
+def read_state(trainer: PromptTrainer, directory: str) -> int:
+    """Bring a trainer to where the run in `directory` was; return how many epochs are done.
+
+    Raises:
+        UserError: what lies there was trained with other settings, or RESUME names a folder
+            without such a file.
+    """
+    folder = trainer.model_dir(directory)
+    path = folder / RESUME_FILE
+    if not path.is_file():
+        if trainer.cfg.RESUME:
+            raise UserError(f"RESUME is {directory}, but there is no {path}.")
+        print("No checkpoint found, train from scratch")
+        return 0
+    tensors, header = checkpoint.read(path)
+    expected = {"settings": json.loads(json.dumps(settings(trainer)))}
+    checkpoint.check_header(header, expected, path, CURE)
+    parts: dict[str, dict[str, Tensor]] = {"learner": {}, "optimizer": {}, "extra": {}}
+    for name, tensor in tensors.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = tensor
+    checkpoint.load_strictly(trainer.model.prompt_learner, parts["learner"], path)
+    checkpoint.restore_optimizer(trainer.optim, parts["optimizer"], header["optimizer"])
+    trainer.load_extra_state(parts["extra"])
+    if trainer.scaler and header["scaler"]:
+        trainer.scaler.load_state_dict(header["scaler"])
+    trainer.run_seed = header["run_seed"]
+    trainer.train_seconds, trainer.train_steps = header["train_seconds"], header["train_steps"]
+    if header["best_result"] is not None:
+        trainer.best_result = header["best_result"]
+    _take_along(folder, trainer.model_dir(trainer.output_dir))
+    print(f"Found checkpoint at {directory} (will resume after epoch {header['epoch']})")
+    return header["epoch"]
+
+
+def _take_along(there: Path, here: Path) -> None:
+    """Copy the checkpoints of a run that is continued in another folder."""
+    if here.resolve() != there.resolve():
+        for path in there.glob("model-*.safetensors"):
+            checkpoint.write_atomically(here / path.name, path.read_bytes())
+
+
+def settings(trainer: PromptTrainer) -> dict[str, Any]:
+    """What must be the same for a run to be continued rather than begun again."""
+    cfg = trainer.cfg
+    images = [(item.label, Path(item.impath).name) for item in trainer.dm.dataset.train_x]
+    return {
+        "model": {k: v for k, v in trainer.model.header().items() if k != "classnames"},
+        "classnames": list(trainer.dm.dataset.classnames),
+        "optim": dict(cfg.OPTIM),
+        "input": dict(cfg.INPUT),
+        "train_loader": dict(cfg.DATALOADER.TRAIN_X),
+        "resized_images": cfg.DATALOADER.IMAGE_CACHE == "resized",
+        "workers": cfg.DATALOADER.NUM_WORKERS,
+        "images": hashlib.sha256(repr(images).encode()).hexdigest(),
+        "final_model": cfg.TEST.FINAL_MODEL,
+        "seed": cfg.SEED,
+        "precision": trainer.precision.name,
+    }
