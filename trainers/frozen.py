@@ -78,14 +78,14 @@ class FrozenTrainer(CheckpointTrainer):
 
     def build_model(self) -> None:
         """Load the frozen parts, build the learnable ones and what trains them."""
-        cfg = self.cfg
-        self.precision = resolve_precision(self.keys.PREC, self.device)
+        cfg, self.precision = self.cfg, resolve_precision(self.keys.PREC, self.device)
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         weights, pretrained = cfg.MODEL.INIT_WEIGHTS, cfg.MODEL.BACKBONE.PRETRAINED
         clip = load_backbone(cfg.MODEL.BACKBONE.NAME, weights=weights, pretrained=pretrained)
         check_input(cfg.INPUT, clip)
         names = list(self.dm.dataset.classnames)
         self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
+        self.model.text_chunk = cfg.MODEL.TEXT_CHUNK or "auto"
         for frozen in (self.model.clip, self.model.domain):
             if frozen is not None:
                 frozen.to(self.precision.frozen)

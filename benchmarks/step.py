@@ -1,0 +1,263 @@
+"""Training step and evaluation: ours, the plain reference and the originals side by side.
+
+    python benchmarks/step.py [--peers FOLDER] [--what train eval] [--classes 10 23 45 100 1000]
+
+How to run and read it: benchmarks/README.md. Exit code 1: the sides do not compute the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from benchmarks import step_meters as meters  # noqa: E402
+from benchmarks import step_report as report  # noqa: E402
+from benchmarks.step_checks import against_plain, against_release  # noqa: E402
+from benchmarks.step_originals import TREES, Original  # noqa: E402
+from benchmarks.step_plain import InParts  # noqa: E402
+from benchmarks.step_sides import (  # noqa: E402
+    Side,
+    build_ours,
+    build_side,
+    class_names,
+    inputs,
+    shape_run,
+    stepper,
+)
+from dplq.precision import resolve_precision  # noqa: E402
+
+SIDES = ("ours", "plain", *TREES)
+# Numbers that one token leaves behind in one layer for the backward pass, in multiples of the
+# width: what the text towers of the other sides need is estimated with it before they are run.
+KEPT = 16
+WHOLE = "measured"
+PARTS = "in parts: one image's texts measured, in class chunks, counted for each image"
+GROWS = "not run"
+
+
+class Bench:
+    """Builds the sides once and measures them at each size.
+
+    Args:
+        options: of the command line.
+        arguments: the same as words, for child processes.
+    """
+
+    def __init__(self, options: argparse.Namespace, arguments: Sequence[str]) -> None:
+        self.options, self.arguments = options, list(arguments)
+        self.device = torch.device(options.device)
+        self.precision = resolve_precision(options.precision, self.device)
+        self.ours = build_ours(options.tiny, self.device, options.text_chunk)
+        self.depth = self.ours.settings["prompt_depth"]
+        self.sides: dict[str, Side] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.checks: list[dict[str, Any]] = []
+        self.peak = 0.0
+
+    def side(self, name: str) -> Side:
+        """The side of that name, built when it is first asked for."""
+        if name not in self.sides:
+            if name in TREES:
+                tree = self.options.peers / TREES[name]
+                self.sides[name] = Original(name, tree, self.ours, self.depth)
+            else:
+                self.sides[name] = build_side(name, self.ours)
+        return self.sides[name]
+
+    def names(self, what: str) -> list[str]:
+        """The sides of a measurement, ours first."""
+        names = list(self.options.sides)
+        if what == "eval" and self.options.cached_features and "ours" in names:
+            names.insert(1, "ours, cached")
+        return [*names, "domain"]
+
+    def find_peak(self) -> None:
+        """Measure the rate of a large matrix product; the best so far counts."""
+        dtype = self.precision.compute or torch.float32
+        size = 256 if self.options.tiny else 0
+        self.peak = max(self.peak, meters.peak_rate(self.device, dtype, size))
+
+    def run(self) -> None:
+        """Measure everything that was asked for."""
+        self.find_peak()
+        for what in self.options.what:
+            batches = self.options.batch if what == "train" else self.options.eval_batch
+            for batch in batches:
+                for classes in self.options.classes:
+                    self.measure(what, batch, classes)
+        self.find_peak()
+
+    def measure(self, what: str, batch: int, classes: int) -> None:
+        """One size: FLOPs, equality, seconds in alternation, memory."""
+        images, labels = inputs(self.ours, batch, classes)
+        sides = {name: self.side(name) for name in self.names(what)}
+        rows = {}
+        for name, side in sides.items():
+            side.set_classes(class_names(classes))
+            side.train(what == "train").prepare(images)
+            flops = meters.count_flops(side, shape_run(side, what), (images, labels))
+            rows[name] = {"what": what, "batch": batch, "classes": classes, "side": name}
+            rows[name] |= {"flops": flops, "how": self._how(side, what, batch, classes, flops)}
+        self._check(sides, rows, images, labels)
+        jobs = {
+            name: self._parts(side, rows[name], images, labels)
+            for name, side in sides.items()
+            if rows[name]["how"] != GROWS
+        }
+        times: dict[str, list[float]] = {name: [] for name in jobs}
+        for turn in range(-self.options.warmup, self.options.repeats):
+            for name, parts in jobs.items():
+                if turn < 0 and rows[name]["how"] == PARTS:  # long, and `_check` has run it
+                    continue
+                sides[name].train(what == "train")  # ours and ours, cached are one model
+                passed = meters.seconds_of_parts(parts, self.device)
+                if turn >= 0:
+                    times[name].append(passed)
+        for name, row in rows.items():
+            row["rounds"] = times.get(name, [])
+            row["seconds"] = median(row["rounds"]) if row["rounds"] else None
+            row["memory"] = self._memory(sides[name], row, jobs.get(name))
+            self.rows.append(row)
+            print(report.line(row), flush=True)
+
+    def _how(self, side: Side, what: str, batch: int, classes: int, flops: int) -> str:
+        """How a side is measured: as a whole if memory and time allow."""
+        if side.name.startswith("ours") or side.name == "domain":
+            return WHOLE
+        clip, options = self.ours.clip, self.options
+        tokens = (batch if side.texts_per_image else 1) * classes * clip.context_length
+        layers = clip.text_layers * KEPT if what == "train" else 2
+        needed = tokens * clip.text_width * layers * 4
+        allowed = options.memory * meters.GIB or 0.8 * meters.available_bytes(self.device)
+        if needed <= allowed and flops / self.peak <= options.limit:
+            return WHOLE
+        return PARTS if side.name == "plain" else GROWS
+
+    def _parts(
+        self, side: Side, row: dict[str, Any], images: Tensor, labels: Tensor
+    ) -> list[meters.Part]:
+        """What is timed, and how often each part counts."""
+        if row["how"] == WHOLE:
+            return [(1, stepper(side, row["what"], images, labels, self.precision))]
+        upstream = None
+        if row["what"] == "train":
+            # The arithmetic is the same whatever the gradient is; `_check` gives the true one.
+            upstream = torch.zeros(row["classes"], device=self.device)
+            upstream[0], upstream[1:] = -1, 1 / max(row["classes"] - 1, 1)
+        return InParts(side.model, images, upstream, self.precision.autocast).parts
+
+    def _check(self, sides: dict[str, Side], rows: dict, images: Tensor, labels: Tensor) -> None:
+        if "ours" not in sides:
+            return
+        size = {key: rows["ours"][key] for key in ("what", "batch", "classes")}
+        found = []
+        if "plain" in sides:
+            whole = rows["plain"]["how"] == WHOLE
+            pair = sides["ours"], sides["plain"]
+            found.append(against_plain(*pair, size["what"], images, labels, whole))
+        if "dplq" in sides and rows["dplq"]["how"] == WHOLE:
+            found.append(against_release(sides["ours"], sides["dplq"], images))
+        for check in found:
+            self.checks.append({**size, **check})
+            print(report.check_line(self.checks[-1]), flush=True)
+
+    def _memory(self, side: Side, row: dict[str, Any], parts: Any) -> dict[str, Any] | None:
+        """Peak memory: on a GPU here, on a CPU in a process of its own."""
+        if self.options.no_memory or row["how"] != WHOLE or side.name == "domain":
+            return None
+        if self.device.type == "cuda":
+            side.train(row["what"] == "train").zero_grad()
+            return meters.memory(parts[0][1], self.device)
+        size = (side.name, row["what"], str(row["batch"]), str(row["classes"]))
+        command = [sys.executable, __file__, *self.arguments, "--memory-of", *size]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            print(f"memory of {' '.join(size)}: failed\n{done.stderr[-2000:]}", file=sys.stderr)
+            return None
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def memory_of(self, name: str, what: str, batch: int, classes: int) -> dict[str, Any]:
+        """Peak memory of one side's step, in this process, which ran nothing else before."""
+        side = self.side(name)
+        for warm_up in (True, False):
+            size = (1, 2) if warm_up else (batch, classes)
+            images, labels = inputs(self.ours, *size)
+            side.set_classes(class_names(size[1]))
+            step = stepper(side, what, images, labels, self.precision)
+            if warm_up:  # thread pools, kernels, optimiser: they are not the step's
+                step()
+        side.zero_grad()
+        return meters.memory(step, self.device)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--what", nargs="+", choices=("train", "eval"), default=["train", "eval"])
+    add("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    add(
+        "--peers",
+        type=Path,
+        help="folder of the originals' checkouts: " + ", ".join(TREES.values()),
+    )
+    add("--batch", nargs="+", type=int, default=[4], help="images per training step (4)")
+    add("--eval-batch", nargs="+", type=int, default=[24], help="images per evaluation (24)")
+    add("--classes", nargs="+", type=int, default=[10, 23, 45, 100, 1000])
+    add("--cached-features", action="store_true", help="evaluate ours with them given, too")
+    add("--text-chunk", type=_chunk, default="auto", help="of ours: auto, or a number of classes")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--precision", choices=("fp32", "amp", "bf16"), default="fp32")
+    add("--repeats", type=int, default=3)
+    add("--warmup", type=int, default=1)
+    add("--threads", type=int, default=0, help="of torch on the CPU (default: torch's own choice)")
+    add("--limit", type=float, default=150, help="do not run a step that needs more seconds (150)")
+    add("--memory", type=float, default=0, help="GiB that a step may take (80 %% of what is free)")
+    add("--no-memory", action="store_true", help="do not measure memory")
+    add("--out", type=Path, default=Path("output/benchmarks/step"), help="folder of the results")
+    add("--tiny", action="store_true", help="tiny models: does it run?")
+    add("--memory-of", nargs=4, help=argparse.SUPPRESS)  # a child process of this file
+    options = parser.parse_args(arguments)
+    if "ours" not in options.sides:
+        parser.error("--sides needs ours: everything is compared with it")
+    return options
+
+
+def _chunk(word: str) -> int | str:
+    return word if word == "auto" else int(word)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write; 1 if sides that should be equal are not."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parse(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    bench = Bench(options, arguments)
+    if options.memory_of:
+        name, what, *size = options.memory_of
+        print(json.dumps(bench.memory_of(name, what, *map(int, size))))
+        return 0
+    for name, tree in TREES.items():
+        if name in options.sides and not (options.peers and (options.peers / tree).is_dir()):
+            options.sides.remove(name)
+            print(f"{name}: no checkout of {tree} below --peers: left out", file=sys.stderr)
+    bench.run()
+    report.finish(bench)
+    return 0 if all(check["passed"] for check in bench.checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
