@@ -1,5 +1,8 @@
 """Which Dassl is in use, and registration that never crashes a host tree.
 
+Names that a host tree and this project both register are the host's, whichever of the two is
+imported first; a warning says which they are.
+
 An installed Dassl always wins; without one our own small implementation
 (`dplq/_fallback/dassl`) is appended to `sys.path`. The environment variable
 `DPLQ_DASSL=real|fallback` forces one of them.
@@ -7,11 +10,13 @@ An installed Dassl always wins; without one our own small implementation
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +25,8 @@ from dplq.errors import UserError
 logger = logging.getLogger(__name__)
 FALLBACK = Path(__file__).resolve().parent / "_fallback"
 T = TypeVar("T", bound=type)
+Clash = tuple[type, type]  # of one name: the class that is in use, and the one that is not
+_clashes: list[Clash] = []  # not yet reported
 
 
 def ensure_dassl() -> str:
@@ -97,14 +104,91 @@ def register_dataset(cls: T) -> T:
 
 
 def _register(registry: Any, cls: T) -> T:
-    name = cls.__name__
-    if name in registry.registered_names():
-        logger.warning(
-            "%s is already registered by %s, which stays in use; the one of %s is not registered.",
-            name,
-            registry.get(name).__module__,
-            cls.__module__,
-        )
+    if cls.__name__ in registry.registered_names():
+        first = registry.get(cls.__name__)
+        if _file(first) != _file(cls):  # else ours again, under its package's other name
+            _clashes.append((first, cls))
+        if not _Guests.held_back:
+            report_clashes()
     else:
-        registry.register(cls)
+        _Guests.of(registry).admit(cls)
     return cls
+
+
+class _Guests:
+    """What we have put into a registry that a host tree shares with us.
+
+    It stands in for the registry's `register` method, in this one instance: Dassl raises KeyError
+    for a name that is taken, but a host that registers one of ours shall get it.
+
+    Args:
+        registry: Dassl's, real or fallback.
+    """
+
+    held_back = False  # are reports of clashes wanted later, all in one?
+
+    def __init__(self, registry: Any) -> None:
+        self.register_as_before = registry.register
+        self.classes: dict[str, type] = {}
+        registry.register = self.register
+
+    @classmethod
+    def of(cls, registry: Any) -> _Guests:
+        """Those of `registry`."""
+        known = getattr(registry.register, "__self__", None)
+        return known if isinstance(known, cls) else cls(registry)
+
+    def admit(self, cls: type) -> None:
+        """Register a class that gives way to one of the host's."""
+        self.register_as_before(cls)
+        self.classes[cls.__name__] = cls
+
+    def register(self, obj: Any = None, force: bool = False) -> Any:
+        """What the host calls: as a decorator without `obj`, or as a function."""
+        if obj is None:
+            return lambda definition: self.register(definition, force) or definition
+        guest = self.classes.pop(obj.__name__, None)
+        if guest is not None:
+            _clashes.append((obj, guest))
+        return self.register_as_before(obj, force=force or guest is not None)
+
+
+@contextlib.contextmanager
+def one_report() -> Iterator[None]:
+    """Report the name clashes of the block in one go at its end."""
+    _Guests.held_back = True
+    try:
+        yield
+    finally:
+        _Guests.held_back = False
+        report_clashes()
+
+
+def report_clashes() -> None:
+    """Warn of the name clashes since the last report, one line for each of our packages.
+
+    A host that registers a name after us is reported late: its imports go on one by one, so only
+    what comes after all of them (`dplq.plugin.extend_cfg`) can name them together.
+    """
+    rooms: dict[tuple[str, str], list[str]] = {}
+    for used, unused in _clashes:
+        both = (_package(used), _package(unused))
+        rooms.setdefault(both, []).append(unused.__name__)
+    _clashes.clear()
+    for (used_room, unused_room), names in rooms.items():
+        logger.warning(
+            "Also registered by %s, whose classes are used, not those of %s: %s",
+            used_room,
+            unused_room,
+            ", ".join(sorted(names)),
+        )
+
+
+def _file(cls: type) -> str:
+    """The file that defines a class; its module's name where there is none."""
+    return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+
+
+def _package(cls: type) -> str:
+    """The package of a class's module: ``dplq.datasets`` of ``dplq.datasets.eurosat``."""
+    return cls.__module__.rpartition(".")[0] or cls.__module__

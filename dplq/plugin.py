@@ -3,7 +3,8 @@
     import dplq.plugin
     dplq.plugin.extend_cfg(cfg)
 
-The import registers our trainers and datasets with Dassl; `extend_cfg` adds our config keys.
+The import registers our trainers and datasets with Dassl; `extend_cfg` adds our config keys. The
+import may come before or after the host's own: names that the host registers too are the host's.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
-from dplq.config import extend_cfg
-from dplq.dassl_compat import ensure_dassl
+from dplq import config
+from dplq.dassl_compat import ensure_dassl, one_report, report_clashes
 
 __all__ = ["extend_cfg", "register_all"]
 ROOMS = ("datasets", "trainers")
@@ -33,10 +35,21 @@ def room(name: str) -> str:
 
 
 def register_all() -> None:
-    """Register every trainer and dataset of this project; what a host has registered stays."""
+    """Register every trainer and dataset of this project; what a host registers is the host's."""
     ensure_dassl()
-    for name in ROOMS:
-        importlib.import_module(room(name))
+    with one_report():
+        for name in ROOMS:
+            importlib.import_module(room(name))
+
+
+def extend_cfg(cfg: Any) -> None:
+    """Add this project's keys to a Dassl config; what the host has defined already stays.
+
+    Args:
+        cfg: yacs `CfgNode` from `get_cfg_default()`.
+    """
+    config.extend_cfg(cfg)
+    report_clashes()
 
 
 register_all()

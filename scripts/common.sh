@@ -91,13 +91,13 @@ find_name() {
 
 # Print the file of configs/datasets, without .yaml, that $1 names, or whose NAME $1 is.
 find_dataset() {
-    local name=$1 file
-    if [[ $name =~ ^[A-Za-z0-9_-]+$ ]] && ! find_name "$name" configs/datasets .yaml x >/dev/null 2>&1; then
-        file=$(grep -liE "^ *NAME: *[\"']?$name[\"']? *$" configs/datasets/*.yaml | head -n 1)
-        file=${file##*/}
-        name=${file%.yaml}
+    local name=$1 file=''
+    if [[ $name =~ ^[A-Za-z0-9_]+$ ]] && ! (find_name "$name" configs/datasets .yaml '') &>/dev/null; then
+        file=$(grep -liE "^ *NAME: *[\"']?${name}[\"']? *\$" configs/datasets/*.yaml) || true
+        file=${file##*/} # of several, the last
     fi
-    find_name "${name:-$1}" configs/datasets .yaml dataset
+    file=${file%.yaml}
+    find_name "${file:-$name}" configs/datasets .yaml dataset
 }
 
 # Split the arguments into DATASET, SEEDS and OPTS.

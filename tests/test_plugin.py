@@ -20,15 +20,15 @@ from tests.peers import peer
 from tests.runner import PROJECT, make_project, train
 
 
-def run(arguments, *, cwd=PROJECT, dassl=None, **environment):
-    """Run a command in a fresh process; `dassl` is the folder of a real Dassl, None ours."""
+def run(arguments, *, cwd=PROJECT, dassl=None, stream="stdout", **environment):
+    """What a command prints in a fresh process; `dassl` is a real Dassl's folder, None ours."""
     variables = dict(os.environ, OMP_NUM_THREADS="1", **environment)
     variables["PYTHONPATH"] = str(dassl) if dassl else ""
     if dassl is None:
         variables["DPLQ_DASSL"] = "fallback"
     done = subprocess.run(arguments, cwd=cwd, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    return getattr(done, stream)
 
 
 def numbers(name, text):
@@ -146,37 +146,84 @@ def test_maples_scripts_run_with_three_names_changed(tmp_path):
     assert list(new["per_class_accuracy"]) == ["river", "storage tank"]
 
 
-def test_a_name_clash_warns_once_and_the_first_stays(caplog):
-    class Registry:
-        def __init__(self):
-            self.known = {}
+def named(name, module):
+    return type(name, (), {"__module__": module})
 
-        def registered_names(self):
-            return list(self.known)
 
-        def get(self, name):
-            return self.known[name]
+@pytest.fixture
+def registry():
+    dassl_compat.ensure_dassl()
+    from dassl.utils import Registry
 
-        def register(self, cls):
-            self.known[cls.__name__] = cls
+    return Registry("DATASET")
 
-    registry = Registry()
-    first = type("EuroSAT", (), {"__module__": "host.eurosat"})
-    second = type("EuroSAT", (), {"__module__": "dplq.datasets.eurosat"})
+
+def test_a_name_clash_warns_once_and_the_first_stays(registry, caplog):
+    first, second = (named("EuroSAT", f"{n}datasets.eurosat") for n in ("", "dplq."))
     with caplog.at_level(logging.WARNING):
-        assert dassl_compat._register(registry, first) is first
+        registry.register(first)
         assert not caplog.records
         assert dassl_compat._register(registry, second) is second
     assert registry.get("EuroSAT") is first
     assert [record.getMessage() for record in caplog.records] == [
-        "EuroSAT is already registered by host.eurosat, which stays in use; "
-        "the one of dplq.datasets.eurosat is not registered."
+        "Also registered by datasets, whose classes are used, not those of dplq.datasets: EuroSAT"
+    ]
+
+
+def test_a_host_that_registers_later_takes_the_name(registry, caplog):
+    """As a decorator and as a function; names of its own still clash as they always did."""
+    names = ("DTD", "EuroSAT", "UCF101")
+    for name in names:
+        dassl_compat._register(registry, named(name, "dplq.datasets.natural"))
+    dtd, eurosat = (named(name, f"datasets.{name.lower()}") for name in names[:2])
+    with caplog.at_level(logging.WARNING):
+        assert registry.register()(dtd) is dtd
+        assert registry.register(eurosat) is None
+        with pytest.raises(KeyError, match="DTD"):
+            registry.register()(named("DTD", "datasets.another"))
+        assert not caplog.records
+        dassl_compat.report_clashes()
+        dassl_compat.report_clashes()
+    assert [registry.get(name).__module__ for name in names] == [
+        *("datasets.dtd", "datasets.eurosat", "dplq.datasets.natural")
+    ]
+    assert registry.registered_names() == list(names)
+    assert [record.getMessage().rpartition(", ")[0] for record in caplog.records] == [
+        "Also registered by datasets, whose classes are used, not those of dplq.datasets: DTD"
+    ]
+
+
+@pytest.mark.parametrize("real", [True, False], ids=["real", "fallback"])
+def test_a_coop_tree_that_imports_us_before_its_own(real):
+    """Its own data sets and trainers are used, and a line for each of our packages says so."""
+    code = """
+import dplq.plugin, sys, train
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY as datasets
+from dassl.engine import TRAINER_REGISTRY as trainers
+dplq.plugin.extend_cfg(get_cfg_default())
+for name in ("EuroSAT", "OxfordPets", "RSSCN7"):
+    print(datasets.get(name).__module__, file=sys.stderr)
+for name in ("CoOp", "MaPLe"):
+    print(trainers.get(name).__module__, file=sys.stderr)
+"""
+    dassl = peer("Dassl.pytorch") if real else None
+    command = [sys.executable, "-B", "-c", code]
+    lines = run(command, cwd=peer("CoOp"), dassl=dassl, stream="stderr").splitlines()
+    assert lines[-5:] == [
+        *("datasets.eurosat", "datasets.oxford_pets", "dplq.datasets.rsscn7"),
+        *("trainers.coop", "dplq.trainers.maple"),
+    ]
+    reports = [line.split(": ") for line in lines if line.startswith("Also registered by")]
+    assert [(text.split()[-1], names.count(",") + 1) for text, names in reports] == [
+        ("dplq.datasets", 15),
+        ("dplq.trainers", 4),
     ]
 
 
 def test_both_names_of_our_rooms_can_be_imported_together():
-    code = "import dplq.plugin, dplq.trainers, dplq.datasets, trainers, datasets; print('fine')"
-    assert run([sys.executable, "-c", code]).strip().endswith("fine")
+    code = "import dplq.plugin, dplq.trainers, dplq.datasets, trainers, datasets"
+    assert run([sys.executable, "-c", code], stream="stderr") == ""
 
 
 @pytest.mark.parametrize(
@@ -262,8 +309,15 @@ def test_wheel_has_one_top_level_name(tmp_path):
     } <= set(names)
 
 
+def print_long_names():
+    long = ("dplq.trainers", "dplq.datasets")
+    print(f"Long names: {[name for name in sys.modules if name.startswith(long)]}")
+
+
 def test_trained_in_a_child_process_has_no_import_of_the_long_names(project, tmp_path):
     """In our own tree the short names are imported, once."""
     _, flags = project
-    done = train(tmp_path / "log", [*flags, "--output-dir", str(tmp_path / "o"), "--no-train"])
-    assert done.code == 0 and "already registered" not in done.out
+    flags = [*flags, "--output-dir", str(tmp_path / "o"), "--no-train"]
+    done = train(tmp_path / "log", flags, print_long_names)
+    assert done.code == 0 and "Long names: []" in done.out
+    assert "registered by" not in done.out
