@@ -22,7 +22,7 @@ def kill_self(*args, **kwargs):
 
 def signal_at_step(count, number=signal.SIGKILL):
     """Send this process a signal in the middle of its training step number `count`."""
-    from trainers.base import PromptTrainer
+    from trainers.domain import DomainTrainer
 
     original = PromptTrainer._step
     seen = []
@@ -54,9 +54,9 @@ def kill_while_writing(name, moment):
 
 
 def kill_in_test():
-    from trainers.base import PromptTrainer
+    from trainers.domain import DomainTrainer
 
-    PromptTrainer.model_inference = kill_self
+    DomainTrainer.model_inference = kill_self
 
 
 def kill_before_results():
