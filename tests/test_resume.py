@@ -22,7 +22,7 @@ def kill_self(*args, **kwargs):
 
 def signal_at_step(count, number=signal.SIGKILL):
     """Send this process a signal in the middle of its training step number `count`."""
-    from trainers.domain import DomainTrainer
+    from trainers.base import PromptTrainer
 
     original = PromptTrainer._step
     seen = []
