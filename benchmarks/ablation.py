@@ -25,6 +25,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 NODE = "TRAINER.QUATERNIONPROMPT."
 TRAINER = "QuaternionPrompt"
+MARKS = ("<!-- table -->", "<!-- end -->")
 # name of the row: settings that differ from the default
 VARIANTS: dict[str, dict[str, str]] = {
     "default": {},
@@ -101,6 +102,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "output/ablation", help="for the runs")
     parser.add_argument("--table", type=Path, help="write the table between the marks of this file")
     args = parser.parse_args()
+    args.out = args.out.resolve()
+    if args.table and MARKS[0] not in args.table.read_text():
+        parser.error(f"{args.table} has no lines {' and '.join(MARKS)} for the table")
     os.environ["OMP_NUM_THREADS"] = str(max(os.cpu_count() // args.jobs, 1))
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the demo is for the CPU: figures for one device only
     tasks = [(name, seed) for name in VARIANTS for seed in args.seeds]
@@ -122,11 +126,10 @@ def main() -> None:
 
 
 def write_table(path: Path, table: str) -> None:
-    """Replace what stands between the lines ``<!-- table -->`` and ``<!-- end -->``."""
-    text = path.read_text()
-    head, rest = text.split("<!-- table -->", 1)
-    tail = rest.split("<!-- end -->", 1)[1]
-    path.write_text(f"{head}<!-- table -->\n\n{table}\n\n<!-- end -->{tail}")
+    """Replace what stands between the two lines `MARKS`."""
+    first, last = MARKS
+    head, rest = path.read_text().split(first, 1)
+    path.write_text(f"{head}{first}\n\n{table}\n\n{last}{rest.split(last, 1)[1]}")
 
 
 if __name__ == "__main__":

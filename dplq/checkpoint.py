@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
         UserError: as in `save`.
     """
     path = Path(path)
-    aside = path.with_name(path.name + ".part")
+    # Its own name for every process: several runs may write one file of a shared cache.
+    aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "wb") as file:

@@ -29,7 +29,7 @@ KEYS: tuple[tuple[str, Any, str], ...] = (
     ("DOMAIN.WEIGHTS", "", "local checkpoint of the domain encoder; empty: timm's own weights"),
     ("DOMAIN.FEATURE", "encoder", "encoder, or decoder_embed (MAE: through the decoder embedding)"),
     ("DOMAIN.NORMALIZE", None, "native (what the encoder was trained on) or clip"),
-    ("MODEL.TEXT_CHUNK", 0, "classes the text tower runs at once; 0: as many as memory holds"),
+    ("MODEL.TEXT_CHUNK", 0, "classes the fast text path runs at once; 0: as many as memory holds"),
     ("DOMAIN.CACHE", True, "keep the domain features of test images in the cache folder"),
     ("DOMAIN.PRETRAINED", True, "False: random domain encoder, for tests only"),
     ("TRAINER.QUATERNIONPROMPT.N_CTX", 2, "context length"),

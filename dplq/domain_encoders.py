@@ -186,6 +186,13 @@ class DomainEncoder(nn.Module):
         """Stay in eval mode whatever `mode` says: the encoder is frozen."""
         return super().train(False)
 
+    def identity(self) -> dict[str, Tensor]:
+        """All numbers that decide the feature of an image, by name."""
+        numbers = {"renormalisation": torch.as_tensor(self._affine), **self.state_dict()}
+        if isinstance(self.encoder, _ClipImageFeature):
+            numbers |= self.encoder.backbone.state_dict()
+        return numbers
+
     @property
     def dtype(self) -> torch.dtype:
         """The number type that the encoder computes in."""

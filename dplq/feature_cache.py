@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dplq import checkpoint
 from dplq.cache import cache_root
+from dplq.domain_encoders import DomainEncoder
 from dplq.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -29,17 +30,17 @@ class FeatureCache:
     """Features of image files; a file that was changed is another file.
 
     Args:
-        encoder: the frozen domain encoder; its weights are part of the key.
+        encoder: the frozen domain encoder; what `identity` says of it is part of the key.
         preparation: how files become inputs (JSON-able): transforms, precision, versions.
     """
 
-    def __init__(self, encoder: nn.Module, preparation: Mapping[str, Any]) -> None:
+    def __init__(self, encoder: DomainEncoder, preparation: Mapping[str, Any]) -> None:
         digest = hashlib.blake2b(digest_size=DIGEST)
         digest.update(json.dumps(preparation, sort_keys=True, default=str).encode())
         digest.update(json.dumps(getattr(encoder, "spec", {}), sort_keys=True).encode())
-        for name, tensor in sorted(encoder.state_dict().items()):
+        for name, tensor in sorted(encoder.identity().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
         self.path = cache_root() / "features" / f"{digest.hexdigest()}.safetensors"
         self._rows = self._read()
         self._hashes: dict[str, bytes] = {}

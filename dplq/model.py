@@ -191,6 +191,7 @@ def _relocate(
 ) -> dict[str, Any]:
     """Loader arguments from a header's spec; local files are looked for where they may be."""
     spec = {key: value for key, value in spec.items() if not key.endswith("sha256")}
+    given = os.path.expanduser(given)
     if given and not os.path.exists(given):
         raise UserError(f"{argument} is {given}, which does not exist.")
     folder = spec["name"].removeprefix(LOCAL_DIR) if spec["name"].startswith(LOCAL_DIR) else ""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from dplq.domain_encoders import load_domain_encoder
 from dplq.errors import UserError
 from dplq.feature_cache import FeatureCache
+from tests.tiny import tiny_backbone
 
 PREPARATION = {"size": 32}
 
 
 class Encoder(torch.nn.Linear):
     spec = {"name": "test"}
+
+    def identity(self):
+        return self.state_dict()
 
 
 @pytest.fixture
@@ -80,3 +86,22 @@ def test_a_damaged_file_and_a_full_disk_only_warn(encoder, files, monkeypatch, c
         cache.write()
     assert "not kept: No space left on device." in caplog.text
     assert torch.equal(cache.get(files), torch.ones(3, 4))
+
+
+def test_clips_own_feature_depends_on_the_clip(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path))
+    paths = {
+        FeatureCache(load_domain_encoder("clip", backbone=tiny_backbone(seed=seed)), {}).path
+        for seed in (0, 1, 1)
+    }
+    assert len(paths) == 2
+
+
+def test_many_runs_write_one_file(encoder, files):
+    caches = [FeatureCache(encoder, PREPARATION) for _ in range(8)]
+    for cache in caches:
+        cache.put(files, torch.ones(3, 4))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(FeatureCache.write, caches))
+    assert torch.equal(FeatureCache(encoder, PREPARATION).get(files), torch.ones(3, 4))
+    assert [path.suffix for path in caches[0].path.parent.iterdir()] == [".safetensors"]

@@ -28,6 +28,8 @@ def check_values(cfg: Any) -> None:
     for part in ("TRAIN_X", "TEST"):
         size = cfg.DATALOADER[part].BATCH_SIZE
         require(f"DATALOADER.{part}.BATCH_SIZE", size, size >= 1, "at least 1")
+    chunk = cfg.MODEL.TEXT_CHUNK
+    require("MODEL.TEXT_CHUNK", chunk, chunk >= 0, "0 (as many as memory holds) or more")
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
         numbers = cfg.INPUT[key]
         require(f"INPUT.{key}", numbers, len(numbers) == 3, "three numbers")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
+import PIL
+import torch
+import torchvision
 from torch import Tensor
 
 from dplq.backbones import Backbone
@@ -14,7 +16,7 @@ from dplq.prompts import PRESET_NORMALIZE, check_preset
 
 from .base import PromptTrainer
 
-DECODERS = ("torch", "torchvision", "Pillow")  # what turns files into inputs
+DECODERS = (torch, torchvision, PIL)  # what turns files into inputs
 
 
 class DomainTrainer(PromptTrainer):
@@ -31,7 +33,7 @@ class DomainTrainer(PromptTrainer):
                     "input": dict(self.cfg.INPUT),
                     "precision": self.precision.name,
                     "device": self.device.type,
-                    "versions": {name: version(name) for name in DECODERS},
+                    "versions": [library.__version__ for library in DECODERS],
                 },
             )
         accuracy = super().test(split)

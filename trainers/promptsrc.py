@@ -49,7 +49,8 @@ class PromptSRCModel(IVLPModel):
     def set_classnames(self, classnames: Sequence[str]) -> None:
         """Classify into these classes from now on; their frozen features are forgotten."""
         super().set_classnames(classnames)
-        self._frozen_text: Tensor | None = None  # made in the first step; a test needs none
+        # Made in the first step; a test needs none.
+        self.register_buffer("_frozen_text", None, persistent=False)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
