@@ -7,6 +7,8 @@ import random
 import numpy as np
 import torch
 
+PHASES = {"train": 0, "test": 1}  # of a run: each draws from its own random stream
+
 
 def seed_all(*words: int) -> int:
     """Seed Python, NumPy and torch with a mix of `words`, whole numbers from 0; return it."""

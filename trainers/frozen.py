@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,22 +15,19 @@ from dplq.config import own_keys
 from dplq.dassl_compat import describe_dassl
 from dplq.loading import quicken
 from dplq.precision import resolve_precision
-from dplq.seeding import seed_all
+from dplq.seeding import PHASES, seed_all
 
 from .checkpoints import MODEL_NAME, CheckpointTrainer
 from .checks import check_input, check_values
 from .report import EvaluationRecord, write_results
 
-PHASES = {"train": 0, "test": 1}  # each draws from its own random stream
-
 
 class FrozenTrainer(CheckpointTrainer):
     """Base of all trainers of a frozen CLIP, with or without gradient training.
 
-    Subclasses set `node`, the config node below ``cfg.TRAINER`` that holds their keys, and
-    `model_class`, which is made with these keys in lower case; or they implement
-    `build_prompt_model`. Those that learn without gradients set `fixed_epochs` and implement
-    Dassl's `run_epoch`.
+    Subclasses set `node`, the config node below ``cfg.TRAINER`` with their keys, and `model_class`,
+    made with these keys in lower case, or implement `build_prompt_model`. Those that learn without
+    gradients set `fixed_epochs` and implement Dassl's `run_epoch`.
     """
 
     node = ""
@@ -44,19 +40,17 @@ class FrozenTrainer(CheckpointTrainer):
         self.train_seconds, self.train_steps = 0.0, 0
         print(describe_dassl())
         super().__init__(cfg)
-        if self.fixed_epochs is not None:
-            self.max_epoch = self.fixed_epochs
+        self.max_epoch = self.max_epoch if self.fixed_epochs is None else self.fixed_epochs
         self.tested_epoch = self.max_epoch
         self.evaluator = EvaluationRecord(self.evaluator)
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders, made quicker."""
         super().build_data_loader()
-        quick = partial(quicken, cfg=self.cfg, device=self.device)
-        self.train_loader_x = quick(self.train_loader_x, is_train=True)
-        if self.val_loader is not None:
-            self.val_loader = quick(self.val_loader, is_train=False)
-        self.test_loader = quick(self.test_loader, is_train=False)
+        for key in ("train_loader_x", "val_loader", "test_loader"):
+            loader, train = getattr(self, key), key == "train_loader_x"
+            if loader is not None:
+                setattr(self, key, quicken(loader, self.cfg, device=self.device, is_train=train))
 
     @property
     def keys(self) -> Any:
@@ -77,7 +71,7 @@ class FrozenTrainer(CheckpointTrainer):
         return self.model_class(clip, classnames, seed=seed, **settings)
 
     def build_model(self) -> None:
-        """Load the frozen parts, build the learnable ones and what trains them."""
+        """Build frozen and learnable parts; without Dassl's scheduler: it fails on torch >= 2.7."""
         cfg, self.precision = self.cfg, resolve_precision(self.keys.PREC, self.device)
         print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
         weights, pretrained = cfg.MODEL.INIT_WEIGHTS, cfg.MODEL.BACKBONE.PRETRAINED
@@ -86,14 +80,12 @@ class FrozenTrainer(CheckpointTrainer):
         names = list(self.dm.dataset.classnames)
         self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
         self.model.text_chunk = cfg.MODEL.TEXT_CHUNK or "auto"
-        for frozen in (self.model.clip, self.model.domain):
-            if frozen is not None:
-                frozen.to(self.precision.frozen)
+        for frozen in filter(None, (self.model.clip, self.model.domain)):
+            frozen.to(self.precision.frozen)
         self.model.noise_generator = torch.Generator(self.device)
         learner = self.model.prompt_learner
-        self.learnable_parameters = sum(p.numel() for p in learner.parameters())
-        print(f"Learnable parameters: {self.learnable_parameters:,} in {type(learner).__name__}")
-        # No Dassl scheduler: its warm-up raises TypeError on torch >= 2.7.
+        self.learnable_parameters = count = sum(p.numel() for p in learner.parameters())
+        print(f"Learnable parameters: {count:,} in {type(learner).__name__}")
         self.register_model(MODEL_NAME, learner, self.build_optimizer(learner), None)
 
     def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer | None:
@@ -110,13 +102,10 @@ class FrozenTrainer(CheckpointTrainer):
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
-        """Evaluate as Dassl does; the final test also writes ``results.json``.
+        """Evaluate as Dassl does, in percent; the final test also writes ``results.json``.
 
         Args:
             split: "val" or "test"; None is the final test on ``cfg.TEST.SPLIT``.
-
-        Returns:
-            Accuracy in percent.
         """
         self._seed("test", 0)
         started = time.perf_counter()
