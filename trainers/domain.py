@@ -43,13 +43,13 @@ class DomainTrainer(PromptTrainer):
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images (B, 3, H, W) and labels (B,) on the device; the files are remembered."""
-        self._files = batch["impath"]
+        self._files = batch.get("impath")
         return super().parse_batch_test(batch)
 
     def model_inference(self, input: Tensor) -> Tensor:
         """Logits (B, K) of images (B, 3, H, W)."""
         cache = self.feature_cache
-        if cache is None:
+        if cache is None or self._files is None:
             return super().model_inference(input)
         features = cache.get(self._files)
         with self.precision.autocast():
