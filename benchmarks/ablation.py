@@ -3,8 +3,8 @@
     python benchmarks/ablation.py [--jobs 2] [--seeds 1 2 3] [--table docs/ablation.md]
 
 Every row changes one thing of the shipped default (configs/trainers/QuaternionPrompt/demo.yaml)
-and is trained on the base classes of demo_aerial, 16 shots, and tested on base and new classes.
-Finished runs below --out are reused; remove that folder after a change of the method.
+and is one call of scripts/base2new.sh per seed on demo_aerial. Finished runs below --out are
+reused, as by the script; remove that folder after a change of the method.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 NODE = "TRAINER.QUATERNIONPROMPT."
-TRAINER = "QuaternionPrompt"
+TRAINER, DATASET = "QuaternionPrompt", "demo_aerial"
 MARKS = ("<!-- table -->", "<!-- end -->")
 # name of the row: settings that differ from the default
 VARIANTS: dict[str, dict[str, str]] = {
@@ -48,16 +48,22 @@ def train_and_test(name: str, settings: dict[str, str], seed: int, out: Path) ->
     Raises:
         RuntimeError: a run failed; the message has the end of its output.
     """
-    folder = out / name.replace(" ", "_").replace(",", "").replace("'", "") / f"seed{seed}"
+    folder = out / name.replace(" ", "_").replace(",", "").replace("'", "")
     options = [
         word
         for key, value in settings.items()
         for word in (key if "." in key else NODE + key, value)
     ]
-    run(folder / "base", seed, "base", options)
-    run(folder / "new", seed, "new", options, "--model-dir", str(folder / "base"), "--eval-only")
+    command = ["bash", "scripts/base2new.sh", DATASET, str(seed), "--", *options]
+    given = {"OUT": str(folder), "PYTHON": sys.executable, "TRAINERS": TRAINER}
+    given |= {"CFG": "demo", "SHOTS": "16"}
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | given, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    place = f"{DATASET}/shots_16/{TRAINER}/demo/seed{seed}/results.json"
     base, new = (
-        json.loads((folder / part / "results.json").read_text()) for part in ("base", "new")
+        json.loads((folder / "base2new" / part / place).read_text())
+        for part in ("train_base", "test_new")
     )
     return {
         "base": base["accuracy"],
@@ -65,22 +71,6 @@ def train_and_test(name: str, settings: dict[str, str], seed: int, out: Path) ->
         "H": 2 * base["accuracy"] * new["accuracy"] / (base["accuracy"] + new["accuracy"]),
         "parameters": base["learnable_parameters"],
     }
-
-
-def run(folder: Path, seed: int, classes: str, options: Sequence[str], *flags: str) -> None:
-    """Call train.py, unless `folder` holds a finished run."""
-    if (folder / "results.json").is_file():
-        return
-    command = [
-        sys.executable, "train.py", "--trainer", TRAINER, "--seed", str(seed),
-        "--dataset-config-file", "configs/datasets/demo_aerial.yaml",
-        "--config-file", f"configs/trainers/{TRAINER}/demo.yaml",
-        "--output-dir", str(folder), *flags,
-        "DATASET.NUM_SHOTS", "16", "DATASET.SUBSAMPLE_CLASSES", classes, *options,
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
 
 
 def row(name: str, runs: Sequence[dict]) -> list[str]:

@@ -35,12 +35,10 @@ from benchmarks.step_sides import (  # noqa: E402
     shape_run,
     stepper,
 )
+from dplq.memory import KEPT  # noqa: E402
 from dplq.precision import resolve_precision  # noqa: E402
 
 SIDES = ("ours", "plain", *TREES)
-# Numbers that one token leaves behind in one layer for the backward pass, in multiples of the
-# width: what the text towers of the other sides need is estimated with it before they are run.
-KEPT = 16
 WHOLE = "measured"
 PARTS = "in parts: one image's texts measured, in class chunks, counted for each image"
 GROWS = "not run"

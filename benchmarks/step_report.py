@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
+from dplq.aside import written_aside
 from trainers.surroundings import device_name, git_commit, versions
 
 logger = logging.getLogger(__name__)
@@ -172,9 +173,8 @@ def finish(bench: Any) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -199,9 +199,8 @@ def draw(rows: list[Row], path: Path) -> None:
             axes.set_title(f"{size[0]}, B = {size[1]}")
             axes.grid(alpha=0.3)
         panels[0, column].legend(fontsize="small")
-    aside = path.with_name(path.name + ".part")
-    figure.savefig(aside, format="png", dpi=110)
-    os.replace(aside, path)
+    with written_aside(path) as aside:
+        figure.savefig(aside, format="png", dpi=110)
 
 
 def _curves(axes: Any, rows: list[Row], key: str) -> None:

@@ -11,10 +11,10 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from dplq.aside import written_aside
 from dplq.cache import cache_root
 from dplq.errors import UserError
 
@@ -82,14 +82,5 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, payload: Any) -> None:
     """Write `payload` aside, then put it in place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(payload, file)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)  # mkstemp allows the owner alone; data folders are shared
-        os.replace(aside, path)
-    except BaseException:
-        os.unlink(aside)
-        raise
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(payload), encoding="utf-8")

@@ -6,10 +6,8 @@ the place of a good one. Loading is strict: names and shapes must be the model's
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dplq.aside import written_aside
 from dplq.errors import UserError
 
 HEADER_KEY = "dplq"
@@ -44,18 +43,13 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
         UserError: as in `save`.
     """
     path = Path(path)
-    # Its own name for every process: several runs may write one file of a shared cache.
-    aside = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
+        with written_aside(path) as aside, open(aside, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
         kept = "The file that was there is unchanged. " if path.exists() else ""
         raise UserError(
             f"Cannot write {path}: {error.strerror or error}. {kept}"

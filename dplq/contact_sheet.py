@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from dplq.aside import written_aside
 from dplq.errors import UserError
 
 PAPER, INK, FAINT = "white", "black", "#777777"
@@ -67,13 +67,11 @@ def write(sheet: Image.Image, path: Path) -> None:
     Raises:
         UserError: the file name's ending is none of a picture, or it cannot be written.
     """
-    aside = path.with_name(f".{path.stem}.aside{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(aside)
-        os.replace(aside, path)
+        with written_aside(path) as aside:
+            sheet.save(aside)
     except (OSError, ValueError) as error:
-        aside.unlink(missing_ok=True)
         raise UserError(f"The contact sheet cannot be written to {path}: {error}.") from error
 
 

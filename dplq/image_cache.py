@@ -21,7 +21,6 @@ import hashlib
 import io
 import logging
 import os
-import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +32,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 from tqdm import tqdm
 
+from dplq.aside import written_aside
 from dplq.cache import cache_root
 from dplq.errors import UserError, suggest
 
@@ -142,17 +142,11 @@ def _is_whole(path: Path) -> bool:
 
 
 def _write(path: Path, *parts: bytes) -> None:
-    """Write a file aside, under a name of this process's own, then put it in place."""
-    aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with written_aside(path) as aside, open(aside, "wb") as file:
             file.writelines(parts)
-        os.replace(aside, path)
     except OSError as error:
-        if aside is not None:
-            Path(aside).unlink(missing_ok=True)
         raise UserError(
             f"The image cache cannot be written to {path.parent}: {error.strerror or error}. Free "
             f"some space, set DPLQ_CACHE to another folder, or leave {KEY} empty."

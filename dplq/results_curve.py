@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dplq.aside import written_aside
 from dplq.errors import UserError
 from dplq.results_grids import ALL_SHOTS, Place, all_class_runs, cells, shots_of
 from dplq.results_runs import Run
@@ -102,10 +103,9 @@ def _draw_line(
 
 
 def _save(figure: Any, path: Path) -> None:
-    partial = path.with_name(f".{path.name}.part")
     try:
-        figure.savefig(partial, format="png", dpi=150)
-        os.replace(partial, path)
+        with written_aside(path) as aside:
+            figure.savefig(aside, format="png", dpi=150)
     except OSError as error:
         raise UserError(
             f"the curve cannot be written to {path}: {error.strerror or error}"
