@@ -55,7 +55,7 @@ def finish(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
 
 
 def look(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention of queries (N, Lq, heads, e) to keys and values (N, Lk, heads, e)."""
+    """Attention of queries (N, Lq, heads, e) to keys and values (N, Lk, heads, e) they see."""
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
@@ -68,7 +68,7 @@ def read_first(block: nn.Module, x: Tensor) -> Tensor:
     return finish(block, asking, look(queries, keys, values))
 
 
-def causal_mask(length: int, before: int, like: Tensor) -> Tensor:
-    """Additive mask (length, before + length): a token sees `before` others and those up to it."""
-    mask = torch.full((length, before + length), float("-inf"), device=like.device)
-    return torch.triu(mask, diagonal=before + 1).to(like.dtype)
+def causal_mask(length: int, before: int, device: torch.device) -> Tensor:
+    """What tokens see, bool (length, before + length): `before` others, and up to themselves."""
+    sees = torch.ones(length, before + length, dtype=torch.bool, device=device)
+    return sees.tril(diagonal=before)

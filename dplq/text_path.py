@@ -86,6 +86,8 @@ def lay_trail(
     """
     trail = Trail()
     ahead = torch.cat([sos.expand(len(context), -1, -1), context], dim=1)
+    sees = causal_mask(ahead.shape[1], 0, ahead.device)
+    common_sees = causal_mask(common.shape[1], ahead.shape[1], ahead.device)
     for layer, block in enumerate(blocks):
         keys, values = project(block, ahead, "kv")
         if common.shape[1]:
@@ -97,15 +99,14 @@ def lay_trail(
             break
         if common.shape[1]:
             common, queries = (t.expand(len(keys), *t.shape[1:]) for t in (common, queries))
-            mask = causal_mask(common.shape[1], ahead.shape[1], queries)
-            common = finish(block, common, look(queries, keys, values, mask))
+            common = finish(block, common, look(queries, keys, values, common_sees))
         new = deep_prompts[layer] if layer < len(deep_prompts) else ahead[0, :0]
         if len(new):
             # SOS sees itself alone: one state for all images, on which nothing learned acts.
-            first = _advance(block, ahead[:1, :1])
+            first = _advance(block, ahead[:1, :1], sees[:1, :1])
             ahead = torch.cat([first, new.to(first.dtype)[None]], dim=1)
         else:
-            ahead = _advance(block, ahead)
+            ahead = _advance(block, ahead, sees)
     return trail
 
 
@@ -114,9 +115,8 @@ def _append(ahead: Tensor, more: Tensor) -> Tensor:
     return torch.cat([t.expand(batch, *t.shape[1:]) for t in (ahead, more)], dim=1)
 
 
-def _advance(block: nn.Module, x: Tensor) -> Tensor:
-    queries, keys, values = project(block, x)
-    return finish(block, x, look(queries, keys, values, causal_mask(x.shape[1], 0, queries)))
+def _advance(block: nn.Module, x: Tensor, sees: Tensor) -> Tensor:
+    return finish(block, x, look(*project(block, x), sees))
 
 
 def run_names(
@@ -137,7 +137,9 @@ def run_names(
         trail: what they look back at.
         batch: B, or 1 if all images share their texts.
     """
-    groups = [(len(list(run)), length) for length, run in groupby(lengths)]
+    groups = [
+        (len(list(run)), causal_mask(length, 0, own.device)) for length, run in groupby(lengths)
+    ]
     x = own
     for layer, block in enumerate(blocks):
         queries, keys, values = project(block, x)
@@ -186,12 +188,12 @@ def _look_back(
     values: Tensor,
     ahead_keys: Tensor,
     ahead_values: Tensor,
-    groups: Sequence[tuple[int, int]],
+    groups: Sequence[tuple[int, Tensor]],
     batch: int,
 ) -> Tensor:
     """Attention of all names, (B, S, heads, e), to the trail (B or 1, P, heads, e) and themselves.
 
-    Runs of names of one length are blocks (count, length) of their own.
+    Runs of names of one length are blocks of their own: (count, what their tokens see).
     """
     before = ahead_keys.shape[1]
     queries = queries * queries.shape[-1] ** -0.5
@@ -199,14 +201,15 @@ def _look_back(
     far = queries.transpose(1, 2) @ ahead_keys.permute(0, 2, 3, 1)
     far = far.expand(batch, -1, -1, -1)
     weights_far, near_out, start = [], [], 0
-    for count, length in groups:
+    for count, sees in groups:
+        length = len(sees)
         here = slice(start, start + count * length)
         start += count * length
         q, k, v = (
             part[:, here].unflatten(1, (count, length)).transpose(2, 3)
             for part in (queries, keys, values)
         )  # (B or 1, count, heads, length, e)
-        near = q @ k.transpose(-1, -2) + causal_mask(length, 0, q)
+        near = (q @ k.transpose(-1, -2)).masked_fill(~sees, float("-inf"))
         near = near.expand(batch, -1, -1, -1, -1)
         apart = far[:, :, here].unflatten(2, (count, length)).transpose(1, 2)
         scores = torch.cat([apart, near], dim=-1)
