@@ -46,5 +46,5 @@ setup(
         *(f"dplq.{room}" for room in ROOMS),
     ],
     package_dir={f"dplq.{room}": room for room in ROOMS},
-    package_data={"dplq.configs": ["**/*.yaml"]},
+    package_data={"dplq.configs": ["**/*.yaml"], "dplq.demo": ["*.yaml", "assets/*"]},
 )

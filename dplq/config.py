@@ -10,8 +10,7 @@ from typing import Any
 
 from dplq.errors import UserError, suggest
 
-# Keys whose default is None follow their trainer's PRESET.
-KEYS: tuple[tuple[str, Any, str], ...] = (
+GENERAL_KEYS: tuple[tuple[str, Any, str], ...] = (
     ("DATASET.SUBSAMPLE_CLASSES", "all", "all, base (first half of the classes) or new"),
     ("DATASET.PROTOCOL", "ours", "ours, or reference (known bugs of the original loaders)"),
     ("DATASET.CHECK_IMAGES", True, "decode every image of a run once before it starts"),
@@ -28,70 +27,69 @@ KEYS: tuple[tuple[str, Any, str], ...] = (
     ),
     ("DOMAIN.WEIGHTS", "", "local checkpoint of the domain encoder; empty: timm's own weights"),
     ("DOMAIN.FEATURE", "encoder", "encoder, or decoder_embed (MAE: through the decoder embedding)"),
-    ("DOMAIN.NORMALIZE", None, "native (what the encoder was trained on) or clip"),
-    ("MODEL.TEXT_CHUNK", 0, "classes the fast text path runs at once; 0: as many as memory holds"),
+    ("DOMAIN.NORMALIZE", None, "native (what the encoder was trained on) or clip; None: PRESET's"),
     ("DOMAIN.CACHE", True, "keep the domain features of test images in the cache folder"),
     ("DOMAIN.PRETRAINED", True, "False: random domain encoder, for tests only"),
-    ("TRAINER.QUATERNIONPROMPT.N_CTX", 2, "context length"),
-    (
-        "TRAINER.QUATERNIONPROMPT.CTX_INIT",
-        "a photo of a",
-        "initial words (N_CTX <= 4); empty: random",
+    ("MODEL.TEXT_CHUNK", 0, "classes the fast text path runs at once; 0: as many as memory holds"),
+)
+# Below TRAINER.<node>, with defaults; the peers' names, so that their YAML files load unchanged.
+# None: what the trainer's PRESET says. ZeroshotCLIP2 reads ZEROSHOTCLIP's keys.
+TRAINER_KEYS: dict[str, dict[str, Any]] = {
+    "QUATERNIONPROMPT": dict(
+        N_CTX=2, CTX_INIT="a photo of a", PROMPT_DEPTH=9, PREC="fp32", PRESET="default",
+        FUSION=None, RESIDUAL=None, NOISE=None, NOISE_SCALE=None, NOISE_AT_TEST=None,
+        CLONE_INIT=None, LAYER=None,
     ),
-    ("TRAINER.QUATERNIONPROMPT.PROMPT_DEPTH", 9, "layers that receive prompts, from the first on"),
-    ("TRAINER.QUATERNIONPROMPT.PREC", "fp32", "fp32, fp16, amp or bf16"),
-    ("TRAINER.QUATERNIONPROMPT.PRESET", "default", "default, or reference (the authors' release)"),
-    ("TRAINER.QUATERNIONPROMPT.FUSION", None, "sum, or axes (context and domain on two axes)"),
-    ("TRAINER.QUATERNIONPROMPT.RESIDUAL", None, "add to plain prompts instead of replacing them"),
-    ("TRAINER.QUATERNIONPROMPT.NOISE", None, "Gaussian noise on the language prompt in training"),
-    ("TRAINER.QUATERNIONPROMPT.NOISE_SCALE", None, "image, or batch (mean of the whole batch)"),
-    ("TRAINER.QUATERNIONPROMPT.NOISE_AT_TEST", None, "noise at test time too"),
-    ("TRAINER.QUATERNIONPROMPT.CLONE_INIT", None, "all vision quaternion layers start equal"),
-    ("TRAINER.QUATERNIONPROMPT.LAYER", None, "quaternion, or dense (ablation)"),
-    ("TRAINER.DCPL.N_CTX", 2, "context length"),
-    ("TRAINER.DCPL.CTX_INIT", "a photo of a", "initial words"),
-    ("TRAINER.DCPL.PROMPT_DEPTH", 9, "layers that receive prompts"),
-    ("TRAINER.DCPL.PREC", "fp16", "fp32, fp16, amp or bf16"),
-    ("TRAINER.DCPL.PRESET", "default", "default, or reference (the authors' release)"),
-    ("TRAINER.DCPL.NOISE", None, "Gaussian noise on the image feature in training"),
-    ("TRAINER.DCPL.NOISE_SCALE", None, "image, or batch (mean of the whole batch)"),
-    ("TRAINER.DCPL.NOISE_AT_TEST", None, "noise at test time too"),
-    ("TRAINER.DCPL.CLONE_INIT", None, "the image prompts' linear layers start equal"),
-    ("TRAINER.ZEROSHOTCLIP.PREC", "fp32", "fp32, fp16, amp or bf16; ZeroshotCLIP2 reads it too"),
-    ("TRAINER.LINEARPROBE.PREC", "fp32", "fp32, fp16, amp or bf16"),
-    # The peers' keys, so that their YAML files load unchanged.
-    ("TRAINER.COOP.N_CTX", 16, "context length"),
-    ("TRAINER.COOP.CSC", False, "class-specific context"),
-    ("TRAINER.COOP.CTX_INIT", "", "initial words"),
-    ("TRAINER.COOP.PREC", "fp16", "fp16, fp32 or amp"),
-    ("TRAINER.COOP.CLASS_TOKEN_POSITION", "end", "end, middle or front"),
-    ("TRAINER.COCOOP.N_CTX", 16, "context length"),
-    ("TRAINER.COCOOP.CTX_INIT", "", "initial words"),
-    ("TRAINER.COCOOP.PREC", "fp16", "fp16, fp32 or amp"),
-    ("TRAINER.MAPLE.N_CTX", 2, "context length"),
-    ("TRAINER.MAPLE.CTX_INIT", "a photo of a", "initial words"),
-    ("TRAINER.MAPLE.PREC", "fp16", "fp16, fp32 or amp"),
-    ("TRAINER.MAPLE.PROMPT_DEPTH", 9, "layers that receive prompts"),
-    ("TRAINER.IVLP.N_CTX_VISION", 2, "vision prompts"),
-    ("TRAINER.IVLP.N_CTX_TEXT", 2, "context length"),
-    ("TRAINER.IVLP.CTX_INIT", "a photo of a", "initial words"),
-    ("TRAINER.IVLP.PREC", "fp16", "fp16, fp32 or amp"),
-    ("TRAINER.IVLP.PROMPT_DEPTH_VISION", 9, "vision layers that receive prompts"),
-    ("TRAINER.IVLP.PROMPT_DEPTH_TEXT", 9, "text layers that receive prompts"),
-    ("TRAINER.VPT.N_CTX_VISION", 2, "vision prompts"),
-    ("TRAINER.VPT.CTX_INIT", "a photo of a", "words before the class name"),
-    ("TRAINER.VPT.PREC", "fp16", "fp16, fp32 or amp"),
-    ("TRAINER.VPT.PROMPT_DEPTH_VISION", 1, "vision layers that receive prompts"),
-    ("TRAINER.PROMPTSRC.N_CTX_VISION", 4, "vision prompts"),
-    ("TRAINER.PROMPTSRC.N_CTX_TEXT", 4, "context length"),
-    ("TRAINER.PROMPTSRC.CTX_INIT", "a photo of a", "initial words"),
-    ("TRAINER.PROMPTSRC.PREC", "fp16", "fp16, fp32 or amp"),
-    ("TRAINER.PROMPTSRC.PROMPT_DEPTH_VISION", 9, "vision layers that receive prompts"),
-    ("TRAINER.PROMPTSRC.PROMPT_DEPTH_TEXT", 9, "text layers that receive prompts"),
-    ("TRAINER.PROMPTSRC.TEXT_LOSS_WEIGHT", 25, "weight of the text consistency loss"),
-    ("TRAINER.PROMPTSRC.IMAGE_LOSS_WEIGHT", 10, "weight of the image consistency loss"),
-    ("TRAINER.PROMPTSRC.GPA_MEAN", 15, "epoch at which Gaussian prompt aggregation peaks"),
-    ("TRAINER.PROMPTSRC.GPA_STD", 1, "its width in epochs"),
+    "DCPL": dict(
+        N_CTX=2, CTX_INIT="a photo of a", PROMPT_DEPTH=9, PREC="fp16", PRESET="default",
+        NOISE=None, NOISE_SCALE=None, NOISE_AT_TEST=None, CLONE_INIT=None,
+    ),
+    "ZEROSHOTCLIP": dict(PREC="fp32"),
+    "LINEARPROBE": dict(PREC="fp32"),
+    "COOP": dict(N_CTX=16, CSC=False, CTX_INIT="", PREC="fp16", CLASS_TOKEN_POSITION="end"),
+    "COCOOP": dict(N_CTX=16, CTX_INIT="", PREC="fp16"),
+    "MAPLE": dict(N_CTX=2, CTX_INIT="a photo of a", PREC="fp16", PROMPT_DEPTH=9),
+    "IVLP": dict(
+        N_CTX_VISION=2, N_CTX_TEXT=2, CTX_INIT="a photo of a", PREC="fp16",
+        PROMPT_DEPTH_VISION=9, PROMPT_DEPTH_TEXT=9,
+    ),
+    "VPT": dict(N_CTX_VISION=2, CTX_INIT="a photo of a", PREC="fp16", PROMPT_DEPTH_VISION=1),
+    "PROMPTSRC": dict(
+        N_CTX_VISION=4, N_CTX_TEXT=4, CTX_INIT="a photo of a", PREC="fp16",
+        PROMPT_DEPTH_VISION=9, PROMPT_DEPTH_TEXT=9, TEXT_LOSS_WEIGHT=25, IMAGE_LOSS_WEIGHT=10,
+        GPA_MEAN=15, GPA_STD=1,
+    ),
+}  # fmt: skip
+MEANINGS = {
+    "PREC": "fp32, fp16, amp or bf16",
+    "PRESET": "default, or reference (the authors' release)",
+    "CTX_INIT": "initial words, or those before the class name; empty: random",
+    "CSC": "class-specific context",
+    "CLASS_TOKEN_POSITION": "end, middle or front",
+    **dict.fromkeys(("N_CTX", "N_CTX_TEXT"), "context length"),
+    "N_CTX_VISION": "vision prompts",
+    "PROMPT_DEPTH": "layers that receive prompts, from the first on",
+    "PROMPT_DEPTH_VISION": "vision layers that receive prompts",
+    "PROMPT_DEPTH_TEXT": "text layers that receive prompts",
+    "FUSION": "sum, or axes (context and domain on two axes)",
+    "RESIDUAL": "add to plain prompts instead of replacing them",
+    "LAYER": "quaternion, or dense (ablation)",
+    "NOISE": "Gaussian noise in training, on the language prompt; DCPL: on the image feature",
+    "NOISE_SCALE": "image, or batch (mean of the whole batch)",
+    "NOISE_AT_TEST": "noise at test time too",
+    "CLONE_INIT": "the layers that make the image prompts start equal",
+    "TEXT_LOSS_WEIGHT": "weight of the text consistency loss",
+    "IMAGE_LOSS_WEIGHT": "weight of the image consistency loss",
+    "GPA_MEAN": "epoch at which Gaussian prompt aggregation peaks",
+    "GPA_STD": "its width in epochs",
+}
+KEYS = (
+    *GENERAL_KEYS,
+    *(
+        (f"TRAINER.{node}.{key}", default, MEANINGS[key])
+        for node, defaults in TRAINER_KEYS.items()
+        for key, default in defaults.items()
+    ),
 )
 
 
@@ -116,8 +114,7 @@ def extend_cfg(cfg: Any) -> None:
 
 def own_keys(node: str) -> list[str]:
     """The names of the keys below ``TRAINER.<node>``."""
-    prefix = f"TRAINER.{node}."
-    return [key.removeprefix(prefix) for key, *_ in KEYS if key.startswith(prefix)]
+    return list(TRAINER_KEYS[node])
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

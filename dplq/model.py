@@ -89,10 +89,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         self.domain = domain
 
     def prompts(
-        self,
-        images: Tensor,
-        domain_features: Tensor | None = None,
-        noise: Tensor | None = None,
+        self, images: Tensor, domain_features: Tensor | None = None, noise: Tensor | None = None
     ) -> Prompts:
         """Prompts for a batch of images; arguments as for `forward`."""
         if not self.settings["domain_dim"]:

@@ -284,7 +284,7 @@ def test_keys_that_follow_the_preset_can_be_set():
 
 
 def test_wheel_has_one_top_level_name(tmp_path):
-    """Only `dplq`; our trainers, datasets, configs and the fallback lie inside it."""
+    """Only `dplq`; every file of our rooms lies inside it, data too."""
     import zipfile
 
     source = tmp_path / "source"
@@ -301,12 +301,17 @@ def test_wheel_has_one_top_level_name(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dplq"}
-    assert {
-        "dplq/trainers/quaternion_prompt.py",
-        "dplq/datasets/rsscn7.py",
-        "dplq/configs/datasets/rsscn7.yaml",
-        "dplq/_fallback/dassl/engine/__init__.py",
-    } <= set(names)
+    rooms = {"dplq": "dplq"} | {
+        room: f"dplq/{room}" for room in ("trainers", "datasets", "configs")
+    }
+    ours = {
+        home + str(file).removeprefix(str(source / room))
+        for room, home in rooms.items()
+        for file in (source / room).rglob("*")
+        if file.is_file()
+    }
+    assert {"dplq/demo/assets/clip.safetensors", "dplq/configs/datasets/rsscn7.yaml"} <= ours
+    assert ours <= set(names)
 
 
 def print_long_names():

@@ -180,8 +180,7 @@ class Pen:
         *,
         dome: bool = False,
         hole: float = 0.0,
-        spokes: int = 0,
-        duty: float = 0.5,
+        spokes: tuple[int, float] | None = None,
     ) -> None:
         """An ellipse about the origin.
 
@@ -190,8 +189,7 @@ class Pen:
             material, height: what it is made of and how high it stands.
             dome: whether the height is rounded off towards the rim.
             hole: the share of the radius left out in the middle, 0 for a full one.
-            spokes: number of sectors of which only a share is painted, 0 for all round.
-            duty: painted share of a sector.
+            spokes: number of sectors, and the share of each that is painted; None for all round.
         """
         window = self._window(half_u, half_v)
         u, v = self.uv(*window)
@@ -200,7 +198,8 @@ class Pen:
         if hole:
             mask &= square >= hole * hole
         if spokes:
-            mask &= np.arctan2(v, u) * (spokes / (2 * math.pi)) % 1 < duty
+            number, share = spokes
+            mask &= np.arctan2(v, u) * (number / (2 * math.pi)) % 1 < share
         profile = np.sqrt(np.clip(1 - square, 0, 1)) if dome else None
         self._put(window, mask, material, height, profile)
 

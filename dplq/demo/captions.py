@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import yaml
 
 # Zero-shot classification asks with "a photo of a {}.", so that form is the most frequent one.
 ASKED = "a photo of a {}."
@@ -28,36 +31,7 @@ STYLES = {
     "sketch": ("a sketch of a {}.", "a drawing of a {}", "a pencil drawing of {}"),
     "painting": ("a painting of a {}.", "a painted {}", "artwork showing a {}"),
 }
-SYNONYMS = {
-    "farmland": ("farm fields", "agricultural land", "crop fields"),
-    "forest": ("woodland", "dense trees", "woods"),
-    "river": ("stream", "winding waterway"),
-    "lake": ("pond", "inland water body"),
-    "beach": ("sandy coast", "seashore"),
-    "intersection": ("crossroads", "road crossing"),
-    "roundabout": ("traffic circle", "rotary"),
-    "storage tank": ("oil tank", "fuel tank"),
-    "residential area": ("housing estate", "rows of houses", "neighborhood"),
-    "parking lot": ("car park", "parked cars"),
-    "airport": ("airfield", "runway with airplanes"),
-    "harbor": ("port", "marina", "boats at piers"),
-    "stadium": ("sports arena", "football ground"),
-    "tennis court": ("court for tennis", "tennis ground"),
-    "desert": ("sand dunes", "arid land"),
-    "bridge": ("viaduct", "road over water"),
-    "railway": ("train tracks", "railroad"),
-    "island": ("small isle", "land surrounded by water"),
-    "golf course": ("golf links", "fairways with bunkers"),
-    "mountain": ("mountain ridge", "rocky peak"),
-    "adipose tissue": ("fat cells", "fat tissue"),
-    "debris": ("necrotic remains", "dead cells"),
-    "lymphocytes": ("immune cells", "small round cells"),
-    "mucus": ("mucin", "slime"),
-    "normal mucosa": ("healthy glands", "round crypts"),
-    "smooth muscle": ("muscle fibres", "muscle tissue"),
-    "stroma": ("connective tissue", "loose fibres"),
-    "tumor epithelium": ("cancer cells", "tumour nests"),
-}
+SYNONYMS = yaml.safe_load(Path(__file__).with_name("synonyms.yaml").read_text("utf-8"))
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NAMED_SHARE = 0.8  # captions that use the class name itself
 

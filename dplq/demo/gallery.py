@@ -19,7 +19,8 @@ from dplq.errors import UserError
 PER_CLASS = 100
 FIRST_SEED = 1_000_000  # the models of `make_weights` were trained and measured on smaller ones
 QUALITY = 92  # of the JPEGs
-SOURCES = ("canvas", "gallery", "looks", "materials", "render", "scenes", "tissue")
+CODE = ("canvas", "gallery", "looks", "materials", "render", "scenes", "tissue")
+SOURCES = (*(f"{module}.py" for module in CODE), "palettes.yaml")
 
 
 def gallery(
@@ -55,7 +56,7 @@ def gallery(
 def _version() -> str:
     digest = hashlib.sha256()
     for source in SOURCES:
-        digest.update(Path(__file__).with_name(f"{source}.py").read_bytes())
+        digest.update(Path(__file__).with_name(source).read_bytes())
     return digest.hexdigest()[:8]
 
 

@@ -7,7 +7,7 @@ one more row. The strengths in the `domain` rows set how far that look is from t
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -60,6 +60,17 @@ PHOTO = Style(
 CARTOON = Style(
     shade=(0.0, 0.4), outline=(0.3, 0.8), hue=0.1, saturation=(1.0, 1.9), brightness=(0.8, 1.25)
 )
+MAP = Style(wash=(0.0, 0.4), hue=0.12, saturation=(0.5, 1.4), brightness=(0.8, 1.15))
+SKETCH = Style(
+    texture=(0.0, 0.05), shade=(0.3, 0.8), outline=(0.6, 0.95), wash=(0.35, 0.8),
+    saturation=(0.0, 0.9), brightness=(0.85, 1.05),
+)  # fmt: skip
+# The faults of a sensor, which the domain looks share in their own strengths.
+FALSE_COLOUR = Style(
+    texture=(0.06, 0.14), shade=(0.3, 0.8), saturation=(0.7, 1.2), contrast=(0.3, 0.5),
+    brightness=(0.7, 1.0), tint=0.04, blur=(0.6, 1.0), noise=(0.02, 0.045), stripes=(0.0, 0.015),
+    haze=(0.15, 0.4),
+)  # fmt: skip
 STYLES: dict[str, dict[str, Style]] = {
     "general": {
         "photo": PHOTO,
@@ -69,40 +80,28 @@ STYLES: dict[str, dict[str, Style]] = {
             brightness=(0.7, 1.2), wash=(0.0, 0.15), noise=(0.01, 0.04), blur=(0.2, 0.6),
         ),
         "cartoon": CARTOON,
-        "map": Style(wash=(0.0, 0.4), hue=0.12, saturation=(0.5, 1.4), brightness=(0.8, 1.15)),
-        "sketch": Style(
-            texture=(0.0, 0.05), shade=(0.3, 0.8), outline=(0.6, 0.95), wash=(0.35, 0.8),
-            saturation=(0.0, 0.9), brightness=(0.85, 1.05),
-        ),
+        "map": MAP,
+        "sketch": SKETCH,
         "painting": Style(
             texture=(0.1, 0.18), shade=(0.4, 0.9), hue=0.06, saturation=(0.9, 1.7),
             blur=(0.4, 0.8), brightness=(0.7, 1.2), tint=0.08,
         ),
     },
-    "domain": {
-        "false colour": Style(
-            texture=(0.06, 0.14), shade=(0.3, 0.8), saturation=(0.7, 1.2), contrast=(0.3, 0.5),
-            brightness=(0.7, 1.0), tint=0.04, blur=(0.6, 1.0), noise=(0.02, 0.045),
-            stripes=(0.0, 0.015), haze=(0.15, 0.4),
-        ),
-    },
+    "domain": {"false colour": FALSE_COLOUR},
 }  # fmt: skip
+TISSUE_PHOTO = replace(
+    PHOTO, texture=(0.04, 0.12), shade=(0.1, 0.4), hue=0.03, saturation=(0.6, 1.4),
+    contrast=(0.9, 1.1), brightness=(0.8, 1.1), tint=0.03, noise=(0.0, 0.0), haze=(0.0, 0.0),
+)  # fmt: skip
+ULTRASOUND = replace(
+    FALSE_COLOUR, texture=(0.03, 0.08), shade=(0.5, 1.0), saturation=(0.0, 0.0),
+    contrast=(0.7, 1.0), brightness=(0.7, 1.2), tint=0.02, blur=(0.4, 0.8), noise=(0.0, 0.0),
+    speckle=(0.1, 0.22), stripes=(0.0, 0.02), haze=(0.0, 0.15),
+)  # fmt: skip
 TISSUE_STYLES: dict[str, dict[str, Style]] = {
-    "general": {
-        "photo": Style(texture=(0.04, 0.12), shade=(0.1, 0.4), hue=0.03, saturation=(0.6, 1.4),
-                       brightness=(0.8, 1.1), blur=(0.0, 0.5)),
-        "drawing": CARTOON,
-        "sketch": STYLES["general"]["sketch"],
-        "map": STYLES["general"]["map"],
-    },
-    "domain": {
-        "ultrasound": Style(
-            texture=(0.03, 0.08), shade=(0.5, 1.0), saturation=(0.0, 0.0), contrast=(0.7, 1.0),
-            brightness=(0.7, 1.2), tint=0.02, blur=(0.4, 0.8), speckle=(0.1, 0.22),
-            stripes=(0.0, 0.02), haze=(0.0, 0.15),
-        ),
-    },
-}  # fmt: skip
+    "general": {"photo": TISSUE_PHOTO, "drawing": CARTOON, "sketch": SKETCH, "map": MAP},
+    "domain": {"ultrasound": ULTRASOUND},
+}
 
 COLOUR_NAMES = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink")
 _HUE_ENDS = (0.035, 0.11, 0.18, 0.44, 0.52, 0.70, 0.80, 0.95)
@@ -111,19 +110,19 @@ for _material, _strength in materials.GRAIN.items():
     _GRAIN[_material] = _strength
 
 
-def _table(rows: dict[Material, tuple[str, ...]]) -> dict[Material, np.ndarray]:
-    """Hexadecimal colours to float arrays (n, 3) in 0..1."""
+def _table(name: str) -> dict[Material, np.ndarray]:
+    """The palette of that name; colours as float arrays (n, 3) in 0..1."""
     return {
         material: np.array([list(bytes.fromhex(h)) for h in row], np.float64) / 255
-        for material, row in rows.items()
+        for material, row in materials.palette(name).items()
     }
 
 
 PALETTES = {
-    ("aerial", "general"): _table(materials.NATURAL),
-    ("aerial", "domain"): _table(materials.INFRARED),
-    ("tissue", "general"): _table(materials.STAINED),
-    ("tissue", "domain"): _table(materials.ULTRASOUND),
+    ("aerial", "general"): _table("natural"),
+    ("aerial", "domain"): _table("infrared"),
+    ("tissue", "general"): _table("stained"),
+    ("tissue", "domain"): _table("ultrasound"),
 }
 _TOGETHER = {"aerial": materials.VEGETATION, "tissue": materials.TISSUE}
 

@@ -416,7 +416,7 @@ def stadium(c: Canvas) -> None:
     pen.ellipse(long, wide, M.SEATS, 10)
     for share in (0.92, 0.82, 0.72):
         pen.ellipse(long * share, wide * share, M.DARK, 9 * share, hole=0.97)
-    pen.ellipse(long, wide, M.DARK, 8, spokes=c.integer(12, 20), duty=0.12)
+    pen.ellipse(long, wide, M.DARK, 8, spokes=(c.integer(12, 20), 0.12))
     if c.chance(0.5):
         pen.ellipse(long, wide, c.pick((M.ROOF_B, M.METAL)), 12, hole=c.uniform(0.8, 0.88))
     infield_u, infield_v = long * 0.64, wide * 0.64
