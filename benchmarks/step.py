@@ -178,6 +178,8 @@ class Bench:
             side.train(row["what"] == "train").zero_grad()
             return meters.memory(parts[0][1], self.device)
         size = (side.name, row["what"], str(row["batch"]), str(row["classes"]))
+        side.zero_grad()
+        meters.trim()  # the other process needs the room
         command = [sys.executable, __file__, *self.arguments, "--memory-of", *size]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:

@@ -119,7 +119,7 @@ def memory(call: Callable[[], Any], device: torch.device) -> dict[str, Any]:
         torch.cuda.synchronize(device)
         peak, by = torch.cuda.max_memory_allocated(device), "torch.cuda.max_memory_allocated"
         return _mebibytes(peak, before, by)
-    _trim()
+    trim()
     try:
         before = _proc_kib("/proc/self/status", "VmRSS") * 1024
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
@@ -148,7 +148,7 @@ def _proc_kib(file: str, key: str) -> int:
     raise OSError(f"{file} does not know {key}")
 
 
-def _trim() -> None:
+def trim() -> None:
     """Let the C library give freed memory back, where it can."""
     try:
         ctypes.CDLL(None).malloc_trim(0)

@@ -10,17 +10,19 @@ architecture and the weights.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dplq.backbone_sources import CONFIG_FILE, build, find_source, load_weights
-from dplq.blocks import divisible, read_first
+from dplq.blocks import advance, divisible, per_item, read, run_blocks
 from dplq.errors import UserError
-from dplq.memory import classes_per_chunk
-from dplq.text_path import ClassTexts, lay_trail, run_classes
+from dplq.memory import blocks_per_chunk
+from dplq.text_path import ClassTexts, run_classes
 from dplq.weights import sha256, warn_framed
 
 if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
@@ -83,6 +85,7 @@ class Backbone(nn.Module):
         context_length: tokens per text, SOS and EOT included.
         image_size: pixels per side.
         image_mean, image_std: per channel, for images in 0..1.
+        grad_checkpointing: as `set_grad_checkpointing` was told.
         causal: a text token sees only itself and earlier ones.
         splits_texts: `class_features` can be used: the text tower is causal, and made of blocks
             that this project knows from within.
@@ -121,8 +124,16 @@ class Backbone(nn.Module):
         self.splits_texts = self.causal and text_splits
         clean = (config["text_cfg"].get("tokenizer_kwargs") or {}).get("clean", "lower")
         self._tokenizer = _tokenizer(clean)
+        self.grad_checkpointing = False
         self.requires_grad_(False)
         self.eval()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep nothing between the image tower's layers for the backward pass, but run them again.
+
+        The texts have their own way to save memory (`class_features`, chunk).
+        """
+        self.grad_checkpointing = enable
 
     @property
     def _text(self) -> nn.Module:
@@ -195,8 +206,9 @@ class Backbone(nn.Module):
         # A token sees only earlier ones: all after the last EOT cannot change the feature.
         length = int(eot.max()) + 1
         x = embeddings[:, :length].to(self.dtype) + text.positional_embedding[:length]
-        mask = text.attn_mask[:length, :length]
-        x = _run_blocks(text.transformer, x, deep_prompts, first=1, mask=mask)
+        step = partial(_whole, text.transformer, text.attn_mask[:length, :length])
+        blocks = text.transformer.resblocks
+        x = run_blocks(blocks, x, deep_prompts, first=1, step=step, last=step)
         pooled = text.ln_final(x[torch.arange(len(x), device=x.device), eot])
         return _project(pooled, text.text_projection)
 
@@ -213,7 +225,7 @@ class Backbone(nn.Module):
         tokens = tokens[:, first:length]
         place = self._text.positional_embedding[first:length]
         embedded = self.embed_tokens(tokens.to(place.device)) + place
-        return ClassTexts(tokens, embedded, eot - first)
+        return ClassTexts(tokens, embedded, eot - first, first)
 
     def class_features(
         self,
@@ -230,23 +242,24 @@ class Backbone(nn.Module):
             context: (B, n, d_t), without position; B = 1 if all images share it.
             texts: the classes, from `class_texts`.
             deep_prompts: as for `prompted_text`, each (n, d_t) or without rows.
-            chunk: classes that are run at once, or "auto" (`dplq.memory`).
+            chunk: classes that are run at once (whole blocks of them, one at least), or "auto"
+                (`dplq.memory`).
 
         Returns:
             Un-normalised features, (B, K, d).
         """
         text = self._text
-        blocks = text.transformer.resblocks
-        _check_depth(blocks, deep_prompts)
-        place = text.positional_embedding[: 1 + context.shape[1]]
-        sos = (sos.to(self.dtype) + place[:1])[None]
-        context = context.to(self.dtype) + place[1:]
-        trail = lay_trail(blocks, sos, context, texts.common.to(self.dtype), deep_prompts)
+        blocks, place = text.transformer.resblocks, text.positional_embedding
+        batch, n_ctx, _ = context.shape
+        sos = (sos.to(self.dtype) + place[:1]).expand(batch, -1, -1)
+        context = context.to(self.dtype) + place[1 : 1 + n_ctx]
+        common = texts.common.to(self.dtype).expand(batch, -1, -1)
+        beginning = torch.cat([sos, context, common], dim=1)
         if chunk == "auto":
-            chunk = classes_per_chunk(texts.own, len(texts.lengths), len(context), len(blocks))
-        states = run_classes(
-            blocks, texts, trail, batch=len(context), chunk=chunk, dtype=self.dtype
-        )
+            count = blocks_per_chunk(texts.own, batch, len(blocks))
+        else:
+            count = max(chunk * len(texts.own) // len(texts.valid), 1)
+        states = run_classes(blocks, texts, beginning, deep_prompts, count)
         pooled = text.ln_final(states)
         return _project(pooled, text.text_projection)
 
@@ -278,61 +291,31 @@ class Backbone(nn.Module):
                 f"set INPUT.SIZE to ({self.image_size}, {self.image_size})"
             )
         patches = visual.conv1(images.to(self.dtype)).flatten(2).transpose(1, 2)
-        x = torch.cat([_per_item(visual.class_embedding[None], patches), patches], dim=1)
+        x = torch.cat([per_item(visual.class_embedding[None], patches), patches], dim=1)
         # Cast as open_clip does: under autocast the convolution's output decides the type.
         x = x + visual.positional_embedding.to(x.dtype)
         first, n = x.shape[1], prompts.shape[-2]
         if any(deep.shape[-2] not in (0, n) for deep in deep_prompts):
             rows = [deep.shape[-2] for deep in deep_prompts]
             raise ValueError(f"deep prompts of {rows} tokens would replace {n} prompt tokens")
-        x = visual.ln_pre(torch.cat([x, _per_item(prompts, x)], dim=1))
-        # Of the last layer only the class token is read.
-        last = read_first if self._vision_splits else None
-        x = _run_blocks(visual.transformer, x, deep_prompts, first=first, last=last)
+        x = visual.ln_pre(torch.cat([x, per_item(prompts, x)], dim=1))
+        step = last = partial(_whole, visual.transformer, None)
+        if self._vision_splits:
+            # Of the last layer only the class token is read.
+            step, last = advance, partial(read, places=x.new_zeros(len(x), 1, dtype=torch.long))
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            step = partial(checkpoint, step, use_reentrant=False, preserve_rng_state=False)
+        blocks = visual.transformer.resblocks
+        x = run_blocks(blocks, x, deep_prompts, first=first, step=step, last=last)
         return _project(visual.ln_post(x[:, 0]), visual.proj)
 
 
-def _per_item(prompts: Tensor, x: Tensor) -> Tensor:
-    """Return `prompts`, (n, d) or (N, n, d), as (N, n, d) in the type of tokens `x` (N, L, d)."""
-    return prompts.to(x.dtype).expand(x.shape[0], -1, -1)
-
-
-def _run_blocks(
-    transformer: nn.Module,
-    x: Tensor,
-    deep_prompts: Sequence[Tensor],
-    *,
-    first: int,
-    mask: Tensor | None = None,
-    last: Callable[[nn.Module, Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Run the residual blocks on `x` (N, L, d); the one place where whole sequences take prompts.
-
-    Before layer l = 1..len(deep_prompts) the tokens from position `first` on are replaced by the
-    rows of deep_prompts[l - 1]. `last` runs the last block, if it is given.
-    """
-    _check_depth(transformer.resblocks, deep_prompts)
+def _whole(transformer: nn.Module, mask: Tensor | None, block: nn.Module, x: Tensor) -> Tensor:
+    """Run one of open_clip's blocks as it is on `x` (N, L, d)."""
     # open_clip before 2.26 has no such attribute and runs its blocks on (L, N, d).
-    batch_first = getattr(transformer, "batch_first", False)
-    for layer, block in enumerate(transformer.resblocks):
-        if 0 < layer <= len(deep_prompts):
-            new = _per_item(deep_prompts[layer - 1], x)
-            x = torch.cat([x[:, :first], new, x[:, first + new.shape[1] :]], dim=1)
-        if last is not None and layer + 1 == len(transformer.resblocks):
-            x = last(block, x)
-        elif batch_first:
-            x = block(x, attn_mask=mask)
-        else:
-            x = block(x.transpose(0, 1), attn_mask=mask).transpose(0, 1)
-    return x
-
-
-def _check_depth(blocks: Sequence[nn.Module], deep_prompts: Sequence[Tensor]) -> None:
-    if len(deep_prompts) >= len(blocks):
-        raise UserError(
-            f"prompt depth {len(deep_prompts) + 1} is more than the tower's "
-            f"{len(blocks)} layers; lower PROMPT_DEPTH"
-        )
+    if getattr(transformer, "batch_first", False):
+        return block(x, attn_mask=mask)
+    return block(x.transpose(0, 1), attn_mask=mask).transpose(0, 1)
 
 
 def _project(pooled: Tensor, projection: nn.Parameter | nn.Linear | None) -> Tensor:

@@ -7,9 +7,13 @@ functions below compute exactly what the block computes for the tokens that are 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from dplq.errors import UserError
 
 
 def divisible(block: nn.Module) -> bool:
@@ -60,15 +64,55 @@ def look(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
-def read_first(block: nn.Module, x: Tensor) -> Tensor:
-    """The block's output (N, 1, d) for the first token of `x` (N, L, d), which sees all tokens."""
+def advance(block: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The block's output for all tokens of `x` (N, L, d); the mask is as for `look`."""
+    return finish(block, x, look(*project(block, x), mask))
+
+
+def read(block: nn.Module, x: Tensor, places: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The block's output (N, M, d) for the tokens of `x` (N, L, d) at `places` (N, M) alone."""
     keys, values = project(block, x, "kv")
-    asking = x[:, :1]
+    asking = x.gather(1, places[:, :, None].expand(-1, -1, x.shape[-1]))
     (queries,) = project(block, asking, "q")
-    return finish(block, asking, look(queries, keys, values))
+    return finish(block, asking, look(queries, keys, values, mask))
 
 
-def causal_mask(length: int, before: int, device: torch.device) -> Tensor:
-    """What tokens see, bool (length, before + length): `before` others, and up to themselves."""
-    sees = torch.ones(length, before + length, dtype=torch.bool, device=device)
-    return sees.tril(diagonal=before)
+def run_blocks(
+    blocks: Sequence[nn.Module],
+    x: Tensor,
+    deep_prompts: Sequence[Tensor],
+    *,
+    first: int,
+    step: Callable[[nn.Module, Tensor], Tensor],
+    last: Callable[[nn.Module, Tensor], Tensor],
+) -> Tensor:
+    """Run residual blocks on `x` (N, L, d); the one place where sequences take deep prompts.
+
+    Args:
+        blocks: the tower's residual blocks.
+        x: tokens.
+        deep_prompts: before layer l = 1..len(deep_prompts) the tokens from position `first` on are
+            replaced by the rows of deep_prompts[l - 1], (n, d) or one set per item (N, n, d).
+        first: see there.
+        step: runs a block.
+        last: runs the last one.
+
+    Raises:
+        UserError: more deep prompts than layers 1, 2, ....
+    """
+    if len(deep_prompts) >= len(blocks):
+        raise UserError(
+            f"prompt depth {len(deep_prompts) + 1} is more than the tower's "
+            f"{len(blocks)} layers; lower PROMPT_DEPTH"
+        )
+    for layer, block in enumerate(blocks):
+        if 0 < layer <= len(deep_prompts) and deep_prompts[layer - 1].shape[-2]:
+            new = per_item(deep_prompts[layer - 1], x)
+            x = torch.cat([x[:, :first], new, x[:, first + new.shape[1] :]], dim=1)
+        x = (last if layer + 1 == len(blocks) else step)(block, x)
+    return x
+
+
+def per_item(prompts: Tensor, x: Tensor) -> Tensor:
+    """Return `prompts`, (n, d) or (N, n, d), as (N, n, d) in the type of tokens `x` (N, L, d)."""
+    return prompts.to(x.dtype).expand(x.shape[0], -1, -1)

@@ -31,6 +31,8 @@ GENERAL_KEYS: tuple[tuple[str, Any, str], ...] = (
     ("DOMAIN.CACHE", True, "keep the domain features of test images in the cache folder"),
     ("DOMAIN.PRETRAINED", True, "False: random domain encoder, for tests only"),
     ("MODEL.TEXT_CHUNK", 0, "classes the fast text path runs at once; 0: as many as memory holds"),
+    ("MODEL.GRAD_CHECKPOINTING", False, "recompute the image tower in the backward pass"),
+    ("MODEL.COMPILE", "", "torch.compile: default, reduce-overhead or max-autotune; empty: off"),
 )
 # Below TRAINER.<node>, with defaults; the peers' names, so that their YAML files load unchanged.
 # None: what the trainer's PRESET says. ZeroshotCLIP2 reads ZEROSHOTCLIP's keys.

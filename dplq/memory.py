@@ -1,4 +1,4 @@
-"""How many classes the text tower may run at once."""
+"""How much of the classes' texts the text tower may run at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ KEPT = 16
 SHARE = 0.4  # of the machine's memory may go to the texts
 
 
+@torch.compiler.assume_constant_result
 def total_bytes(device: torch.device) -> int:
     """Memory of a device: what it has, not what is free, so that a run is repeated exactly."""
     if device.type == "cuda":
@@ -23,16 +24,15 @@ def total_bytes(device: torch.device) -> int:
         return 8 << 30
 
 
-def classes_per_chunk(own: Tensor, classes: int, batch: int, layers: int) -> int:
-    """Classes to run at once, so that what they leave behind fits into the memory.
+def blocks_per_chunk(packed: Tensor, batch: int, layers: int) -> int:
+    """Blocks of classes to run at once, so that what they leave behind fits into the memory.
 
     Args:
-        own: all the classes' own tokens, (1, S, d).
-        classes: K.
+        packed: all blocks' tokens, (N, L, d).
         batch: images that have texts of their own.
         layers: of the tower.
     """
     kept = KEPT * (layers if torch.is_grad_enabled() else 1)
-    needed = batch * own.numel() * own.element_size() * kept
-    allowed = SHARE * total_bytes(own.device)
-    return classes if needed <= allowed else max(int(classes * allowed / needed), 1)
+    needed = batch * packed.numel() * packed.element_size() * kept
+    allowed = SHARE * total_bytes(packed.device)
+    return len(packed) if needed <= allowed else max(int(len(packed) * allowed / needed), 1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import dplq
+from dplq import text_path
 from dplq.backbones import Backbone
 from dplq.blocks import divisible
 from dplq.prompted_clip import PromptedCLIP, Prompts
@@ -83,13 +84,45 @@ def test_without_common_words(clip):
     assert_same(make_model(clip, NAMES["ragged"], n_ctx=4))
 
 
+@pytest.mark.parametrize("names", NAMES)
+@pytest.mark.parametrize("room", [1, 5, 12])
+def test_several_blocks_of_classes(clip, names, room, monkeypatch):
+    monkeypatch.setattr(text_path, "ROOM", room)
+    model = make_model(clip, NAMES[names])
+    if room == 1:
+        assert len(model.texts.own) == len(NAMES[names])
+    assert_same(model)
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 4])
-def test_chunks_change_nothing(clip, chunk):
+def test_chunks_change_nothing(clip, chunk, monkeypatch):
+    monkeypatch.setattr(text_path, "ROOM", 1)
     model = make_model(clip, NAMES["ragged"])
+    assert len(model.texts.own) == 5
     whole = outcome(model, model.text_features(model.prompt_learner()))
+    runs = []
+    monkeypatch.setattr(text_path, "_run_packed", record(text_path._run_packed, runs))
     model.text_chunk = chunk
     parts = outcome(model, model.text_features(model.prompt_learner()))
     torch.testing.assert_close(parts, whole, rtol=1e-9, atol=1e-12)
+    # A block per class; for the gradients each chunk is run again, the last one first.
+    assert runs == {1: [1] * 10, 2: [2, 2, 1, 1, 2, 2], 4: [4, 1, 1, 4]}[chunk]
+
+
+def record(run, sizes):
+    def recorded(blocks, beginning, deep_prompts, own, *rest):
+        sizes.append(len(own))
+        return run(blocks, beginning, deep_prompts, own, *rest)
+
+    return recorded
+
+
+def test_blocks_are_filled_evenly_and_in_order():
+    counts = [3, 4, 5, 3, 4, 6, 3, 3, 4, 5]
+    blocks = text_path.share_out(counts, 14)
+    assert [k for block in blocks for k in block] == list(range(10))
+    assert [sum(counts[k] for k in block) for block in blocks] == [15, 13, 12]
+    assert text_path.share_out([40], 8) == [[0]]
 
 
 def test_layers_without_deep_prompts_are_left_alone(clip):

@@ -26,6 +26,7 @@ from . import resume
 from .checks import require
 from .frozen import FrozenTrainer
 from .progress import ProgressLoader
+from .watch import LossWatch
 
 SCHEDULE_KEYS = ("stepsize", "gamma", "warmup_epoch", "warmup_type", "warmup_cons_lr",
                  "warmup_min_lr", "warmup_recount")  # fmt: skip
@@ -53,6 +54,9 @@ class PromptTrainer(FrozenTrainer):
         for group in self.optim.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.scaler = self.precision.grad_scaler()
+        # A CPU has nothing to wait for.
+        every = 1 if self.device.type == "cpu" else self.cfg.TRAIN.PRINT_FREQ
+        self.watch = LossWatch(self.node, every)
         return self.optim
 
     def before_epoch(self) -> None:
@@ -69,17 +73,16 @@ class PromptTrainer(FrozenTrainer):
         """Return images (B, 3, H, W) and labels (B,) on the device."""
         return self.parse_batch_test(batch)
 
-    def forward_backward(self, batch: dict[str, Any]) -> dict[str, float]:
-        """One optimisation step; returns the numbers Dassl logs."""
+    def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """One optimisation step; returns the numbers Dassl logs, still on the device."""
         started = time.perf_counter()
         images, labels = self.parse_batch_train(batch)
         with self.precision.autocast():
             loss, logits = self.compute_loss(images, labels)
         self._step(loss)
-        summary = {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
         self.train_seconds += time.perf_counter() - started
         self.train_steps += 1
-        return summary
+        return {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
 
     def compute_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch, and its logits (B, K); cross-entropy where nothing else is said."""
@@ -87,12 +90,7 @@ class PromptTrainer(FrozenTrainer):
         return F.cross_entropy(logits, labels), logits
 
     def _step(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"The loss became {loss.item()} in epoch {self.epoch + 1}, batch "
-                f"{self.batch_idx + 1}. Lower OPTIM.LR, or use TRAINER.{self.node}.PREC fp32. "
-                "What was saved after the epochs before is kept."
-            )
+        self.watch.see(loss, self.epoch, self.batch_idx)
         self.optim.zero_grad()
         if self.scaler is None:
             loss.backward()
@@ -104,6 +102,9 @@ class PromptTrainer(FrozenTrainer):
 
     def after_epoch(self) -> None:
         """Validate and save as Dassl does, then save what a resumed run needs."""
+        started = time.perf_counter()
+        self.watch.check()
+        self.train_seconds += time.perf_counter() - started
         super().after_epoch()
         resume.write_state(self)
 

@@ -20,6 +20,7 @@ from dplq.seeding import PHASES, seed_all
 from .checkpoints import MODEL_NAME, CheckpointTrainer
 from .checks import check_input, check_values
 from .report import EvaluationRecord, write_results
+from .running import set_up
 
 
 class FrozenTrainer(CheckpointTrainer):
@@ -73,15 +74,13 @@ class FrozenTrainer(CheckpointTrainer):
     def build_model(self) -> None:
         """Build frozen and learnable parts; without Dassl's scheduler: it fails on torch >= 2.7."""
         cfg, self.precision = self.cfg, resolve_precision(self.keys.PREC, self.device)
-        print(f"Loading CLIP (backbone: {cfg.MODEL.BACKBONE.NAME})")
-        weights, pretrained = cfg.MODEL.INIT_WEIGHTS, cfg.MODEL.BACKBONE.PRETRAINED
-        clip = load_backbone(cfg.MODEL.BACKBONE.NAME, weights=weights, pretrained=pretrained)
+        name, pretrained = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED
+        print(f"Loading CLIP (backbone: {name})")
+        clip = load_backbone(name, weights=cfg.MODEL.INIT_WEIGHTS, pretrained=pretrained)
         check_input(cfg.INPUT, clip)
         names = list(self.dm.dataset.classnames)
         self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
-        self.model.text_chunk = cfg.MODEL.TEXT_CHUNK or "auto"
-        for frozen in filter(None, (self.model.clip, self.model.domain)):
-            frozen.to(self.precision.frozen)
+        set_up(self.model, self.precision, cfg.MODEL)
         self.model.noise_generator = torch.Generator(self.device)
         learner = self.model.prompt_learner
         self.learnable_parameters = count = sum(p.numel() for p in learner.parameters())

@@ -154,7 +154,8 @@ class SimpleTrainer(TrainerBase):
         return self.model(input)
 
     def _on_device(self, batch: dict[str, Any], *keys: str) -> tuple[torch.Tensor, ...]:
-        return tuple(batch[key].to(self.device) for key in keys)
+        # From pinned memory the copy runs beside what the device is doing.
+        return tuple(batch[key].to(self.device, non_blocking=True) for key in keys)
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         """Return images (B, 3, H, W) and labels (B,), on the device."""
@@ -165,30 +166,46 @@ class SimpleTrainer(TrainerBase):
         return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
 
     def _run_batches(self, batches: Iterable[tuple], num_batches: int) -> None:
-        """Train on batches, each a tuple of arguments for `forward_backward`; log and plot."""
+        """Train on batches, each a tuple of arguments for `forward_backward`; log and plot.
+
+        What a step returns is read when a line is printed, so that steps need not wait for it.
+        """
         self.set_model_mode("train")
         self.num_batches = num_batches
         losses, batch_time, data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        points: list[tuple] = []
         end = time.time()
         for self.batch_idx, batch in enumerate(batches):
             data_time.update(time.time() - end)
             summary = self.forward_backward(*batch)
             batch_time.update(time.time() - end)
             losses.update(summary)
-            self._log_batch(losses, batch_time, data_time)
             n_iter = self.epoch * num_batches + self.batch_idx
             for name, meter in losses.meters.items():
-                self.write_scalar(f"train/{name}", meter.avg, n_iter)
-            self.write_scalar("train/lr", self.get_current_lr(), n_iter)
+                points.append((f"train/{name}", meter.avg, n_iter))
+            points.append(("train/lr", self.get_current_lr(), n_iter))
+            if self._is_log_batch():
+                self._log_batch(losses, batch_time, data_time)
+                self._write_points(points)
             end = time.time()
+        self._write_points(points)
+
+    def _write_points(self, points: list[tuple]) -> None:
+        """Write what was collected for the curves; the values may still lie on the device."""
+        for tag, value, n_iter in points:
+            self.write_scalar(tag, float(value), n_iter)
+        points.clear()
+
+    def _is_log_batch(self) -> bool:
+        """Whether a line is printed: every PRINT_FREQ batches, in shorter epochs every batch."""
+        frequency = self.cfg.TRAIN.PRINT_FREQ
+        return (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency
 
     def _log_batch(
         self, losses: MetricMeter, batch_time: AverageMeter, data_time: AverageMeter
     ) -> None:
-        """Print the log line, every PRINT_FREQ batches (in shorter epochs every batch)."""
-        done, frequency = self.batch_idx + 1, self.cfg.TRAIN.PRINT_FREQ
-        if done % frequency and self.num_batches >= frequency:
-            return
+        """Print the log line."""
+        done = self.batch_idx + 1
         epochs_left = self.max_epoch - self.epoch - 1
         batches_left = self.num_batches - done + epochs_left * self.num_batches
         print(

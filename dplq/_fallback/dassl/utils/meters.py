@@ -11,6 +11,8 @@ import torch
 class AverageMeter:
     """The last value, the sum and the average of a number.
 
+    Of a tensor they are tensors: nothing waits for its device until one of them is read.
+
     Args:
         ema: average exponentially, with weight 0.1 on the new value.
     """
@@ -25,7 +27,9 @@ class AverageMeter:
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
         """Take in a value that stands for `n` samples."""
-        self.val = val.item() if isinstance(val, torch.Tensor) else val
+        # Doubles, as Python's own numbers are; Apple's GPUs know none.
+        exact = isinstance(val, torch.Tensor) and val.device.type != "mps"
+        self.val = val.detach().double().squeeze() if exact else float(val)
         self.sum += self.val * n
         self.count += n
         self.avg = self.avg * 0.9 + self.val * 0.1 if self.ema else self.sum / self.count

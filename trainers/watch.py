@@ -1,0 +1,48 @@
+"""Notices a loss that is not a number, without making each step wait for the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dplq.errors import UserError
+
+
+class LossWatch:
+    """Looks at the losses of a run.
+
+    Args:
+        node: config node of the trainer, for the advice.
+        every: losses are read back every so many steps, and when `check` is called.
+    """
+
+    def __init__(self, node: str, every: int) -> None:
+        self.node, self.every = node, every
+        self.finite: Tensor | None = None
+        self.steps, self.last = 0, ""
+
+    def see(self, loss: Tensor, epoch: int, batch: int) -> None:
+        """Take a step's loss; `epoch` and `batch` count from 0.
+
+        Raises:
+            UserError: as `check`.
+        """
+        finite = torch.isfinite(loss.detach())
+        self.finite = finite if self.finite is None else self.finite & finite
+        self.steps, self.last = self.steps + 1, f"epoch {epoch + 1}, batch {batch + 1}"
+        if self.steps % self.every == 0:
+            self.check()
+
+    def check(self) -> None:
+        """Wait for the device and look at all losses since the last time.
+
+        Raises:
+            UserError: one of them was nan or infinite.
+        """
+        finite, self.finite = self.finite, None
+        if finite is not None and not finite:
+            when = "in" if self.every == 1 else "in or before"
+            raise UserError(
+                f"The loss became nan or infinite {when} {self.last}. Lower OPTIM.LR, or use "
+                f"TRAINER.{self.node}.PREC fp32. What was saved after the epochs before is kept."
+            )
