@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import gc
 import json
 import logging
 import random
@@ -228,6 +229,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: any mistake of the user's.
     """
+    gc.disable()  # start-up makes a million objects and hardly any garbage
     import dplq.plugin  # noqa: F401  (registers trainers and datasets)
 
     cfg = setup_cfg(args)
@@ -247,6 +249,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
     warn_of_foreign_keys(cfg)
     trainer = build_trainer(cfg)
+    gc.freeze()
+    gc.enable()
     if args.eval_only:
         trainer.load_model(args.model_dir, epoch=args.load_epoch)
         trainer.test()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,14 @@ STYLES = {
     "sketch": ("a sketch of a {}.", "a drawing of a {}", "a pencil drawing of {}"),
     "painting": ("a painting of a {}.", "a painted {}", "artwork showing a {}"),
 }
-SYNONYMS = yaml.safe_load(Path(__file__).with_name("synonyms.yaml").read_text("utf-8"))
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 NAMED_SHARE = 0.8  # captions that use the class name itself
+
+
+@functools.cache
+def synonyms() -> dict[str, list[str]]:
+    """Other words for each class."""
+    return yaml.safe_load(Path(__file__).with_name("synonyms.yaml").read_text("utf-8"))
 
 
 def caption(classname: str, facts: dict, generator: np.random.Generator) -> str:
@@ -49,7 +55,7 @@ def caption(classname: str, facts: dict, generator: np.random.Generator) -> str:
     """
     subject = classname
     if generator.random() > NAMED_SHARE:
-        subject = _pick(SYNONYMS[classname], generator)
+        subject = _pick(synonyms()[classname], generator)
     kind = generator.random()
     if kind < 0.5:
         return _pick(SHORT, generator).format(subject)

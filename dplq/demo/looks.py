@@ -7,6 +7,7 @@ one more row. The strengths in the `domain` rows set how far that look is from t
 from __future__ import annotations
 
 import colorsys
+import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -110,19 +111,20 @@ for _material, _strength in materials.GRAIN.items():
     _GRAIN[_material] = _strength
 
 
-def _table(name: str) -> dict[Material, np.ndarray]:
-    """The palette of that name; colours as float arrays (n, 3) in 0..1."""
+@functools.cache
+def colours(family: str, look: str) -> dict[Material, np.ndarray]:
+    """The colours of each material, float arrays (n, 3) in 0..1, for a family in a look."""
     return {
         material: np.array([list(bytes.fromhex(h)) for h in row], np.float64) / 255
-        for material, row in materials.palette(name).items()
+        for material, row in materials.palette(PALETTES[family, look]).items()
     }
 
 
 PALETTES = {
-    ("aerial", "general"): _table("natural"),
-    ("aerial", "domain"): _table("infrared"),
-    ("tissue", "general"): _table("stained"),
-    ("tissue", "domain"): _table("ultrasound"),
+    ("aerial", "general"): "natural",
+    ("aerial", "domain"): "infrared",
+    ("tissue", "general"): "stained",
+    ("tissue", "domain"): "ultrasound",
 }
 _TOGETHER = {"aerial": materials.VEGETATION, "tissue": materials.TISSUE}
 
@@ -160,7 +162,7 @@ def _palette(family: str, look: str, style: Style, rng: np.random.Generator) -> 
     season = int(rng.random() * len(names))
     picks, jitter = rng.random(len(Material)), rng.standard_normal((len(Material), 3)) * 0.025
     palette = np.zeros((len(Material), 3))
-    for material, row in PALETTES[family, look].items():
+    for material, row in colours(family, look).items():
         index = season % len(row) if material in together else int(picks[material] * len(row))
         palette[material] = row[index]
     palette = (palette + jitter) @ _colour_matrix(style, rng) + _tint(style, rng)

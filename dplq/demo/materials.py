@@ -7,6 +7,7 @@ chosen together; every other material takes any entry of its row, independently.
 from __future__ import annotations
 
 import enum
+import functools
 from pathlib import Path
 
 import yaml
@@ -37,7 +38,12 @@ STAINS = ("H&E", "blue", "brown", "green", "drawn")
 TISSUE = tuple(M[name] for name in _TISSUE.split())
 
 
+@functools.cache
+def _palettes() -> dict[str, dict[str, str]]:
+    return yaml.safe_load(PALETTES.read_text(encoding="utf-8"))
+
+
 def palette(name: str) -> dict[Material, tuple[str, ...]]:
     """The colours of each material, hexadecimal, in one palette of ``palettes.yaml``."""
-    rows = yaml.safe_load(PALETTES.read_text(encoding="utf-8"))[name]
-    return {Material[material]: tuple(colours.split()) for material, colours in rows.items()}
+    rows = _palettes()[name].items()
+    return {Material[material]: tuple(colours.split()) for material, colours in rows}

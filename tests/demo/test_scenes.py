@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from dplq.demo import AERIAL_CLASSES, LOOKS, TISSUE_CLASSES, caption, layout, render
 from dplq.demo.canvas import SIDE
-from dplq.demo.captions import SYNONYMS, count_phrase
-from dplq.demo.looks import PALETTES, STYLES, TISSUE_STYLES, colour_name
+from dplq.demo.captions import count_phrase, synonyms
+from dplq.demo.looks import STYLES, TISSUE_STYLES, colour_name, colours
 from dplq.demo.materials import Material
 from dplq.errors import UserError
 
@@ -40,7 +40,7 @@ def test_class_tables():
     assert len(AERIAL_CLASSES) == 20 and len(TISSUE_CLASSES) == 8
     assert len(set(ALL_CLASSES)) == 28
     assert AERIAL_CLASSES[:3] == ("farmland", "forest", "river")
-    assert set(SYNONYMS) == set(ALL_CLASSES)
+    assert set(synonyms()) == set(ALL_CLASSES)
 
 
 @pytest.mark.parametrize(("classname", "seed"), RECORDED)
@@ -68,7 +68,7 @@ def test_palettes_cover_what_layouts_use(classname):
     family = "aerial" if classname in AERIAL_CLASSES else "tissue"
     used = {Material(m) for seed in range(10) for m in np.unique(layout(classname, seed).material)}
     for look in LOOKS:
-        assert used <= set(PALETTES[family, look])
+        assert used <= set(colours(family, look))
 
 
 def test_same_key_same_picture_here_and_in_another_process():
@@ -131,7 +131,7 @@ def test_captions_name_the_class_or_a_synonym(classname):
     assert captions == [
         caption(classname, facts, np.random.default_rng(seed)) for seed in range(200)
     ]
-    words = (classname, *SYNONYMS[classname])
+    words = (classname, *synonyms()[classname])
     assert all(any(word in line for word in words) for line in captions)
     assert np.mean([classname in line for line in captions]) > 0.65
     assert len(set(captions)) > 40
