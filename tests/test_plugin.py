@@ -23,7 +23,9 @@ from tests.runner import PROJECT, make_project, train
 def run(arguments, *, cwd=PROJECT, dassl=None, stream="stdout", **environment):
     """What a command prints in a fresh process; `dassl` is a real Dassl's folder, None ours."""
     variables = dict(os.environ, OMP_NUM_THREADS="1", **environment)
-    variables["PYTHONPATH"] = str(dassl) if dassl else ""
+    ahead = [str(dassl)] if dassl else []
+    # What was on the path already stays there: libraries may have been carried, not installed.
+    variables["PYTHONPATH"] = os.pathsep.join([*ahead, os.environ.get("PYTHONPATH", "")])
     if dassl is None:
         variables["DPLQ_DASSL"] = "fallback"
     done = subprocess.run(arguments, cwd=cwd, env=variables, capture_output=True, text=True)
