@@ -23,7 +23,7 @@ from torch import Tensor  # noqa: E402
 
 from benchmarks import step_meters as meters  # noqa: E402
 from benchmarks import step_report as report  # noqa: E402
-from benchmarks.step_checks import against_plain, against_release  # noqa: E402
+from benchmarks.step_checks import against_plain, against_release, exact_fp32  # noqa: E402
 from benchmarks.step_originals import TREES, Original  # noqa: E402
 from benchmarks.step_plain import InParts  # noqa: E402
 from benchmarks.step_sides import (  # noqa: E402
@@ -163,9 +163,11 @@ class Bench:
         if "plain" in sides:
             whole = rows["plain"]["how"] == WHOLE
             pair = sides["ours"], sides["plain"]
-            found.append(against_plain(*pair, size["what"], images, labels, whole))
+            with exact_fp32():
+                found.append(against_plain(*pair, size["what"], images, labels, whole))
         if "dplq" in sides and rows["dplq"]["how"] == WHOLE:
-            found.append(against_release(sides["ours"], sides["dplq"], images))
+            with exact_fp32():
+                found.append(against_release(sides["ours"], sides["dplq"], images))
         for check in found:
             self.checks.append({**size, **check})
             print(report.check_line(self.checks[-1]), flush=True)

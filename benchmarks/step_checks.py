@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +20,11 @@ def relative(value: Tensor, reference: Tensor) -> float:
     value, reference = value.detach(), reference.detach()
     largest = reference.abs().max().clamp(min=torch.finfo(reference.dtype).tiny)
     return float((value - reference).abs().max() / largest)
+
+
+def exact_fp32() -> AbstractContextManager:
+    """No TF32: a GPU's convolutions use it unless told not to, which costs three digits."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def against_plain(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import product
 from typing import Any
 
@@ -58,6 +60,10 @@ class Side(nn.Module):
     def prepare(self, images: Tensor) -> None:
         """Do what is done once for these images, and not timed."""
 
+    def in_one_go(self) -> AbstractContextManager:
+        """While it lasts nothing is cut into chunks that are computed twice."""
+        return nullcontext()
+
     def learnable(self) -> dict[str, nn.Parameter]:
         """Learnable tensors by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
@@ -78,6 +84,16 @@ class LogitsSide(Side):
         """Compute the domain features, where they are to be given."""
         if self.cached:
             self.register_buffer("features", self.model.domain(images), persistent=False)
+
+    @contextmanager
+    def in_one_go(self) -> Iterator[None]:
+        """While it lasts nothing is cut into chunks that are computed twice."""
+        chunk = getattr(self.model, "text_chunk", None)  # the plain model has none
+        self.model.text_chunk = sys.maxsize
+        try:
+            yield
+        finally:
+            self.model.text_chunk = chunk
 
     def forward(self, images: Tensor, labels: Tensor | None = None, **given: Any) -> Tensor:
         """Loss, or without labels logits (B, K)."""
@@ -208,7 +224,8 @@ def shape_run(side: Side, what: str) -> Callable:
 
     def run(forward: Callable, images: Tensor, labels: Tensor) -> None:
         if what == "train" and side.trains:
-            forward(images, labels).backward()
+            with side.in_one_go():
+                forward(images, labels).backward()
         else:
             with torch.no_grad():
                 forward(images)

@@ -50,6 +50,16 @@ def test_smoke(tmp_path, capsys):
     assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_chunks_are_not_counted_twice(tmp_path):
+    """The count is of the arithmetic that is needed, however much is run again to save memory."""
+    counts = []
+    for chunk in ("auto", "1"):
+        words = ["--classes", "40", "--what", "train", "--sides", "ours", "--text-chunk", chunk]
+        _, rows = run(tmp_path / chunk, *words)
+        counts.append(rows["ours", "train", 40]["flops"])
+    assert counts[0] == counts[1] > 0
+
+
 def test_plain_in_parts(tmp_path):
     """Each check is against weights that have moved on in the sizes before."""
     content, rows = run(tmp_path, "--classes", "1", "3", "--what", "train", "--limit", "0")
