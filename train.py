@@ -17,6 +17,7 @@ import logging
 import random
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -223,13 +224,37 @@ def print_args(args: argparse.Namespace, cfg: Any) -> None:
     print(f"{stars}\n** Config **\n{stars}\n{cfg}")
 
 
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """For start-up, which makes a million objects and hardly any garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def run(args: argparse.Namespace) -> None:
     """Do what the command line asks for.
 
     Raises:
         UserError: any mistake of the user's.
     """
-    gc.disable()  # start-up makes a million objects and hardly any garbage
+    with without_garbage_collection():
+        trainer = build(args)
+    if args.eval_only:
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        trainer.test()
+    elif not args.no_train:
+        trainer.train()
+
+
+def build(args: argparse.Namespace) -> Any:
+    """The trainer that the command line asks for, ready to run; its log has begun.
+
+    Raises:
+        UserError: any mistake of the user's.
+    """
     import dplq.plugin  # noqa: F401  (registers trainers and datasets)
 
     cfg = setup_cfg(args)
@@ -248,14 +273,7 @@ def run(args: argparse.Namespace) -> None:
     print_args(args, cfg)
     print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
     warn_of_foreign_keys(cfg)
-    trainer = build_trainer(cfg)
-    gc.freeze()
-    gc.enable()
-    if args.eval_only:
-        trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        trainer.test()
-    elif not args.no_train:
-        trainer.train()
+    return build_trainer(cfg)
 
 
 def main() -> int:

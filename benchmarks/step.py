@@ -57,6 +57,8 @@ class Bench:
         self.device = torch.device(options.device)
         self.precision = resolve_precision(options.precision, self.device)
         self.ours = build_ours(options.tiny, self.device, options.text_chunk)
+        if options.compile:
+            self.ours.compile(mode=options.compile)
         self.depth = self.ours.settings["prompt_depth"]
         self.sides: dict[str, Side] = {}
         self.rows: list[dict[str, Any]] = []
@@ -174,7 +176,9 @@ class Bench:
 
     def _memory(self, side: Side, row: dict[str, Any], parts: Any) -> dict[str, Any] | None:
         """Peak memory: on a GPU here, on a CPU in a process of its own."""
-        if self.options.no_memory or row["how"] != WHOLE or side.name == "domain":
+        # A compiled step allocates at other times than when it runs.
+        skipped = self.options.no_memory or self.options.compile
+        if skipped or row["how"] != WHOLE or side.name == "domain":
             return None
         if self.device.type == "cuda":
             side.train(row["what"] == "train").zero_grad()
@@ -219,6 +223,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--classes", nargs="+", type=int, default=[10, 23, 45, 100, 1000])
     add("--cached-features", action="store_true", help="evaluate ours with them given, too")
     add("--text-chunk", type=_chunk, default="auto", help="of ours: auto, or a number of classes")
+    add("--compile", default="", help="of ours: a mode of torch.compile, as MODEL.COMPILE")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--precision", choices=("fp32", "amp", "bf16"), default="fp32")
     add("--repeats", type=int, default=3)

@@ -129,7 +129,7 @@ class Backbone(nn.Module):
         self.eval()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep nothing between the image tower's layers for the backward pass, but run them again.
+        """Keep only what passes between the image tower's layers; run the layers again backwards.
 
         The texts have their own way to save memory (`class_features`, chunk).
         """
@@ -256,7 +256,7 @@ class Backbone(nn.Module):
         common = texts.common.to(self.dtype).expand(batch, -1, -1)
         beginning = torch.cat([sos, context, common], dim=1)
         if chunk == "auto":
-            count = blocks_per_chunk(texts.own, batch, len(blocks))
+            count = blocks_per_chunk(texts.own, texts.sees.shape[-1], batch, len(blocks))
         else:
             count = max(chunk * len(texts.own) // len(texts.valid), 1)
         states = run_classes(blocks, texts, beginning, deep_prompts, count)

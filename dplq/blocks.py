@@ -21,7 +21,8 @@ def divisible(block: nn.Module) -> bool:
     parts = ("ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2")
     return (
         all(hasattr(block, part) for part in parts)
-        and isinstance(block.attn, nn.MultiheadAttention)
+        and type(block.attn) is nn.MultiheadAttention
+        and not block.attn.add_zero_attn
         and block.attn.in_proj_weight is not None
         and block.attn.bias_k is None
         and not hasattr(block, "ln_1_kv")

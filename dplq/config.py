@@ -30,7 +30,7 @@ GENERAL_KEYS: tuple[tuple[str, Any, str], ...] = (
     ("DOMAIN.NORMALIZE", None, "native (what the encoder was trained on) or clip; None: PRESET's"),
     ("DOMAIN.CACHE", True, "keep the domain features of test images in the cache folder"),
     ("DOMAIN.PRETRAINED", True, "False: random domain encoder, for tests only"),
-    ("MODEL.TEXT_CHUNK", 0, "classes the fast text path runs at once; 0: as many as memory holds"),
+    ("MODEL.TEXT_CHUNK", 0, "classes run at once, in blocks of about 30; 0: what memory holds"),
     ("MODEL.GRAD_CHECKPOINTING", False, "recompute the image tower in the backward pass"),
     ("MODEL.COMPILE", "", "torch.compile: default, reduce-overhead or max-autotune; empty: off"),
 )
@@ -65,7 +65,7 @@ TRAINER_KEYS: dict[str, dict[str, Any]] = {
 MEANINGS = {
     "PREC": "fp32, fp16, amp or bf16",
     "PRESET": "default, or reference (the authors' release)",
-    "CTX_INIT": "initial words, or those before the class name; empty: random",
+    "CTX_INIT": "initial words (N_CTX <= 4), or those before the class name; empty: random",
     "CSC": "class-specific context",
     "CLASS_TOKEN_POSITION": "end, middle or front",
     **dict.fromkeys(("N_CTX", "N_CTX_TEXT"), "context length"),
@@ -116,7 +116,7 @@ def extend_cfg(cfg: Any) -> None:
 
 def own_keys(node: str) -> list[str]:
     """The names of the keys below ``TRAINER.<node>``."""
-    return list(TRAINER_KEYS[node])
+    return list(TRAINER_KEYS.get(node, ()))
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -59,7 +59,7 @@ class PromptedCLIP(nn.Module):
         method: name of the method, in checkpoint headers.
         structure: keys of `settings` that must agree for a checkpoint to fit; None: all of them.
         domain: the domain encoder, or None.
-        text_chunk: classes that the text tower runs at once, or "auto".
+        text_chunk: classes that the text tower runs at once, in whole blocks, or "auto".
         noise_generator: source of random numbers in training, or None for torch's global one.
     """
 

@@ -10,7 +10,6 @@ unfinished epoch and ends with the same weights, bit for bit.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from dplq.schedule import learning_rate
 
 from . import resume
 from .checks import require
+from .clock import StepClock
 from .frozen import FrozenTrainer
 from .progress import ProgressLoader
 from .watch import LossWatch
@@ -56,7 +56,7 @@ class PromptTrainer(FrozenTrainer):
         self.scaler = self.precision.grad_scaler()
         # A CPU has nothing to wait for.
         every = 1 if self.device.type == "cpu" else self.cfg.TRAIN.PRINT_FREQ
-        self.watch = LossWatch(self.node, every)
+        self.watch, self.clock = LossWatch(self.node, every), StepClock(self.device)
         return self.optim
 
     def before_epoch(self) -> None:
@@ -75,12 +75,12 @@ class PromptTrainer(FrozenTrainer):
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One optimisation step; returns the numbers Dassl logs, still on the device."""
-        started = time.perf_counter()
+        began = self.clock.mark()
         images, labels = self.parse_batch_train(batch)
         with self.precision.autocast():
             loss, logits = self.compute_loss(images, labels)
         self._step(loss)
-        self.train_seconds += time.perf_counter() - started
+        self.clock.add(began)
         self.train_steps += 1
         return {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
 
@@ -102,9 +102,8 @@ class PromptTrainer(FrozenTrainer):
 
     def after_epoch(self) -> None:
         """Validate and save as Dassl does, then save what a resumed run needs."""
-        started = time.perf_counter()
         self.watch.check()
-        self.train_seconds += time.perf_counter() - started
+        self.train_seconds += self.clock.seconds()
         super().after_epoch()
         resume.write_state(self)
 

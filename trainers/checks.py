@@ -11,6 +11,7 @@ from dplq.backbones import Backbone
 from dplq.errors import UserError
 
 logger = logging.getLogger(__name__)
+MODES = ("default", "reduce-overhead", "max-autotune")  # torch.compile's
 
 
 def require(key: str, value: Any, holds: bool, expected: str) -> None:
@@ -30,6 +31,8 @@ def check_values(cfg: Any) -> None:
         require(f"DATALOADER.{part}.BATCH_SIZE", size, size >= 1, "at least 1")
     chunk = cfg.MODEL.TEXT_CHUNK
     require("MODEL.TEXT_CHUNK", chunk, chunk >= 0, "0 (as many as memory holds) or more")
+    mode = cfg.MODEL.COMPILE
+    require("MODEL.COMPILE", mode, mode in ("", *MODES), f"empty or one of {', '.join(MODES)}")
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
         numbers = cfg.INPUT[key]
         require(f"INPUT.{key}", numbers, len(numbers) == 3, "three numbers")

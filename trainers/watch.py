@@ -13,13 +13,13 @@ class LossWatch:
 
     Args:
         node: config node of the trainer, for the advice.
-        every: losses are read back every so many steps, and when `check` is called.
+        every: losses are read back every so many batches of an epoch, and when `check` is called.
     """
 
     def __init__(self, node: str, every: int) -> None:
         self.node, self.every = node, every
         self.finite: Tensor | None = None
-        self.steps, self.last = 0, ""
+        self.last = ""
 
     def see(self, loss: Tensor, epoch: int, batch: int) -> None:
         """Take a step's loss; `epoch` and `batch` count from 0.
@@ -29,8 +29,8 @@ class LossWatch:
         """
         finite = torch.isfinite(loss.detach())
         self.finite = finite if self.finite is None else self.finite & finite
-        self.steps, self.last = self.steps + 1, f"epoch {epoch + 1}, batch {batch + 1}"
-        if self.steps % self.every == 0:
+        self.last = f"epoch {epoch + 1}, batch {batch + 1}"
+        if (batch + 1) % self.every == 0:
             self.check()
 
     def check(self) -> None:

@@ -177,9 +177,10 @@ class SimpleTrainer(TrainerBase):
         end = time.time()
         for self.batch_idx, batch in enumerate(batches):
             data_time.update(time.time() - end)
-            summary = self.forward_backward(*batch)
+            losses.update(self.forward_backward(*batch))
+            if self._is_log_batch():
+                str(losses)  # waits for the device, so that the times have its work in them
             batch_time.update(time.time() - end)
-            losses.update(summary)
             n_iter = self.epoch * num_batches + self.batch_idx
             for name, meter in losses.meters.items():
                 points.append((f"train/{name}", meter.avg, n_iter))

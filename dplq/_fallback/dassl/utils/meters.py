@@ -29,7 +29,7 @@ class AverageMeter:
         """Take in a value that stands for `n` samples."""
         # Doubles, as Python's own numbers are; Apple's GPUs know none.
         exact = isinstance(val, torch.Tensor) and val.device.type != "mps"
-        self.val = val.detach().double().squeeze() if exact else float(val)
+        self.val = val.detach().double().reshape(()) if exact else float(val)
         self.sum += self.val * n
         self.count += n
         self.avg = self.avg * 0.9 + self.val * 0.1 if self.ema else self.sum / self.count
