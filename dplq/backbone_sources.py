@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dplq.errors import UserError, suggest
-from dplq.weights import brief, few, looks_like, private_rng, read_state_dict
+from dplq.weights import Undrawn, brief, few, looks_like, private_rng, read_state_dict
 
 logger = logging.getLogger(__name__)
 
@@ -313,13 +313,17 @@ def _promptable_names() -> list[str]:
 
 
 def build(source: Source, seed: int) -> nn.Module:
-    """Build the architecture with random weights of a private generator, on the CPU."""
+    """Build the architecture on the CPU, with random weights of a private generator.
+
+    Where a file has the weights they are left as the memory was: `load_weights` must follow.
+    """
     import open_clip
     from open_clip.version import __version__ as version
 
     config = {key: value for key, value in source.config.items() if key != "custom_text"}
     kind = open_clip.CustomTextCLIP if source.config.get("custom_text") else open_clip.CLIP
-    with private_rng(seed), torch.device("cpu"):
+    undrawn = contextlib.nullcontext() if source.file is None else Undrawn()
+    with private_rng(seed), torch.device("cpu"), undrawn:
         try:
             return kind(**config)
         except (TypeError, ValueError, AssertionError) as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 from dplq.demo import models as demo_models
 from dplq.errors import UserError, suggest
 from dplq.weights import (
+    Undrawn,
     few,
     is_torchscript,
     looks_like,
@@ -343,7 +345,8 @@ def load_domain_encoder(
         )
     with private_rng(seed):
         if recipe:
-            model = _create(name, recipe.timm_name, **recipe.model_args)
+            with nullcontext() if state is None else Undrawn():
+                model = _create(name, recipe.timm_name, **recipe.model_args)
         else:
             model, recipe = _build_timm(name, download=pretrained and not weights)
         encoder = _assemble(model, recipe, spec, state, path=weights, backbone=backbone)

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from dplq.errors import UserError
 
@@ -197,6 +198,23 @@ def private_rng(seed: int) -> Iterator[None]:
         # Not torch.manual_seed: that would reseed the accelerators too, which are not forked.
         torch.default_generator.manual_seed(seed)
         yield
+
+
+class Undrawn(TorchFunctionMode):
+    """Inside, weights get no random initial values: those that a file replaces need none."""
+
+    # Names of methods of tensors, and of functions of torch.nn.init.
+    DRAWS = (
+        *("normal_", "uniform_", "erfinv_", "trunc_normal_", "kaiming_normal_"),
+        *("kaiming_uniform_", "xavier_normal_", "xavier_uniform_"),
+    )
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Leave tensors alone that would be filled with random numbers."""
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self.DRAWS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def warn_framed(mark: str, *lines: str) -> None:

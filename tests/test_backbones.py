@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dplq import backbone_sources
 from dplq.backbones import CONFIG_FILE, Backbone, load_backbone
 from dplq.errors import UserError
-from dplq.weights import read_state_dict, sha256
+from dplq.weights import Undrawn, read_state_dict, sha256
 from tests.peers import peer
 from tests.tiny import tiny_backbone, tiny_clip_config, write_clip_dir
 
@@ -637,3 +637,16 @@ def test_read_state_dict_stays_on_tensors(tmp_path: Path) -> None:
     assert {key: value.tolist() for key, value in read_state_dict(tmp_path / "f").items()} == {
         "a": [1.0, 1.0]
     }
+
+
+def test_weights_that_a_file_replaces_are_not_drawn() -> None:
+    before = torch.get_rng_state()
+    with Undrawn():
+        layer = torch.nn.Linear(64, 64)
+        torch.nn.init.trunc_normal_(layer.weight)
+        torch.nn.init.ones_(layer.bias)
+        norm = torch.nn.LayerNorm(8)
+    assert torch.get_rng_state().equal(before)
+    assert layer.bias.eq(1).all() and norm.weight.eq(1).all() and norm.bias.eq(0).all()
+    layer.reset_parameters()
+    assert not torch.get_rng_state().equal(before)
