@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class TrainerBase:
         self._optims: OrderedDict[str, Any] = OrderedDict()
         self._scheds: OrderedDict[str, Any] = OrderedDict()
         self._writer: Any = None
+        self._log_dir: str | None = None
 
     def register_model(
         self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None
@@ -179,16 +181,14 @@ class TrainerBase:
             raise FloatingPointError("the loss is infinite or NaN")
 
     def init_writer(self, log_dir: str) -> None:
-        """Open TensorBoard's event file in `log_dir`; without the package, only say so."""
-        if self.__dict__.get("_writer") is not None:
+        """Have the curves written to an event file in `log_dir`; without TensorBoard, say so."""
+        if self.__dict__.get("_log_dir") is not None:
             return
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, not always there
-        except ImportError:
+        if find_spec("tensorboard") is None:
             print("The package tensorboard is not installed: no curves are written")
             return
         print(f"Initialize tensorboard (log_dir={log_dir})")
-        self._writer = SummaryWriter(log_dir=log_dir)
+        self._log_dir = log_dir
 
     def close_writer(self) -> None:
         """Close the event file."""
@@ -197,8 +197,14 @@ class TrainerBase:
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
         """Add a point to a curve; nothing happens without a writer (as in an evaluation)."""
-        if self._writer is not None:
-            self._writer.add_scalar(tag, scalar_value, global_step)
+        if self._log_dir is None:
+            return
+        if self._writer is None:
+            # Slow to import: not before the first step is done and there is something to write.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(log_dir=self._log_dir)
+        self._writer.add_scalar(tag, scalar_value, global_step)
 
     def train(self, start_epoch: int, max_epoch: int) -> None:
         """Run the epochs; `before_train` may move ``self.start_epoch`` (resume)."""
