@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from dplq.errors import UserError
@@ -201,20 +202,19 @@ def private_rng(seed: int) -> Iterator[None]:
 
 
 class Undrawn(TorchFunctionMode):
-    """Inside, weights get no random initial values: those that a file replaces need none."""
+    """Inside, most weights get no random initial values: those that a file replaces need none.
 
-    # Names of methods of tensors, and of functions of torch.nn.init.
-    DRAWS = (
-        *("normal_", "uniform_", "erfinv_", "trunc_normal_", "kaiming_normal_"),
-        *("kaiming_uniform_", "xavier_normal_", "xavier_uniform_"),
-    )
+    What is left out are whole functions of `torch.nn.init`, in this thread. Their parts, such as
+    `Tensor.normal_`, still draw: there are functions that draw until the numbers suit them.
+    """
+
+    DRAWS = (init.normal_, init.uniform_, init.kaiming_normal_, init.kaiming_uniform_)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Leave tensors alone that would be filled with random numbers."""
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in self.DRAWS:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
+        if func not in self.DRAWS:
+            return func(*args, **(kwargs or {}))
+        return args[0] if args else kwargs["tensor"]
 
 
 def warn_framed(mark: str, *lines: str) -> None:
