@@ -9,9 +9,8 @@ architecture and the weights.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -331,7 +330,7 @@ def _square(name: str, size: int | Sequence[int]) -> int:
     return int(height)
 
 
-@functools.cache
+@cache
 def _tokenizer(clean: str) -> SimpleTokenizer:
     import open_clip
 

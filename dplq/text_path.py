@@ -58,7 +58,8 @@ class ClassTexts(nn.Module):
 
         owner = torch.full((len(blocks), length), EMPTY)
         owner[:, :first] = BEGINNING
-        ends = torch.zeros(len(blocks), max(map(len, blocks)), dtype=torch.long)
+        most, valid = max(map(len, blocks)), []
+        ends = torch.zeros(len(blocks), most, dtype=torch.long)
         own = embedded.new_zeros(len(blocks), length - first, embedded.shape[-1])
         for row, block in enumerate(blocks):
             place = first
@@ -67,16 +68,14 @@ class ClassTexts(nn.Module):
                 owner[row, here] = k
                 own[row, place - first : here.stop - first] = embedded[k, shared : eot[k] + 1]
                 ends[row, column] = here.stop - 1
+                valid.append(row * most + column)
                 place = here.stop
         same = (owner[:, :, None] == owner[:, None]) | (owner[:, None] == BEGINNING)
-        columns = [column for block in blocks for column in range(len(block))]
-        rows = [row for row, block in enumerate(blocks) for _ in block]
-        valid = torch.tensor(rows) * ends.shape[1] + torch.tensor(columns)
         self.register_buffer("common", embedded[:1, :shared], persistent=False)
         self.register_buffer("own", own, persistent=False)
         self.register_buffer("sees", same.tril()[:, None].to(device), persistent=False)
         self.register_buffer("ends", ends.to(device), persistent=False)
-        self.register_buffer("valid", valid.to(device), persistent=False)
+        self.register_buffer("valid", torch.tensor(valid, device=device), persistent=False)
 
 
 def share_out(counts: Sequence[int], room: int) -> list[list[int]]:

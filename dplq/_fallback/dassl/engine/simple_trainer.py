@@ -178,14 +178,15 @@ class SimpleTrainer(TrainerBase):
         for self.batch_idx, batch in enumerate(batches):
             data_time.update(time.time() - end)
             losses.update(self.forward_backward(*batch))
-            if self._is_log_batch():
+            is_logged = self._is_log_batch()
+            if is_logged:
                 str(losses)  # waits for the device, so that the times have its work in them
             batch_time.update(time.time() - end)
             n_iter = self.epoch * num_batches + self.batch_idx
             for name, meter in losses.meters.items():
                 points.append((f"train/{name}", meter.avg, n_iter))
             points.append(("train/lr", self.get_current_lr(), n_iter))
-            if self._is_log_batch():
+            if is_logged:
                 self._log_batch(losses, batch_time, data_time)
                 self._write_points(points)
             end = time.time()
