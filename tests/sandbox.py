@@ -61,8 +61,8 @@ class Sandbox:
         shutil.copytree(PROJECT / "scripts", self.root / "scripts")
         (self.root / "dplq").mkdir()
         (self.root / "dplq/__init__.py").touch()
-        for path in [PROJECT / "dplq/errors.py", *(PROJECT / "dplq").glob("results*.py")]:
-            shutil.copy(path, self.root / "dplq")
+        shutil.copy(PROJECT / "dplq/errors.py", self.root / "dplq")
+        shutil.copytree(PROJECT / "dplq/results", self.root / "dplq/results")
         for name in (
             "datasets/RSSCN7.yaml",
             "datasets/btmri.yaml",

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dplq.errors import UserError
-from dplq.results import Stat, collect, main, render, summarise
+from dplq.results import Stat, collect, render, summarise
+from dplq.results.__main__ import main
 
 KIND = {"base": "base2new/train_base", "new": "base2new/test_new", "all": "few_shot"}
 BASE = {1: 97.31, 2: 96.05, 3: 98.4}

@@ -10,12 +10,12 @@ from dplq.errors import UserError
 from dplq.results import (
     collect,
     draw_curve,
-    main,
     render,
     shots_table,
     summarise,
     transfer_table,
 )
+from dplq.results.__main__ import main
 
 COSTS = {
     **{"learnable_parameters": 2147104, "checkpoint_bytes": 8600400, "peak_memory_mib": 1234.6},

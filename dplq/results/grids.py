@@ -10,10 +10,10 @@ from statistics import fmean
 from typing import NamedTuple
 
 from dplq.errors import UserError
-from dplq.results_layout import Line, Table
-from dplq.results_runs import Run, match_layout
-from dplq.results_stats import Stat, stat
-from dplq.results_tables import ROUNDED_NOTE, shorten, spread_note
+from dplq.results.rendering import Line, Table
+from dplq.results.runs import Run, match_layout
+from dplq.results.summary import Stat, stat
+from dplq.results.tables import ROUNDED_NOTE, shorten, spread_note
 
 logger = logging.getLogger(__name__)
 

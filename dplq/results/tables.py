@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dplq.results_layout import Line, Number, Table
-from dplq.results_runs import SUBSETS
-from dplq.results_stats import CLOSED_SET, Row
+from dplq.results.rendering import Line, Number, Table
+from dplq.results.runs import SUBSETS
+from dplq.results.summary import CLOSED_SET, Row
 
-COST_COLUMNS = {  # names as in `results_runs.COSTS`
+COST_COLUMNS = {  # names as in `dplq.results.runs.COSTS`
     "learnable_parameters": Number("learnable", lambda count: f"{count:,.0f}"),
     "seconds_per_step": Number("s/step", lambda seconds: f"{seconds:.3g}"),
     "peak_memory_mib": Number("memory (MiB)", lambda mib: f"{mib:,.0f}"),

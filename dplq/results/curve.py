@@ -10,9 +10,9 @@ from typing import Any
 
 from dplq.aside import written_aside
 from dplq.errors import UserError
-from dplq.results_grids import ALL_SHOTS, Place, all_class_runs, cells, shots_of
-from dplq.results_runs import Run
-from dplq.results_stats import Stat, stat
+from dplq.results.grids import ALL_SHOTS, Place, all_class_runs, cells, shots_of
+from dplq.results.runs import Run
+from dplq.results.summary import Stat, stat
 
 MARKERS = "osD^vP*X<>"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, harmonic_mean, pstdev
 
-from dplq.results_runs import COSTS, SUBSETS, Run, Setting
+from dplq.results.runs import COSTS, SUBSETS, Run, Setting
 
 logger = logging.getLogger(__name__)
 

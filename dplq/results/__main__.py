@@ -1,8 +1,4 @@
-"""Tables of finished runs: ``python -m dplq.results OUT...`` or `collect`, `summarise`, `render`.
-
-Read by `results_runs`, averaged by `results_stats`, written by `results_tables`, `results_grids`
-and `results_curve`. Neither torch nor Dassl is imported.
-"""
+"""Command line of the results tables: ``python -m dplq.results OUT...``."""
 
 from __future__ import annotations
 
@@ -12,29 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from dplq.errors import UserError
-from dplq.results_curve import draw_curve
-from dplq.results_grids import shots_table, transfer_table
-from dplq.results_layout import FORMATS, Table
-from dplq.results_runs import SUBSETS, Run, Setting, collect
-from dplq.results_stats import Row, Stat, summarise
-from dplq.results_tables import accuracy_table, render
+from dplq.results.curve import draw_curve
+from dplq.results.grids import shots_table, transfer_table
+from dplq.results.rendering import FORMATS, Table
+from dplq.results.runs import Run, collect
+from dplq.results.summary import summarise
+from dplq.results.tables import accuracy_table
 
-__all__ = [
-    "FORMATS",
-    "Row",
-    "Run",
-    "SUBSETS",
-    "Setting",
-    "Stat",
-    "Table",
-    "accuracy_table",
-    "collect",
-    "draw_curve",
-    "render",
-    "shots_table",
-    "summarise",
-    "transfer_table",
-]
 GRIDS = {"shots": shots_table, "target": transfer_table}
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tabulate import tabulate
 
 from dplq.errors import UserError
-from dplq.results_stats import Stat
+from dplq.results.summary import Stat
 
 FORMATS = ("simple", "github", "latex", "csv")
 
