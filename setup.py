@@ -1,4 +1,4 @@
-"""Packaging: one top-level name, `dplq`; the rooms beside it are installed inside it.
+"""Packaging: one top-level name, `dplq`; the folders beside it are installed inside it.
 
 Top-level packages called `datasets` or `trainers` in site-packages would overwrite other people's
 (Hugging Face's, a host tree's), so they are mapped to `dplq.datasets`, `dplq.trainers` and
@@ -7,7 +7,7 @@ Top-level packages called `datasets` or `trainers` in site-packages would overwr
 
 from setuptools import find_namespace_packages, setup
 
-ROOMS = ("configs", "datasets", "trainers")
+INSIDE = ("configs", "datasets", "trainers")
 REQUIREMENTS = [
     "torch>=2.4",  # add_safe_globals, for weights_only loading
     "torchvision>=0.19",  # the one that goes with torch 2.4
@@ -43,8 +43,12 @@ setup(
     extras_require={"test": TEST_REQUIREMENTS},
     packages=[
         *find_namespace_packages(include=["dplq", "dplq.*"], exclude=["*__pycache__*"]),
-        *(f"dplq.{room}" for room in ROOMS),
+        *(
+            f"dplq.{package}"
+            for folder in INSIDE
+            for package in find_namespace_packages(include=[folder, f"{folder}._*"])
+        ),
     ],
-    package_dir={f"dplq.{room}": room for room in ROOMS},
+    package_dir={f"dplq.{folder}": folder for folder in INSIDE},
     package_data={"dplq.configs": ["**/*.yaml"], "dplq.demo": ["*.yaml", "assets/*"]},
 )

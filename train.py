@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dplq.dassl_compat import user_mistakes
 from dplq.errors import UserError, suggest
+from dplq.host.dassl import user_mistakes
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
 OVERRIDES = {  # flag -> config key it sets
@@ -73,7 +73,7 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     """
     from dassl.config import get_cfg_default
 
-    from dplq.config import extend_cfg, merge_file, merge_options
+    from dplq.host.config import extend_cfg, merge_file, merge_options
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
@@ -204,7 +204,7 @@ def warn_of_foreign_keys(cfg: Any) -> None:
     """Warn if a key of another trainer was set: no trainer reads another trainer's keys."""
     from dassl.engine import TRAINER_REGISTRY
 
-    from dplq.config import KEYS
+    from dplq.host.config import KEYS
 
     name = cfg.TRAINER.NAME
     own = f"TRAINER.{getattr(TRAINER_REGISTRY.get(name), 'node', name.upper())}."

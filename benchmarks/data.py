@@ -4,7 +4,7 @@ python benchmarks/data.py [--images 400] [--rounds 3] [--workers 2] [--batch 32]
 
 Both read the same JPEG files (400x400, made on the spot, 20 classes) with the training transforms
 of CLIP ViT-B/16: random resized crop to 224, bicubic, scale 0.08 to 1; random flip; to tensor;
-normalise. Plain is `ImageFolder` in a `DataLoader`. Ours is a declared data set in Dassl's loader,
+normalise. Plain is `ImageFolder` in a `DataLoader`. Ours is a declared dataset in Dassl's loader,
 as the trainers get it, once for every `DATALOADER.IMAGE_CACHE`. A round is one epoch of each, one
 after the other; figures are medians over the rounds. The first epoch, which fills the caches, is
 not counted, but its time is given.
@@ -81,7 +81,7 @@ def our_loader(folder: Path, args: argparse.Namespace, cache: str) -> DataLoader
     from dassl.data.data_manager import build_data_loader
     from dassl.data.transforms import build_transform
 
-    from dplq.config import extend_cfg
+    from dplq.host.config import extend_cfg
 
     datasets = importlib.import_module(dplq.plugin.room("datasets"))
     cfg = get_cfg_default()

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import trainers  # noqa: F401 (makes `import dassl` work, which the data sets need)
+import dplq.trainers  # noqa: F401 (makes `import dassl` work, which the datasets need)
 from benchmarks.step_plain import PlainModel
-from datasets.variants import DECLARED
 from dplq import QuaternionPromptCLIP, load_backbone, load_domain_encoder
 from dplq.backbones import Backbone
+from dplq.datasets._engine.variants import DECLARED
 from dplq.domain_encoders import DomainEncoder
 from dplq.precision import Precision
 
@@ -156,8 +156,8 @@ def build_side(name: str, ours: QuaternionPromptCLIP) -> Side:
 def class_names(count: int) -> list[str]:
     """Names of remote-sensing classes, ragged: 1 to 4 tokens for the most part.
 
-    A declared data set's, if one has so many classes; else those of NWPU-RESISC45, then those of
-    the other data sets, then the same with an adjective.
+    A declared dataset's, if one has so many classes; else those of NWPU-RESISC45, then those of
+    the other datasets, then the same with an adjective.
     """
     tables = {
         name: [row[0] for row in dataset.class_table]

@@ -1,4 +1,4 @@
-"""Registered Dassl data sets: declarations on one base class.
+"""Registered Dassl datasets: declarations on one base class.
 
 A new one costs a file like `rsscn7.py` and a two-line YAML in `configs/datasets/`; every module
 of this package is imported here.
@@ -7,8 +7,8 @@ of this package is imported here.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .base import FolderDataset
-from .variants import DECLARED
+from ._engine.base import FolderDataset
+from ._engine.variants import DECLARED
 
 for _module in sorted(found.name for found in iter_modules(__path__)):
     import_module(f".{_module}", __name__)

@@ -1,6 +1,6 @@
 """AID: aerial scenes of thirty kinds."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare

@@ -18,7 +18,7 @@ import os
 import re
 from typing import Any
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 from .medical import Kvasir
 
 KAGGLE = "https://www.kaggle.com/datasets/"

@@ -1,6 +1,6 @@
 """BTMRI: brain tumours in magnetic-resonance slices."""
 
-from .base import declare
+from ._engine.base import declare
 from .medical import MedicalDataset
 
 

@@ -3,7 +3,7 @@
 from dplq.demo import AERIAL_CLASSES, TISSUE_CLASSES
 from dplq.demo.gallery import gallery
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 class DrawnDataset(FolderDataset):

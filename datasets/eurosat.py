@@ -1,6 +1,6 @@
 """EuroSAT: land use and land cover seen by Sentinel-2."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare

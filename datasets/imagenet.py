@@ -6,7 +6,7 @@ which the user puts into the folder of each set; its order is the label order of
 
 from typing import Any, ClassVar
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 CLASS_NAMES = (
     "https://drive.google.com/uc?export=download&id=1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF",

@@ -4,7 +4,7 @@ The authors' split files are not public: every class is split 50/20/30. Sets of 
 BiomedCoOp are in `biomed.py`.
 """
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 KAGGLE = "https://www.kaggle.com/datasets/"
 

@@ -1,6 +1,6 @@
 """MLRSNet: remote-sensing scenes of forty-six kinds."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare

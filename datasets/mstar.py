@@ -1,6 +1,6 @@
 """MSTAR: radar images of military vehicles."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare

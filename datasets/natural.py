@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .base import FolderDataset, declare
-from .folders import ClassTable
-from .splits import classes_of, read_split
+from ._engine.base import FolderDataset, declare
+from ._engine.folders import ClassTable
+from ._engine.splits import classes_of, read_split
 
 DRIVE = "https://drive.google.com/uc?export=download&id="
 VGG = "https://www.robots.ox.ac.uk/~vgg/data/"

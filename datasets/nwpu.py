@@ -1,6 +1,6 @@
 """NWPU: remote-sensing scenes of forty-five kinds (NWPU-RESISC45)."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare

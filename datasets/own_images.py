@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from dplq.errors import UserError
 
-from .base import FolderDataset, declare
-from .folders import NOT_CLASSES, ClassTable, in_words, list_folders, list_images
-from .layouts import Layout
-from .official import fill_val, split_from_folders
-from .protocol import Split
-from .store import read_json
+from ._engine.base import FolderDataset, declare
+from ._engine.folders import NOT_CLASSES, ClassTable, in_words, list_folders, list_images
+from ._engine.layouts import Layout
+from ._engine.official import fill_val, split_from_folders
+from ._engine.protocol import Split
+from ._engine.store import read_json
 
 PART_FOLDERS = {
     "train": ("train", "training"),
@@ -23,7 +23,7 @@ PART_FOLDERS = {
 
 
 class Parts(NamedTuple):
-    """The folders of a data set that comes in parts, "" where a part is absent."""
+    """The folders of a dataset that comes in parts, "" where a part is absent."""
 
     train: str
     val: str

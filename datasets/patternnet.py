@@ -1,6 +1,6 @@
 """PatternNet: remote-sensing scenes of thirty-eight kinds."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare
@@ -10,7 +10,7 @@ class PatternNet(FolderDataset):
     * Layout: `PatternNet/PatternNet/<class>/` (the peers') or, as the archive unpacks,
       `PatternNet/images/<class>/` or `PatternNet/PatternNet/images/<class>/`.
     * Split: 50/20/30 in every class; the authors' `split_cao_PatternNet.json` is not public.
-      APPLeNet's data sets of this name and of the name PatternNetv2 are others.
+      APPLeNet's datasets of this name and of the name PatternNetv2 are others.
     * The original prompts read "inter section" (v2: "intersection") and "swimming_pool".
     """
 

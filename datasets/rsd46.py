@@ -1,6 +1,6 @@
 """RSD46: remote-sensing scenes of forty-six kinds (RSD46-WHU)."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare

@@ -1,7 +1,7 @@
 """RSICD: the captioned remote-sensing scenes, by scene."""
 
+from ._engine.base import FolderDataset, declare
 from .aid import AID
-from .base import FolderDataset, declare
 
 
 @declare
@@ -14,7 +14,7 @@ class RSICD(FolderDataset):
     * No file name is known with the class Playfields. Without it there are 30 classes and the
       first 15, not 16, are base.
     * Split: 50/20/30 in every class; the authors' `split_cao_RSICD.json` is not public.
-    * Overlap with AID was not checked. RSICDv2 of APPLeNet is another data set.
+    * Overlap with AID was not checked. RSICDv2 of APPLeNet is another dataset.
     """
 
     dataset_dir = "RSICD"

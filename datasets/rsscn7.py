@@ -1,6 +1,6 @@
 """RSSCN7: remote-sensing scenes of seven kinds."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare

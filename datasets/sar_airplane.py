@@ -1,6 +1,6 @@
 """airplane: radar images of airliners."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare

@@ -1,6 +1,6 @@
 """ship: radar images of ships."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare

@@ -1,6 +1,6 @@
 """UCM: the UC Merced land-use scenes."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare

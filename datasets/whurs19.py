@@ -1,6 +1,6 @@
 """WHURS19: remote-sensing scenes of nineteen kinds."""
 
-from .base import FolderDataset, declare
+from ._engine.base import FolderDataset, declare
 
 
 @declare

@@ -16,7 +16,14 @@ Names are imported on first use, so that `import dplq` costs nothing.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+if (_CHECKOUT / "trainers" / "_engine").is_dir():
+    # In a checkout `trainers`, `datasets` and `configs` lie beside this package; a wheel has them
+    # inside. Either way they are imported as dplq.trainers, dplq.datasets and dplq.configs.
+    __path__.append(str(_CHECKOUT))
 
 __version__ = "0.1.0"
 

@@ -103,7 +103,7 @@ def split_transform(transform: Any, crop_bytes: bool = False) -> tuple[Any, list
 
 
 class QuickImages(Dataset):
-    """Dassl's data set of a loader, with a cache, and with seeds for worker processes.
+    """Dassl's dataset of a loader, with a cache, and with seeds for worker processes.
 
     Args:
         images: Dassl's `DatasetWrapper`.

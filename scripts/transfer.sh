@@ -13,7 +13,7 @@ MORE_ENVIRONMENT="
 choose_targets() {
     local index names=$TARGETS
     if [ -z "$names" ]; then
-        names=$("$PYTHON" -m dplq.targets "$DATASET" --root "$DATA" --kind "$TARGET_KIND")
+        names=$("$PYTHON" -m dplq.data.targets "$DATASET" --root "$DATA" --kind "$TARGET_KIND")
     fi
     read -ra TARGET_LIST <<<"$names"
     for index in "${!TARGET_LIST[@]}"; do

@@ -3,8 +3,8 @@
 import pytest
 from yacs.config import CfgNode
 
-from dplq.config import extend_cfg, merge_file, merge_options
 from dplq.errors import UserError
+from dplq.host.config import extend_cfg, merge_file, merge_options
 
 
 @pytest.fixture

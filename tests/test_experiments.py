@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from dplq.data.targets import find_targets
 from dplq.errors import UserError
-from dplq.targets import find_targets
 from tests.sandbox import Sandbox
 
 

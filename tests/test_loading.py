@@ -19,10 +19,10 @@ from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
 from dplq import checkpoint
-from dplq.config import extend_cfg
-from dplq.dassl_compat import ensure_dassl
 from dplq.domain_encoders import DomainEncoder
 from dplq.errors import UserError
+from dplq.host.config import extend_cfg
+from dplq.host.dassl import ensure_dassl
 from dplq.image_cache import ImageCache
 from dplq.loading import ByteCrop, Normalizer, quicken
 from tests.runner import make_project, train

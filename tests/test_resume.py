@@ -22,7 +22,7 @@ def kill_self(*args, **kwargs):
 
 def signal_at_step(count, number=signal.SIGKILL):
     """Send this process a signal in the middle of its training step number `count`."""
-    from trainers.base import PromptTrainer
+    from dplq.trainers._engine.base import PromptTrainer
 
     original = PromptTrainer._step
     seen = []
@@ -56,15 +56,15 @@ def kill_while_writing(name, moment):
 
 
 def kill_in_test():
-    from trainers.domain import DomainTrainer
+    from dplq.trainers._engine.domain import DomainTrainer
 
     DomainTrainer.model_inference = kill_self
 
 
 def kill_before_results():
-    import trainers.frozen
+    import dplq.trainers._engine.frozen
 
-    trainers.frozen.write_results = kill_self
+    dplq.trainers._engine.frozen.write_results = kill_self
 
 
 @pytest.fixture(scope="module")

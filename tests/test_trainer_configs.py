@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dplq.config import extend_cfg, merge_file
-from dplq.dassl_compat import ensure_dassl
+from dplq.host.config import extend_cfg, merge_file
+from dplq.host.dassl import ensure_dassl
 
 ensure_dassl()
 from dassl.config import get_cfg_default  # noqa: E402

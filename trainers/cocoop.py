@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from torch import Generator, Tensor, nn
 
 from dplq.backbones import Backbone
-from dplq.dassl_compat import register_trainer
+from dplq.host.dassl import register_trainer
 from dplq.initial import bottleneck, initial_context
 from dplq.learned_clip import Design, LearnedCLIP
 from dplq.prompted_clip import Prompts
 from dplq.public_checkpoints import FIXED_TOKENS, PublicLayout
 
-from .base import PromptTrainer
+from ._engine.base import PromptTrainer
 
 REDUCTION = 16  # of the meta-net's hidden layer
 

@@ -11,14 +11,14 @@ import torch
 from torch import Generator, Tensor, nn
 
 from dplq.backbones import Backbone
-from dplq.dassl_compat import register_trainer
 from dplq.errors import UserError, suggest
+from dplq.host.dassl import register_trainer
 from dplq.initial import CONTEXT_STD, initial_context
 from dplq.learned_clip import Design, LearnedCLIP
 from dplq.prompted_clip import Prompts
 from dplq.public_checkpoints import FIXED_TOKENS, PublicLayout
 
-from .base import PromptTrainer
+from ._engine.base import PromptTrainer
 
 logger = logging.getLogger(__name__)
 POSITIONS = ("end", "middle", "front")

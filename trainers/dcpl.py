@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq.backbones import Backbone
-from dplq.dassl_compat import register_trainer
 from dplq.domain_encoders import DomainEncoder
 from dplq.errors import UserError
+from dplq.host.dassl import register_trainer
 from dplq.initial import bottleneck
 from dplq.learned_clip import Design
 from dplq.prompted_clip import Prompts
 from dplq.prompts import PromptOptions, draw_noise, resolve_options
 
-from .domain import DomainTrainer, load_domain
+from ._engine.domain import DomainTrainer, load_domain
 from .maple import MaPLeLearner, MaPLeModel, MaPLeSettings
 
 REDUCTION = 16  # of the adapters' hidden layers

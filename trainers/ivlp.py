@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from torch import Generator
 
 from dplq.backbones import Backbone
-from dplq.dassl_compat import register_trainer
 from dplq.deep_prompts import VLPrompts
 from dplq.errors import UserError
+from dplq.host.dassl import register_trainer
 from dplq.initial import check_depth, initial_context
 from dplq.learned_clip import Design, LearnedCLIP
 from dplq.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS, PublicLayout
 
-from .base import PromptTrainer
+from ._engine.base import PromptTrainer
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from dplq import checkpoint
 from dplq.backbones import Backbone
-from dplq.dassl_compat import register_trainer
 from dplq.errors import UserError
+from dplq.host.dassl import register_trainer
 from dplq.logistic import DEFAULT_STRENGTH, Labelled, choose, linear_layer
 from dplq.prompted_clip import PromptedCLIP
 
-from .frozen import FrozenTrainer
+from ._engine.frozen import FrozenTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch import Generator, Tensor, nn
 
 from dplq.backbones import Backbone
-from dplq.dassl_compat import register_trainer
+from dplq.host.dassl import register_trainer
 from dplq.initial import check_depth, initial_context, linear, small
 from dplq.learned_clip import Design, LearnedCLIP
 from dplq.prompted_clip import Prompts
 from dplq.public_checkpoints import CONTEXT, FROZEN_CLIP, PublicLayout
 
-from .base import PromptTrainer
+from ._engine.base import PromptTrainer
 
 
 @dataclass(frozen=True)

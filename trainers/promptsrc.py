@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dplq.aggregation import GaussianAverage
-from dplq.dassl_compat import register_trainer
+from dplq.host.dassl import register_trainer
 from dplq.templates import ensemble_features, imagenet_templates
 
-from .base import PromptTrainer
+from ._engine.base import PromptTrainer
 from .ivlp import IVLP, IVLPModel, IVLPSettings
 
 TEMPLATES = 60  # the authors average over the first 60 of OpenAI's 80

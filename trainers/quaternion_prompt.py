@@ -7,11 +7,11 @@ from dataclasses import fields
 from torch import nn
 
 from dplq.backbones import Backbone
-from dplq.dassl_compat import register_trainer
+from dplq.host.dassl import register_trainer
 from dplq.model import QuaternionPromptCLIP
 from dplq.prompts import PromptOptions
 
-from .domain import DomainTrainer, load_domain
+from ._engine.domain import DomainTrainer, load_domain
 
 
 @register_trainer

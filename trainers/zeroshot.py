@@ -1,4 +1,4 @@
-"""CLIP without training: class names in one text per data set, or in an ensemble of texts.
+"""CLIP without training: class names in one text per dataset, or in an ensemble of texts.
 
 Radford et al., ICML 2021. The texts are those of CoOp's zero-shot trainers.
 """
@@ -10,14 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from dplq.backbones import Backbone
-from dplq.dassl_compat import register_trainer
+from dplq.host.dassl import register_trainer
 from dplq.prompted_clip import PromptedCLIP
 from dplq.templates import ensemble_features, select_templates
 
-from .frozen import FrozenTrainer
+from ._engine.frozen import FrozenTrainer
 
 DEFAULT_TEMPLATE = "a photo of a {}."
-# CoOp's, for data sets of host trees, which carry no `template`.
+# CoOp's, for datasets of host trees, which carry no `template`.
 TEMPLATES = {
     "OxfordPets": "a photo of a {}, a type of pet.",
     "OxfordFlowers": "a photo of a {}, a type of flower.",
@@ -62,13 +62,13 @@ class ZeroshotModel(PromptedCLIP):
 
 @register_trainer
 class ZeroshotCLIP(FrozenTrainer):
-    """The un-prompted CLIP, with the data set's own text."""
+    """The un-prompted CLIP, with the dataset's own text."""
 
     node = "ZEROSHOTCLIP"
     fixed_epochs = 0
 
     def dataset_template(self) -> str:
-        """The text of this data set: its class's `template`, else CoOp's, else the usual one."""
+        """The text of this dataset: its class's `template`, else CoOp's, else the usual one."""
         own = getattr(self.dm.dataset, "template", "")
         return own or TEMPLATES.get(self.cfg.DATASET.NAME, DEFAULT_TEMPLATE)
 
@@ -92,6 +92,6 @@ class ZeroshotCLIP2(ZeroshotCLIP):
     """The same with 7 general texts more, whose features are averaged."""
 
     def templates(self) -> list[str]:
-        """OpenAI's selection for ImageNet; for another data set its own text too."""
+        """OpenAI's selection for ImageNet; for another dataset its own text too."""
         own = [] if self.cfg.DATASET.NAME == "ImageNet" else [self.dataset_template()]
         return select_templates() + own

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from dplq.data import main, registered
+from dplq.data.__main__ import main
+from dplq.data.catalogue import registered
 from tests.datasets.lookalikes import REPOSITORY_RSSCN7
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dplq.data import registered
-from dplq.data_check import check as look_over
-from dplq.data_check import equal_files
+from dplq.data.catalogue import registered
+from dplq.data.check import check as look_over
+from dplq.data.check import equal_files
 from tests.datasets.lookalikes import make_classes, make_lookalike
 
 from .lookalike import by_part, check, noisy, run, write_split
@@ -186,7 +186,7 @@ def test_equal_files_reads_only_equal_sizes(tmp_path, monkeypatch):
         read.append(Path(path).name)
         return digest(Path(path).read_bytes()).hexdigest()
 
-    monkeypatch.setattr("dplq.data_check.file_digest", spy)
+    monkeypatch.setattr("dplq.data.check.file_digest", spy)
     assert equal_files(str(tmp_path), "abcd") == [["a", "c"]]
     assert sorted(read) == ["a", "b", "c"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dplq import download
-from dplq.download import fetch, in_units
+from dplq.data import download
+from dplq.data.download import fetch, in_units
 from dplq.errors import UserError
 
 from .web import Site, serve

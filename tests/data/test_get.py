@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dplq import data_get
-from dplq.data import registered
-from dplq.data_check import problem
-from dplq.download import fetch
+from dplq.data import get as data_get
+from dplq.data.catalogue import registered
+from dplq.data.check import problem
+from dplq.data.download import fetch
 from tests.datasets.lookalikes import make_classes, make_lookalike
 
 from .lookalike import by_part, check, dataset, noisy, run, write_split
@@ -40,7 +40,7 @@ def site(tmp_path, monkeypatch):
         md5 = hashlib.md5(content).hexdigest()
         declare(monkeypatch, running, md5)
         patient = partial(fetch, pause=lambda _: None)
-        monkeypatch.setattr("dplq.data_get.fetch", patient)
+        monkeypatch.setattr("dplq.data.get.fetch", patient)
         yield running
 
 
@@ -122,12 +122,12 @@ def test_get_on_a_full_disk(capsys, tmp_path, site, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*arguments)
 
-    monkeypatch.setattr("dplq.unpack.shutil.copyfileobj", copy)
+    monkeypatch.setattr("dplq.data.unpack.shutil.copyfileobj", copy)
     code, text = get(capsys, tmp_path)
     assert code == 2
     assert "No space left on device. Nothing stays there" in text
     assert left_in(tmp_path) == ["downloads/RSSCN7/RSSCN7.zip"]
-    monkeypatch.setattr("dplq.unpack.shutil.copyfileobj", real)
+    monkeypatch.setattr("dplq.data.unpack.shutil.copyfileobj", real)
     assert get(capsys, tmp_path)[0] == 0
     assert len(site.asked) == 1, "the whole archive is used again"
 

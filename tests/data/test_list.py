@@ -8,15 +8,16 @@ import sys
 
 import pytest
 
-from dplq.data import main, registered
-from dplq.datasheet import datasheet
+from dplq.data.__main__ import main
+from dplq.data.catalogue import registered
+from dplq.data.datasheet import datasheet
 
 from .lookalike import dataset, run
 
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys\nfrom dplq.data import main\n"
+        "import sys\nfrom dplq.data.__main__ import main\n"
         "try: main(['get', '--help'])\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'PIL', 'tabulate', 'dassl') if m in sys.modules])"
     )
@@ -70,4 +71,4 @@ def test_datasheet_names_what_is_downloaded():
 def test_unknown_name(capsys, command):
     code, text = run(capsys, command, "RSSCN77")
     assert code == 2
-    assert "error: There is no data set 'RSSCN77'. Did you mean 'RSSCN7'" in text
+    assert "error: There is no dataset 'RSSCN77'. Did you mean 'RSSCN7'" in text

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from dplq import contact_sheet
-from dplq.contact_sheet import Cell, draw, evenly
+from dplq.data import contact_sheet
+from dplq.data.contact_sheet import Cell, draw, evenly
 
 from .lookalike import run
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from dplq.data.unpack import unpack
 from dplq.errors import UserError
-from dplq.unpack import unpack
 
 
 def names(folder: Path) -> list[str]:
@@ -129,7 +129,7 @@ def test_two_members_of_one_name_are_damage(tmp_path):
 
 def test_full_disk_while_unpacking_leaves_nothing(tmp_path, monkeypatch):
     archive = write_tar(tmp_path / "x.tar.gz", GOOD)
-    monkeypatch.setattr("dplq.unpack.shutil.copyfileobj", full_disk)
+    monkeypatch.setattr("dplq.data.unpack.shutil.copyfileobj", full_disk)
     with pytest.raises(UserError, match="Cannot unpack .*No space left on device"):
         unpack(archive, tmp_path / "out")
     assert names(tmp_path) == ["x.tar.gz"]

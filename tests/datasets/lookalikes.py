@@ -1,4 +1,4 @@
-"""Tiny look-alikes of image data sets, made on the fly, and the config that loads them."""
+"""Tiny look-alikes of image datasets, made on the fly, and the config that loads them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 from yacs.config import CfgNode
 
-from datasets.layouts import Layout
-from datasets.protocol import split_classes
+from dplq.datasets._engine.layouts import Layout
+from dplq.datasets._engine.protocol import split_classes
 
 REPOSITORY_RSSCN7 = (
     "aGrass bField cIndustry dRiverLake eForest fResident gParking".split()
@@ -41,7 +41,7 @@ def make_classes(
 
 
 def make_config(root: Path, *, seed: int = 1, shots: int = -1, **dataset: Any) -> CfgNode:
-    """The part of a Dassl config that data sets read. Keys not given are absent."""
+    """The part of a Dassl config that datasets read. Keys not given are absent."""
     keys = {"ROOT": str(root), "NUM_SHOTS": shots, **dataset}
     return CfgNode({"SEED": seed, "DATASET": CfgNode(keys)})
 
@@ -55,7 +55,7 @@ def triples(items: Iterable[Any], image_dir: str) -> list[tuple[str, int, str]]:
 
 
 def parts(dataset: Any) -> dict[str, list[tuple[str, int, str]]]:
-    """The three parts of a loaded data set."""
+    """The three parts of a loaded dataset."""
     named = {"train": dataset.train_x, "val": dataset.val, "test": dataset.test}
     return {part: triples(items, dataset.image_dir) for part, items in named.items()}
 
@@ -72,7 +72,7 @@ LISTS = {"FGVCAircraft": ("variants.txt", "{file} {name}\n")}  # its class names
 def make_lookalike(
     declared: Any, root: Path, layout: Layout | None = None, per_class: int = 4
 ) -> tuple[Path, list[str], tuple[int, int, int]]:
-    """Make a tiny data set with the folders and files that a declaration asks for.
+    """Make a tiny dataset with the folders and files that a declaration asks for.
 
     Args:
         declared: a class of `datasets.DECLARED`.

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datasets import BTMRI, RSSCN7, WHURS19
-from datasets import images as images_module
-from datasets import store as store_module
+from dplq.datasets import BTMRI, RSSCN7, WHURS19
+from dplq.datasets._engine import images as images_module
+from dplq.datasets._engine import store as store_module
 from dplq.errors import UserError
 
 from .lookalikes import (

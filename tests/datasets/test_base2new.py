@@ -1,4 +1,4 @@
-"""Every data set runs base-to-new on a look-alike, with the demo backbone, one shot, one epoch.
+"""Every dataset runs base-to-new on a look-alike, with the demo backbone, one shot, one epoch.
 
 `python -m pytest -m slow tests/datasets/test_base2new.py` runs all of them (minutes); three run
 always.
@@ -12,7 +12,7 @@ import subprocess
 import pytest
 import yaml
 
-from datasets import DECLARED
+from dplq.datasets import DECLARED
 from tests.runner import PROJECT, train
 
 from .lookalikes import make_classes, make_lookalike
@@ -41,7 +41,7 @@ def run(name, root, out, subset, *more):
 
 
 def make_data(name, root):
-    """A look-alike of a data set; the names of its classes in the order of their labels."""
+    """A look-alike of a dataset; the names of its classes in the order of their labels."""
     if name in DRAWN:
         return [row[0] for row in DECLARED[name].class_table]
     if name == "OwnImages":  # the folder itself holds the class folders

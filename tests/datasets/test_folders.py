@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-import datasets
-from datasets.folders import ClassTable, in_words, list_images
-from datasets.layouts import Layout, find_groups, match_groups
-from datasets.listing import images_by_class
+from dplq import datasets
+from dplq.datasets._engine.folders import ClassTable, in_words, list_images
+from dplq.datasets._engine.layouts import Layout, find_groups, match_groups
+from dplq.datasets._engine.listing import images_by_class
 from dplq.errors import UserError
 
 from .lookalikes import make_classes

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from datasets import FolderDataset
-from datasets.folders import ClassTable
-from datasets.layouts import Layout, best_layout, declared_layouts, find_groups, match_groups
+from dplq.datasets import FolderDataset
+from dplq.datasets._engine.folders import ClassTable
+from dplq.datasets._engine.layouts import (
+    Layout,
+    best_layout,
+    declared_layouts,
+    find_groups,
+    match_groups,
+)
 from dplq.errors import UserError
 
 from .lookalikes import make_classes, make_config, parts, write_image

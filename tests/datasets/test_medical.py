@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import datasets
+from dplq import datasets
 from dplq.errors import UserError
 
 from .lookalikes import make_classes, make_config, parts

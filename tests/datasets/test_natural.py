@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-import datasets
+from dplq import datasets
 from dplq.errors import UserError
 from tests.peers import peer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets import OwnImages
+from dplq.datasets import OwnImages
 from dplq.errors import UserError
 
 from .lookalikes import make_classes, make_config, parts

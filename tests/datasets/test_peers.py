@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-import datasets
-from datasets import DECLARED
+from dplq import datasets
+from dplq.datasets import DECLARED
 from tests.peers import peer
 
 from .lookalikes import make_classes, make_config, parts
@@ -26,7 +26,7 @@ PEER_SCRIPT = """
 import importlib, json, sys
 from types import SimpleNamespace as NS
 from dassl.data.datasets import DATASET_REGISTRY
-from datasets.oxford_pets import OxfordPets
+from dplq.datasets.oxford_pets import OxfordPets
 
 def plain(items):
     return [[item.impath, item.label, item.classname] for item in items or []]

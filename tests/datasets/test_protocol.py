@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from datasets.protocol import (
+from dplq.datasets._engine.protocol import (
     Item,
     Split,
     by_label,

@@ -1,4 +1,4 @@
-"""Every declared data set, on a look-alike made from its declaration."""
+"""Every declared dataset, on a look-alike made from its declaration."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-import datasets
-from datasets import DECLARED
-from datasets.layouts import Layout
+from dplq import datasets
+from dplq.datasets import DECLARED
+from dplq.datasets._engine.layouts import Layout
 from dplq.errors import UserError
 
 from .lookalikes import make_config, make_lookalike, parts, write_image

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-import datasets
-from datasets import DECLARED
-from datasets.folders import ClassTable, spelling
+from dplq import datasets
+from dplq.datasets import DECLARED
+from dplq.datasets._engine.folders import ClassTable, spelling
 
 from .lookalikes import make_classes, make_config, make_lookalike, parts, write_image
 

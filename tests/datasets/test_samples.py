@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import datasets
+from dplq import datasets
 
 from .lookalikes import RSSCN7_PROMPTS, make_config, parts
 

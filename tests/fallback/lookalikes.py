@@ -1,4 +1,4 @@
-"""Tiny data sets in the folder layouts that the trees' data-set files read."""
+"""Tiny datasets in the folder layouts that the trees' dataset files read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_pets(root: Path) -> None:
 
 
 def write_all(root: Path) -> Path:
-    """Write the three data sets of the trainer tests under `root`."""
+    """Write the three datasets of the trainer tests under `root`."""
     write_pets(root / "oxford_pets")
     write_folders(root / "dtd" / "images", TEXTURES)
     write_folders(root / "eurosat" / "2750", LANDS)

@@ -1,7 +1,7 @@
-"""Import all data-set files of a tree and build some on look-alikes.
+"""Import all dataset files of a tree and build some on look-alikes.
 
 ``python peer_datasets.py TREE DATA OUT.json NAME...`` writes the modules that fail to import, the
-number of registered data sets, and for each NAME the images of each part.
+number of registered datasets, and for each NAME the images of each part.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dassl.utils import set_random_seed
 
 
 def parts_of(name: str, root: str, subsample: str) -> dict:
-    """Build a data set with two shots; return its class names and the files of each part."""
+    """Build a dataset with two shots; return its class names and the files of each part."""
     cfg = get_cfg_default()
     cfg.DATASET.ROOT, cfg.DATASET.NAME, cfg.DATASET.NUM_SHOTS, cfg.SEED = root, name, 2, 1
     cfg.DATASET.SUBSAMPLE_CLASSES = subsample

@@ -1,4 +1,4 @@
-"""Data sets, samplers, transforms, loaders."""
+"""Datasets, samplers, transforms, loaders."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_loaders_drop_only_a_spare_batch(cfg, capsys):
     assert "# classes  3\n# train_x  12\n" in capsys.readouterr().out
     cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 64
     assert len(DataManager(cfg).train_loader_x) == 1
-    with pytest.raises(InputError, match="data set 'Toy' has no test images"):
+    with pytest.raises(InputError, match="dataset 'Toy' has no test images"):
         build_data_loader(cfg, data_source=[], is_train=False)
 
 

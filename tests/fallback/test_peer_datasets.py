@@ -1,4 +1,4 @@
-"""Unmodified data-set files of the trees, on the stand-in."""
+"""Unmodified dataset files of the trees, on the stand-in."""
 
 from __future__ import annotations
 

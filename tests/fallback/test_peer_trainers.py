@@ -1,4 +1,4 @@
-"""Unmodified train.py, trainers and data-set files of the trees, on the stand-in.
+"""Unmodified train.py, trainers and dataset files of the trees, on the stand-in.
 
 Each run trains two epochs on one half of the classes, saves and tests; a second call loads the
 weights and tests again. One run is compared with the same on the real Dassl.
@@ -16,7 +16,7 @@ from tests.fallback.lookalikes import write_all
 from tests.fallback.places import FALLBACK, finish, start
 from tests.peers import peer
 
-# tree -> (trainer, data set, config, key of the precision, folder of the checkpoints)
+# tree -> (trainer, dataset, config, key of the precision, folder of the checkpoints)
 RUNS = {
     "CoOp": [
         ("CoOp", "dtd", "vit_b16", "COOP", "prompt_learner"),

@@ -1,4 +1,4 @@
-"""A toy data set and toy trainers, written for either Dassl."""
+"""A toy dataset and toy trainers, written for either Dassl."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from dassl.config import get_cfg_default
 from torch import Tensor
 
 from dplq.backbones import Backbone, load_backbone
-from dplq.config import extend_cfg
+from dplq.host.config import extend_cfg
 from tests.authors_release import openai_state_from_open_clip
 from tests.tiny import tiny_clip_config, write_clip_dir
 from tests.trainers.run_original import Run, bare_trainer
@@ -54,7 +54,9 @@ class Case:
 
     def ours(self) -> type:
         """Our trainer of that name."""
-        return getattr(importlib.import_module(f"trainers.{self.trainer.lower()}"), self.trainer)
+        return getattr(
+            importlib.import_module(f"dplq.trainers.{self.trainer.lower()}"), self.trainer
+        )
 
 
 def _coop(tree: str = COOP, **keys: Any) -> Case:
@@ -175,7 +177,7 @@ class Bench:
         trainer = bare_trainer(case.ours(), cfg, CLASSNAMES)
         trainer.run_seed, trainer.epoch, trainer.batch_idx = SEED, 0, 0
         trainer.train_seconds, trainer.train_steps = 0.0, 0
-        with mock.patch("trainers.frozen.load_backbone", lambda *args, **kwargs: clip):
+        with mock.patch("dplq.trainers._engine.frozen.load_backbone", lambda *args, **kwargs: clip):
             trainer.build_model()
         return trainer
 

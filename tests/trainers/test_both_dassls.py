@@ -36,10 +36,10 @@ torch.amp.GradScaler = functools.partial(torch.amp.GradScaler, init_scale=1024)
 """
 # What amp is on a GPU, half-precision autocast and a loss scaler, in place of this CPU's fp32.
 AMP = """
-import dplq.plugin, trainers.frozen
+import dplq.plugin, dplq.trainers._engine.frozen
 from dplq.precision import Precision
 amp = Precision("amp", "cpu", compute=torch.float16)
-trainers.frozen.resolve_precision = lambda name, device: amp
+dplq.trainers._engine.frozen.resolve_precision = lambda name, device: amp
 """
 
 

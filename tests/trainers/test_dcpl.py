@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import trainers  # noqa: F401 (makes `import dassl` work)
+import dplq.trainers  # noqa: F401 (makes `import dassl` work)
 from dplq.public_checkpoints import PublicLayout
+from dplq.trainers._engine.base import PromptTrainer
+from dplq.trainers.dcpl import DCPLModel
+from dplq.trainers.maple import MaPLe, MaPLeModel
 from tests.peers import peer
 from tests.runner import make_project, train
 from tests.tiny import tiny_backbone
 from tests.trainers import parity
 from tests.trainers.originals import Bench, Case
 from tests.trainers.run_original import FEATURE_DIM, domain_features, run_trainers
-from trainers.base import PromptTrainer
-from trainers.dcpl import DCPLModel
-from trainers.maple import MaPLe, MaPLeModel
 
 KEYS = {"N_CTX": 2, "CTX_INIT": "a photo of a", "PROMPT_DEPTH": 2}
 CASE = Case("DCPL", "DCPL", "DCPL", {**KEYS, "PRESET": "reference"})
@@ -49,7 +49,7 @@ def test_equals_the_authors_trainer(tmp_path, monkeypatch):
     run.cls = "MaPLe"  # the name in their file
     (answer,) = run_trainers(tree, {}, [run])
     monkeypatch.setattr(PromptTrainer, "after_epoch", lambda self: None)
-    monkeypatch.setattr("trainers.dcpl.load_domain", lambda *args: Domain())
+    monkeypatch.setattr("dplq.trainers.dcpl.load_domain", lambda *args: Domain())
     trainer = bench.ours(CASE)
     parity.assert_same(trainer, run, answer, LAYOUT.translate)
 

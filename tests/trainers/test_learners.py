@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import trainers  # noqa: F401 (makes `import dassl` work)
+import dplq.trainers  # noqa: F401 (makes `import dassl` work)
 from dplq.errors import UserError
+from dplq.trainers.cocoop import CoCoOpModel
+from dplq.trainers.coop import CoOpModel
+from dplq.trainers.ivlp import IVLPModel
+from dplq.trainers.maple import MaPLeModel
+from dplq.trainers.vpt import VPTModel
 from tests.tiny import tiny_backbone
-from trainers.cocoop import CoCoOpModel
-from trainers.coop import CoOpModel
-from trainers.ivlp import IVLPModel
-from trainers.maple import MaPLeModel
-from trainers.vpt import VPTModel
 
 CLASSNAMES = ["river", "parking_lot", "Dense Residential Area", "storage tank", "a"]
 OTHERS = ["desert", "lake"]

@@ -61,7 +61,7 @@ def test_one_class_is_refused():
 
 def test_c_is_not_chosen_on_test_images(caplog):
     import dplq.plugin  # noqa: F401
-    from trainers.linear_probe import LinearProbe
+    from dplq.trainers.linear_probe import LinearProbe
 
     def may_choose(val, test):
         val, test = ([SimpleNamespace(impath=name) for name in part] for part in (val, test))

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import trainers  # noqa: F401 (makes `import dassl` work)
+import dplq.trainers  # noqa: F401 (makes `import dassl` work)
 from tests.peers import peer
 from tests.trainers.originals import CASES, Bench, compare, relative
 from tests.trainers.run_original import run_trainers

@@ -10,10 +10,12 @@ import open_clip
 import pytest
 import torch
 
-import trainers  # noqa: F401 (makes `import dassl` work)
+import dplq.trainers  # noqa: F401 (makes `import dassl` work)
 from dplq import checkpoint
 from dplq.aggregation import GaussianAverage
 from dplq.errors import UserError
+from dplq.trainers._engine.base import PromptTrainer
+from dplq.trainers.promptsrc import PromptSRC, PromptSRCModel
 from tests.peers import peer
 from tests.runner import make_project, train
 from tests.test_resume import signal_at_step
@@ -21,8 +23,6 @@ from tests.tiny import tiny_backbone
 from tests.trainers import parity
 from tests.trainers.originals import Bench, Case
 from tests.trainers.run_original import run_trainers
-from trainers.base import PromptTrainer
-from trainers.promptsrc import PromptSRC, PromptSRCModel
 
 EPOCHS = 3
 KEYS = {

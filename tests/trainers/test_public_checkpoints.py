@@ -13,17 +13,17 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-import trainers  # noqa: F401 (makes `import dassl` work)
+import dplq.trainers  # noqa: F401 (makes `import dassl` work)
 from dplq.backbones import load_backbone
 from dplq.errors import UserError
+from dplq.trainers._engine.checkpoints import CheckpointTrainer
+from dplq.trainers.cocoop import CoCoOp, CoCoOpModel
+from dplq.trainers.coop import CoOp, CoOpModel
+from dplq.trainers.ivlp import IVLP, IVLPModel
+from dplq.trainers.maple import MaPLe, MaPLeModel
+from dplq.trainers.vpt import VPT, VPTModel
 from tests.runner import make_project, train
 from tests.tiny import tiny_backbone
-from trainers.checkpoints import CheckpointTrainer
-from trainers.cocoop import CoCoOp, CoCoOpModel
-from trainers.coop import CoOp, CoOpModel
-from trainers.ivlp import IVLP, IVLPModel
-from trainers.maple import MaPLe, MaPLeModel
-from trainers.vpt import VPT, VPTModel
 
 CLASSNAMES = ["river", "parking_lot"]
 TOWER = "image_encoder.transformer.resblocks"

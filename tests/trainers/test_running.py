@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dplq import QuaternionPromptCLIP
 from dplq.errors import UserError
 from dplq.precision import resolve_precision
+from dplq.trainers._engine.running import set_up
+from dplq.trainers._engine.watch import LossWatch
 from tests.runner import make_project, train
 from tests.tiny import tiny_backbone
-from trainers.running import set_up
-from trainers.watch import LossWatch
 
 KEYS = {"TEXT_CHUNK": 0, "GRAD_CHECKPOINTING": False, "COMPILE": ""}
 GOOD, BAD = torch.tensor(1.5), torch.tensor(float("nan"))
@@ -39,7 +39,7 @@ def test_the_counter_counts():
 
 
 def count_read_backs():
-    from trainers.base import PromptTrainer
+    from dplq.trainers._engine.base import PromptTrainer
 
     step = PromptTrainer.forward_backward
 

@@ -24,7 +24,7 @@ def zeroshot():
     """The module under test; importing it needs a Dassl."""
     import dplq.plugin  # noqa: F401
 
-    return importlib.import_module("trainers.zeroshot")
+    return importlib.import_module("dplq.trainers.zeroshot")
 
 
 @pytest.fixture(scope="module")

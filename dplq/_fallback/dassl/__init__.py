@@ -13,7 +13,7 @@ Wanted differences:
 * files are written aside and then moved into place;
 * `listdir_nohidden` always sorts, so that splits do not depend on the file system;
 * `SimpleTrainer` uses one device and never wraps a model in DataParallel by itself;
-* there are no built-in data sets and trainers; AutoAugment and RandAugment are torchvision's.
+* there are no built-in datasets and trainers; AutoAugment and RandAugment are torchvision's.
 
 Reference: Dassl.pytorch 0.6.3 (Zhou et al., "Domain Adaptive Ensemble Learning", MIT licence).
 """

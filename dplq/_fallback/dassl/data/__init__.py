@@ -1,4 +1,4 @@
-"""Data: data sets, samplers, transforms, loaders."""
+"""Data: datasets, samplers, transforms, loaders."""
 
 from .data_manager import DataManager, DatasetWrapper, build_data_loader
 

@@ -109,7 +109,7 @@ def build_data_loader(
     """
     if not data_source:
         part = "training" if is_train else "test"
-        raise InputError(f"data set '{cfg.DATASET.NAME}' has no {part} images")
+        raise InputError(f"dataset '{cfg.DATASET.NAME}' has no {part} images")
     sampler = build_sampler(
         sampler_type,
         cfg=cfg,
@@ -133,7 +133,7 @@ def build_data_loader(
 
 
 class DataManager:
-    """The data set, its transforms and its loaders.
+    """The dataset, its transforms and its loaders.
 
     Attributes: `dataset`, `train_loader_x`, `train_loader_u` (or None), `val_loader` (or None),
     `test_loader`, `num_classes`, `num_source_domains`, `lab2cname`.

@@ -1,4 +1,4 @@
-"""The data-set registry and what a data-set file builds on."""
+"""The dataset registry and what a dataset file builds on."""
 
 from yacs.config import CfgNode
 
@@ -10,7 +10,7 @@ DATASET_REGISTRY = Registry("DATASET")
 
 
 def build_dataset(cfg: CfgNode) -> DatasetBase:
-    """Make the data set named by ``DATASET.NAME``."""
+    """Make the dataset named by ``DATASET.NAME``."""
     announce = "Loading dataset" if cfg.VERBOSE else ""
     return DATASET_REGISTRY.build(cfg.DATASET.NAME, cfg, announce=announce)
 

@@ -1,4 +1,4 @@
-"""One image's record, and the base class of data sets.
+"""One image's record, and the base class of datasets.
 
 The trees pickle lists of `Datum`. Its module, name and private attribute names are the real
 Dassl's, so that those files can be read under either.

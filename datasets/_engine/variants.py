@@ -1,17 +1,17 @@
-"""Registers what is declared: a data set, its whole-data-set variant, and its other names."""
+"""Registers what is declared: a dataset, its whole-dataset variant, and its other names."""
 
 from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from dplq.dassl_compat import register_dataset
+from dplq.host.dassl import register_dataset
 
 T = TypeVar("T", bound=type)
 DECLARED: dict[str, type] = {}
 
 
 def declare(cls: T) -> T:
-    """Class decorator: register a data set with Dassl, and what it says of itself.
+    """Class decorator: register a dataset with Dassl, and what it says of itself.
 
     * `v2_name`: a variant for domain generalisation, in which every image is test;
     * `also_called`: further names of both, for configs of other projects. They are the same data
@@ -29,7 +29,7 @@ def declare(cls: T) -> T:
 
 
 def _variant(cls: Any) -> type:
-    """The whole-data-set variant: the authors' loaders whose names end in v2."""
+    """The whole-dataset variant: the authors' loaders whose names end in v2."""
     prompts = cls.reference_v2_prompts
     changes = {
         "__doc__": f"All of {cls.__name__} as test images. Data as for {cls.__name__}.",

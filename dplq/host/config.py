@@ -188,7 +188,7 @@ def nearest_keys(key: str, known: dict[str, Any]) -> str:
     near = difflib.get_close_matches(key.upper(), known, n=3, cutoff=0.5)
     leaf = key.rsplit(".", 1)[-1].upper()
     near += [name for name in known if name.rsplit(".", 1)[-1] == leaf and name not in near][:3]
-    return f" Did you mean {' or '.join(near)}?" if near else " See dplq/config.py for all keys."
+    return f" Did you mean {' or '.join(near)}?" if near else " The README lists the keys."
 
 
 def _neighbours(path: str) -> str:

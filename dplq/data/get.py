@@ -1,4 +1,4 @@
-"""Bring a data set to its place: download, unpack aside, look whether it is whole, then move.
+"""Bring a dataset to its place: download, unpack aside, look whether it is whole, then move.
 
 Works on a class like `FolderDataset`: it knows the layout, this file the order of events. What is
 half done lies in ``ROOT/downloads/NAME`` or in a hidden folder that the next run clears.
@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dplq.download import fetch
+from dplq.data.download import fetch
+from dplq.data.unpack import BadArchive, is_archive, unpack
 from dplq.errors import UserError
-from dplq.unpack import BadArchive, is_archive, unpack
 
 TORCHVISION = "torchvision:"
 
@@ -28,12 +28,12 @@ def get(
     archives: Sequence[str] = (),
     keep: bool = False,
 ) -> Path:
-    """Put the data of a data set where it is looked for under `root`.
+    """Put the data of a dataset where it is looked for under `root`.
 
     Args:
-        declaration: the data set's class: `find_dataset_dir`, `dataset_dir`, `download`.
+        declaration: the dataset's class: `find_dataset_dir`, `dataset_dir`, `download`.
         root: absolute `DATASET.ROOT`; it is made.
-        problem: given a root, says what keeps the data set from being loaded, "" if nothing.
+        problem: given a root, says what keeps the dataset from being loaded, "" if nothing.
         archives: files that were downloaded by hand, in place of the declared `download`.
         keep: keep what was downloaded.
 
@@ -118,7 +118,7 @@ def _merge(source: Path, target: Path, archive: Path) -> None:
         if entry.is_dir() and to.is_dir():
             _merge(entry, to, archive)
         elif to.exists():
-            raise UserError(f"{archive} and another file of the data set both hold {to.name}.")
+            raise UserError(f"{archive} and another file of the dataset both hold {to.name}.")
         else:
             entry.rename(to)
     source.rmdir()

@@ -30,7 +30,7 @@ def find_foreign_split(
 
     Args:
         dataset_dir: the data folder.
-        name: of the data set.
+        name: of the dataset.
         files: names of the file, `{}` for `name`, in order of preference.
     """
     paths = (Path(dataset_dir, pattern.format(name)) for pattern in files)

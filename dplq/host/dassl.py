@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from dplq.errors import UserError
 
 logger = logging.getLogger(__name__)
-FALLBACK = Path(__file__).resolve().parent / "_fallback"
+FALLBACK = Path(__file__).resolve().parents[1] / "_fallback"
 T = TypeVar("T", bound=type)
 Clash = tuple[type, type]  # of one name: the class that is in use, and the one that is not
 _clashes: list[Clash] = []  # not yet reported
@@ -106,8 +106,7 @@ def register_dataset(cls: T) -> T:
 def _register(registry: Any, cls: T) -> T:
     if cls.__name__ in registry.registered_names():
         first = registry.get(cls.__name__)
-        if _file(first) != _file(cls):  # else ours again, under its package's other name
-            _clashes.append((first, cls))
+        _clashes.append((first, cls))
         if not _Guests.held_back:
             report_clashes()
     else:
@@ -182,11 +181,6 @@ def report_clashes() -> None:
             unused_room,
             ", ".join(sorted(names)),
         )
-
-
-def _file(cls: type) -> str:
-    """The file that defines a class; its module's name where there is none."""
-    return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
 
 
 def _package(cls: type) -> str:

@@ -39,7 +39,7 @@ class Item(NamedTuple):
 
 
 class Split(NamedTuple):
-    """The three parts of a data set."""
+    """The three parts of a dataset."""
 
     train: list[Item]
     val: list[Item]

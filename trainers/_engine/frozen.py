@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dplq.backbones import Backbone, load_backbone
-from dplq.config import own_keys
-from dplq.dassl_compat import describe_dassl
+from dplq.host.config import own_keys
+from dplq.host.dassl import describe_dassl
 from dplq.loading import quicken
 from dplq.precision import resolve_precision
 from dplq.seeding import PHASES, seed_all

@@ -1,4 +1,4 @@
-"""Where a data set keeps its small files: the split, and which images have been checked.
+"""Where a dataset keeps its small files: the split, and which images have been checked.
 
 Beside the images, as the peers do. With `DPLQ_CACHE` set, or where the data folder cannot be
 written to, in a folder of its own outside: `$DPLQ_CACHE` or `~/.cache/dplq`, then
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class Store:
-    """The small files of one data set.
+    """The small files of one dataset.
 
     Args:
         dataset_dir: the data folder.
-        name: of the data set.
+        name: of the dataset.
     """
 
     def __init__(self, dataset_dir: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Where the images of a data set lie, and which of them belong to which class.
+"""Where the images of a dataset lie, and which of them belong to which class.
 
 A layout is a pattern of path steps below a folder: `{class}/*` (class folders, the usual one),
 `*/{class}/*` (nested), `{class}/images/*`, `??_{class}/*` (a number before the name), or
@@ -186,7 +186,7 @@ def matches(layout: Layout, table: ClassTable) -> list[tuple[str, dict[int, Grou
 def best_layout(layouts: Iterable[Layout], table: ClassTable) -> Layout | None:
     """The layout with most classes, reduced to the parts that have any; the first of equals.
 
-    A class counts more if it has an image: the class folders of some data sets hold folders. None
+    A class counts more if it has an image: the class folders of some datasets hold folders. None
     is looked at after one that has images of all classes.
     """
     best, best_score, best_parts = None, (0, 0), ("",)

@@ -7,9 +7,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from dplq.contact_sheet import Cell
-from dplq.data_survey import Report
-from dplq.datasheet import half_of, prompt_of
+from dplq.data.contact_sheet import Cell
+from dplq.data.datasheet import half_of, prompt_of
+from dplq.data.survey import Report
 
 
 def render(report: Report, cls: Any) -> str:

@@ -1,4 +1,4 @@
-"""Draws the tree of folders and files that a data set should consist of."""
+"""Draws the tree of folders and files that a dataset should consist of."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def images_by_class(
     Args:
         layout: where to look.
         table: the classes.
-        name: of the data set, for messages.
+        name: of the dataset, for messages.
         ignore: folders beside the class folders that need no warning.
 
     Returns:
@@ -72,7 +72,7 @@ def _require(
     name: str,
     strays: Collection[Group],
 ) -> None:
-    """Refuse a data set in which classes `labels` are missing, with what may be in their place."""
+    """Refuse a dataset in which classes `labels` are missing, with what may be in their place."""
     if not labels:
         return
     wanted = ", ".join(f"'{table.prompts[i]}' ({table.folder_of(i)}/)" for i in sorted(labels))

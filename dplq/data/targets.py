@@ -1,4 +1,4 @@
-"""The datasets that a model trained on one is tested on: ``python -m dplq.targets SOURCE``.
+"""The datasets that a model trained on one is tested on: ``python -m dplq.data.targets SOURCE``.
 
 Prints names of files in ``configs/datasets``, on one line, for the scripts (PROTOCOL section 5).
 """
@@ -6,7 +6,6 @@ Prints names of files in ``configs/datasets``, on one line, for the scripts (PRO
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import yaml
 
 from dplq.errors import UserError, suggest
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "datasets"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "datasets"
 KINDS = ("cross", "whole")  # test split of other datasets; all images of them (the v2 variants)
 
 
@@ -48,10 +47,9 @@ def find_targets(
     Raises:
         UserError: the source is unknown, or its domain is.
     """
-    # An import of this module must not register anything.
-    from dplq.plugin import room
+    # Imported late: this registers every dataset with Dassl.
+    from dplq.datasets import DECLARED as declared
 
-    declared = importlib.import_module(room("datasets")).DECLARED
     configs = config_names() if configs is None else configs
     known = {file: declared[name] for name, file in configs.items() if name in declared}
     if source not in known:
@@ -77,7 +75,7 @@ def _domain(dataset: type) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (2 for bad input)."""
-    parser = argparse.ArgumentParser(prog="python -m dplq.targets", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dplq.data.targets", description=__doc__)
     parser.add_argument("source", metavar="SOURCE", help="a file of configs/datasets, no ending")
     parser.add_argument("--root", default="data", help="folder that holds the datasets")
     parser.add_argument("--kind", choices=KINDS, default="cross")

@@ -1,4 +1,4 @@
-"""What a data set declares: where its images lie, how they are split, and its datasheet."""
+"""What a dataset declares: where its images lie, how they are split, and its datasheet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Declaration:
             patterns of another layout (`layouts.py`). A tuple names folders that are merged.
 
     The split:
-        split_files: names of the split files of other projects, `{}` for the data set's.
+        split_files: names of the split files of other projects, `{}` for the dataset's.
         split_url: where the published split file is.
         needs_split: nothing is loaded without it.
         fractions: of train and val in a new split; the rest is test.

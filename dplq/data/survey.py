@@ -1,16 +1,17 @@
-"""What lies in the folders of a data set: the images of every class, and what is in none.
+"""What lies in the folders of a dataset: the images of every class, and what is in none.
 
-Read with the loader's own code (`datasets/`, reached through `dplq.plugin.room`).
+Read with the loader's own code (`dplq.datasets`).
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, NamedTuple
+
+from dplq.datasets._engine.folders import IMAGE_EXTENSIONS, list_images
+from dplq.datasets._engine.layouts import find_groups
 
 MAX_NAMES = 5
 MERGED = ""  # stands for all the folders that are merged
@@ -45,13 +46,6 @@ class Report:
         self.findings.append(Finding(what, cure))
 
 
-def room_module(name: str) -> ModuleType:
-    """A module of `datasets/`, under whichever name that is imported here."""
-    from dplq.plugin import room
-
-    return importlib.import_module(f"{room('datasets')}.{name}")
-
-
 def some(names: Iterable[str], link: str = ", ") -> str:
     """The first few names, and how many more there are."""
     names = list(names)
@@ -76,7 +70,7 @@ def survey(dataset: Any, report: Report) -> bool:
     for part, folder in zip(layout.parts, layout.folders(), strict=True):
         ignored = _other_layouts(dataset, folder)
         here: dict[int, str] = {}
-        for group in room_module("layouts").find_groups(folder, layout.pattern):
+        for group in find_groups(folder, layout.pattern):
             label = table.label_of(group.name)
             if label is None:
                 strays += [(folder, group)] if group.name not in ignored else []
@@ -136,7 +130,7 @@ def _report_missing(missing: dict[str, set[int]], dataset: Any, report: Report) 
         if names and not paths
     ]
     if empty:
-        extensions = " ".join(room_module("folders").IMAGE_EXTENSIONS)
+        extensions = " ".join(IMAGE_EXTENSIONS)
         report.add(
             f"No image in the folder of class {some(empty)}.", f"Images end in {extensions}."
         )
@@ -144,7 +138,6 @@ def _report_missing(missing: dict[str, set[int]], dataset: Any, report: Report) 
 
 def _note_files(folder: str, inside: Iterable[str], report: Report) -> None:
     """Mention what is no image, in `folder` and in the class folders in it."""
-    folders_module = room_module("folders")
     others = []
     for path in dict.fromkeys(["", *inside]):
         here = os.path.join(folder, path)
@@ -152,7 +145,7 @@ def _note_files(folder: str, inside: Iterable[str], report: Report) -> None:
             continue
         with os.scandir(here) as entries:
             names = {entry.name for entry in entries if entry.is_file() and entry.name[0] != "."}
-        names -= {*folders_module.list_images(here), *OWN_FILES}
+        names -= {*list_images(here), *OWN_FILES}
         others += [os.path.join(path, name) for name in sorted(names) if name[:6] != "split_"]
     if others:
         report.notes.append(f"{folder}: no images, ignored: {some(others)}.")

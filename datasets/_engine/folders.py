@@ -20,7 +20,7 @@ NOT_CLASSES = frozenset({"split_fewshot"})  # where CoOp and its relatives keep 
 
 
 class ClassTable:
-    """The classes of a data set in label order, found under any of their spellings.
+    """The classes of a dataset in label order, found under any of their spellings.
 
     Args:
         rows: per class its prompt name, then the folder spellings. The first spelling is the one

@@ -33,7 +33,7 @@ def split_from_folders(
         layout: has the pattern below each of them.
         folders: train, val and test in `layout.image_dir`; "" for a part that is absent.
         table: the classes; every folder must have all of them.
-        name: of the data set, for messages.
+        name: of the dataset, for messages.
 
     Raises:
         UserError: a folder or a class is missing.
@@ -99,7 +99,7 @@ def fill_val(split: Split, source: str, name: str) -> Split:
         split: any split; one with a val part is returned as it is.
         source: `train` moves a fifth of every class, at least one image, from train to val;
             `half` moves half of test; `test` repeats the test images, as CoOp does for ImageNet.
-        name: of the data set, for messages.
+        name: of the dataset, for messages.
 
     Raises:
         UserError: a class has one training image only.

@@ -1,6 +1,6 @@
-"""The base class of the data sets: a declaration in, few-shot Dassl data out.
+"""The base class of the datasets: a declaration in, few-shot Dassl data out.
 
-A data set is a folder of images and a table of classes. What happens, in order (`cfg.DATASET` keys
+A dataset is a folder of images and a table of classes. What happens, in order (`cfg.DATASET` keys
 in capitals):
 
 1. find the data under `ROOT`;                              (`layouts.py`, `listing.py`)
@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dplq.dassl_compat import ensure_dassl
 from dplq.errors import UserError, suggest
+from dplq.host.dassl import ensure_dassl
 
 from .declaration import Declaration
 from .folders import ClassTable
@@ -57,10 +57,10 @@ PROTOCOLS = ("ours", "reference")
 
 
 class FolderDataset(Declaration, DatasetBase):
-    """A data set on disk. Subclasses declare; they need no code. Attributes: see `Declaration`."""
+    """A dataset on disk. Subclasses declare; they need no code. Attributes: see `Declaration`."""
 
     def __init__(self, cfg: Any) -> None:
-        """Load the data set.
+        """Load the dataset.
 
         Args:
             cfg: reads `DATASET.{ROOT, NUM_SHOTS, SUBSAMPLE_CLASSES, PROTOCOL, CHECK_IMAGES,
@@ -98,7 +98,7 @@ class FolderDataset(Declaration, DatasetBase):
         return os.path.join(root, type(self).dataset_dir)
 
     def find_classes(self) -> ClassTable:
-        """The classes of the data set; none as long as the file that names them is absent."""
+        """The classes of the dataset; none as long as the file that names them is absent."""
         path = Path(self.dataset_dir, self.class_file)
         if self.class_file and path.is_file():
             return ClassTable.read(path)

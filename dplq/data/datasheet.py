@@ -1,4 +1,4 @@
-"""What the declarations say of the data sets: the table of all, and the datasheet of one."""
+"""What the declarations say of the datasets: the table of all, and the datasheet of one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH = 100
 
 
 def table(declarations: Mapping[str, Any]) -> str:
-    """One line per data set; variants of all images and further names go without."""
+    """One line per dataset; variants of all images and further names go without."""
     rows = [
         [
             name,
@@ -37,11 +37,11 @@ def table(declarations: Mapping[str, Any]) -> str:
 
 
 def datasheet(name: str, declarations: Mapping[str, Any], layout: str, places: str) -> str:
-    """All that is declared of a data set.
+    """All that is declared of a dataset.
 
     Args:
         name: its registered name.
-        declarations: all data sets by registered name.
+        declarations: all datasets by registered name.
         layout: the tree that is expected.
         places: the folders and patterns that are looked at, one a line.
     """
@@ -117,12 +117,12 @@ def number_of_classes(cls: Any) -> int:
 
 
 def is_alias(name: str, cls: Any) -> bool:
-    """Whether `name` is a further name of a data set."""
+    """Whether `name` is a further name of a dataset."""
     return cls.file_name not in ("", name)
 
 
 def is_variant(cls: Any, declarations: Mapping[str, Any]) -> bool:
-    """Whether another data set names this one as its variant of all images."""
+    """Whether another dataset names this one as its variant of all images."""
     return cls.__name__ in {other.v2_name for other in declarations.values()}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from dplq import __version__
-from dplq.dassl_compat import which_dassl
+from dplq.host.dassl import which_dassl
 
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy")
 

@@ -1,6 +1,6 @@
-"""Look a data set over before a run does: what is missing, misspelt, damaged or there twice.
+"""Look a dataset over before a run does: what is missing, misspelt, damaged or there twice.
 
-Everything is read the way the loader reads it (`datasets/`, reached through `dplq.plugin.room`);
+Everything is read the way the loader reads it (`dplq.datasets`);
 only the memory of the images found good is written, no split.
 """
 
@@ -18,15 +18,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dplq.data_survey import Report, room_module, some, survey
-from dplq.download import file_digest
+from dplq import datasets
+from dplq.data.download import file_digest
+from dplq.data.survey import Report, some, survey
+from dplq.datasets._engine import splits
+from dplq.datasets._engine.images import ImageCheck
 from dplq.errors import UserError
 
 PARTS = ("train", "val", "test")
 
 
 class UnwrittenStore:
-    """Reads what a data set's store has; remembers instead of writing."""
+    """Reads what a dataset's store has; remembers instead of writing."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -43,7 +46,7 @@ class UnwrittenStore:
 
 
 def problem(declaration: Any, root: str) -> str:
-    """What keeps the data set from being loaded from `root`, "" if nothing. Writes nothing."""
+    """What keeps the dataset from being loaded from `root`, "" if nothing. Writes nothing."""
     try:
         with _overheard([]):
             _load(declaration.at(root))
@@ -65,7 +68,7 @@ def _load(dataset: Any) -> tuple[Any, str]:
 
 
 def check(declaration: Any, root: str, *, quick: bool = False) -> Report:
-    """Look at the data of a data set under `root`.
+    """Look at the data of a dataset under `root`.
 
     Args:
         declaration: a subclass of `FolderDataset`.
@@ -113,7 +116,6 @@ def _try_split(dataset: Any, report: Report) -> tuple[Any, str]:
 
 def _split_as_written(dataset: Any, report: Report) -> Any:
     """What the split file says of the images that are there, even if no run would take it."""
-    splits = room_module("splits")
     own = dataset.store.find(splits.OWN_NAME.format(dataset.name))
     path = splits.find_foreign_split(dataset.dataset_dir, dataset.name, dataset.split_files) or own
     try:
@@ -131,7 +133,7 @@ def _split_as_written(dataset: Any, report: Report) -> Any:
 @contextmanager
 def _overheard(notes: list[str]) -> Iterator[None]:
     """Take the loader's warnings down as notes; what its listing warns of is told by `survey`."""
-    loader = logging.getLogger(room_module("base").__name__.rpartition(".")[0])
+    loader = logging.getLogger(datasets.__name__)
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: (
         None if record.name.endswith(".listing") else notes.append(record.getMessage())
@@ -148,7 +150,7 @@ def _overheard(notes: list[str]) -> Iterator[None]:
 def _classes_from_split(dataset: Any, split: Any, report: Report) -> None:
     """Where no table and no folder names say which image is what, the split does."""
     report.image_dir = dataset.image_dir
-    report.prompts = room_module("splits").classes_of(split)
+    report.prompts = splits.classes_of(split)
     report.images = [[] for _ in report.prompts]
     report.spellings = [[] for _ in report.prompts]
     for item in (item for part in split for item in part):
@@ -204,7 +206,7 @@ def _every_image(report: Report) -> list[str]:
 
 def _decode(dataset: Any, report: Report) -> set[str]:
     """Decode every image; those that cannot be are returned."""
-    check = room_module("images").ImageCheck(report.image_dir, dataset.store)
+    check = ImageCheck(report.image_dir, dataset.store)
     broken = check.broken(_every_image(report))
     if broken:
         report.add(

@@ -1,6 +1,6 @@
-"""The data sets: ``python -m dplq.data list | info | get | check | sheet``.
+"""The datasets: ``python -m dplq.data list | info | get | check | sheet``.
 
-Everything goes through Dassl's registry of data sets; nothing heavy is imported for ``--help``.
+Everything goes through Dassl's registry of datasets; nothing heavy is imported for ``--help``.
 """
 
 from __future__ import annotations
@@ -13,50 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError
 
 DONE, PROBLEMS, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
-def registered() -> dict[str, Any]:
-    """The classes of our data sets, by every name that they are registered under."""
-    from dassl.data.datasets import DATASET_REGISTRY
-
-    from dplq.data_survey import room_module
-
-    ours = room_module("base").FolderDataset
-    classes = {name: DATASET_REGISTRY.get(name) for name in DATASET_REGISTRY.registered_names()}
-    return {name: cls for name, cls in classes.items() if issubclass(cls, ours)}
-
-
-def find(name: str, declarations: dict[str, Any]) -> str:
-    """The registered name that is `name` but for capitals.
-
-    Raises:
-        UserError: there is none; with the nearest names.
-    """
-    if name in declarations:
-        return name
-    matching = [known for known in declarations if known.casefold() == name.casefold()]
-    if not matching:
-        raise UserError(f"There is no data set '{name}'.{suggest(name, declarations)}")
-    return matching[0]
-
-
-def bare(cls: Any, root: str) -> Any:
-    """An instance that knows its folder and declared classes, whether or not the data are there."""
-    from dplq.data_survey import room_module
-
-    dataset = cls.__new__(cls)
-    dataset.name = cls.__name__
-    dataset.dataset_dir = os.path.join(root, cls.dataset_dir)
-    dataset.table = room_module("folders").ClassTable(cls.class_table)
-    return dataset
-
-
 def run_list(args: argparse.Namespace) -> int:
-    """Print the table of all data sets."""
-    from dplq.datasheet import table
+    """Print the table of all datasets."""
+    from dplq.data.catalogue import registered
+    from dplq.data.datasheet import table
 
     print(table(registered()))
     return DONE
@@ -64,7 +29,8 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_info(args: argparse.Namespace) -> int:
     """Print the datasheet of one."""
-    from dplq.datasheet import datasheet
+    from dplq.data.catalogue import find, registered
+    from dplq.data.datasheet import datasheet
 
     declarations = registered()
     name = find(args.name, declarations)
@@ -74,6 +40,8 @@ def run_info(args: argparse.Namespace) -> int:
 
 def _layout(cls: Any, root: str) -> tuple[str, str]:
     """The expected tree, and the places that are looked at."""
+    from dplq.data.catalogue import bare
+
     dataset = bare(cls, root)
     layouts = dataset.layouts()
     places = dict.fromkeys(
@@ -84,8 +52,8 @@ def _layout(cls: Any, root: str) -> tuple[str, str]:
 
 def run_get(args: argparse.Namespace) -> int:
     """Download and unpack one, or say how to get it."""
-    from dplq.data_check import problem
-    from dplq.data_get import get
+    from dplq.data.check import problem
+    from dplq.data.get import get
 
     cls, root = _chosen(args)
     name = cls.__name__
@@ -108,7 +76,7 @@ def run_get(args: argparse.Namespace) -> int:
 
 
 def _by_hand(cls: Any, root: str, args: argparse.Namespace) -> str:
-    from dplq.datasheet import how_to_get, split_text
+    from dplq.data.datasheet import how_to_get, split_text
 
     name, (layout, _) = cls.__name__, _layout(cls, root)
     way = how_to_get(cls)
@@ -126,8 +94,8 @@ def _command(action: str, name: str, args: argparse.Namespace) -> str:
 
 def run_check(args: argparse.Namespace) -> int:
     """Print what is wrong with the data."""
-    from dplq.data_check import check
-    from dplq.data_report import render
+    from dplq.data.check import check
+    from dplq.data.report import render
 
     cls, root = _chosen(args)
     report = check(cls, root, quick=args.quick)
@@ -137,9 +105,9 @@ def run_check(args: argparse.Namespace) -> int:
 
 def run_sheet(args: argparse.Namespace) -> int:
     """Draw the contact sheet."""
-    from dplq.contact_sheet import draw, write
-    from dplq.data_check import check
-    from dplq.data_report import cells
+    from dplq.data.check import check
+    from dplq.data.contact_sheet import draw, write
+    from dplq.data.report import cells
 
     cls, root = _chosen(args)
     out = Path(args.out or f"{cls.__name__}.png")
@@ -154,6 +122,8 @@ def run_sheet(args: argparse.Namespace) -> int:
 
 
 def _chosen(args: argparse.Namespace) -> tuple[Any, str]:
+    from dplq.data.catalogue import find, registered
+
     declarations = registered()
     root = os.path.abspath(os.path.expanduser(args.root))
     return declarations[find(args.name, declarations)], root
@@ -162,7 +132,7 @@ def _chosen(args: argparse.Namespace) -> tuple[Any, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dplq.data",
-        description="The data sets: which there are, where they are from, whether yours is whole.",
+        description="The datasets: which there are, where they are from, whether yours is whole.",
         epilog="Exit code: 0 done, 1 problems found or not to be had automatically, 2 bad input.",
     )
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -172,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    command("list", run_list, "the table of all data sets")
+    command("list", run_list, "the table of all datasets")
     named = {
         "info": command("info", run_info, "the datasheet of one: source, layout, split, classes"),
         "get": command("get", run_get, "download it, or say where it is and how it must lie"),
@@ -184,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         if action != "info":
             default = os.environ.get("DATA") or "data"
             sub.add_argument(
-                "--root", default=default, help="folder of the data sets ($DATA, else data)"
+                "--root", default=default, help="folder of the datasets ($DATA, else data)"
             )
     named["get"].add_argument(
         "--archive",
@@ -217,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        import dplq.plugin  # noqa: F401  registers the data sets
+        import dplq.plugin  # noqa: F401  registers the datasets
 
         return args.run(args)
     except UserError as error:

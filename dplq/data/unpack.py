@@ -2,7 +2,7 @@
 
 Only plain files and folders inside the target are ever made: absolute paths, ``..``, links, devices
 and encrypted members are refused, and then nothing stays. Owners, modes and dates of the archive
-are not taken over. Knows nothing of data sets.
+are not taken over. Knows nothing of datasets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO, NamedTuple
 
 from tqdm import tqdm
 
-from dplq.download import in_units, need_space
+from dplq.data.download import in_units, need_space
 from dplq.errors import UserError
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")

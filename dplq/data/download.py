@@ -2,7 +2,7 @@
 
 The bytes go to ``NAME.part``; a cut download goes on where it stopped (HTTP Range), also in a later
 run. What is remembered of the server's file (``NAME.part.json``: address, ETag or date) makes sure
-that the two halves are of one file. Knows nothing of data sets.
+that the two halves are of one file. Knows nothing of datasets.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What the dataset declarations share: class folders, splits, layouts, storage."""

@@ -1,0 +1,1 @@
+"""What the trainers share: the training loop, checkpoints, resume, validation, results."""
