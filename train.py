@@ -169,7 +169,7 @@ def check_results(cfg: Any) -> None:
 
 def recorded_seed(output_dir: str) -> int:
     """Seed of a run that was given none: drawn once, kept in its folder for when it is resumed."""
-    from dplq.checkpoint import write_atomically
+    from dplq.io.checkpoint import write_atomically
 
     path = Path(output_dir) / "seed.txt"
     if path.is_file():

@@ -37,8 +37,8 @@ from torchvision.transforms import InterpolationMode
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import dplq.plugin  # noqa: E402  (puts a Dassl on the path)
-from dplq.image_cache import MODES  # noqa: E402
-from dplq.loading import quicken  # noqa: E402
+from dplq.images.cache import MODES  # noqa: E402
+from dplq.training.loaders import quicken  # noqa: E402
 
 SIZE, CLASSES = 224, 20
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]

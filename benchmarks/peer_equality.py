@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dplq.trainers  # noqa: E402, F401 (makes `import dassl` work)
-from tests.trainers.originals import CASES, WORDS, Bench, Case, compare  # noqa: E402
-from tests.trainers.run_original import FALLBACK, run_trainers  # noqa: E402
+from tests.references.originals import CASES, WORDS, Bench, Case, compare  # noqa: E402
+from tests.references.run_original import FALLBACK, run_trainers  # noqa: E402
 
 COLUMNS = ("trainer", "repository", "learnable", "logits", "gradients", "weights", "their change")
 PROMPTSRC = {

@@ -35,8 +35,8 @@ from benchmarks.step_sides import (  # noqa: E402
     shape_run,
     stepper,
 )
-from dplq.memory import KEPT  # noqa: E402
-from dplq.precision import resolve_precision  # noqa: E402
+from dplq.clip.memory import KEPT  # noqa: E402
+from dplq.training.precision import resolve_precision  # noqa: E402
 
 SIDES = ("ours", "plain", *TREES)
 WHOLE = "measured"

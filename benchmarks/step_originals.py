@@ -3,8 +3,8 @@
 Their packages have the same names as each other's and as ours (`clip`, `trainers`), so they are
 imported one at a time and forgotten by the import system afterwards; what was built stays alive.
 Changed from outside: ``.half()`` does nothing, ``.cuda()`` moves to the device in use, what their
-repositories lack is stubbed (see `tests.authors_release`), and the release of DPLQ, whose domain
-encoder was never published, is given ours.
+repositories lack is stubbed (see `tests.references.authors_release`), and the release of DPLQ,
+whose domain encoder was never published, is given ours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.step_sides import Side
 from dplq import QuaternionPromptCLIP
-from tests import authors_release as release
+from tests.references import authors_release as release
 
 TREES = {"dplq": "DPLQ", "cocoop": "CoOp", "maple": "multimodal-prompt-learning"}
 BORROWED = ("clip", "core_qnn", "dassl", "datasets", "segment_anything", "trainer", "trainers")

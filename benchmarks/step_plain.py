@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dplq import QuaternionPromptCLIP
-from tests.naive_reference import text_features
+from tests.references.naive_reference import text_features
 
 Vision = tuple[Tensor, list[Tensor]]
 

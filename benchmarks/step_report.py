@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from dplq.aside import written_aside
+from dplq.io.atomic import written_aside
 from dplq.trainers._engine.surroundings import device_name, git_commit, versions
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 import dplq.trainers  # noqa: F401 (makes `import dassl` work, which the datasets need)
 from benchmarks.step_plain import PlainModel
 from dplq import QuaternionPromptCLIP, load_backbone, load_domain_encoder
-from dplq.backbones import Backbone
+from dplq.clip.backbone import Backbone
 from dplq.datasets._engine.variants import DECLARED
-from dplq.domain_encoders import DomainEncoder
-from dplq.precision import Precision
+from dplq.domain.load import DomainEncoder
+from dplq.training.precision import Precision
 
 N_CTX, DEPTH, WORDS, SEED = 2, 9, "a photo of a", 0
 LEARNING_RATE = 1e-5  # the release's warm-up rate; random weights must not run away

@@ -28,14 +28,14 @@ if (_CHECKOUT / "trainers" / "_engine").is_dir():
 __version__ = "0.1.0"
 
 _HOME = {
-    "load_backbone": "dplq.backbones",
-    "Backbone": "dplq.backbones",
-    "load_domain_encoder": "dplq.domain_encoders",
-    "DomainEncoder": "dplq.domain_encoders",
-    "QuaternionLinear": "dplq.quaternion",
-    "PromptLearner": "dplq.prompts",
-    "QuaternionPromptCLIP": "dplq.model",
-    "load": "dplq.model",
+    "load_backbone": "dplq.clip.backbone",
+    "Backbone": "dplq.clip.backbone",
+    "load_domain_encoder": "dplq.domain.load",
+    "DomainEncoder": "dplq.domain.load",
+    "QuaternionLinear": "dplq.methods.quaternion",
+    "PromptLearner": "dplq.methods.prompt_learner",
+    "QuaternionPromptCLIP": "dplq.methods.quaternion_prompt",
+    "load": "dplq.methods.quaternion_prompt",
     "UserError": "dplq.errors",
 }
 __all__ = [*_HOME, "__version__"]

@@ -12,7 +12,14 @@ from pathlib import Path
 from tests.tiny import tiny_clip_config, write_clip_dir
 
 PROJECT = Path(__file__).resolve().parent.parent
-PRELOAD = ["dplq.plugin", "dplq.model", "open_clip", "timm", "tests.runner", "train"]
+PRELOAD = [
+    "dplq.plugin",
+    "dplq.methods.quaternion_prompt",
+    "open_clip",
+    "timm",
+    "tests.runner",
+    "train",
+]
 CONFIG = """
 DATALOADER:
   TRAIN_X:

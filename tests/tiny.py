@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dplq.backbones import CONFIG_FILE, Backbone, load_backbone
+from dplq.clip.backbone import CONFIG_FILE, Backbone, load_backbone
 
 
 def tiny_clip_config(

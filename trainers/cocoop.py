@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 from torch import Generator, Tensor, nn
 
-from dplq.backbones import Backbone
+from dplq.clip.backbone import Backbone
 from dplq.host.dassl import register_trainer
-from dplq.initial import bottleneck, initial_context
-from dplq.learned_clip import Design, LearnedCLIP
-from dplq.prompted_clip import Prompts
-from dplq.public_checkpoints import FIXED_TOKENS, PublicLayout
+from dplq.methods.base import Prompts
+from dplq.methods.init import bottleneck, initial_context
+from dplq.methods.learned import Design, LearnedCLIP
+from dplq.methods.public_checkpoints import FIXED_TOKENS, PublicLayout
 
 from ._engine.base import PromptTrainer
 

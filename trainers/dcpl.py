@@ -2,7 +2,7 @@
 
 MaPLe's prompts, with the language context shifted by the domain feature of the image, and the
 image feature shifted by it too. Follows the authors' code (trainers/DCPL.py of DCPL); its oddities
-are off by default and on with PRESET "reference" (`dplq.prompts.PromptOptions`).
+are off by default and on with PRESET "reference" (`dplq.methods.prompt_learner.PromptOptions`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dplq.backbones import Backbone
-from dplq.domain_encoders import DomainEncoder
+from dplq.clip.backbone import Backbone
+from dplq.domain.load import DomainEncoder
 from dplq.errors import UserError
 from dplq.host.dassl import register_trainer
-from dplq.initial import bottleneck
-from dplq.learned_clip import Design
-from dplq.prompted_clip import Prompts
-from dplq.prompts import PromptOptions, draw_noise, resolve_options
+from dplq.methods.base import Prompts
+from dplq.methods.init import bottleneck
+from dplq.methods.learned import Design
+from dplq.methods.prompt_learner import PromptOptions, draw_noise, resolve_options
 
 from ._engine.domain import DomainTrainer, load_domain
 from .maple import MaPLeLearner, MaPLeModel, MaPLeSettings
@@ -39,7 +39,7 @@ class DCPLSettings(MaPLeSettings):
     Attributes:
         preset: "default", or "reference" for the behaviour of the authors' release.
         noise, noise_scale, noise_at_test, clone_init: None is the preset's value; as in
-            `dplq.prompts.PromptOptions`, but the noise is added to the image feature.
+            `PromptOptions`, but the noise is added to the image feature.
         domain_dim: d_f, the width of the domain feature.
     """
 

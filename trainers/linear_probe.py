@@ -17,12 +17,12 @@ from dassl.data.transforms import build_transform
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dplq import checkpoint
-from dplq.backbones import Backbone
+from dplq.clip.backbone import Backbone
 from dplq.errors import UserError
 from dplq.host.dassl import register_trainer
-from dplq.logistic import DEFAULT_STRENGTH, Labelled, choose, linear_layer
-from dplq.prompted_clip import PromptedCLIP
+from dplq.io import checkpoint
+from dplq.methods.base import PromptedCLIP
+from dplq.methods.logistic import DEFAULT_STRENGTH, Labelled, choose, linear_layer
 
 from ._engine.frozen import FrozenTrainer
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor, nn
 
-from dplq.backbones import Backbone
+from dplq.clip.backbone import Backbone
 from dplq.host.dassl import register_trainer
-from dplq.initial import check_depth, initial_context, linear, small
-from dplq.learned_clip import Design, LearnedCLIP
-from dplq.prompted_clip import Prompts
-from dplq.public_checkpoints import CONTEXT, FROZEN_CLIP, PublicLayout
+from dplq.methods.base import Prompts
+from dplq.methods.init import check_depth, initial_context, linear, small
+from dplq.methods.learned import Design, LearnedCLIP
+from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, PublicLayout
 
 from ._engine.base import PromptTrainer
 

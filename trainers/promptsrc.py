@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dplq.aggregation import GaussianAverage
+from dplq.clip.templates import ensemble_features, imagenet_templates
 from dplq.host.dassl import register_trainer
-from dplq.templates import ensemble_features, imagenet_templates
+from dplq.methods.aggregation import GaussianAverage
 
 from ._engine.base import PromptTrainer
 from .ivlp import IVLP, IVLPModel, IVLPSettings
@@ -28,7 +28,7 @@ class PromptSRCSettings(IVLPSettings):
 
     Attributes:
         text_loss_weight, image_loss_weight: of these terms of `PromptSRCModel.losses`.
-        gpa_mean, gpa_std: of `dplq.aggregation.GaussianAverage`.
+        gpa_mean, gpa_std: of `dplq.methods.aggregation.GaussianAverage`.
     """
 
     n_ctx_text: int = 4

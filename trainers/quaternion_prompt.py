@@ -6,10 +6,10 @@ from dataclasses import fields
 
 from torch import nn
 
-from dplq.backbones import Backbone
+from dplq.clip.backbone import Backbone
 from dplq.host.dassl import register_trainer
-from dplq.model import QuaternionPromptCLIP
-from dplq.prompts import PromptOptions
+from dplq.methods.prompt_learner import PromptOptions
+from dplq.methods.quaternion_prompt import QuaternionPromptCLIP
 
 from ._engine.domain import DomainTrainer, load_domain
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from torch import Generator
 
-from dplq.backbones import Backbone
-from dplq.deep_prompts import VisionPrompts
+from dplq.clip.backbone import Backbone
 from dplq.errors import UserError
 from dplq.host.dassl import register_trainer
-from dplq.initial import check_depth
-from dplq.learned_clip import Design, LearnedCLIP
-from dplq.public_checkpoints import FROZEN_CLIP, TOWER_PROMPTS, PublicLayout
+from dplq.methods.deep_prompts import VisionPrompts
+from dplq.methods.init import check_depth
+from dplq.methods.learned import Design, LearnedCLIP
+from dplq.methods.public_checkpoints import FROZEN_CLIP, TOWER_PROMPTS, PublicLayout
 
 from ._engine.base import PromptTrainer
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dplq.backbones import Backbone
+from dplq.clip.backbone import Backbone
+from dplq.clip.templates import ensemble_features, select_templates
 from dplq.host.dassl import register_trainer
-from dplq.prompted_clip import PromptedCLIP
-from dplq.templates import ensemble_features, select_templates
+from dplq.methods.base import PromptedCLIP
 
 from ._engine.frozen import FrozenTrainer
 

@@ -14,9 +14,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dplq.aside import written_aside
-from dplq.cache import cache_root
 from dplq.errors import UserError
+from dplq.io.atomic import written_aside
+from dplq.io.files import cache_root
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from dplq.aside import written_aside
 from dplq.errors import UserError
+from dplq.io.atomic import written_aside
 
 PAPER, INK, FAINT = "white", "black", "#777777"
 MARGIN, LINE, FONT_SIZE = 8, 18, 13

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dplq.cache import cache_root
 from dplq.demo.models import SIZE
 from dplq.demo.render import render
 from dplq.errors import UserError
+from dplq.io.files import cache_root
 
 PER_CLASS = 100
-FIRST_SEED = 1_000_000  # the models of `make_weights` were trained and measured on smaller ones
+# The models of `tools.make_demo_weights` were trained and measured on smaller ones.
+FIRST_SEED = 1_000_000
 QUALITY = 92  # of the JPEGs
 CODE = ("canvas", "gallery", "looks", "materials", "render", "scenes", "tissue")
 SOURCES = (*(f"{module}.py" for module in CODE), "palettes.yaml")

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dplq.aside import written_aside
 from dplq.errors import UserError
+from dplq.io.atomic import written_aside
 from dplq.results.grids import ALL_SHOTS, Place, all_class_runs, cells, shots_of
 from dplq.results.runs import Run
 from dplq.results.summary import Stat, stat

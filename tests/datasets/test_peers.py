@@ -26,7 +26,7 @@ PEER_SCRIPT = """
 import importlib, json, sys
 from types import SimpleNamespace as NS
 from dassl.data.datasets import DATASET_REGISTRY
-from dplq.datasets.oxford_pets import OxfordPets
+from datasets.oxford_pets import OxfordPets
 
 def plain(items):
     return [[item.impath, item.label, item.classname] for item in items or []]

@@ -11,8 +11,8 @@ from PIL import Image
 import dplq
 from dplq.demo import AERIAL_CLASSES
 from dplq.demo.gallery import gallery
-from dplq.demo.make_weights import Pictures, zero_shot
 from tests.runner import PROJECT, train
+from tools.make_demo_weights import Pictures, zero_shot
 
 HALVES = {"base": AERIAL_CLASSES[:10], "new": AERIAL_CLASSES[10:]}
 FLAGS = [

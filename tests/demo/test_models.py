@@ -8,7 +8,7 @@ import torch
 import dplq
 from dplq.demo import AERIAL_CLASSES, models
 from dplq.demo.gallery import gallery
-from dplq.demo.make_weights import draw, zero_shot
+from tools.make_demo_weights import draw, zero_shot
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.trainers.originals import Bench, Case, relative
-from tests.trainers.run_original import Run
+from tests.references.originals import Bench, Case, relative
+from tests.references.run_original import Run
 
 TOLERANCE = 1e-4
 CLASSNAMES = ["river", "parking_lot"]

@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from dplq import checkpoint
+from dplq.io import checkpoint
+from tests.host.test_plugin import run
 from tests.peers import peer
 from tests.runner import PROJECT, make_project
-from tests.test_plugin import run
 
 DEPTHS = {
     "CoOp": (),
@@ -37,7 +37,7 @@ torch.amp.GradScaler = functools.partial(torch.amp.GradScaler, init_scale=1024)
 # What amp is on a GPU, half-precision autocast and a loss scaler, in place of this CPU's fp32.
 AMP = """
 import dplq.plugin, dplq.trainers._engine.frozen
-from dplq.precision import Precision
+from dplq.training.precision import Precision
 amp = Precision("amp", "cpu", compute=torch.float16)
 dplq.trainers._engine.frozen.resolve_precision = lambda name, device: amp
 """

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 import dplq.trainers  # noqa: F401 (makes `import dassl` work)
-from dplq.public_checkpoints import PublicLayout
+from dplq.methods.public_checkpoints import PublicLayout
 from dplq.trainers._engine.base import PromptTrainer
 from dplq.trainers.dcpl import DCPLModel
 from dplq.trainers.maple import MaPLe, MaPLeModel
 from tests.peers import peer
+from tests.references.originals import Bench, Case
+from tests.references.run_original import FEATURE_DIM, domain_features, run_trainers
 from tests.runner import make_project, train
 from tests.tiny import tiny_backbone
 from tests.trainers import parity
-from tests.trainers.originals import Bench, Case
-from tests.trainers.run_original import FEATURE_DIM, domain_features, run_trainers
 
 KEYS = {"N_CTX": 2, "CTX_INIT": "a photo of a", "PROMPT_DEPTH": 2}
 CASE = Case("DCPL", "DCPL", "DCPL", {**KEYS, "PRESET": "reference"})

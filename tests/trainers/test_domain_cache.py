@@ -19,7 +19,7 @@ def prepare(cache: str, forbid: bool) -> None:
     """Set the cache folder of a child; `forbid` makes every call of the domain encoder fail."""
     os.environ["DPLQ_CACHE"] = cache
     if forbid:
-        from dplq.domain_encoders import DomainEncoder
+        from dplq.domain.load import DomainEncoder
 
         def forward(self, images):
             raise RuntimeError("the domain encoder was asked")

@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from dplq import checkpoint, logistic
-from dplq.backbones import load_backbone
+from dplq.clip.backbone import load_backbone
 from dplq.errors import UserError
+from dplq.io import checkpoint
+from dplq.methods import logistic
+from tests.host.test_plugin import run
 from tests.peers import peer
 from tests.runner import PROJECT, make_project, train
-from tests.test_plugin import run
 
 BASE = ["DATASET.NUM_SHOTS", "4", "DATASET.SUBSAMPLE_CLASSES", "base"]
 MODEL = "prompt_learner/model-1.safetensors"

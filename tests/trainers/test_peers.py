@@ -12,8 +12,8 @@ import pytest
 
 import dplq.trainers  # noqa: F401 (makes `import dassl` work)
 from tests.peers import peer
-from tests.trainers.originals import CASES, Bench, compare, relative
-from tests.trainers.run_original import run_trainers
+from tests.references.originals import CASES, Bench, compare, relative
+from tests.references.run_original import run_trainers
 
 TOLERANCE = 1e-4
 ROUNDED = 1e-3  # of the change of weights that are much larger than it

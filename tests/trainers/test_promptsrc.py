@@ -11,18 +11,18 @@ import pytest
 import torch
 
 import dplq.trainers  # noqa: F401 (makes `import dassl` work)
-from dplq import checkpoint
-from dplq.aggregation import GaussianAverage
 from dplq.errors import UserError
+from dplq.io import checkpoint
+from dplq.methods.aggregation import GaussianAverage
 from dplq.trainers._engine.base import PromptTrainer
 from dplq.trainers.promptsrc import PromptSRC, PromptSRCModel
 from tests.peers import peer
+from tests.references.originals import Bench, Case
+from tests.references.run_original import run_trainers
 from tests.runner import make_project, train
-from tests.test_resume import signal_at_step
 from tests.tiny import tiny_backbone
 from tests.trainers import parity
-from tests.trainers.originals import Bench, Case
-from tests.trainers.run_original import run_trainers
+from tests.trainers.test_resume import signal_at_step
 
 EPOCHS = 3
 KEYS = {

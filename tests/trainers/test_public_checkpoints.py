@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 import dplq.trainers  # noqa: F401 (makes `import dassl` work)
-from dplq.backbones import load_backbone
+from dplq.clip.backbone import load_backbone
 from dplq.errors import UserError
 from dplq.trainers._engine.checkpoints import CheckpointTrainer
 from dplq.trainers.cocoop import CoCoOp, CoCoOpModel

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dplq import QuaternionPromptCLIP
 from dplq.errors import UserError
-from dplq.precision import resolve_precision
 from dplq.trainers._engine.running import set_up
 from dplq.trainers._engine.watch import LossWatch
+from dplq.training.precision import resolve_precision
 from tests.runner import make_project, train
 from tests.tiny import tiny_backbone
 
@@ -154,7 +154,7 @@ def test_an_unknown_mode_is_refused_before_anything_is_loaded(tmp_path):
 @pytest.mark.slow
 def test_compiled_training_ends_with_the_same_weights(tmp_path):
     """All of torch.compile, from the command line, with drawn noise and a short last batch."""
-    from dplq import checkpoint
+    from dplq.io import checkpoint
 
     flags, weights = make_project(tmp_path), []
     for mode in ("", "default"):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq.errors import UserError
-from dplq.schedule import learning_rate
+from dplq.training.schedule import learning_rate
 
 from . import resume
 from .checks import require

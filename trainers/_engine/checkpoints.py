@@ -7,7 +7,7 @@ from pathlib import Path
 from dassl.engine import TrainerX
 
 from dplq.errors import UserError
-from dplq.public_checkpoints import BEST, NUMBERED, PublicLayout
+from dplq.methods.public_checkpoints import BEST, NUMBERED, PublicLayout
 
 MODEL_NAME = "prompt_learner"
 
@@ -15,7 +15,7 @@ MODEL_NAME = "prompt_learner"
 class CheckpointTrainer(TrainerX):
     """Dassl's trainer with this project's checkpoints: safetensors, which real Dassl cannot do.
 
-    `self.model` has `save` and `load` as `dplq.prompted_clip.PromptedCLIP` does.
+    `self.model` has `save` and `load` as `dplq.methods.base.PromptedCLIP` does.
     """
 
     public: PublicLayout | None = None  # of the original's checkpoints, which can be loaded too

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dplq.backbones import Backbone
+from dplq.clip.backbone import Backbone
 from dplq.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ import torch
 import torchvision
 from torch import Tensor
 
-from dplq.backbones import Backbone
-from dplq.domain_encoders import DomainEncoder, load_domain_encoder
-from dplq.feature_cache import FeatureCache
-from dplq.prompts import PRESET_NORMALIZE, check_preset
+from dplq.clip.backbone import Backbone
+from dplq.domain.load import DomainEncoder, load_domain_encoder
+from dplq.methods.prompt_learner import PRESET_NORMALIZE, check_preset
+from dplq.training.feature_cache import FeatureCache
 
 from .base import PromptTrainer
 
@@ -68,7 +68,7 @@ def load_domain(cfg: Any, clip: Backbone, preset: str) -> DomainEncoder | None:
         preset: of the trainer; decides the normalisation where DOMAIN.NORMALIZE does not.
 
     Raises:
-        UserError: unknown preset, or as `dplq.domain_encoders.load_domain_encoder`.
+        UserError: unknown preset, or as `dplq.domain.load.load_domain_encoder`.
     """
     domain, normalize = cfg.DOMAIN, PRESET_NORMALIZE[check_preset(preset)]
     if domain.ENCODER == "none":

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dplq.backbones import Backbone, load_backbone
+from dplq.clip.backbone import Backbone, load_backbone
 from dplq.host.config import own_keys
 from dplq.host.dassl import describe_dassl
-from dplq.loading import quicken
-from dplq.precision import resolve_precision
-from dplq.seeding import PHASES, seed_all
+from dplq.training.loaders import quicken
+from dplq.training.precision import resolve_precision
+from dplq.training.seeding import PHASES, seed_all
 
 from .checkpoints import MODEL_NAME, CheckpointTrainer
 from .checks import check_input, check_values
@@ -66,7 +66,7 @@ class FrozenTrainer(CheckpointTrainer):
         """Return the model: its `prompt_learner` is trained, the rest is frozen.
 
         The model maps images (B, 3, H, W) to logits (B, K) and has `clip`, `domain` (or None),
-        `header`, `save`, `load` and `noise_generator`, as `dplq.prompted_clip.PromptedCLIP` does.
+        `header`, `save`, `load` and `noise_generator`, as `dplq.methods.base.PromptedCLIP` does.
         """
         settings = {name.lower(): self.keys[name] for name in own_keys(self.node) if name != "PREC"}
         return self.model_class(clip, classnames, seed=seed, **settings)

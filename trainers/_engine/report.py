@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dplq.checkpoint import write_atomically
+from dplq.io.checkpoint import write_atomically
 
 from .surroundings import device_name, git_commit, peak_memory_mib, versions
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from dplq import checkpoint
 from dplq.errors import UserError
+from dplq.io import checkpoint
 
 if TYPE_CHECKING:
     from .base import PromptTrainer

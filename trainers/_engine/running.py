@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from dplq.precision import Precision
+from dplq.training.precision import Precision
 
 
 def set_up(model: nn.Module, precision: Precision, given: Any) -> None:

@@ -1,0 +1,1 @@
+"""Frozen CLIPs whose towers take prompts."""

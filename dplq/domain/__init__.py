@@ -1,0 +1,1 @@
+"""Frozen domain encoders: image in, one pooled domain feature out."""

@@ -1,0 +1,1 @@
+"""Files: checkpoints, foreign weights, atomic writes, the cache folder."""

@@ -1,0 +1,1 @@
+"""Every method's learner and model, without Dassl."""

@@ -1,0 +1,279 @@
+"""A frozen CLIP whose towers take prompts: class names, features, logits, checkpoints.
+
+Every prompt method of this project is a learner that makes `Prompts`, on this one model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dplq.clip.backbone import Backbone
+from dplq.clip.sources import LOCAL_DIR
+from dplq.errors import UserError
+from dplq.io import checkpoint
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a learner gives the two towers for a batch of B images and K classes.
+
+    Attributes:
+        language: the context, (B or 1, K or 1, n, d_t); 1 where all images or classes share it;
+            None: the text is fixed.
+        deep_text: J - 1 tensors (n, d_t), for the layers 1..J-1 of the text tower.
+        vision: (n_v, d_v) or (B, n_v, d_v), appended in layer 0 of the image tower; None: nothing.
+        deep_vision: J_v - 1 tensors of the same shapes, for its layers 1..J_v-1.
+    """
+
+    language: Tensor | None
+    deep_text: Sequence[Tensor] = ()
+    vision: Tensor | None = None
+    deep_vision: Sequence[Tensor] = field(default=())
+
+
+class PromptedCLIP(nn.Module):
+    """A frozen CLIP with a learner of prompts; only `prompt_learner` is trainable.
+
+    Subclasses say in `prompts` how a batch of images becomes `Prompts`; this class does it for
+    learners that look at no image.
+
+    Args:
+        clip: the CLIP backbone.
+        learner: a module that makes `Prompts`.
+        classnames: K class names; an underscore is read as a space.
+        prefix: the words before the class name; its first `n_ctx` tokens are the context's places.
+        n_ctx: number of context tokens; 0 for a fixed text, encoded once per set of classes.
+        settings: what a checkpoint must share with the model it is loaded into, and more
+            (JSON-able).
+        class_position: "end", "middle" or "front": where the class name stands in the context.
+
+    Attributes:
+        method: name of the method, in checkpoint headers.
+        structure: keys of `settings` that must agree for a checkpoint to fit; None: all of them.
+        domain: the domain encoder, or None.
+        text_chunk: classes that the text tower runs at once, in whole blocks, or "auto".
+        noise_generator: source of random numbers in training, or None for torch's global one.
+    """
+
+    method = ""
+    structure: Sequence[str] | None = None
+
+    def __init__(
+        self,
+        clip: Backbone,
+        learner: nn.Module,
+        classnames: Sequence[str],
+        *,
+        prefix: str,
+        n_ctx: int,
+        settings: dict[str, Any],
+        class_position: str = "end",
+    ) -> None:
+        super().__init__()
+        self.clip, self.prompt_learner = clip, learner
+        self.domain: nn.Module | None = None
+        self.prefix, self.n_ctx, self.class_position = prefix, n_ctx, class_position
+        self.settings = settings
+        self.noise_generator: torch.Generator | None = None
+        self.text_chunk: int | str = "auto"
+        self.set_classnames(classnames)
+
+    @property
+    def learner_dtype(self) -> torch.dtype:
+        """Number format of the learnable state, and of the logits."""
+        return next((p.dtype for p in self.prompt_learner.parameters()), torch.float32)
+
+    def set_classnames(self, classnames: Sequence[str]) -> None:
+        """Classify into these classes from now on; nothing learned is lost.
+
+        Raises:
+            UserError: no class, or a prompt longer than CLIP's context (named).
+        """
+        if isinstance(classnames, str):
+            raise UserError(f"classnames is the text '{classnames}'; give a list of names.")
+        classnames = list(classnames)
+        if not classnames:
+            raise UserError("At least one class name is needed.")
+        names = [name.replace("_", " ") for name in classnames]
+        tokens = self.clip.tokenize([f"{self.prefix} {name}." for name in names])
+        fixed = None if self.n_ctx else self._fixed_text(tokens)
+        eot = tokens.argmax(dim=-1)
+        if self.clip.causal:
+            tokens = tokens[:, : int(eot.max()) + 1]  # nothing after EOT reaches it (identity 1)
+        device = self.clip.logit_scale.device
+        with torch.no_grad():
+            embedded = self.clip.embed_tokens(tokens.to(device)).to(self.learner_dtype)
+        self.register_buffer("sos", embedded[:, :1], persistent=False)  # (K, 1, d_t)
+        self.register_buffer("rest", embedded[:, 1 + self.n_ctx :], persistent=False)
+        self.register_buffer("eot", eot.to(device), persistent=False)
+        self.register_buffer("fixed_text", fixed, persistent=False)
+        self.texts = None
+        if self.n_ctx and self.clip.splits_texts:
+            with torch.no_grad():
+                self.texts = self.clip.class_texts(tokens, self.n_ctx)
+        self.register_buffer("order", self._order(names, tokens.shape[1], device), persistent=False)
+        self.classnames = classnames
+
+    @torch.no_grad()
+    def _fixed_text(self, tokens: Tensor) -> Tensor:
+        """L2-normalised features (1, K, d) of texts without a context."""
+        features = self.clip.encode_text(tokens.to(self.clip.logit_scale.device))
+        return F.normalize(features.to(self.learner_dtype), dim=-1).unsqueeze(0)
+
+    def _order(self, names: list[str], length: int, device: torch.device) -> Tensor | None:
+        """Where each place of a text takes its token from, (K, L); None for the plain order."""
+        if self.class_position == "end":
+            return None
+        ahead = self.n_ctx // 2 if self.class_position == "middle" else 0
+        rows = []
+        for tokens in self.clip.tokenize(names):
+            count = int(tokens.argmax()) - 1  # of the name, without SOS and EOT
+            places = list(range(length))
+            name = places[1 + self.n_ctx : 1 + self.n_ctx + count]
+            behind = places[1 + ahead : 1 + self.n_ctx]
+            rows.append(places[: 1 + ahead] + name + behind + places[1 + self.n_ctx + count :])
+        return torch.tensor(rows, device=device)
+
+    def prompts(self, images: Tensor) -> Prompts:
+        """Prompts for a batch of CLIP-normalised images (B, 3, H, W)."""
+        return self.prompt_learner()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify images.
+
+        Args:
+            images: (B, 3, H, W), CLIP-normalised.
+
+        Returns:
+            Logits (B, K) in the dtype of the learnable state, float32.
+        """
+        prompts = self.prompts(images)
+        return self.logits(self.image_features(images, prompts), self.text_features(prompts))
+
+    def image_features(self, images: Tensor, prompts: Prompts | None = None) -> Tensor:
+        """L2-normalised features (B, d) of images, with the prompts for the image tower."""
+        if prompts is None or prompts.vision is None:
+            features = self.clip.encode_image(images)
+        else:
+            features = self.clip.prompted_vision(images, prompts.vision, prompts.deep_vision)
+        return F.normalize(features.to(self.learner_dtype), dim=-1)
+
+    def text_features(self, prompts: Prompts) -> Tensor:
+        """L2-normalised features (B or 1, K, d) of all (image, class) pairs, as one batch."""
+        if prompts.language is None:
+            return self.fixed_text
+        if self.texts is not None and self.order is None and prompts.language.shape[1] == 1:
+            features = self.clip.class_features(
+                self.sos[0], prompts.language[:, 0], self.texts, prompts.deep_text, self.text_chunk
+            )
+            return F.normalize(features.to(self.learner_dtype), dim=-1)
+        return self._plain_text_features(prompts)
+
+    def _plain_text_features(self, prompts: Prompts) -> Tensor:
+        """The same by running every text as a whole: for towers and contexts that need it."""
+        language, classes = prompts.language, len(self.classnames)
+        batch, _, n_ctx, width = language.shape
+        sequences = torch.cat(
+            [
+                self.sos.expand(batch, -1, -1, -1),
+                language.expand(-1, classes, -1, -1),
+                self.rest.expand(batch, -1, -1, -1),
+            ],
+            dim=2,
+        )
+        if self.order is not None:
+            order = self.order[None, :, :, None].expand(batch, -1, -1, width)
+            sequences = sequences.gather(2, order)
+        features = self.clip.prompted_text(
+            sequences.flatten(0, 1), self.eot.repeat(batch), prompts.deep_text
+        )
+        return F.normalize(features.unflatten(0, (batch, classes)).to(self.learner_dtype), dim=-1)
+
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Scaled cosines (B, K) of features (B, d) and (B or 1, K, d)."""
+        # A product and a sum, not a matmul: autocast would round the logits to half precision.
+        cosine = (image_features.unsqueeze(1) * text_features).sum(dim=-1)
+        return self.clip.logit_scale.to(cosine.dtype) * cosine
+
+    def header(self) -> dict[str, Any]:
+        """What a checkpoint says about the model it belongs to (JSON-able)."""
+        return {
+            "method": self.method,
+            "backbone": portable(self.clip.spec),
+            "domain": portable(self.domain.spec) if self.domain is not None else None,
+            "settings": self.settings,
+            "classnames": self.classnames,
+        }
+
+    def save(self, path: str | os.PathLike, **extra: Any) -> None:
+        """Write the learnable state and a header to a .safetensors file (see `checkpoint.save`).
+
+        Args:
+            path: the file.
+            **extra: JSON-able entries to add to the header.
+        """
+        checkpoint.save(path, self.prompt_learner.state_dict(), {**self.header(), **extra})
+
+    def load(self, path: str | os.PathLike) -> dict[str, Any]:
+        """Read a file that `save` wrote into this model; return its header.
+
+        Raises:
+            UserError: it was made for another backbone, domain encoder, depth, ... (both named).
+        """
+        tensors, header = checkpoint.read(path)
+        checkpoint.check_header(self._identity(header), self._identity(self.header()), path)
+        self.adopt(tensors, path, header["classnames"])
+        return header
+
+    def adopt(
+        self,
+        tensors: dict[str, Tensor],
+        path: str | os.PathLike,
+        classnames: Sequence[str] | None = None,
+    ) -> None:
+        """Take over learnable tensors, read from `path`, that were learned for `classnames`.
+
+        Raises:
+            UserError: names or shapes are not this model's, or its classes are others.
+        """
+        self.check_classes(tensors, classnames, path)
+        checkpoint.load_strictly(self.prompt_learner, tensors, path)
+
+    def check_classes(
+        self, tensors: dict[str, Tensor], learned: Sequence[str] | None, path: str | os.PathLike
+    ) -> None:
+        """Refuse (UserError) what was learned for other classes, where that matters."""
+
+    def _identity(self, header: dict[str, Any]) -> dict[str, Any]:
+        """What of a header must agree for a checkpoint to fit."""
+        keys = self.settings if self.structure is None else self.structure
+        return {
+            "method": header.get("method"),
+            "backbone": _by_content(header.get("backbone")),
+            "domain": _by_content(header.get("domain")),
+            "settings": {key: header.get("settings", {}).get(key) for key in keys},
+        }
+
+
+def portable(spec: dict[str, Any]) -> dict[str, Any]:
+    """A loader's spec without this machine's folders: ``local-dir:/a/b`` -> ``local-dir:b``."""
+    name = spec["name"]
+    if name.startswith(LOCAL_DIR):
+        name = LOCAL_DIR + Path(name.removeprefix(LOCAL_DIR)).name
+    return {**spec, "name": name}
+
+
+def _by_content(spec: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Of a file what is in it counts, not its name."""
+    if spec is None or "weights_sha256" not in spec:
+        return spec
+    renamed = spec["name"].startswith(LOCAL_DIR)
+    return {k: v for k, v in spec.items() if k != "weights" and not (k == "name" and renamed)}

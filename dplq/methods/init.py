@@ -1,0 +1,96 @@
+"""Initial values of what is learned: words, or numbers from a generator that is passed in."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor, nn
+
+from dplq.clip.backbone import Backbone
+from dplq.errors import UserError
+
+logger = logging.getLogger(__name__)
+MAX_WORDS = 4  # longest context that is initialised from words; longer ones start random
+CONTEXT_STD = 0.02  # of every prompt token that does not come from words
+
+
+def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
+    """A linear layer with torch's default initialisation; weight first, then bias."""
+    layer = nn.Linear(inputs, outputs)
+    bound = inputs**-0.5
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    return layer
+
+
+def small(rows: int, width: int, generator: torch.Generator | None) -> nn.Parameter:
+    """Prompt tokens (rows, width) from N(0, 0.02^2)."""
+    return nn.Parameter(torch.randn(rows, width, generator=generator) * CONTEXT_STD)
+
+
+def bottleneck(
+    inputs: int, hidden: int, outputs: int, generator: torch.Generator | None
+) -> nn.Sequential:
+    """Two linear layers with a ReLU between them: how a feature becomes a shift (CoCoOp)."""
+    return nn.Sequential(
+        linear(inputs, hidden, generator), nn.ReLU(), linear(hidden, outputs, generator)
+    )
+
+
+def check_depth(clip: Backbone, depth: int, layers: int, key: str = "PROMPT_DEPTH") -> None:
+    """Refuse a prompt depth that a tower of `layers` layers does not have.
+
+    Raises:
+        UserError: naming the key and what fits.
+    """
+    if not 1 <= depth <= layers:
+        raise UserError(
+            f"{key} {depth} does not fit {clip.spec['name']}: "
+            f"its towers take prompts in 1 to {layers} layers."
+        )
+
+
+def seeded(seed: int | None) -> torch.Generator:
+    """A generator for initial weights; None draws its seed from torch's global one."""
+    return torch.Generator().manual_seed(int(torch.randint(2**31, ())) if seed is None else seed)
+
+
+def initial_context(
+    clip: Backbone,
+    n_ctx: int,
+    ctx_init: str,
+    generator: torch.Generator,
+    *,
+    whole: bool = False,
+) -> tuple[str, Tensor]:
+    """The words before the class name, and the initial context (n, d_t).
+
+    Words give the context when n_ctx <= 4 (METHOD.md, "Context initialisation"); else it is
+    N(0, 0.02^2) and the words are "X X ...". With `whole` there are as many tokens as words, if
+    there are words, whatever n_ctx says (CoOp and CoCoOp).
+
+    Raises:
+        UserError: n_ctx < 1, or fewer words than n_ctx.
+    """
+    longest = clip.context_length - 4  # SOS, one token of a name, full stop, EOT
+    words = " ".join(ctx_init.replace("_", " ").split())
+    n_ctx = len(words.split()) if whole and words else n_ctx
+    if not 1 <= n_ctx <= longest:
+        raise UserError(f"N_CTX must be at least 1 and at most {longest}, not {n_ctx}.")
+    unused = n_ctx > MAX_WORDS and not whole
+    if words and unused:
+        logger.info("CTX_INIT is not used: N_CTX %d is more than %d.", n_ctx, MAX_WORDS)
+    if not words or unused:
+        context = small(n_ctx, clip.text_width, generator).detach()
+        return " ".join(["X"] * n_ctx), context
+    tokens = clip.tokenize([words])
+    count = int(tokens[0].argmax()) - 1
+    if count < n_ctx:
+        raise UserError(
+            f"CTX_INIT '{words}' has {count} tokens, fewer than N_CTX {n_ctx}: "
+            "give more words, a smaller N_CTX, or an empty CTX_INIT for a random context."
+        )
+    with torch.no_grad():
+        embedded = clip.embed_tokens(tokens.to(clip.logit_scale.device))
+    return words, embedded[0, 1 : 1 + n_ctx].float().cpu()

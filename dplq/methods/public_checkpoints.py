@@ -1,0 +1,132 @@
+"""The checkpoints of the public CoOp, CoCoOp, MaPLe, ... read into our learners.
+
+They are Dassl's ``model.pth.tar-<epoch>``: pickles of a state dict (with the whole CLIP in it, in
+the newer trees), beside the optimiser's and the scheduler's state, and in that, live objects. They
+are read with ``weights_only``; empty stand-ins take the place of those objects, so that no code
+of theirs is run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dplq.errors import UserError
+from dplq.io.weights import read_content
+from dplq.methods.base import PromptedCLIP
+
+NUMBERED, BEST = "model.pth.tar-*", "model-best.pth.tar"
+
+
+def _shift(prefix: str) -> Callable[[re.Match[str]], str]:
+    """The originals count layers from 0, our deep prompts begin with layer 1."""
+    return lambda match: f"{prefix}.{int(match[1]) - 1}"
+
+
+# Regular expressions for the originals' names -> ours; None: frozen, or made from class names.
+Names = Mapping[str, str | Callable[[re.Match[str]], str] | None]
+FIXED_TOKENS: Names = {r"token_(prefix|suffix)": None}
+CONTEXT: Names = {r"prompt_learner\.ctx": "ctx", r"prompt_learner\.token_(prefix|suffix)": None}
+TOWER_PROMPTS: Names = {
+    r"image_encoder\.VPT": "vision",
+    r"image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow": _shift("deep_vision"),
+    r"text_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow": _shift("deep_text"),
+}
+FROZEN_CLIP: Names = {
+    r"(prompt_learner\.ZS_image_encoder|image_encoder|text_encoder)\.(?!.*VPT).*|logit_scale": None
+}
+
+
+@dataclass(frozen=True)
+class PublicLayout:
+    """Where an original keeps its checkpoints, and how it names what it learns.
+
+    Attributes:
+        folder: below the run's folder.
+        names: regular expressions for all names in its state dict, and ours in their place.
+    """
+
+    folder: str
+    names: Names
+
+    def folder_in(self, directory: str | os.PathLike) -> Path | None:
+        """The folder with an original's checkpoints in a run's folder, if there are any."""
+        folder = Path(directory) / self.folder
+        return folder if any(folder.glob("model*.pth.tar*")) else None
+
+    def translate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our names for what was learned; names that the original does not have are kept."""
+        ours = {}
+        for name, tensor in state.items():
+            matches = ((re.fullmatch(key, name), new) for key, new in self.names.items())
+            match, new = next((pair for pair in matches if pair[0]), (None, name))
+            if callable(new):
+                new = new(match)
+            elif new is not None and match:
+                new = match.expand(new)
+            if new is not None:
+                ours[new] = tensor
+        return ours
+
+    def load(self, model: PromptedCLIP, path: str | os.PathLike) -> dict[str, Any]:
+        """Read an original's checkpoint into our model of the same method.
+
+        Returns:
+            {"epoch": of the checkpoint or None}.
+
+        Raises:
+            UserError: not such a checkpoint, of another CLIP, or of other settings.
+        """
+        content = read_content(path, STAND_INS)
+        state = content.get("state_dict")
+        if not isinstance(state, Mapping):
+            raise UserError(f"{path} is not a checkpoint of Dassl's: it has no 'state_dict'.")
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+        _check_clip(model, state, path)
+        model.adopt(self.translate(state), path)
+        return {"epoch": content.get("epoch")}
+
+
+def _check_clip(model: PromptedCLIP, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
+    """The SOS token's embedding, which most checkpoints hold, tells CLIPs apart."""
+    for name in ("token_prefix", "prompt_learner.token_prefix"):
+        if name not in state:
+            continue
+        theirs, ours = state[name][0].float().cpu(), model.sos[0].float().cpu()
+        # Half precision keeps three digits.
+        if theirs.shape != ours.shape or (theirs - ours).abs().max() > 2e-3 * ours.abs().max():
+            raise UserError(
+                f"{path} was trained with another CLIP than {model.clip.spec['name']}: set "
+                "MODEL.BACKBONE.NAME (or MODEL.INIT_WEIGHTS) to the one it was trained with."
+            )
+
+
+def _stand_in(path: str) -> type:
+    """An empty class that is read in the place of the class `path`."""
+    module, name = path.rsplit(".", 1)
+    return type(name, (), {"__module__": module})
+
+
+def _plain_dict(*_: Any) -> dict[Any, Any]:
+    """Stands in for `collections.defaultdict`, which keeps an optimiser's state."""
+    return {}
+
+
+_plain_dict.__module__ = "collections"
+_plain_dict.__name__ = _plain_dict.__qualname__ = "defaultdict"
+# What Dassl's warm-up schedulers hold: the scheduler they hand over to, which holds the optimiser.
+STAND_INS: tuple[Callable[..., Any], ...] = (
+    dict,
+    _plain_dict,
+    *(_stand_in(f"torch.optim.{name}") for name in ("sgd.SGD", "adam.Adam", "adamw.AdamW")),
+    *(
+        _stand_in(f"torch.optim.lr_scheduler.{name}")
+        for name in ("CosineAnnealingLR", "StepLR", "MultiStepLR")
+    ),
+)

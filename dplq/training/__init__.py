@@ -1,0 +1,1 @@
+"""What training needs beside a method: loaders, precision, schedule, seeding."""

@@ -1,0 +1,333 @@
+"""The plug-in in host trees, both Dassls, and the peers' configs and scripts in ours."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dplq.host import dassl as dassl_compat
+from dplq.host.config import KEYS, extend_cfg, flatten
+from dplq.io import checkpoint
+from tests.peers import peer
+from tests.runner import PROJECT, make_project, train
+
+
+def run(arguments, *, cwd=PROJECT, dassl=None, stream="stdout", **environment):
+    """What a command prints in a fresh process; `dassl` is a real Dassl's folder, None ours."""
+    variables = dict(os.environ, OMP_NUM_THREADS="1", **environment)
+    ahead = [str(dassl)] if dassl else []
+    # What was on the path already stays there: libraries may have been carried, not installed.
+    variables["PYTHONPATH"] = os.pathsep.join([*ahead, os.environ.get("PYTHONPATH", "")])
+    if dassl is None:
+        variables["DPLQ_DASSL"] = "fallback"
+    done = subprocess.run(arguments, cwd=cwd, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return getattr(done, stream)
+
+
+def numbers(name, text):
+    return [float(value) for value in re.findall(rf"{name} ([0-9.e+-]+)", text)]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plugin")
+    return folder, make_project(folder)
+
+
+def test_real_dassl_and_fallback_agree(project, tmp_path):
+    """The same command: same losses over all epochs, same accuracy, same weights."""
+    dassl = peer("Dassl.pytorch")
+    _, flags = project
+    printed, scores = {}, {}
+    for name, home in (("fallback", None), ("real", dassl)):
+        out = tmp_path / name
+        command = [sys.executable, "train.py", *flags, "--output-dir", str(out)]
+        printed[name] = run(command, dassl=home)
+        assert f"Dassl in use: {name}" in printed[name]
+        assert "RANDOM weights" in printed[name]
+        scores[name] = json.loads((out / "results.json").read_text())
+    losses = {name: numbers("loss", text) for name, text in printed.items()}
+    assert len(losses["real"]) == 36
+    assert losses["fallback"] == pytest.approx(losses["real"], rel=1e-3)
+    for key in ("accuracy", "macro_f1", "per_class_accuracy"):
+        assert scores["fallback"][key] == scores["real"][key]
+    weights = [
+        checkpoint.read(tmp_path / n / "prompt_learner/model-3.safetensors")[0] for n in losses
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_two_lines_in_a_maple_tree(project, tmp_path):
+    """In MaPLe's own tree with the real Dassl: train, save, --eval-only and reload."""
+    dassl, maple = peer("Dassl.pytorch"), peer("multimodal-prompt-learning")
+    tree = tmp_path / "maple"
+    shutil.copytree(maple, tree, ignore=shutil.ignore_patterns(".git", "docs"))
+    script = (tree / "train.py").read_text()
+    script = script.replace("import trainers.vpt\n", "import trainers.vpt\nimport dplq.plugin\n")
+    script = script.replace(
+        "    extend_cfg(cfg)\n", "    extend_cfg(cfg)\n    dplq.plugin.extend_cfg(cfg)\n"
+    )
+    assert script.count("dplq.plugin") == 2
+    (tree / "train.py").write_text(script)
+    _, flags = project
+    base = ["DATASET.NUM_SHOTS", "4", "DATASET.SUBSAMPLE_CLASSES"]
+    command = [sys.executable, "train.py", *flags]
+    trained = run([*command, "--output-dir", "out/base", *base, "base"], cwd=tree, dassl=dassl)
+    assert "Dassl in use: real" in trained and "* accuracy: " in trained
+    assert (tree / "out/base/prompt_learner/model-3.safetensors").is_file()
+    model = ["--eval-only", "--model-dir", "out/base", "--load-epoch", "3"]
+    again = run(
+        [*command, "--output-dir", "out/again", *model, *base, "base"], cwd=tree, dassl=dassl
+    )
+    assert re.findall(r"\* accuracy: .*", again) == re.findall(r"\* accuracy: .*", trained)
+    run([*command, "--output-dir", "out/new", *model, *base, "new"], cwd=tree, dassl=dassl)
+    result = json.loads((tree / "out/new/results.json").read_text())
+    assert list(result["per_class_accuracy"]) == ["river", "storage tank"]
+    # The host's own trainers are still the host's.
+    listed = run(
+        [sys.executable, "-c", "import train; from dassl.engine import TRAINER_REGISTRY as r;"
+         "print(r.get('MaPLe').__module__, r.get('QuaternionPrompt').__module__)"],
+        cwd=tree, dassl=dassl,
+    )  # fmt: skip
+    assert listed.split()[-2:] == ["trainers.maple", "dplq.trainers.quaternion_prompt"]
+
+
+@pytest.mark.parametrize("name", ["CoOp", "multimodal-prompt-learning", "PromptSRC", "DPLQ"])
+def test_the_peers_config_files_load_unchanged(name):
+    dassl_compat.ensure_dassl()
+    from dassl.config import get_cfg_default
+
+    from dplq.host.config import merge_file
+
+    files = [
+        path
+        for path in sorted(peer(name).rglob("*.yaml"))
+        if "configs" in path.parts or "config" in path.parts
+    ]
+    assert len(files) > 10
+    for path in files:
+        cfg = get_cfg_default()
+        extend_cfg(cfg)
+        merge_file(cfg, str(path))
+
+
+def test_maples_scripts_run_with_three_names_changed(tmp_path):
+    """base2new_train_maple.sh and base2new_test_maple.sh with DATA, TRAINER and CFG set."""
+    maple = peer("multimodal-prompt-learning")
+    make_project(tmp_path, images=24)
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("dplq", "trainers", "datasets", "train.py"):
+        (tree / name).symlink_to(PROJECT / name)
+    (tree / "configs/datasets").mkdir(parents=True)
+    (tree / "configs/trainers/QuaternionPrompt").mkdir(parents=True)
+    shutil.copy(tmp_path / "dataset.yaml", tree / "configs/datasets/own_images.yaml")
+    config = (tmp_path / "trainer.yaml").read_text().replace("MAX_EPOCH: 3", "MAX_EPOCH: 5")
+    (tree / "configs/trainers/QuaternionPrompt/tiny_ep5.yaml").write_text(config)
+    for phase in ("train", "test"):
+        text = (maple / f"scripts/maple/base2new_{phase}_maple.sh").read_text()
+        text = re.sub("(?m)^DATA=.*$", f"DATA={tmp_path / 'data'}", text)
+        text = re.sub("(?m)^TRAINER=.*$", "TRAINER=QuaternionPrompt", text)
+        text = re.sub("(?m)^CFG=.*$", "CFG=tiny_ep5", text)
+        (tree / f"{phase}.sh").write_text(text)
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        run(["bash", f"{phase}.sh", "own_images", "1"], cwd=tree, PATH=path)
+    common = "own_images/shots_16/QuaternionPrompt/tiny_ep5/seed1/results.json"
+    base = json.loads((tree / "output/base2new/train_base" / common).read_text())
+    new = json.loads((tree / "output/base2new/test_new" / common).read_text())
+    assert list(base["per_class_accuracy"]) == ["forest", "parking lot"]
+    assert list(new["per_class_accuracy"]) == ["river", "storage tank"]
+
+
+def named(name, module):
+    return type(name, (), {"__module__": module})
+
+
+@pytest.fixture
+def registry():
+    dassl_compat.ensure_dassl()
+    from dassl.utils import Registry
+
+    return Registry("DATASET")
+
+
+def test_a_name_clash_warns_once_and_the_first_stays(registry, caplog):
+    first, second = (named("EuroSAT", f"{n}datasets.eurosat") for n in ("", "dplq."))
+    with caplog.at_level(logging.WARNING):
+        registry.register(first)
+        assert not caplog.records
+        assert dassl_compat._register(registry, second) is second
+    assert registry.get("EuroSAT") is first
+    assert [record.getMessage() for record in caplog.records] == [
+        "Also registered by datasets, whose classes are used, not those of dplq.datasets: EuroSAT"
+    ]
+
+
+def test_a_host_that_registers_later_takes_the_name(registry, caplog):
+    """As a decorator and as a function; names of its own still clash as they always did."""
+    names = ("DTD", "EuroSAT", "UCF101")
+    for name in names:
+        dassl_compat._register(registry, named(name, "dplq.datasets.natural"))
+    dtd, eurosat = (named(name, f"datasets.{name.lower()}") for name in names[:2])
+    with caplog.at_level(logging.WARNING):
+        assert registry.register()(dtd) is dtd
+        assert registry.register(eurosat) is None
+        with pytest.raises(KeyError, match="DTD"):
+            registry.register()(named("DTD", "datasets.another"))
+        assert not caplog.records
+        dassl_compat.report_clashes()
+        dassl_compat.report_clashes()
+    assert [registry.get(name).__module__ for name in names] == [
+        *("datasets.dtd", "datasets.eurosat", "dplq.datasets.natural")
+    ]
+    assert registry.registered_names() == list(names)
+    assert [record.getMessage().rpartition(", ")[0] for record in caplog.records] == [
+        "Also registered by datasets, whose classes are used, not those of dplq.datasets: DTD"
+    ]
+
+
+@pytest.mark.parametrize("real", [True, False], ids=["real", "fallback"])
+def test_a_coop_tree_that_imports_us_before_its_own(real):
+    """Its own datasets and trainers are used, and a line for each of our packages says so."""
+    code = """
+import dplq.plugin, sys, train
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY as datasets
+from dassl.engine import TRAINER_REGISTRY as trainers
+dplq.plugin.extend_cfg(get_cfg_default())
+for name in ("EuroSAT", "OxfordPets", "RSSCN7"):
+    print(datasets.get(name).__module__, file=sys.stderr)
+for name in ("CoOp", "MaPLe"):
+    print(trainers.get(name).__module__, file=sys.stderr)
+"""
+    dassl = peer("Dassl.pytorch") if real else None
+    command = [sys.executable, "-B", "-c", code]
+    lines = run(command, cwd=peer("CoOp"), dassl=dassl, stream="stderr").splitlines()
+    assert lines[-5:] == [
+        *("datasets.eurosat", "datasets.oxford_pets", "dplq.datasets.rsscn7"),
+        *("trainers.coop", "dplq.trainers.maple"),
+    ]
+    reports = [line.split(": ") for line in lines if line.startswith("Also registered by")]
+    assert [(text.split()[-1], names.count(",") + 1) for text, names in reports] == [
+        ("dplq.datasets", 15),
+        ("dplq.trainers", 4),
+    ]
+
+
+def test_a_checkout_has_one_import_name_for_trainers_and_datasets():
+    code = (
+        "import dplq.plugin, sys; print([n for n in ('trainers', 'datasets') if n in sys.modules])"
+    )
+    assert run([sys.executable, "-c", code], stream="stdout") == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("reel", "DPLQ_DASSL is 'reel'; it must be 'real', 'fallback' or not set"),
+        ("real", "DPLQ_DASSL=real, but no Dassl is installed"),
+    ],
+)
+def test_bad_choice_of_dassl(value, message):
+    code = (
+        "import importlib.util as u; u.find_spec = lambda n, p=None: None\n"
+        "from dplq.host.dassl import ensure_dassl\n"
+        "from dplq.errors import UserError\n"
+        "try: ensure_dassl()\n"
+        "except UserError as e: print(e)"
+    )
+    variables = dict(os.environ, DPLQ_DASSL=value, PYTHONPATH="")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=variables, capture_output=True, text=True
+    )
+    assert message in done.stdout, done.stderr
+
+
+def test_a_broken_real_dassl_is_reported(tmp_path):
+    (tmp_path / "dassl").mkdir()
+    (tmp_path / "dassl/__init__.py").write_text("import no_such_module\n")
+    variables = dict(os.environ, PYTHONPATH=str(tmp_path), DPLQ_DASSL="")
+    done = subprocess.run(
+        [sys.executable, "train.py"], cwd=PROJECT, env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "The installed Dassl cannot be imported (ModuleNotFoundError" in done.stderr
+    assert "DPLQ_DASSL=fallback" in done.stderr
+
+
+def test_extend_cfg_keeps_what_the_host_has():
+    from yacs.config import CfgNode
+
+    cfg = CfgNode({"TRAINER": {"MAPLE": {"N_CTX": 7}}, "DATASET": {}})
+    extend_cfg(cfg)
+    assert cfg.TRAINER.MAPLE.N_CTX == 7 and cfg.TRAINER.MAPLE.PROMPT_DEPTH == 9
+    assert {key for key, _, _ in KEYS} == set(dict(flatten(cfg)))
+
+
+def test_keys_that_follow_the_preset_can_be_set():
+    from yacs.config import CfgNode
+
+    from dplq.host.config import merge_options
+
+    cfg = CfgNode({"TRAINER": {}, "DATASET": {}})
+    extend_cfg(cfg)
+    node = "TRAINER.QUATERNIONPROMPT."
+    merge_options(cfg, [node + "RESIDUAL", "True", node + "FUSION", "axes"])
+    assert cfg.TRAINER.QUATERNIONPROMPT.RESIDUAL is True
+    assert cfg.TRAINER.QUATERNIONPROMPT.FUSION == "axes"
+    assert cfg.TRAINER.QUATERNIONPROMPT.NOISE is None
+
+
+def test_wheel_has_one_top_level_name(tmp_path):
+    """Only `dplq`; every file of our rooms lies inside it, data too."""
+    import zipfile
+
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(
+        ".git", "output", "*.egg-info", "build", "__pycache__", ".venv"
+    )
+    shutil.copytree(PROJECT, source, ignore=ignored)
+    command = [
+        sys.executable,
+        "-c",
+        "import setuptools.build_meta as b; print(b.build_wheel('..'))",
+    ]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dplq"}
+    rooms = {"dplq": "dplq"} | {
+        room: f"dplq/{room}" for room in ("trainers", "datasets", "configs")
+    }
+    ours = {
+        home + str(file).removeprefix(str(source / room))
+        for room, home in rooms.items()
+        for file in (source / room).rglob("*")
+        if file.is_file()
+    }
+    assert {"dplq/demo/assets/clip.safetensors", "dplq/configs/datasets/rsscn7.yaml"} <= ours
+    assert ours <= set(names)
+
+
+def print_short_names():
+    short = ("trainers", "datasets", "configs")
+    print(f"Short names: {[name for name in sys.modules if name.partition('.')[0] in short]}")
+
+
+def test_a_run_imports_trainers_and_datasets_under_one_name(project, tmp_path):
+    """Not as top-level `trainers` and `datasets`, although the checkout's root is on the path."""
+    _, flags = project
+    flags = [*flags, "--output-dir", str(tmp_path / "o"), "--no-train"]
+    done = train(tmp_path / "log", flags, print_short_names)
+    assert done.code == 0 and "Short names: []" in done.out
+    assert "registered by" not in done.out

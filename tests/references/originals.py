@@ -1,0 +1,227 @@
+"""The originals' trainers against ours: the same CLIP, learnable state and batch; what differs.
+
+`tests/trainers/test_peers.py` compares on a tiny CLIP, `benchmarks/peer_equality.py` at ViT-B/16.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from dassl.config import get_cfg_default
+from torch import Tensor
+
+from dplq.clip.backbone import Backbone, load_backbone
+from dplq.host.config import extend_cfg
+from tests.references.authors_release import openai_state_from_open_clip
+from tests.references.run_original import Run, bare_trainer
+from tests.tiny import tiny_clip_config, write_clip_dir
+
+CLASSNAMES = ["river", "parking_lot", "Dense Residential Area", "storage tank", "a"]
+COOP, MAPLE = "CoOp", "multimodal-prompt-learning"
+IMAGES, SEED, LEARNING_RATE = 3, 1, 0.1
+# Puts a live scheduler into a checkpoint, as the authors' settings do; the rate stays the same.
+WARM_UP = {"WARMUP_EPOCH": 1, "WARMUP_TYPE": "constant", "WARMUP_CONS_LR": LEARNING_RATE}
+JITTER = 0.02  # so that no bias of the random CLIP is 0 and no gain 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One trainer with one setting.
+
+    Attributes:
+        tree: repository of the original.
+        module: in its folder `trainers`.
+        trainer: its name there, and ours.
+        keys: below its config node. "some": fewer layers than the towers have, "all": all.
+        learner_only: the original registers (and saves) its prompt learner, not the whole model.
+    """
+
+    tree: str
+    module: str
+    trainer: str
+    keys: dict[str, Any]
+    learner_only: bool = False
+
+    @property
+    def node(self) -> str:
+        """Its config node."""
+        return self.trainer.upper()
+
+    def ours(self) -> type:
+        """Our trainer of that name."""
+        return getattr(
+            importlib.import_module(f"dplq.trainers.{self.trainer.lower()}"), self.trainer
+        )
+
+
+def _coop(tree: str = COOP, **keys: Any) -> Case:
+    keys = {"N_CTX": 5, "CTX_INIT": "", "CSC": False, "CLASS_TOKEN_POSITION": "end", **keys}
+    return Case(tree, "coop", "CoOp", keys, learner_only=True)
+
+
+def _cocoop(tree: str = COOP, **keys: Any) -> Case:
+    return Case(tree, "cocoop", "CoCoOp", {"N_CTX": 4, "CTX_INIT": "", **keys}, learner_only=True)
+
+
+def _maple(**keys: Any) -> Case:
+    return Case(MAPLE, "maple", "MaPLe", {"N_CTX": 2, "CTX_INIT": "a photo of a", **keys})
+
+
+def _ivlp(**keys: Any) -> Case:
+    sizes = {"N_CTX_VISION": 3, "N_CTX_TEXT": 2, "PROMPT_DEPTH_VISION": "some"}
+    words = {"CTX_INIT": "a photo of a", "PROMPT_DEPTH_TEXT": "some"}
+    return Case(MAPLE, "independentVL", "IVLP", {**sizes, **words, **keys})
+
+
+def _vpt(depth: int | str) -> Case:
+    keys = {"N_CTX_VISION": 4, "CTX_INIT": "a photo of a", "PROMPT_DEPTH_VISION": depth}
+    return Case(MAPLE, "vpt", "VPT", keys)
+
+
+WORDS = {"CTX_INIT": "a photo of a"}
+CASES = {
+    **{
+        f"CoOp, {place}{', class-specific' if csc else ''}": _coop(
+            CLASS_TOKEN_POSITION=place, CSC=csc
+        )
+        for place in ("end", "middle", "front")
+        for csc in (False, True)
+    },
+    "CoOp, words": _coop(**WORDS),
+    "CoOp, MaPLe's tree": _coop(MAPLE),
+    "CoCoOp": _cocoop(),
+    "CoCoOp, words": _cocoop(**WORDS),
+    "CoCoOp, MaPLe's tree": _cocoop(MAPLE, **WORDS),
+    "MaPLe": _maple(PROMPT_DEPTH="some"),
+    "MaPLe, all layers, long": _maple(PROMPT_DEPTH="all", N_CTX=5),
+    "MaPLe, one layer": _maple(PROMPT_DEPTH=1),
+    "VPT, shallow": _vpt(1),
+    "VPT, deep": _vpt("all"),
+    "IVLP": _ivlp(),
+    "IVLP, text only": _ivlp(N_CTX_VISION=0, PROMPT_DEPTH_VISION=0, PROMPT_DEPTH_TEXT="all"),
+}
+
+
+@dataclass
+class Bench:
+    """A CLIP with random weights, in a file for both sides.
+
+    Attributes:
+        folder: for the CLIP and for checkpoints.
+        clip: its weights under OpenAI's names.
+        backbone: the same, behind our adapter.
+        layers: of both towers.
+        widths: of text and image tower; MaPLe's code wants 512 and 768.
+    """
+
+    folder: Path
+    layers: int
+    image_size: int
+    widths: tuple[int, int] = (512, 768)
+    name: str = ""
+    clip: dict[str, Tensor] = field(init=False)
+    backbone: Backbone = field(init=False)
+
+    def __post_init__(self) -> None:
+        text, vision = self.widths
+        widths = {"vision_width": vision, "text_width": text, "embed_dim": text}
+        layers = {"vision_layers": self.layers, "text_layers": self.layers}
+        config = tiny_clip_config(image_size=self.image_size, quick_gelu=True, **widths, **layers)
+        config["text_cfg"]["heads"], config["vision_cfg"]["head_width"] = text // 64, 64
+        self.name = write_clip_dir(self.folder, config)
+        random = load_backbone(self.name, pretrained=False)
+        generator = torch.Generator().manual_seed(SEED)
+        self.clip = {
+            name: tensor + JITTER * torch.randn(tensor.shape, generator=generator)
+            for name, tensor in openai_state_from_open_clip(random.clip).items()
+        }
+        self.weights = str(self.folder / "clip.pt")
+        torch.save(self.clip, self.weights)
+        self.backbone = load_backbone(self.name, weights=self.weights)
+
+    def keys(self, case: Case) -> dict[str, Any]:
+        """The case's keys with numbers of layers."""
+        depths = {"some": max(2, self.layers * 3 // 4), "all": self.layers}
+        return {"PREC": "fp32", **{k: depths.get(v, v) for k, v in case.keys.items()}}
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) and labels (B,)."""
+        generator = torch.Generator().manual_seed(SEED)
+        images = torch.randn(IMAGES, 3, self.image_size, self.image_size, generator=generator)
+        return images, torch.arange(IMAGES) % len(CLASSNAMES)
+
+    def run(self, case: Case, **settings: Any) -> Run:
+        """The original's run: one step; more `settings` as of `Run`."""
+        images, labels = self.batch()
+        given = {"images": images[None], "labels": labels[None]}
+        common = {"classnames": CLASSNAMES, "image_size": self.image_size, "seed": SEED}
+        step = {"lr": LEARNING_RATE, "epochs": 1, "trainer": {case.node: self.keys(case)}}
+        settings = {**common, **step, "optim": WARM_UP, **settings}
+        return Run(f"trainers.{case.module}", case.trainer, given, settings, self.clip)
+
+    def ours(self, case: Case, epochs: int = 1) -> Any:
+        """Our trainer, built on the same CLIP, without data."""
+        cfg = get_cfg_default()
+        extend_cfg(cfg)
+        clip = self.backbone
+        cfg.INPUT.SIZE = (self.image_size, self.image_size)
+        cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD = clip.image_mean, clip.image_std
+        cfg.MODEL.BACKBONE.NAME, cfg.MODEL.INIT_WEIGHTS = self.name, self.weights
+        cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH = "sgd", LEARNING_RATE, epochs
+        cfg.TRAINER[case.node].update(self.keys(case))
+        trainer = bare_trainer(case.ours(), cfg, CLASSNAMES)
+        trainer.run_seed, trainer.epoch, trainer.batch_idx = SEED, 0, 0
+        trainer.train_seconds, trainer.train_steps = 0.0, 0
+        with mock.patch("dplq.trainers._engine.frozen.load_backbone", lambda *args, **kwargs: clip):
+            trainer.build_model()
+        return trainer
+
+
+def learned(case: Case, answer: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """A part of an original's answer, such as "grad", under our names."""
+    prefix = f"{part}.prompt_learner." if case.learner_only else f"{part}."
+    tensors = {k.removeprefix(prefix): v for k, v in answer.items() if k.startswith(f"{part}.")}
+    return case.ours().public.translate(tensors)
+
+
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    """Largest difference over the largest value."""
+    assert theirs.abs().max() > 0
+    return float((ours.detach() - theirs).abs().max() / theirs.abs().max())
+
+
+@dataclass
+class Differences:
+    """Largest relative differences to an original: logits, gradients, weights, their change."""
+
+    logits: float
+    gradients: float
+    weights: float
+    step: float
+
+
+def compare(bench: Bench, case: Case, answer: dict[str, Tensor]) -> Differences:
+    """Give our trainer the original's state and let it take the same step."""
+    trainer = bench.ours(case)
+    images, labels = bench.batch()
+    trainer.model.adopt(learned(case, answer, "state"), case.trainer)
+    trainer.model.eval()
+    with torch.no_grad():
+        logits = trainer.model_inference(images)
+    before = {n: p.detach().clone() for n, p in trainer.model.prompt_learner.named_parameters()}
+    trainer.model.train()
+    trainer.forward_backward({"img": images, "label": labels})
+    parameters = dict(trainer.model.prompt_learner.named_parameters())
+    grads, after = (learned(case, answer, part) for part in ("grad", "first"))
+    assert parameters.keys() == grads.keys() == after.keys()
+    return Differences(
+        logits=relative(logits, answer["logits"]),
+        gradients=max(relative(p.grad, grads[n]) for n, p in parameters.items()),
+        weights=max(relative(p, after[n]) for n, p in parameters.items()),
+        step=max(relative(p - before[n], after[n] - before[n]) for n, p in parameters.items()),
+    )

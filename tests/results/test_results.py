@@ -1,0 +1,272 @@
+"""dplq.results: reading runs, pairing seeds, the tables, the curve and the command line."""
+
+import csv
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dplq.errors import UserError
+from dplq.results import Stat, collect, render, summarise
+from dplq.results.__main__ import main
+
+KIND = {"base": "base2new/train_base", "new": "base2new/test_new", "all": "few_shot"}
+BASE = {1: 97.31, 2: 96.05, 3: 98.4}
+NEW = {1: 71.2, 2: 80.9, 3: 64.0}
+
+
+def place(out, dataset, subset, seed, trainer="QuaternionPrompt"):
+    return out / KIND[subset] / dataset / "shots_16" / trainer / "tiny" / f"seed{seed}"
+
+
+def write_run(out, dataset, subset, seed, accuracy, trainer="QuaternionPrompt"):
+    folder = place(out, dataset, subset, seed, trainer)
+    folder.mkdir(parents=True)
+    data = {
+        **{"format": 1, "trainer": trainer, "dataset": dataset, "subsample": subset},
+        **{"split": "test", "shots": 16, "seed": seed, "accuracy": accuracy},
+    }
+    (folder / "results.json").write_text(json.dumps(data))
+    return folder
+
+
+def write_pairs(out, dataset="RSSCN7", base=BASE, new=NEW, **kwargs):
+    for subset, accuracies in (("base", base), ("new", new)):
+        for seed, accuracy in accuracies.items():
+            write_run(out, dataset, subset, seed, accuracy, **kwargs)
+
+
+def write_log(out, dataset, subset, seed, text, name="log.txt"):
+    folder = place(out, dataset, subset, seed, "CoOp")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+    return folder
+
+
+def harmonic(base, new):
+    return 2 * base * new / (base + new)
+
+
+def test_mean_std_and_harmonic_mean(tmp_path):
+    write_pairs(tmp_path)
+    (row,) = summarise(collect([tmp_path]))
+    base, new = np.array([*BASE.values()]), np.array([*NEW.values()])
+    for name, values in (("base", base), ("new", new)):
+        assert row.stats[name].mean == pytest.approx(values.mean())
+        assert row.stats[name].std == pytest.approx(np.std(values))
+    # H of the averages, which is not the average of H.
+    assert row.stats["H"].mean == pytest.approx(harmonic(base.mean(), new.mean()))
+    assert row.stats["H"].mean != pytest.approx(harmonic(base, new).mean(), abs=0.1)
+    assert row.stats["H"].std == pytest.approx(np.std(harmonic(base, new)))
+    assert row.seeds == {"base": (1, 2, 3), "new": (1, 2, 3)} and not row.rounded
+    assert row.setting == (str(tmp_path / "base2new"), "QuaternionPrompt", "tiny", 16)
+
+
+def test_zero_accuracy_has_zero_harmonic_mean(tmp_path):
+    write_pairs(tmp_path, base={1: 0.0}, new={1: 50.0})
+    assert summarise(collect([tmp_path]))[0].stats["H"] == Stat(0.0, 0.0, 1)
+
+
+def test_ci95():
+    assert Stat(50.0, 2.0, 4).spread(ci95=True) == pytest.approx(1.96)
+    assert Stat(50.0, 2.0, 4).spread(ci95=False) == 2.0
+
+
+def test_missing_run_is_named_and_left_out_of_h(tmp_path, caplog):
+    write_pairs(tmp_path, new={1: 71.2, 2: 80.9})
+    (row,) = summarise(collect([tmp_path]))
+    assert row.stats["base"].count == 3 and row.stats["new"].count == 2
+    expected = harmonic((97.31 + 96.05) / 2, (71.2 + 80.9) / 2)
+    assert row.stats["H"].mean == pytest.approx(expected) and row.stats["H"].count == 2
+    (message,) = caplog.messages
+    folder = place(tmp_path, "RSSCN7", "new", 3)
+    assert message.startswith(f"RSSCN7, seed 3: no finished run on the new classes in {folder}")
+    assert "base 1 2 3, new 1 2" in render([row])
+
+
+def test_only_base(tmp_path, caplog):
+    write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
+    (row,) = summarise(collect([tmp_path]))
+    assert set(row.stats) == {"base"}
+    assert render([row]).splitlines()[2].split()[-5:] == ["90.00", "+-", "0.00", "-", "-"]
+    assert "no finished run on the new classes" in caplog.text
+
+
+def test_average_row(tmp_path, caplog):
+    write_pairs(tmp_path, "RSSCN7", {1: 90.0, 2: 80.0}, {1: 60.0, 2: 70.0})
+    write_pairs(tmp_path, "AID", {1: 70.0, 2: 70.0}, {1: 50.0, 2: 50.0})
+    rows = summarise(collect([tmp_path]))
+    assert [row.dataset for row in rows] == ["AID", "RSSCN7", "average of 2"]
+    means = {name: stat.mean for name, stat in rows[2].stats.items()}
+    assert means == pytest.approx({"base": 77.5, "new": 57.5, "H": harmonic(77.5, 57.5)})
+    assert caplog.text == "" and rows[2].seeds == rows[0].seeds
+
+
+def test_average_over_different_seeds_warns(tmp_path, caplog):
+    write_pairs(tmp_path, "RSSCN7", {1: 90.0, 2: 80.0}, {1: 60.0, 2: 70.0})
+    write_pairs(tmp_path, "AID", {1: 70.0}, {1: 50.0})
+    rows = summarise(collect([tmp_path]))
+    assert "the average mixes different seeds (1 / 1 2)" in caplog.text
+    assert "mixed" in render(rows)
+
+
+def test_no_average_of_what_a_dataset_lacks(tmp_path, caplog):
+    write_pairs(tmp_path, "RSSCN7", {1: 90.0}, {1: 60.0})
+    write_run(tmp_path, "AID", "base", 1, 70.0)
+    rows = summarise(collect([tmp_path]))
+    assert set(rows[-1].stats) == {"base"}
+    assert "no average of 'new', which lacks AID" in caplog.text
+
+
+def test_trainers_and_experiments_are_kept_apart(tmp_path):
+    write_pairs(tmp_path / "a", base={1: 90.0}, new={1: 60.0})
+    write_pairs(tmp_path / "a", base={1: 80.0}, new={1: 60.0}, trainer="CoOp")
+    write_pairs(tmp_path / "b", base={1: 70.0}, new={1: 60.0})
+    write_run(tmp_path / "b", "RSSCN7", "all", 1, 50.0)
+    rows = summarise(collect([tmp_path]))
+    bases = [row.stats["base"].mean if "base" in row.stats else None for row in rows]
+    assert bases == [80.0, 90.0, 70.0, None]
+    header = render(rows).splitlines()[0].split()
+    assert header == "output trainer config shots dataset seeds base new H all".split()
+
+
+def test_the_same_folder_twice_counts_once(tmp_path):
+    write_pairs(tmp_path)
+    assert len(collect([tmp_path, tmp_path / "base2new"])) == 6
+
+
+def test_the_same_run_in_two_places_warns(tmp_path, caplog):
+    write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
+    copy = tmp_path / "base2new/test_base/RSSCN7/shots_16/QuaternionPrompt/tiny/seed1"
+    copy.parent.mkdir(parents=True)
+    (place(tmp_path, "RSSCN7", "base", 1)).rename(copy)
+    write_run(tmp_path, "RSSCN7", "base", 1, 70.0)
+    (row,) = summarise(collect([tmp_path]))
+    assert row.stats["base"] == Stat(90.0, 0.0, 1)
+    assert f"the same run twice: {copy} is used" in caplog.text
+
+
+def test_results_outside_the_layout(tmp_path):
+    write_run(tmp_path, "RSSCN7", "new", 1, 60.0)
+    place(tmp_path, "RSSCN7", "new", 1).rename(tmp_path / "mine")
+    (run,) = collect([tmp_path])
+    assert run.setting == (str(tmp_path), "QuaternionPrompt", "mine", 16)
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ('{"format": 1, "trai', "not valid JSON"),
+        ("", "not valid JSON"),
+        ("[]", 'does not say "format": 1'),
+        ('{"format": 2}', 'does not say "format": 1'),
+        ('{"format": 1, "trainer": "T"}', "no valid 'dataset'"),
+    ],
+)
+def test_bad_results_are_skipped_by_name(tmp_path, caplog, text, reason):
+    write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
+    bad = write_run(tmp_path, "RSSCN7", "base", 2, 90.0)
+    (bad / "results.json").write_text(text)
+    (bad / "log.txt").write_text("* accuracy: 12.0%\n")
+    assert [run.seed for run in collect([tmp_path])] == [1]
+    assert caplog.messages[0].startswith(f"skipped {bad}: results.json ")
+    assert reason in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"accuracy": float("nan")}, {"accuracy": 101}, {"subsample": "old"}, {"split": "val"}],
+)
+def test_bad_values_are_skipped(tmp_path, caplog, change):
+    write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
+    bad = write_run(tmp_path, "RSSCN7", "base", 2, 90.0)
+    data = json.loads((bad / "results.json").read_text())
+    (bad / "results.json").write_text(json.dumps({**data, **change}))
+    assert [run.seed for run in collect([tmp_path])] == [1]
+    assert "seed2: results.json" in caplog.text
+
+
+def test_logs_of_coop_and_maple(tmp_path):
+    train = "Evaluate on the *val* set\n* accuracy: 99.9%\nEvaluate on the *test* set\n"
+    write_log(tmp_path, "eurosat", "base", 1, f"{train}* total: 48\n* accuracy: 97.3%\n")
+    write_log(tmp_path, "eurosat", "new", 1, "interrupted\n")
+    write_log(tmp_path, "eurosat", "new", 1, "* accuracy: 61.2%\n", "log.txt-2024-01-01-10-00-00")
+    (row,) = summarise(collect([tmp_path]))
+    assert (row.stats["base"].mean, row.stats["new"].mean, row.rounded) == (97.3, 61.2, True)
+    text = render([row])
+    assert "eurosat*" in text and "log.txt gives rounded" in text
+
+
+def test_log_of_a_cross_dataset_test(tmp_path):
+    folder = tmp_path / "evaluation/MaPLe/vit_b16_c2_16shots/eurosat/seed2"
+    folder.mkdir(parents=True)
+    (folder / "log.txt").write_text("* accuracy: 48.1%\n")
+    (run,) = collect([tmp_path])
+    assert run.setting == (str(tmp_path / "evaluation"), "MaPLe", "vit_b16_c2", 16)
+    assert (run.dataset, run.subset, run.seed, run.accuracy) == ("eurosat", "all", 2, 48.1)
+
+
+def test_unfinished_logs_are_skipped(tmp_path, caplog):
+    write_log(tmp_path, "eurosat", "base", 1, "* accuracy: 97.3%\n")
+    write_log(tmp_path, "eurosat", "base", 2, "Evaluate on the *val* set\n* accuracy: 9.0%\n")
+    ours = write_log(tmp_path, "eurosat", "base", 3, "* accuracy: 97.3%\n")
+    (ours / "settings.txt").touch()
+    assert [run.seed for run in collect([tmp_path])] == [1]
+    assert "seed2: log.txt has no test accuracy" in caplog.messages[0]
+    assert "seed3: not finished" in caplog.messages[1]
+
+
+def test_formats(tmp_path):
+    write_pairs(tmp_path, base={1: 97.0, 2: 97.5}, new={1: 60.0, 2: 61.0}, trainer="My_Trainer")
+    rows = summarise(collect([tmp_path]))
+    assert "97.25 +- 0.25" in render(rows) and "population" in render(rows)
+    assert "| My_Trainer | tiny" in render(rows, "github")
+    latex = render(rows, "latex")
+    assert r"My\_Trainer" in latex and r"$97.25 \pm 0.25$" in latex
+    assert all(line.startswith("% ") for line in latex.split("\n\n")[1].splitlines())
+    (record,) = csv.DictReader(render(rows, "csv", ci95=True).splitlines())
+    assert record["base_mean"] == "97.2500" and record["rounded"] == "no"
+    assert float(record["base_ci95"]) == pytest.approx(1.96 * 0.25 / np.sqrt(2), abs=1e-4)
+    with pytest.raises(UserError, match="unknown table format 'html'. Choices: simple, github"):
+        render(rows, "html")
+
+
+def test_nothing_found(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.err.startswith("error: no finished run") and str(tmp_path) in captured.err
+    assert main([str(tmp_path / "absent")]) == 2
+    assert f"no folder {tmp_path / 'absent'}" in capsys.readouterr().err
+
+
+def test_command_line(tmp_path, capsys):
+    write_pairs(tmp_path)
+    assert main([str(tmp_path), "--ci95"]) == 0
+    assert "95 % interval" in capsys.readouterr().out
+    assert main([str(tmp_path), "--format", "csv"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == 2 and "population" in captured.err
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path), "--format", "html"])
+    assert stop.value.code == 2 and "invalid choice: 'html'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "population standard deviation" in " ".join(capsys.readouterr().out.split())
+
+
+def test_import_is_light():
+    code = "import sys, dplq.results; sys.exit('torch' in sys.modules or 'yacs' in sys.modules)"
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
+
+
+def test_warnings_go_to_logging(tmp_path, caplog):
+    write_run(tmp_path, "RSSCN7", "new", 4, 60.0)
+    summarise(collect([tmp_path]))
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert str(place(tmp_path, "RSSCN7", "base", 4)) in caplog.text

@@ -1,0 +1,333 @@
+"""Quicker loaders: the images of Dassl's own, bit for bit, with and without the image cache."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import transforms as T
+from torchvision.transforms import InterpolationMode
+
+from dplq.domain.load import DomainEncoder
+from dplq.errors import UserError
+from dplq.host.config import extend_cfg
+from dplq.host.dassl import ensure_dassl
+from dplq.images.cache import ImageCache
+from dplq.io import checkpoint
+from dplq.training.loaders import ByteCrop, Normalizer, quicken
+from tests.runner import make_project, train
+
+ensure_dassl()
+
+from dassl.config import get_cfg_default  # noqa: E402
+from dassl.data.data_manager import build_data_loader  # noqa: E402
+from dassl.data.datasets import Datum  # noqa: E402
+from dassl.data.transforms import build_transform  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Thirteen noisy JPEGs of several shapes, one of them small."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    data = []
+    for index, side in enumerate([24, *range(60, 84, 2)]):
+        pixels = generator.integers(0, 256, (side, side + 9, 3), dtype=np.uint8)
+        path = folder / f"{index}.jpg"
+        Image.fromarray(pixels).save(path)
+        data.append(Datum(str(path), index % 3, 0, f"class {index % 3}"))
+    return data
+
+
+def config(workers=0, cache="", *more):
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    cfg.INPUT.SIZE, cfg.INPUT.INTERPOLATION = (32, 32), "bicubic"
+    cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize", *more)
+    cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.IMAGE_CACHE = workers, cache
+    return cfg
+
+
+def loader(cfg, images, is_train=True):
+    with contextlib.redirect_stdout(io.StringIO()):
+        return build_data_loader(
+            cfg,
+            sampler_type="RandomSampler" if is_train else "SequentialSampler",
+            data_source=images,
+            batch_size=4,
+            tfm=build_transform(cfg, is_train=is_train),
+            is_train=is_train,
+        )
+
+
+def epochs(batches, seeds=(5, 6, 5)):
+    """The batches of several epochs, each seeded as the trainers do."""
+    found = []
+    for seed in seeds:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        found.append(list(batches))
+    return found
+
+
+def assert_same(first, second):
+    for one, other in zip(first, second, strict=True):
+        for a, b in zip(one, other, strict=True):
+            assert a.keys() == b.keys() and a["impath"] == b["impath"]
+            assert torch.equal(a["label"], b["label"])
+            assert a["img"].dtype == b["img"].dtype and torch.equal(a["img"], b["img"])
+
+
+@pytest.mark.parametrize("is_train", [True, False], ids=["train", "test"])
+@pytest.mark.parametrize(
+    ("workers", "cache"), [(0, ""), (2, ""), (2, "decoded"), (0, "decoded"), (0, "resized")]
+)
+def test_same_as_dassls_own_bit_for_bit(images, workers, cache, is_train):
+    """Images, order and the state of the generators; only resized training images may differ."""
+    plain = loader(config(workers), images, is_train)
+    cfg = config(workers, cache)
+    quick = quicken(loader(cfg, images, is_train), cfg, is_train=is_train)
+    expected, state = epochs(plain), torch.get_rng_state()
+    got = epochs(quick)
+    assert torch.equal(torch.get_rng_state(), state)
+    if cache == "resized" and is_train:
+        for batch, other in zip(got[0], expected[0], strict=True):
+            assert batch["impath"] == other["impath"]
+            assert (batch["img"] - other["img"]).abs().mean() < 0.8  # of a range of 4
+    else:
+        assert_same(got, expected)
+    assert len(quick) == len(plain) and list(quick.dataset.originals) == images
+    assert bool(quick.num_workers) == bool(workers)
+    assert quick.persistent_workers == (is_train and workers > 0)
+
+
+def test_old_and_new_workers_draw_the_same(images):
+    """Python's, NumPy's and torch's generators depend on the epoch's seed and the worker alone."""
+    cfg = config(2)
+
+    class Draws:
+        def __init__(self, data):
+            self.data_source, self.transform = data, None
+
+        def __len__(self):
+            return len(self.data_source)
+
+        def __getitem__(self, index):
+            drawn = (random.random(), np.random.random(), torch.rand(()).item())
+            return {"label": index, "img": torch.tensor(drawn, dtype=torch.float64)}
+
+    def fresh():
+        plain = torch.utils.data.DataLoader(Draws(images), batch_size=4, num_workers=2)
+        return quicken(plain, cfg, is_train=True)
+
+    old = epochs(fresh())
+    for seed, epoch in zip((5, 6), old, strict=False):
+        assert_same(epochs(fresh(), [seed]), [epoch])
+    numbers = torch.cat([batch["img"] for batch in old[0]])
+    assert len(numbers.unique()) == 3 * len(images)  # no two workers draw alike
+    assert not torch.equal(old[0][0]["img"], old[1][0]["img"])
+
+
+def test_several_views_and_other_last_steps(images):
+    for changes in ({"K_TRANSFORMS": 2}, {"RETURN_IMG0": True}):
+        cfg = config()
+        cfg.DATALOADER.merge_from_list([word for pair in changes.items() for word in pair])
+        expected, got = (
+            epochs(batches, [1])[0][0]
+            for batches in (
+                loader(cfg, images),
+                quicken(loader(cfg, images), cfg, is_train=True),
+            )
+        )
+        for key in ("img", *(["img0"] if "RETURN_IMG0" in changes else [])):
+            several = zip(expected[key], got[key], strict=True)
+            assert all(torch.equal(a, b) for a, b in several), key
+    cfg = config(0, "", "gaussian_noise", "cutout")
+    assert_same(
+        epochs(quicken(loader(cfg, images), cfg, is_train=True)), epochs(loader(cfg, images))
+    )
+
+
+def test_the_same_crops_in_bytes():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8))
+    for mode in (InterpolationMode.BICUBIC, InterpolationMode.BILINEAR):
+        pillow = T.RandomResizedCrop((96, 128), interpolation=mode)
+        ours = ByteCrop.in_place_of(pillow)
+        for seed in range(10):
+            results = []
+            for crop in (pillow, ours):
+                torch.manual_seed(seed)
+                results.append(np.asarray(crop(image)).astype(int))
+            difference = np.abs(results[0] - results[1])
+            assert difference.max() <= 2 and (difference > 0).mean() < 0.02
+    nearest = T.RandomResizedCrop(32, interpolation=InterpolationMode.NEAREST)
+    assert ByteCrop.in_place_of(nearest) is nearest
+
+
+STEPS = [T.ToTensor(), T.Normalize([0.48, 0.46, 0.41], [0.27, 0.26, 0.28])]
+PIXELS = torch.arange(2 * 16 * 16 * 3).reshape(2, 16, 16, 3).to(torch.uint8)
+
+
+def test_normalised_as_torchvision_does():
+    expected = torch.stack([T.Compose(STEPS)(Image.fromarray(p.numpy())) for p in PIXELS])
+    normalizer = Normalizer(STEPS)
+    assert torch.equal(normalizer(PIXELS), expected)
+    assert torch.equal(normalizer.gather(PIXELS), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_normalised_on_a_gpu(images):
+    device = torch.device("cuda")
+    on_gpu = Normalizer(STEPS, device)(PIXELS.pin_memory())
+    assert on_gpu.device.type == "cuda" and torch.equal(on_gpu.cpu(), Normalizer(STEPS)(PIXELS))
+    cfg = config(2)
+    quick = quicken(loader(cfg, images), cfg, is_train=True, device=device)
+    assert quick.pin_memory
+    got = [[{**b, "img": b["img"].cpu()} for b in epoch] for epoch in epochs(quick)]
+    assert_same(got, epochs(loader(cfg, images)))
+
+
+# The cache
+
+
+def test_copies_are_keyed_by_content(images, tmp_path):
+    cache = ImageCache()
+    path = tmp_path / "x.jpg"
+    path.write_bytes(Path(images[3].impath).read_bytes())
+    copies = cache.copies([images[3].impath, str(path), images[4].impath])
+    first, second, third = copies.values()
+    assert first == second != third
+    assert np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(path)))
+    written = os.stat(first).st_mtime_ns
+    assert cache.copy(str(path)) == first and os.stat(first).st_mtime_ns == written
+    path.write_bytes(Path(images[5].impath).read_bytes())
+    assert cache.copy(str(path)) not in (first, third)
+    files = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+    assert len(files) == 3 and {file.suffix for file in files} == {".ppm"}
+
+
+def test_sizes_of_resized_copies(images):
+    small, large = images[0].impath, images[-1].impath
+    sizes = {
+        enlarge: [
+            Image.open(ImageCache(40, "bicubic", enlarge).copy(path)).size
+            for path in (small, large)
+        ]
+        for enlarge in (False, True)
+    }
+    assert sizes == {False: [(33, 24), (44, 40)], True: [(55, 40), (44, 40)]}
+
+
+@pytest.mark.parametrize("content", [b"", b"P6 69 60 255\nabc", b"rubbish\n"])
+def test_a_copy_that_is_not_whole_is_made_again(images, content):
+    cache = ImageCache()
+    copy = Path(cache.copy(images[1].impath))
+    whole = copy.read_bytes()
+    copy.write_bytes(content)
+    assert cache.copy(images[1].impath) == str(copy) and copy.read_bytes() == whole
+
+
+def test_many_writers_at_once(images, tmp_path):
+    paths = [item.impath for item in images] * 8
+    with ThreadPoolExecutor(8) as pool:
+        copies = set(pool.map(lambda path: ImageCache().copy(path), paths))
+    assert len(copies) == len(images)
+    assert {str(file) for file in (tmp_path / "cache").rglob("*.ppm*")} == copies
+
+
+def test_cache_errors(images, tmp_path, monkeypatch):
+    cfg = config(cache="pickled")
+    with pytest.raises(UserError, match="DATALOADER.IMAGE_CACHE is 'pickled'"):
+        quicken(loader(cfg, images), cfg, is_train=True)
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    with pytest.raises(UserError, match="broken.jpg cannot be read as an image: .* Replace it"):
+        ImageCache().copies([str(broken)])
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="cannot be written to .*set DPLQ_CACHE .*IMAGE_CACHE emp"):
+        ImageCache().copy(images[0].impath)
+
+
+def test_full_disk_leaves_no_copy(images, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match="No space left on device. Free some space"):
+        ImageCache().copy(images[0].impath)
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+# In a run
+
+
+def choose_cache_folder(folder):
+    os.environ["DPLQ_CACHE"] = folder
+
+
+def test_runs_with_each_cache(tmp_path):
+    """Decoded: the same weights and scores. Resized: a run of its own, not mixed with others."""
+    flags = make_project(tmp_path)
+    weights, scores = {}, {}
+    for cache in ("", "decoded", "resized"):
+        out = tmp_path / f"out{cache}"
+        given = [*flags, "--output-dir", str(out), "DATALOADER.IMAGE_CACHE", cache]
+        given += ["OPTIM.MAX_EPOCH", "2"]
+        done = train(tmp_path / f"log{cache}", given, choose_cache_folder, str(tmp_path / "c"))
+        assert done.code == 0, done.err
+        assert ("are read from the image cache" in done.out) == bool(cache)
+        weights[cache], _ = checkpoint.read(out / "prompt_learner/model-2.safetensors")
+        scores[cache] = json.loads((out / "results.json").read_text())["per_class_accuracy"]
+    assert scores["decoded"] == scores[""]
+    for key, tensor in weights[""].items():
+        assert torch.equal(weights["decoded"][key], tensor)
+    assert (tmp_path / "c" / "images").is_dir()
+    given = [*flags, "--output-dir", str(tmp_path / "outresized"), "OPTIM.MAX_EPOCH", "2"]
+    mixed = train(tmp_path / "mixed", given, choose_cache_folder, str(tmp_path / "c"))
+    assert mixed.code == 2 and "settings.resized_images: there True, now False" in mixed.err
+
+
+class Seen(nn.Module):
+    """An encoder that records what it is given."""
+
+    num_prefix_tokens, num_features = 0, 3
+
+    def forward_features(self, images):
+        self.images = images
+        return images.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("min_max", [False, True])
+def test_the_domain_encoders_larger_input_is_made_on_the_images_device(min_max):
+    """The meta device stands for a GPU: an operation with a tensor elsewhere would be an error."""
+    encoder = DomainEncoder(
+        Seen(),
+        spec={"name": "seen"},
+        image_size=1024,
+        feature_dim=3,
+        mean=[0.5] * 3,
+        std=[0.5] * 3,
+        min_max=min_max,
+    )
+    images = torch.empty(2, 3, 224, 224, device="meta")
+    assert encoder(images).device == images.device
+    assert encoder.encoder.images.shape == (2, 3, 1024, 1024)
+    assert encoder.encoder.images.device == images.device
