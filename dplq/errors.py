@@ -14,6 +14,13 @@ class UserError(Exception):
     """Bad input. The message names what was wrong, what was expected and what to do."""
 
 
+def few(names: Iterable[object], limit: int = 5, separator: str = ", ") -> str:
+    """Return the first names, and how many more there are: ``"a, b, c and 4 more"``."""
+    words = [str(name) for name in names]
+    more = f" and {len(words) - limit} more" if len(words) > limit else ""
+    return separator.join(words[:limit]) + more
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """Return the end of an error message: the nearest choices, then all of them.
 

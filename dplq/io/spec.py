@@ -1,0 +1,96 @@
+"""Where a frozen part came from: the one record of a backbone or a domain encoder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dplq.errors import UserError
+
+LOCAL_DIR = "local-dir:"
+DIGEST = "weights_sha256"
+PLAIN = ("name", "weights", "pretrained", "seed")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a loader needs to rebuild a frozen part, and what tells it from another.
+
+    Attributes:
+        name: as its loader takes it: `ViT-B/16`, `NAME:TAG`, `local-dir:PATH`, a timm name, ....
+        weights: file name of the local checkpoint it was loaded from; "" if there was none.
+        pretrained: False for random weights.
+        seed: of the random weights.
+        sha256: of a local checkpoint, in hex; "" where there was none.
+        options: the loader's other arguments, such as a domain encoder's `feature`.
+    """
+
+    name: str
+    weights: str = ""
+    pretrained: bool = True
+    seed: int = 0
+    sha256: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_header(cls, entry: Mapping[str, Any]) -> Spec:
+        """The record in a checkpoint's header, as `header` wrote it."""
+        plain = {key: entry[key] for key in PLAIN if key in entry}
+        options = {k: v for k, v in entry.items() if k not in (*PLAIN, DIGEST)}
+        return cls(**plain, sha256=entry.get(DIGEST, ""), options=options)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, flat and JSON-able; the digest only where there is one."""
+        flat = {key: getattr(self, key) for key in PLAIN} | dict(self.options)
+        return flat | ({DIGEST: self.sha256} if self.sha256 else {})
+
+    def header(self) -> dict[str, Any]:
+        """`as_dict` without this machine's folders: ``local-dir:/a/b`` becomes ``local-dir:b``."""
+        return self.as_dict() | ({"name": LOCAL_DIR + self.folder.name} if self.folder else {})
+
+    def identity(self) -> dict[str, Any]:
+        """What must agree for a checkpoint to fit: of a local file its content, not its name."""
+        entry = self.header()
+        if self.sha256:
+            del entry["weights"]
+            if self.folder:
+                del entry["name"]
+        return entry
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that a `local-dir:` name points to; None for other names."""
+        local = self.name.startswith(LOCAL_DIR)
+        return Path(self.name.removeprefix(LOCAL_DIR)) if local else None
+
+    def loader_arguments(
+        self, given: str, checkpoint: str | os.PathLike, argument: str
+    ) -> dict[str, Any]:
+        """The loader's arguments; a local file or folder is searched for where it may be now.
+
+        Args:
+            given: where the user says it is; "" leaves the current folder and the checkpoint's.
+            checkpoint: the file whose header this record comes from.
+            argument: name of the argument `given`, for messages.
+
+        Raises:
+            UserError: `given` does not exist, or nothing is found.
+        """
+        arguments = {key: value for key, value in self.as_dict().items() if key != DIGEST}
+        given = os.path.expanduser(given)
+        if given and not os.path.exists(given):
+            raise UserError(f"{argument} is {given}, which does not exist.")
+        wanted = self.weights or (str(self.folder) if self.folder else "")
+        if not wanted:
+            return arguments
+        for place in (given, wanted, os.path.join(os.path.dirname(checkpoint), wanted)):
+            if place and os.path.exists(place):
+                key, value = ("weights", place) if self.weights else ("name", LOCAL_DIR + place)
+                return {**arguments, key: value}
+        raise UserError(
+            f"{checkpoint} was trained with {wanted}, which is neither in the current folder nor "
+            f"beside the checkpoint: say where it is with {argument}=..."
+        )
