@@ -17,7 +17,20 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names for type checkers and editors
+    from dplq.clip.backbone import Backbone as Backbone
+    from dplq.clip.backbone import load_backbone as load_backbone
+    from dplq.domain.load import DomainEncoder as DomainEncoder
+    from dplq.domain.load import load_domain_encoder as load_domain_encoder
+    from dplq.errors import UserError as UserError
+    from dplq.methods.load import load as load
+    from dplq.methods.prompt_learner import PromptLearner as PromptLearner
+    from dplq.methods.quaternion import QuaternionLinear as QuaternionLinear
+    from dplq.methods.quaternion_prompt import QuaternionPromptCLIP as QuaternionPromptCLIP
+    from dplq.methods.registry import METHODS as METHODS
+    from dplq.methods.registry import create_model as create_model
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 if (_CHECKOUT / "trainers" / "_engine").is_dir():
@@ -27,7 +40,7 @@ if (_CHECKOUT / "trainers" / "_engine").is_dir():
 
 __version__ = "0.1.0"
 
-_HOME = {
+_MODULES = {  # public name -> module that defines it
     "load_backbone": "dplq.clip.backbone",
     "Backbone": "dplq.clip.backbone",
     "load_domain_encoder": "dplq.domain.load",
@@ -35,13 +48,21 @@ _HOME = {
     "QuaternionLinear": "dplq.methods.quaternion",
     "PromptLearner": "dplq.methods.prompt_learner",
     "QuaternionPromptCLIP": "dplq.methods.quaternion_prompt",
-    "load": "dplq.methods.quaternion_prompt",
+    "METHODS": "dplq.methods.registry",
+    "create_model": "dplq.methods.registry",
+    "load": "dplq.methods.load",
     "UserError": "dplq.errors",
 }
-__all__ = [*_HOME, "__version__"]
+__all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    """Import a public name on first use."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'dplq' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,16 +1,20 @@
-"""Every config key this project adds to Dassl's, with its default and a one-line meaning.
+"""Config keys that this project adds to Dassl's, each with its default and a one-line help text.
 
-Host trees call `extend_cfg(cfg)`; keys that are there already keep the host's value.
+The keys of a trainer are made from its method's settings class. Host trees call `extend_cfg(cfg)`;
+keys that are there already keep the host's value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dplq.errors import UserError, suggest
+from dplq.host.dassl import registered_trainers
+from dplq.training.precision import PRECISIONS
 
-GENERAL_KEYS: tuple[tuple[str, Any, str], ...] = (
+Key = tuple[str, Any, str]  # dotted name, default, help
+GENERAL_KEYS: tuple[Key, ...] = (
     ("DATASET.SUBSAMPLE_CLASSES", "all", "all, base (first half of the classes) or new"),
     ("DATASET.PROTOCOL", "ours", "ours, or reference (known bugs of the original loaders)"),
     ("DATASET.CHECK_IMAGES", True, "decode every image of a run once before it starts"),
@@ -34,65 +38,30 @@ GENERAL_KEYS: tuple[tuple[str, Any, str], ...] = (
     ("MODEL.GRAD_CHECKPOINTING", False, "recompute the image tower in the backward pass"),
     ("MODEL.COMPILE", "", "torch.compile: default, reduce-overhead or max-autotune; empty: off"),
 )
-# Below TRAINER.<node>, with defaults; the peers' names, so that their YAML files load unchanged.
-# None: what the trainer's PRESET says. ZeroshotCLIP2 reads ZEROSHOTCLIP's keys.
-TRAINER_KEYS: dict[str, dict[str, Any]] = {
-    "QUATERNIONPROMPT": dict(
-        N_CTX=2, CTX_INIT="a photo of a", PROMPT_DEPTH=9, PREC="fp32", PRESET="default",
-        FUSION=None, RESIDUAL=None, NOISE=None, NOISE_SCALE=None, NOISE_AT_TEST=None,
-        CLONE_INIT=None, LAYER=None,
-    ),
-    "DCPL": dict(
-        N_CTX=2, CTX_INIT="a photo of a", PROMPT_DEPTH=9, PREC="fp16", PRESET="default",
-        NOISE=None, NOISE_SCALE=None, NOISE_AT_TEST=None, CLONE_INIT=None,
-    ),
-    "ZEROSHOTCLIP": dict(PREC="fp32"),
-    "LINEARPROBE": dict(PREC="fp32"),
-    "COOP": dict(N_CTX=16, CSC=False, CTX_INIT="", PREC="fp16", CLASS_TOKEN_POSITION="end"),
-    "COCOOP": dict(N_CTX=16, CTX_INIT="", PREC="fp16"),
-    "MAPLE": dict(N_CTX=2, CTX_INIT="a photo of a", PREC="fp16", PROMPT_DEPTH=9),
-    "IVLP": dict(
-        N_CTX_VISION=2, N_CTX_TEXT=2, CTX_INIT="a photo of a", PREC="fp16",
-        PROMPT_DEPTH_VISION=9, PROMPT_DEPTH_TEXT=9,
-    ),
-    "VPT": dict(N_CTX_VISION=2, CTX_INIT="a photo of a", PREC="fp16", PROMPT_DEPTH_VISION=1),
-    "PROMPTSRC": dict(
-        N_CTX_VISION=4, N_CTX_TEXT=4, CTX_INIT="a photo of a", PREC="fp16",
-        PROMPT_DEPTH_VISION=9, PROMPT_DEPTH_TEXT=9, TEXT_LOSS_WEIGHT=25, IMAGE_LOSS_WEIGHT=10,
-        GPA_MEAN=15, GPA_STD=1,
-    ),
-}  # fmt: skip
-MEANINGS = {
-    "PREC": "fp32, fp16, amp or bf16",
-    "PRESET": "default, or reference (the authors' release)",
-    "CTX_INIT": "initial words (N_CTX <= 4), or those before the class name; empty: random",
-    "CSC": "class-specific context",
-    "CLASS_TOKEN_POSITION": "end, middle or front",
-    **dict.fromkeys(("N_CTX", "N_CTX_TEXT"), "context length"),
-    "N_CTX_VISION": "vision prompts",
-    "PROMPT_DEPTH": "layers that receive prompts, from the first on",
-    "PROMPT_DEPTH_VISION": "vision layers that receive prompts",
-    "PROMPT_DEPTH_TEXT": "text layers that receive prompts",
-    "FUSION": "sum, or axes (context and domain on two axes)",
-    "RESIDUAL": "add to plain prompts instead of replacing them",
-    "LAYER": "quaternion, or dense (ablation)",
-    "NOISE": "Gaussian noise in training, on the language prompt; DCPL: on the image feature",
-    "NOISE_SCALE": "image, or batch (mean of the whole batch)",
-    "NOISE_AT_TEST": "noise at test time too",
-    "CLONE_INIT": "the layers that make the image prompts start equal",
-    "TEXT_LOSS_WEIGHT": "weight of the text consistency loss",
-    "IMAGE_LOSS_WEIGHT": "weight of the image consistency loss",
-    "GPA_MEAN": "epoch at which Gaussian prompt aggregation peaks",
-    "GPA_STD": "its width in epochs",
-}
-KEYS = (
-    *GENERAL_KEYS,
-    *(
-        (f"TRAINER.{node}.{key}", default, MEANINGS[key])
-        for node, defaults in TRAINER_KEYS.items()
-        for key, default in defaults.items()
-    ),
-)
+
+
+def trainer_keys(trainer: Any) -> list[Key]:
+    """Return the keys below ``TRAINER.<node>`` of a registered trainer, from its settings class."""
+    prec = ("PREC", trainer.prec, " or ".join([", ".join(PRECISIONS[:-1]), PRECISIONS[-1]]))
+    own = [
+        (field.name.upper(), field.default, field.metadata["help"])
+        for field in trainer.model_class.settings_class.keys()
+    ]
+    return [(f"TRAINER.{trainer.node}.{name}", *rest) for name, *rest in (*own, prec)]
+
+
+def all_keys() -> list[Key]:
+    """Return every key of this project: the general ones, and those of the registered trainers."""
+    own = {key[0]: key for trainer in registered_trainers() for key in trainer_keys(trainer)}
+    return [*GENERAL_KEYS, *own.values()]
+
+
+def key_table(keys: Iterable[Key]) -> str:
+    """Return a text table of keys, defaults and help texts."""
+    from tabulate import tabulate
+
+    rows = [[name, repr(default), text] for name, default, text in keys]
+    return tabulate(rows, ["key", "default", "meaning"], disable_numparse=True)
 
 
 def extend_cfg(cfg: Any) -> None:
@@ -103,7 +72,7 @@ def extend_cfg(cfg: Any) -> None:
     """
     from yacs.config import CfgNode
 
-    for key, default, _ in KEYS:
+    for key, default, _ in all_keys():
         *path, leaf = key.split(".")
         node = cfg
         for part in path:
@@ -112,11 +81,6 @@ def extend_cfg(cfg: Any) -> None:
             node = node[part]
         if leaf not in node:
             node[leaf] = default
-
-
-def own_keys(node: str) -> list[str]:
-    """The names of the keys below ``TRAINER.<node>``."""
-    return list(TRAINER_KEYS.get(node, ()))
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

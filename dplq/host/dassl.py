@@ -27,6 +27,7 @@ FALLBACK = Path(__file__).resolve().parents[1] / "_fallback"
 T = TypeVar("T", bound=type)
 Clash = tuple[type, type]  # of one name: the class that is in use, and the one that is not
 _clashes: list[Clash] = []  # not yet reported
+_trainers: list[type] = []
 
 
 def ensure_dassl() -> str:
@@ -93,7 +94,13 @@ def register_trainer(cls: T) -> T:
     """Class decorator: add a trainer to Dassl's registry; a name clash only warns."""
     from dassl.engine import TRAINER_REGISTRY
 
+    _trainers.append(cls)
     return _register(TRAINER_REGISTRY, cls)
+
+
+def registered_trainers() -> list[Any]:
+    """Return this project's trainers, those included whose name is the host's."""
+    return list(_trainers)
 
 
 def register_dataset(cls: T) -> T:

@@ -20,6 +20,7 @@ from dplq.io.atomic import written_aside
 
 HEADER_KEY = "dplq"
 FORMAT = 1
+MODEL_FOLDER = "prompt_learner"  # of the checkpoints, below a run's folder
 
 
 def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -144,6 +145,35 @@ def _pairs(
         else:
             pairs[prefix + key] = (theirs, ours)
     return pairs
+
+
+def find_checkpoint(
+    folder: Path,
+    epoch: int | None,
+    numbered_as: str = "model-*.safetensors",
+    best_as: str = "model-best.safetensors",
+) -> Path:
+    """The checkpoint of an epoch; None: the best one, else the last.
+
+    Raises:
+        UserError: it is not there; the message names what is.
+    """
+    before, after = map(len, numbered_as.split("*"))
+    found = {path.name[before : len(path.name) - after]: path for path in folder.glob(numbered_as)}
+    numbered = {int(number): path for number, path in found.items() if number.isdigit()}
+    best = folder / best_as
+    if epoch in numbered:
+        return numbered[epoch]
+    if epoch is None and best.is_file():
+        return best
+    if epoch is None and numbered:
+        return numbered[max(numbered)]
+    there = f"epochs {', '.join(map(str, sorted(numbered)))}" if numbered else "no checkpoint"
+    wanted = "a checkpoint" if epoch is None else f"epoch {epoch}"
+    raise UserError(
+        f"{folder} does not hold {wanted}; there is {there}. "
+        "Check --model-dir and --load-epoch (without --load-epoch the last one is used)."
+    )
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[Any]]:

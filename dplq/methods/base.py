@@ -1,6 +1,7 @@
-"""A frozen CLIP whose towers take prompts: class names, features, logits, checkpoints.
+"""Models of all methods: a frozen CLIP, something learned on it, class names, checkpoints.
 
-Every prompt method of this project is a learner that makes `Prompts`, on this one model.
+`CLIPModel` is what every method shares; `PromptedCLIP` adds prompts for the two towers, and is the
+one model on which every prompt method of this project is a learner that makes `Prompts`.
 """
 
 from __future__ import annotations
@@ -9,21 +10,179 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
-from dplq.clip.sources import LOCAL_DIR
 from dplq.errors import UserError
 from dplq.io import checkpoint
+from dplq.io.spec import Spec
+from dplq.methods.settings import MethodSettings
+
+if TYPE_CHECKING:
+    from dplq.domain.encoder import DomainEncoder
+    from dplq.methods.public_checkpoints import PublicLayout
+
+
+class CLIPModel(nn.Module):
+    """A frozen CLIP and something learned on it; only `prompt_learner` is trainable.
+
+    Subclasses implement `forward` and, where classes are more than names, `set_classnames`.
+
+    Args:
+        clip: the CLIP backbone.
+        learner: what is learned.
+        classnames: K class names.
+        settings: what a checkpoint must share with the model it is loaded into, and more
+            (JSON-able).
+        domain: the domain encoder, for methods that use one.
+
+    Attributes:
+        method: name of the method, in the registry and in checkpoint headers.
+        settings_class: the dataclass of its settings.
+        structure: keys of `settings` that must agree for a checkpoint to fit; None: all of them.
+        public: the original's checkpoints, which can be loaded too.
+        uses_domain: the constructor takes a domain encoder after the backbone.
+        noise_generator: source of random numbers in training, or None for torch's global one.
+        text_chunk: classes that the text tower runs at once, in whole blocks, or "auto".
+    """
+
+    method: ClassVar[str] = ""
+    settings_class: ClassVar[type[MethodSettings]] = MethodSettings
+    structure: ClassVar[Sequence[str] | None] = None
+    public: ClassVar[PublicLayout | None] = None
+    uses_domain: ClassVar[bool] = False
+
+    clip: Backbone
+    prompt_learner: nn.Module
+    domain: DomainEncoder | None
+
+    def __init__(
+        self,
+        clip: Backbone,
+        learner: nn.Module,
+        classnames: Sequence[str],
+        *,
+        settings: dict[str, Any],
+        domain: DomainEncoder | None = None,
+    ) -> None:
+        super().__init__()
+        self.clip, self.prompt_learner, self.domain = clip, learner, domain
+        self.settings = settings
+        self.classnames = checked_classnames(classnames)
+        self.noise_generator: torch.Generator | None = None
+        self.text_chunk: int | str = "auto"
+
+    @property
+    def learner_dtype(self) -> torch.dtype:
+        """Number format of the learnable state, and of the logits."""
+        return next((p.dtype for p in self.prompt_learner.parameters()), torch.float32)
+
+    def set_classnames(self, classnames: Sequence[str]) -> None:
+        """Classify into these classes from now on; nothing learned is lost.
+
+        Raises:
+            UserError: no class, or names that the method cannot use.
+        """
+        self.classnames = checked_classnames(classnames)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Return L2-normalised features (B, d) of CLIP-normalised images (B, 3, H, W)."""
+        return F.normalize(self.clip.encode_image(images).to(self.learner_dtype), dim=-1)
+
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Return the scaled cosines (B, K) of features (B, d) and (B or 1, K, d)."""
+        # A product and a sum, not a matmul: autocast would round the logits to half precision.
+        cosine = (image_features.unsqueeze(1) * text_features).sum(dim=-1)
+        return self.clip.logit_scale.to(cosine.dtype) * cosine
+
+    def header(self) -> dict[str, Any]:
+        """Return what a checkpoint says about the model it belongs to (JSON-able)."""
+        return {
+            "method": self.method,
+            "backbone": self.clip.spec.header(),
+            "domain": self.domain.spec.header() if self.domain is not None else None,
+            "settings": self.settings,
+            "classnames": self.classnames,
+        }
+
+    def save(self, path: str | os.PathLike[str], **extra: Any) -> None:
+        """Write the learnable state and a header to a .safetensors file (see `checkpoint.save`).
+
+        Args:
+            path: the file; `~` is the home folder.
+            **extra: JSON-able entries to add to the header.
+        """
+        path = Path(path).expanduser()
+        checkpoint.save(path, self.prompt_learner.state_dict(), {**self.header(), **extra})
+
+    def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Read a file that `save` wrote into this model; return its header.
+
+        Raises:
+            UserError: it was made for another backbone, domain encoder, depth, ... (both named).
+        """
+        path = Path(path).expanduser()
+        tensors, header = checkpoint.read(path)
+        checkpoint.check_header(self._identity(header), self._identity(self.header()), path)
+        self.adopt(tensors, path, header["classnames"])
+        return header
+
+    def adopt(
+        self,
+        tensors: dict[str, Tensor],
+        path: str | os.PathLike[str],
+        classnames: Sequence[str] | None = None,
+    ) -> None:
+        """Load learnable tensors, read from `path`, that were learned for `classnames`.
+
+        Raises:
+            UserError: names or shapes are not this model's, or its classes are others.
+        """
+        self.check_classes(tensors, classnames, path)
+        checkpoint.load_strictly(self.prompt_learner, tensors, path)
+
+    def check_classes(
+        self,
+        tensors: dict[str, Tensor],
+        learned: Sequence[str] | None,
+        path: str | os.PathLike[str],
+    ) -> None:
+        """Refuse (UserError) what was learned for other classes, where that matters."""
+
+    def _identity(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Return what of a header must agree for a checkpoint to fit."""
+        keys = self.settings if self.structure is None else self.structure
+        return {
+            "method": header.get("method"),
+            **{part: _identity_of(header.get(part)) for part in ("backbone", "domain")},
+            "settings": {key: header.get("settings", {}).get(key) for key in keys},
+        }
+
+
+def _identity_of(entry: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if entry is None else Spec.from_header(entry).identity()
+
+
+def checked_classnames(classnames: Sequence[str]) -> list[str]:
+    """Return class names as a list.
+
+    Raises:
+        UserError: there is none, or it is one text instead of a list.
+    """
+    if isinstance(classnames, str):
+        raise UserError(f"classnames is the text '{classnames}'; give a list of names.")
+    if not classnames:
+        raise UserError("At least one class name is needed.")
+    return list(classnames)
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What a learner gives the two towers for a batch of B images and K classes.
+    """Prompts of the two towers for a batch of B images and K classes.
 
     Attributes:
         language: the context, (B or 1, K or 1, n, d_t); 1 where all images or classes share it;
@@ -39,32 +198,28 @@ class Prompts:
     deep_vision: Sequence[Tensor] = field(default=())
 
 
-class PromptedCLIP(nn.Module):
-    """A frozen CLIP with a learner of prompts; only `prompt_learner` is trainable.
+class PromptedCLIP(CLIPModel):
+    """A frozen CLIP whose towers take prompts.
 
     Subclasses say in `prompts` how a batch of images becomes `Prompts`; this class does it for
-    learners that look at no image.
+    learners that use no image.
 
     Args:
         clip: the CLIP backbone.
         learner: a module that makes `Prompts`.
         classnames: K class names; an underscore is read as a space.
+        settings: as for `CLIPModel`.
         prefix: the words before the class name; its first `n_ctx` tokens are the context's places.
         n_ctx: number of context tokens; 0 for a fixed text, encoded once per set of classes.
-        settings: what a checkpoint must share with the model it is loaded into, and more
-            (JSON-able).
         class_position: "end", "middle" or "front": where the class name stands in the context.
-
-    Attributes:
-        method: name of the method, in checkpoint headers.
-        structure: keys of `settings` that must agree for a checkpoint to fit; None: all of them.
-        domain: the domain encoder, or None.
-        text_chunk: classes that the text tower runs at once, in whole blocks, or "auto".
-        noise_generator: source of random numbers in training, or None for torch's global one.
+        domain: as for `CLIPModel`.
     """
 
-    method = ""
-    structure: Sequence[str] | None = None
+    sos: Tensor
+    rest: Tensor
+    eot: Tensor
+    fixed_text: Tensor | None
+    order: Tensor | None
 
     def __init__(
         self,
@@ -72,24 +227,15 @@ class PromptedCLIP(nn.Module):
         learner: nn.Module,
         classnames: Sequence[str],
         *,
+        settings: dict[str, Any],
         prefix: str,
         n_ctx: int,
-        settings: dict[str, Any],
         class_position: str = "end",
+        domain: DomainEncoder | None = None,
     ) -> None:
-        super().__init__()
-        self.clip, self.prompt_learner = clip, learner
-        self.domain: nn.Module | None = None
+        super().__init__(clip, learner, classnames, settings=settings, domain=domain)
         self.prefix, self.n_ctx, self.class_position = prefix, n_ctx, class_position
-        self.settings = settings
-        self.noise_generator: torch.Generator | None = None
-        self.text_chunk: int | str = "auto"
-        self.set_classnames(classnames)
-
-    @property
-    def learner_dtype(self) -> torch.dtype:
-        """Number format of the learnable state, and of the logits."""
-        return next((p.dtype for p in self.prompt_learner.parameters()), torch.float32)
+        self._embed_classes(self.classnames)
 
     def set_classnames(self, classnames: Sequence[str]) -> None:
         """Classify into these classes from now on; nothing learned is lost.
@@ -97,11 +243,12 @@ class PromptedCLIP(nn.Module):
         Raises:
             UserError: no class, or a prompt longer than CLIP's context (named).
         """
-        if isinstance(classnames, str):
-            raise UserError(f"classnames is the text '{classnames}'; give a list of names.")
-        classnames = list(classnames)
-        if not classnames:
-            raise UserError("At least one class name is needed.")
+        names = checked_classnames(classnames)
+        self._embed_classes(names)
+        self.classnames = names
+
+    def _embed_classes(self, classnames: list[str]) -> None:
+        """Tokenise and embed what stands around the context, for every class."""
         names = [name.replace("_", " ") for name in classnames]
         tokens = self.clip.tokenize([f"{self.prefix} {name}." for name in names])
         fixed = None if self.n_ctx else self._fixed_text(tokens)
@@ -120,16 +267,15 @@ class PromptedCLIP(nn.Module):
             with torch.no_grad():
                 self.texts = self.clip.class_texts(tokens, self.n_ctx)
         self.register_buffer("order", self._order(names, tokens.shape[1], device), persistent=False)
-        self.classnames = classnames
 
     @torch.no_grad()
     def _fixed_text(self, tokens: Tensor) -> Tensor:
-        """L2-normalised features (1, K, d) of texts without a context."""
+        """Return L2-normalised features (1, K, d) of texts without a context."""
         features = self.clip.encode_text(tokens.to(self.clip.logit_scale.device))
         return F.normalize(features.to(self.learner_dtype), dim=-1).unsqueeze(0)
 
     def _order(self, names: list[str], length: int, device: torch.device) -> Tensor | None:
-        """Where each place of a text takes its token from, (K, L); None for the plain order."""
+        """Return each position's source position, (K, L); None for the plain order."""
         if self.class_position == "end":
             return None
         ahead = self.n_ctx // 2 if self.class_position == "middle" else 0
@@ -143,7 +289,7 @@ class PromptedCLIP(nn.Module):
         return torch.tensor(rows, device=device)
 
     def prompts(self, images: Tensor) -> Prompts:
-        """Prompts for a batch of CLIP-normalised images (B, 3, H, W)."""
+        """Return the prompts for a batch of CLIP-normalised images (B, 3, H, W)."""
         return self.prompt_learner()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -159,15 +305,14 @@ class PromptedCLIP(nn.Module):
         return self.logits(self.image_features(images, prompts), self.text_features(prompts))
 
     def image_features(self, images: Tensor, prompts: Prompts | None = None) -> Tensor:
-        """L2-normalised features (B, d) of images, with the prompts for the image tower."""
+        """Return L2-normalised features (B, d), with the prompts for the image tower."""
         if prompts is None or prompts.vision is None:
-            features = self.clip.encode_image(images)
-        else:
-            features = self.clip.prompted_vision(images, prompts.vision, prompts.deep_vision)
+            return super().image_features(images)
+        features = self.clip.prompted_vision(images, prompts.vision, prompts.deep_vision)
         return F.normalize(features.to(self.learner_dtype), dim=-1)
 
     def text_features(self, prompts: Prompts) -> Tensor:
-        """L2-normalised features (B or 1, K, d) of all (image, class) pairs, as one batch."""
+        """Return L2-normalised features (B or 1, K, d) of all (image, class) pairs."""
         if prompts.language is None:
             return self.fixed_text
         if self.texts is not None and self.order is None and prompts.language.shape[1] == 1:
@@ -178,7 +323,7 @@ class PromptedCLIP(nn.Module):
         return self._plain_text_features(prompts)
 
     def _plain_text_features(self, prompts: Prompts) -> Tensor:
-        """The same by running every text as a whole: for towers and contexts that need it."""
+        """Run every text as a whole: for towers and contexts that cannot be packed."""
         language, classes = prompts.language, len(self.classnames)
         batch, _, n_ctx, width = language.shape
         sequences = torch.cat(
@@ -196,84 +341,3 @@ class PromptedCLIP(nn.Module):
             sequences.flatten(0, 1), self.eot.repeat(batch), prompts.deep_text
         )
         return F.normalize(features.unflatten(0, (batch, classes)).to(self.learner_dtype), dim=-1)
-
-    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
-        """Scaled cosines (B, K) of features (B, d) and (B or 1, K, d)."""
-        # A product and a sum, not a matmul: autocast would round the logits to half precision.
-        cosine = (image_features.unsqueeze(1) * text_features).sum(dim=-1)
-        return self.clip.logit_scale.to(cosine.dtype) * cosine
-
-    def header(self) -> dict[str, Any]:
-        """What a checkpoint says about the model it belongs to (JSON-able)."""
-        return {
-            "method": self.method,
-            "backbone": portable(self.clip.spec),
-            "domain": portable(self.domain.spec) if self.domain is not None else None,
-            "settings": self.settings,
-            "classnames": self.classnames,
-        }
-
-    def save(self, path: str | os.PathLike, **extra: Any) -> None:
-        """Write the learnable state and a header to a .safetensors file (see `checkpoint.save`).
-
-        Args:
-            path: the file.
-            **extra: JSON-able entries to add to the header.
-        """
-        checkpoint.save(path, self.prompt_learner.state_dict(), {**self.header(), **extra})
-
-    def load(self, path: str | os.PathLike) -> dict[str, Any]:
-        """Read a file that `save` wrote into this model; return its header.
-
-        Raises:
-            UserError: it was made for another backbone, domain encoder, depth, ... (both named).
-        """
-        tensors, header = checkpoint.read(path)
-        checkpoint.check_header(self._identity(header), self._identity(self.header()), path)
-        self.adopt(tensors, path, header["classnames"])
-        return header
-
-    def adopt(
-        self,
-        tensors: dict[str, Tensor],
-        path: str | os.PathLike,
-        classnames: Sequence[str] | None = None,
-    ) -> None:
-        """Take over learnable tensors, read from `path`, that were learned for `classnames`.
-
-        Raises:
-            UserError: names or shapes are not this model's, or its classes are others.
-        """
-        self.check_classes(tensors, classnames, path)
-        checkpoint.load_strictly(self.prompt_learner, tensors, path)
-
-    def check_classes(
-        self, tensors: dict[str, Tensor], learned: Sequence[str] | None, path: str | os.PathLike
-    ) -> None:
-        """Refuse (UserError) what was learned for other classes, where that matters."""
-
-    def _identity(self, header: dict[str, Any]) -> dict[str, Any]:
-        """What of a header must agree for a checkpoint to fit."""
-        keys = self.settings if self.structure is None else self.structure
-        return {
-            "method": header.get("method"),
-            "backbone": _by_content(header.get("backbone")),
-            "domain": _by_content(header.get("domain")),
-            "settings": {key: header.get("settings", {}).get(key) for key in keys},
-        }
-
-
-def portable(spec: dict[str, Any]) -> dict[str, Any]:
-    """A loader's spec without this machine's folders: ``local-dir:/a/b`` -> ``local-dir:b``."""
-    name = spec["name"]
-    if name.startswith(LOCAL_DIR):
-        name = LOCAL_DIR + Path(name.removeprefix(LOCAL_DIR)).name
-    return {**spec, "name": name}
-
-
-def _by_content(spec: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Of a file what is in it counts, not its name."""
-    if spec is None or "weights_sha256" not in spec:
-        return spec
-    renamed = spec["name"].startswith(LOCAL_DIR)
-    return {k: v for k, v in spec.items() if k != "weights" and not (k == "name" and renamed)}

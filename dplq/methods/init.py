@@ -66,7 +66,7 @@ def initial_context(
 ) -> tuple[str, Tensor]:
     """The words before the class name, and the initial context (n, d_t).
 
-    Words give the context when n_ctx <= 4 (METHOD.md, "Context initialisation"); else it is
+    Words give the context when n_ctx <= 4 (docs/method.md, "Context initialisation"); else it is
     N(0, 0.02^2) and the words are "X X ...". With `whole` there are as many tokens as words, if
     there are words, whatever n_ctx says (CoOp and CoCoOp).
 

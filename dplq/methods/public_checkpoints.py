@@ -1,4 +1,4 @@
-"""The checkpoints of the public CoOp, CoCoOp, MaPLe, ... read into our learners.
+"""Public checkpoints of CoOp, CoCoOp, MaPLe, VPT, IVLP and PromptSRC.
 
 They are Dassl's ``model.pth.tar-<epoch>``: pickles of a state dict (with the whole CLIP in it, in
 the newer trees), beside the optimiser's and the scheduler's state, and in that, live objects. They
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dplq.errors import UserError
 from dplq.io.weights import read_content
-from dplq.methods.base import PromptedCLIP
+from dplq.methods.base import CLIPModel
 
 NUMBERED, BEST = "model.pth.tar-*", "model-best.pth.tar"
 
@@ -39,7 +39,7 @@ TOWER_PROMPTS: Names = {
     r"text_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow": _shift("deep_text"),
 }
 FROZEN_CLIP: Names = {
-    r"(prompt_learner\.ZS_image_encoder|image_encoder|text_encoder)\.(?!.*VPT).*|logit_scale": None
+    r"(image_encoder|text_encoder)\.(?!.*VPT).*|logit_scale": None
 }
 
 
@@ -50,18 +50,29 @@ class PublicLayout:
     Attributes:
         folder: below the run's folder.
         names: regular expressions for all names in its state dict, and ours in their place.
+        infer: returns the settings that the shapes of our tensors tell.
+        mark: regular expression for a name without which it is another method's checkpoint.
     """
 
     folder: str
     names: Names
+    infer: Callable[[dict[str, Tensor]], dict[str, Any]] = lambda state: {}
+    mark: str = ""
+
+    def fits(self, state: Mapping[str, Tensor]) -> bool:
+        """Return whether all names are this layout's, its mark among them."""
+        known = re.compile("|".join(f"(?:{name})" for name in self.names))
+        return all(known.fullmatch(name) for name in state) and any(
+            re.fullmatch(self.mark or ".*", name) for name in state
+        )
 
     def folder_in(self, directory: str | os.PathLike) -> Path | None:
-        """The folder with an original's checkpoints in a run's folder, if there are any."""
+        """Return the folder of an original's checkpoints in a run's folder, if it has any."""
         folder = Path(directory) / self.folder
         return folder if any(folder.glob("model*.pth.tar*")) else None
 
     def translate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our names for what was learned; names that the original does not have are kept."""
+        """Return our names for what was learned; names that the original lacks are kept."""
         ours = {}
         for name, tensor in state.items():
             matches = ((re.fullmatch(key, name), new) for key, new in self.names.items())
@@ -74,7 +85,7 @@ class PublicLayout:
                 ours[new] = tensor
         return ours
 
-    def load(self, model: PromptedCLIP, path: str | os.PathLike) -> dict[str, Any]:
+    def load(self, model: CLIPModel, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Read an original's checkpoint into our model of the same method.
 
         Returns:
@@ -83,17 +94,26 @@ class PublicLayout:
         Raises:
             UserError: not such a checkpoint, of another CLIP, or of other settings.
         """
-        content = read_content(path, STAND_INS)
-        state = content.get("state_dict")
-        if not isinstance(state, Mapping):
-            raise UserError(f"{path} is not a checkpoint of Dassl's: it has no 'state_dict'.")
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+        state, epoch = read_public(path)
         _check_clip(model, state, path)
         model.adopt(self.translate(state), path)
-        return {"epoch": content.get("epoch")}
+        return {"epoch": epoch}
 
 
-def _check_clip(model: PromptedCLIP, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
+def read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int | None]:
+    """Return state dict and epoch of one of Dassl's checkpoints.
+
+    Raises:
+        UserError: not such a checkpoint.
+    """
+    content = read_content(path, STAND_INS)
+    state = content.get("state_dict")
+    if not isinstance(state, Mapping):
+        raise UserError(f"{path} is not a checkpoint of Dassl's: it has no 'state_dict'.")
+    return {key.removeprefix("module."): value for key, value in state.items()}, content.get("epoch")
+
+
+def _check_clip(model: CLIPModel, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
     """The SOS token's embedding, which most checkpoints hold, tells CLIPs apart."""
     for name in ("token_prefix", "prompt_learner.token_prefix"):
         if name not in state:

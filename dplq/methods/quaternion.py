@@ -2,7 +2,7 @@
 
 A vector of 4m numbers is read as m quaternions stored component-wise, ``[r | i | j | k]``. The
 layer multiplies the input quaternion x from the left by a weight quaternion W = R + Ii + Jj + Kk
-of matrices (METHOD.md, "Quaternion linear layer")::
+of matrices (docs/method.md, "Quaternion linear layer")::
 
     (W x)_r = R x_r - I x_i - J x_j - K x_k
     (W x)_i = I x_r + R x_i - K x_j + J x_k

@@ -1,27 +1,30 @@
-"""Backbone + domain encoder + prompt learner -> logits (METHOD.md, "Forward pass")."""
+"""QuaternionPrompt: domain prompt learning with quaternion networks (Cao et al., CVPR 2024).
+
+Backbone + domain encoder + prompt learner -> logits (docs/method.md, "Forward pass").
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
-from dplq.clip.backbone import Backbone, load_backbone
-from dplq.clip.sources import LOCAL_DIR
-from dplq.domain.load import DomainEncoder, load_domain_encoder
+from dplq.clip.backbone import Backbone
+from dplq.domain.load import DomainEncoder
 from dplq.errors import UserError
-from dplq.io import checkpoint
 from dplq.methods.base import PromptedCLIP, Prompts
 from dplq.methods.init import check_depth, initial_context, seeded
-from dplq.methods.prompt_learner import PRESET_NORMALIZE, PromptLearner, resolve_options
+from dplq.methods.presets import PRESET_NORMALIZE
+from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
+from dplq.methods.registry import register_method
 
 logger = logging.getLogger(__name__)
 
 
+@register_method
 class QuaternionPromptCLIP(PromptedCLIP):
     """CLIP with quaternion domain prompts.
 
@@ -32,19 +35,17 @@ class QuaternionPromptCLIP(PromptedCLIP):
         domain: the domain-specific foundation model; None if every call passes domain features
             (then `domain_dim` is needed), or if there are to be none.
         classnames: K class names; an underscore is read as a space.
-        n_ctx: context length n.
-        ctx_init: words that initialise the context if n_ctx <= 4; "" for a random context.
-        prompt_depth: J, the number of layers that receive prompts, 1 .. depth of the towers.
-        preset: "default", or "reference" for the behaviour of the authors' release.
         domain_dim: d_f, if `domain` is None; 0: no domain feature at all (an ablation).
-        seed: seed of the learnable weights' initial values; None takes torch's global generator.
-        **switches: fields of `PromptOptions` that override the preset.
+        seed: of the learnable weights' initial values; None takes torch's global generator.
+        **settings: fields of `QuaternionPromptSettings`: `n_ctx`, `ctx_init`, `prompt_depth`,
+            `preset`, and single switches that override the preset.
 
     Raises:
         UserError: a setting that does not fit the backbone, or a class name that is too long.
+        TypeError: unknown setting.
     """
 
-    method = "QuaternionPrompt"
+    method, settings_class, uses_domain = "QuaternionPrompt", QuaternionPromptSettings, True
     # The other settings (noise, initialisation) only matter in training.
     structure = ("n_ctx", "ctx_init", "prompt_depth", "domain_dim", "fusion", "residual", "layer")
 
@@ -54,44 +55,38 @@ class QuaternionPromptCLIP(PromptedCLIP):
         domain: DomainEncoder | None,
         classnames: Sequence[str],
         *,
-        n_ctx: int = 2,
-        ctx_init: str = "a photo of a",
-        prompt_depth: int = 9,
-        preset: str = "default",
         domain_dim: int | None = None,
         seed: int | None = None,
-        **switches: Any,
+        **settings: Any,
     ) -> None:
-        options = resolve_options(preset, **switches)
-        check_depth(clip, prompt_depth, min(clip.text_layers, clip.vision_layers))
+        given = QuaternionPromptSettings(**settings)
+        check_depth(clip, given.prompt_depth, min(clip.text_layers, clip.vision_layers))
         if domain is None and domain_dim is None:
             raise UserError("Without a domain encoder give domain_dim, the width of its features.")
         generator = seeded(seed)
-        _warn_of_normalisation(preset, domain)
-        domain_dim = domain.feature_dim if domain is not None else domain_dim
-        prefix, context = initial_context(clip, n_ctx, ctx_init, generator)
+        _warn_of_normalisation(given.preset, domain)
+        width = domain.feature_dim if domain is not None else domain_dim
+        resolved = QuaternionPromptSettings(**{**settings, "domain_dim": width}).resolved()
+        prefix, context = initial_context(clip, given.n_ctx, given.ctx_init, generator)
         learner = PromptLearner(
-            context,
-            vision_width=clip.vision_width,
-            domain_dim=domain_dim,
-            prompt_depth=prompt_depth,
-            options=options,
-            generator=generator,
+            context, resolved, vision_width=clip.vision_width, generator=generator
         )
-        settings = {
-            "n_ctx": n_ctx,
-            "ctx_init": ctx_init,
-            "prompt_depth": prompt_depth,
-            "domain_dim": domain_dim,
-            **asdict(options),
-        }
-        super().__init__(clip, learner, classnames, prefix=prefix, n_ctx=n_ctx, settings=settings)
-        self.domain = domain
+        # What the preset stands for is recorded, not its name.
+        recorded = {key: value for key, value in asdict(resolved).items() if key != "preset"}
+        super().__init__(
+            clip,
+            learner,
+            classnames,
+            settings=recorded,
+            prefix=prefix,
+            n_ctx=given.n_ctx,
+            domain=domain,
+        )
 
     def prompts(
         self, images: Tensor, domain_features: Tensor | None = None, noise: Tensor | None = None
     ) -> Prompts:
-        """Prompts for a batch of images; arguments as for `forward`."""
+        """Return the prompts for a batch of images; arguments as for `forward`."""
         if not self.settings["domain_dim"]:
             return self.prompt_learner(None)
         if domain_features is None:
@@ -130,76 +125,11 @@ class QuaternionPromptCLIP(PromptedCLIP):
 
 
 def _warn_of_normalisation(preset: str, domain: DomainEncoder | None) -> None:
-    """The preset cannot change an encoder that is loaded already; say so where they disagree."""
-    given = domain.spec.get("normalize") if domain is not None else None
+    """Warn where the loaded encoder's normalisation is not the preset's: it cannot be changed."""
+    given = domain.spec.options.get("normalize") if domain is not None else None
     if preset == "reference" and given not in (None, PRESET_NORMALIZE[preset]):
         logger.warning(
             "preset 'reference' feeds the domain encoder CLIP-normalised images, but this one was "
             "loaded with normalize='%s': load it with normalize='clip' to follow the release.",
             given,
         )
-
-
-def load(
-    path: str | os.PathLike,
-    classnames: Sequence[str] | None = None,
-    *,
-    clip: Backbone | None = None,
-    domain: DomainEncoder | None = None,
-    weights: str = "",
-    domain_weights: str = "",
-) -> QuaternionPromptCLIP:
-    """Rebuild a model from a checkpoint.
-
-    Args:
-        path: a file written by `QuaternionPromptCLIP.save`.
-        classnames: the classes to tell apart; default: those it was trained on.
-        clip: a loaded backbone; default: the one named in the header is loaded.
-        domain: a loaded domain encoder; default likewise.
-        weights: where the backbone's weights file or ``local-dir:`` folder lies, if it was
-            trained with one.
-        domain_weights: the same for the domain encoder.
-
-    Raises:
-        UserError: as for the loaders, or the parts do not fit the checkpoint.
-    """
-    tensors, header = checkpoint.read(path)
-    if header.get("method") != "QuaternionPrompt":
-        raise UserError(
-            f"{path} does not hold the prompts of a QuaternionPrompt model: "
-            "name a file that model.save or a training run wrote (model-<epoch>.safetensors)."
-        )
-    if clip is None:
-        clip = load_backbone(**_relocate(header["backbone"], weights, path, "weights"))
-    if domain is None and header["domain"] is not None:
-        spec = _relocate(header["domain"], domain_weights, path, "domain_weights")
-        domain = load_domain_encoder(**spec, backbone=clip)
-    settings = dict(header["settings"])
-    model = QuaternionPromptCLIP(
-        clip, domain, classnames or header["classnames"], seed=0, **settings
-    )
-    model.load(path)
-    model.eval()
-    return model
-
-
-def _relocate(
-    spec: dict[str, Any], given: str, path: str | os.PathLike, argument: str
-) -> dict[str, Any]:
-    """Loader arguments from a header's spec; local files are looked for where they may be."""
-    spec = {key: value for key, value in spec.items() if not key.endswith("sha256")}
-    given = os.path.expanduser(given)
-    if given and not os.path.exists(given):
-        raise UserError(f"{argument} is {given}, which does not exist.")
-    folder = spec["name"].removeprefix(LOCAL_DIR) if spec["name"].startswith(LOCAL_DIR) else ""
-    name = spec["weights"] or folder
-    if not name:
-        return spec
-    for place in (given, name, os.path.join(os.path.dirname(path), name)):
-        if place and os.path.exists(place):
-            key, value = ("weights", place) if spec["weights"] else ("name", LOCAL_DIR + place)
-            return {**spec, key: value}
-    raise UserError(
-        f"{path} was trained with {name}, which is neither in the current folder nor beside the "
-        f"checkpoint: say where it is with {argument}=..."
-    )

@@ -1,6 +1,6 @@
-"""What every trainer that learns by gradient steps shares: one step, schedule, resume.
+"""Base of the trainers that learn by gradient steps: one step, schedule, resume.
 
-A trainer on this base names its config node and builds its model; nothing else. The learning-rate
+A trainer on this base names its model class; nothing else. The learning-rate
 schedule is not Dassl's, which breaks on recent PyTorch.
 
 An epoch is a pure function of (seed, epoch, learnable state, optimiser state): all generators are
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq.errors import UserError
+from dplq.training.clock import StepClock
+from dplq.training.loss_guard import NonFiniteLossGuard
 from dplq.training.schedule import learning_rate
 
 from . import resume
-from .checks import require
-from .clock import StepClock
 from .frozen import FrozenTrainer
 from .progress import ProgressLoader
-from .watch import LossWatch
+from .validation import require
 
 SCHEDULE_KEYS = ("stepsize", "gamma", "warmup_epoch", "warmup_type", "warmup_cons_lr",
                  "warmup_min_lr", "warmup_recount")  # fmt: skip
@@ -36,7 +36,7 @@ class PromptTrainer(FrozenTrainer):
     """Base of all trainers that learn prompts for a frozen CLIP by gradient steps."""
 
     def check_cfg(self, cfg: Any) -> None:
-        """Refuse values that nothing can be trained with (UserError)."""
+        """Refuse (UserError) values that nothing can be trained with."""
         require("OPTIM.MAX_EPOCH", cfg.OPTIM.MAX_EPOCH, cfg.OPTIM.MAX_EPOCH >= 1, "at least 1")
         super().check_cfg(cfg)
 
@@ -46,7 +46,7 @@ class PromptTrainer(FrozenTrainer):
         self.train_loader_x = ProgressLoader(self.train_loader_x, self.cfg.TRAIN.PRINT_FREQ)
 
     def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser of ``cfg.OPTIM``, and where needed a loss scaler."""
+        """Return the optimiser of ``cfg.OPTIM``; make a loss scaler where one is needed."""
         try:
             self.optim = build_optimizer(learner, self.cfg.OPTIM)
         except ValueError as error:
@@ -56,7 +56,8 @@ class PromptTrainer(FrozenTrainer):
         self.scaler = self.precision.grad_scaler()
         # A CPU has nothing to wait for.
         every = 1 if self.device.type == "cpu" else self.cfg.TRAIN.PRINT_FREQ
-        self.watch, self.clock = LossWatch(self.node, every), StepClock(self.device)
+        self.loss_guard = NonFiniteLossGuard(self.node, every)
+        self.clock = StepClock(self.device)
         return self.optim
 
     def before_epoch(self) -> None:
@@ -74,7 +75,7 @@ class PromptTrainer(FrozenTrainer):
         return self.parse_batch_test(batch)
 
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """One optimisation step; returns the numbers Dassl logs, still on the device."""
+        """Make one optimisation step; return the numbers Dassl logs, still on the device."""
         began = self.clock.mark()
         images, labels = self.parse_batch_train(batch)
         with self.precision.autocast():
@@ -85,12 +86,12 @@ class PromptTrainer(FrozenTrainer):
         return {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
 
     def compute_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a batch, and its logits (B, K); cross-entropy where nothing else is said."""
+        """Return the loss of a batch, cross-entropy by default, and its logits (B, K)."""
         logits = self.model(images)
         return F.cross_entropy(logits, labels), logits
 
     def _step(self, loss: Tensor) -> None:
-        self.watch.see(loss, self.epoch, self.batch_idx)
+        self.loss_guard.add(loss, self.epoch, self.batch_idx)
         self.optim.zero_grad()
         if self.scaler is None:
             loss.backward()
@@ -102,18 +103,18 @@ class PromptTrainer(FrozenTrainer):
 
     def after_epoch(self) -> None:
         """Validate and save as Dassl does, then save what a resumed run needs."""
-        self.watch.check()
+        self.loss_guard.check()
         self.train_seconds += self.clock.seconds()
         super().after_epoch()
         resume.write_state(self)
 
     def extra_state(self) -> dict[str, Tensor]:
-        """What a resumed run needs beside learner and optimiser, by name; kept with them."""
+        """Return what a resumed run needs beside learner and optimiser, by name."""
         return {}
 
     def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take back, on a resume, what `extra_state` returned; the tensors lie on the CPU."""
+        """Restore, on a resume, what `extra_state` returned; the tensors are on the CPU."""
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Go on after the last finished epoch found in `directory`; return its number."""
+        """Resume after the last finished epoch found in `directory`; return its number."""
         return resume.read_state(self, directory)

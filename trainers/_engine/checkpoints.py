@@ -6,10 +6,8 @@ from pathlib import Path
 
 from dassl.engine import TrainerX
 
-from dplq.errors import UserError
-from dplq.methods.public_checkpoints import BEST, NUMBERED, PublicLayout
-
-MODEL_NAME = "prompt_learner"
+from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint
+from dplq.methods.public_checkpoints import BEST, NUMBERED
 
 
 class CheckpointTrainer(TrainerX):
@@ -18,12 +16,11 @@ class CheckpointTrainer(TrainerX):
     `self.model` has `save` and `load` as `dplq.methods.base.PromptedCLIP` does.
     """
 
-    public: PublicLayout | None = None  # of the original's checkpoints, which can be loaded too
     tested_epoch: int | None = None  # the epoch whose weights are in the model at a test
 
     def model_dir(self, directory: str) -> Path:
         """Where a run's checkpoints lie."""
-        return Path(directory) / MODEL_NAME
+        return Path(directory) / MODEL_FOLDER
 
     def save_model(
         self,
@@ -64,41 +61,13 @@ class CheckpointTrainer(TrainerX):
             print("load_model() is skipped as no pretrained model is given")
             return
         folder = self.model_dir(directory)
-        theirs = self.public.folder_in(directory) if self.public else None
-        if theirs and not any(folder.glob("model-*.safetensors")):
+        public = self.model.public
+        theirs = public.folder_in(directory) if public else None
+        if public and theirs and not any(folder.glob("model-*.safetensors")):
             path = find_checkpoint(theirs, epoch, NUMBERED, BEST)
-            header = self.public.load(self.model, path)
+            header = public.load(self.model, path)
         else:
             path = find_checkpoint(folder, epoch)
             header = self.model.load(path)
         self.tested_epoch = header.get("epoch")
-        print(f'Loaded {MODEL_NAME} from "{path}" (epoch = {header.get("epoch")})')
-
-
-def find_checkpoint(
-    folder: Path,
-    epoch: int | None,
-    numbered_as: str = "model-*.safetensors",
-    best_as: str = "model-best.safetensors",
-) -> Path:
-    """The checkpoint of an epoch; None: the best one, else the last.
-
-    Raises:
-        UserError: it is not there; the message names what is.
-    """
-    before, after = map(len, numbered_as.split("*"))
-    found = {path.name[before : len(path.name) - after]: path for path in folder.glob(numbered_as)}
-    numbered = {int(number): path for number, path in found.items() if number.isdigit()}
-    best = folder / best_as
-    if epoch in numbered:
-        return numbered[epoch]
-    if epoch is None and best.is_file():
-        return best
-    if epoch is None and numbered:
-        return numbered[max(numbered)]
-    there = f"epochs {', '.join(map(str, sorted(numbered)))}" if numbered else "no checkpoint"
-    wanted = "a checkpoint" if epoch is None else f"epoch {epoch}"
-    raise UserError(
-        f"{folder} does not hold {wanted}; there is {there}. "
-        "Check --model-dir and --load-epoch (without --load-epoch the last one is used)."
-    )
+        print(f'Loaded {MODEL_FOLDER} from "{path}" (epoch = {header.get("epoch")})')

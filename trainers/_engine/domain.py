@@ -1,4 +1,4 @@
-"""What the trainers share that are steered by a domain encoder: it is loaded, and asked once."""
+"""Base of the trainers with a domain encoder: loading it, and its cached test features."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ from torch import Tensor
 
 from dplq.clip.backbone import Backbone
 from dplq.domain.load import DomainEncoder, load_domain_encoder
-from dplq.methods.prompt_learner import PRESET_NORMALIZE, check_preset
+from dplq.methods.base import CLIPModel
+from dplq.methods.presets import PRESET_NORMALIZE, check_preset
 from dplq.training.feature_cache import FeatureCache
 
 from .base import PromptTrainer
 
-DECODERS = (torch, torchvision, PIL)  # what turns files into inputs
+DECODERS = (torch, torchvision, PIL)  # libraries that turn files into inputs
 
 
 class DomainTrainer(PromptTrainer):
     """Base of the trainers whose model takes `domain_features`; at test time these are cached."""
 
     feature_cache: FeatureCache | None = None
+
+    def build_prompt_model(self, clip: Backbone, classnames: list[str], seed: int) -> CLIPModel:
+        """Return the model with the config's domain encoder; DOMAIN.ENCODER none: without."""
+        domain = load_domain(self.cfg, clip, self.keys.PRESET)
+        settings = self.model_settings() | ({"domain_dim": 0} if domain is None else {})
+        return self.model_class(clip, domain, classnames, seed=seed, **settings)
 
     def test(self, split: str | None = None) -> float:
         """Evaluate as the base does; domain features come from the cache where they are known."""
@@ -47,7 +54,7 @@ class DomainTrainer(PromptTrainer):
         return super().parse_batch_test(batch)
 
     def model_inference(self, input: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, 3, H, W)."""
+        """Return logits (B, K) of images (B, 3, H, W)."""
         cache = self.feature_cache
         if cache is None or self._files is None:
             return super().model_inference(input)

@@ -4,36 +4,51 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone, load_backbone
-from dplq.host.config import own_keys
+from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.dassl import describe_dassl
+from dplq.io.checkpoint import MODEL_FOLDER
+from dplq.methods.base import CLIPModel
 from dplq.training.loaders import quicken
-from dplq.training.precision import resolve_precision
+from dplq.training.precision import Precision, resolve_precision
 from dplq.training.seeding import PHASES, seed_all
 
-from .checkpoints import MODEL_NAME, CheckpointTrainer
-from .checks import check_input, check_values
-from .report import EvaluationRecord, write_results
-from .running import set_up
+from .checkpoints import CheckpointTrainer
+from .results import write_results
+from .validation import check_input, check_values
 
 
 class FrozenTrainer(CheckpointTrainer):
     """Base of all trainers of a frozen CLIP, with or without gradient training.
 
-    Subclasses set `node`, the config node below ``cfg.TRAINER`` with their keys, and `model_class`,
-    made with these keys in lower case, or implement `build_prompt_model`. Those that learn without
+    Subclasses set `model_class`, whose settings are their config keys; those that learn without
     gradients set `fixed_epochs` and implement Dassl's `run_epoch`.
+
+    Attributes:
+        model_class: the method's model.
+        prec: default of the trainer's key PREC.
+        node: config node below ``cfg.TRAINER``; the trainer's name in capitals where it is not set.
+        fixed_epochs: None: OPTIM.MAX_EPOCH; 0: nothing to train, nothing to load.
     """
 
-    node = ""
-    model_class: Callable[..., nn.Module]
-    fixed_epochs: int | None = None  # None: OPTIM.MAX_EPOCH; 0: nothing to train, nothing to load
+    model_class: ClassVar[type[CLIPModel]]
+    prec: ClassVar[str] = "fp32"
+    node: ClassVar[str] = ""
+    fixed_epochs: ClassVar[int | None] = None
+
+    model: CLIPModel
+    precision: Precision
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Name the config node after the trainer."""
+        super().__init_subclass__(**kwargs)
+        if "node" not in vars(cls):
+            cls.node = cls.__name__.upper()
 
     def __init__(self, cfg: Any) -> None:
         # Without a seed the run draws one, so that it can still be resumed exactly.
@@ -55,21 +70,21 @@ class FrozenTrainer(CheckpointTrainer):
 
     @property
     def keys(self) -> Any:
-        """This trainer's own config node."""
+        """Return this trainer's own config node."""
         return self.cfg.TRAINER[self.node]
 
     def check_cfg(self, cfg: Any) -> None:
-        """Refuse values that no trainer can work with (UserError)."""
+        """Refuse (UserError) values that no trainer can work with."""
         check_values(cfg)
 
-    def build_prompt_model(self, clip: Backbone, classnames: list[str], seed: int) -> nn.Module:
-        """Return the model: its `prompt_learner` is trained, the rest is frozen.
+    def model_settings(self) -> dict[str, Any]:
+        """Return the model's settings: this trainer's config keys."""
+        fields = self.model_class.settings_class.keys()
+        return {own.name: self.keys[own.name.upper()] for own in fields}
 
-        The model maps images (B, 3, H, W) to logits (B, K) and has `clip`, `domain` (or None),
-        `header`, `save`, `load` and `noise_generator`, as `dplq.methods.base.PromptedCLIP` does.
-        """
-        settings = {name.lower(): self.keys[name] for name in own_keys(self.node) if name != "PREC"}
-        return self.model_class(clip, classnames, seed=seed, **settings)
+    def build_prompt_model(self, clip: Backbone, classnames: list[str], seed: int) -> CLIPModel:
+        """Return the model: its `prompt_learner` is trained, the rest is frozen."""
+        return self.model_class(clip, classnames, seed=seed, **self.model_settings())
 
     def build_model(self) -> None:
         """Build frozen and learnable parts; without Dassl's scheduler: it fails on torch >= 2.7."""
@@ -80,19 +95,19 @@ class FrozenTrainer(CheckpointTrainer):
         check_input(cfg.INPUT, clip)
         names = list(self.dm.dataset.classnames)
         self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
-        set_up(self.model, self.precision, cfg.MODEL)
+        configure_model(self.model, self.precision, cfg.MODEL)
         self.model.noise_generator = torch.Generator(self.device)
         learner = self.model.prompt_learner
         self.learnable_parameters = count = sum(p.numel() for p in learner.parameters())
         print(f"Learnable parameters: {count:,} in {type(learner).__name__}")
-        self.register_model(MODEL_NAME, learner, self.build_optimizer(learner), None)
+        self.register_model(MODEL_FOLDER, learner, self.build_optimizer(learner), None)
 
     def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer | None:
-        """What trains the learner; None where no gradient does."""
+        """Return what trains the learner; None where no gradient does."""
         return None
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Without gradient training there is nothing to go on from: 0 epochs are done."""
+        """Return 0 finished epochs: without gradient training there is nothing to resume."""
         return 0
 
     def _seed(self, phase: str, epoch: int) -> None:
@@ -114,6 +129,22 @@ class FrozenTrainer(CheckpointTrainer):
         return accuracy
 
     def model_inference(self, input: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, 3, H, W)."""
+        """Return logits (B, K) of images (B, 3, H, W)."""
         with self.precision.autocast():
             return self.model(input)
+
+
+def configure_model(model: CLIPModel, precision: Precision, given: Any) -> None:
+    """Set the frozen towers' number format and what the keys of ``cfg.MODEL`` ask for.
+
+    Args:
+        model: on its device.
+        precision: of the run.
+        given: reads `TEXT_CHUNK`, `GRAD_CHECKPOINTING` and `COMPILE`.
+    """
+    for frozen in filter(None, (model.clip, model.domain)):
+        frozen.to(precision.frozen)
+    model.text_chunk = given.TEXT_CHUNK or "auto"
+    model.clip.set_grad_checkpointing(given.GRAD_CHECKPOINTING)
+    if given.COMPILE:
+        model.compile(mode=given.COMPILE)

@@ -1,4 +1,4 @@
-"""Notices a loss that is not a number, without making each step wait for the device."""
+"""Guard against non-finite losses that does not make each step wait for the device."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from dplq.errors import UserError
 
 
-class LossWatch:
-    """Looks at the losses of a run.
+class NonFiniteLossGuard:
+    """Stops a run whose loss became nan or infinite.
 
     Args:
         node: config node of the trainer, for the advice.
@@ -21,8 +21,8 @@ class LossWatch:
         self.finite: Tensor | None = None
         self.last = ""
 
-    def see(self, loss: Tensor, epoch: int, batch: int) -> None:
-        """Take a step's loss; `epoch` and `batch` count from 0.
+    def add(self, loss: Tensor, epoch: int, batch: int) -> None:
+        """Add a step's loss; `epoch` and `batch` count from 0.
 
         Raises:
             UserError: as `check`.
@@ -34,7 +34,7 @@ class LossWatch:
             self.check()
 
     def check(self) -> None:
-        """Wait for the device and look at all losses since the last time.
+        """Wait for the device and check all losses since the last time.
 
         Raises:
             UserError: one of them was nan or infinite.

@@ -1,4 +1,4 @@
-"""How long training steps take, without waiting for a GPU after each."""
+"""Timer of training steps that does not wait for a GPU after each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StepClock:
         self.steps: list[tuple[Any, Any]] = []
 
     def mark(self) -> Any:
-        """Now: seconds, or an event that the GPU has yet to reach."""
+        """Return the present: seconds, or an event that the GPU has yet to reach."""
         if not self.on_gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -28,11 +28,11 @@ class StepClock:
         return event
 
     def add(self, began: Any) -> None:
-        """Take in the step that began at that mark and ends now."""
+        """Add the step that began at that mark and ends now."""
         self.steps.append((began, self.mark()))
 
     def seconds(self) -> float:
-        """Of all steps since the last call; waits for the device."""
+        """Return the seconds of all steps since the last call; wait for the device."""
         steps, self.steps = self.steps, []
         if not self.on_gpu:
             return sum(end - began for began, end in steps)

@@ -1,0 +1,365 @@
+"""Train or test a prompt learner, with the flags and config handling of CoOp's train.py.
+
+python train.py --trainer QuaternionPrompt \\
+    --dataset-config-file configs/datasets/rsscn7.yaml \\
+    --config-file configs/trainers/QuaternionPrompt/vit_b16_c2_ep15_batch4_2ctx.yaml \\
+    --root DATA --output-dir OUT --seed 1 [KEY VALUE ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import gc
+import importlib
+import json
+import logging
+import random
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dplq.errors import UserError, suggest
+from dplq.host.dassl import user_mistakes
+
+INTERRUPTED = 130  # what shells report after Ctrl-C
+OVERRIDES = {  # flag -> config key it sets
+    "root": "DATASET.ROOT",
+    "output_dir": "OUTPUT_DIR",
+    "resume": "RESUME",
+    "seed": "SEED",
+    "source_domains": "DATASET.SOURCE_DOMAINS",
+    "target_domains": "DATASET.TARGET_DOMAINS",
+    "transforms": "INPUT.TRANSFORMS",
+    "trainer": "TRAINER.NAME",
+    "backbone": "MODEL.BACKBONE.NAME",
+    "head": "MODEL.HEAD.NAME",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line: CoOp's flags."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="--trainer NAME --help lists the config keys of a trainer as well.",
+        add_help=False,
+    )
+    add = parser.add_argument
+    add("-h", "--help", action="store_true", help="show this help and exit")
+    add("--root", help="folder that holds the datasets")
+    add("--output-dir", help="where logs, checkpoints and results.json go")
+    add("--resume", help="folder of an interrupted run to continue (default: --output-dir)")
+    add("--seed", type=int, help="0 or more: fixed seed; default: a new one each run")
+    add("--source-domains", nargs="+", help="source domains for DA/DG")
+    add("--target-domains", nargs="+", help="target domains for DA/DG")
+    add("--transforms", nargs="+", help="data augmentation methods")
+    add("--config-file", help="config file of the trainer")
+    add("--dataset-config-file", help="config file of the dataset")
+    add("--trainer", help="name of the trainer")
+    add("--backbone", help="CLIP backbone: ViT-B/16, NAME:TAG, hf-hub:ORG/NAME, local-dir:PATH")
+    add("--head", help="name of the head (unused by prompt learners)")
+    add("--eval-only", action="store_true", help="test only")
+    add("--model-dir", default="", help="with --eval-only: folder of the training run to test")
+    add("--load-epoch", type=int, help="with --eval-only: epoch to test (default: best, else last)")
+    add("--no-train", action="store_true", help="build everything, but do not train")
+    add(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="Python module that registers trainers or datasets of your own; may be repeated",
+    )
+    add("opts", nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
+    return parser
+
+
+def setup_cfg(args: argparse.Namespace) -> Any:
+    """Config from defaults, dataset file, trainer file, flags and KEY VALUE pairs, in this order.
+
+    Raises:
+        UserError: unknown file, key, dataset or trainer.
+    """
+    from dassl.config import get_cfg_default
+
+    from dplq.host.config import extend_cfg, merge_file, merge_options
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    for path in (args.dataset_config_file, args.config_file):
+        if path:
+            merge_file(cfg, find_ignoring_case(path))
+    for flag, key in OVERRIDES.items():
+        value = getattr(args, flag)
+        if value not in (None, ""):
+            merge_flag(cfg, key, value)
+    merge_options(cfg, args.opts)
+    check_names(cfg)
+    prepare_output(cfg.OUTPUT_DIR)
+    if cfg.SEED < 0:
+        cfg.SEED = recorded_seed(cfg.RESUME or cfg.OUTPUT_DIR)
+    if cfg.SEED >= 2**32:
+        raise UserError(f"--seed {cfg.SEED} is too large: it must be below 2**32.")
+    cfg.freeze()
+    return cfg
+
+
+def merge_flag(cfg: Any, key: str, value: Any) -> None:
+    """Set one dotted key."""
+    *path, leaf = key.split(".")
+    for part in path:
+        cfg = cfg[part]
+    cfg[leaf] = value
+
+
+def find_ignoring_case(path: str) -> str:
+    """The existing file whose name differs from `path` at most in upper and lower case."""
+    wanted = Path(path)
+    if wanted.exists() or not wanted.parent.is_dir():
+        return path
+    same = [p for p in wanted.parent.iterdir() if p.name.lower() == wanted.name.lower()]
+    return str(same[0]) if len(same) == 1 else path
+
+
+def check_names(cfg: Any) -> None:
+    """Raise a UserError with the nearest names if dataset or trainer are not registered."""
+    from dassl.data.datasets import DATASET_REGISTRY
+    from dassl.engine import TRAINER_REGISTRY
+
+    for kind, name, flag, registry in (
+        ("trainer", cfg.TRAINER.NAME, "--trainer", TRAINER_REGISTRY),
+        ("dataset", cfg.DATASET.NAME, "--dataset-config-file", DATASET_REGISTRY),
+    ):
+        names = registry.registered_names()
+        if not name:
+            raise UserError(f"No {kind} was named: use {flag}.{suggest('', names)}")
+        if name not in names:
+            raise UserError(f"The {kind} '{name}' is unknown.{suggest(name, names)}")
+
+
+def prepare_output(folder: str) -> None:
+    """Make the output folder, so that a run cannot fail on it when there is something to lose.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder or "."):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--output-dir {folder} cannot be used: {error.strerror or error}. "
+            "Give a folder that can be written to."
+        ) from error
+
+
+def check_results(cfg: Any) -> None:
+    """Do not let a test replace the results of a run on other classes or data.
+
+    Raises:
+        UserError: the output folder holds such results.
+    """
+    path = Path(cfg.OUTPUT_DIR) / "results.json"
+    if not path.is_file():
+        return
+    with contextlib.suppress(ValueError):
+        there = json.loads(path.read_text())
+        for key, now in (
+            ("dataset", cfg.DATASET.NAME),
+            ("subsample", cfg.DATASET.SUBSAMPLE_CLASSES),
+        ):
+            if there.get(key) != now:
+                raise UserError(
+                    f"{path} holds the results of {key} '{there.get(key)}', not of '{now}': "
+                    "choose another --output-dir, or delete it."
+                )
+
+
+def recorded_seed(output_dir: str) -> int:
+    """Seed of a run that was given none: drawn once, kept in its folder for when it is resumed."""
+    from dplq.io.checkpoint import write_atomically
+
+    path = Path(output_dir) / "seed.txt"
+    if path.is_file():
+        text = path.read_text().strip()
+        if not text.isdigit():
+            raise UserError(f"{path} should hold one whole number, not '{text}': delete it.")
+        return int(text)
+    seed = random.SystemRandom().randrange(2**31)
+    write_atomically(path, str(seed).encode())
+    return seed
+
+
+class CurrentStdout(logging.StreamHandler):
+    """Writes to whatever `sys.stdout` is at the time: Dassl replaces it to keep a log file."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stdout
+
+
+def learns(trainer: str) -> bool:
+    """Does this trainer have something to load before a test? Zero-shot ones have not."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    return getattr(TRAINER_REGISTRY.get(trainer), "fixed_epochs", None) != 0
+
+
+def warn_of_foreign_keys(cfg: Any) -> None:
+    """Warn if a key of another trainer was set: no trainer reads another trainer's keys."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    from dplq.host.config import all_keys
+
+    name = cfg.TRAINER.NAME
+    own = f"TRAINER.{getattr(TRAINER_REGISTRY.get(name), 'node', name.upper())}."
+    for key, default, _ in all_keys():
+        if key.startswith("TRAINER.") and not key.startswith(own):
+            _, node, leaf = key.split(".")
+            if cfg.TRAINER[node][leaf] != default:
+                logging.warning("%s is set, but %s does not read it.", key, name)
+
+
+def print_args(args: argparse.Namespace, cfg: Any) -> None:
+    """Dassl's header of a log: arguments, then config."""
+    stars = "*" * 12
+    print(f"{stars}\n** Arguments **\n{stars}")
+    for key, value in sorted(vars(args).items()):
+        print(f"{key}: {value}")
+    print(f"{stars}\n** Config **\n{stars}\n{cfg}")
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """For start-up, which makes a million objects and hardly any garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do what the command line asks for.
+
+    Raises:
+        UserError: any mistake of the user's.
+    """
+    with without_garbage_collection():
+        trainer = build(args)
+    if args.eval_only:
+        trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        trainer.test()
+    elif not args.no_train:
+        trainer.train()
+
+
+def import_modules(names: list[str]) -> None:
+    """Import modules, found as Python finds them or in the current folder.
+
+    Raises:
+        UserError: there is no such module, or it cannot be imported.
+    """
+    here = str(Path.cwd())
+    if names and here not in sys.path:
+        sys.path.append(here)
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise UserError(
+                f"--import {name}: it cannot be imported ({type(error).__name__}: {error}). Give "
+                "the dotted name of a module in the current folder or on PYTHONPATH."
+            ) from error
+
+
+def print_help(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
+    """Print the flags, and the config keys of the trainer that is named."""
+    parser.print_help()
+    known = argparse.ArgumentParser(add_help=False)
+    known.add_argument("--trainer")
+    known.add_argument("--import", dest="imports", action="append", default=[])
+    named = known.parse_known_args(arguments)[0]
+    if not named.trainer:
+        return
+    import dplq.plugin  # noqa: F401  (registers trainers)
+    from dplq.host.config import GENERAL_KEYS, key_table, trainer_keys
+    from dplq.host.dassl import registered_trainers
+
+    import_modules(named.imports)
+    own = {trainer.__name__: trainer for trainer in registered_trainers()}
+    if named.trainer not in own:
+        raise UserError(f"The trainer '{named.trainer}' is unknown.{suggest(named.trainer, own)}")
+    print(f"\nconfig keys of {named.trainer} (KEY VALUE, or a YAML file):")
+    print(key_table(trainer_keys(own[named.trainer])))
+    print("\nconfig keys of all trainers, beside Dassl's:")
+    print(key_table(GENERAL_KEYS))
+
+
+def build(args: argparse.Namespace) -> Any:
+    """Return the trainer that the command line asks for, ready to run; its log has begun.
+
+    Raises:
+        UserError: any mistake of the user's.
+    """
+    import dplq.plugin  # noqa: F401  (registers trainers and datasets)
+
+    import_modules(args.imports)
+    cfg = setup_cfg(args)
+    if args.eval_only and not args.model_dir and learns(cfg.TRAINER.NAME):
+        raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
+    check_results(cfg)
+
+    import torch
+    from dassl.engine import build_trainer
+    from dassl.utils import collect_env_info, set_random_seed, setup_logger
+
+    set_random_seed(cfg.SEED)
+    setup_logger(cfg.OUTPUT_DIR)
+    if torch.cuda.is_available() and cfg.USE_CUDA:
+        torch.backends.cudnn.benchmark = True
+    print_args(args, cfg)
+    print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
+    warn_of_foreign_keys(cfg)
+    return build_trainer(cfg)
+
+
+def main() -> int:
+    """Run, and turn user mistakes into one line and exit code 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[CurrentStdout()])
+    parser, arguments = build_parser(), sys.argv[1:]
+    args = parser.parse_args()
+    try:
+        if args.help:
+            print_help(parser, arguments)
+            return 0
+        run(args)
+    except user_mistakes() as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: the disk is full ({error}). What was saved is kept.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        where = args.output_dir or "the output folder"
+        print(
+            f"\nInterrupted. Every finished epoch is saved in {where}; "
+            "run the same command again to go on from there.",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Predictions of a test, and the metrics made from them."""

@@ -1,0 +1,120 @@
+"""CoOp: context optimisation (Zhou et al., IJCV 2022)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dplq.clip.backbone import Backbone
+from dplq.errors import UserError
+from dplq.methods.base import PromptedCLIP, Prompts
+from dplq.methods.init import CONTEXT_STD, initial_context, seeded
+from dplq.methods.public_checkpoints import FIXED_TOKENS, PublicLayout
+from dplq.methods.registry import register_method
+from dplq.methods.settings import MethodSettings, option
+
+logger = logging.getLogger(__name__)
+POSITIONS = ("end", "middle", "front")
+
+
+@dataclass(frozen=True)
+class CoOpSettings(MethodSettings):
+    """Settings of CoOp."""
+
+    n_ctx: int = option(16, "context length, where no words set it")
+    ctx_init: str = option("", "words that initialise the context, one token each; empty: random")
+    csc: bool = option(False, "class-specific context; random, so not together with CTX_INIT")
+    class_token_position: str = option(
+        "end", "of the name in the context: end, middle or front", choices=POSITIONS
+    )
+
+
+class CoOpLearner(nn.Module):
+    """A context (n, d_t) for all classes, or one for each class (K, n, d_t)."""
+
+    def __init__(self, context: Tensor) -> None:
+        super().__init__()
+        self.ctx = nn.Parameter(context)
+
+    def forward(self) -> Prompts:
+        """Return the context alone; the image tower has no prompts."""
+        n_ctx, width = self.ctx.shape[-2:]
+        return Prompts(self.ctx.view(1, -1, n_ctx, width))
+
+
+def _settings_of(state: dict[str, Tensor]) -> dict[str, Any]:
+    return {"n_ctx": state["ctx"].shape[-2], "csc": state["ctx"].dim() == 3}
+
+
+@register_method
+class CoOpModel(PromptedCLIP):
+    """CLIP with a learned text context.
+
+    Args:
+        clip: the CLIP backbone.
+        classnames: K class names; an underscore is read as a space.
+        seed: of the learnable weights' initial values; None takes torch's global generator.
+        **settings: fields of `CoOpSettings`.
+
+    Raises:
+        UserError: a setting that does not fit the backbone, or a class name that is too long.
+        TypeError: unknown setting.
+    """
+
+    method, settings_class = "CoOp", CoOpSettings
+    public = PublicLayout("prompt_learner", {"ctx": "ctx", **FIXED_TOKENS}, _settings_of)
+
+    def __init__(
+        self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
+    ) -> None:
+        given, generator = CoOpSettings(**settings), seeded(seed)
+        words = given.ctx_init
+        prefix, context = initial_context(clip, given.n_ctx, words, generator, whole=True)
+        if given.csc and words:
+            logger.warning("CSC is not used: CTX_INIT gives all classes the same context.")
+        given = replace(given, n_ctx=len(context), csc=given.csc and not words)
+        if given.csc:
+            size = (len(classnames), *context.shape)
+            context = torch.randn(size, generator=generator) * CONTEXT_STD
+        super().__init__(
+            clip,
+            CoOpLearner(context),
+            classnames,
+            settings=asdict(given),
+            prefix=prefix,
+            n_ctx=given.n_ctx,
+            class_position=given.class_token_position,
+        )
+
+    def set_classnames(self, classnames: Sequence[str]) -> None:
+        """Classify into these classes; a class-specific context must be one of so many."""
+        self._check_number(self.prompt_learner.ctx, classnames, "This model", None)
+        super().set_classnames(classnames)
+
+    def check_classes(
+        self,
+        tensors: dict[str, Tensor],
+        learned: Sequence[str] | None,
+        path: str | os.PathLike[str],
+    ) -> None:
+        """Refuse a class-specific context of other classes."""
+        self._check_number(tensors.get("ctx"), self.classnames, str(path), learned)
+
+    def _check_number(
+        self, ctx: Tensor | None, names: Sequence[str], where: str, learned: Sequence[str] | None
+    ) -> None:
+        if ctx is None or ctx.dim() < 3 or not self.settings["csc"]:
+            return
+        others = "" if learned in (None, list(names)) else " (others)"
+        if len(ctx) != len(names) or others:
+            raise UserError(
+                f"{where} has a class-specific context of {len(ctx)} classes, and now there are "
+                f"{len(names)}{others}: it cannot be used for other classes. Train with "
+                "TRAINER.COOP.CSC False for that."
+            )

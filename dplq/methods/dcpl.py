@@ -1,0 +1,116 @@
+"""DCPL: domain-controlled prompt learning (Cao et al., AAAI 2024).
+
+MaPLe's prompts, with the language context shifted by the domain feature of the image, and the
+image feature shifted by it too. Follows the authors' code (trainers/DCPL.py of DCPL); its oddities
+are off by default and on with PRESET "reference" (`dplq.methods.presets`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dplq.clip.backbone import Backbone
+from dplq.domain.load import DomainEncoder
+from dplq.errors import UserError
+from dplq.methods.base import PromptedCLIP, Prompts
+from dplq.methods.init import bottleneck, seeded
+from dplq.methods.maple import MaPLeLearner, MaPLeSettings, multimodal_prompts
+from dplq.methods.presets import PresetSettings, draw_noise
+from dplq.methods.registry import register_method
+from dplq.methods.settings import option
+
+REDUCTION = 16  # of the adapters' hidden layers
+
+
+@dataclass(frozen=True)
+class DCPLSettings(PresetSettings, MaPLeSettings):
+    """Settings of DCPL: MaPLe's and the preset's switches; the noise is on the image feature."""
+
+    domain_dim: int = option(0, "width of the domain feature, d_f", is_key=False)
+
+
+class DCPLLearner(MaPLeLearner):
+    """MaPLe's learner and two adapters of the domain feature; arguments as there."""
+
+    def __init__(
+        self, context: Tensor, clip: Backbone, given: DCPLSettings, generator: torch.Generator
+    ) -> None:
+        super().__init__(context, clip, given, generator)
+        self.meta_net, self.visual_net = (
+            bottleneck(given.domain_dim, max(width // REDUCTION, 1), width, generator)
+            for width in (clip.text_width, clip.embed_dim)
+        )
+
+    def forward(self, domain_features: Tensor) -> Prompts:
+        """Return the prompts for images of domain features (B, d_f)."""
+        prompts, shift = super().forward(), self.meta_net(domain_features)
+        return replace(prompts, language=prompts.language + shift[:, None, None])
+
+
+@register_method
+class DCPLModel(PromptedCLIP):
+    """CLIP whose language prompts and image features are shifted by the domain feature.
+
+    Args:
+        clip: the CLIP backbone.
+        domain: the domain encoder, images (B, 3, H, W) -> (B, d_f).
+        classnames: K class names; an underscore is read as a space.
+        domain_dim: d_f; default: the encoder's.
+        seed: of the learnable weights' initial values; None takes torch's global generator.
+        **settings: fields of `DCPLSettings`.
+
+    Raises:
+        UserError: no domain encoder, or as for `MaPLeModel`.
+    """
+
+    method, settings_class, uses_domain = "DCPL", DCPLSettings, True
+    structure = ("n_ctx", "ctx_init", "prompt_depth")
+
+    def __init__(
+        self,
+        clip: Backbone,
+        domain: DomainEncoder | None,
+        classnames: Sequence[str],
+        *,
+        domain_dim: int | None = None,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> None:
+        if domain is None:
+            raise UserError("DCPL needs a domain encoder: set DOMAIN.ENCODER, or --trainer MaPLe.")
+        width = domain.feature_dim if domain_dim is None else domain_dim
+        given = DCPLSettings(domain_dim=width, **settings).resolved()
+        generator = seeded(seed)
+        prefix, context = multimodal_prompts(clip, given, generator)
+        super().__init__(
+            clip,
+            DCPLLearner(context, clip, given, generator),
+            classnames,
+            settings=asdict(given),
+            prefix=prefix,
+            n_ctx=given.n_ctx,
+            domain=domain,
+        )
+        self.options = given
+
+    def forward(self, images: Tensor, *, domain_features: Tensor | None = None) -> Tensor:
+        """Return logits (B, K) of CLIP-normalised images (B, 3, H, W).
+
+        Args:
+            images: (B, 3, H, W).
+            domain_features: (B, d_f); where given, the domain encoder is skipped.
+        """
+        learner, dtype = self.prompt_learner, self.learner_dtype
+        domain = (self.domain(images) if domain_features is None else domain_features).to(dtype)
+        prompts = learner(domain)
+        image = self.clip.prompted_vision(images, prompts.vision, prompts.deep_vision).to(dtype)
+        width, training = image.shape[1], learner.training
+        noise = draw_noise(image, width, self.options, training, self.noise_generator)
+        shifted = image + learner.visual_net(domain) + (0 if noise is None else noise)
+        return self.logits(F.normalize(shifted, dim=-1), self.text_features(prompts))

@@ -1,0 +1,78 @@
+"""Linear probe: logistic regression on the image features of the frozen CLIP.
+
+Radford et al., ICML 2021, section 3.2; few-shot as in CoOp (lpclip/linear_probe.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dplq.clip.backbone import Backbone
+from dplq.errors import UserError, few
+from dplq.methods.base import CLIPModel
+from dplq.methods.registry import register_method
+from dplq.methods.settings import MethodSettings, option
+
+
+@dataclass(frozen=True)
+class LinearProbeSettings(MethodSettings):
+    """Settings of a linear probe."""
+
+    C: float | None = option(None, "regularisation of the fit, once it is made", is_key=False)
+
+
+@register_method
+class LinearProbeModel(CLIPModel):
+    """CLIP's image tower under a linear layer, which knows no class names.
+
+    Args:
+        clip: the CLIP backbone.
+        classnames: K class names.
+        seed: not used: the layer is fitted, not trained from initial values.
+        **settings: fields of `LinearProbeSettings`.
+    """
+
+    method, settings_class = "LinearProbe", LinearProbeSettings
+    structure = ()
+
+    def __init__(
+        self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
+    ) -> None:
+        given = LinearProbeSettings(**settings)
+        head = nn.Linear(clip.embed_dim, len(classnames)).requires_grad_(False)
+        known = {key: value for key, value in asdict(given).items() if value is not None}
+        super().__init__(clip, head, classnames, settings=known)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return features (B, d) of images, as they come from CLIP, float32."""
+        return self.clip.encode_image(images).to(self.learner_dtype)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, K) of CLIP-normalised images (B, 3, H, W)."""
+        features = self.features(images)
+        with torch.autocast(images.device.type, enabled=False):  # it would round the logits
+            return self.prompt_learner(features)
+
+    def set_classnames(self, classnames: Sequence[str]) -> None:
+        """Refuse (UserError) other classes: a linear layer cannot name them."""
+        self.check_classes({}, classnames, "This model")
+
+    def check_classes(
+        self,
+        tensors: dict[str, Tensor],
+        learned: Sequence[str] | None,
+        path: str | os.PathLike[str],
+    ) -> None:
+        """Refuse a layer that was fitted for other classes."""
+        if learned is not None and list(learned) != self.classnames:
+            raise UserError(
+                f"{path} is a linear probe for the classes {few(learned, 4)}. It "
+                f"cannot tell others apart (now: {few(self.classnames, 4)}): test it on its "
+                "own classes, or use a trainer that reads class names, such as ZeroshotCLIP."
+            )

@@ -1,0 +1,118 @@
+"""Rebuild any method's model from a checkpoint, a run folder or an original's checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dplq.clip.backbone import Backbone, load_backbone
+from dplq.domain.load import DomainEncoder, load_domain_encoder
+from dplq.errors import UserError, suggest
+from dplq.io import checkpoint
+from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint
+from dplq.io.spec import Spec
+from dplq.methods.base import CLIPModel
+from dplq.methods.public_checkpoints import BEST, NUMBERED, read_public
+from dplq.methods.registry import METHODS, create_model
+
+
+def load(
+    path: str | os.PathLike[str],
+    classnames: Sequence[str] | None = None,
+    *,
+    clip: Backbone | None = None,
+    domain: DomainEncoder | None = None,
+    weights: str = "",
+    domain_weights: str = "",
+    epoch: int | None = None,
+    method: str = "",
+    **settings: Any,
+) -> CLIPModel:
+    """Rebuild a model, in eval mode.
+
+    Args:
+        path: a file that a model's `save` or a training run wrote; the folder of a run (its best
+            epoch if that was kept, else its last); or a checkpoint (`model.pth.tar-<epoch>`, or
+            the folder of a run) of the public CoOp, CoCoOp, MaPLe, VPT, IVLP or PromptSRC.
+        classnames: the classes to tell apart; default: those it was trained on. Public
+            checkpoints do not hold them.
+        clip: a loaded backbone; default: the one named in the header is loaded. Public
+            checkpoints do not name it.
+        domain: a loaded domain encoder; default likewise.
+        weights: where the backbone's weights file or ``local-dir:`` folder is, if it was
+            trained with one.
+        domain_weights: the same for the domain encoder.
+        epoch: of a run folder, if not the best or last.
+        method: of a public checkpoint, where the file alone does not tell.
+        **settings: of a public checkpoint, where its shapes do not tell them and they are not the
+            method's defaults, such as `ctx_init`.
+
+    Raises:
+        UserError: nothing to load there, as for the loaders, or the parts do not fit.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = _in_run_folder(path, epoch)
+    if path.suffix != ".safetensors" and path.is_file():
+        return _load_public(path, classnames, clip, method, settings)
+    _, header = checkpoint.read(path)
+    if header.get("method") not in METHODS:
+        raise UserError(
+            f"{path} does not hold a model of a known method ({header.get('method')!r}): name a "
+            "file that model.save or a training run wrote (model-<epoch>.safetensors)."
+            f"{suggest(str(header.get('method')), METHODS)}"
+        )
+    if clip is None:
+        spec = Spec.from_header(header["backbone"])
+        clip = load_backbone(**spec.loader_arguments(weights, path, "weights"))
+    if domain is None and header["domain"] is not None:
+        spec = Spec.from_header(header["domain"])
+        arguments = spec.loader_arguments(domain_weights, path, "domain_weights")
+        domain = load_domain_encoder(**arguments, backbone=clip)
+    own, names = dict(header["settings"]), header["classnames"]
+    model = create_model(header["method"], clip, names, domain=domain, seed=0, **own)
+    model.load(path)
+    if classnames is not None and list(classnames) != names:
+        model.set_classnames(classnames)
+    return model.eval()
+
+
+def _in_run_folder(folder: Path, epoch: int | None) -> Path:
+    """Return the checkpoint of a run, ours or an original's."""
+    ours = folder / MODEL_FOLDER
+    if any(ours.glob("model-*.safetensors")):
+        return find_checkpoint(ours, epoch)
+    for cls in METHODS.values():
+        theirs = cls.public.folder_in(folder) if cls.public else None
+        if theirs:
+            return find_checkpoint(theirs, epoch, NUMBERED, BEST)
+    return find_checkpoint(ours, epoch)
+
+
+def _load_public(
+    path: Path,
+    classnames: Sequence[str] | None,
+    clip: Backbone | None,
+    method: str,
+    settings: dict[str, Any],
+) -> CLIPModel:
+    state, _ = read_public(path)
+    fitting = (name for name, cls in METHODS.items() if cls.public and cls.public.fits(state))
+    found = method or next(fitting, "")
+    public = METHODS[found].public if found else None
+    if public is None:
+        raise UserError(
+            f"{path} is a checkpoint of no method with a known public layout: name it with method=."
+            f"{suggest(method, [name for name, cls in METHODS.items() if cls.public])}"
+        )
+    if clip is None or classnames is None:
+        raise UserError(
+            f"{path} is a public checkpoint of {found}, which names neither its CLIP nor its "
+            "classes: give clip=load_backbone(...) and classnames=[...]."
+        )
+    inferred = public.infer(public.translate(state))
+    model = create_model(found, clip, classnames, seed=0, **{**inferred, **settings})
+    public.load(model, path)
+    return model.eval()

@@ -1,0 +1,104 @@
+"""PromptSRC: self-regulating prompts (Khattak et al., ICCV 2023).
+
+IVLP's prompts, kept close to the frozen CLIP and averaged over the epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dplq.clip.backbone import Backbone
+from dplq.clip.templates import ensemble_features, imagenet_templates
+from dplq.methods.ivlp import IVLPModel, IVLPSettings, settings_of
+from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS, PublicLayout
+from dplq.methods.registry import register_method
+from dplq.methods.settings import option
+
+TEMPLATES = 60  # the authors average over the first 60 of OpenAI's 80
+
+
+@dataclass(frozen=True)
+class PromptSRCSettings(IVLPSettings):
+    """Settings of PromptSRC's model and of its training."""
+
+    n_ctx_text: int = option(4, "context length, and text prompts per layer")
+    n_ctx_vision: int = option(4, "vision prompts per layer; 0: none", minimum=0)
+    text_loss_weight: float = option(25, "weight of the text consistency loss")
+    image_loss_weight: float = option(10, "weight of the image consistency loss")
+    gpa_mean: float = option(15, "epoch at which Gaussian prompt aggregation peaks")
+    gpa_std: float = option(1, "its width in epochs")
+
+
+@register_method
+class PromptSRCModel(IVLPModel):
+    """IVLP's prompts, with the features of the un-prompted CLIP beside them.
+
+    Args:
+        clip: the CLIP backbone.
+        classnames: K class names.
+        seed: of the learnable weights' initial values; None takes torch's global generator.
+        **settings: fields of `PromptSRCSettings`.
+    """
+
+    method, settings_class = "PromptSRC", PromptSRCSettings
+    structure = tuple(field.name for field in fields(IVLPSettings))
+    public = PublicLayout(
+        "VLPromptLearner",
+        {
+            **CONTEXT,
+            **TOWER_PROMPTS,
+            **FROZEN_CLIP,
+            r"prompt_learner\.ZS_image_encoder\..*": None,
+        },
+        settings_of,
+        mark=r"prompt_learner\.ZS_image_encoder\..*",
+    )
+
+    _frozen_text: Tensor | None
+
+    def __init__(
+        self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
+    ) -> None:
+        super().__init__(clip, classnames, seed=seed, **settings)
+        # Made in the first step; a test needs none.
+        self.register_buffer("_frozen_text", None, persistent=False)
+
+    def set_classnames(self, classnames: Sequence[str]) -> None:
+        """Classify into these classes from now on; their frozen features are forgotten."""
+        super().set_classnames(classnames)
+        self._frozen_text = None
+
+    @torch.no_grad()
+    def frozen_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return un-prompted L2-normalised features: (B, d), and (1, K, d) of many templates."""
+        if self._frozen_text is None:
+            templates = imagenet_templates()[:TEMPLATES]
+            text = ensemble_features(self.clip, self.classnames, templates, normalize_each=False)
+            self._frozen_text = text.unsqueeze(0)
+        return self.image_features(images), self._frozen_text
+
+    def losses(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the weighted terms of the loss, and the logits (B, K).
+
+        "ce" is the cross-entropy; "text" and "image" are mean absolute differences of prompted
+        and frozen features; "logits" is the KL divergence of their predictions per logit.
+        """
+        prompts = self.prompts(images)
+        image, text = self.image_features(images, prompts), self.text_features(prompts)
+        frozen_image, frozen_text = self.frozen_features(images)
+        logits = self.logits(image, text)
+        frozen = F.log_softmax(self.logits(frozen_image, frozen_text), dim=1)
+        return {
+            "ce": F.cross_entropy(logits, labels),
+            "text": self.settings["text_loss_weight"] * F.l1_loss(text, frozen_text),
+            "image": self.settings["image_loss_weight"] * F.l1_loss(image, frozen_image),
+            "logits": F.kl_div(
+                logits.log_softmax(1), frozen, reduction="none", log_target=True
+            ).mean(),
+        }, logits

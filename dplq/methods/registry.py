@@ -1,0 +1,100 @@
+"""Registry of all methods by name, and their factory."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dplq.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    from dplq.clip.backbone import Backbone
+    from dplq.domain.encoder import DomainEncoder
+    from dplq.methods.base import CLIPModel
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T", bound="type[CLIPModel]")
+
+
+class MethodRegistry(Mapping[str, "type[CLIPModel]"]):
+    """Model classes by method name; those of this package are imported on first use."""
+
+    def __init__(self) -> None:
+        self._classes: dict[str, type[CLIPModel]] = {}
+        self._is_complete = False
+
+    def register(self, cls: T) -> T:
+        """Add a model class under its `method`; a name that is taken stays, with a warning."""
+        first = self._classes.setdefault(cls.method, cls)
+        if first is not cls:
+            logger.warning(
+                "The method %s of %s is not registered: %s has registered one of that name.",
+                *(cls.method, cls.__module__, first.__module__),
+            )
+        return cls
+
+    def __getitem__(self, name: str) -> type[CLIPModel]:
+        """Return the model class of a method.
+
+        Raises:
+            UserError: there is none; with the nearest names.
+        """
+        self._import_all()
+        if name not in self._classes:
+            raise UserError(f"There is no method '{name}'.{suggest(name, self._classes)}")
+        return self._classes[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._import_all()
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[str]:
+        self._import_all()
+        return iter(sorted(self._classes))
+
+    def __len__(self) -> int:
+        self._import_all()
+        return len(self._classes)
+
+    def _import_all(self) -> None:
+        if self._is_complete:
+            return
+        package = importlib.import_module("dplq.methods")
+        for found in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"dplq.methods.{found.name}")
+        self._is_complete = True
+
+
+METHODS = MethodRegistry()
+register_method = METHODS.register
+
+
+def create_model(
+    method: str,
+    clip: Backbone,
+    classnames: Sequence[str],
+    *,
+    domain: DomainEncoder | None = None,
+    seed: int | None = None,
+    **settings: Any,
+) -> CLIPModel:
+    """Build the model of a method.
+
+    Args:
+        method: a name of `METHODS`, such as "CoOp".
+        clip: the CLIP backbone.
+        classnames: K class names; an underscore is read as a space.
+        domain: the domain encoder, for methods that use one.
+        seed: of the learnable weights' initial values; None takes torch's global generator.
+        **settings: fields of the method's settings class.
+
+    Raises:
+        UserError: unknown method, or a setting that does not fit the backbone.
+        TypeError: unknown setting.
+    """
+    cls = METHODS[method]
+    parts = (clip, domain) if cls.uses_domain else (clip,)
+    return cls(*parts, classnames, seed=seed, **settings)

@@ -1,0 +1,66 @@
+"""Settings of a method: each field's default, help text and check, in one place.
+
+The yacs node of its trainer, the ``--help`` of the command line and `docs/settings.md` are made from
+these dataclasses; a config key is the field's name in capitals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from dplq.errors import UserError, suggest
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    minimum: int | None = None,
+    is_key: bool = True,
+) -> Any:
+    """Declare a field of a settings dataclass.
+
+    Args:
+        default: the value where none is given; None stands for "what the preset says".
+        help: its meaning, one line.
+        choices: the words that are accepted; empty for no check.
+        minimum: the smallest number that is accepted.
+        is_key: False for values that are no config key, such as a width found at run time.
+    """
+    metadata = {"help": help, "choices": tuple(choices), "minimum": minimum, "is_key": is_key}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """Base of all settings: plain, JSON-able values, checked when they are made."""
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            UserError: naming the first field that is wrong, by its config key.
+        """
+        for own in fields(self):
+            value = getattr(self, own.name)
+            if value is not None or own.default is not None:
+                _check(own, value)
+
+    @classmethod
+    def keys(cls) -> list[Field[Any]]:
+        """Return the fields that are config keys."""
+        return [own for own in fields(cls) if own.metadata["is_key"]]
+
+
+def _check(own: Field[Any], value: Any) -> None:
+    key, choices, minimum = own.name.upper(), own.metadata["choices"], own.metadata["minimum"]
+    # A word such as "false" would count as true.
+    if str(own.type).startswith("bool") and not isinstance(value, bool):
+        raise UserError(f"{key} is {value!r}; write True or False.")
+    if choices and value not in choices:
+        raise UserError(f"{key} '{value}' is unknown.{suggest(str(value), choices)}")
+    if minimum is not None and value < minimum:
+        raise UserError(f"{key} must be at least {minimum}, not {value}.")

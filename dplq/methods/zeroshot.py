@@ -1,0 +1,65 @@
+"""Zero-shot CLIP: class names in one text, or in an ensemble of texts (Radford et al., ICML 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from dplq.clip.backbone import Backbone
+from dplq.clip.templates import ensemble_features
+from dplq.methods.base import CLIPModel
+from dplq.methods.registry import register_method
+from dplq.methods.settings import MethodSettings, option
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+
+@dataclass(frozen=True)
+class ZeroshotSettings(MethodSettings):
+    """Settings of zero-shot classification."""
+
+    templates: Sequence[str] = option(
+        (DEFAULT_TEMPLATE,), "texts with {} for the class name", is_key=False
+    )
+
+
+@register_method
+class ZeroshotModel(CLIPModel):
+    """CLIP whose classes are the averaged features of fixed texts; nothing is learned.
+
+    Args:
+        clip: the CLIP backbone.
+        classnames: K class names; an underscore is read as a space.
+        seed: not used.
+        **settings: fields of `ZeroshotSettings`.
+    """
+
+    method, settings_class = "ZeroshotCLIP", ZeroshotSettings
+
+    classes: Tensor
+
+    def __init__(
+        self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
+    ) -> None:
+        given = ZeroshotSettings(**settings)
+        settings = {**asdict(given), "templates": list(given.templates)}
+        super().__init__(clip, nn.Identity(), classnames, settings=settings)
+        self._encode_classes(self.classnames)
+
+    def set_classnames(self, classnames: Sequence[str]) -> None:
+        """Classify into these classes from now on."""
+        super().set_classnames(classnames)
+        self._encode_classes(self.classnames)
+
+    def _encode_classes(self, classnames: list[str]) -> None:
+        features = ensemble_features(
+            self.clip, classnames, self.settings["templates"], normalize_each=True
+        )
+        self.register_buffer("classes", features.unsqueeze(0), persistent=False)  # (1, K, d)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, K) of CLIP-normalised images (B, 3, H, W)."""
+        return self.logits(self.image_features(images), self.classes)

@@ -1,0 +1,60 @@
+"""``results.json``: the record of a finished run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dplq.evaluation.metrics import scores
+from dplq.io.checkpoint import write_atomically
+
+from .environment import device_name, git_commit, peak_memory_mib, versions
+
+FORMAT = 1
+
+
+def write_results(trainer: Any, seconds: float) -> Path:
+    """Write ``results.json`` into the run's folder, in one step.
+
+    Args:
+        trainer: a `FrozenTrainer` that has just tested.
+        seconds: how long the test took.
+    """
+    cfg, record = trainer.cfg, trainer.evaluator
+    saved = sorted(trainer.model_dir(cfg.OUTPUT_DIR).glob("model-*.safetensors"))
+    steps = trainer.train_steps
+    result = {
+        "format": FORMAT,
+        "trainer": cfg.TRAINER.NAME,
+        "dataset": cfg.DATASET.NAME,
+        "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
+        "split": "test" if trainer.val_loader is None else cfg.TEST.SPLIT,
+        "shots": cfg.DATASET.NUM_SHOTS,
+        "seed": cfg.SEED,
+        **scores(record.labels, record.predictions, trainer.lab2cname),
+        "learnable_parameters": trainer.learnable_parameters,
+        "checkpoint_bytes": saved[-1].stat().st_size if saved else None,
+        "epochs": trainer.tested_epoch,
+        "seconds": {
+            "train": trainer.train_seconds or None,
+            "test": seconds,
+            "step": trainer.train_seconds / steps if steps else None,
+        },
+        "peak_memory_mib": peak_memory_mib(trainer.device),
+        "precision": trainer.precision.name,
+        "device": device_name(trainer.device),
+        "git_commit": git_commit(),
+        "versions": versions(),
+        "config": plain(cfg),
+    }
+    path = Path(cfg.OUTPUT_DIR) / "results.json"
+    write_atomically(path, json.dumps(result, indent=1).encode())
+    return path
+
+
+def plain(node: Any) -> Any:
+    """Return a config as nested dicts and lists, for JSON."""
+    if isinstance(node, dict):
+        return {key: plain(value) for key, value in node.items()}
+    return list(node) if isinstance(node, (list, tuple)) else node
