@@ -208,7 +208,7 @@ class PromptedCLIP(nn.Module):
         return {
             "method": self.method,
             "backbone": portable(self.clip.spec),
-            "domain": portable(self.domain.spec) if self.domain is not None else None,
+            "domain": self.domain.spec.header() if self.domain is not None else None,
             "settings": self.settings,
             "classnames": self.classnames,
         }

@@ -131,7 +131,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
 
 def _warn_of_normalisation(preset: str, domain: DomainEncoder | None) -> None:
     """The preset cannot change an encoder that is loaded already; say so where they disagree."""
-    given = domain.spec.get("normalize") if domain is not None else None
+    given = domain.spec.options.get("normalize") if domain is not None else None
     if preset == "reference" and given not in (None, PRESET_NORMALIZE[preset]):
         logger.warning(
             "preset 'reference' feeds the domain encoder CLIP-normalised images, but this one was "
