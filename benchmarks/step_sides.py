@@ -19,7 +19,8 @@ from benchmarks.step_plain import PlainModel
 from dplq import QuaternionPromptCLIP, load_backbone, load_domain_encoder
 from dplq.clip.backbone import Backbone
 from dplq.datasets._engine.variants import DECLARED
-from dplq.domain.load import DomainEncoder
+from dplq.domain.encoder import DomainEncoder
+from dplq.io.spec import Spec
 from dplq.training.precision import Precision
 
 N_CTX, DEPTH, WORDS, SEED = 2, 9, "a photo of a", 0
@@ -128,7 +129,7 @@ def build_ours(tiny: bool, device: torch.device, text_chunk: int | str) -> Quate
             clip = Backbone(open_clip.CLIP(**TINY_CLIP), TINY_CLIP, {}, {"name": "tiny"})
             domain = DomainEncoder(
                 timm.models.VisionTransformer(**TINY_DOMAIN),
-                spec={"name": "tiny"},
+                spec=Spec("tiny"),
                 image_size=TINY_DOMAIN["img_size"],
                 feature_dim=TINY_DOMAIN["embed_dim"],
             )

@@ -21,6 +21,12 @@ def few(names: Iterable[object], limit: int = 5, separator: str = ", ") -> str:
     return separator.join(words[:limit]) + more
 
 
+def nearest(name: str, choices: Iterable[str], limit: int = 3) -> list[str]:
+    """Return the choices that resemble `name` most, the nearest first; case is ignored."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    return [by_lower[n] for n in difflib.get_close_matches(name.lower(), by_lower, n=limit)]
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """Return the end of an error message: the nearest choices, then all of them.
 
@@ -32,6 +38,6 @@ def suggest(name: str, choices: Iterable[str]) -> str:
         For example ``" Did you mean 'RSSCN7'? Choices: BTMRI, RSSCN7, WHURS19."``.
     """
     by_lower = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
-    hint = " Did you mean " + " or ".join(f"'{by_lower[n]}'" for n in near) + "?" if near else ""
+    near = nearest(name, by_lower.values())
+    hint = " Did you mean " + " or ".join(f"'{n}'" for n in near) + "?" if near else ""
     return f"{hint} Choices: {', '.join(sorted(by_lower.values(), key=str.lower))}."

@@ -43,7 +43,7 @@ from dplq.demo.models import (
     SIZE,
     compact_tokens,
 )
-from dplq.domain.load import IMAGENET_MEAN, IMAGENET_STD
+from dplq.domain.encoder import IMAGENET_MEAN, IMAGENET_STD
 from dplq.io import checkpoint
 
 logger = logging.getLogger(__name__)

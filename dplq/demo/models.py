@@ -1,4 +1,14 @@
-"""The demo's two models: architectures, and their weights as they lie in the package."""
+"""The demo's two models: architectures, and the weights that are part of this package.
+
+This is a packaged model of `dplq.io.packaged`, which is imported by its name only. Such a module
+offers, in this order of use:
+
+* `SIZE` (pixels per side of both models' input) and `ASSETS` (the folder of the weights);
+* for the CLIP, `CLIP_CONFIG` (arguments of `open_clip.CLIP`), `CLIP_FILE`, and `expand_tokens`,
+  which turns the file's tensors into a state dict;
+* for the domain encoder, `DOMAIN_ARCHITECTURE` (timm's name), `DOMAIN_CONFIG` (what differs from
+  it) and `DOMAIN_FILE`.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +39,7 @@ CLIP_CONFIG = {
         "layers": 6,
     },
 }
-# What differs from timm's vit_tiny_patch16_224.
+DOMAIN_ARCHITECTURE = "vit_tiny_patch16_224"
 DOMAIN_CONFIG = {
     "img_size": SIZE,
     "patch_size": 8,

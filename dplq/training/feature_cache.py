@@ -37,7 +37,8 @@ class FeatureCache:
     def __init__(self, encoder: DomainEncoder, preparation: Mapping[str, Any]) -> None:
         digest = hashlib.blake2b(digest_size=DIGEST)
         digest.update(json.dumps(preparation, sort_keys=True, default=str).encode())
-        digest.update(json.dumps(getattr(encoder, "spec", {}), sort_keys=True).encode())
+        spec = encoder.spec.as_dict() if hasattr(encoder, "spec") else {}
+        digest.update(json.dumps(spec, sort_keys=True).encode())
         for name, tensor in sorted(encoder.identity().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())

@@ -24,16 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dplq
-from dplq.domain import load as domain_encoders
-from dplq.domain.load import (
-    CLIP_MEAN,
-    CLIP_STD,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    DomainEncoder,
-    load_domain_encoder,
-)
+from dplq.domain.encoder import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, DomainEncoder
+from dplq.domain.load import load_domain_encoder
+from dplq.domain.recipes import FEATURES, RECIPES
 from dplq.errors import UserError
+from dplq.io.spec import Spec
 from tests.peers import peer
 
 MAE = "mae_vit_base_patch16"
@@ -74,11 +69,11 @@ def public_module(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> t
 
 def small(recipe: str, monkeypatch: pytest.MonkeyPatch, **model_args) -> None:
     """Shrink one of the published architectures; its layout and statistics stay."""
-    old = domain_encoders._RECIPES[recipe]
+    old = RECIPES[recipe]
     new = dataclasses.replace(
         old, image_size=model_args["img_size"], model_args={**old.model_args, **model_args}
     )
-    monkeypatch.setitem(domain_encoders._RECIPES, recipe, new)
+    monkeypatch.setitem(RECIPES, recipe, new)
 
 
 @pytest.fixture
@@ -377,7 +372,7 @@ class Fixed(nn.Module):
 def fixed(features: object, width: int, **attributes: object) -> DomainEncoder:
     """Return an adapter around `Fixed`."""
     model = Fixed(features, width, **attributes)
-    return DomainEncoder(model, spec={"name": "fixed"}, image_size=8, feature_dim=width)
+    return DomainEncoder(model, spec=Spec("fixed"), image_size=8, feature_dim=width)
 
 
 @pytest.mark.parametrize(
@@ -459,7 +454,7 @@ def test_frozen_in_eval_mode_and_usable_in_anothers_graph(small_mae):
     assert images.grad is None
 
 
-@pytest.mark.parametrize("feature", domain_encoders.FEATURES)
+@pytest.mark.parametrize("feature", FEATURES)
 def test_features_are_float32_whatever_the_encoder_computes_in(small_mae, feature):
     encoder = load_domain_encoder(MAE, pretrained=False, feature=feature)
     images = clip_images(random_pixels())
@@ -502,13 +497,13 @@ def test_weights_below_the_home_folder(small_mae, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     save(tmp_path / "mae.pth", mae_state())
-    assert load_domain_encoder(MAE, weights="~/mae.pth").spec["weights"] == "mae.pth"
+    assert load_domain_encoder(MAE, weights="~/mae.pth").spec.weights == "mae.pth"
 
 
 def test_spec_rebuilds_the_encoder(small_mae, tmp_path):
     weights = save(tmp_path / "mae.pth", mae_state())
     encoder = load_domain_encoder(MAE, weights=weights, feature="decoder_embed", normalize="clip")
-    spec = json.loads(json.dumps(encoder.spec))
+    spec = json.loads(json.dumps(encoder.spec.header()))
     assert spec["weights"] == "mae.pth"
     assert re.fullmatch("[0-9a-f]{64}", spec.pop("weights_sha256"))
     again = load_domain_encoder(**{**spec, "weights": weights})
@@ -519,10 +514,13 @@ def test_spec_rebuilds_the_encoder(small_mae, tmp_path):
 
 def test_importing_does_not_import_timm(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)  # from here on importing it is an error
-    for package, name in ((dplq.io, "weights"), (dplq.domain, "load")):
+    domain = ("encoder", "recipes", "load")
+    for package, name in ((dplq.io, "weights"), *((dplq.domain, name) for name in domain)):
         monkeypatch.setattr(package, name, getattr(package, name))
         monkeypatch.delitem(sys.modules, f"{package.__name__}.{name}")
-    assert importlib.import_module("dplq.domain.load") is not domain_encoders
+    assert (
+        importlib.import_module("dplq.domain.load").load_domain_encoder is not load_domain_encoder
+    )
 
 
 # -- checkpoints that load
@@ -601,7 +599,7 @@ def test_wrong_arguments(name, arguments, parts):
 
 def test_clip_takes_no_weights():
     text = error_of("clip", weights="a.pth", backbone=FakeBackbone())
-    assert "takes no weights of its own, got 'a.pth'" in text
+    assert "has no weights of its own, got 'a.pth'" in text
 
 
 @pytest.mark.parametrize("name", ["hf-hub:org/name", "test_resnet"])
@@ -612,14 +610,14 @@ def test_weights_that_cannot_be_had(name, monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", fail)
     text = error_of(name)
-    assert f"'{name}': its weights cannot be had (ConnectionError: no route)" in text
+    assert f"'{name}': its weights cannot be downloaded (ConnectionError: no route)" in text
     assert "set weights (DOMAIN.WEIGHTS) to the local file" in text and "many" not in text
 
 
 def test_models_of_oblong_images_are_refused(monkeypatch):
     data = {"input_size": (3, 32, 64), "mean": CLIP_MEAN, "std": CLIP_STD}
     monkeypatch.setattr(timm.data, "resolve_model_data_config", lambda model: data)
-    assert "takes 32x64 images; only square" in error_of("test_resnet", pretrained=False)
+    assert "requires 32x64 images; only square" in error_of("test_resnet", pretrained=False)
 
 
 @pytest.mark.parametrize(
@@ -627,8 +625,8 @@ def test_models_of_oblong_images_are_refused(monkeypatch):
     [
         (torch.zeros(1, 4, 6), torch.zeros(3, 8, 8), "expected images of shape (B, 3, H, W), got"),
         (torch.zeros(1, 4, 7), torch.zeros(1, 3, 8, 8), "width 7 where timm declares 6"),
-        (torch.zeros(6), torch.zeros(1, 3, 8, 8), "gives (6,), which cannot be pooled"),
-        ([1], torch.zeros(1, 3, 8, 8), "gives list, which cannot be pooled"),
+        (torch.zeros(6), torch.zeros(1, 3, 8, 8), "returns (6,), which cannot be pooled"),
+        ([1], torch.zeros(1, 3, 8, 8), "returns list, which cannot be pooled"),
     ],
 )
 def test_what_an_encoder_cannot_take_or_give(features, images, text):
@@ -712,4 +710,4 @@ def test_decoder_embed_needs_the_decoder(small_mae, tmp_path):
     weights = save(tmp_path / "x.pth", mae_state(decoder=False))
     text = error_of(MAE, weights=weights, feature="decoder_embed")
     assert "Missing: decoder_embed.weight" in text
-    assert "only feature 'encoder' can be had" in text
+    assert "only feature 'encoder' is available" in text

@@ -18,12 +18,13 @@ from torch import nn
 from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
-from dplq.domain.load import DomainEncoder
+from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.host.config import extend_cfg
 from dplq.host.dassl import ensure_dassl
 from dplq.images.cache import ImageCache
 from dplq.io import checkpoint
+from dplq.io.spec import Spec
 from dplq.training.loaders import ByteCrop, Normalizer, quicken
 from tests.runner import make_project, train
 
@@ -320,7 +321,7 @@ def test_the_domain_encoders_larger_input_is_made_on_the_images_device(min_max):
     """The meta device stands for a GPU: an operation with a tensor elsewhere would be an error."""
     encoder = DomainEncoder(
         Seen(),
-        spec={"name": "seen"},
+        spec=Spec("seen"),
         image_size=1024,
         feature_dim=3,
         mean=[0.5] * 3,
