@@ -13,7 +13,7 @@ import torch
 from tabulate import tabulate
 
 from dplq.io.atomic import written_aside
-from dplq.trainers._engine.surroundings import device_name, git_commit, versions
+from dplq.trainers._engine.environment import device_name, git_commit, versions
 
 logger = logging.getLogger(__name__)
 EXTRAPOLATED = "extrapolated, linear in K"

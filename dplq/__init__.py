@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same names for type checkers and editors
     from dplq.clip.backbone import Backbone as Backbone
     from dplq.clip.backbone import load_backbone as load_backbone
-    from dplq.domain.load import DomainEncoder as DomainEncoder
+    from dplq.domain.encoder import DomainEncoder as DomainEncoder
     from dplq.domain.load import load_domain_encoder as load_domain_encoder
     from dplq.errors import UserError as UserError
     from dplq.methods.load import load as load
@@ -44,7 +44,7 @@ _MODULES = {  # public name -> module that defines it
     "load_backbone": "dplq.clip.backbone",
     "Backbone": "dplq.clip.backbone",
     "load_domain_encoder": "dplq.domain.load",
-    "DomainEncoder": "dplq.domain.load",
+    "DomainEncoder": "dplq.domain.encoder",
     "QuaternionLinear": "dplq.methods.quaternion",
     "PromptLearner": "dplq.methods.prompt_learner",
     "QuaternionPromptCLIP": "dplq.methods.quaternion_prompt",

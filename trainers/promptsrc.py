@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dplq.methods.aggregation import GaussianAverage
 from dplq.host.dassl import register_trainer
+from dplq.methods.aggregation import GaussianAverage
 from dplq.methods.promptsrc import PromptSRCModel
 
 from ._engine.base import PromptTrainer

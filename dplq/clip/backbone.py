@@ -22,6 +22,7 @@ from dplq.clip.memory import blocks_per_chunk
 from dplq.clip.packed_text import ClassTexts, run_classes
 from dplq.clip.sources import CONFIG_FILE, build, find_source, load_weights
 from dplq.errors import UserError
+from dplq.io.spec import Spec
 from dplq.io.weights import sha256, warn_framed
 
 if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
@@ -102,7 +103,7 @@ class Backbone(nn.Module):
         import open_clip
 
         self.clip = model
-        self.spec = spec
+        self.spec = Spec.from_header(spec)
         text, visual = self._text, model.visual
         self.text_width: int = text.token_embedding.embedding_dim
         self.vision_width: int = visual.conv1.out_channels
@@ -166,7 +167,7 @@ class Backbone(nn.Module):
             if len(ids) > self.context_length:
                 raise UserError(
                     f"the text '{text}' has {len(ids)} tokens (SOS and EOT included), but "
-                    f"{self.spec['name']} reads at most {self.context_length}; shorten it"
+                    f"{self.spec.name} reads at most {self.context_length}; shorten it"
                 )
             row[: len(ids)] = torch.tensor(ids)
         return tokens
@@ -286,7 +287,7 @@ class Backbone(nn.Module):
         if tuple(images.shape[-2:]) != (self.image_size, self.image_size):
             raise UserError(
                 f"images of {images.shape[-2]}x{images.shape[-1]} pixels given to "
-                f"{self.spec['name']}, which reads {self.image_size}x{self.image_size}; "
+                f"{self.spec.name}, which reads {self.image_size}x{self.image_size}; "
                 f"set INPUT.SIZE to ({self.image_size}, {self.image_size})"
             )
         patches = visual.conv1(images.to(self.dtype)).flatten(2).transpose(1, 2)

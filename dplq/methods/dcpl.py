@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
-from dplq.domain.load import DomainEncoder
+from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts
 from dplq.methods.init import bottleneck, seeded

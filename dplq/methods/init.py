@@ -46,7 +46,7 @@ def check_depth(clip: Backbone, depth: int, layers: int, key: str = "PROMPT_DEPT
     """
     if not 1 <= depth <= layers:
         raise UserError(
-            f"{key} {depth} does not fit {clip.spec['name']}: "
+            f"{key} {depth} does not fit {clip.spec.name}: "
             f"its towers take prompts in 1 to {layers} layers."
         )
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dplq.clip.backbone import Backbone, load_backbone
-from dplq.domain.load import DomainEncoder, load_domain_encoder
+from dplq.domain.encoder import DomainEncoder
+from dplq.domain.load import load_domain_encoder
 from dplq.errors import UserError, suggest
 from dplq.io import checkpoint
 from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint

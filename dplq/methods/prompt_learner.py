@@ -78,9 +78,7 @@ class PromptLearner(nn.Module):
         def mixing(outputs: int) -> nn.Module:
             if settings.layer == "dense":
                 return linear(inputs, outputs, generator)
-            return QuaternionLinear(
-                2 * inputs, outputs, components=components, generator=generator
-            )
+            return QuaternionLinear(2 * inputs, outputs, components=components, generator=generator)
 
         deep = range(settings.prompt_depth - 1)
         self.ctx = nn.Parameter(context.detach().clone().float())

@@ -38,9 +38,7 @@ TOWER_PROMPTS: Names = {
     r"image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow": _shift("deep_vision"),
     r"text_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow": _shift("deep_text"),
 }
-FROZEN_CLIP: Names = {
-    r"(image_encoder|text_encoder)\.(?!.*VPT).*|logit_scale": None
-}
+FROZEN_CLIP: Names = {r"(image_encoder|text_encoder)\.(?!.*VPT).*|logit_scale": None}
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,9 @@ def read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int | 
     state = content.get("state_dict")
     if not isinstance(state, Mapping):
         raise UserError(f"{path} is not a checkpoint of Dassl's: it has no 'state_dict'.")
-    return {key.removeprefix("module."): value for key, value in state.items()}, content.get("epoch")
+    return {key.removeprefix("module."): value for key, value in state.items()}, content.get(
+        "epoch"
+    )
 
 
 def _check_clip(model: CLIPModel, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
@@ -122,7 +122,7 @@ def _check_clip(model: CLIPModel, state: Mapping[str, Tensor], path: str | os.Pa
         # Half precision keeps three digits.
         if theirs.shape != ours.shape or (theirs - ours).abs().max() > 2e-3 * ours.abs().max():
             raise UserError(
-                f"{path} was trained with another CLIP than {model.clip.spec['name']}: set "
+                f"{path} was trained with another CLIP than {model.clip.spec.name}: set "
                 "MODEL.BACKBONE.NAME (or MODEL.INIT_WEIGHTS) to the one it was trained with."
             )
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from dplq.clip.backbone import Backbone
-from dplq.domain.load import DomainEncoder
+from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts
 from dplq.methods.init import check_depth, initial_context, seeded

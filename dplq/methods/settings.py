@@ -1,7 +1,7 @@
 """Settings of a method: each field's default, help text and check, in one place.
 
-The yacs node of its trainer, the ``--help`` of the command line and `docs/settings.md` are made from
-these dataclasses; a config key is the field's name in capitals.
+The yacs node of its trainer, the ``--help`` of the command line and `docs/settings.md` are made
+from these dataclasses; a config key is the field's name in capitals.
 """
 
 from __future__ import annotations

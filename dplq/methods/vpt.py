@@ -55,6 +55,4 @@ class VPTModel(PromptedCLIP):
             clip, n_vision=given.n_ctx_vision, vision_depth=depth, generator=generator
         )
         prefix = given.ctx_init.replace("_", " ")
-        super().__init__(
-            clip, learner, classnames, settings=asdict(given), prefix=prefix, n_ctx=0
-        )
+        super().__init__(clip, learner, classnames, settings=asdict(given), prefix=prefix, n_ctx=0)

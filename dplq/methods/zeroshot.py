@@ -1,4 +1,4 @@
-"""Zero-shot CLIP: class names in one text, or in an ensemble of texts (Radford et al., ICML 2021)."""
+"""Zero-shot CLIP: class names in fixed texts (Radford et al., ICML 2021)."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ import pytest
 from yacs.config import CfgNode
 
 from dplq.errors import UserError
+import dplq.plugin  # noqa: F401  (registers the trainers, whose keys are added)
 from dplq.host.config import extend_cfg, merge_file, merge_options
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dplq.host import dassl as dassl_compat
-from dplq.host.config import KEYS, extend_cfg, flatten
+from dplq.host.config import all_keys, extend_cfg, flatten
 from dplq.io import checkpoint
 from tests.peers import peer
 from tests.runner import PROJECT, make_project, train
@@ -271,7 +271,7 @@ def test_extend_cfg_keeps_what_the_host_has():
     cfg = CfgNode({"TRAINER": {"MAPLE": {"N_CTX": 7}}, "DATASET": {}})
     extend_cfg(cfg)
     assert cfg.TRAINER.MAPLE.N_CTX == 7 and cfg.TRAINER.MAPLE.PROMPT_DEPTH == 9
-    assert {key for key, _, _ in KEYS} == set(dict(flatten(cfg)))
+    assert {key for key, _, _ in all_keys()} == set(dict(flatten(cfg)))
 
 
 def test_keys_that_follow_the_preset_can_be_set():

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 import dplq
-from dplq.methods.prompt_learner import PromptLearner
+from dplq.methods.presets import PRESET_NORMALIZE
+from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
 from dplq.methods.quaternion_prompt import QuaternionPromptCLIP
 from tests.references.naive_reference import naive_logits
 from tests.tiny import tiny_backbone
@@ -181,10 +182,8 @@ def test_noise_scale(scale, expected):
     """The noise is standard normal times the mean feature: of the image, or of the batch."""
     learner = PromptLearner(
         torch.zeros(2, 4000),
+        QuaternionPromptSettings(prompt_depth=1, domain_dim=2, noise_scale=scale).resolved(),
         vision_width=8,
-        domain_dim=2,
-        prompt_depth=1,
-        options=dplq.methods.prompt_learner.PromptOptions(noise_scale=scale),
     )
     features = torch.tensor([[0.5, 1.5], [4.0, 6.0]])
     noise = learner.draw_noise(features, torch.Generator().manual_seed(0))
@@ -209,9 +208,9 @@ def test_when_noise_is_drawn(backbone, switches, training, drawn):
 
 
 def test_presets():
-    from dplq.methods.prompt_learner import PRESET_NORMALIZE, resolve_options
-
-    reference, default = resolve_options("reference"), resolve_options("default")
+    reference, default = (
+        QuaternionPromptSettings(preset=preset).resolved() for preset in ("reference", "default")
+    )
     assert (reference.noise_scale, reference.noise_at_test, reference.clone_init) == (
         "batch",
         True,
@@ -223,7 +222,8 @@ def test_presets():
         False,
     )
     assert PRESET_NORMALIZE == {"default": "native", "reference": "clip"}
-    assert resolve_options("reference", clone_init=False, fusion=None).clone_init is False
+    switched = QuaternionPromptSettings(preset="reference", clone_init=False, fusion=None)
+    assert switched.resolved().clone_init is False
 
 
 @pytest.mark.parametrize(("preset", "independent"), [("default", True), ("reference", False)])

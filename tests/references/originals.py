@@ -186,7 +186,7 @@ def learned(case: Case, answer: dict[str, Tensor], part: str) -> dict[str, Tenso
     """A part of an original's answer, such as "grad", under our names."""
     prefix = f"{part}.prompt_learner." if case.learner_only else f"{part}."
     tensors = {k.removeprefix(prefix): v for k, v in answer.items() if k.startswith(f"{part}.")}
-    return case.ours().public.translate(tensors)
+    return case.ours().model_class.public.translate(tensors)
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import dplq.trainers  # noqa: F401 (makes `import dassl` work)
+from dplq.methods.dcpl import DCPLModel
+from dplq.methods.maple import MaPLeModel
 from dplq.methods.public_checkpoints import PublicLayout
 from dplq.trainers._engine.base import PromptTrainer
-from dplq.trainers.dcpl import DCPLModel
-from dplq.trainers.maple import MaPLe, MaPLeModel
 from tests.peers import peer
 from tests.references.originals import Bench, Case
 from tests.references.run_original import FEATURE_DIM, domain_features, run_trainers
@@ -27,7 +27,7 @@ LAYOUT = PublicLayout(
         r"prompt_learner\.meta_net\.linear2\.(weight|bias)": r"meta_net.2.\1",
         r"visual_net\.linear1\.(weight|bias)": r"visual_net.0.\1",
         r"visual_net\.linear2\.(weight|bias)": r"visual_net.2.\1",
-        **MaPLe.public.names,
+        **MaPLeModel.public.names,
     },
 )
 
@@ -61,7 +61,7 @@ IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 def model(**settings):
     """A small DCPL whose adapters do something."""
     made = DCPLModel(
-        tiny_backbone(), NAMES, domain=Domain(), prompt_depth=3, n_ctx=2, seed=0, **settings
+        tiny_backbone(), Domain(), NAMES, prompt_depth=3, n_ctx=2, seed=0, **settings
     )
     made.noise_generator = torch.Generator()
     return made

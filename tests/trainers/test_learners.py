@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 import dplq.trainers  # noqa: F401 (makes `import dassl` work)
 from dplq.errors import UserError
-from dplq.trainers.cocoop import CoCoOpModel
-from dplq.trainers.coop import CoOpModel
-from dplq.trainers.ivlp import IVLPModel
-from dplq.trainers.maple import MaPLeModel
-from dplq.trainers.vpt import VPTModel
+from dplq.methods.cocoop import CoCoOpModel
+from dplq.methods.coop import CoOpModel
+from dplq.methods.ivlp import IVLPModel
+from dplq.methods.maple import MaPLeModel
+from dplq.methods.vpt import VPTModel
 from tests.tiny import tiny_backbone
 
 CLASSNAMES = ["river", "parking_lot", "Dense Residential Area", "storage tank", "a"]

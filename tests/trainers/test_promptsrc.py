@@ -14,8 +14,8 @@ import dplq.trainers  # noqa: F401 (makes `import dassl` work)
 from dplq.errors import UserError
 from dplq.io import checkpoint
 from dplq.methods.aggregation import GaussianAverage
+from dplq.methods.promptsrc import PromptSRCModel
 from dplq.trainers._engine.base import PromptTrainer
-from dplq.trainers.promptsrc import PromptSRC, PromptSRCModel
 from tests.peers import peer
 from tests.references.originals import Bench, Case
 from tests.references.run_original import run_trainers
@@ -63,12 +63,12 @@ def trainer(bench, monkeypatch):
 def test_equals_the_authors_trainer(trainer, original):
     """Logits, gradients, every loss, one step's weights, and the aggregated ones in the end."""
     run, answer, _ = original
-    parity.assert_same(trainer, run, answer, PromptSRC.public.translate)
+    parity.assert_same(trainer, run, answer, PromptSRCModel.public.translate)
 
 
 def test_terms_equal_the_authors(trainer, original):
     run, answer, _ = original
-    model, names = trainer.model, PromptSRC.public.translate
+    model, names = trainer.model, PromptSRCModel.public.translate
     model.set_classnames(parity.CLASSNAMES)
     model.prompt_learner.load_state_dict(names(parity.part(answer, "state")))
     terms, logits = model.losses(run.given["images"][0], run.given["labels"][0])

@@ -16,12 +16,17 @@ from torch.optim import lr_scheduler
 import dplq.trainers  # noqa: F401 (makes `import dassl` work)
 from dplq.clip.backbone import load_backbone
 from dplq.errors import UserError
+from dplq.methods.cocoop import CoCoOpModel
+from dplq.methods.coop import CoOpModel
+from dplq.methods.ivlp import IVLPModel
+from dplq.methods.maple import MaPLeModel
+from dplq.methods.vpt import VPTModel
 from dplq.trainers._engine.checkpoints import CheckpointTrainer
-from dplq.trainers.cocoop import CoCoOp, CoCoOpModel
-from dplq.trainers.coop import CoOp, CoOpModel
-from dplq.trainers.ivlp import IVLP, IVLPModel
-from dplq.trainers.maple import MaPLe, MaPLeModel
-from dplq.trainers.vpt import VPT, VPTModel
+from dplq.trainers.cocoop import CoCoOp
+from dplq.trainers.coop import CoOp
+from dplq.trainers.ivlp import IVLP
+from dplq.trainers.maple import MaPLe
+from dplq.trainers.vpt import VPT
 from tests.runner import make_project, train
 from tests.tiny import tiny_backbone
 

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dplq import QuaternionPromptCLIP
 from dplq.errors import UserError
-from dplq.trainers._engine.running import set_up
-from dplq.trainers._engine.watch import LossWatch
+from dplq.trainers._engine.frozen import configure_model
+from dplq.training.loss_guard import NonFiniteLossGuard
 from dplq.training.precision import resolve_precision
 from tests.runner import make_project, train
 from tests.tiny import tiny_backbone
@@ -44,7 +44,7 @@ def count_read_backs():
     step = PromptTrainer.forward_backward
 
     def counted(self, batch):
-        self.watch.every = 2  # as on a GPU, where it is PRINT_FREQ
+        self.loss_guard.every = 2  # as on a GPU, where it is PRINT_FREQ
         with ReadBacks() as mode:
             summary = step(self, batch)
         print(f"read back {mode.count}")
@@ -69,13 +69,13 @@ def test_a_step_reads_nothing_back(tmp_path, name):
 
 
 def test_losses_are_looked_at_when_they_should_be():
-    now = LossWatch("COOP", 1)
+    now = NonFiniteLossGuard("COOP", 1)
     now.see(GOOD, 0, 0)
     with pytest.raises(
         UserError, match="nan or infinite in epoch 3, batch 8. Lower OPTIM.LR.*COOP"
     ):
         now.see(BAD, 2, 7)
-    later = LossWatch("COOP", 3)
+    later = NonFiniteLossGuard("COOP", 3)
     later.see(BAD, 0, 0)
     later.see(GOOD, 0, 1)
     with pytest.raises(UserError, match="in or before epoch 1, batch 3"):
@@ -123,7 +123,7 @@ def test_the_image_tower_is_run_again_and_nothing_else_changes(model):
     plain = outcome(model, model)
     assert len(calls) == 1
     keys = SimpleNamespace(**{**KEYS, "GRAD_CHECKPOINTING": True})
-    set_up(model, resolve_precision("fp32", "cpu"), keys)
+    configure_model(model, resolve_precision("fp32", "cpu"), keys)
     again = outcome(model, model)
     assert len(calls) == 3  # once more forward, once for the backward pass
     torch.testing.assert_close(again, plain, rtol=0, atol=0)
@@ -131,14 +131,14 @@ def test_the_image_tower_is_run_again_and_nothing_else_changes(model):
         model.clip.encode_image(torch.zeros(1, 3, model.clip.image_size, model.clip.image_size))
     assert len(calls) == 4
     hook.remove()
-    set_up(model, resolve_precision("fp32", "cpu"), SimpleNamespace(**KEYS))
+    configure_model(model, resolve_precision("fp32", "cpu"), SimpleNamespace(**KEYS))
 
 
 def test_compile_modes(model, monkeypatch):
     given = []
     monkeypatch.setattr(model, "compile", lambda mode: given.append(mode))
     for mode in ("", "reduce-overhead"):
-        set_up(
+        configure_model(
             model, resolve_precision("fp32", "cpu"), SimpleNamespace(**{**KEYS, "COMPILE": mode})
         )
     assert given == ["reduce-overhead"]

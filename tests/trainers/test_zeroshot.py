@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dplq.methods.zeroshot import ZeroshotModel
 from tests.peers import peer
 from tests.runner import make_project, train
 from tests.tiny import tiny_backbone
@@ -49,7 +50,7 @@ def project(tmp_path_factory):
 def test_logits_are_those_of_open_clip(zeroshot, clip, images):
     import open_clip
 
-    model = zeroshot.ZeroshotModel(clip, NAMES, ["a satellite photo of a {}."])
+    model = ZeroshotModel(clip, NAMES, templates=["a satellite photo of a {}."])
     texts = [f"a satellite photo of a {name.replace('_', ' ')}." for name in NAMES]
     with torch.no_grad():
         image = clip.clip.encode_image(images, normalize=True)
@@ -63,7 +64,7 @@ def test_ensemble_is_the_mean_of_normalised_features(zeroshot, clip):
     import open_clip
 
     templates = ["a {}.", "a photo of the {}.", "{} texture."]
-    model = zeroshot.ZeroshotModel(clip, NAMES, templates)
+    model = ZeroshotModel(clip, NAMES, templates=templates)
     names = [name.replace("_", " ") for name in NAMES]
     with torch.no_grad():
         features = torch.stack(

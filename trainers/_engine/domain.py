@@ -10,7 +10,8 @@ import torchvision
 from torch import Tensor
 
 from dplq.clip.backbone import Backbone
-from dplq.domain.load import DomainEncoder, load_domain_encoder
+from dplq.domain.encoder import DomainEncoder
+from dplq.domain.load import load_domain_encoder
 from dplq.methods.base import CLIPModel
 from dplq.methods.presets import PRESET_NORMALIZE, check_preset
 from dplq.training.feature_cache import FeatureCache

@@ -1,0 +1,1 @@
+"""Experiments made of runs: what each protocol runs, and with which configs."""
