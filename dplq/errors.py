@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend.
+"""The exception for user errors, and helpers for their messages.
 
 `train.py` and the command lines print a `UserError` as one line and exit with code 2;
 inside a notebook or a host tree it is an ordinary exception.
@@ -19,6 +19,14 @@ def few(names: Iterable[object], limit: int = 5, separator: str = ", ") -> str:
     words = [str(name) for name in names]
     more = f" and {len(words) - limit} more" if len(words) > limit else ""
     return separator.join(words[:limit]) + more
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception's class and message on one line, 160 characters of it at most.
+
+    Messages of other libraries may run over pages.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The cache of domain features: what is kept, and what makes it another one."""
+"""The cache of domain features: what is stored, and what its key depends on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from dplq.domain.load import load_domain_encoder
 from dplq.errors import UserError
+from dplq.io.spec import Spec
 from dplq.training.feature_cache import FeatureCache
 from tests.tiny import tiny_backbone
 
@@ -17,7 +18,7 @@ PREPARATION = {"size": 32}
 
 
 class Encoder(torch.nn.Linear):
-    spec = {"name": "test"}
+    spec = Spec("test")
 
     def identity(self):
         return self.state_dict()
