@@ -45,6 +45,7 @@ from dplq.demo.models import (
 )
 from dplq.domain.load import IMAGENET_MEAN, IMAGENET_STD
 from dplq.io import checkpoint
+from dplq.io.atomic import write_bytes_atomically
 
 logger = logging.getLogger(__name__)
 CLASSES = AERIAL_CLASSES + TISSUE_CLASSES
@@ -304,7 +305,7 @@ def main() -> None:
             made = make(args, tests)
             seconds = round(time.time() - started)
             figures[name] = {"seed": args.seed, "seconds": seconds, "device": args.device} | made
-    checkpoint.write_atomically(path, json.dumps(figures, indent=1).encode())
+    write_bytes_atomically(path, json.dumps(figures, indent=1).encode())
     logger.info("%s", json.dumps(figures, indent=1))
 
 

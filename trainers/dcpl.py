@@ -97,7 +97,9 @@ class DCPLModel(MaPLeModel):
         learner, dtype = self.prompt_learner, self.learner_dtype
         domain = (self.domain(images) if domain_features is None else domain_features).to(dtype)
         prompts = learner(domain)
-        image = self.clip.prompted_vision(images, prompts.vision, prompts.deep_vision).to(dtype)
+        image = self.clip.encode_prompted_image(images, prompts.vision, prompts.deep_vision).to(
+            dtype
+        )
         options = PromptOptions(**{key: self.settings[key] for key in SWITCHES})
         noise = draw_noise(image, image.shape[1], options, learner.training, self.noise_generator)
         shifted = image + learner.visual_net(domain) + (0 if noise is None else noise)

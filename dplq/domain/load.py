@@ -23,15 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq.demo import models as demo_models
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError, few, one_line, suggest
+from dplq.io.files import file_digest
 from dplq.io.weights import (
-    Undrawn,
-    few,
+    describe_checkpoint,
     is_torchscript,
-    looks_like,
     private_rng,
     read_state_dict,
-    sha256,
+    skip_weight_init,
     warn_framed,
 )
 
@@ -335,7 +334,7 @@ def load_domain_encoder(
     if weights:
         file = Path(weights).expanduser()
         state = _read_checkpoint(file)
-        spec["weights_sha256"] = sha256(file)
+        spec["weights_sha256"] = file_digest(file)
     elif recipe and recipe.packaged and pretrained:
         state = _read_checkpoint(recipe.packaged)
     elif recipe and pretrained:
@@ -345,7 +344,7 @@ def load_domain_encoder(
         )
     with private_rng(seed):
         if recipe:
-            with nullcontext() if state is None else Undrawn():
+            with nullcontext() if state is None else skip_weight_init():
                 model = _create(name, recipe.timm_name, **recipe.model_args)
         else:
             model, recipe = _build_timm(name, download=pretrained and not weights)
@@ -430,9 +429,7 @@ def _create(name: str, timm_name: str, *, pretrained: bool = False, **model_args
         else:
             what = "timm cannot build it"
             cure = "Check the name; beside a local file give the architecture's timm name"
-        raise UserError(
-            f"domain encoder '{name}': {what} ({_first_line(error)}). {cure}"
-        ) from error
+        raise UserError(f"domain encoder '{name}': {what} ({one_line(error)}). {cure}") from error
 
 
 def _build_timm(name: str, *, download: bool) -> tuple[nn.Module, _Recipe]:
@@ -478,12 +475,6 @@ def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
     """Raise UserError if `value` is not one of `choices`."""
     if value not in choices:
         raise UserError(f"unknown domain {key} '{value}'.{suggest(value, choices)}")
-
-
-def _first_line(error: BaseException) -> str:
-    """Return an exception's class and first line: messages of libraries run over pages."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
 
 
 def _renormalisation(
@@ -578,15 +569,17 @@ def _load_strict(
     if not (unknown or missing or shapes):
         model.load_state_dict({k: given[k] for k in own})
         return
-    parts = [f"'{path}' does not fit domain encoder '{name}'. It looks like {looks_like(state)}"]
+    parts = [
+        f"'{path}' does not fit domain encoder '{name}'. It looks like {describe_checkpoint(state)}"
+    ]
     parts[0] += f"; expected {layout.expected}"
     sizes = _vit_size(given), _vit_size(own)
     if all(sizes) and sizes[0] != sizes[1]:
         parts.append(f"The file is {sizes[0]}; {name} is {sizes[1]}")
     else:
         parts += shapes[:1]
-        parts += [f"Missing: {few(missing)}"] if missing else []
-        parts += [f"Unknown: {few(unknown)}"] if unknown else []
+        parts += [f"Missing: {few(missing, limit=3)}"] if missing else []
+        parts += [f"Unknown: {few(unknown, limit=3)}"] if unknown else []
     if any(k.startswith("decoder_embed.") for k in missing):
         parts.append("Without MAE's decoder in the file only feature 'encoder' can be had")
     raise UserError(". ".join(parts))

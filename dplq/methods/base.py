@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
-from dplq.clip.sources import LOCAL_DIR
+from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError
 from dplq.io import checkpoint
+from dplq.io.spec import LOCAL_DIR
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class PromptedCLIP(nn.Module):
         names = [name.replace("_", " ") for name in classnames]
         tokens = self.clip.tokenize([f"{self.prefix} {name}." for name in names])
         fixed = None if self.n_ctx else self._fixed_text(tokens)
-        eot = tokens.argmax(dim=-1)
+        eot = eot_index(tokens)
         if self.clip.causal:
             tokens = tokens[:, : int(eot.max()) + 1]  # nothing after EOT reaches it (identity 1)
         device = self.clip.logit_scale.device
@@ -116,9 +117,9 @@ class PromptedCLIP(nn.Module):
         self.register_buffer("eot", eot.to(device), persistent=False)
         self.register_buffer("fixed_text", fixed, persistent=False)
         self.texts = None
-        if self.n_ctx and self.clip.splits_texts:
+        if self.n_ctx and self.clip.supports_packing:
             with torch.no_grad():
-                self.texts = self.clip.class_texts(tokens, self.n_ctx)
+                self.texts = self.clip.pack_texts(tokens, self.n_ctx)
         self.register_buffer("order", self._order(names, tokens.shape[1], device), persistent=False)
         self.classnames = classnames
 
@@ -135,7 +136,7 @@ class PromptedCLIP(nn.Module):
         ahead = self.n_ctx // 2 if self.class_position == "middle" else 0
         rows = []
         for tokens in self.clip.tokenize(names):
-            count = int(tokens.argmax()) - 1  # of the name, without SOS and EOT
+            count = int(eot_index(tokens)) - 1  # of the name, without SOS and EOT
             places = list(range(length))
             name = places[1 + self.n_ctx : 1 + self.n_ctx + count]
             behind = places[1 + ahead : 1 + self.n_ctx]
@@ -163,7 +164,7 @@ class PromptedCLIP(nn.Module):
         if prompts is None or prompts.vision is None:
             features = self.clip.encode_image(images)
         else:
-            features = self.clip.prompted_vision(images, prompts.vision, prompts.deep_vision)
+            features = self.clip.encode_prompted_image(images, prompts.vision, prompts.deep_vision)
         return F.normalize(features.to(self.learner_dtype), dim=-1)
 
     def text_features(self, prompts: Prompts) -> Tensor:
@@ -171,7 +172,7 @@ class PromptedCLIP(nn.Module):
         if prompts.language is None:
             return self.fixed_text
         if self.texts is not None and self.order is None and prompts.language.shape[1] == 1:
-            features = self.clip.class_features(
+            features = self.clip.encode_packed_text(
                 self.sos[0], prompts.language[:, 0], self.texts, prompts.deep_text, self.text_chunk
             )
             return F.normalize(features.to(self.learner_dtype), dim=-1)
@@ -192,7 +193,7 @@ class PromptedCLIP(nn.Module):
         if self.order is not None:
             order = self.order[None, :, :, None].expand(batch, -1, -1, width)
             sequences = sequences.gather(2, order)
-        features = self.clip.prompted_text(
+        features = self.clip.encode_prompted_text(
             sequences.flatten(0, 1), self.eot.repeat(batch), prompts.deep_text
         )
         return F.normalize(features.unflatten(0, (batch, classes)).to(self.learner_dtype), dim=-1)
@@ -207,7 +208,7 @@ class PromptedCLIP(nn.Module):
         """What a checkpoint says about the model it belongs to (JSON-able)."""
         return {
             "method": self.method,
-            "backbone": portable(self.clip.spec),
+            "backbone": portable(self.clip.spec.as_dict()),
             "domain": portable(self.domain.spec) if self.domain is not None else None,
             "settings": self.settings,
             "classnames": self.classnames,

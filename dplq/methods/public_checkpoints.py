@@ -102,7 +102,7 @@ def _check_clip(model: PromptedCLIP, state: Mapping[str, Tensor], path: str | os
         # Half precision keeps three digits.
         if theirs.shape != ours.shape or (theirs - ours).abs().max() > 2e-3 * ours.abs().max():
             raise UserError(
-                f"{path} was trained with another CLIP than {model.clip.spec['name']}: set "
+                f"{path} was trained with another CLIP than {model.clip.spec.name}: set "
                 "MODEL.BACKBONE.NAME (or MODEL.INIT_WEIGHTS) to the one it was trained with."
             )
 

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from dplq.clip.backbone import Backbone, load_backbone
-from dplq.clip.sources import LOCAL_DIR
 from dplq.domain.load import DomainEncoder, load_domain_encoder
 from dplq.errors import UserError
 from dplq.io import checkpoint
+from dplq.io.spec import LOCAL_DIR
 from dplq.methods.base import PromptedCLIP, Prompts
 from dplq.methods.init import check_depth, initial_context, seeded
 from dplq.methods.prompt_learner import PRESET_NORMALIZE, PromptLearner, resolve_options

@@ -50,7 +50,7 @@ def check_input(given: Any, clip: Backbone) -> None:
     size = clip.image_size
     if tuple(given.SIZE) != (size, size):
         raise UserError(
-            f"INPUT.SIZE {tuple(given.SIZE)} does not fit {clip.spec['name']}, which "
+            f"INPUT.SIZE {tuple(given.SIZE)} does not fit {clip.spec.name}, which "
             f'reads {size}x{size}: set INPUT.SIZE "({size}, {size})".'
         )
     for key, wanted in (("PIXEL_MEAN", clip.image_mean), ("PIXEL_STD", clip.image_std)):
@@ -59,6 +59,6 @@ def check_input(given: Any, clip: Backbone) -> None:
                 "INPUT.%s is %s, but %s was trained with %s: set it in the config file.",
                 key,
                 list(given[key]),
-                clip.spec["name"],
+                clip.spec.name,
                 list(wanted),
             )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.host.config import own_keys
 from dplq.host.dassl import describe_dassl
-from dplq.training.loaders import quicken
+from dplq.training.loaders import accelerate_loader
 from dplq.training.precision import resolve_precision
 from dplq.training.seeding import PHASES, seed_all
 
@@ -51,7 +51,11 @@ class FrozenTrainer(CheckpointTrainer):
         for key in ("train_loader_x", "val_loader", "test_loader"):
             loader, train = getattr(self, key), key == "train_loader_x"
             if loader is not None:
-                setattr(self, key, quicken(loader, self.cfg, device=self.device, is_train=train))
+                setattr(
+                    self,
+                    key,
+                    accelerate_loader(loader, self.cfg, device=self.device, is_train=train),
+                )
 
     @property
     def keys(self) -> Any:
