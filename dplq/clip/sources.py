@@ -85,8 +85,8 @@ def find_source(name: str, weights: str, pretrained: bool, seed: int) -> Source:
     """
     if weights and not pretrained:
         raise UserError(
-            f"weights='{weights}' names a checkpoint and pretrained=False asks for random weights; "
-            "give one of the two"
+            f"weights='{weights}' names a checkpoint and pretrained=False requests random weights; "
+            "use one of the two"
         )
     spec = Spec(name, pretrained=pretrained, seed=seed)
     packaged = packaged_model(name)
@@ -120,7 +120,7 @@ def _existing_file(path: str) -> Path:
     """Return `path` if it is an existing file."""
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"no weights at '{file.absolute()}'; give the path of a checkpoint file")
+        raise UserError(f"no weights at '{file.absolute()}'; use the path of a checkpoint file")
     return file
 
 
@@ -163,7 +163,7 @@ def _weights_in(folder: Path) -> Path:
         names = few(p.name for p in found) or "none"
         raise UserError(
             f"expected {WEIGHT_FILES[0]} or one single weights file in '{folder.absolute()}', "
-            f"found {names}; name one with weights=PATH, or ask for random weights with "
+            f"found {names}; name one with weights=PATH, or request random weights with "
             "pretrained=False"
         )
     return found[0]
@@ -214,11 +214,13 @@ def _from_name(spec: Spec, weights: str) -> Source:
         source.config["quick_gelu"] = True
     if tag and weights:
         raise UserError(
-            f"'{name}' names weights already and weights='{weights}' names others; give one"
+            f"'{name}' names weights already and weights='{weights}' names others; use one"
         )
     if tag and not _is_tag(model, tag):
         if not pretrained:
-            raise UserError(f"'{name}' names weights and pretrained=False asks for random ones")
+            raise UserError(
+                f"'{name}' names weights and pretrained=False requests random ones: leave out one"
+            )
         source.spec = replace(spec, name=model)
         _use_file(source, _tag_as_file(arch, tag))
     elif not weights:
@@ -228,7 +230,7 @@ def _from_name(spec: Spec, weights: str) -> Source:
 
 
 def _is_tag(model: str, tag: str) -> bool:
-    """Return whether open_clip knows `tag` for the model, CoOp's name or its own."""
+    """Return whether open_clip has `tag` for the model, by CoOp's name or its own."""
     from open_clip.pretrained import is_pretrained_cfg
 
     return is_pretrained_cfg(OPENAI_VITS.get(model, model.replace("/", "-")), tag)
@@ -274,7 +276,7 @@ def _use_tag(source: Source, arch: str, tag: str) -> None:
         raise UserError(
             f"cannot get the weights of '{source.name}' (open_clip tag {arch}:{tag}; "
             f"{one_line(error)}); use a machine with access to them once, copy the file and name "
-            "it with weights=PATH (MODEL.INIT_WEIGHTS), or ask for random weights with "
+            "it with weights=PATH (MODEL.INIT_WEIGHTS), or request random weights with "
             "pretrained=False"
         ) from error
 
@@ -304,7 +306,7 @@ def _refuse_unpromptable(name: str, config: Mapping[str, Any]) -> None:
     )
     reasons = "; ".join(reason for holds, reason in checks if holds)
     if reasons:
-        raise UserError(f"'{name}' cannot take prompts: {reasons}. {REQUIREMENT}")
+        raise UserError(f"'{name}' does not support prompts: {reasons}. {REQUIREMENT}")
 
 
 def _promptable_names() -> list[str]:

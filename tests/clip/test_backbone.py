@@ -34,7 +34,7 @@ def source() -> Backbone:
     return tiny_backbone(seed=7)
 
 
-# Nearly all numbers of a tiny CLIP are its word embedding: a narrow one makes files quick.
+# Nearly all numbers of a tiny CLIP are its word embedding: a narrow one keeps files small.
 NARROW = {"text_width": 16}
 
 
@@ -529,9 +529,9 @@ def test_openais_own_model(tmp_path: Path) -> None:
     [
         ({"name": "ViT-B/61"}, r"unknown CLIP model 'ViT-B/61'.* Did you mean 'ViT-B/16'"),
         ({"name": "RN50"}, r"'RN50' is a ResNet: it has no tokens to prompt. Prompts need a plain"),
-        ({"name": "RN50-quickgelu"}, r"'RN50-quickgelu' cannot .*its image tower is a ResNet\."),
+        ({"name": "RN50-quickgelu"}, r"'RN50-quickgelu' does not .*its image tower is a ResNet\."),
         ({"name": "ViT-B-16-SigLIP:webli"}, "timm's vit_base_patch16_siglip.*text tower is not c"),
-        ({"name": "coca_ViT-B-32"}, "'coca_ViT-B-32' cannot take prompts: it is a CoCa model"),
+        ({"name": "coca_ViT-B-32"}, "'coca_ViT-B-32' does not support prompts: it is a CoCa model"),
         ({"name": "ViT-L-14-CLIPA"}, "its image tower pools by 'avg', not at the class token"),
         (
             {"name": "roberta-ViT-B-32"},
@@ -545,7 +545,7 @@ def test_openais_own_model(tmp_path: Path) -> None:
             {"name": "ViT-B-32:laion2b"},
             "'laion2b' is neither a pretrained tag .* Did you mean 'laion",
         ),
-        ({"name": "ViT-B-32:gone.pt"}, r"no weights at '.*/gone\.pt'; give the path"),
+        ({"name": "ViT-B-32:gone.pt"}, r"no weights at '.*/gone\.pt'; use the path"),
         ({"name": "ViT-B/16", "weights": "no/gone"}, "no weights at '/.*no/gone'"),
         ({"name": "ViT-B/16", "weights": "x.pt", "pretrained": False}, "'x.pt' names a checkpoint"),
         ({"name": "ViT-B/16:x.pt", "pretrained": False}, "'ViT-B/16:x.pt' names weights and"),
