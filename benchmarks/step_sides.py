@@ -20,6 +20,7 @@ from dplq import QuaternionPromptCLIP, load_backbone, load_domain_encoder
 from dplq.clip.backbone import Backbone
 from dplq.datasets._engine.variants import DECLARED
 from dplq.domain.load import DomainEncoder
+from dplq.io.spec import Spec
 from dplq.training.precision import Precision
 
 N_CTX, DEPTH, WORDS, SEED = 2, 9, "a photo of a", 0
@@ -125,7 +126,7 @@ def build_ours(tiny: bool, device: torch.device, text_chunk: int | str) -> Quate
     if tiny:
         with torch.random.fork_rng():
             torch.manual_seed(SEED)
-            clip = Backbone(open_clip.CLIP(**TINY_CLIP), TINY_CLIP, {}, {"name": "tiny"})
+            clip = Backbone(open_clip.CLIP(**TINY_CLIP), TINY_CLIP, {}, Spec("tiny"))
             domain = DomainEncoder(
                 timm.models.VisionTransformer(**TINY_DOMAIN),
                 spec={"name": "tiny"},
