@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import dplq.plugin  # noqa: E402  (puts a Dassl on the path)
 from dplq.images.cache import MODES  # noqa: E402
-from dplq.training.loaders import quicken  # noqa: E402
+from dplq.training.loaders import accelerate_loader  # noqa: E402
 
 SIZE, CLASSES = 224, 20
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -101,7 +101,7 @@ def our_loader(folder: Path, args: argparse.Namespace, cache: str) -> DataLoader
             tfm=build_transform(cfg, is_train=True),
             is_train=True,
         )
-    return quicken(loader, cfg, is_train=True)
+    return accelerate_loader(loader, cfg, is_train=True)
 
 
 def epoch(loader: Iterable[Any]) -> tuple[int, float]:

@@ -35,7 +35,7 @@ from benchmarks.step_sides import (  # noqa: E402
     shape_run,
     stepper,
 )
-from dplq.clip.memory import KEPT  # noqa: E402
+from dplq.clip.memory import ACTIVATIONS_PER_LAYER  # noqa: E402
 from dplq.training.precision import resolve_precision  # noqa: E402
 
 SIDES = ("ours", "plain", *TREES)
@@ -137,7 +137,7 @@ class Bench:
             return WHOLE
         clip, options = self.ours.clip, self.options
         tokens = (batch if side.texts_per_image else 1) * classes * clip.context_length
-        layers = clip.text_layers * KEPT if what == "train" else 2
+        layers = clip.text_layers * ACTIVATIONS_PER_LAYER if what == "train" else 2
         needed = tokens * clip.text_width * layers * 4
         allowed = options.memory * meters.GIB or 0.8 * meters.available_bytes(self.device)
         if needed <= allowed and flops / self.peak <= options.limit:

@@ -61,7 +61,7 @@ class PlainModel(nn.Module):
             noise = torch.zeros_like(signal)
             if self.training:
                 noise = torch.randn_like(signal) * features.mean()
-        seen = self.clip.prompted_vision(images, *self.vision(signal))
+        seen = self.clip.encode_prompted_image(images, *self.vision(signal))
         seen = seen / seen.norm(dim=-1, keepdim=True)
         return self.language(signal, noise), seen
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from dplq.io.atomic import written_aside
+from dplq.io.atomic import atomic_write
 from dplq.trainers._engine.environment import device_name, git_commit, versions
 
 logger = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ def finish(bench: Any) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
@@ -199,7 +199,7 @@ def draw(rows: list[Row], path: Path) -> None:
             axes.set_title(f"{size[0]}, B = {size[1]}")
             axes.grid(alpha=0.3)
         panels[0, column].legend(fontsize="small")
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         figure.savefig(aside, format="png", dpi=110)
 
 

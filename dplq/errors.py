@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend.
+"""The exception for user errors, and helpers for their messages.
 
 `train.py` and the command lines print a `UserError` as one line and exit with code 2;
 inside a notebook or a host tree it is an ordinary exception.
@@ -25,6 +25,14 @@ def nearest(name: str, choices: Iterable[str], limit: int = 3) -> list[str]:
     """Return the choices that resemble `name` most, the nearest first; case is ignored."""
     by_lower = {choice.lower(): choice for choice in choices}
     return [by_lower[n] for n in difflib.get_close_matches(name.lower(), by_lower, n=limit)]
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception's class and message on one line, 160 characters of it at most.
+
+    Messages of other libraries may run over pages.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:

@@ -55,7 +55,7 @@ def tiny_backbone(folder: Path | None = None, *, seed: int = 0, **config: Any) -
 
     Args:
         folder: where its config is written; None is a folder that lives as long as the process, so
-            that `load_backbone(**backbone.spec)` rebuilds it all the same.
+            that `load_backbone(**backbone.spec.as_dict())` rebuilds it all the same.
         seed: of the weights.
         config: as of `tiny_clip_config`.
     """

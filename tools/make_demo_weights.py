@@ -45,6 +45,8 @@ from dplq.demo.models import (
 )
 from dplq.domain.encoder import IMAGENET_MEAN, IMAGENET_STD
 from dplq.io import checkpoint
+from dplq.io.atomic import write_bytes_atomically
+from dplq.io.spec import Spec
 
 logger = logging.getLogger(__name__)
 CLASSES = AERIAL_CLASSES + TISSUE_CLASSES
@@ -130,7 +132,7 @@ def train_clip(
     generator = torch.Generator().manual_seed(seed)
     words = np.random.default_rng(seed)
     model = open_clip.CLIP(**CLIP_CONFIG)
-    backbone = Backbone(model, CLIP_CONFIG, {}, {"name": "demo"}).to(device)
+    backbone = Backbone(model, CLIP_CONFIG, {}, Spec("demo")).to(device)
     model.requires_grad_(True)
     model.visual.patch_dropout = open_clip.transformer.PatchDropout(UNSEEN)
     model.train()
@@ -304,7 +306,7 @@ def main() -> None:
             made = make(args, tests)
             seconds = round(time.time() - started)
             figures[name] = {"seed": args.seed, "seconds": seconds, "device": args.device} | made
-    checkpoint.write_atomically(path, json.dumps(figures, indent=1).encode())
+    write_bytes_atomically(path, json.dumps(figures, indent=1).encode())
     logger.info("%s", json.dumps(figures, indent=1))
 
 

@@ -7,7 +7,6 @@ written to, in a folder of its own outside: `$DPLQ_CACHE` or `~/.cache/dplq`, th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dplq.errors import UserError
-from dplq.io.atomic import written_aside
-from dplq.io.files import cache_root
+from dplq.io.atomic import atomic_write
+from dplq.io.files import bytes_digest, cache_root
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ class Store:
     """
 
     def __init__(self, dataset_dir: str, name: str) -> None:
-        digest = hashlib.sha256(os.fsencode(Path(dataset_dir).resolve())).hexdigest()[:12]
+        digest = bytes_digest(os.fsencode(Path(dataset_dir).resolve()))[:12]
         self.dataset_dir = Path(dataset_dir)
         self.outside = cache_root() / f"{name}-{digest}"
         chosen = os.environ.get("DPLQ_CACHE", "")
@@ -82,5 +81,5 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, payload: Any) -> None:
     """Write `payload` aside, then put it in place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(payload), encoding="utf-8")

@@ -182,7 +182,7 @@ def check_results(cfg: Any) -> None:
 
 def recorded_seed(output_dir: str) -> int:
     """Seed of a run that was given none: drawn once, kept in its folder for when it is resumed."""
-    from dplq.io.checkpoint import write_atomically
+    from dplq.io.atomic import write_bytes_atomically
 
     path = Path(output_dir) / "seed.txt"
     if path.is_file():
@@ -191,7 +191,7 @@ def recorded_seed(output_dir: str) -> int:
             raise UserError(f"{path} should hold one whole number, not '{text}': delete it.")
         return int(text)
     seed = random.SystemRandom().randrange(2**31)
-    write_atomically(path, str(seed).encode())
+    write_bytes_atomically(path, str(seed).encode())
     return seed
 
 

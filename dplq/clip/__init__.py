@@ -1,1 +1,1 @@
-"""Frozen CLIPs whose towers take prompts."""
+"""Frozen CLIP backbones with promptable towers."""

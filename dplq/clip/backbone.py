@@ -1,32 +1,40 @@
-"""open_clip -> one adapter: frozen CLIP towers that take prompts.
+"""The CLIP adapter: frozen towers that accept prompts.
 
-`load_backbone` turns a config string into a `Backbone`; the rest of the library asks it for widths,
-depths and features and never names a model. METHOD.md, "Forward pass" steps 4 and 6, and "Exact
-identities that make it fast" 1 (nothing after the last EOT token is run) describe what the prompted
-towers compute. They are built on open_clip's own residual blocks. `dplq.clip.sources` finds the
-architecture and the weights.
+`load_backbone` turns a config string into a `Backbone`. The rest of the library takes widths,
+depths and features from it and never names a model. The prompted towers follow docs/method.md,
+"Forward pass" steps 4 and 6, and "Exact identities" 1 (tokens after the last EOT are not computed).
+They run open_clip's own residual blocks. `dplq.clip.sources` finds architecture and weights,
+`dplq.clip.load` builds and loads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dplq.clip.blocks import advance, divisible, per_item, read, run_blocks
+from dplq.clip.blocks import (
+    expand_to_batch,
+    forward_at,
+    forward_block,
+    is_supported,
+    run_blocks,
+)
+from dplq.clip.load import build, load_weights
 from dplq.clip.memory import blocks_per_chunk
-from dplq.clip.packed_text import ClassTexts, run_classes
-from dplq.clip.sources import CONFIG_FILE, build, find_source, load_weights
+from dplq.clip.modules import CLIPModel, ImageTower, ResidualBlock, TextTower, Transformer
+from dplq.clip.packed_text import PackedTexts, forward_packed
+from dplq.clip.sources import CONFIG_FILE, find_source
+from dplq.clip.tokenizer import eot_index, make_tokenizer, tokenize
 from dplq.errors import UserError
+from dplq.io.files import file_digest
 from dplq.io.spec import Spec
-from dplq.io.weights import sha256, warn_framed
-
-if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
-    from open_clip import SimpleTokenizer
+from dplq.io.weights import warn_framed
 
 __all__ = ["CONFIG_FILE", "Backbone", "load_backbone"]
 
@@ -34,7 +42,7 @@ __all__ = ["CONFIG_FILE", "Backbone", "load_backbone"]
 def load_backbone(
     name: str, *, weights: str = "", pretrained: bool = True, seed: int = 0
 ) -> Backbone:
-    """Return the named CLIP, frozen, behind the adapter.
+    """Load a frozen CLIP by name.
 
     Args:
         name: one of
@@ -45,21 +53,16 @@ def load_backbone(
             `local-dir:PATH`, a folder with `open_clip_config.json` and weights.
         weights: a checkpoint file for the architecture `name`: OpenAI's TorchScript archive or
             state dict, an open_clip `.pt` (plain or with `state_dict` and `module.`), safetensors.
-        pretrained: False gives random weights, drawn from `seed`, and says so in the log.
-        seed: of the random weights; the global generator is left as it was.
+        pretrained: False for random weights, drawn from `seed`, with a warning in the log.
+        seed: of the random weights; the global generator keeps its state.
 
     Raises:
-        UserError: unknown name or tag, a model that cannot take prompts, weights that are absent,
-            unreadable or of another architecture.
+        UserError: unknown name or tag, a model without support for prompts, weights that are
+            absent, unreadable or of another architecture.
     """
-    source = find_source(name, weights, pretrained)
-    model = build(source, seed)
-    spec = {
-        "name": source.spec_name or name,
-        "weights": source.spec_weights,
-        "pretrained": pretrained,
-        "seed": seed,
-    }
+    source = find_source(name, weights, pretrained, seed)
+    model = build(source)
+    spec = source.spec
     if source.file is None:
         assert not pretrained
         warn_framed(
@@ -68,50 +71,58 @@ def load_backbone(
         )
     else:
         load_weights(model, source)
-        if source.local:
-            spec["weights_sha256"] = sha256(source.file)
+        if spec.weights or spec.folder:
+            spec = replace(spec, sha256=file_digest(source.file))
     return Backbone(model, source.config, source.preprocess, spec)
 
 
 class Backbone(nn.Module):
-    """A frozen CLIP with promptable towers. Always in eval mode; nothing in it is trainable.
+    """A frozen CLIP with promptable towers.
 
-    Inputs of any floating type are cast to the towers' `dtype`; features come out in it.
+    It stays in eval mode and has no trainable parameters. Floating-point inputs are cast to the
+    towers' `dtype`, which is also the dtype of the features.
+
+    Args:
+        model: open_clip's CLIP or CustomTextCLIP.
+        config: its architecture, as open_clip's model config.
+        preprocess: `mean` and `std` of its images; OpenAI's where absent.
+        spec: how `load_backbone` made it.
 
     Attributes:
-        spec: what `load_backbone` needs to rebuild it (JSON-able; `weights` is a file name only).
+        spec: what `load_backbone` needs to rebuild it.
         text_width, vision_width, embed_dim: d_t, d_v and the joint width d.
         text_layers, vision_layers: number of residual blocks.
         context_length: tokens per text, SOS and EOT included.
         image_size: pixels per side.
         image_mean, image_std: per channel, for images in 0..1.
-        grad_checkpointing: as `set_grad_checkpointing` was told.
-        causal: a text token sees only itself and earlier ones.
-        splits_texts: `class_features` can be used: the text tower is causal, and made of blocks
-            that this project knows from within.
+        grad_checkpointing: whether the image tower recomputes activations.
+        causal: whether a text token attends to itself and earlier tokens only.
+        supports_packing: whether `encode_packed_text` can be used: the text tower is causal, and
+            its blocks are of the supported structure.
     """
+
+    clip: CLIPModel
 
     def __init__(
         self,
-        model: nn.Module,
+        model: CLIPModel,
         config: Mapping[str, Any],
         preprocess: Mapping[str, Any],
-        spec: dict[str, Any],
+        spec: Spec,
     ) -> None:
-        """Wrap `model` (open_clip's CLIP or CustomTextCLIP, of architecture `config`)."""
         super().__init__()
         import open_clip
 
         self.clip = model
-        self.spec = Spec.from_header(spec)
+        self.spec = spec
         text, visual = self._text, model.visual
-        self.text_width: int = text.token_embedding.embedding_dim
-        self.vision_width: int = visual.conv1.out_channels
+        self.text_width = text.token_embedding.embedding_dim
+        self.vision_width = visual.conv1.out_channels
         self.embed_dim: int = config["embed_dim"]
         self.text_layers = len(text.transformer.resblocks)
         self.vision_layers = len(visual.transformer.resblocks)
-        self.context_length: int = text.positional_embedding.shape[0]
-        self.image_size: int = _square(spec["name"], visual.image_size)
+        self.context_length = text.positional_embedding.shape[0]
+        self.image_size = _square_size(spec.name, visual.image_size)
         self.image_mean: tuple[float, ...] = tuple(
             preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN
         )
@@ -120,38 +131,41 @@ class Backbone(nn.Module):
         )
         self.causal = text.attn_mask is not None
         towers = (text.transformer.resblocks, visual.transformer.resblocks)
-        text_splits, self._vision_splits = (all(map(divisible, blocks)) for blocks in towers)
-        self.splits_texts = self.causal and text_splits
+        text_supported, self._vision_supported = (
+            all(map(is_supported, blocks)) for blocks in towers
+        )
+        self.supports_packing = self.causal and text_supported
         clean = (config["text_cfg"].get("tokenizer_kwargs") or {}).get("clean", "lower")
-        self._tokenizer = _tokenizer(clean)
+        self._tokenizer = make_tokenizer(clean)
         self.grad_checkpointing = False
         self.requires_grad_(False)
         self.eval()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only what passes between the image tower's layers; run the layers again backwards.
+        """Enable activation checkpointing of the image tower, layer by layer.
 
-        The texts have their own way to save memory (`class_features`, chunk).
+        The text tower saves memory by chunks instead (`encode_packed_text`).
         """
         self.grad_checkpointing = enable
 
     @property
-    def _text(self) -> nn.Module:
-        # open_clip's CLIP holds the text tower's parts itself, CustomTextCLIP holds the tower.
-        return getattr(self.clip, "text", self.clip)
+    def _text(self) -> TextTower:
+        # CustomTextCLIP has a text tower; in CLIP the tower's parts are attributes of the model.
+        tower: Any = getattr(self.clip, "text", self.clip)
+        return tower
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stay in eval mode, whatever the surrounding model does."""
+        """Stay in eval mode, also when a surrounding model is set to train."""
         return super().train(False)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the frozen weights."""
+        """Return the dtype of the frozen weights."""
         return self.clip.visual.conv1.weight.dtype
 
     @property
     def logit_scale(self) -> Tensor:
-        """What cosine similarities are multiplied with (exponential taken), a scalar."""
+        """Return the factor of the cosine similarities, exponential applied, a scalar."""
         return self.clip.logit_scale.exp().reshape(())
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
@@ -160,17 +174,7 @@ class Backbone(nn.Module):
         Raises:
             UserError: a text needs more than `context_length` tokens.
         """
-        tokens = torch.zeros(len(texts), self.context_length, dtype=torch.long)
-        for row, text in zip(tokens, texts, strict=True):
-            ids = [self._tokenizer.sot_token_id, *self._tokenizer.encode(text)]
-            ids.append(self._tokenizer.eot_token_id)
-            if len(ids) > self.context_length:
-                raise UserError(
-                    f"the text '{text}' has {len(ids)} tokens (SOS and EOT included), but "
-                    f"{self.spec.name} reads at most {self.context_length}; shorten it"
-                )
-            row[: len(ids)] = torch.tensor(ids)
-        return tokens
+        return tokenize(self._tokenizer, texts, self.context_length, self.spec.name)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Return token embeddings without position, (N, L, d_t), of `tokens` (N, L)."""
@@ -178,23 +182,23 @@ class Backbone(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Return un-normalised image features (B, d) of CLIP-normalised images (B, 3, H, W)."""
-        return self.prompted_vision(images, images.new_empty(0, self.vision_width))
+        return self.encode_prompted_image(images, images.new_empty(0, self.vision_width))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Return un-normalised text features (N, d) of `tokens` (N, L)."""
-        return self.prompted_text(self.embed_tokens(tokens), tokens.argmax(dim=-1))
+        return self.encode_prompted_text(self.embed_tokens(tokens), eot_index(tokens))
 
-    def prompted_text(
+    def encode_prompted_text(
         self, embeddings: Tensor, eot: Tensor, deep_prompts: Sequence[Tensor] = ()
     ) -> Tensor:
-        """Return text features of embedded prompts (METHOD.md, forward pass, step 4).
+        """Return text features of embedded prompts (docs/method.md, "Forward pass", step 4).
 
         Args:
             embeddings: [SOS, n context tokens, rest], (N, L, d_t), without position.
             eot: position of each text's EOT token, (N,) long.
             deep_prompts: before layer l = 1..len(deep_prompts) the tokens at positions 1..n are
-                replaced by deep_prompts[l - 1], (n, d_t) or one per text (N, n, d_t); without rows
-                it leaves its layer alone.
+                replaced by deep_prompts[l - 1], (n, d_t) or one per text (N, n, d_t); no rows
+                leave the layer's tokens unchanged.
 
         Returns:
             Un-normalised features, (N, d).
@@ -203,78 +207,85 @@ class Backbone(nn.Module):
             UserError: more deep prompts than layers 1, 2, ....
         """
         text = self._text
-        # A token sees only earlier ones: all after the last EOT cannot change the feature.
+        assert text.attn_mask is not None
+        # The mask is causal: tokens after the last EOT cannot change the feature.
         length = int(eot.max()) + 1
         x = embeddings[:, :length].to(self.dtype) + text.positional_embedding[:length]
-        step = partial(_whole, text.transformer, text.attn_mask[:length, :length])
-        blocks = text.transformer.resblocks
-        x = run_blocks(blocks, x, deep_prompts, first=1, step=step, last=step)
+        forward = partial(_call_block, text.transformer, text.attn_mask[:length, :length])
+        x = run_blocks(
+            text.transformer.resblocks,
+            x,
+            deep_prompts,
+            prompt_start=1,
+            forward=forward,
+            forward_last=forward,
+        )
         pooled = text.ln_final(x[torch.arange(len(x), device=x.device), eot])
         return _project(pooled, text.text_projection)
 
-    def class_texts(self, tokens: Tensor, n_ctx: int) -> ClassTexts:
-        """Prepare K classes for `class_features`.
+    def pack_texts(self, tokens: Tensor, n_ctx: int) -> PackedTexts:
+        """Pack the texts of K classes for `encode_packed_text`.
 
         Args:
-            tokens: (K, L), ids of the whole texts, [SOS, places of n_ctx context tokens, rest].
+            tokens: (K, L), ids of the whole texts, [SOS, n_ctx context tokens, rest].
             n_ctx: context length.
         """
         first = 1 + n_ctx
-        eot = tokens.argmax(dim=-1)
+        eot = eot_index(tokens)
         length = int(eot.max()) + 1
         tokens = tokens[:, first:length]
-        place = self._text.positional_embedding[first:length]
-        embedded = self.embed_tokens(tokens.to(place.device)) + place
-        return ClassTexts(tokens, embedded, eot - first, first)
+        position = self._text.positional_embedding[first:length]
+        embedded = self.embed_tokens(tokens.to(position.device)) + position
+        return PackedTexts(tokens, embedded, eot - first, first)
 
-    def class_features(
+    def encode_packed_text(
         self,
         sos: Tensor,
         context: Tensor,
-        texts: ClassTexts,
+        texts: PackedTexts,
         deep_prompts: Sequence[Tensor] = (),
         chunk: int | str = "auto",
     ) -> Tensor:
-        """Return the text features of all (image, class) pairs; `prompted_text`, but much cheaper.
+        """Return text features of all (image, class) pairs.
+
+        Equal to `encode_prompted_text` on every pair, at a fraction of its cost.
 
         Args:
             sos: embedding of SOS, without position, (1, d_t).
             context: (B, n, d_t), without position; B = 1 if all images share it.
-            texts: the classes, from `class_texts`.
-            deep_prompts: as for `prompted_text`, each (n, d_t) or without rows.
-            chunk: classes that are run at once (whole blocks of them, one at least), or "auto"
+            texts: the classes, from `pack_texts`.
+            deep_prompts: as for `encode_prompted_text`, each (n, d_t) or without rows.
+            chunk: classes per forward pass (rounded to whole blocks, at least one), or "auto"
                 (`dplq.clip.memory`).
 
         Returns:
             Un-normalised features, (B, K, d).
         """
         text = self._text
-        blocks, place = text.transformer.resblocks, text.positional_embedding
+        blocks, position = text.transformer.resblocks, text.positional_embedding
         batch, n_ctx, _ = context.shape
-        sos = (sos.to(self.dtype) + place[:1]).expand(batch, -1, -1)
-        context = context.to(self.dtype) + place[1 : 1 + n_ctx]
-        common = texts.common.to(self.dtype).expand(batch, -1, -1)
-        beginning = torch.cat([sos, context, common], dim=1)
-        if chunk == "auto":
-            count = blocks_per_chunk(texts.own, texts.sees.shape[-1], batch, len(blocks))
+        sos = (sos.to(self.dtype) + position[:1]).expand(batch, -1, -1)
+        context = context.to(self.dtype) + position[1 : 1 + n_ctx]
+        prefix = torch.cat([sos, context, texts.prefix.to(self.dtype).expand(batch, -1, -1)], dim=1)
+        if isinstance(chunk, str):
+            count = blocks_per_chunk(texts.packed, texts.attn_mask.shape[-1], batch, len(blocks))
         else:
-            count = max(chunk * len(texts.own) // len(texts.valid), 1)
-        states = run_classes(blocks, texts, beginning, deep_prompts, count)
-        pooled = text.ln_final(states)
-        return _project(pooled, text.text_projection)
+            count = max(chunk * len(texts.packed) // len(texts.class_index), 1)
+        states = forward_packed(blocks, texts, prefix, deep_prompts, count)
+        return _project(text.ln_final(states), text.text_projection)
 
-    def prompted_vision(
+    def encode_prompted_image(
         self, images: Tensor, prompts: Tensor, deep_prompts: Sequence[Tensor] = ()
     ) -> Tensor:
-        """Return image features with prompt tokens (METHOD.md, forward pass, step 6).
+        """Return image features with prompt tokens (docs/method.md, "Forward pass", step 6).
 
         Args:
             images: CLIP-normalised, (B, 3, image_size, image_size).
             prompts: appended after class and patch tokens, after positional embedding and before
                 ln_pre; (n, d_v), or one set per image (B, n, d_v).
             deep_prompts: before layer l = 1..len(deep_prompts) the last n tokens are replaced by
-                deep_prompts[l - 1], (n, d_v) or (B, n, d_v); without rows it leaves its layer
-                alone.
+                deep_prompts[l - 1], (n, d_v) or (B, n, d_v); no rows leave the layer's tokens
+                unchanged.
 
         Returns:
             Un-normalised features, (B, d).
@@ -284,55 +295,72 @@ class Backbone(nn.Module):
             ValueError: deep prompts of another number than `prompts`.
         """
         visual = self.clip.visual
-        if tuple(images.shape[-2:]) != (self.image_size, self.image_size):
-            raise UserError(
-                f"images of {images.shape[-2]}x{images.shape[-1]} pixels given to "
-                f"{self.spec.name}, which reads {self.image_size}x{self.image_size}; "
-                f"set INPUT.SIZE to ({self.image_size}, {self.image_size})"
-            )
-        patches = visual.conv1(images.to(self.dtype)).flatten(2).transpose(1, 2)
-        x = torch.cat([per_item(visual.class_embedding[None], patches), patches], dim=1)
-        # Cast as open_clip does: under autocast the convolution's output decides the type.
-        x = x + visual.positional_embedding.to(x.dtype)
-        first, n = x.shape[1], prompts.shape[-2]
+        x = _embed_patches(visual, self._check_size(images).to(self.dtype))
+        start, n = x.shape[1], prompts.shape[-2]
         if any(deep.shape[-2] not in (0, n) for deep in deep_prompts):
             rows = [deep.shape[-2] for deep in deep_prompts]
             raise ValueError(f"deep prompts of {rows} tokens would replace {n} prompt tokens")
-        x = visual.ln_pre(torch.cat([x, per_item(prompts, x)], dim=1))
-        step = last = partial(_whole, visual.transformer, None)
-        if self._vision_splits:
-            # Of the last layer only the class token is read.
-            step, last = advance, partial(read, places=x.new_zeros(len(x), 1, dtype=torch.long))
+        x = visual.ln_pre(torch.cat([x, expand_to_batch(prompts, x)], dim=1))
+        forward: Callable[[ResidualBlock, Tensor], Tensor]
+        forward = forward_last = partial(_call_block, visual.transformer, None)
+        if self._vision_supported:
+            forward = forward_block
+            # Only the class token of the last layer is needed.
+            class_token = x.new_zeros(len(x), 1, dtype=torch.long)
+            forward_last = partial(forward_at, positions=class_token)
         if self.grad_checkpointing and torch.is_grad_enabled():
-            step = partial(checkpoint, step, use_reentrant=False, preserve_rng_state=False)
-        blocks = visual.transformer.resblocks
-        x = run_blocks(blocks, x, deep_prompts, first=first, step=step, last=last)
+            forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False)
+        x = run_blocks(
+            visual.transformer.resblocks,
+            x,
+            deep_prompts,
+            prompt_start=start,
+            forward=forward,
+            forward_last=forward_last,
+        )
         return _project(visual.ln_post(x[:, 0]), visual.proj)
 
+    def _check_size(self, images: Tensor) -> Tensor:
+        size, (height, width) = self.image_size, images.shape[-2:]
+        if (height, width) != (size, size):
+            raise UserError(
+                f"images of {height}x{width} pixels given to {self.spec.name}, which accepts "
+                f"{size}x{size}; set INPUT.SIZE to ({size}, {size})"
+            )
+        return images
 
-def _whole(transformer: nn.Module, mask: Tensor | None, block: nn.Module, x: Tensor) -> Tensor:
-    """Run one of open_clip's blocks as it is on `x` (N, L, d)."""
+
+def _embed_patches(visual: ImageTower, images: Tensor) -> Tensor:
+    """Return class and patch tokens (B, 1 + patches, d_v), positional embedding added."""
+    patches = visual.conv1(images).flatten(2).transpose(1, 2)
+    x = torch.cat([expand_to_batch(visual.class_embedding[None], patches), patches], dim=1)
+    # Cast as open_clip does: under autocast the dtype is that of the convolution's output.
+    return x + visual.positional_embedding.to(x.dtype)
+
+
+def _call_block(
+    transformer: Transformer, mask: Tensor | None, block: ResidualBlock, x: Tensor
+) -> Tensor:
+    """Call one of open_clip's blocks on `x` (N, L, d)."""
     # open_clip before 2.26 has no such attribute and runs its blocks on (L, N, d).
     if getattr(transformer, "batch_first", False):
         return block(x, attn_mask=mask)
     return block(x.transpose(0, 1), attn_mask=mask).transpose(0, 1)
 
 
-def _project(pooled: Tensor, projection: nn.Parameter | nn.Linear | None) -> Tensor:
+def _project(pooled: Tensor, projection: Tensor | nn.Module | None) -> Tensor:
+    """Return features in the joint space of text and image."""
     if projection is None:
         return pooled
     return projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
 
 
-def _square(name: str, size: int | Sequence[int]) -> int:
+def _square_size(name: str, size: int | Sequence[int]) -> int:
+    """Return the pixels per side of a model's images, which must be square."""
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:
-        raise UserError(f"{name} reads images of {height}x{width} pixels; only square ones can be")
+        raise UserError(
+            f"{name} is for images of {height}x{width} pixels; only square images are supported: "
+            "choose another model"
+        )
     return int(height)
-
-
-@cache
-def _tokenizer(clean: str) -> SimpleTokenizer:
-    import open_clip
-
-    return open_clip.SimpleTokenizer(clean=clean)

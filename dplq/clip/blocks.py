@@ -1,23 +1,28 @@
-"""Frozen residual attention blocks, in parts: which token asks, and what it may look at.
+"""Forward passes through frozen residual attention blocks, for the tokens that are needed.
 
-open_clip's block runs all tokens of a sequence against each other. The towers here need less: only
-one token is read from the last layer, and the classes' texts share what stands before the name. The
-functions below compute exactly what the block computes for the tokens that are asked for.
+open_clip's block computes all tokens of a sequence. Here the last layer is needed at one token
+only (the class token, or EOT), and packed texts need a mask of their own. For the requested tokens
+the functions below compute exactly what the block computes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dplq.clip.modules import ResidualBlock
 from dplq.errors import UserError
 
 
-def divisible(block: nn.Module) -> bool:
-    """Whether the functions below know this block's inside (open_clip's ResidualAttentionBlock)."""
+def is_supported(block: Any) -> bool:
+    """Return whether a block has the structure of open_clip's ResidualAttentionBlock.
+
+    Only then do the functions of this module compute what the block itself computes.
+    """
     parts = ("ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2")
     return (
         all(hasattr(block, part) for part in parts)
@@ -29,8 +34,8 @@ def divisible(block: nn.Module) -> bool:
     )
 
 
-def project(block: nn.Module, x: Tensor, parts: str = "qkv") -> tuple[Tensor, ...]:
-    """Queries, keys or values of tokens.
+def project_qkv(block: ResidualBlock, x: Tensor, parts: str = "qkv") -> tuple[Tensor, ...]:
+    """Return queries, keys or values of tokens.
 
     Args:
         block: a residual block.
@@ -43,7 +48,7 @@ def project(block: nn.Module, x: Tensor, parts: str = "qkv") -> tuple[Tensor, ..
     attention = block.attn
     width = attention.embed_dim
     first, last = "qkv".index(parts[0]) * width, ("qkv".index(parts[-1]) + 1) * width
-    bias = attention.in_proj_bias
+    bias: Tensor | None = attention.in_proj_bias
     projected = F.linear(
         block.ln_1(x),
         attention.in_proj_weight[first:last],
@@ -53,50 +58,80 @@ def project(block: nn.Module, x: Tensor, parts: str = "qkv") -> tuple[Tensor, ..
     return split.unbind(-3)
 
 
-def finish(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
-    """What the block does to tokens `x` (..., L, d) after attention gave (..., L, heads, e)."""
-    x = x + block.ls_1(block.attn.out_proj(attended.flatten(-2)))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return multi-head attention.
 
+    Args:
+        q: queries, (N, Lq, heads, e).
+        k: keys, (N, Lk, heads, e).
+        v: values, (N, Lk, heads, e).
+        mask: additive, broadcast to (N, heads, Lq, Lk).
 
-def look(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attention of queries (N, Lq, heads, e) to keys and values (N, Lk, heads, e) they see."""
+    Returns:
+        (N, Lq, heads, e).
+    """
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
-def advance(block: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The block's output for all tokens of `x` (N, L, d); the mask is as for `look`."""
-    return finish(block, x, look(*project(block, x), mask))
+def add_residuals(block: ResidualBlock, x: Tensor, attention: Tensor) -> Tensor:
+    """Return the block's output for tokens whose attention is computed.
+
+    Args:
+        block: a residual block.
+        x: the tokens that entered the block, (..., L, d).
+        attention: output of `attend` for them, (..., L, heads, e).
+    """
+    x = x + block.ls_1(block.attn.out_proj(attention.flatten(-2)))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
-def read(block: nn.Module, x: Tensor, places: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The block's output (N, M, d) for the tokens of `x` (N, L, d) at `places` (N, M) alone."""
-    keys, values = project(block, x, "kv")
-    asking = x.gather(1, places[:, :, None].expand(-1, -1, x.shape[-1]))
-    (queries,) = project(block, asking, "q")
-    return finish(block, asking, look(queries, keys, values, mask))
+def forward_block(block: ResidualBlock, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the block's output for all tokens of `x` (N, L, d); `mask` as in `attend`."""
+    q, k, v = project_qkv(block, x)
+    return add_residuals(block, x, attend(q, k, v, mask))
+
+
+def forward_at(
+    block: ResidualBlock, x: Tensor, positions: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Return the block's output at some positions only.
+
+    Args:
+        block: a residual block.
+        x: tokens, (N, L, d).
+        positions: (N, M) long.
+        mask: as in `attend`, for the M queries.
+
+    Returns:
+        (N, M, d).
+    """
+    keys, values = project_qkv(block, x, "kv")
+    selected = x.gather(1, positions[:, :, None].expand(-1, -1, x.shape[-1]))
+    (queries,) = project_qkv(block, selected, "q")
+    return add_residuals(block, selected, attend(queries, keys, values, mask))
 
 
 def run_blocks(
-    blocks: Sequence[nn.Module],
+    blocks: Sequence[ResidualBlock],
     x: Tensor,
     deep_prompts: Sequence[Tensor],
     *,
-    first: int,
-    step: Callable[[nn.Module, Tensor], Tensor],
-    last: Callable[[nn.Module, Tensor], Tensor],
+    prompt_start: int,
+    forward: Callable[[ResidualBlock, Tensor], Tensor],
+    forward_last: Callable[[ResidualBlock, Tensor], Tensor],
 ) -> Tensor:
-    """Run residual blocks on `x` (N, L, d); the one place where sequences take deep prompts.
+    """Run a tower's residual blocks, with deep prompts.
 
     Args:
         blocks: the tower's residual blocks.
-        x: tokens.
-        deep_prompts: before layer l = 1..len(deep_prompts) the tokens from position `first` on are
-            replaced by the rows of deep_prompts[l - 1], (n, d) or one set per item (N, n, d).
-        first: see there.
-        step: runs a block.
-        last: runs the last one.
+        x: tokens, (N, L, d).
+        deep_prompts: before layer l = 1..len(deep_prompts) the tokens from position `prompt_start`
+            on are replaced by the rows of deep_prompts[l - 1], (n, d) or one set per item
+            (N, n, d); no rows leave the layer's tokens unchanged.
+        prompt_start: position of the first prompt token.
+        forward: runs one block.
+        forward_last: runs the last block.
 
     Raises:
         UserError: more deep prompts than layers 1, 2, ....
@@ -108,12 +143,12 @@ def run_blocks(
         )
     for layer, block in enumerate(blocks):
         if 0 < layer <= len(deep_prompts) and deep_prompts[layer - 1].shape[-2]:
-            new = per_item(deep_prompts[layer - 1], x)
-            x = torch.cat([x[:, :first], new, x[:, first + new.shape[1] :]], dim=1)
-        x = (last if layer + 1 == len(blocks) else step)(block, x)
+            new = expand_to_batch(deep_prompts[layer - 1], x)
+            x = torch.cat([x[:, :prompt_start], new, x[:, prompt_start + new.shape[1] :]], dim=1)
+        x = (forward_last if layer + 1 == len(blocks) else forward)(block, x)
     return x
 
 
-def per_item(prompts: Tensor, x: Tensor) -> Tensor:
-    """Return `prompts`, (n, d) or (N, n, d), as (N, n, d) in the type of tokens `x` (N, L, d)."""
+def expand_to_batch(prompts: Tensor, x: Tensor) -> Tensor:
+    """Return `prompts`, (n, d) or (N, n, d), as (N, n, d) in the dtype of tokens `x` (N, L, d)."""
     return prompts.to(x.dtype).expand(x.shape[0], -1, -1)

@@ -1,4 +1,4 @@
-"""How much of the classes' texts the text tower may run at once."""
+"""Memory budget of the text tower: packed blocks per chunk."""
 
 from __future__ import annotations
 
@@ -7,40 +7,43 @@ import os
 import torch
 from torch import Tensor
 
-# Numbers that one token leaves behind in one layer, in multiples of the width: two normalisations,
-# queries, keys, values, what attention gave, and the MLP's wide layer twice.
-KEPT = 16
-SHARE = 0.4  # of the machine's memory may go to the texts
+# Activations that one token leaves for the backward pass in one layer, in multiples of the width:
+# two normalisations, queries, keys, values, attention output, and the MLP's wide layer twice.
+ACTIVATIONS_PER_LAYER = 16
+TEXT_FRACTION = 0.4  # of a device's memory that the texts may occupy
 
 
-def _machine_bytes() -> int:
+def _host_bytes() -> int:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not known on this system
         return 8 << 30
 
 
-MACHINE = _machine_bytes()  # read once: torch.compile cannot follow the call
+HOST_BYTES = _host_bytes()  # at import: torch.compile cannot trace the call
 
 
 def total_bytes(device: torch.device) -> int:
-    """Memory of a device: what it has, not what is free, so that a run is repeated exactly."""
+    """Return a device's memory; the total, not what is free, so that runs are reproducible."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return MACHINE
+    return HOST_BYTES
 
 
-def blocks_per_chunk(own: Tensor, length: int, batch: int, layers: int) -> int:
-    """Blocks of classes to run at once, so that what they leave behind fits into the memory.
+def blocks_per_chunk(packed: Tensor, length: int, batch: int, layers: int) -> int:
+    """Return how many packed blocks fit into memory at once.
 
     Args:
-        own: the tokens of the classes of N blocks, (N, T, d).
-        length: of a block with what all classes begin with.
-        batch: images that have texts of their own.
+        packed: the classes' own tokens in N blocks, (N, T, d).
+        length: tokens of a block, the shared prefix included.
+        batch: images with texts of their own.
         layers: of the tower.
+
+    Returns:
+        1 to N.
     """
-    kept = KEPT * (layers if torch.is_grad_enabled() else 1)
-    count, _, width = own.shape
-    needed = batch * count * length * width * own.element_size() * kept
-    allowed = SHARE * total_bytes(own.device)
+    kept = ACTIVATIONS_PER_LAYER * (layers if torch.is_grad_enabled() else 1)
+    count, _, width = packed.shape
+    needed = batch * count * length * width * packed.element_size() * kept
+    allowed = TEXT_FRACTION * total_bytes(packed.device)
     return count if needed <= allowed else max(int(count * allowed / needed), 1)

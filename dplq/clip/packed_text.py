@@ -1,15 +1,16 @@
-"""The text tower for all (image, class) pairs at the price of the class names alone.
+"""Sequence packing of class texts: shared prefix, block-diagonal causal mask.
 
-A causal text tower sees only backwards, so what stands before the class name is the same for all
-classes (METHOD.md, "Exact identities that make it fast", 1-4 and 6). Here many classes share one
-sequence, which begins with what they all begin with:
+In a causal text tower a token attends to earlier tokens only, so all that precedes the class name
+is the same for all classes (docs/method.md, "Exact identities", 1-4 and 6). Many classes therefore
+share one sequence:
 
     [SOS, context, "of a" | river . EOT | storage tank . EOT | ... ]
 
-A mask lets each class see the beginning and itself; each token keeps the position that it has in
-its own text. So nothing after EOT is run, the beginning is run once for a whole block of classes,
-names of different lengths need no padding, and the last layer is computed at EOT alone. The result
-is that of the plain tower, not an approximation.
+The attention mask lets the tokens of a class attend to the prefix and to earlier tokens of their
+own class; each token keeps the positional embedding of its own text. Nothing after EOT is
+computed, the prefix is computed once per block of classes, names of different lengths need no
+padding, and the last layer is computed at EOT only. The result equals that of separate sequences;
+nothing is approximated.
 """
 
 from __future__ import annotations
@@ -21,67 +22,89 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dplq.clip.blocks import advance, read, run_blocks
+from dplq.clip.blocks import forward_at, forward_block, run_blocks
+from dplq.clip.modules import ResidualBlock
 
-ROOM = 128  # tokens of classes in a block, about; in longer ones more products are masked out
-MULTIPLE = 8  # attention kernels want masks whose rows are a multiple of this
-BEGINNING, EMPTY = -1, -2  # stand for no class
+TOKENS_PER_BLOCK = 128  # about; longer blocks waste more products on masked entries
+MULTIPLE = 8  # attention kernels require mask rows of a multiple of this
+PREFIX, PADDING = -1, -2  # segment ids of tokens that belong to no class
 
 
-class ClassTexts(nn.Module):
-    """What follows the context in the texts of K classes, packed into N blocks.
+class PackedTexts(nn.Module):
+    """Texts of K classes after the context, packed into N sequences ("blocks").
 
     Args:
-        tokens: (K, L'), token ids from the first place after the context on.
-        embedded: (K, L', d_t), their embeddings, with position.
-        eot: (K,), place of each text's EOT, counted as in `tokens`.
-        before: number of tokens before these, SOS and context.
+        tokens: (K, L'), token ids from the first position after the context on.
+        embedded: (K, L', d_t), their embeddings, positional embedding included.
+        eot: (K,), position of each text's EOT, counted as in `tokens`.
+        offset: number of tokens before these: SOS and context.
 
     Attributes:
-        common: (1, C, d_t), the first tokens, where all texts agree; each class keeps one at least.
-        own: (N, T, d_t), all other tokens up to EOT, class after class; zero where none is left.
-        sees: (N, 1, L, L), which tokens a token of a block sees, L = before + C + T.
-        ends: (N, M), where in its block each class's EOT is; 0 where there is no class more.
-        valid: (K,), where each class is in the flat `ends`.
+        prefix: (1, C, d_t), the first tokens, which all texts share; each class keeps at least one
+            of its own.
+        packed: (N, T, d_t), all other tokens up to EOT, class after class; zero where padded.
+        attn_mask: (N, 1, L, L), True where a query attends to a key, L = offset + C + T.
+        eot_index: (N, M), position of each class's EOT in its block; 0 where padded.
+        class_index: (K,), position of each class in the flattened `eot_index`.
     """
 
-    def __init__(self, tokens: Tensor, embedded: Tensor, eot: Tensor, before: int) -> None:
+    prefix: Tensor
+    packed: Tensor
+    attn_mask: Tensor
+    eot_index: Tensor
+    class_index: Tensor
+
+    def __init__(self, tokens: Tensor, embedded: Tensor, eot: Tensor, offset: int) -> None:
         super().__init__()
         tokens, eot, device = tokens.cpu(), eot.cpu(), embedded.device
         agree = (tokens == tokens[:1]).all(dim=0).long().cumprod(dim=0)
         shared = min(int(agree.sum()), int(eot.min()))
         counts = (eot - shared + 1).tolist()
-        blocks = share_out(counts, ROOM)
-        first = before + shared
-        length = first + max(sum(counts[k] for k in block) for block in blocks)
+        blocks = split_into_blocks(counts, TOKENS_PER_BLOCK)
+        start = offset + shared
+        length = start + max(sum(counts[k] for k in block) for block in blocks)
         length = math.ceil(length / MULTIPLE) * MULTIPLE
 
-        owner = torch.full((len(blocks), length), EMPTY)
-        owner[:, :first] = BEGINNING
-        most, valid = max(map(len, blocks)), []
+        segments = torch.full((len(blocks), length), PADDING)
+        segments[:, :start] = PREFIX
+        most, classes = max(map(len, blocks)), []
         ends = torch.zeros(len(blocks), most, dtype=torch.long)
-        own = embedded.new_zeros(len(blocks), length - first, embedded.shape[-1])
+        packed = embedded.new_zeros(len(blocks), length - start, embedded.shape[-1])
         for row, block in enumerate(blocks):
-            place = first
+            position = start
             for column, k in enumerate(block):
-                here = slice(place, place + counts[k])
-                owner[row, here] = k
-                own[row, place - first : here.stop - first] = embedded[k, shared : eot[k] + 1]
-                ends[row, column] = here.stop - 1
-                valid.append(row * most + column)
-                place = here.stop
-        same = (owner[:, :, None] == owner[:, None]) | (owner[:, None] == BEGINNING)
-        self.register_buffer("common", embedded[:1, :shared], persistent=False)
-        self.register_buffer("own", own, persistent=False)
-        self.register_buffer("sees", same.tril()[:, None].to(device), persistent=False)
-        self.register_buffer("ends", ends.to(device), persistent=False)
-        self.register_buffer("valid", torch.tensor(valid, device=device), persistent=False)
+                own = slice(position, position + counts[k])
+                segments[row, own] = k
+                packed[row, position - start : own.stop - start] = embedded[k, shared : eot[k] + 1]
+                ends[row, column] = own.stop - 1
+                classes.append(row * most + column)
+                position = own.stop
+        mask = block_diagonal_causal_mask(segments)[:, None]
+        self.register_buffer("prefix", embedded[:1, :shared], persistent=False)
+        self.register_buffer("packed", packed, persistent=False)
+        self.register_buffer("attn_mask", mask.to(device), persistent=False)
+        self.register_buffer("eot_index", ends.to(device), persistent=False)
+        self.register_buffer("class_index", torch.tensor(classes, device=device), persistent=False)
 
 
-def share_out(counts: Sequence[int], room: int) -> list[list[int]]:
-    """Split classes of so many tokens, in their order, into blocks of about `room`, evenly."""
+def block_diagonal_causal_mask(segments: Tensor) -> Tensor:
+    """Return the mask (N, L, L) of segment ids (N, L): own segment and prefix, earlier tokens."""
+    same = (segments[:, :, None] == segments[:, None]) | (segments[:, None] == PREFIX)
+    return same.tril()
+
+
+def split_into_blocks(counts: Sequence[int], size: int) -> list[list[int]]:
+    """Split classes evenly into blocks of about `size` tokens, in their order.
+
+    Args:
+        counts: tokens of each class.
+        size: wanted tokens per block.
+
+    Returns:
+        Class indices of each block.
+    """
     total = sum(counts)
-    blocks: list[list[int]] = [[] for _ in range(math.ceil(total / room))]
+    blocks: list[list[int]] = [[] for _ in range(math.ceil(total / size))]
     before = 0
     for k, count in enumerate(counts):
         blocks[before * len(blocks) // total].append(k)
@@ -89,69 +112,72 @@ def share_out(counts: Sequence[int], room: int) -> list[list[int]]:
     return [block for block in blocks if block]
 
 
-def run_classes(
-    blocks: Sequence[nn.Module],
-    texts: ClassTexts,
-    beginning: Tensor,
+def forward_packed(
+    blocks: Sequence[ResidualBlock],
+    texts: PackedTexts,
+    prefix: Tensor,
     deep_prompts: Sequence[Tensor],
     chunk: int,
 ) -> Tensor:
-    """States (B, K, d) of all classes at EOT after the last residual block.
+    """Return the hidden states of all classes at EOT after the last residual block.
 
-    With gradients, more than one chunk means that nothing of them is kept for the backward pass,
-    which runs each again.
+    With gradients, more than one chunk means activation checkpointing: the backward pass
+    recomputes each chunk.
 
     Args:
         blocks: the tower's residual blocks.
         texts: the classes.
-        beginning: (B or 1, P, d), what all texts begin with: SOS, context and `texts.common`.
-        deep_prompts: for layers 1, 2, ...: (n, d), or no rows to leave the layer alone.
-        chunk: blocks of classes that are run at once.
+        prefix: (B or 1, P, d), the tokens shared by all texts: SOS, context and `texts.prefix`.
+        deep_prompts: for layers 1, 2, ...: (n, d), or no rows to leave a layer's tokens unchanged.
+        chunk: packed blocks per forward pass.
+
+    Returns:
+        (B, K, d).
     """
     states = []
-    for start in range(0, len(texts.own), chunk):
-        here = slice(start, start + chunk)
-        parts = (texts.own[here], texts.sees[here], texts.ends[here])
-        if chunk < len(texts.own) and torch.is_grad_enabled():
-            # Nothing in a tower is random, so there is no generator's state to keep.
+    for start in range(0, len(texts.packed), chunk):
+        part = slice(start, start + chunk)
+        inputs = (texts.packed[part], texts.attn_mask[part], texts.eot_index[part])
+        if chunk < len(texts.packed) and torch.is_grad_enabled():
+            # No tower draws random numbers, so no generator state needs to be kept.
             state = checkpoint(
-                _run_packed, blocks, beginning, deep_prompts, *parts,
+                _forward_chunk, blocks, prefix, deep_prompts, *inputs,
                 use_reentrant=False, preserve_rng_state=False,
             )  # fmt: skip
         else:
-            state = _run_packed(blocks, beginning, deep_prompts, *parts)
+            state = _forward_chunk(blocks, prefix, deep_prompts, *inputs)
         states.append(state)
-    return torch.cat(states, dim=1).index_select(1, texts.valid)
+    return torch.cat(states, dim=1).index_select(1, texts.class_index)
 
 
-def _run_packed(
-    blocks: Sequence[nn.Module],
-    beginning: Tensor,
+def _forward_chunk(
+    blocks: Sequence[ResidualBlock],
+    prefix: Tensor,
     deep_prompts: Sequence[Tensor],
-    own: Tensor,
-    sees: Tensor,
-    ends: Tensor,
+    packed: Tensor,
+    attn_mask: Tensor,
+    eot: Tensor,
 ) -> Tensor:
-    """States (B, N M, d) at `ends` of N blocks of classes; arguments as in `ClassTexts`."""
-    batch, count = len(beginning), len(own)
+    """Return the states (B, N M, d) at `eot` of N packed blocks; shapes as in `PackedTexts`."""
+    batch, count = len(prefix), len(packed)
     x = torch.cat(
         [
-            beginning[:, None].expand(-1, count, -1, -1),
-            own.to(beginning.dtype).expand(batch, -1, -1, -1),
+            prefix[:, None].expand(-1, count, -1, -1),
+            packed.to(prefix.dtype).expand(batch, -1, -1, -1),
         ],
         dim=2,
     ).flatten(0, 1)
-    mask = torch.zeros_like(sees, dtype=x.dtype).masked_fill_(~sees, float("-inf"))
-    asks = mask.gather(2, ends[:, None, :, None].expand(-1, -1, -1, mask.shape[-1]))
+    mask = torch.zeros_like(attn_mask, dtype=x.dtype).masked_fill_(~attn_mask, float("-inf"))
+    eot_mask = mask.gather(2, eot[:, None, :, None].expand(-1, -1, -1, mask.shape[-1]))
     if count > 1:
-        mask, asks = (part.repeat(batch, 1, 1, 1) for part in (mask, asks))
-    places = ends.repeat(batch, 1)
+        mask, eot_mask = (part.repeat(batch, 1, 1, 1) for part in (mask, eot_mask))
+    positions = eot.repeat(batch, 1)
     x = run_blocks(
         blocks,
         x,
         deep_prompts,
-        first=1,
-        step=lambda block, x: advance(block, x, mask),
-        last=lambda block, x: read(block, x, places, asks),
+        prompt_start=1,
+        forward=lambda block, x: forward_block(block, x, mask),
+        forward_last=lambda block, x: forward_at(block, x, positions, eot_mask),
     )
     return x.unflatten(0, (batch, count)).flatten(1, 2)

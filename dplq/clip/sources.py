@@ -1,28 +1,26 @@
-"""Where a backbone's architecture and weights come from: names, tags, the hub, folders, files.
+"""Resolve a backbone's name to its architecture and weights file.
 
-`find_source` resolves a config string, `build` makes the architecture, `load_weights` fills it. It
-knows open_clip's model list and the layouts of CLIP's files, and nothing of prompts but which
-architectures have no place for them.
+Names, pretrained tags, the Hugging Face hub, local folders and files, packaged models.
+`dplq.clip.load` builds and loads the result. Architectures that do not support prompts are refused
+here, before anything is downloaded.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dplq.errors import UserError, suggest
-from dplq.io.weights import Undrawn, brief, few, looks_like, private_rng, read_state_dict
-
-logger = logging.getLogger(__name__)
+from dplq.errors import UserError, few, one_line, suggest
+from dplq.io.packaged import packaged_model
+from dplq.io.spec import LOCAL_DIR, Spec
 
 # CoOp's names for OpenAI's models -> open_clip's; these weights were trained with QuickGELU.
 OPENAI_VITS = {
@@ -33,8 +31,6 @@ OPENAI_VITS = {
 }
 OPENAI_RESNETS = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")
 HF_HUB = "hf-hub:"
-LOCAL_DIR = "local-dir:"
-DEMO = "demo"
 CONFIG_FILE = "open_clip_config.json"
 # What open_clip itself writes, in its order of preference.
 WEIGHT_FILES = (
@@ -45,16 +41,9 @@ WEIGHT_FILES = (
 )
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 
-# Strict loading: a file may hold these keys beyond the model's. OpenAI's own files keep three plain
-# numbers as buffers; causal masks are computed; a sigmoid model's bias is one constant for all
-# classes, which softmax, argmax and cross-entropy do not see.
-OPENAI_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})
-KEYS_LEFT_OVER = OPENAI_NUMBERS | {"attn_mask", "text.attn_mask", "logit_bias"}
-# ... and the model may have these beyond the file's.
-KEYS_MISSING = frozenset({"logit_bias"})
 CLIP_VOCABULARY = 49408
 
-WHAT_CAN = (
+REQUIREMENT = (
     "Prompts need a plain ViT and CLIP's causal text transformer: "
     + ", ".join(OPENAI_VITS)
     + ", or open_clip models such as ViT-B-32:laion2b_s34b_b79k or ViT-L-14:datacomp_xl_s13b_b90k."
@@ -63,79 +52,94 @@ WHAT_CAN = (
 
 @dataclass
 class Source:
-    """Where a model's architecture and weights come from."""
+    """A model's architecture and weights file.
+
+    Attributes:
+        name: as the user wrote it, for messages.
+        spec: record of the origin; its digest is added when the file is loaded.
+        config: open_clip's model config.
+        preprocess: open_clip's preprocessing config; may be empty.
+        file: the weights; None for random ones.
+        unpack: turns the file's tensors into a state dict, where a packaged file is compact.
+    """
 
     name: str
+    spec: Spec
     config: dict[str, Any]
-    preprocess: dict[str, Any] = field(default_factory=dict)
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = None
-    # Turns the file's tensors into a state dict, where it holds something more compact.
     unpack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
-    # What stands in the spec: the name without a path, the user's file, whether a file was local.
-    spec_name: str = ""
-    spec_weights: str = ""
-    local: bool = False
 
 
-def find_source(name: str, weights: str, pretrained: bool) -> Source:
-    """Resolve a config string; nothing is built yet and no model file read."""
+def find_source(name: str, weights: str, pretrained: bool, seed: int) -> Source:
+    """Resolve a config string; nothing is built yet and no weights are loaded.
+
+    Args:
+        name: as for `dplq.load_backbone`.
+        weights: path of the user's own weights, or "".
+        pretrained: False for random weights.
+        seed: of random weights.
+
+    Raises:
+        UserError: as for `dplq.load_backbone`, but for the content of the weights.
+    """
     if weights and not pretrained:
         raise UserError(
-            f"weights='{weights}' names a checkpoint and pretrained=False asks for random weights; "
-            "give one of the two"
+            f"weights='{weights}' names a checkpoint and pretrained=False requests random weights; "
+            "use one of the two"
         )
-    if name == DEMO:
-        source = _from_package(find_file=pretrained and not weights)
-    elif name.startswith(LOCAL_DIR):
-        source = _from_local_dir(name, find_file=pretrained and not weights)
+    spec = Spec(name, pretrained=pretrained, seed=seed)
+    packaged = packaged_model(name)
+    find_file = pretrained and not weights
+    if packaged is not None:
+        source = _from_package(spec, packaged, find_file)
+    elif spec.folder is not None:
+        source = _from_local_dir(spec, spec.folder.expanduser(), find_file)
     elif name.startswith(HF_HUB):
-        source = _from_hf_hub(name, find_file=pretrained and not weights)
+        source = _from_hf_hub(spec, find_file)
     else:
-        source = _from_name(name, weights, pretrained)
+        source = _from_name(spec, weights)
     if weights:
         _use_file(source, weights)
     return source
 
 
-def _from_package(find_file: bool) -> Source:
-    """The demo's tiny CLIP, whose weights come with this project."""
-    from dplq.demo import models
-
-    file = models.ASSETS / models.CLIP_FILE if find_file else None
-    return Source(DEMO, models.CLIP_CONFIG, file=file, unpack=models.expand_tokens)
+def _from_package(spec: Spec, package: ModuleType, find_file: bool) -> Source:
+    """Resolve a model whose weights are part of this package."""
+    file = package.ASSETS / package.CLIP_FILE if find_file else None
+    return Source(spec.name, spec, package.CLIP_CONFIG, file=file, unpack=package.expand_tokens)
 
 
 def _use_file(source: Source, path: str) -> None:
-    """Take the weights of the user's own file."""
-    source.file, source.local = _existing_file(path), True
-    source.spec_weights = source.file.name
+    """Set the user's own file as the weights."""
+    source.file = _existing_file(path)
+    source.spec = replace(source.spec, weights=source.file.name)
 
 
 def _existing_file(path: str) -> Path:
-    """Return the path of a file that is there."""
+    """Return `path` if it is an existing file."""
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"no weights at '{file.absolute()}'; give the path of a checkpoint file")
+        raise UserError(f"no weights at '{file.absolute()}'; use the path of a checkpoint file")
     return file
 
 
-def _from_local_dir(name: str, find_file: bool) -> Source:
+def _from_local_dir(spec: Spec, folder: Path, find_file: bool) -> Source:
     """Resolve local-dir:PATH."""
-    folder = Path(name[len(LOCAL_DIR) :]).expanduser()
     config = folder / CONFIG_FILE
     if not config.is_file():
         raise UserError(
-            f"'{name}': no {CONFIG_FILE} in '{folder.absolute()}'; a local model is a folder with "
-            f"that file and its weights, as open_clip publishes it"
+            f"'{spec.name}': no {CONFIG_FILE} in '{folder.absolute()}'; a local model is a folder "
+            "with that file and its weights, as open_clip publishes it"
         )
-    source = _from_config_file(name, config)
+    source = _from_config_file(spec, config)
     if find_file:
-        source.file, source.local = _weights_in(folder), True
+        source.file = _weights_in(folder)
     return source
 
 
-def _from_config_file(name: str, path: Path) -> Source:
-    """Read an `open_clip_config.json`."""
+def _from_config_file(spec: Spec, path: Path) -> Source:
+    """Return the source described by an `open_clip_config.json`, without weights."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         config = content["model_cfg"]
@@ -145,8 +149,8 @@ def _from_config_file(name: str, path: Path) -> Source:
             f"'{path}' is not an open_clip config: expected JSON with 'model_cfg' holding "
             f"embed_dim, vision_cfg and text_cfg ({type(error).__name__}: {error})"
         ) from error
-    _refuse_unpromptable(name, config)
-    return Source(name, config, content.get("preprocess_cfg") or {})
+    _refuse_unpromptable(spec.name, config)
+    return Source(spec.name, spec, config, content.get("preprocess_cfg") or {})
 
 
 def _weights_in(folder: Path) -> Path:
@@ -156,43 +160,46 @@ def _weights_in(folder: Path) -> Path:
             return folder / known
     found = sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES)
     if len(found) != 1:
-        names = ", ".join(p.name for p in found) or "none"
+        names = few(p.name for p in found) or "none"
         raise UserError(
             f"expected {WEIGHT_FILES[0]} or one single weights file in '{folder.absolute()}', "
-            f"found {names}; name one with weights=PATH, or ask for random weights with "
+            f"found {names}; name one with weights=PATH, or request random weights with "
             "pretrained=False"
         )
     return found[0]
 
 
-def _from_hf_hub(name: str, find_file: bool) -> Source:
+def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
     """Resolve hf-hub:ORG/NAME through open_clip's own download."""
     from open_clip.pretrained import download_pretrained_from_hf
 
-    model_id = name[len(HF_HUB) :]
+    name, model_id = spec.name, spec.name.removeprefix(HF_HUB)
     cure = "use a machine with access to the hub, or download the folder and name it local-dir:PATH"
     try:
         config = download_pretrained_from_hf(model_id, filename=CONFIG_FILE)
-    except Exception as error:  # the hub client has a dozen kinds, all meaning "not to be had"
+    except Exception as error:  # the hub client has a dozen kinds, all meaning "not available"
         raise UserError(
-            f"cannot get {CONFIG_FILE} of '{name}' ({brief(error)}); check the name, {cure}"
+            f"cannot get {CONFIG_FILE} of '{name}' ({one_line(error)}); check the name, {cure}"
         ) from error
-    source = _from_config_file(name, Path(config))
+    source = _from_config_file(spec, Path(config))
     if find_file:
         try:
             source.file = Path(download_pretrained_from_hf(model_id))
         except Exception as error:
-            raise UserError(f"cannot get weights of '{name}' ({brief(error)}); {cure}") from error
+            raise UserError(
+                f"cannot get weights of '{name}' ({one_line(error)}); {cure}"
+            ) from error
     return source
 
 
-def _from_name(name: str, weights: str, pretrained: bool) -> Source:
+def _from_name(spec: Spec, weights: str) -> Source:
     """Resolve NAME, NAME:TAG or NAME:PATH, NAME being CoOp's or open_clip's."""
     import open_clip
 
+    name, pretrained = spec.name, spec.pretrained
     model, _, tag = name.partition(":")
     if model in OPENAI_RESNETS:
-        raise UserError(f"'{model}' is a ResNet: it has no tokens to prompt. {WHAT_CAN}")
+        raise UserError(f"'{model}' is a ResNet: it has no tokens to prompt. {REQUIREMENT}")
     from_openai = model in OPENAI_VITS and (not tag or not _is_tag(model, tag))
     arch = OPENAI_VITS.get(model, model.replace("/", "-"))
     if arch not in open_clip.list_models():
@@ -201,34 +208,36 @@ def _from_name(name: str, weights: str, pretrained: bool) -> Source:
             f"{HF_HUB}ORG/NAME or {LOCAL_DIR}PATH."
             + suggest(model, [*OPENAI_VITS, *_promptable_names()])
         )
-    source = Source(name, open_clip.get_model_config(arch))
+    source = Source(name, spec, open_clip.get_model_config(arch))
     _refuse_unpromptable(name, source.config)
     if from_openai:
         source.config["quick_gelu"] = True
     if tag and weights:
         raise UserError(
-            f"'{name}' names weights already and weights='{weights}' names others; give one"
+            f"'{name}' names weights already and weights='{weights}' names others; use one"
         )
     if tag and not _is_tag(model, tag):
         if not pretrained:
-            raise UserError(f"'{name}' names weights and pretrained=False asks for random ones")
+            raise UserError(
+                f"'{name}' names weights and pretrained=False requests random ones: leave out one"
+            )
+        source.spec = replace(spec, name=model)
         _use_file(source, _tag_as_file(arch, tag))
-        source.spec_name = model
     elif not weights:
         tag = tag or ("openai" if from_openai else "")
-        _use_tag(source, arch, tag, pretrained)
+        _use_tag(source, arch, tag)
     return source
 
 
 def _is_tag(model: str, tag: str) -> bool:
-    """Return whether open_clip knows `tag` for the model, CoOp's name or its own."""
+    """Return whether open_clip has `tag` for the model, by CoOp's name or its own."""
     from open_clip.pretrained import is_pretrained_cfg
 
     return is_pretrained_cfg(OPENAI_VITS.get(model, model.replace("/", "-")), tag)
 
 
 def _tag_as_file(arch: str, tag: str) -> str:
-    """Return `tag`, which is no tag of `arch`, if it can be meant as a path."""
+    """Return `tag`, which is no tag of `arch`, if it can be a path."""
     from open_clip.pretrained import list_pretrained_tags_by_model
 
     if Path(tag).suffix in WEIGHT_SUFFIXES or "/" in tag or os.sep in tag or Path(tag).is_file():
@@ -239,8 +248,8 @@ def _tag_as_file(arch: str, tag: str) -> str:
     )
 
 
-def _use_tag(source: Source, arch: str, tag: str, pretrained: bool) -> None:
-    """Set activation, normalisation and, if wanted, the downloaded weights of a pretrained tag."""
+def _use_tag(source: Source, arch: str, tag: str) -> None:
+    """Set activation, normalisation and, if pretrained, the downloaded weights of a tag."""
     from open_clip.pretrained import (
         download_pretrained,
         get_pretrained_cfg,
@@ -248,7 +257,7 @@ def _use_tag(source: Source, arch: str, tag: str, pretrained: bool) -> None:
     )
 
     if not tag:
-        if pretrained:
+        if source.spec.pretrained:
             raise UserError(
                 f"'{source.name}' does not say which weights: write {arch}:TAG, {arch}:PATH, or "
                 f"pretrained=False for random ones. Tags: "
@@ -259,21 +268,21 @@ def _use_tag(source: Source, arch: str, tag: str, pretrained: bool) -> None:
     source.preprocess = published
     if published.get("quick_gelu") or tag == "openai":
         source.config["quick_gelu"] = True
-    if not pretrained:
+    if not source.spec.pretrained:
         return
     try:
         source.file = Path(download_pretrained(published))
     except Exception as error:
         raise UserError(
             f"cannot get the weights of '{source.name}' (open_clip tag {arch}:{tag}; "
-            f"{brief(error)}); use a machine with access to them once, copy the file and name it "
-            f"with weights=PATH (MODEL.INIT_WEIGHTS), or ask for random weights with "
-            f"pretrained=False"
+            f"{one_line(error)}); use a machine with access to them once, copy the file and name "
+            "it with weights=PATH (MODEL.INIT_WEIGHTS), or request random weights with "
+            "pretrained=False"
         ) from error
 
 
 def _refuse_unpromptable(name: str, config: Mapping[str, Any]) -> None:
-    """Raise for the architectures that have no place for prompts, before anything is downloaded."""
+    """Raise UserError for architectures that do not support prompts."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     image_pool = "avg" if vision.get("global_average_pool") else vision.get("pool_type", "tok")
     text_pool = text.get("pool_type", "argmax")
@@ -297,7 +306,7 @@ def _refuse_unpromptable(name: str, config: Mapping[str, Any]) -> None:
     )
     reasons = "; ".join(reason for holds, reason in checks if holds)
     if reasons:
-        raise UserError(f"'{name}' cannot take prompts: {reasons}. {WHAT_CAN}")
+        raise UserError(f"'{name}' does not support prompts: {reasons}. {REQUIREMENT}")
 
 
 def _promptable_names() -> list[str]:
@@ -310,125 +319,3 @@ def _promptable_names() -> list[str]:
             _refuse_unpromptable(name, open_clip.get_model_config(name))
             names.append(name)
     return names
-
-
-def build(source: Source, seed: int) -> nn.Module:
-    """Build the architecture on the CPU, with random weights of a private generator.
-
-    Where a file has the weights they are left as the memory was: `load_weights` must follow.
-    """
-    import open_clip
-    from open_clip.version import __version__ as version
-
-    config = {key: value for key, value in source.config.items() if key != "custom_text"}
-    kind = open_clip.CustomTextCLIP if source.config.get("custom_text") else open_clip.CLIP
-    undrawn = contextlib.nullcontext() if source.file is None else Undrawn()
-    with private_rng(seed), torch.device("cpu"), undrawn:
-        try:
-            return kind(**config)
-        except (TypeError, ValueError, AssertionError) as error:
-            raise UserError(
-                f"open_clip {version} cannot build the architecture of '{source.name}' "
-                f"({brief(error)}); correct its config or install a newer open_clip_torch"
-            ) from error
-
-
-# --- weights ------------------------------------------------------------------------------------
-
-
-def load_weights(model: nn.Module, source: Source) -> None:
-    """Copy the file's weights into `model`, strictly."""
-    assert source.file is not None
-    ours = model.state_dict()
-    theirs = _in_layout_of(ours, source.unpack(read_state_dict(source.file)))
-    if theirs.keys() & OPENAI_NUMBERS and not source.config.get("quick_gelu"):
-        logger.warning(
-            "%s is in OpenAI's own layout, whose models were trained with QuickGELU, but %s uses "
-            "GELU: name the model as CoOp does (%s) or by its -quickgelu name",
-            *(source.file.name, source.name, ", ".join(OPENAI_VITS)),
-        )
-    if not _architecture(theirs):
-        raise UserError(
-            f"'{source.file}' holds no ViT CLIP in OpenAI's or open_clip's layout (such as "
-            f"visual.conv1.weight, token_embedding.weight): it looks like {looks_like(theirs)} and "
-            f"cannot be loaded into '{source.name}'. A ResNet has no tokens to prompt; files of "
-            "the transformers library (vision_model.*, text_model.*) have to be converted to "
-            "open_clip's layout first"
-        )
-    _compare(source, _architecture(ours), _architecture(theirs))
-    missing = [key for key in ours if key not in theirs and key not in KEYS_MISSING]
-    extra = [key for key in theirs if key not in ours and key not in KEYS_LEFT_OVER]
-    shapes = [
-        f"{key} {tuple(theirs[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in ours.items()
-        if key in theirs and key != "logit_scale" and theirs[key].shape != value.shape
-    ]
-    if missing or extra or shapes:
-        raise UserError(
-            f"'{source.file}' does not fit '{source.name}': {_count('missing', missing)}, "
-            f"{_count('left over', extra)}, {_count('of other shape', shapes)}"
-        )
-    with torch.no_grad():
-        for key, value in ours.items():
-            if key in theirs:
-                value.copy_(theirs[key].reshape(value.shape))
-
-
-def _count(what: str, keys: Sequence[str]) -> str:
-    """Return how many keys have the problem, and the first few of them."""
-    return f"{len(keys)} keys {what}{f' ({few(keys)})' if keys else ''}"
-
-
-def _in_layout_of(ours: Mapping[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Move the text tower's keys to or from `text.`: CLIP keeps them flat, CustomTextCLIP not."""
-    tower = (
-        "text_projection",
-        "positional_embedding",
-        "token_embedding.",
-        "transformer.",
-        "ln_final.",
-    )
-    if any(key.startswith("text.") for key in ours):
-        return {f"text.{k}" if k.startswith(tower) else k: v for k, v in theirs.items()}
-    return {k.removeprefix("text."): v for k, v in theirs.items()}
-
-
-def _architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return what the shapes of a CLIP's state dict say about it; empty if it is no ViT CLIP."""
-    text = "text." if "text.token_embedding.weight" in state else ""
-    try:
-        patches, width = state["visual.positional_embedding"].shape
-        patch = state["visual.conv1.weight"].shape[-1]
-        tokens, text_width = state[f"{text}positional_embedding"].shape
-        return {
-            "image width": width,
-            "image layers": _count_blocks(state, "visual.transformer."),
-            "patch": patch,
-            "image size": patch * round((patches - 1) ** 0.5),
-            "text width": text_width,
-            "text layers": _count_blocks(state, f"{text}transformer."),
-            "context": tokens,
-            "vocabulary": state[f"{text}token_embedding.weight"].shape[0],
-            "joint width": state["visual.proj"].shape[-1],
-        }
-    except KeyError:
-        return {}
-
-
-def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Return the number of residual blocks of the tower whose keys start with `prefix`."""
-    start = f"{prefix}resblocks."
-    return len({key[len(start) :].split(".")[0] for key in state if key.startswith(start)})
-
-
-def _compare(source: Source, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Raise if two `_architecture` differ; `theirs` is the file's."""
-    differing = [key for key in ours if ours[key] != theirs[key]]
-    if differing:
-        raise UserError(
-            f"'{source.file}' is of another architecture than '{source.name}': the file has "
-            + ", ".join(f"{key} {theirs[key]}" for key in differing)
-            + "; the model has "
-            + ", ".join(f"{key} {ours[key]}" for key in differing)
-            + ". Name the model that the file was made with"
-        )

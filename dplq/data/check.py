@@ -19,11 +19,11 @@ from typing import Any
 from tqdm import tqdm
 
 from dplq import datasets
-from dplq.data.download import file_digest
 from dplq.data.survey import Report, some, survey
 from dplq.datasets._engine import splits
 from dplq.datasets._engine.images import ImageCheck
 from dplq.errors import UserError
+from dplq.io.files import file_digest
 
 PARTS = ("train", "val", "test")
 

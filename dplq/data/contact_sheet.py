@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dplq.errors import UserError
-from dplq.io.atomic import written_aside
+from dplq.io.atomic import atomic_write
 
 PAPER, INK, FAINT = "white", "black", "#777777"
 MARGIN, LINE, FONT_SIZE = 8, 18, 13
@@ -69,7 +69,7 @@ def write(sheet: Image.Image, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             sheet.save(aside)
     except (OSError, ValueError) as error:
         raise UserError(f"The contact sheet cannot be written to {path}: {error}.") from error

@@ -7,7 +7,6 @@ that the two halves are of one file. Knows nothing of datasets.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import logging
@@ -24,6 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dplq.errors import UserError
+from dplq.io.files import file_digest
 
 logger = logging.getLogger(__name__)
 
@@ -81,17 +81,6 @@ def fetch(
             "or choose another folder, then run the same command again."
         ) from error
     return target
-
-
-def file_digest(path: Path | str, algorithm: str = "sha256") -> str:
-    """The digest of a file in lower-case hex, read in chunks."""
-    if algorithm not in ALGORITHMS:
-        raise UserError(f"Checksum '{algorithm}': only {' and '.join(ALGORITHMS)} are known.")
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def need_space(folder: Path, size: int, what: str) -> None:
@@ -284,4 +273,6 @@ def _digest_like(checksum: str, path: Path) -> str:
     """The digest of a file, written as `checksum` is."""
     named, _, digits = checksum.lower().rpartition(":")
     algorithm = named or {32: "md5", 64: "sha256"}.get(len(digits), "")
+    if algorithm not in ALGORITHMS:
+        raise UserError(f"Checksum '{algorithm}': only {' and '.join(ALGORITHMS)} are known.")
     return f"{named}:" * bool(named) + file_digest(path, algorithm)

@@ -27,15 +27,15 @@ from dplq.domain.recipes import (
     Recipe,
     find_recipe,
 )
-from dplq.errors import UserError, few, nearest, suggest
+from dplq.errors import UserError, few, nearest, one_line, suggest
+from dplq.io.files import file_digest
 from dplq.io.spec import Spec
 from dplq.io.weights import (
-    Undrawn,
+    describe_checkpoint,
     is_torchscript,
-    looks_like,
     private_rng,
     read_state_dict,
-    sha256,
+    skip_weight_init,
     warn_framed,
 )
 
@@ -95,10 +95,10 @@ def load_domain_encoder(
     file = _weights_file(name, weights, recipe) if pretrained else None
     state = None if file is None else _read_checkpoint(file)
     if file is not None and weights:
-        spec = replace(spec, sha256=sha256(file))
+        spec = replace(spec, sha256=file_digest(file))
     with private_rng(seed):
         if recipe:
-            with nullcontext() if state is None else Undrawn():
+            with nullcontext() if state is None else skip_weight_init():
                 model = _create(name, recipe.timm_name, **recipe.model_args)
         else:
             model, recipe = _build_timm(name, download=pretrained and not weights)
@@ -199,15 +199,7 @@ def _create(name: str, timm_name: str, *, pretrained: bool = False, **model_args
         else:
             what = "timm cannot build it"
             cure = "Check the name; beside a local file give the architecture's timm name"
-        raise UserError(
-            f"domain encoder '{name}': {what} ({_first_line(error)}). {cure}"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    """Return an exception's class and first line: messages of libraries run over pages."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+        raise UserError(f"domain encoder '{name}': {what} ({one_line(error)}). {cure}") from error
 
 
 def _build_timm(name: str, *, download: bool) -> tuple[Any, Recipe]:
@@ -319,7 +311,7 @@ def _load_strict(
         model.load_state_dict({k: given[k] for k in own})
         return
     parts = [
-        f"'{path}' does not fit domain encoder '{name}'. It looks like {looks_like(state)}; "
+        f"'{path}' does not fit domain encoder '{name}'. It looks like {describe_checkpoint(state)}; "
         f"expected {form.expected}"
     ]
     sizes = _vit_size(given), _vit_size(own)

@@ -1,1 +1,1 @@
-"""Images on their way to a model: reading and caching."""
+"""Images: preprocessing, and the cache of decoded images."""

@@ -1,23 +1,22 @@
-"""Images kept decoded, so that a later read costs no decoding: `DATALOADER.IMAGE_CACHE`.
+"""On-disk cache of decoded images: `DATALOADER.IMAGE_CACHE`.
 
-An image is written once as an uncompressed PPM file, a format that Pillow reads back bit for bit,
-under `dplq.io.files.cache_root()`. Its name is the SHA-256 of the original file's content, its
-folder says what was done to it. So every split, seed and run shares it, a changed original is not
-mistaken for the old one, and any number of processes may write at once. Nothing is ever unpickled.
+An image is written once as an uncompressed PPM file, which Pillow reads back bit for bit, under
+`dplq.io.files.cache_root()`. Its name is the SHA-256 of the original file's content, the name of
+its folder states how it was processed. So all splits, seeds and runs share it, a changed original
+gets a new copy, and any number of processes may write at once. Nothing is unpickled.
 
-* ``decoded``: the image as it was decoded. Everything downstream is the same bit for bit.
-* ``resized``: the shorter edge is brought to what is needed. Of the test images that is the first
-  step of their transform, so they stay the same bit for bit. Training images keep 8/7 of
-  `INPUT.SIZE` (256 for 224): random resized crops are then cut from a smaller picture, which makes
-  small crops softer, and by torch instead of Pillow (`dplq.images.preprocessing.ByteCrop`). It is
-  the quicker one, and takes less room.
+* ``decoded``: the decoded image. Everything downstream is the same bit for bit.
+* ``resized``: the shorter edge is resized. For test images that is the first step of their
+  transform, so the results are the same bit for bit. For training images the edge is 8/7 of
+  `INPUT.SIZE` (256 for 224): random resized crops are then taken from a smaller image, which makes
+  small crops softer, and by torch instead of Pillow (`dplq.images.preprocessing.ByteCrop`). This
+  mode is faster and needs less disk space.
 
-An image takes 3 bytes per pixel: 480 kB for 400x400 decoded, 196 kB resized to 256x256.
+An image needs 3 bytes per pixel: 480 kB for 400x400 decoded, 196 kB resized to 256x256.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import os
@@ -33,8 +32,8 @@ from torchvision.transforms import functional as TF
 from tqdm import tqdm
 
 from dplq.errors import UserError, suggest
-from dplq.io.atomic import written_aside
-from dplq.io.files import cache_root
+from dplq.io.atomic import atomic_write
+from dplq.io.files import bytes_digest, cache_root
 
 logger = logging.getLogger(__name__)
 MODES = ("", "decoded", "resized")
@@ -45,12 +44,12 @@ class ImageCache:
     """Decoded copies of image files.
 
     Args:
-        edge: length in pixels that the shorter edge is brought to; None leaves images as they are.
-        interpolation: how, as Pillow does it: bilinear, bicubic or nearest.
-        enlarge: do so with images that are smaller, too.
+        edge: shorter edge in pixels after resizing; None: images are not resized.
+        interpolation: Pillow's bilinear, bicubic or nearest.
+        enlarge: resize smaller images too.
 
     Attributes:
-        exact: what comes after it is the same bit for bit as without a cache.
+        exact: whether all later results are the same bit for bit as without a cache.
     """
 
     def __init__(
@@ -59,69 +58,69 @@ class ImageCache:
         self.edge, self.enlarge = edge, enlarge
         self.exact = edge is None or enlarge
         self.interpolation = InterpolationMode(interpolation)
-        how = "decoded"
+        processing = "decoded"
         if edge is not None:
-            how = f"{'edge' if enlarge else 'atmost'}{edge}-{interpolation}"
-        # another Pillow may come with another JPEG decoder
-        self.folder = cache_root() / "images" / f"{how}-pillow{PIL.__version__}"
+            processing = f"{'edge' if enlarge else 'atmost'}{edge}-{interpolation}"
+        # JPEG decoders differ between versions of Pillow
+        self.folder = cache_root() / "images" / f"{processing}-pillow{PIL.__version__}"
 
     def copies(self, paths: Iterable[str]) -> dict[str, str]:
-        """Make the copies that are missing.
+        """Return the cached copies of images; missing ones are made.
 
         Args:
             paths: image files.
 
         Returns:
-            The copy's path of every path.
+            Path of the copy by path of the original.
 
         Raises:
             UserError: an image cannot be read, or its copy cannot be written.
         """
-        todo = list(dict.fromkeys(paths))
+        originals = list(dict.fromkeys(paths))
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes GIL-free
-            made = pool.map(self.copy, todo)
-            bar = tqdm(made, "Image cache", len(todo), leave=False, disable=None)
-            copies = dict(zip(todo, bar, strict=True))
-        logger.info("%d images are read from the image cache %s", len(todo), self.folder)
+            made = pool.map(self.copy, originals)
+            bar = tqdm(made, "Image cache", len(originals), leave=False, disable=None)
+            copies = dict(zip(originals, bar, strict=True))
+        logger.info("%d images are read from the image cache %s", len(originals), self.folder)
         return copies
 
     def copy(self, path: str) -> str:
-        """Path of the copy of one image file, which is made if there is none."""
+        """Return the path of an image's cached copy, which is made if there is none."""
         try:
             content = Path(path).read_bytes()
-            digest = hashlib.sha256(content).hexdigest()
+            digest = bytes_digest(content)
             target = self.folder / digest[:2] / f"{digest}.ppm"
-            if _is_whole(target):
+            if _is_complete(target):
                 return str(target)
             with Image.open(io.BytesIO(content)) as image:
-                pixels = self._fitted(image.convert("RGB"))
+                pixels = self._resize(image.convert("RGB"))
         except Exception as error:  # Pillow's plugins raise nearly anything on damaged data
             raise UserError(f"{path} cannot be read as an image: {error}. Replace it.") from error
         _write(target, b"P6 %d %d 255\n" % pixels.size, pixels.tobytes())
         return str(target)
 
-    def _fitted(self, image: Image.Image) -> Image.Image:
+    def _resize(self, image: Image.Image) -> Image.Image:
         if self.edge is None or (min(image.size) <= self.edge and not self.enlarge):
             return image
         return TF.resize(image, [self.edge], self.interpolation)
 
 
 def cache_for(cfg: Any, is_train: bool) -> ImageCache | None:
-    """The cache that a Dassl config asks for; None where it asks for none.
+    """Return the cache that a Dassl config requests, or None.
 
     Args:
-        cfg: reads `DATALOADER.IMAGE_CACHE` (may be absent) and `INPUT`.
+        cfg: `DATALOADER.IMAGE_CACHE` (may be absent) and `INPUT` are used.
         is_train: for training images, which are cropped at random, or for test images.
 
     Raises:
-        UserError: there is no such kind of cache.
+        UserError: unknown kind of cache.
     """
     mode = getattr(cfg.DATALOADER, "IMAGE_CACHE", "")
     if mode not in MODES:
         raise UserError(f"{KEY} is '{mode}'.{suggest(str(mode), MODES)}")
     if not mode:
         return None
-    # only these two begin with a step that brings any image to the size of the input
+    # only these two transforms begin with a step that resizes any image to the input size
     fits = "random_resized_crop" in cfg.INPUT.TRANSFORMS if is_train else True
     if mode == "decoded" or cfg.INPUT.NO_TRANSFORM or not fits:
         return ImageCache()
@@ -130,8 +129,8 @@ def cache_for(cfg: Any, is_train: bool) -> ImageCache | None:
     return ImageCache(edge, cfg.INPUT.INTERPOLATION, enlarge=not is_train)
 
 
-def _is_whole(path: Path) -> bool:
-    """Is there a copy with all its bytes? After a power failure there may be one without."""
+def _is_complete(path: Path) -> bool:
+    """Return whether a copy exists with all its bytes; a power failure may truncate one."""
     try:
         with open(path, "rb") as file:
             header = file.readline(40)
@@ -144,7 +143,7 @@ def _is_whole(path: Path) -> bool:
 def _write(path: Path, *parts: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_aside(path) as aside, open(aside, "wb") as file:
+        with atomic_write(path) as temporary, open(temporary, "wb") as file:
             file.writelines(parts)
     except OSError as error:
         raise UserError(

@@ -1,1 +1,1 @@
-"""Files: checkpoints, foreign weights, atomic writes, the cache folder."""
+"""Files: checkpoints, public weights, specs, atomic writes, digests, the cache folder."""

@@ -1,7 +1,7 @@
 """Checkpoints: learnable state only, as safetensors with a JSON header.
 
-A file is written aside and renamed, so that a full disk or a kill never leaves a broken one in
-the place of a good one. Loading is strict: names and shapes must be the model's.
+Writes are atomic, so that a full disk or a killed process never replaces a good file by a broken
+one. Loading is strict: names and shapes must be the model's.
 """
 
 from __future__ import annotations
@@ -15,54 +15,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dplq.errors import UserError
-from dplq.io.atomic import written_aside
+from dplq.errors import UserError, few
+from dplq.io.atomic import write_bytes_atomically
 
 HEADER_KEY = "dplq"
 FORMAT = 1
 MODEL_FOLDER = "prompt_learner"  # of the checkpoints, below a run's folder
 
 
-def save(path: str | os.PathLike, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON-able header to `path`, replacing it in one step.
+def save(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> None:
+    """Write tensors and a JSON-able header to `path` atomically.
 
     Raises:
-        UserError: the file cannot be written (disk full, no permission); an older file of that
-            name is left as it was.
+        UserError: as for `write_bytes_atomically`.
     """
     import safetensors.torch
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {HEADER_KEY: json.dumps({"format": FORMAT, **header}, sort_keys=True)}
-    write_atomically(path, safetensors.torch.save(contiguous, metadata))
+    write_bytes_atomically(path, safetensors.torch.save(contiguous, metadata))
 
 
-def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Write `data` beside `path`, flush it to disk, then rename it into place.
-
-    Raises:
-        UserError: as in `save`.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_aside(path) as aside, open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        kept = "The file that was there is unchanged. " if path.exists() else ""
-        raise UserError(
-            f"Cannot write {path}: {error.strerror or error}. {kept}"
-            "Free some space or choose another --output-dir, then run the same command again."
-        ) from error
-
-
-def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and header of a file written by `save`.
 
     Raises:
-        UserError: no such file, or not one of ours.
+        UserError: no such file, or not a checkpoint of this project.
     """
     import safetensors
 
@@ -72,6 +52,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            # safetensors' handle is no mapping: it has keys() and no iterator
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:
         raise UserError(
@@ -90,7 +71,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def load_strictly(
-    module: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike
+    module: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
 ) -> None:
     """Copy `tensors` into `module`; names and shapes must agree exactly.
 
@@ -106,21 +87,27 @@ def load_strictly(
         if name in tensors and tensors[name].shape != own[name].shape
     ]
     if problems:
-        shown = "; ".join(problems[:4]) + ("; ..." if len(problems) > 4 else "")
-        raise UserError(f"{path} does not fit this model: {shown}.")
+        raise UserError(
+            f"{path} does not fit this model: {few(problems, 4, '; ')}. "
+            "Use the settings it was trained with, or another checkpoint."
+        )
     module.load_state_dict(dict(tensors))
 
 
 def check_header(
     header: Mapping[str, Any],
     expected: Mapping[str, Any],
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     cure: str = "Use the settings it was trained with, or another checkpoint.",
 ) -> None:
-    """Compare what a checkpoint was trained with to what it shall be used with.
+    """Refuse a checkpoint whose header differs from what is expected.
 
-    Nested mappings are compared key by key; keys that `expected` lacks are ignored. `cure` ends
-    the message.
+    Args:
+        header: what the checkpoint was trained with.
+        expected: what it is to be used with. Nested mappings are compared key by key; keys that
+            `expected` lacks are ignored.
+        path: the checkpoint.
+        cure: end of the message.
 
     Raises:
         UserError: naming every setting that differs, with both values.
@@ -137,6 +124,7 @@ def check_header(
 def _pairs(
     header: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, tuple[Any, Any]]:
+    """Return (theirs, ours) by dotted key, for the keys of `expected`."""
     pairs: dict[str, tuple[Any, Any]] = {}
     for key, ours in expected.items():
         theirs = header.get(key)
@@ -177,10 +165,11 @@ def find_checkpoint(
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[Any]]:
-    """Split an optimiser's state into tensors, named ``<parameter index>.<key>``, and plain rest.
+    """Split an optimiser's state into tensors and plain values.
 
     Returns:
-        The tensors, and for each parameter the dict of its non-tensor entries (JSON-able).
+        The tensors, named ``<parameter index>.<key>``, and a list of [parameter index, dict of its
+        non-tensor entries] (JSON-able).
     """
     state = optimizer.state_dict()["state"]
     tensors = {
@@ -199,7 +188,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: list[Any]
 ) -> None:
-    """Undo `flatten_optimizer` on an optimiser with the same parameters."""
+    """Restore the result of `flatten_optimizer` to an optimiser with the same parameters."""
     state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in rest}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)

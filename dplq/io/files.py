@@ -1,12 +1,49 @@
-"""Where files that can be made again are kept, outside the data folders."""
+"""The cache folder, and digests of files and bytes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 20  # bytes read at a time
+ALGORITHMS: dict[str, Callable[..., Any]] = {
+    "sha256": hashlib.sha256,
+    "md5": partial(hashlib.md5, usedforsecurity=False),
+    "blake2b-128": partial(hashlib.blake2b, digest_size=16),
+}
 
 
 def cache_root() -> Path:
-    """``$DPLQ_CACHE``, or ``~/.cache/dplq`` where it is not set; it need not exist yet."""
+    """Return the folder of files that can be made again, outside the data folders.
+
+    Returns:
+        ``$DPLQ_CACHE``, or ``~/.cache/dplq`` where it is not set; it may not exist yet.
+    """
     chosen = os.environ.get("DPLQ_CACHE", "")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "dplq"
+
+
+def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
+    """Return the digest of a file in lower-case hex.
+
+    Args:
+        path: the file, read in chunks.
+        algorithm: a key of `ALGORITHMS`.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = ALGORITHMS[algorithm]()
+    with open(path, "rb") as file:
+        while block := file.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def bytes_digest(content: bytes, algorithm: str = "sha256") -> str:
+    """Return the digest of bytes in lower-case hex; `algorithm` as in `file_digest`."""
+    return ALGORITHMS[algorithm](content).hexdigest()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
+from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError
 from dplq.io import checkpoint
 from dplq.io.spec import Spec
@@ -252,7 +253,7 @@ class PromptedCLIP(CLIPModel):
         names = [name.replace("_", " ") for name in classnames]
         tokens = self.clip.tokenize([f"{self.prefix} {name}." for name in names])
         fixed = None if self.n_ctx else self._fixed_text(tokens)
-        eot = tokens.argmax(dim=-1)
+        eot = eot_index(tokens)
         if self.clip.causal:
             tokens = tokens[:, : int(eot.max()) + 1]  # nothing after EOT reaches it (identity 1)
         device = self.clip.logit_scale.device
@@ -263,9 +264,9 @@ class PromptedCLIP(CLIPModel):
         self.register_buffer("eot", eot.to(device), persistent=False)
         self.register_buffer("fixed_text", fixed, persistent=False)
         self.texts = None
-        if self.n_ctx and self.clip.splits_texts:
+        if self.n_ctx and self.clip.supports_packing:
             with torch.no_grad():
-                self.texts = self.clip.class_texts(tokens, self.n_ctx)
+                self.texts = self.clip.pack_texts(tokens, self.n_ctx)
         self.register_buffer("order", self._order(names, tokens.shape[1], device), persistent=False)
 
     @torch.no_grad()
@@ -281,7 +282,7 @@ class PromptedCLIP(CLIPModel):
         ahead = self.n_ctx // 2 if self.class_position == "middle" else 0
         rows = []
         for tokens in self.clip.tokenize(names):
-            count = int(tokens.argmax()) - 1  # of the name, without SOS and EOT
+            count = int(eot_index(tokens)) - 1  # of the name, without SOS and EOT
             places = list(range(length))
             name = places[1 + self.n_ctx : 1 + self.n_ctx + count]
             behind = places[1 + ahead : 1 + self.n_ctx]
@@ -308,7 +309,7 @@ class PromptedCLIP(CLIPModel):
         """Return L2-normalised features (B, d), with the prompts for the image tower."""
         if prompts is None or prompts.vision is None:
             return super().image_features(images)
-        features = self.clip.prompted_vision(images, prompts.vision, prompts.deep_vision)
+        features = self.clip.encode_prompted_image(images, prompts.vision, prompts.deep_vision)
         return F.normalize(features.to(self.learner_dtype), dim=-1)
 
     def text_features(self, prompts: Prompts) -> Tensor:
@@ -316,7 +317,7 @@ class PromptedCLIP(CLIPModel):
         if prompts.language is None:
             return self.fixed_text
         if self.texts is not None and self.order is None and prompts.language.shape[1] == 1:
-            features = self.clip.class_features(
+            features = self.clip.encode_packed_text(
                 self.sos[0], prompts.language[:, 0], self.texts, prompts.deep_text, self.text_chunk
             )
             return F.normalize(features.to(self.learner_dtype), dim=-1)
@@ -337,7 +338,7 @@ class PromptedCLIP(CLIPModel):
         if self.order is not None:
             order = self.order[None, :, :, None].expand(batch, -1, -1, width)
             sequences = sequences.gather(2, order)
-        features = self.clip.prompted_text(
+        features = self.clip.encode_prompted_text(
             sequences.flatten(0, 1), self.eot.repeat(batch), prompts.deep_text
         )
         return F.normalize(features.unflatten(0, (batch, classes)).to(self.learner_dtype), dim=-1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone
+from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def initial_context(
         context = small(n_ctx, clip.text_width, generator).detach()
         return " ".join(["X"] * n_ctx), context
     tokens = clip.tokenize([words])
-    count = int(tokens[0].argmax()) - 1
+    count = int(eot_index(tokens[0])) - 1
     if count < n_ctx:
         raise UserError(
             f"CTX_INIT '{words}' has {count} tokens, fewer than N_CTX {n_ctx}: "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dplq.errors import UserError
-from dplq.io.atomic import written_aside
+from dplq.io.atomic import atomic_write
 from dplq.results.grids import ALL_SHOTS, Place, all_class_runs, cells, shots_of
 from dplq.results.runs import Run
 from dplq.results.summary import Stat, stat
@@ -104,7 +104,7 @@ def _draw_line(
 
 def _save(figure: Any, path: Path) -> None:
     try:
-        with written_aside(path) as aside:
+        with atomic_write(path) as aside:
             figure.savefig(aside, format="png", dpi=150)
     except OSError as error:
         raise UserError(

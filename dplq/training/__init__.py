@@ -1,1 +1,1 @@
-"""What training needs beside a method: loaders, precision, schedule, seeding."""
+"""Training infrastructure: data loaders, feature cache, precision, schedule, seeding."""

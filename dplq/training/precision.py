@@ -1,10 +1,11 @@
-"""Number formats of a run: `fp32`, `fp16`, `amp`, `bf16`; one autocast helper for all."""
+"""Precision of a run: `fp32`, `fp16`, `amp` or `bf16`; the autocast helper."""
 
 from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,11 +17,11 @@ PRECISIONS = ("fp32", "fp16", "amp", "bf16")
 
 @dataclass(frozen=True)
 class Precision:
-    """What a precision name means on a device.
+    """Dtypes of a precision on a device.
 
     Attributes:
-        name: the name that is in force (fp16 and amp become fp32 on a CPU).
-        device: the device's type, "cpu" or "cuda".
+        name: the precision in use (fp16 and amp become fp32 on a CPU).
+        device: type of the device, "cpu" or "cuda".
         frozen: dtype of the frozen towers; learnable parameters stay float32.
         compute: dtype of autocast regions, or None where there is no autocast.
     """
@@ -30,19 +31,19 @@ class Precision:
     frozen: torch.dtype = torch.float32
     compute: torch.dtype | None = None
 
-    def autocast(self) -> AbstractContextManager:
-        """The context in which forward passes run."""
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the autocast context for forward passes; it does nothing without `compute`."""
         if self.compute is None:
             return nullcontext()
         return torch.autocast(self.device, dtype=self.compute)
 
     def grad_scaler(self) -> torch.amp.GradScaler | None:
-        """A loss scaler where half-precision gradients could underflow, else None."""
+        """Return a loss scaler if half-precision gradients could underflow, else None."""
         return torch.amp.GradScaler(self.device) if self.name in ("fp16", "amp") else None
 
 
 def resolve_precision(name: str, device: torch.device | str) -> Precision:
-    """Look a precision up; on a CPU half precision falls back to fp32 with one line saying so.
+    """Return the precision of a name; on a CPU, fp16 and amp become fp32 with a warning.
 
     Args:
         name: "fp32"; "fp16": frozen towers in half, learnables in fp32; "amp": all weights fp32,

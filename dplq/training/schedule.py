@@ -1,4 +1,4 @@
-"""Warm-up and decay of the learning rate in plain numbers: no optimiser, no state.
+"""Learning-rate schedule: warm-up and decay, a pure function of the epoch.
 
 The values are those that Dassl's schedulers (`LR_SCHEDULER`, `WARMUP_*`) produce when stepped
 once per epoch, chained recurrences included.
@@ -29,11 +29,25 @@ def learning_rate(
     warmup_min_lr: float = 1e-5,
     warmup_recount: bool = True,
 ) -> float:
-    """Learning rate of an epoch, counted from 0.
+    """Return the learning rate of an epoch.
 
     During warm-up the rate is `warmup_cons_lr`, or rises linearly from `warmup_min_lr`; then the
-    decay starts at `base_lr`. `warmup_recount` makes the decay count its epochs from the end of
-    the warm-up; otherwise it goes on from epoch `warmup_epoch` of the whole curve.
+    decay starts at `base_lr`.
+
+    Args:
+        epoch: counted from 0.
+        base_lr: rate after the warm-up.
+        max_epoch: length of the run.
+        scheduler: one of `SCHEDULERS`.
+        stepsize: milestones of ``multi_step``; period of ``single_step`` (its last entry; the
+            whole run if not positive).
+        gamma: factor per step of the step schedules.
+        warmup_epoch: length of the warm-up; none if not positive.
+        warmup_type: one of `WARMUPS`.
+        warmup_cons_lr: rate of the constant warm-up.
+        warmup_min_lr: first rate of the linear warm-up.
+        warmup_recount: count the epochs of the decay from the end of the warm-up; otherwise the
+            decay continues from epoch `warmup_epoch` of the whole curve.
 
     Raises:
         UserError: unknown scheduler or warm-up type.

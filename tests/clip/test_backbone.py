@@ -1,4 +1,4 @@
-"""Backbones: equal to open_clip and to a naive loop, strict loading, every error text."""
+"""Backbones: equal to open_clip and to a naive loop, strict loading, all error texts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from torch import Tensor, nn
 
 from dplq.clip import sources as backbone_sources
 from dplq.clip.backbone import CONFIG_FILE, Backbone, load_backbone
+from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError
-from dplq.io.weights import Undrawn, read_state_dict, sha256
+from dplq.io.files import file_digest
+from dplq.io.spec import Spec
+from dplq.io.weights import read_state_dict, skip_weight_init
 from tests.peers import peer
 from tests.tiny import tiny_backbone, tiny_clip_config, write_clip_dir
 
@@ -31,7 +34,7 @@ def source() -> Backbone:
     return tiny_backbone(seed=7)
 
 
-# Nearly all numbers of a tiny CLIP are its word embedding: a narrow one makes files quick.
+# Nearly all numbers of a tiny CLIP are its word embedding: a narrow one keeps files small.
 NARROW = {"text_width": 16}
 
 
@@ -143,7 +146,7 @@ def test_prompts_and_their_gradients_equal_a_naive_loop(per_item: bool, depth: i
     backbone = tiny_backbone(custom_text=per_item)
     tokens = backbone.tokenize(TEXTS)
     assert tokens.shape == (3, 77)
-    eot, n = tokens.argmax(-1), 2
+    eot, n = eot_index(tokens), 2
     lead = (3,) if per_item else ()
     context = draw(n, 64, grad=True)
     deep_text = [draw(*lead, n, 64, seed=i, grad=True) for i in range(1, depth)]
@@ -157,8 +160,8 @@ def test_prompts_and_their_gradients_equal_a_naive_loop(per_item: bool, depth: i
         return (text * draw(3, 48, seed=20)).sum() + (image * draw(3, 48, seed=21)).sum()
 
     text, image = (
-        backbone.prompted_text(x, eot, deep_text),
-        backbone.prompted_vision(images(), prompts, deep_vision),
+        backbone.encode_prompted_text(x, eot, deep_text),
+        backbone.encode_prompted_image(images(), prompts, deep_vision),
     )
     grads = torch.autograd.grad(loss(text, image), learnable, retain_graph=True)
     naive = (
@@ -170,29 +173,30 @@ def test_prompts_and_their_gradients_equal_a_naive_loop(per_item: bool, depth: i
     torch.testing.assert_close(grads, naive_grads, rtol=1e-4, atol=1e-5)
 
 
-def test_a_deep_prompt_without_rows_leaves_its_layer_alone(source: Backbone) -> None:
+def test_a_deep_prompt_without_rows_leaves_its_layer_unchanged(source: Backbone) -> None:
     backbone = source
     none, prompts = torch.empty(0, 64), draw(2, 64)
     tokens = backbone.tokenize(TEXTS)
-    x, eot = backbone.embed_tokens(tokens), tokens.argmax(-1)
+    x, eot = backbone.embed_tokens(tokens), eot_index(tokens)
     torch.testing.assert_close(
-        backbone.prompted_text(x, eot, [none, none]), backbone.encode_text(tokens)
+        backbone.encode_prompted_text(x, eot, [none, none]), backbone.encode_text(tokens)
     )
-    skipped = backbone.prompted_vision(images(), prompts, [none, prompts])
+    skipped = backbone.encode_prompted_image(images(), prompts, [none, prompts])
     for deep, equal in (([none], False), ([none, prompts, none][:2], True)):
-        other = backbone.prompted_vision(images(), prompts, deep)
+        other = backbone.encode_prompted_image(images(), prompts, deep)
         assert torch.allclose(skipped, other) is equal
 
 
 def test_nothing_behind_eot_matters(source: Backbone) -> None:
     backbone = source
     tokens = backbone.tokenize(TEXTS)
-    eot = tokens.argmax(-1)
+    eot = eot_index(tokens)
     spoiled = tokens.clone()
     for row, end in zip(spoiled, eot.tolist(), strict=True):
         row[end + 1 :] = 7
     torch.testing.assert_close(
-        backbone.prompted_text(backbone.embed_tokens(spoiled), eot), backbone.encode_text(tokens)
+        backbone.encode_prompted_text(backbone.embed_tokens(spoiled), eot),
+        backbone.encode_text(tokens),
     )
 
 
@@ -203,12 +207,12 @@ def test_low_precision(source: Backbone, dtype: torch.dtype) -> None:
     tokens, prompts, deep = exact.tokenize(TEXTS), draw(2, 64), [draw(2, 64, seed=1)]
 
     def features(model: Backbone) -> list[Tensor]:
-        x, eot = model.embed_tokens(tokens), tokens.argmax(-1)
+        x, eot = model.embed_tokens(tokens), eot_index(tokens)
         return [
             model.encode_image(images()),
             model.encode_text(tokens),
-            model.prompted_vision(images(), prompts, deep),
-            model.prompted_text(x, eot, deep),
+            model.encode_prompted_image(images(), prompts, deep),
+            model.encode_prompted_text(x, eot, deep),
         ]
 
     for low, full in zip(features(backbone), features(exact), strict=True):
@@ -227,7 +231,8 @@ def test_autocast_equals_open_clip(source: Backbone) -> None:
         assert mine.dtype == other.dtype == torch.bfloat16
         # A matrix product of another length may round otherwise, so both are held to float32.
         errors = [(given - right).abs().max().item() for given in (mine, other)]
-        assert errors[0] <= 1.5 * errors[1] and errors[1] > 0
+        assert errors[0] <= 1.5 * errors[1]
+        assert errors[1] > 0
 
 
 def test_frozen_and_always_in_eval_mode(source: Backbone) -> None:
@@ -261,13 +266,13 @@ def test_tokens_are_clips(source: Backbone) -> None:
 def test_use_errors(source: Backbone) -> None:
     backbone = source
     prompts = draw(2, 64)
-    for call in (backbone.encode_image, lambda x: backbone.prompted_vision(x, prompts)):
-        with pytest.raises(UserError, match=r"images of 48x40 pixels .* reads 32x32; set INPUT"):
+    for call in (backbone.encode_image, lambda x: backbone.encode_prompted_image(x, prompts)):
+        with pytest.raises(UserError, match=r"images of 48x40 pixels .* accepts 32x32; set INPUT"):
             call(torch.zeros(1, 3, 48, 40))
     with pytest.raises(UserError, match="prompt depth 4 is more than the tower's 3 layers"):
-        backbone.prompted_vision(images(), prompts, [prompts] * 3)
+        backbone.encode_prompted_image(images(), prompts, [prompts] * 3)
     with pytest.raises(ValueError, match=r"of \[2, 3\] tokens would replace 2"):
-        backbone.prompted_vision(images(), prompts, [prompts, draw(3, 64)])
+        backbone.encode_prompted_image(images(), prompts, [prompts, draw(3, 64)])
 
 
 # --- random weights -------------------------------------------------------------------------------
@@ -280,14 +285,16 @@ def test_random_weights_come_from_the_seed_alone(caplog: pytest.LogCaptureFixtur
         one = tiny_backbone(seed=5)
     assert torch.equal(torch.get_rng_state(), before)
     frame = caplog.records[-1].getMessage().strip().splitlines()
-    assert set(frame[0]) == set(frame[2]) == {"!"} and len(frame[0]) == len(frame[1])
+    assert set(frame[0]) == set(frame[2]) == {"!"}
+    assert len(frame[0]) == len(frame[1])
     assert "RANDOM weights (pretrained=False, seed 5)" in frame[1]
     torch.manual_seed(4)
     assert same_features(one, tiny_backbone(seed=5))
     assert not same_features(one, tiny_backbone(seed=6))
     # The same on every machine: the CPU generator's stream is part of torch's contract.
-    assert one.spec["pretrained"] is False and one.spec["seed"] == 5
-    assert same_features(one, load_backbone(**json.loads(json.dumps(one.spec))))
+    assert one.spec.pretrained is False
+    assert one.spec.seed == 5
+    assert same_features(one, load_backbone(**json.loads(json.dumps(one.spec.as_dict()))))
 
 
 # --- checkpoints ----------------------------------------------------------------------------------
@@ -364,12 +371,13 @@ def test_public_checkpoint_layouts(
     backbone = load_backbone(name, weights=str(file))
     assert torch.equal(torch.get_rng_state(), before)
     assert same_features(backbone, narrow)
-    assert backbone.spec == {
+    assert backbone.spec == Spec(name, weights=layout, sha256=file_digest(file))
+    assert backbone.spec.as_dict() == {
         "name": name,
         "weights": layout,
         "pretrained": True,
         "seed": 0,
-        "weights_sha256": sha256(file),
+        "weights_sha256": file_digest(file),
     }
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
@@ -377,7 +385,7 @@ def test_public_checkpoint_layouts(
 def test_half_precision_file_loads_into_fp32(narrow: Backbone, tmp_path: Path) -> None:
     half = {key: value.half() for key, value in state_of(narrow).items()}
     torch.save(half, tmp_path / "half.pt")
-    backbone = load_backbone(narrow.spec["name"], weights=str(tmp_path / "half.pt"))
+    backbone = load_backbone(narrow.spec.name, weights=str(tmp_path / "half.pt"))
     assert backbone.dtype == torch.float32
     assert torch.equal(backbone.clip.visual.proj, half["visual.proj"].float())
 
@@ -387,7 +395,7 @@ def test_local_dir(narrow: Backbone, tmp_path: Path, file: str) -> None:
     name = write_clip_dir(
         tmp_path, tiny_clip_config(**NARROW), mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 2.0]
     )
-    with pytest.raises(UserError, match="one single weights file in .* found none; name one with"):
+    with pytest.raises(UserError, match=r"one single weights file in .* found none; name one with"):
         load_backbone(name)
     WRITERS["weights.safetensors" if file.endswith("s") else "plain.pt"](
         state_of(narrow), tmp_path / file
@@ -395,7 +403,7 @@ def test_local_dir(narrow: Backbone, tmp_path: Path, file: str) -> None:
     backbone = load_backbone(name)
     assert same_features(backbone, narrow)
     assert (backbone.image_mean, backbone.image_std) == ((0.1, 0.2, 0.3), (1.0, 1.0, 2.0))
-    spec = dict(backbone.spec)
+    spec = backbone.spec.as_dict()
     assert len(spec.pop("weights_sha256")) == 64
     assert same_features(load_backbone(**spec), narrow)
     (tmp_path / "second.pt").touch()
@@ -436,11 +444,12 @@ def test_names_with_files_decide_the_activation(
         backbone = load_backbone(name, weights=str(weights))
         assert activation(backbone) == expected
         # A path in the name goes into the spec as a file name only.
-        assert str(tmp_path) not in json.dumps(backbone.spec)
-        assert backbone.spec["name"] == name.partition(":")[0]
+        assert str(tmp_path) not in json.dumps(backbone.spec.as_dict())
+        assert backbone.spec.name == name.partition(":")[0]
     assert not caplog.records
     load_backbone(tiny_openai, weights=str(openai))
-    assert "openai.pt is in OpenAI's own layout" in caplog.text and "QuickGELU" in caplog.text
+    assert "openai.pt is in OpenAI's own layout" in caplog.text
+    assert "QuickGELU" in caplog.text
 
 
 def test_tags(
@@ -453,7 +462,7 @@ def test_tags(
         backbone = load_backbone(name)
         assert activation(backbone) == expected
         assert torch.equal(backbone.clip.visual.proj, narrow.clip.visual.proj)
-        assert backbone.spec == {"name": name, "weights": "", "pretrained": True, "seed": 0}
+        assert backbone.spec == Spec(name)
     assert backbone.image_mean == (0.5, 0.5, 0.5)
     untrained = load_backbone(f"{tiny_openai}:fast", pretrained=False)
     assert not torch.equal(untrained.clip.visual.proj, narrow.clip.visual.proj)
@@ -474,10 +483,10 @@ def test_hub(narrow: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     safetensors.torch.save_file(state_of(narrow), tmp_path / "open_clip_model.safetensors")
     backbone = load_backbone("hf-hub:o/n")
     assert same_features(backbone, narrow)
-    assert backbone.spec == {"name": "hf-hub:o/n", "weights": "", "pretrained": True, "seed": 0}
+    assert backbone.spec == Spec("hf-hub:o/n")
     (tmp_path / CONFIG_FILE).unlink()
     with pytest.raises(
-        UserError, match="cannot get open_clip_config.json .*no network at all.*local-dir"
+        UserError, match=r"cannot get open_clip_config\.json .*no network at all.*local-dir"
     ):
         load_backbone("hf-hub:o/n")
 
@@ -487,7 +496,8 @@ def test_openais_own_model(tmp_path: Path) -> None:
     """Archive and state dict of OpenAI's code: its features come out."""
     file = peer("CLIP") / "clip" / "model.py"
     spec = importlib.util.spec_from_file_location("openai_clip_model", file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     torch.manual_seed(0)
@@ -519,9 +529,9 @@ def test_openais_own_model(tmp_path: Path) -> None:
     [
         ({"name": "ViT-B/61"}, r"unknown CLIP model 'ViT-B/61'.* Did you mean 'ViT-B/16'"),
         ({"name": "RN50"}, r"'RN50' is a ResNet: it has no tokens to prompt. Prompts need a plain"),
-        ({"name": "RN50-quickgelu"}, r"'RN50-quickgelu' cannot .*its image tower is a ResNet\."),
+        ({"name": "RN50-quickgelu"}, r"'RN50-quickgelu' does not .*its image tower is a ResNet\."),
         ({"name": "ViT-B-16-SigLIP:webli"}, "timm's vit_base_patch16_siglip.*text tower is not c"),
-        ({"name": "coca_ViT-B-32"}, "'coca_ViT-B-32' cannot take prompts: it is a CoCa model"),
+        ({"name": "coca_ViT-B-32"}, "'coca_ViT-B-32' does not support prompts: it is a CoCa model"),
         ({"name": "ViT-L-14-CLIPA"}, "its image tower pools by 'avg', not at the class token"),
         (
             {"name": "roberta-ViT-B-32"},
@@ -535,7 +545,7 @@ def test_openais_own_model(tmp_path: Path) -> None:
             {"name": "ViT-B-32:laion2b"},
             "'laion2b' is neither a pretrained tag .* Did you mean 'laion",
         ),
-        ({"name": "ViT-B-32:gone.pt"}, r"no weights at '.*/gone\.pt'; give the path"),
+        ({"name": "ViT-B-32:gone.pt"}, r"no weights at '.*/gone\.pt'; use the path"),
         ({"name": "ViT-B/16", "weights": "no/gone"}, "no weights at '/.*no/gone'"),
         ({"name": "ViT-B/16", "weights": "x.pt", "pretrained": False}, "'x.pt' names a checkpoint"),
         ({"name": "ViT-B/16:x.pt", "pretrained": False}, "'ViT-B/16:x.pt' names weights and"),
@@ -578,12 +588,12 @@ def test_weights_that_cannot_be_had_are_never_random(monkeypatch: pytest.MonkeyP
         ("vision_cfg", {"attentional_pool": True}, "its image tower pools by attention"),
         ("vision_cfg", {"pool_type": "avg"}, "its image tower pools by 'avg'"),
         ("vision_cfg", {"global_average_pool": True}, "its image tower pools by 'avg'"),
-        ("vision_cfg", {"image_size": [32, 48]}, "images of 32x48 pixels; only square"),
+        ("vision_cfg", {"image_size": [32, 48]}, "for images of 32x48 pixels; only square"),
         ("text_cfg", {"heads": 3}, r"open_clip [0-9.]+ cannot build .*\(AssertionError"),
         ("text_cfg", {"new_option": 1}, "cannot build .* 'new_option'.*install a newer"),
     ],
 )
-def test_architectures_without_room_for_prompts(
+def test_architectures_that_do_not_support_prompts(
     tmp_path: Path, tower: str, options: dict[str, object], message: str
 ) -> None:
     config = tiny_clip_config()
@@ -600,7 +610,7 @@ def test_bad_config_file(tmp_path: Path, content: str) -> None:
 
 
 def test_checkpoint_errors(source: Backbone, tmp_path: Path) -> None:
-    name, state = source.spec["name"], state_of(source)
+    name, state = source.spec.name, state_of(source)
 
     def message(content: object, suffix: str = "pt", **config: int) -> str:
         file = tmp_path / f"weights.{suffix}"
@@ -626,7 +636,8 @@ def test_checkpoint_errors(source: Backbone, tmp_path: Path) -> None:
     wrong = {**state, "ln_final.bias": torch.ones(3)}
     assert "1 keys of other shape (ln_final.bias (3,) instead of (64,))" in message(wrong)
     other = message({"vision_model.embeddings": torch.ones(1)})
-    assert "holds no ViT CLIP" in other and "a checkpoint of Hugging Face CLIP" in other
+    assert "holds no ViT CLIP" in other
+    assert "a checkpoint of Hugging Face CLIP" in other
     assert "holds no ViT CLIP" in message({})
     assert "holds a list, expected a state dict" in message([1])
     assert "cannot be read as a checkpoint" in message(b"<html>not found</html>")
@@ -644,15 +655,18 @@ def test_read_state_dict_stays_on_tensors(tmp_path: Path) -> None:
     }
 
 
-def test_weights_that_a_file_replaces_are_not_drawn() -> None:
+def test_weights_that_a_file_replaces_are_not_initialised() -> None:
     before = torch.get_rng_state()
-    with Undrawn():
+    with skip_weight_init():
         layer = torch.nn.Linear(64, 64)
         torch.nn.init.normal_(layer.weight)
         torch.nn.init.ones_(layer.bias)
         norm = torch.nn.LayerNorm(8)
     assert torch.get_rng_state().equal(before)
-    assert layer.bias.eq(1).all() and norm.weight.eq(1).all() and norm.bias.eq(0).all()
-    with Undrawn():  # it draws until all numbers are in the range: it must be let
+    assert layer.bias.eq(1).all()
+    assert norm.weight.eq(1).all()
+    assert norm.bias.eq(0).all()
+    with skip_weight_init():  # rejection sampling: it draws until all numbers are in range
         torch.nn.init.trunc_normal_(layer.weight.data.fill_(9.0), std=1, a=-2, b=2)
-    assert layer.weight.abs().max() <= 2 and not torch.get_rng_state().equal(before)
+    assert layer.weight.abs().max() <= 2
+    assert not torch.get_rng_state().equal(before)

@@ -1,4 +1,4 @@
-"""The fast text path against the plain tower: same features, same gradients."""
+"""Packed texts against separate sequences: same features, same gradients."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import dplq
-from dplq.clip import packed_text as text_path
+from dplq.clip import packed_text
 from dplq.clip.backbone import Backbone
-from dplq.clip.blocks import divisible
+from dplq.clip.blocks import is_supported
 from dplq.methods.base import PromptedCLIP, Prompts
 from tests.tiny import tiny_clip_config, write_clip_dir
 
@@ -85,47 +85,47 @@ def test_without_common_words(clip):
 
 
 @pytest.mark.parametrize("names", NAMES)
-@pytest.mark.parametrize("room", [1, 5, 12])
-def test_several_blocks_of_classes(clip, names, room, monkeypatch):
-    monkeypatch.setattr(text_path, "ROOM", room)
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_several_blocks_of_classes(clip, names, size, monkeypatch):
+    monkeypatch.setattr(packed_text, "TOKENS_PER_BLOCK", size)
     model = make_model(clip, NAMES[names])
-    if room == 1:
-        assert len(model.texts.own) == len(NAMES[names])
+    if size == 1:
+        assert len(model.texts.packed) == len(NAMES[names])
     assert_same(model)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4])
 def test_chunks_change_nothing(clip, chunk, monkeypatch):
-    monkeypatch.setattr(text_path, "ROOM", 1)
+    monkeypatch.setattr(packed_text, "TOKENS_PER_BLOCK", 1)
     model = make_model(clip, NAMES["ragged"])
-    assert len(model.texts.own) == 5
+    assert len(model.texts.packed) == 5
     whole = outcome(model, model.text_features(model.prompt_learner()))
     runs = []
-    monkeypatch.setattr(text_path, "_run_packed", record(text_path._run_packed, runs))
+    monkeypatch.setattr(packed_text, "_forward_chunk", record(packed_text._forward_chunk, runs))
     model.text_chunk = chunk
     parts = outcome(model, model.text_features(model.prompt_learner()))
     torch.testing.assert_close(parts, whole, rtol=1e-9, atol=1e-12)
-    # A block per class; for the gradients each chunk is run again, the last one first.
+    # A block per class; the backward pass recomputes each chunk, the last one first.
     assert runs == {1: [1] * 10, 2: [2, 2, 1, 1, 2, 2], 4: [4, 1, 1, 4]}[chunk]
 
 
 def record(run, sizes):
-    def recorded(blocks, beginning, deep_prompts, own, *rest):
-        sizes.append(len(own))
-        return run(blocks, beginning, deep_prompts, own, *rest)
+    def recorded(blocks, prefix, deep_prompts, packed, *rest):
+        sizes.append(len(packed))
+        return run(blocks, prefix, deep_prompts, packed, *rest)
 
     return recorded
 
 
 def test_blocks_are_filled_evenly_and_in_order():
     counts = [3, 4, 5, 3, 4, 6, 3, 3, 4, 5]
-    blocks = text_path.share_out(counts, 14)
+    blocks = packed_text.split_into_blocks(counts, 14)
     assert [k for block in blocks for k in block] == list(range(10))
     assert [sum(counts[k] for k in block) for block in blocks] == [15, 13, 12]
-    assert text_path.share_out([40], 8) == [[0]]
+    assert packed_text.split_into_blocks([40], 8) == [[0]]
 
 
-def test_layers_without_deep_prompts_are_left_alone(clip):
+def test_layers_without_deep_prompts_are_unchanged(clip):
     model = make_model(clip, NAMES["ragged"], depth=1)
     width = clip.text_width
     deep = [torch.zeros(0, width), torch.randn(2, width).double()]
@@ -135,25 +135,25 @@ def test_layers_without_deep_prompts_are_left_alone(clip):
     )
 
 
-def test_a_tower_that_is_not_causal_takes_the_plain_path(clip, monkeypatch):
-    monkeypatch.setattr(clip, "splits_texts", False)
+def test_a_tower_that_is_not_causal_is_not_packed(clip, monkeypatch):
+    monkeypatch.setattr(clip, "supports_packing", False)
     model = make_model(clip, NAMES["ragged"])
     assert model.texts is None
-    monkeypatch.setattr(clip, "class_features", None)  # calling it would fail
+    monkeypatch.setattr(clip, "encode_packed_text", None)  # calling it would fail
     model.text_features(model.prompt_learner())
 
 
-def test_which_towers_are_split(clip):
-    assert clip.splits_texts
-    assert not divisible(torch.nn.TransformerEncoderLayer(8, 2))
+def test_which_towers_support_packing(clip):
+    assert clip.supports_packing
+    assert not is_supported(torch.nn.TransformerEncoderLayer(8, 2))
     free = copy.deepcopy(clip.clip)
     free.attn_mask = None
-    assert not Backbone(free, {"embed_dim": 48, "text_cfg": {}}, {}, clip.spec).splits_texts
+    assert not Backbone(free, {"embed_dim": 48, "text_cfg": {}}, {}, clip.spec).supports_packing
 
 
-def test_class_specific_contexts_take_the_plain_path(clip, monkeypatch):
+def test_class_specific_contexts_are_not_packed(clip, monkeypatch):
     names = NAMES["ragged"]
     model = make_model(clip, names)
-    monkeypatch.setattr(clip, "class_features", None)
+    monkeypatch.setattr(clip, "encode_packed_text", None)
     language = torch.randn(1, len(names), 2, clip.text_width).double()
     assert model.text_features(Prompts(language)).shape == (1, len(names), clip.embed_dim)

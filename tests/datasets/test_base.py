@@ -276,14 +276,14 @@ def test_dplq_cache_keeps_the_data_folder_clean(root, tmp_path_factory, monkeypa
 
 def test_read_only_data_folder(root, monkeypatch):
     """Writing into the data folder fails as on a read-only mount (tests may run as root)."""
-    real = store_module.written_aside
+    real = store_module.atomic_write
 
-    def written_aside(path):
+    def atomic_write(path):
         if Path(path).is_relative_to(root):
             raise OSError(30, "Read-only file system")
         return real(path)
 
-    monkeypatch.setattr(store_module, "written_aside", written_aside)
+    monkeypatch.setattr(store_module, "atomic_write", atomic_write)
     first = RSSCN7(make_config(root, shots=2))
     assert Path(first.split_path).is_relative_to(Path.home() / ".cache" / "dplq")
     assert not list(root.rglob("*.json"))

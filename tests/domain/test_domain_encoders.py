@@ -606,7 +606,7 @@ def test_clip_takes_no_weights():
 def test_weights_that_cannot_be_had(name, monkeypatch):
     def fail(*args, **kwargs):
         assert kwargs["pretrained"]
-        raise ConnectionError("no route\nmany more lines")
+        raise ConnectionError("no route\n" + "and many more lines\n" * 100)
 
     monkeypatch.setattr(timm, "create_model", fail)
     text = error_of(name)

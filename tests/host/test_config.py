@@ -3,8 +3,8 @@
 import pytest
 from yacs.config import CfgNode
 
-from dplq.errors import UserError
 import dplq.plugin  # noqa: F401  (registers the trainers, whose keys are added)
+from dplq.errors import UserError
 from dplq.host.config import extend_cfg, merge_file, merge_options
 
 

@@ -36,7 +36,7 @@ def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch, failing):
     else:
         monkeypatch.setattr(os, failing, full)
     with pytest.raises(
-        UserError, match="Cannot write .*No space left.*that was there is unchanged"
+        UserError, match=r"Cannot write .*No space left.*that was there is unchanged"
     ):
         checkpoint.save(path, {"a": torch.zeros(2)}, {"epoch": 2})
     monkeypatch.undo()
@@ -45,11 +45,11 @@ def test_full_disk_keeps_the_old_file(tmp_path, monkeypatch, failing):
 
 
 def test_missing_and_foreign_files(tmp_path):
-    with pytest.raises(UserError, match="There is no checkpoint at .*none.safetensors"):
+    with pytest.raises(UserError, match=r"There is no checkpoint at .*none\.safetensors"):
         checkpoint.read(tmp_path / "none.safetensors")
     pickled = tmp_path / "model.pth.tar-5"
     torch.save({"state_dict": {}}, pickled)
-    with pytest.raises(UserError, match="model.pth.tar-5 is not a readable safetensors file"):
+    with pytest.raises(UserError, match=r"model\.pth\.tar-5 is not a readable safetensors file"):
         checkpoint.read(pickled)
     import safetensors.torch
 
@@ -58,7 +58,7 @@ def test_missing_and_foreign_files(tmp_path):
         checkpoint.read(tmp_path / "plain.safetensors")
     truncated = tmp_path / "cut.safetensors"
     truncated.write_bytes((tmp_path / "plain.safetensors").read_bytes()[:-2])
-    with pytest.raises(UserError, match="cut.safetensors is not a readable"):
+    with pytest.raises(UserError, match=r"cut\.safetensors is not a readable"):
         checkpoint.read(truncated)
 
 

@@ -142,11 +142,11 @@ def test_residual_starts_at_the_unconditioned_prompts(backbone):
     learner = model.prompt_learner
     logits = model(images, domain_features=features, noise=noise)
     with torch.no_grad():
-        image = backbone.prompted_vision(
+        image = backbone.encode_prompted_image(
             images, learner.vision_proj(learner.ctx), list(learner.deep_vision)
         )
         sequences = torch.cat([model.sos, learner.ctx.expand(5, -1, -1), model.rest], dim=1)
-        text = backbone.prompted_text(sequences, model.eot, list(learner.deep_text))
+        text = backbone.encode_prompted_text(sequences, model.eot, list(learner.deep_text))
         plain = backbone.logit_scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
     torch.testing.assert_close(logits.detach(), plain, rtol=1e-5, atol=1e-4)
     other = model(images, domain_features=features + 1, noise=None)
@@ -251,7 +251,7 @@ def test_save_and_load_for_new_classes(backbone, tmp_path):
         loaded(images, domain_features=features, noise=noise),
         model(images, domain_features=features, noise=noise),
     )
-    folder = backbone.spec["name"].removeprefix("local-dir:")
+    folder = backbone.spec.name.removeprefix("local-dir:")
     new = dplq.load(path, classnames=["desert", "lake"], weights=folder)
     assert new.clip is not backbone and new(images, domain_features=features).shape == (3, 2)
     with pytest.raises(dplq.UserError, match="neither in the current folder nor beside"):

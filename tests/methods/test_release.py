@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
+from dplq.io.spec import Spec
 from dplq.methods.quaternion_prompt import QuaternionPromptCLIP
 from tests.peers import peer
 from tests.references.authors_release import openai_state_from_open_clip, release_name, run_release
@@ -105,7 +106,7 @@ def test_reference_equals_the_release(clip, case):
 
 def test_ours_equals_the_release(clip, case):
     """The library with PRESET reference against the authors' own code."""
-    backbone = Backbone(clip, CLIP_CONFIG, {}, {"name": "test"})
+    backbone = Backbone(clip, CLIP_CONFIG, {}, Spec("test"))
     model = QuaternionPromptCLIP(
         backbone,
         None,

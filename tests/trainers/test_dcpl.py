@@ -60,9 +60,7 @@ IMAGES = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 def model(**settings):
     """A small DCPL whose adapters do something."""
-    made = DCPLModel(
-        tiny_backbone(), Domain(), NAMES, prompt_depth=3, n_ctx=2, seed=0, **settings
-    )
+    made = DCPLModel(tiny_backbone(), Domain(), NAMES, prompt_depth=3, n_ctx=2, seed=0, **settings)
     made.noise_generator = torch.Generator()
     return made
 

@@ -179,7 +179,7 @@ def test_how_many_texts_a_batch_costs(name, texts, clip, images):
 
 def test_vpt_encodes_its_texts_once(clip, images):
     model = make("VPT, deep", clip)
-    for part in ("prompted_text", "class_features"):
+    for part in ("encode_prompted_text", "encode_packed_text"):
         with mock.patch.object(clip, part, side_effect=AssertionError, create=True):
             assert model(images).shape == (3, 5)
     text = clip.encode_text(clip.tokenize([f"{WORDS} parking lot."]))

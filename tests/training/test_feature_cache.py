@@ -1,4 +1,4 @@
-"""The cache of domain features: what is kept, and what makes it another one."""
+"""The cache of domain features: what is stored, and what its key depends on."""
 
 from __future__ import annotations
 

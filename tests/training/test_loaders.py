@@ -1,4 +1,4 @@
-"""Quicker loaders: the images of Dassl's own, bit for bit, with and without the image cache."""
+"""Accelerated loaders: the images of Dassl's own, bit for bit, with and without a cache."""
 
 from __future__ import annotations
 
@@ -7,25 +7,19 @@ import io
 import json
 import os
 import random
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
-from torchvision import transforms as T
-from torchvision.transforms import InterpolationMode
 
 from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.host.config import extend_cfg
 from dplq.host.dassl import ensure_dassl
-from dplq.images.cache import ImageCache
 from dplq.io import checkpoint
-from dplq.io.spec import Spec
-from dplq.training.loaders import ByteCrop, Normalizer, quicken
+from dplq.training.loaders import accelerate_loader
+from tests.images.noise import write_noise
 from tests.runner import make_project, train
 
 ensure_dassl()
@@ -43,16 +37,9 @@ def own_cache(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Thirteen noisy JPEGs of several shapes, one of them small."""
-    folder = tmp_path_factory.mktemp("images")
-    generator = np.random.default_rng(0)
-    data = []
-    for index, side in enumerate([24, *range(60, 84, 2)]):
-        pixels = generator.integers(0, 256, (side, side + 9, 3), dtype=np.uint8)
-        path = folder / f"{index}.jpg"
-        Image.fromarray(pixels).save(path)
-        data.append(Datum(str(path), index % 3, 0, f"class {index % 3}"))
-    return data
+    """Thirteen noisy JPEGs of three classes."""
+    paths = write_noise(tmp_path_factory.mktemp("images"))
+    return [Datum(path, i % 3, 0, f"class {i % 3}") for i, path in enumerate(paths)]
 
 
 def config(workers=0, cache="", *more):
@@ -90,9 +77,11 @@ def epochs(batches, seeds=(5, 6, 5)):
 def assert_same(first, second):
     for one, other in zip(first, second, strict=True):
         for a, b in zip(one, other, strict=True):
-            assert a.keys() == b.keys() and a["impath"] == b["impath"]
+            assert a.keys() == b.keys()
+            assert a["impath"] == b["impath"]
             assert torch.equal(a["label"], b["label"])
-            assert a["img"].dtype == b["img"].dtype and torch.equal(a["img"], b["img"])
+            assert a["img"].dtype == b["img"].dtype
+            assert torch.equal(a["img"], b["img"])
 
 
 @pytest.mark.parametrize("is_train", [True, False], ids=["train", "test"])
@@ -103,9 +92,9 @@ def test_same_as_dassls_own_bit_for_bit(images, workers, cache, is_train):
     """Images, order and the state of the generators; only resized training images may differ."""
     plain = loader(config(workers), images, is_train)
     cfg = config(workers, cache)
-    quick = quicken(loader(cfg, images, is_train), cfg, is_train=is_train)
+    accelerated = accelerate_loader(loader(cfg, images, is_train), cfg, is_train=is_train)
     expected, state = epochs(plain), torch.get_rng_state()
-    got = epochs(quick)
+    got = epochs(accelerated)
     assert torch.equal(torch.get_rng_state(), state)
     if cache == "resized" and is_train:
         for batch, other in zip(got[0], expected[0], strict=True):
@@ -113,9 +102,10 @@ def test_same_as_dassls_own_bit_for_bit(images, workers, cache, is_train):
             assert (batch["img"] - other["img"]).abs().mean() < 0.8  # of a range of 4
     else:
         assert_same(got, expected)
-    assert len(quick) == len(plain) and list(quick.dataset.originals) == images
-    assert bool(quick.num_workers) == bool(workers)
-    assert quick.persistent_workers == (is_train and workers > 0)
+    assert len(accelerated) == len(plain)
+    assert list(accelerated.dataset.originals) == images
+    assert bool(accelerated.num_workers) == bool(workers)
+    assert accelerated.persistent_workers == (is_train and workers > 0)
 
 
 def test_old_and_new_workers_draw_the_same(images):
@@ -135,7 +125,7 @@ def test_old_and_new_workers_draw_the_same(images):
 
     def fresh():
         plain = torch.utils.data.DataLoader(Draws(images), batch_size=4, num_workers=2)
-        return quicken(plain, cfg, is_train=True)
+        return accelerate_loader(plain, cfg, is_train=True)
 
     old = epochs(fresh())
     for seed, epoch in zip((5, 6), old, strict=False):
@@ -153,7 +143,7 @@ def test_several_views_and_other_last_steps(images):
             epochs(batches, [1])[0][0]
             for batches in (
                 loader(cfg, images),
-                quicken(loader(cfg, images), cfg, is_train=True),
+                accelerate_loader(loader(cfg, images), cfg, is_train=True),
             )
         )
         for key in ("img", *(["img0"] if "RETURN_IMG0" in changes else [])):
@@ -161,120 +151,26 @@ def test_several_views_and_other_last_steps(images):
             assert all(torch.equal(a, b) for a, b in several), key
     cfg = config(0, "", "gaussian_noise", "cutout")
     assert_same(
-        epochs(quicken(loader(cfg, images), cfg, is_train=True)), epochs(loader(cfg, images))
+        epochs(accelerate_loader(loader(cfg, images), cfg, is_train=True)),
+        epochs(loader(cfg, images)),
     )
-
-
-def test_the_same_crops_in_bytes():
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8))
-    for mode in (InterpolationMode.BICUBIC, InterpolationMode.BILINEAR):
-        pillow = T.RandomResizedCrop((96, 128), interpolation=mode)
-        ours = ByteCrop.in_place_of(pillow)
-        for seed in range(10):
-            results = []
-            for crop in (pillow, ours):
-                torch.manual_seed(seed)
-                results.append(np.asarray(crop(image)).astype(int))
-            difference = np.abs(results[0] - results[1])
-            assert difference.max() <= 2 and (difference > 0).mean() < 0.02
-    nearest = T.RandomResizedCrop(32, interpolation=InterpolationMode.NEAREST)
-    assert ByteCrop.in_place_of(nearest) is nearest
-
-
-STEPS = [T.ToTensor(), T.Normalize([0.48, 0.46, 0.41], [0.27, 0.26, 0.28])]
-PIXELS = torch.arange(2 * 16 * 16 * 3).reshape(2, 16, 16, 3).to(torch.uint8)
-
-
-def test_normalised_as_torchvision_does():
-    expected = torch.stack([T.Compose(STEPS)(Image.fromarray(p.numpy())) for p in PIXELS])
-    normalizer = Normalizer(STEPS)
-    assert torch.equal(normalizer(PIXELS), expected)
-    assert torch.equal(normalizer.gather(PIXELS), expected)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_normalised_on_a_gpu(images):
+def test_batches_on_a_gpu(images):
     device = torch.device("cuda")
-    on_gpu = Normalizer(STEPS, device)(PIXELS.pin_memory())
-    assert on_gpu.device.type == "cuda" and torch.equal(on_gpu.cpu(), Normalizer(STEPS)(PIXELS))
     cfg = config(2)
-    quick = quicken(loader(cfg, images), cfg, is_train=True, device=device)
-    assert quick.pin_memory
-    got = [[{**b, "img": b["img"].cpu()} for b in epoch] for epoch in epochs(quick)]
+    accelerated = accelerate_loader(loader(cfg, images), cfg, is_train=True, device=device)
+    assert accelerated.pin_memory
+    got = [[{**b, "img": b["img"].cpu()} for b in epoch] for epoch in epochs(accelerated)]
     assert_same(got, epochs(loader(cfg, images)))
 
 
-# The cache
-
-
-def test_copies_are_keyed_by_content(images, tmp_path):
-    cache = ImageCache()
-    path = tmp_path / "x.jpg"
-    path.write_bytes(Path(images[3].impath).read_bytes())
-    copies = cache.copies([images[3].impath, str(path), images[4].impath])
-    first, second, third = copies.values()
-    assert first == second != third
-    assert np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(path)))
-    written = os.stat(first).st_mtime_ns
-    assert cache.copy(str(path)) == first and os.stat(first).st_mtime_ns == written
-    path.write_bytes(Path(images[5].impath).read_bytes())
-    assert cache.copy(str(path)) not in (first, third)
-    files = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
-    assert len(files) == 3 and {file.suffix for file in files} == {".ppm"}
-
-
-def test_sizes_of_resized_copies(images):
-    small, large = images[0].impath, images[-1].impath
-    sizes = {
-        enlarge: [
-            Image.open(ImageCache(40, "bicubic", enlarge).copy(path)).size
-            for path in (small, large)
-        ]
-        for enlarge in (False, True)
-    }
-    assert sizes == {False: [(33, 24), (44, 40)], True: [(55, 40), (44, 40)]}
-
-
-@pytest.mark.parametrize("content", [b"", b"P6 69 60 255\nabc", b"rubbish\n"])
-def test_a_copy_that_is_not_whole_is_made_again(images, content):
-    cache = ImageCache()
-    copy = Path(cache.copy(images[1].impath))
-    whole = copy.read_bytes()
-    copy.write_bytes(content)
-    assert cache.copy(images[1].impath) == str(copy) and copy.read_bytes() == whole
-
-
-def test_many_writers_at_once(images, tmp_path):
-    paths = [item.impath for item in images] * 8
-    with ThreadPoolExecutor(8) as pool:
-        copies = set(pool.map(lambda path: ImageCache().copy(path), paths))
-    assert len(copies) == len(images)
-    assert {str(file) for file in (tmp_path / "cache").rglob("*.ppm*")} == copies
-
-
-def test_cache_errors(images, tmp_path, monkeypatch):
+def test_unknown_kind_of_cache(images):
     cfg = config(cache="pickled")
-    with pytest.raises(UserError, match="DATALOADER.IMAGE_CACHE is 'pickled'"):
-        quicken(loader(cfg, images), cfg, is_train=True)
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no image")
-    with pytest.raises(UserError, match="broken.jpg cannot be read as an image: .* Replace it"):
-        ImageCache().copies([str(broken)])
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UserError, match="cannot be written to .*set DPLQ_CACHE .*IMAGE_CACHE emp"):
-        ImageCache().copy(images[0].impath)
-
-
-def test_full_disk_leaves_no_copy(images, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match="No space left on device. Free some space"):
-        ImageCache().copy(images[0].impath)
-    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+    with pytest.raises(UserError, match=r"DATALOADER\.IMAGE_CACHE is 'pickled'"):
+        accelerate_loader(loader(cfg, images), cfg, is_train=True)
 
 
 # In a run
@@ -303,7 +199,8 @@ def test_runs_with_each_cache(tmp_path):
     assert (tmp_path / "c" / "images").is_dir()
     given = [*flags, "--output-dir", str(tmp_path / "outresized"), "OPTIM.MAX_EPOCH", "2"]
     mixed = train(tmp_path / "mixed", given, choose_cache_folder, str(tmp_path / "c"))
-    assert mixed.code == 2 and "settings.resized_images: there True, now False" in mixed.err
+    assert mixed.code == 2
+    assert "settings.resized_images: there True, now False" in mixed.err
 
 
 class Seen(nn.Module):

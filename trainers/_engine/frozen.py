@@ -14,7 +14,7 @@ from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.dassl import describe_dassl
 from dplq.io.checkpoint import MODEL_FOLDER
 from dplq.methods.base import CLIPModel
-from dplq.training.loaders import quicken
+from dplq.training.loaders import accelerate_loader
 from dplq.training.precision import Precision, resolve_precision
 from dplq.training.seeding import PHASES, seed_all
 
@@ -66,7 +66,11 @@ class FrozenTrainer(CheckpointTrainer):
         for key in ("train_loader_x", "val_loader", "test_loader"):
             loader, train = getattr(self, key), key == "train_loader_x"
             if loader is not None:
-                setattr(self, key, quicken(loader, self.cfg, device=self.device, is_train=train))
+                setattr(
+                    self,
+                    key,
+                    accelerate_loader(loader, self.cfg, device=self.device, is_train=train),
+                )
 
     @property
     def keys(self) -> Any:

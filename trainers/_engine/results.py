@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dplq.evaluation.metrics import scores
-from dplq.io.checkpoint import write_atomically
+from dplq.io.atomic import write_bytes_atomically
 
 from .environment import device_name, git_commit, peak_memory_mib, versions
 
@@ -49,7 +49,7 @@ def write_results(trainer: Any, seconds: float) -> Path:
         "config": plain(cfg),
     }
     path = Path(cfg.OUTPUT_DIR) / "results.json"
-    write_atomically(path, json.dumps(result, indent=1).encode())
+    write_bytes_atomically(path, json.dumps(result, indent=1).encode())
     return path
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dplq.errors import UserError
 from dplq.io import checkpoint
+from dplq.io.atomic import write_bytes_atomically
 
 if TYPE_CHECKING:
     from .base import PromptTrainer
@@ -84,7 +85,7 @@ def _take_along(there: Path, here: Path) -> None:
     """Copy the checkpoints of a run that is continued in another folder."""
     if here.resolve() != there.resolve():
         for path in there.glob("model-*.safetensors"):
-            checkpoint.write_atomically(here / path.name, path.read_bytes())
+            write_bytes_atomically(here / path.name, path.read_bytes())
 
 
 def settings(trainer: PromptTrainer) -> dict[str, Any]:

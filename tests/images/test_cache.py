@@ -1,0 +1,94 @@
+"""The image cache: keys, sizes, concurrent writers, errors."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dplq.errors import UserError
+from dplq.images.cache import ImageCache
+from tests.images.noise import write_noise
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_noise(tmp_path_factory.mktemp("images"))
+
+
+def test_copies_are_keyed_by_content(images, tmp_path):
+    cache = ImageCache()
+    path = tmp_path / "x.jpg"
+    path.write_bytes(Path(images[3]).read_bytes())
+    copies = cache.copies([images[3], str(path), images[4]])
+    first, second, third = copies.values()
+    assert first == second != third
+    assert np.array_equal(np.asarray(Image.open(first)), np.asarray(Image.open(path)))
+    written = os.stat(first).st_mtime_ns
+    assert cache.copy(str(path)) == first
+    assert os.stat(first).st_mtime_ns == written
+    path.write_bytes(Path(images[5]).read_bytes())
+    assert cache.copy(str(path)) not in (first, third)
+    files = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+    assert len(files) == 3
+    assert {file.suffix for file in files} == {".ppm"}
+
+
+def test_sizes_of_resized_copies(images):
+    small, large = images[0], images[-1]
+    sizes = {
+        enlarge: [
+            Image.open(ImageCache(40, "bicubic", enlarge).copy(path)).size
+            for path in (small, large)
+        ]
+        for enlarge in (False, True)
+    }
+    assert sizes == {False: [(33, 24), (44, 40)], True: [(55, 40), (44, 40)]}
+
+
+@pytest.mark.parametrize("content", [b"", b"P6 69 60 255\nabc", b"rubbish\n"])
+def test_an_incomplete_copy_is_made_again(images, content):
+    cache = ImageCache()
+    copy = Path(cache.copy(images[1]))
+    whole = copy.read_bytes()
+    copy.write_bytes(content)
+    assert cache.copy(images[1]) == str(copy)
+    assert copy.read_bytes() == whole
+
+
+def test_many_writers_at_once(images, tmp_path):
+    paths = images * 8
+    with ThreadPoolExecutor(8) as pool:
+        copies = set(pool.map(lambda path: ImageCache().copy(path), paths))
+    assert len(copies) == len(images)
+    assert {str(file) for file in (tmp_path / "cache").rglob("*.ppm*")} == copies
+
+
+def test_cache_errors(images, tmp_path, monkeypatch):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"broken\.jpg cannot be read as an image: .* Replace it"):
+        ImageCache().copies([str(broken)])
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot be written to .*set DPLQ_CACHE .*IMAGE_CACHE emp"):
+        ImageCache().copy(images[0])
+
+
+def test_full_disk_leaves_no_copy(images, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UserError, match=r"No space left on device\. Free some space"):
+        ImageCache().copy(images[0])
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
