@@ -159,8 +159,7 @@ def _stub_missing_modules() -> None:
     """Provide the names that the release imports and its repository lacks."""
     registry = SimpleNamespace(register=lambda: lambda cls: cls)
     unused = dict.fromkeys(
-        ("compute_accuracy", "load_pretrained_weights", "load_checkpoint", "sam_model_registry")
-        + ("build_optimizer", "build_lr_scheduler")
+        ("compute_accuracy", "load_pretrained_weights", "load_checkpoint", "sam_model_registry", "build_optimizer", "build_lr_scheduler")
     )
     names = ("dassl", "dassl.engine", "dassl.metrics", "dassl.utils", "dassl.optim")
     names += ("segment_anything", "trainer.models_mae", "trainer.models_mae_vitae")

@@ -57,7 +57,8 @@ def test_the_real_train_py_from_training_to_table(tree, real):
         assert list(result["per_class_accuracy"]) == classes
         row += rf" +{result['accuracy']:.2f} \+- 0.00"
     assert all(re.search(row, done.stdout) for done in runs)
-    assert "epoch [3/3]" in runs[0].stdout and "epoch [" not in runs[1].stdout
+    assert "epoch [3/3]" in runs[0].stdout
+    assert "epoch [" not in runs[1].stdout
     assert "already finished" not in runs[0].stdout
     assert runs[1].stdout.count("already finished: ") == 2
 
@@ -74,4 +75,5 @@ def test_interrupting_the_real_train_py(tree, real):
     )
     assert code == 130 and "Traceback" not in stderr, stderr
     assert "stopped; to go on, give the same command again" in stderr
-    assert "epoch [499/" not in log.read_text() and not (log.parent / "results.json").exists()
+    assert "epoch [499/" not in log.read_text()
+    assert not (log.parent / "results.json").exists()
