@@ -119,7 +119,7 @@ def test_seed_zero_is_a_seed(project, tmp_path):
 def test_loss_falls(project, tmp_path):
     """Many epochs on a small model: the loss ends below half of where it began."""
     _, flags = project
-    options = "OPTIM.MAX_EPOCH 30 OPTIM.LR 0.05 DATALOADER.TRAIN_X.BATCH_SIZE 8".split()
+    options = ["OPTIM.MAX_EPOCH", "30", "OPTIM.LR", "0.05", "DATALOADER.TRAIN_X.BATCH_SIZE", "8"]
     done = train(tmp_path / "log", [*flags, "--output-dir", str(tmp_path / "run"), *options])
     assert done.code == 0, done.err
     losses = [

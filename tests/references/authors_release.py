@@ -159,7 +159,14 @@ def _stub_missing_modules() -> None:
     """Provide the names that the release imports and its repository lacks."""
     registry = SimpleNamespace(register=lambda: lambda cls: cls)
     unused = dict.fromkeys(
-        ("compute_accuracy", "load_pretrained_weights", "load_checkpoint", "sam_model_registry", "build_optimizer", "build_lr_scheduler")
+        [
+            "compute_accuracy",
+            "load_pretrained_weights",
+            "load_checkpoint",
+            "sam_model_registry",
+            "build_optimizer",
+            "build_lr_scheduler",
+        ]
     )
     names = ("dassl", "dassl.engine", "dassl.metrics", "dassl.utils", "dassl.optim")
     names += ("segment_anything", "trainer.models_mae", "trainer.models_mae_vitae")
@@ -200,7 +207,7 @@ def _release_model(given: dict[str, Tensor], settings: dict) -> nn.Module:
 
     maple.models_mae.mae_vit_base_patch16 = lambda **kwargs: _GivenTokens(given["features"])
     # The debug log under an absolute path: same call, harmless target.
-    maple.open = lambda path, mode: open(os.devnull, mode)
+    maple.open = lambda path, mode: open(os.devnull, mode)  # noqa: SIM115 (the release closes it)
     design = {"trainer": "MaPLe", "maple_length": settings["n_ctx"]}
     design |= dict.fromkeys(("vision_depth", "language_depth", "vision_ctx", "language_ctx"), 0)
     weights = _with_prefix(given, "clip.")
@@ -209,7 +216,7 @@ def _release_model(given: dict[str, Tensor], settings: dict) -> nn.Module:
     _load_exactly(clip, weights, exempt=set())
 
     config = _config(settings, image_size=clip.visual.input_resolution)
-    with mock.patch("torch.load", lambda path: {"model": {}}):
+    with mock.patch("torch.load", return_value={"model": {}}):
         model = maple.CustomCLIP(config, settings["classnames"], clip)
     frozen = {"token_prefix", "token_suffix"}
     _load_exactly(model.prompt_learner, _with_prefix(given, "state."), exempt=frozen)

@@ -177,7 +177,7 @@ class Bench:
         trainer = bare_trainer(case.ours(), cfg, CLASSNAMES)
         trainer.run_seed, trainer.epoch, trainer.batch_idx = SEED, 0, 0
         trainer.train_seconds, trainer.train_steps = 0.0, 0
-        with mock.patch("dplq.trainers._engine.frozen.load_backbone", lambda *args, **kwargs: clip):
+        with mock.patch("dplq.trainers._engine.frozen.load_backbone", return_value=clip):
             trainer.build_model()
         return trainer
 

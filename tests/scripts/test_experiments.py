@@ -34,7 +34,7 @@ def test_compare_runs_all_trainers_and_prints_what_they_cost(box):
     costs = ["1,234", "0.25", "900", "5.7"]
     assert [line.split()[0] for line in lines] == ["CoOp", "LinearProbe", "QuaternionPrompt"]
     assert lines[1].split()[4:] == ["-", "-", *costs]
-    accuracies = "90.00 +- 0.00 60.00 +- 0.00 72.00 +- 0.00".split()
+    accuracies = ["90.00", "+-", "0.00", "60.00", "+-", "0.00", "72.00", "+-", "0.00"]
     assert lines[2].split()[1:] == [*accuracies, *costs]
     assert "All lines: config tiny, shots 16, dataset RSSCN7, seeds 1." in done.stdout
     assert "Run on: cpu, fp32." in done.stdout
@@ -158,5 +158,5 @@ def test_default_targets(tmp_path, source, kind, present, absent):
 def test_no_default_targets(tmp_path):
     with pytest.raises(UserError, match="domain of own_images is not known: give TARGETS"):
         find_targets("own_images", str(tmp_path), "cross")
-    with pytest.raises(UserError, match="no declared dataset 'rscn7'.*Did you mean 'rsscn7'"):
+    with pytest.raises(UserError, match=r"no declared dataset 'rscn7'.*Did you mean 'rsscn7'"):
         find_targets("rscn7", str(tmp_path), "cross")

@@ -45,6 +45,5 @@ def test_trainer_configs_load_and_set_their_own_keys_only(path):
     content = yaml.safe_load(path.read_text())
     assert list(content["TRAINER"]) == [path.parent.name.upper().replace("CLIP2", "CLIP")]
     is_demo = path.stem == "demo"
-    assert (
-        ("demo", (64, 64)) if is_demo else ("ViT-B/16", (224, 224))
-    ) == (cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE)
+    expected = ("demo", (64, 64)) if is_demo else ("ViT-B/16", (224, 224))
+    assert expected == (cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE)
