@@ -1,4 +1,4 @@
-"""benchmarks/step.py on tiny models: it runs, and what it reports is what happened."""
+"""benchmarks/step.py on tiny models: it runs, and its report is correct."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ours():
 
 
 def run(folder, *words):
-    """What the benchmark writes, by side, what and K."""
+    """Return the benchmark's JSON, and its rows by side, kind and K."""
     assert step.main([*ONCE, "--out", str(folder), *words]) == 0
     content = json.loads((folder / "step.json").read_text())
     return content, {(r["side"], r["what"], r["classes"]): r for r in content["rows"]}
@@ -55,7 +55,7 @@ def test_smoke(tmp_path, capsys):
 
 
 def test_chunks_are_not_counted_twice(tmp_path):
-    """The count is of the arithmetic that is needed, however much is run again to save memory."""
+    """Recomputation to save memory does not change the FLOP count."""
     counts = []
     for chunk in ("auto", "1"):
         words = ["--classes", "40", "--what", "train", "--sides", "ours", "--text-chunk", chunk]
@@ -65,7 +65,7 @@ def test_chunks_are_not_counted_twice(tmp_path):
 
 
 def test_plain_in_parts(tmp_path):
-    """Each check is against weights that have moved on in the sizes before."""
+    """Each check uses weights that the earlier sizes have trained."""
     content, rows = run(tmp_path, "--classes", "1", "3", "--what", "train", "--limit", "0")
     assert {r["how"] for (side, *_), r in rows.items() if side == "plain"} == {step.PARTS}
     assert [check["whole batch"] for check in content["checks"]] == [False] * 2
@@ -110,7 +110,7 @@ def row(side, classes, seconds, how="measured", memory=None):
     return {**size, "side": side, "seconds": seconds, "how": how, "memory": found}
 
 
-def test_what_was_not_run_is_extrapolated_and_says_so():
+def test_extrapolated_rows_are_marked():
     rows = [row("ours", k, 1.0, memory=10) for k in (10, 20, 100)]
     rows += [row("plain", 10, 3.0, memory=50), row("plain", 20, 5.0, memory=90)]
     rows += [row("plain", 100, None, step.GROWS), row("cocoop", 10, 2.0)]
@@ -128,7 +128,7 @@ def test_what_was_not_run_is_extrapolated_and_says_so():
 
 
 class Masked(nn.Module):
-    """A linear layer that moves a tensor which it holds as a plain attribute."""
+    """A linear layer with a tensor in a plain attribute."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""train.py from the command line: what it writes, and what bad input gets.
+"""train.py from the command line: its output files, and its errors for bad input.
 
 Every mistake must give one line on stderr that says what to do, exit code 2, and no traceback.
 """
@@ -38,13 +38,13 @@ def trained(project):
 
 
 def replaced(flags, flag, value):
-    """The flags with another value for one of them."""
+    """Return the flags with one value replaced."""
     at = flags.index(flag)
     return [*flags[: at + 1], value, *flags[at + 2 :]]
 
 
 def refused(tmp_path, arguments, *before):
-    """Run train.py, which must refuse with one line; return that line."""
+    """Run train.py, which must fail with one line; return that line."""
     done = train(tmp_path / "log", [*arguments], *before)
     assert done.code == 2, done.out + done.err
     assert "Traceback" not in done.out + done.err

@@ -22,7 +22,7 @@ from tests.runner import PROJECT, make_project, train
 
 
 def run(arguments, *, cwd=PROJECT, dassl=None, stream="stdout", **environment):
-    """What a command prints in a fresh process; `dassl` is a real Dassl's folder, None ours."""
+    """Return a fresh process's output; `dassl`: folder of a real Dassl, None: ours."""
     variables = dict(os.environ, OMP_NUM_THREADS="1", **environment)
     ahead = [str(dassl)] if dassl else []
     # What was on the path already stays there: libraries may have been carried, not installed.
@@ -45,14 +45,14 @@ def project(tmp_path_factory):
 
 
 def test_real_dassl_and_fallback_agree(project, tmp_path):
-    """The same command: same losses over all epochs, same accuracy, same weights."""
+    """The same command produces the same losses, accuracy and weights."""
     dassl = peer("Dassl.pytorch")
     _, flags = project
     printed, scores = {}, {}
-    for name, home in (("fallback", None), ("real", dassl)):
+    for name, dassl_root in (("fallback", None), ("real", dassl)):
         out = tmp_path / name
         command = [sys.executable, "train.py", *flags, "--output-dir", str(out)]
-        printed[name] = run(command, dassl=home)
+        printed[name] = run(command, dassl=dassl_root)
         assert f"Dassl in use: {name}" in printed[name]
         assert "RANDOM weights" in printed[name]
         scores[name] = json.loads((out / "results.json").read_text())
@@ -175,7 +175,7 @@ def test_a_name_clash_warns_once_and_the_first_stays(registry, caplog):
 
 
 def test_a_host_that_registers_later_takes_the_name(registry, caplog):
-    """As a decorator and as a function; names of its own still clash as they always did."""
+    """As a decorator and as a function; clashes among its own names still raise."""
     names = ("DTD", "EuroSAT", "UCF101")
     for name in names:
         dassl_compat._register(registry, named(name, "dplq.datasets.natural"))
@@ -292,7 +292,7 @@ def test_keys_that_follow_the_preset_can_be_set():
 
 
 def test_wheel_has_one_top_level_name(tmp_path):
-    """Only `dplq`; every file of our rooms lies inside it, data too."""
+    """Only `dplq`, with every file of our packages, data included."""
     import zipfile
 
     source = tmp_path / "source"
@@ -309,13 +309,13 @@ def test_wheel_has_one_top_level_name(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dplq"}
-    rooms = {"dplq": "dplq"} | {
-        room: f"dplq/{room}" for room in ("trainers", "datasets", "configs")
+    targets = {"dplq": "dplq"} | {
+        package: f"dplq/{package}" for package in ("trainers", "datasets", "configs")
     }
     ours = {
-        home + str(file).removeprefix(str(source / room))
-        for room, home in rooms.items()
-        for file in (source / room).rglob("*")
+        target + str(file).removeprefix(str(source / package))
+        for package, target in targets.items()
+        for file in (source / package).rglob("*")
         if file.is_file()
     }
     assert {"dplq/demo/assets/clip.safetensors", "dplq/configs/datasets/rsscn7.yaml"} <= ours

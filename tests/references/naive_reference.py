@@ -63,7 +63,7 @@ def quaternion_linear(state: dict[str, Tensor], layer: str, vector: Tensor) -> T
 def fuse(
     state: dict[str, Tensor], layer: str, prompt: Tensor, domain: Tensor, fusion: str
 ) -> Tensor:
-    """Let a prompt (n, d_t) and a domain signal (d_t,) meet in quaternion layer `layer`.
+    """Combine a prompt (n, d_t) and a domain signal (d_t,) in quaternion layer `layer`.
 
     Returns:
         (n, width of the layer's output).
@@ -153,7 +153,7 @@ def naive_logits(
     residual: bool = False,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Logits of every image for every class (docs/method.md, "Forward pass").
+    """Return the logits of every image for every class (docs/method.md, "Forward pass").
 
     Args:
         clip: an open_clip CLIP whose towers are transformers.
@@ -213,10 +213,10 @@ def random_state(
     residual: bool = False,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Random learnable tensors in which nothing is zero, so that no term can hide.
+    """Return random learnable tensors without zeros, so that every term contributes.
 
     Args:
-        clip: gives the widths d_t and d_v.
+        clip: source of the widths d_t and d_v.
         n_ctx: context length n.
         depth: prompt depth J; may exceed the model's layers (the dict is then only counted).
         domain_dim: d_f.
@@ -260,5 +260,5 @@ def random_state(
 
 
 def count_numbers(state: dict[str, Tensor]) -> int:
-    """How many learnable numbers `state` holds."""
+    """Return the number of learnable numbers in `state`."""
     return sum(tensor.numel() for tensor in state.values())

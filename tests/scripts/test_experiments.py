@@ -16,7 +16,7 @@ def box(tmp_path):
 
 
 def flags(calls, *names):
-    """What the calls have after the given words."""
+    """Return the values of the given flags in each call."""
     return [tuple(args[args.index(name) + 1] for name in names) for args in calls]
 
 

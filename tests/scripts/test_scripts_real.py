@@ -15,7 +15,7 @@ from tests.sandbox import OURS, PROJECT, interrupt
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """This project with a tiny CLIP and configs of its own beside a small dataset."""
+    """A copy of this project with a tiny CLIP and config, beside a small dataset."""
     folder = tmp_path_factory.mktemp("real")
     make_project(folder, images=6)
     tree = folder / "tree"
@@ -33,7 +33,7 @@ def tree(tmp_path_factory):
 
 @pytest.fixture
 def real(tree):
-    """The command for the tree and what it runs with, apart from OUT."""
+    """The command for the tree and its environment, apart from OUT."""
     env = {k: v for k, v in os.environ.items() if k not in ("DPLQ_DASSL", *OURS)}
     env |= {"PYTHON": sys.executable, "CFG": "tiny", "DATA": "../data", "OMP_NUM_THREADS": "1"}
     return ["bash", "scripts/base2new.sh", "own_images", "1"], {"cwd": tree, "env": env}

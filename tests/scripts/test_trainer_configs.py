@@ -1,4 +1,4 @@
-"""configs/trainers: the files that the scripts take are there, and all of them load."""
+"""configs/trainers: the files that the scripts use exist, and all of them load."""
 
 import subprocess
 from pathlib import Path
