@@ -2,8 +2,8 @@
 
 `run_trainers` uses a separate process (this file run as a script), so that the tests' process stays
 clean. Inputs are CLIP's weights (OpenAI's names), and for each run ``images`` (steps, B, 3, H, W),
-``labels`` (steps, B) and ``state.*`` (all learnable weights under the tree's names; without any, its
-own initial values plus noise). Each result contains
+``labels`` (steps, B) and ``state.*`` (all learnable weights under the tree's names; without any,
+its own initial values plus noise). Each result contains
 
 * ``state.*``: the learnable weights before all steps;
 * ``logits``: of the first batch, in evaluation, before any step; ``after``: the same after all;
