@@ -10,7 +10,7 @@ place() {
     printf '%s\n' "$DATASET/shots_$SHOTS/$TRAINER/$CFG"
 }
 
-# Print the settings that determine a run's result; $1 dataset, $2 seed, $3 classes, $4 model folder.
+# Print the settings that determine a result; $1 dataset, $2 seed, $3 classes, $4 model folder.
 settings() {
     local dataset_file=configs/datasets/$1.yaml config_file=configs/trainers/$TRAINER/$CFG.yaml
     printf '%s\n' "dataset $1 (file $(cksum <"$dataset_file"))" \

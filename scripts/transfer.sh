@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Train on one dataset, test on others: shared code of cross_dataset.sh and domain_generalization.sh,
-# which select the default targets with TARGET_KIND.
+# Train on one dataset, test on others: shared code of cross_dataset.sh and
+# domain_generalization.sh, which select the default targets with TARGET_KIND.
 
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
