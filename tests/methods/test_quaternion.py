@@ -1,4 +1,4 @@
-"""The quaternion layer: algebra against explicit multiplication, statistics against docs/method.md."""
+"""The quaternion layer: explicit multiplication and the statistics of docs/method.md."""
 
 from __future__ import annotations
 
