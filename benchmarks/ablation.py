@@ -1,8 +1,8 @@
-"""Which parts of the method earn their keep on the demo domain: one table, made by one command.
+"""Ablation of the method on the demo domain, as one table.
 
     python benchmarks/ablation.py [--jobs 2] [--seeds 1 2 3] [--table docs/ablation.md]
 
-Every row changes one thing of the shipped default (configs/trainers/QuaternionPrompt/demo.yaml)
+Every row changes one setting of the shipped default (configs/trainers/QuaternionPrompt/demo.yaml)
 and is one call of scripts/base2new.sh per seed on demo_aerial. Finished runs below --out are
 reused, as by the script; remove that folder after a change of the method.
 """
@@ -43,10 +43,13 @@ VARIANTS: dict[str, dict[str, str]] = {
 
 
 def train_and_test(name: str, settings: dict[str, str], seed: int, out: Path) -> dict:
-    """One seed of one row: accuracy in percent on base and new classes, learnable parameters.
+    """Run one seed of one row.
+
+    Returns:
+        Accuracy in percent on base and new classes, H, and the number of learnable parameters.
 
     Raises:
-        RuntimeError: a run failed; the message has the end of its output.
+        RuntimeError: a run failed; the message contains the end of its output.
     """
     folder = out / name.replace(" ", "_").replace(",", "").replace("'", "")
     options = [
@@ -74,7 +77,7 @@ def train_and_test(name: str, settings: dict[str, str], seed: int, out: Path) ->
 
 
 def row(name: str, runs: Sequence[dict]) -> list[str]:
-    """A line of the table: mean ± standard deviation over seeds, percent."""
+    """Return a row of the table: mean ± standard deviation over seeds, percent."""
     cells = []
     for key in ("base", "new", "H"):
         values = [result[key] for result in runs]
@@ -83,20 +86,22 @@ def row(name: str, runs: Sequence[dict]) -> list[str]:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at the same time")
-    parser.add_argument("--out", type=Path, default=ROOT / "output/ablation", help="for the runs")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="parallel runs")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "output/ablation", help="folder of the runs"
+    )
     parser.add_argument("--table", type=Path, help="write the table between the marks of this file")
     args = parser.parse_args()
     args.out = args.out.resolve()
     if args.table and MARKS[0] not in args.table.read_text():
         parser.error(f"{args.table} has no lines {' and '.join(MARKS)} for the table")
     os.environ["OMP_NUM_THREADS"] = str(max(os.cpu_count() // args.jobs, 1))
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the demo is for the CPU: figures for one device only
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the published table is from the CPU
     tasks = [(name, seed) for name in VARIANTS for seed in args.seeds]
     first = tasks.pop(0)  # alone: it draws the demo's images
     results = {first: train_and_test(first[0], VARIANTS[first[0]], first[1], args.out)}
@@ -116,7 +121,7 @@ def main() -> None:
 
 
 def write_table(path: Path, table: str) -> None:
-    """Replace what stands between the two lines `MARKS`."""
+    """Replace the text between the two lines `MARKS`."""
     first, last = MARKS
     head, rest = path.read_text().split(first, 1)
     path.write_text(f"{head}{first}\n\n{table}\n\n{last}{rest.split(last, 1)[1]}")

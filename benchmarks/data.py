@@ -1,20 +1,19 @@
-"""Images per second of our data path and of plain torchvision's, in alternation.
+"""Compare images per second of our data path and of torchvision's.
 
 python benchmarks/data.py [--images 400] [--rounds 3] [--workers 2] [--batch 32] [--json FILE]
 
-Both read the same JPEG files (400x400, made on the spot, 20 classes) with the training transforms
-of CLIP ViT-B/16: random resized crop to 224, bicubic, scale 0.08 to 1; random flip; to tensor;
-normalise. Plain is `ImageFolder` in a `DataLoader`. Ours is a declared dataset in Dassl's loader,
-as the trainers get it, once for every `DATALOADER.IMAGE_CACHE`. A round is one epoch of each, one
-after the other; figures are medians over the rounds. The first epoch, which fills the caches, is
-not counted, but its time is given.
+Both load the same JPEG files (400x400, generated at the start, 20 classes) with the training
+transforms of CLIP ViT-B/16: random resized crop to 224, bicubic, scale 0.08 to 1; random flip; to
+tensor; normalise. Plain is `ImageFolder` in a `DataLoader`. Ours is a declared dataset in Dassl's
+loader, as the trainers use it, once for every `DATALOADER.IMAGE_CACHE`. A round is one epoch of
+each, one after the other; the results are medians over the rounds. The first epoch, which fills the
+caches, is excluded, and its time is reported separately.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -36,7 +35,6 @@ from torchvision.transforms import InterpolationMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import dplq.plugin  # noqa: E402  (puts a Dassl on the path)
 from dplq.images.cache import MODES  # noqa: E402
 from dplq.training.loaders import accelerate_loader  # noqa: E402
 
@@ -45,7 +43,7 @@ MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.2757
 
 
 def write_images(folder: Path, count: int, side: int = 400) -> None:
-    """Coloured blobs with grain, about 65 kB each: as much to decode as an aerial photograph."""
+    """Write noisy colour images of about 65 kB, the decoding cost of an aerial photograph."""
     random = np.random.default_rng(0)
     for index in range(count):
         coarse = random.integers(0, 256, (50, 50, 3), dtype=np.uint8)
@@ -58,7 +56,7 @@ def write_images(folder: Path, count: int, side: int = 400) -> None:
 
 
 def plain_loader(folder: Path, args: argparse.Namespace) -> DataLoader:
-    """What one writes with torchvision alone."""
+    """Return the loader one would write with torchvision alone."""
     steps = [
         T.RandomResizedCrop(SIZE, interpolation=InterpolationMode.BICUBIC),
         T.RandomHorizontalFlip(),
@@ -76,14 +74,14 @@ def plain_loader(folder: Path, args: argparse.Namespace) -> DataLoader:
 
 
 def our_loader(folder: Path, args: argparse.Namespace, cache: str) -> DataLoader:
-    """The training loader as our trainers get it, of all images in the folder."""
+    """Return our trainers' training loader over all images in the folder."""
     from dassl.config import get_cfg_default
     from dassl.data.data_manager import build_data_loader
     from dassl.data.transforms import build_transform
 
+    from dplq.datasets.own_images import OwnImages
     from dplq.host.config import extend_cfg
 
-    datasets = importlib.import_module(dplq.plugin.room("datasets"))
     cfg = get_cfg_default()
     extend_cfg(cfg)
     cfg.DATASET.ROOT, cfg.SEED = str(folder), 1
@@ -92,7 +90,7 @@ def our_loader(folder: Path, args: argparse.Namespace, cache: str) -> DataLoader
     cfg.INPUT.TRANSFORMS = ("random_resized_crop", "random_flip", "normalize")
     cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.IMAGE_CACHE = args.workers, cache
     with contextlib.redirect_stdout(io.StringIO()):
-        data = datasets.OwnImages(cfg)
+        data = OwnImages(cfg)
         loader = build_data_loader(
             cfg,
             sampler_type="RandomSampler",
@@ -105,7 +103,7 @@ def our_loader(folder: Path, args: argparse.Namespace, cache: str) -> DataLoader
 
 
 def epoch(loader: Iterable[Any]) -> tuple[int, float]:
-    """Images of one epoch, and its seconds."""
+    """Run one epoch; return its number of images and its seconds."""
     started, images = time.perf_counter(), 0
     for batch in loader:
         images += len(batch["img"] if isinstance(batch, dict) else batch[0])
@@ -113,7 +111,7 @@ def epoch(loader: Iterable[Any]) -> tuple[int, float]:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, float]]:
-    """Images per second by path, the ratio to plain, and the seconds of the first epoch."""
+    """Return images per second, ratio to plain and first-epoch seconds per loader."""
     loaders = {"plain": plain_loader(folder, args)}
     loaders |= {f"ours, cache '{mode}'": our_loader(folder, args, mode) for mode in MODES}
     first = {name: epoch(loader)[1] for name, loader in loaders.items()}
@@ -122,7 +120,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, float
         for name, loader in loaders.items():
             images, seconds = epoch(loader)
             speeds[name].append(images / seconds)
-    # within a round the machine's other work is about the same: ratios of neighbours, then median
+    # Other load on the machine is about the same within a round: ratio per round, then median.
     ratio = {
         name: statistics.median(a / b for a, b in zip(own, speeds["plain"], strict=True))
         for name, own in speeds.items()
@@ -138,13 +136,13 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, float
 
 
 def main() -> None:
-    """Run and print a table."""
+    """Run the command line: measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--json", default="", help="write the figures to this file too")
+    parser.add_argument("--json", default="", help="also write the results to this file")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

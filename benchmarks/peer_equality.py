@@ -1,9 +1,11 @@
-"""Are our trainers the originals? One step of each at ViT-B/16, on the same random weights.
+"""Compare one training step of our trainers with the originals'.
+
+ViT-B/16, the same random weights on both sides.
 
 python benchmarks/peer_equality.py --peers FOLDER
 
-FOLDER holds checkouts of CoOp, multimodal-prompt-learning, PromptSRC and Dassl.pytorch; those that
-are absent are left out. Needs about 8 GB of memory and disk.
+FOLDER contains checkouts of CoOp, multimodal-prompt-learning, PromptSRC and Dassl.pytorch; missing
+ones are skipped. Needs about 8 GB of memory and disk.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import dplq.trainers  # noqa: E402, F401 (makes `import dassl` work)
-from tests.references.originals import CASES, WORDS, Bench, Case, compare  # noqa: E402
-from tests.references.run_original import FALLBACK, run_trainers  # noqa: E402
+import dplq.trainers  # noqa: F401 (makes `import dassl` work)
+from tests.references.originals import CASES, WORDS, Bench, Case, compare
+from tests.references.run_original import FALLBACK, run_trainers
 
 COLUMNS = ("trainer", "repository", "learnable", "logits", "gradients", "weights", "their change")
 PROMPTSRC = {
@@ -29,12 +31,12 @@ PROMPTSRC = {
 
 
 def main() -> None:
-    """Print one line for each trainer and setting."""
+    """Run the command line: print one row per trainer and setting."""
     from tabulate import tabulate
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peers", type=Path, required=True, help="folder of the checkouts")
-    parser.add_argument("--layers", type=int, default=12, help="of both towers (default: 12)")
+    parser.add_argument("--peers", type=Path, required=True, help="folder with the checkouts")
+    parser.add_argument("--layers", type=int, default=12, help="depth of both towers (default: 12)")
     options = parser.parse_args()
     cases = {**CASES, "PromptSRC": Case("PromptSRC", "promptsrc", "PromptSRC", PROMPTSRC)}
     dassl = options.peers / "Dassl.pytorch"
@@ -43,17 +45,17 @@ def main() -> None:
         bench = Bench(Path(folder), layers=options.layers, image_size=224)
         for tree in sorted({case.tree for case in cases.values()}):
             if not (options.peers / tree).is_dir():
-                print(f"{tree} is not in {options.peers}: left out", file=sys.stderr)
+                print(f"{tree} is not in {options.peers}: skipped", file=sys.stderr)
                 continue
             chosen = {name: case for name, case in cases.items() if case.tree == tree}
             runs = [bench.run(case) for case in chosen.values()]
-            home = dassl if dassl.is_dir() else FALLBACK
-            answers = run_trainers(options.peers / tree, bench.clip, runs, home)
+            dassl_root = dassl if dassl.is_dir() else FALLBACK
+            answers = run_trainers(options.peers / tree, bench.clip, runs, dassl_root)
             for (name, case), answer in zip(chosen.items(), answers, strict=True):
                 size = sum(t.numel() for key, t in answer.items() if key.startswith("state."))
                 figures = vars(compare(bench, case, answer)).values()
                 rows.append((name, tree, f"{size:,}", *(f"{figure:.1e}" for figure in figures)))
-    print("Largest difference over largest value, fp32:")
+    print("Largest absolute difference over largest absolute value, fp32:")
     print(tabulate(rows, COLUMNS, tablefmt="github"))
 
 

@@ -1,8 +1,8 @@
-"""Training step and evaluation: ours, the plain reference and the originals side by side.
+"""Benchmark the training step and evaluation against plain code and the originals.
 
     python benchmarks/step.py [--peers FOLDER] [--what train eval] [--classes 10 23 45 100 1000]
 
-How to run and read it: benchmarks/README.md. Exit code 1: the sides do not compute the same.
+Usage and results: benchmarks/README.md. Exit code 1: the sides do not compute the same.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
+import torch
+from torch import Tensor
 
-from benchmarks import step_meters as meters  # noqa: E402
-from benchmarks import step_report as report  # noqa: E402
-from benchmarks.step_checks import against_plain, against_release, exact_fp32  # noqa: E402
-from benchmarks.step_originals import TREES, Original  # noqa: E402
-from benchmarks.step_plain import InParts  # noqa: E402
-from benchmarks.step_sides import (  # noqa: E402
+from benchmarks import step_meters as meters
+from benchmarks import step_report as report
+from benchmarks.step_checks import against_plain, against_release, exact_fp32
+from benchmarks.step_originals import TREES, Original
+from benchmarks.step_plain import InParts
+from benchmarks.step_sides import (
     Side,
     build_ours,
     build_side,
@@ -48,8 +48,8 @@ class Bench:
     """Builds the sides once and measures them at each size.
 
     Args:
-        options: of the command line.
-        arguments: the same as words, for child processes.
+        options: the parsed command line.
+        arguments: the command line as given, for child processes.
     """
 
     def __init__(self, options: argparse.Namespace, arguments: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ class Bench:
         self.peak = 0.0
 
     def side(self, name: str) -> Side:
-        """The side of that name, built when it is first asked for."""
+        """Return the side of that name, built on first use."""
         if name not in self.sides:
             if name in TREES:
                 tree = self.options.peers / TREES[name]
@@ -76,20 +76,20 @@ class Bench:
         return self.sides[name]
 
     def names(self, what: str) -> list[str]:
-        """The sides of a measurement, ours first."""
+        """Return the names of the sides to measure, ours first."""
         names = list(self.options.sides)
         if what == "eval" and self.options.cached_features and "ours" in names:
             names.insert(1, "ours, cached")
         return [*names, "domain"]
 
     def find_peak(self) -> None:
-        """Measure the rate of a large matrix product; the best so far counts."""
+        """Measure the rate of a large matrix product and keep the best so far."""
         dtype = self.precision.compute or torch.float32
         size = 256 if self.options.tiny else 0
         self.peak = max(self.peak, meters.peak_rate(self.device, dtype, size))
 
     def run(self) -> None:
-        """Measure everything that was asked for."""
+        """Measure all sizes of the command line."""
         self.find_peak()
         for what in self.options.what:
             batches = self.options.batch if what == "train" else self.options.eval_batch
@@ -99,7 +99,7 @@ class Bench:
         self.find_peak()
 
     def measure(self, what: str, batch: int, classes: int) -> None:
-        """One size: FLOPs, equality, seconds in alternation, memory."""
+        """Measure one size: FLOPs, equality, seconds in alternation, memory."""
         images, labels = inputs(self.ours, batch, classes)
         sides = {name: self.side(name) for name in self.names(what)}
         rows = {}
@@ -118,9 +118,9 @@ class Bench:
         times: dict[str, list[float]] = {name: [] for name in jobs}
         for turn in range(-self.options.warmup, self.options.repeats):
             for name, parts in jobs.items():
-                if turn < 0 and rows[name]["how"] == PARTS:  # long, and `_check` has run it
+                if turn < 0 and rows[name]["how"] == PARTS:  # slow, and `_check` has warmed it up
                     continue
-                sides[name].train(what == "train")  # ours and ours, cached are one model
+                sides[name].train(what == "train")  # "ours" and "ours, cached" share a model
                 passed = meters.seconds_of_parts(parts, self.device)
                 if turn >= 0:
                     times[name].append(passed)
@@ -132,7 +132,7 @@ class Bench:
             print(report.line(row), flush=True)
 
     def _how(self, side: Side, what: str, batch: int, classes: int, flops: int) -> str:
-        """How a side is measured: as a whole if memory and time allow."""
+        """Return how a side is measured: as a whole if memory and time allow."""
         if side.name.startswith("ours") or side.name == "domain":
             return WHOLE
         clip, options = self.ours.clip, self.options
@@ -147,12 +147,12 @@ class Bench:
     def _parts(
         self, side: Side, row: dict[str, Any], images: Tensor, labels: Tensor
     ) -> list[meters.Part]:
-        """What is timed, and how often each part counts."""
+        """Return the functions to time, and how often each counts."""
         if row["how"] == WHOLE:
             return [(1, stepper(side, row["what"], images, labels, self.precision))]
         upstream = None
         if row["what"] == "train":
-            # The arithmetic is the same whatever the gradient is; `_check` gives the true one.
+            # The cost does not depend on the gradient's values; `_check` passes the true one.
             upstream = torch.zeros(row["classes"], device=self.device)
             upstream[0], upstream[1:] = -1, 1 / max(row["classes"] - 1, 1)
         return InParts(side.model, images, upstream, self.precision.autocast).parts
@@ -175,8 +175,8 @@ class Bench:
             print(report.check_line(self.checks[-1]), flush=True)
 
     def _memory(self, side: Side, row: dict[str, Any], parts: Any) -> dict[str, Any] | None:
-        """Peak memory: on a GPU here, on a CPU in a process of its own."""
-        # A compiled step allocates at other times than when it runs.
+        """Measure peak memory: on a GPU here, on a CPU in a separate process."""
+        # A compiled step also allocates outside of its run.
         skipped = self.options.no_memory or self.options.compile
         if skipped or row["how"] != WHOLE or side.name == "domain":
             return None
@@ -185,7 +185,7 @@ class Bench:
             return meters.memory(parts[0][1], self.device)
         size = (side.name, row["what"], str(row["batch"]), str(row["classes"]))
         side.zero_grad()
-        meters.trim()  # the other process needs the room
+        meters.trim()  # the other process needs the memory
         command = [sys.executable, __file__, *self.arguments, "--memory-of", *size]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -194,21 +194,21 @@ class Bench:
         return json.loads(done.stdout.splitlines()[-1])
 
     def memory_of(self, name: str, what: str, batch: int, classes: int) -> dict[str, Any]:
-        """Peak memory of one side's step, in this process, which ran nothing else before."""
+        """Measure the peak memory of one side's step in this fresh process."""
         side = self.side(name)
         for warm_up in (True, False):
             size = (1, 2) if warm_up else (batch, classes)
             images, labels = inputs(self.ours, *size)
             side.set_classes(class_names(size[1]))
             step = stepper(side, what, images, labels, self.precision)
-            if warm_up:  # thread pools, kernels, optimiser: they are not the step's
+            if warm_up:  # excludes thread pools, kernels and the optimiser
                 step()
         side.zero_grad()
         return meters.memory(step, self.device)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Options of the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--what", nargs="+", choices=("train", "eval"), default=["train", "eval"])
@@ -216,25 +216,25 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add(
         "--peers",
         type=Path,
-        help="folder of the originals' checkouts: " + ", ".join(TREES.values()),
+        help="folder with the originals' checkouts: " + ", ".join(TREES.values()),
     )
     add("--batch", nargs="+", type=int, default=[4], help="images per training step (4)")
     add("--eval-batch", nargs="+", type=int, default=[24], help="images per evaluation (24)")
     add("--classes", nargs="+", type=int, default=[10, 23, 45, 100, 1000])
-    add("--cached-features", action="store_true", help="evaluate ours with them given, too")
-    add("--text-chunk", type=_chunk, default="auto", help="of ours: auto, or a number of classes")
-    add("--compile", default="", help="of ours: a mode of torch.compile, as MODEL.COMPILE")
+    add("--cached-features", action="store_true", help="also evaluate ours with them precomputed")
+    add("--text-chunk", type=_chunk, default="auto", help="for ours: auto, or a number of classes")
+    add("--compile", default="", help="for ours: a mode of torch.compile, as MODEL.COMPILE")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--precision", choices=("fp32", "amp", "bf16"), default="fp32")
     add("--repeats", type=int, default=3)
     add("--warmup", type=int, default=1)
-    add("--threads", type=int, default=0, help="of torch on the CPU (default: torch's own choice)")
-    add("--limit", type=float, default=150, help="do not run a step that needs more seconds (150)")
-    add("--memory", type=float, default=0, help="GiB that a step may take (80 %% of what is free)")
+    add("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    add("--limit", type=float, default=150, help="skip steps that take more seconds (150)")
+    add("--memory", type=float, default=0, help="GiB limit per step (80 %% of free memory)")
     add("--no-memory", action="store_true", help="do not measure memory")
     add("--out", type=Path, default=Path("output/benchmarks/step"), help="folder of the results")
-    add("--tiny", action="store_true", help="tiny models: does it run?")
-    add("--memory-of", nargs=4, help=argparse.SUPPRESS)  # a child process of this file
+    add("--tiny", action="store_true", help="tiny models, for a quick test")
+    add("--memory-of", nargs=4, help=argparse.SUPPRESS)  # used by a child process
     options = parser.parse_args(arguments)
     if "ours" not in options.sides:
         parser.error("--sides needs ours: everything is compared with it")
@@ -246,7 +246,7 @@ def _chunk(word: str) -> int | str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write; 1 if sides that should be equal are not."""
+    """Run the benchmark; return 1 if sides that should be equal are not."""
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
     if options.threads:
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, tree in TREES.items():
         if name in options.sides and not (options.peers and (options.peers / tree).is_dir()):
             options.sides.remove(name)
-            print(f"{name}: no checkout of {tree} below --peers: left out", file=sys.stderr)
+            print(f"{name}: no checkout of {tree} below --peers: skipped", file=sys.stderr)
     bench.run()
     report.finish(bench)
     return 0 if all(check["passed"] for check in bench.checks) else 1

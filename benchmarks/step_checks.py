@@ -1,4 +1,4 @@
-"""Do the sides compute the same? In fp32, on the inputs and weights that are timed."""
+"""Equality checks between the sides, in fp32, on the timed inputs and weights."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ LOGITS, GRADIENTS, RELEASE = 1e-5, 1e-4, 1e-4  # relative tolerances
 
 
 def relative(value: Tensor, reference: Tensor) -> float:
-    """Largest difference over the largest reference value."""
+    """Return the largest difference over the largest reference value."""
     value, reference = value.detach(), reference.detach()
     largest = reference.abs().max().clamp(min=torch.finfo(reference.dtype).tiny)
     return float((value - reference).abs().max() / largest)
 
 
 def exact_fp32() -> AbstractContextManager:
-    """No TF32: a GPU's convolutions use it unless told not to, which costs three digits."""
+    """Return a context without TF32, which costs GPU convolutions three digits."""
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def against_plain(
     ours: LogitsSide, plain: LogitsSide, what: str, images: Tensor, labels: Tensor, whole: bool
 ) -> dict[str, Any]:
-    """Logits, and for "train" all gradients, of ours against the plain model's.
+    """Compare our logits, and for "train" all gradients, with the plain model's.
 
     Args:
         ours: our side.
@@ -38,11 +38,11 @@ def against_plain(
         what: "train" or "eval".
         images: (B, 3, H, W).
         labels: (B,).
-        whole: all images at once; False: the plain model runs `InParts`, and what is compared are
-            the first image's logits and the gradients of its loss.
+        whole: compare all images; False: the plain model runs `InParts`, and only the first image's
+            logits and the gradients of its loss are compared.
     """
     noise = None
-    # Each side trains on while it is timed.
+    # Timing trains each side further, so their weights have diverged.
     plain.model.prompt_learner.load_state_dict(ours.model.prompt_learner.state_dict())
     for side in (ours, plain):
         side.train(what == "train")
@@ -79,14 +79,14 @@ def against_plain(
 
 
 def _losses_gradient(logits: Tensor, labels: Tensor) -> Tensor:
-    """Gradient (B, K) of the cross-entropy by the logits."""
+    """Return the gradient (B, K) of the cross-entropy with respect to the logits."""
     wanted = F.one_hot(labels, logits.shape[1])
     return (logits.detach().softmax(dim=1) - wanted) / len(labels)
 
 
 @torch.no_grad()
 def against_release(ours: LogitsSide, original: Any, images: Tensor) -> dict[str, Any]:
-    """Our logits against those of the release of DPLQ with the same weights, without noise."""
+    """Compare our logits with those of DPLQ's release: same weights, no noise."""
     reference = original.quiet_logits(images)
     wrong = relative(ours.eval()(images), reference)
     return {"against": "dplq", "logits": wrong, "whole batch": True, "passed": wrong <= RELEASE}

@@ -1,4 +1,4 @@
-"""How seconds, memory and arithmetic are measured, on a CPU and on a GPU."""
+"""Measurement of time, memory and FLOPs on CPU and GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Part = tuple[int, Callable[[], Any]]
 
 
 def seconds(call: Callable[[], Any], device: torch.device) -> float:
-    """Wall-clock seconds of a call on a CPU; on a GPU the seconds between two events."""
+    """Return a call's seconds: wall-clock on a CPU, between two events on a GPU."""
     if device.type != "cuda":
         started = time.perf_counter()
         call()
@@ -35,12 +35,12 @@ def seconds(call: Callable[[], Any], device: torch.device) -> float:
 
 
 def seconds_of_parts(parts: Sequence[Part], device: torch.device) -> float:
-    """Seconds of what consists of parts, each measured once and counted `times` times."""
+    """Return the seconds of several parts, each run once and counted `times` times."""
     return sum(times * seconds(call, device) for times, call in parts)
 
 
 def peak_rate(device: torch.device, dtype: torch.dtype, size: int = 0) -> float:
-    """FLOP per second of a large (or of the given size) matrix product, the best of several."""
+    """Return the best FLOP per second of several large matrix products."""
     size = size or (8192 if device.type == "cuda" else 2048)
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = min(seconds(lambda: a @ b, device) for _ in range(8))
@@ -50,15 +50,15 @@ def peak_rate(device: torch.device, dtype: torch.dtype, size: int = 0) -> float:
 def count_flops(
     module: nn.Module, run: Callable[[nn.Module, Callable], Any], inputs: Sequence[Tensor]
 ) -> int:
-    """FLOPs of the matrix products and convolutions that a module runs.
+    """Count the FLOPs of a module's matrix products and convolutions.
 
-    Nothing is computed: weights and inputs are replaced by tensors that have a shape only. Masked
-    and padded places count, as they are computed; attention counts as its two products.
+    Nothing is computed: weights and inputs are replaced by tensors on the meta device. Masked and
+    padded positions count, because they are computed; attention counts as its two products.
 
     Args:
-        module: it runs ``module(*inputs)``.
-        run: is given a function like the module's forward pass and the inputs, and runs it,
-            with its backward pass or without.
+        module: the module whose forward pass is ``module(*inputs)``.
+        run: called with the forward function and the inputs; runs it, with or without a backward
+            pass.
         inputs: tensors.
     """
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
@@ -70,7 +70,7 @@ def count_flops(
     def forward(*given: Tensor) -> Tensor:
         return torch.func.functional_call(module, shapes, given)
 
-    # Some modules keep tensors, such as a mask, as plain attributes and move them.
+    # Some modules hold tensors, such as a mask, as plain attributes and move them.
     attributes = [(part, dict(vars(part))) for part in module.modules()]
     fast = torch.backends.mha.get_fastpath_enabled()
     # torch's fused encoder attention and its CPU attention kernel are unknown to the counter.
@@ -86,20 +86,20 @@ def count_flops(
 
 
 def _eager():
-    """A compiled model counts as what was compiled."""
+    """Return a context in which compiled models run eagerly, so that they are counted."""
     if not hasattr(torch.compiler, "set_stance"):  # torch < 2.6
         return nullcontext()
     return torch.compiler.set_stance("force_eager")
 
 
 def _plain_attention():
-    if not hasattr(torch.nn, "attention"):  # torch < 2.3: on "meta" it is what is taken anyway
+    if not hasattr(torch.nn, "attention"):  # torch < 2.3: the default on "meta"
         return nullcontext()
     return torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that a step may still take."""
+    """Return the memory available to a step."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -110,10 +110,10 @@ def available_bytes(device: torch.device) -> int:
 
 
 def memory(call: Callable[[], Any], device: torch.device) -> dict[str, Any]:
-    """Peak memory of a call in MiB.
+    """Return the peak memory of a call in MiB.
 
-    On a CPU this is the resident set of the process, so it should be a fresh one; what was freed
-    before is given back to the system first.
+    On a CPU this is the resident set of the process, which should therefore be a fresh one; memory
+    that was freed before is returned to the system first.
 
     Returns:
         {"step": peak less the level before, "absolute": peak, "by": how it was measured}.
@@ -129,7 +129,7 @@ def memory(call: Callable[[], Any], device: torch.device) -> dict[str, Any]:
     trim()
     try:
         before = _proc_kib("/proc/self/status", "VmRSS") * 1024
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
         call()
         peak, by = _proc_kib("/proc/self/status", "VmHWM") * 1024, "VmHWM"
     except OSError:  # no Linux, or not permitted
@@ -152,11 +152,11 @@ def _proc_kib(file: str, key: str) -> int:
     for line in Path(file).read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1])
-    raise OSError(f"{file} does not know {key}")
+    raise OSError(f"{file} has no entry {key}")
 
 
 def trim() -> None:
-    """Let the C library give freed memory back, where it can."""
+    """Return freed memory to the system, where the C library can."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError):

@@ -1,10 +1,10 @@
 """The originals, unmodified, in this process: the release of DPLQ, CoCoOp and MaPLe.
 
 Their packages have the same names as each other's and as ours (`clip`, `trainers`), so they are
-imported one at a time and forgotten by the import system afterwards; what was built stays alive.
-Changed from outside: ``.half()`` does nothing, ``.cuda()`` moves to the device in use, what their
-repositories lack is stubbed (see `tests.references.authors_release`), and the release of DPLQ,
-whose domain encoder was never published, is given ours.
+imported one at a time and removed from `sys.modules` afterwards; models already built keep working.
+Patched from outside: ``.half()`` does nothing, ``.cuda()`` moves to the device in use, modules that
+their repositories lack are stubbed (see `tests.references.authors_release`), and the release of
+DPLQ, whose domain encoder was never published, uses ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dplq import QuaternionPromptCLIP
 from tests.references import authors_release as release
 
 TREES = {"dplq": "DPLQ", "cocoop": "CoOp", "maple": "multimodal-prompt-learning"}
-BORROWED = ("clip", "core_qnn", "dassl", "datasets", "segment_anything", "trainer", "trainers")
+SHADOWED = ("clip", "core_qnn", "dassl", "datasets", "segment_anything", "trainer", "trainers")
 
 
 class Original(Side):
@@ -35,7 +35,7 @@ class Original(Side):
     Args:
         name: "dplq", "cocoop" or "maple".
         tree: its checkout.
-        ours: gives CLIP's weights, the domain encoder and, to DPLQ, the learnable weights.
+        ours: source of CLIP's weights, the domain encoder and, for DPLQ, the learnable weights.
         depth: prompt depth.
     """
 
@@ -47,9 +47,9 @@ class Original(Side):
     def set_classes(self, names: Sequence[str]) -> None:
         """Build the model for these classes."""
         (ours,) = self._ours
-        self.model = None  # frees the one before
+        self.model = None  # frees the previous model
         device = ours.clip.logit_scale.device
-        with _borrowed(self.tree), _neutral("cpu"), contextlib.redirect_stdout(io.StringIO()):
+        with _imports_from(self.tree), _neutral("cpu"), contextlib.redirect_stdout(io.StringIO()):
             self.model = self._build(ours, list(names)).to(device)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name.startswith("prompt_learner."))
@@ -82,18 +82,18 @@ class Original(Side):
         return module.CustomCLIP(cfg, names, clip.float())
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Loss, or without labels logits (B, K)."""
+        """Return the loss, or without labels the logits (B, K)."""
         with _neutral(images.device):
             return self.model(images) if labels is None else self.model(images, labels)
 
     def quiet_logits(self, images: Tensor) -> Tensor:
-        """Logits in evaluation, without the noise that the release of DPLQ draws even there."""
+        """Return evaluation logits without the noise that DPLQ's release draws even there."""
         with mock.patch("torch.randn", torch.zeros), torch.no_grad():
             return self.eval()(images)
 
 
 class _OneToken(nn.Module):
-    """Our domain encoder as the release wants it: tokens (B, 1, d_f), whose mean it takes."""
+    """Our domain encoder with the release's interface: tokens (B, 1, d_f) to average."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -104,13 +104,13 @@ class _OneToken(nn.Module):
 
 
 @contextlib.contextmanager
-def _borrowed(tree: Path) -> Iterator[None]:
-    """Let imports find the tree's packages; afterwards all is as before."""
+def _imports_from(tree: Path) -> Iterator[None]:
+    """Import the tree's packages instead of ours; restore `sys.modules` afterwards."""
 
-    def taken() -> dict[str, object]:
-        return {n: m for n, m in sys.modules.items() if n.split(".")[0] in BORROWED}
+    def shadowed() -> dict[str, object]:
+        return {n: m for n, m in sys.modules.items() if n.split(".")[0] in SHADOWED}
 
-    path, ours = list(sys.path), taken()
+    path, ours = list(sys.path), shadowed()
     for name in ours:
         del sys.modules[name]
     release._stub_missing_modules()
@@ -120,14 +120,14 @@ def _borrowed(tree: Path) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = path
-        for name in taken():
+        for name in shadowed():
             del sys.modules[name]
         sys.modules.update(ours)
 
 
 @contextlib.contextmanager
 def _neutral(device: torch.device | str) -> Iterator[None]:
-    """Half precision is left to autocast, and the device to the inputs."""
+    """Disable ``.half()`` and let ``.cuda()`` move tensors to the device in use."""
 
     def same(self, *args, **kwargs):
         return self
@@ -139,6 +139,6 @@ def _neutral(device: torch.device | str) -> Iterator[None]:
         for owner, cuda in ((Tensor, moved), (nn.Module, same)):
             stack.enter_context(mock.patch.object(owner, "half", same))
             stack.enter_context(mock.patch.object(owner, "cuda", cuda))
-        if torch.device(device).type == "meta":  # the release of DPLQ logs numbers; here are none
+        if torch.device(device).type == "meta":  # DPLQ's release logs values, and there are none
             stack.enter_context(mock.patch.object(Tensor, "cpu", lambda t: torch.zeros(t.shape)))
         yield

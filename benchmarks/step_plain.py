@@ -1,8 +1,8 @@
-"""QuaternionPrompt as the authors' release computes it, and nothing of what makes ours fast.
+"""QuaternionPrompt as the authors' release computes it, without our optimisations.
 
-For each image a text tower call of its own, over all 77 tokens of all classes; the quaternion
-layers multiply by the zeros, too. CLIP, the domain encoder and the weights are those of our model.
-The image tower call is ours: the comparison is about everything else.
+One text tower call per image, over all 77 tokens of all classes; the quaternion layers also
+multiply by the zeros. CLIP, the domain encoder and the weights are those of our model. The image
+tower call is ours too: the comparison is about everything else.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ class PlainModel(nn.Module):
 
     def __init__(self, ours: QuaternionPromptCLIP) -> None:
         super().__init__()
-        options = ours.prompt_learner.options
-        assert options.fusion == "sum" and not options.residual, "not what the release computes"
+        options = ours.prompt_learner.settings
+        assert options.fusion == "sum", "the release adds the domain signal to the context"
+        assert not options.residual, "the release replaces the context"
         self.clip, self.domain, self.prefix = ours.clip, ours.domain, ours.prefix
-        self.prompt_learner = copy.deepcopy(ours.prompt_learner)  # a container; it is never called
+        self.prompt_learner = copy.deepcopy(ours.prompt_learner)  # holds the weights; never called
         self.set_classnames(ours.classnames)
 
     def set_classnames(self, classnames: Sequence[str]) -> None:
@@ -39,13 +40,13 @@ class PlainModel(nn.Module):
         self.register_buffer("tokens", tokens.to(device), persistent=False)
 
     def language(self, signal: Tensor, noise: Tensor) -> Tensor:
-        """Contexts (B, n, d_t) from the domain signal and noise, both (B, d_t)."""
+        """Return contexts (B, n, d_t) for the domain signal and noise, both (B, d_t)."""
         learned = self.prompt_learner
         shifted = learned.ctx.unsqueeze(0) + signal.unsqueeze(1) + noise.unsqueeze(1)
         return quaternion(learned.language, shifted)
 
     def vision(self, signal: Tensor) -> Vision:
-        """Prompts of the image tower: (n, d_v), and for each deep layer (B, n, d_v)."""
+        """Return vision prompts: (n, d_v), and for each deep layer (B, n, d_v)."""
         learned = self.prompt_learner
         deep = [
             quaternion(layer, text.unsqueeze(0) + signal.unsqueeze(1))
@@ -54,7 +55,7 @@ class PlainModel(nn.Module):
         return learned.vision_proj(learned.ctx), deep
 
     def before_texts(self, images: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Contexts (B, n, d_t) and normalised image features (B, d)."""
+        """Return contexts (B, n, d_t) and normalised image features (B, d)."""
         features = self.domain(images)
         signal = self.prompt_learner.meta_net(features)
         if noise is None:
@@ -66,21 +67,21 @@ class PlainModel(nn.Module):
         return self.language(signal, noise), seen
 
     def row(self, seen: Tensor, context: Tensor, classes: slice = slice(None)) -> Tensor:
-        """Logits of one image, feature (d,) and context (n, d_t), for its classes."""
+        """Return one image's logits from its feature (d,) and context (n, d_t)."""
         deep = list(self.prompt_learner.deep_text)
         read = text_features(self.clip.clip, self.tokens[classes], context, deep)
         read = read / read.norm(dim=-1, keepdim=True)
         return self.clip.logit_scale * seen @ read.t()
 
     def forward(self, images: Tensor, *, noise: Tensor | None = None) -> Tensor:
-        """Logits (B, K) of images (B, 3, H, W); the noise (B, d_t) is drawn if not given."""
+        """Return logits (B, K) of images (B, 3, H, W); noise (B, d_t) is drawn if None."""
         contexts, seen = self.before_texts(images, noise)
         rows = [self.row(*image) for image in zip(seen, contexts, strict=True)]
         return torch.stack(rows)
 
 
 def quaternion(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a quaternion layer's weights to [0 | x], x (..., d_t), zeros and all."""
+    """Apply a quaternion layer to [0 | x], x (..., d_t), multiplying by the zeros too."""
     r, i, j, k = layer.r, layer.i, layer.j, layer.k
     columns = (r, -i, -j, -k), (i, r, -k, j), (j, k, r, -i), (k, -j, i, r)
     matrix = torch.cat([torch.cat(column, dim=0) for column in columns], dim=1)
@@ -88,23 +89,25 @@ def quaternion(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 class InParts:
-    """A step of the plain model whose texts do not fit into memory, or take too long, at once.
+    """A step of the plain model, split where it exceeds the memory or time limit.
 
-    The images' texts do not know of each other and cost the same, so the first image's stand for
-    all. Its classes run in chunks, each chunk's backward pass directly after its forward pass:
-    nothing is computed twice. That needs the loss's gradient by the logits beforehand; it is given.
+    The texts of different images are independent and cost the same, so only the first image's are
+    run. Its classes run in chunks, each chunk's backward pass directly after its forward pass, so
+    nothing is recomputed. This requires the gradient of the loss with respect to the logits in
+    advance, which is passed in.
 
     Args:
         model: the model.
         images: (B, 3, H, W).
-        upstream: (K,), gradient of the loss by the first image's logits; None: no backward pass.
-        autocast: makes the context in which forward passes run.
+        upstream: (K,), gradient of the loss with respect to the first image's logits; None: no
+            backward pass.
+        autocast: returns the context in which forward passes run.
         noise: (B, d_t), or None to draw it.
-        chunk: classes to run at once.
+        chunk: classes per chunk.
 
     Attributes:
         logits: (K,), of the first image, after `texts`.
-        parts: what to run in this order, and how often it counts.
+        parts: (number of times it counts, function), in the order in which they run.
     """
 
     def __init__(
@@ -124,13 +127,13 @@ class InParts:
             self.parts.append((1, self.after))
 
     def before(self) -> None:
-        """Domain encoder, prompts and image tower, of all images."""
+        """Run the domain encoder, prompt learner and image tower for all images."""
         with self.autocast(), torch.set_grad_enabled(self.upstream is not None):
             self._made = self.model.before_texts(self.images, self.noise)
         self._taken = [t.detach().requires_grad_(t.requires_grad) for t in self._made]
 
     def texts(self) -> None:
-        """The text tower for the first image, forward and backward."""
+        """Run the text tower for the first image, forward and backward."""
         contexts, seen = self._taken
         rows = []
         for start in range(0, len(self.model.tokens), self.chunk):
@@ -143,6 +146,6 @@ class InParts:
         self.logits = torch.cat(rows)
 
     def after(self) -> None:
-        """The backward pass of `before`."""
+        """Run the backward pass of `before`."""
         torch.autograd.backward(self._made, [t.grad for t in self._taken])
         self._made = self._taken = ()

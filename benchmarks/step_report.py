@@ -1,4 +1,4 @@
-"""The results as a table, a picture and JSON."""
+"""The results as a table, a figure and JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 def line(row: Row) -> str:
-    """What is printed as soon as a row is measured."""
+    """Return the progress line of a measured row."""
     head = f"{row['what']:5} B={row['batch']:<3} K={row['classes']:<5} {row['side']:13}"
     if row["seconds"] is None:
         return f"{head} {row['how']}"
@@ -34,7 +34,7 @@ def line(row: Row) -> str:
 
 
 def check_line(check: Row) -> str:
-    """One comparison as a sentence."""
+    """Return one equality check as a sentence."""
     size = f"{check['what']} B={check['batch']} K={check['classes']}"
     part = "" if check["whole batch"] else " (first image)"
     gradients = f", gradients {check['gradients']:.1e}" if "gradients" in check else ""
@@ -44,9 +44,9 @@ def check_line(check: Row) -> str:
 
 
 def complete(rows: list[Row], peak: float) -> None:
-    """Fill in what was not measured but grows linearly with K, and the ratios.
+    """Add ratios, and extrapolate unmeasured values linearly in K.
 
-    A row is extrapolated from its side's two largest measured K of the same batch and says so.
+    A row is extrapolated from its side's two largest measured K of the same batch, and marked.
     """
     for row in rows:
         found = row["memory"]
@@ -71,7 +71,7 @@ def complete(rows: list[Row], peak: float) -> None:
 
 
 def _line_at(classes: int, rows: Iterable[Row], key: str) -> float | None:
-    """The value at K = `classes` of the line through the two largest measured K; None without."""
+    """Extrapolate from the two largest measured K to `classes`; None without them."""
     points = {row["classes"]: row[key] for row in rows if _measured(row, key)}
     if len(points) < 2:
         return None
@@ -89,7 +89,7 @@ def _find(rows: Iterable[Row], like: Row, side: str) -> Row | None:
 
 
 def summary(rows: list[Row]) -> list[str]:
-    """The ratios that are asked for, as sentences."""
+    """Return the ratios of interest as sentences."""
     told = []
     for ours in (row for row in rows if row["side"] == "ours"):
         size = f"{ours['what']}, B = {ours['batch']}, K = {ours['classes']}"
@@ -114,7 +114,7 @@ def summary(rows: list[Row]) -> list[str]:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """All rows in Markdown."""
+    """Return all rows as a Markdown table."""
 
     def cells(row: Row) -> tuple:
         guess = row["memory_guess"]
@@ -156,7 +156,7 @@ def finish(bench: Any) -> None:
         "versions": versions(),
     }
     options = {key: str(v) if isinstance(v, Path) else v for key, v in vars(bench.options).items()}
-    options.pop("peers")  # a folder of this machine
+    options.pop("peers")  # a path of this machine
     head = (
         f"{machine['device']}, {machine['threads']} threads, {machine['precision']}, "
         f"torch {torch.__version__}, matrix product {bench.peak / 1e9:,.0f} GFLOP/s"
@@ -178,12 +178,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Seconds and memory over K, one column for each batch; open marks are not measured."""
+    """Plot seconds and memory over K, a column per batch; open marks: extrapolated."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        logger.warning("No picture: pip install matplotlib")
+        logger.warning("No figure: pip install matplotlib")
         return
     sizes = list(dict.fromkeys((row["what"], row["batch"]) for row in rows))
     figure = Figure(figsize=(4.6 * len(sizes), 7), layout="constrained")

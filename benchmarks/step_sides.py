@@ -1,4 +1,4 @@
-"""What is compared: the models, their class names and inputs, and one training step of any."""
+"""The models that are compared, their class names and inputs, and their training step."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from dplq.io.spec import Spec
 from dplq.training.precision import Precision
 
 N_CTX, DEPTH, WORDS, SEED = 2, 9, "a photo of a", 0
-LEARNING_RATE = 1e-5  # the release's warm-up rate; random weights must not run away
+LEARNING_RATE = 1e-5  # the release's warm-up rate; random weights must not diverge
 TINY_CLIP = {
-    "embed_dim": 512,  # DPLQ and MaPLe want the widths of ViT-B/16
+    "embed_dim": 512,  # DPLQ and MaPLe hard-code the widths of ViT-B/16
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 768, "patch_size": 16},
     "text_cfg": {"width": 512, "heads": 8, "layers": 2},
     "quick_gelu": True,
 }
 TINY_DOMAIN = {"img_size": 32, "embed_dim": 512, "depth": 2, "num_heads": 8, "num_classes": 0}
 QUALIFIERS = (
-    "small large old new dry wet bright dark northern southern coastal rural urban wooded empty "
-    "busy narrow wide flooded snowy"
-).split()
+    *("small", "large", "old", "new", "dry", "wet", "bright", "dark", "northern", "southern"),
+    *("coastal", "rural", "urban", "wooded", "empty", "busy", "narrow", "wide", "flooded", "snowy"),
+)
 
 
 class Side(nn.Module):
-    """One competitor.
+    """One model under measurement.
 
     Args:
         name: as on the command line.
-        texts_per_image: its text tower runs all classes for each image.
+        texts_per_image: whether the text tower runs all classes for each image.
 
     Attributes:
-        trains: there is something to train.
+        trains: whether it has learnable parameters.
     """
 
     trains = True
@@ -59,19 +59,19 @@ class Side(nn.Module):
         """Classify into these classes from now on."""
 
     def prepare(self, images: Tensor) -> None:
-        """Do what is done once for these images, and not timed."""
+        """Compute what is computed once per image and not timed."""
 
     def in_one_go(self) -> AbstractContextManager:
-        """While it lasts nothing is cut into chunks that are computed twice."""
+        """Return a context in which no chunk of the step is recomputed."""
         return nullcontext()
 
     def learnable(self) -> dict[str, nn.Parameter]:
-        """Learnable tensors by name."""
+        """Return the learnable parameters by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
 
 class LogitsSide(Side):
-    """Our model or the plain one; with `cached`, ours with the domain features given."""
+    """Our model or the plain one; `cached`: ours with precomputed domain features."""
 
     def __init__(self, name: str, model: nn.Module, *, cached: bool = False) -> None:
         super().__init__(name)
@@ -82,13 +82,13 @@ class LogitsSide(Side):
         self.model.set_classnames(names)
 
     def prepare(self, images: Tensor) -> None:
-        """Compute the domain features, where they are to be given."""
+        """Compute the domain features if they count as cached."""
         if self.cached:
             self.register_buffer("features", self.model.domain(images), persistent=False)
 
     @contextmanager
     def in_one_go(self) -> Iterator[None]:
-        """While it lasts nothing is cut into chunks that are computed twice."""
+        """Run all classes as one chunk, so that nothing is recomputed."""
         chunk = getattr(self.model, "text_chunk", None)  # the plain model has none
         self.model.text_chunk = sys.maxsize
         try:
@@ -97,7 +97,7 @@ class LogitsSide(Side):
             self.model.text_chunk = chunk
 
     def forward(self, images: Tensor, labels: Tensor | None = None, **given: Any) -> Tensor:
-        """Loss, or without labels logits (B, K)."""
+        """Return the loss, or without labels the logits (B, K)."""
         if self.cached:
             given["domain_features"] = self.features
         logits = self.model(images, **given)
@@ -114,14 +114,14 @@ class DomainSide(Side):
         self.encoder = encoder
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Domain features (B, d_f)."""
+        """Return domain features (B, d_f)."""
         return self.encoder(images)
 
 
 def build_ours(tiny: bool, device: torch.device, text_chunk: int | str) -> QuaternionPromptCLIP:
-    """Our model with random weights: ViT-B/16 with an MAE ViT-B, or a tiny stand-in.
+    """Build our model with random weights: ViT-B/16 and MAE ViT-B, or tiny ones.
 
-    The domain feature is 512 wide ("decoder_embed"), as the release wants it.
+    The domain feature is 512 wide ("decoder_embed"), as the release expects.
     """
     if tiny:
         with torch.random.fork_rng():
@@ -146,7 +146,7 @@ def build_ours(tiny: bool, device: torch.device, text_chunk: int | str) -> Quate
 
 
 def build_side(name: str, ours: QuaternionPromptCLIP) -> Side:
-    """The side of that name that is not an original."""
+    """Build the side of that name; originals are built by `step_originals`."""
     if name == "plain":
         return LogitsSide(name, PlainModel(ours))
     if name == "domain":
@@ -155,10 +155,10 @@ def build_side(name: str, ours: QuaternionPromptCLIP) -> Side:
 
 
 def class_names(count: int) -> list[str]:
-    """Names of remote-sensing classes, ragged: 1 to 4 tokens for the most part.
+    """Return names of remote-sensing classes, mostly 1 to 4 tokens long.
 
-    A declared dataset's, if one has so many classes; else those of NWPU-RESISC45, then those of
-    the other datasets, then the same with an adjective.
+    Those of a declared dataset with exactly `count` classes, if there is one; else NWPU-RESISC45's,
+    then those of the other datasets, then the same with an adjective.
     """
     tables = {
         name: [row[0] for row in dataset.class_table]
@@ -179,7 +179,7 @@ def class_names(count: int) -> list[str]:
 
 
 def inputs(ours: QuaternionPromptCLIP, batch: int, classes: int) -> tuple[Tensor, Tensor]:
-    """Random images (B, 3, H, W) and labels (B,), the same in each run."""
+    """Return random images (B, 3, H, W) and labels (B,), the same in each run."""
     generator = torch.Generator().manual_seed(SEED + 1)
     size, device = ours.clip.image_size, ours.prompt_learner.ctx.device
     images = torch.randn(batch, 3, size, size, generator=generator)
@@ -188,10 +188,10 @@ def inputs(ours: QuaternionPromptCLIP, batch: int, classes: int) -> tuple[Tensor
 
 
 def stepper(side: Side, what: str, images: Tensor, labels: Tensor, precision: Precision):
-    """A function that runs one training step ("train") or evaluates one batch ("eval").
+    """Return a function that runs one training step or evaluates one batch.
 
-    The step is that of `trainers/base.py` without logging: loss, gradients, SGD. It is the same
-    for all sides.
+    The training step is that of `trainers/_engine/base.py` without logging: loss, gradients, SGD.
+    It is the same for all sides.
     """
     side.train(what == "train").prepare(images)
     if what == "eval" or not side.trains:

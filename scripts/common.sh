@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# The shared body of the experiment scripts: sourced by them, not run.
+# Shared code of the experiment scripts: sourced, not executed.
 #
-# A script sets USAGE (its own help text), PROTOCOL (which default configs and shots it takes) and
+# A script sets USAGE (its own help text), PROTOCOL (selects the default configs and shots) and
 # DEFAULT_TRAINERS, then calls `start "$@"`, `each_trainer FUNCTION`, `table` and `finish`.
 # `start` leaves the shell in the project root with DATASET, SEEDS, OPTS, TRAINER_LIST, SHOTS_LIST,
 # DATA, OUT and PYTHON set and checked. Bash 3.2 (macOS) is enough.
@@ -16,11 +16,11 @@ source "$ROOT/scripts/trainers.sh"
 # shellcheck source=scripts/runs.sh
 source "$ROOT/scripts/runs.sh"
 
-FIRST=DATASET       # what the first argument is called
+FIRST=DATASET       # name of the first argument
 MORE_ENVIRONMENT='' # further lines of the help text
-DEMO=demo_aerial    # what runs when no dataset is given
+DEMO=demo_aerial    # the default dataset
 
-# Settings that the scripts give themselves: a second value would contradict the folder's name.
+# Settings that the scripts pass themselves: a second value would contradict the folder's name.
 RESERVED=(DATASET.NUM_SHOTS DATASET.SUBSAMPLE_CLASSES DATASET.NAME DATASET.ROOT SEED OUTPUT_DIR
     TRAINER.NAME)
 
@@ -63,7 +63,7 @@ die() {
     exit 2
 }
 
-# Print path $1 as an absolute one, seen from where the script was called.
+# Print path $1 as an absolute path, relative to the caller's directory.
 absolute() {
     case $1 in
         /*) printf '%s\n' "$1" ;;
@@ -71,7 +71,7 @@ absolute() {
     esac
 }
 
-# Print the name in folder $2 (ending in $3) that is $1 but for capitals; $4 says what it is.
+# Print the name in folder $2 (suffix $3) that equals $1 ignoring case; $4 names its kind.
 find_name() {
     local wanted=$1 folder=$2 suffix=$3 what=$4 path name match='' choices=''
     shopt -s nocasematch
@@ -82,7 +82,7 @@ find_name() {
         name=${name%"$suffix"}
         choices+=" $name"
         [[ $name == "$wanted" ]] || continue
-        # The exact name wins where two differ in capitals only.
+        # The exact name takes precedence over one that differs in case.
         if [ -z "$match" ] || [ "$name" = "$wanted" ]; then match=$name; fi
     done
     [ -n "$match" ] || die "unknown $what '$wanted'. Choices in $folder:${choices:- none}."
@@ -94,7 +94,7 @@ find_dataset() {
     local name=$1 file=''
     if [[ $name =~ ^[A-Za-z0-9_]+$ ]] && ! (find_name "$name" configs/datasets .yaml '') &>/dev/null; then
         file=$(grep -liE "^ *NAME: *[\"']?${name}[\"']? *\$" configs/datasets/*.yaml) || true
-        file=${file##*/} # of several, the last
+        file=${file##*/} # the last of several
     fi
     file=${file%.yaml}
     find_name "${file:-$name}" configs/datasets .yaml dataset
@@ -126,7 +126,7 @@ parse_arguments() {
     done
 }
 
-# Print value $2 of key $1; an existing relative path in it is made to hold from the project root.
+# Print value $2 of key $1, with an existing relative path rewritten for the project root.
 value_from_caller() {
     local key=$1 path=$2 prefix=''
     # What follows the first colon is a path (local-dir:PATH, NAME:FILE), but hf-hub: names no file.
@@ -142,7 +142,7 @@ value_from_caller() {
     printf '%s\n' "$prefix$path"
 }
 
-# Read and check the arguments and the environment; nothing runs before all are known to be good.
+# Parse and check the arguments and the environment; nothing runs before all are valid.
 start() {
     local argument
     for argument in "$@"; do
@@ -169,7 +169,7 @@ start() {
     PYTHON=${PYTHON:-python}
     [[ $PYTHON != */* ]] || PYTHON=$(absolute "$PYTHON")
     command -v "$PYTHON" >/dev/null || die "no Python '$PYTHON': set PYTHON, e.g. PYTHON=python3"
-    # One folder has one name in settings.txt, however it was given.
+    # settings.txt records one canonical path per folder.
     [ ! -d "$DATA" ] || DATA=$(CDPATH='' cd -- "$DATA" && pwd)
     cd "$ROOT"
     DATASET=$(find_dataset "$DATASET")
@@ -177,7 +177,7 @@ start() {
     trap 'echo "stopped; to go on, give the same command again" >&2; exit 130' INT
 }
 
-# Set TRAINER_LIST, and check that every trainer has the configs that it is going to need.
+# Set TRAINER_LIST, and check that every trainer has the configs it will need.
 choose_trainers() {
     local index
     GIVEN_CFG=$CFG

@@ -6,17 +6,17 @@ USAGE='usage: bash scripts/few_shot.sh [DATASET [SEED ...]] [-- KEY VALUE ...]
 
 Train on all classes of DATASET with 1, 2, 4, 8 and 16 images per class, test on all classes, print
 the table of accuracy over shots, and draw the curve: OUT/DATASET/few_shot.png. Zero-shot trainers
-see no image: they are run once, and are the dashed lines. Results:
+use no training image: they are run once, and are the dashed lines. Results:
 OUT/DATASET/shots_N/TRAINER/CFG/seedSEED'
 
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 PROTOCOL=few_shot DEFAULT_TRAINERS="ZeroshotCLIP QuaternionPrompt"
 
-# Set SHOTS_OF to the numbers of shots that TRAINER is run with.
+# Set SHOTS_OF to the numbers of shots for TRAINER.
 choose_shots() {
     SHOTS_OF=("${SHOTS_LIST[@]}")
-    is_trained || SHOTS_OF=(16) # the folder of scripts/cross_dataset.sh
+    is_trained || SHOTS_OF=(16) # as in scripts/cross_dataset.sh, same folder
 }
 
 few_shot() {

@@ -1,34 +1,34 @@
 # shellcheck shell=bash
-# One training or test run, the experiments made of them, and their table: part of common.sh.
+# Training and test runs, the experiments that consist of them, and their table: part of common.sh.
 
 FAILED=()     # trainers that failed, when there are several
-FAILED_CODE=0 # exit code of what failed first
+FAILED_CODE=0 # exit code of the first failure
 
-# Print the folder of the runs that train, below the folder of their kind.
+# Print the path of the training runs, relative to the folder of their kind.
 place() {
     # shellcheck disable=SC2153  # set in common.sh
     printf '%s\n' "$DATASET/shots_$SHOTS/$TRAINER/$CFG"
 }
 
-# Print what the outcome of a run depends on; $1 dataset, $2 seed, $3 classes, $4 model folder.
+# Print the settings that determine a result; $1 dataset, $2 seed, $3 classes, $4 model folder.
 settings() {
     local dataset_file=configs/datasets/$1.yaml config_file=configs/trainers/$TRAINER/$CFG.yaml
     printf '%s\n' "dataset $1 (file $(cksum <"$dataset_file"))" \
         "trainer $TRAINER" "config $CFG (file $(cksum <"$config_file"))" \
         "data $DATA" "shots $SHOTS" "classes $3" "seed $2"
-    # A model that was trained anew makes the tests of the old one void.
+    # Retraining a model invalidates the tests of the old one.
     [ -z "$4" ] || printf '%s\n' "model results.json $(cksum <"$4/results.json")"
     [ ${#OPTS[@]} -eq 0 ] || printf '%s %s\n' "${OPTS[@]}"
 }
 
 CURE="Give another OUT, or remove that folder to make its run again."
 
-# Does folder $1 hold a result or a model? A run that failed before the first has logs only.
+# Succeed if folder $1 contains a result or a model; a run that failed early has logs only.
 holds_work() {
     [ -e "$1/results.json" ] || [ -e "$1/prompt_learner" ]
 }
 
-# Stop if folder $1, or another seed beside it, holds a run made with settings other than $2.
+# Stop if folder $1, or another seed beside it, contains a run with settings other than $2.
 check_settings() {
     local folder=$1 wanted=$2 other
     if holds_work "$folder"; then
@@ -36,7 +36,7 @@ check_settings() {
             die "$folder holds files but no settings.txt: how they were made is unknown. $CURE"
         refuse_difference "$folder" "$wanted" '^$'
     fi
-    # Seeds are averaged, so all but the seed and its model must be the same.
+    # Seeds are averaged, so everything but the seed and its model must be equal.
     for other in "${folder%/*}"/seed*; do
         if [ -f "$other/settings.txt" ] && holds_work "$other"; then
             refuse_difference "$other" "$wanted" '^(seed|model) '
@@ -44,7 +44,7 @@ check_settings() {
     done
 }
 
-# Stop if the settings in folder $1 are not $2, leaving out the lines that match $3.
+# Stop if the settings in folder $1 differ from $2, ignoring lines that match $3.
 refuse_difference() {
     local had wanted
     had=$(grep -vE "$3" "$1/settings.txt" || true)
@@ -55,7 +55,7 @@ refuse_difference() {
     die "$1 was made with other settings. $CURE"
 }
 
-# Make folder $1 with settings.txt holding $2; settings.txt is never left half written.
+# Create folder $1 with settings.txt containing $2; settings.txt is written atomically.
 prepare() {
     mkdir -p "$1" && printf '%s\n' "$2" >"$1/settings.tmp" &&
         mv "$1/settings.tmp" "$1/settings.txt"
@@ -94,7 +94,7 @@ run() {
 
 give_up() {
     echo "error: failed (exit code $1): $2. Its folder: $3" >&2
-    echo "To go on, mend the cause and give the same command again; finished runs are kept." >&2
+    echo "To go on, fix the cause and give the same command again; finished runs are kept." >&2
     exit "$1"
 }
 
@@ -103,8 +103,8 @@ note_failure() {
     [ "$FAILED_CODE" -ne 0 ] || FAILED_CODE=$1
 }
 
-# Call a function for every trainer, with TRAINER set. Of several, one that fails is noted, and
-# those after it still run; a single one ends the script with its own code.
+# Call a function for every trainer, with TRAINER set. With several, a failure is recorded and the
+# following trainers still run; with one, the script ends with its code.
 each_trainer() {
     local code
     if [ ${#TRAINER_LIST[@]} -eq 1 ]; then
@@ -148,8 +148,8 @@ base2new_folders() {
     printf '%s\n' "$OUT/base2new/train_base/$(place)" "$OUT/base2new/test_new/$(place)"
 }
 
-# Print the table of the runs in the folders that function $1 prints for every trainer; the rest are
-# flags of dplq.results.
+# Print the table of the runs in the folders that function $1 prints for every trainer; further
+# arguments are flags of dplq.results.
 table() {
     local print_folders=$1 folder folders=()
     shift
@@ -163,7 +163,7 @@ table() {
     fi
 }
 
-# End with the code of what failed first, and name it.
+# Exit with the code of the first failure, and name the failed trainers.
 finish() {
     if [ ${#FAILED[@]} -gt 0 ]; then
         echo "error: failed: ${FAILED[*]}. The messages are above, and in log.txt of each run." >&2

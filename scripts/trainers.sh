@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# What the scripts know of the trainers: part of common.sh.
+# Default configs and properties of the trainers: part of common.sh.
 
 # shellcheck disable=SC2034  # read by the scripts
 ALL_TRAINERS="ZeroshotCLIP ZeroshotCLIP2 LinearProbe CoOp CoCoOp VPT IVLP MaPLe PromptSRC DCPL \
 QuaternionPrompt"
 
-# Print the config that TRAINER takes for PROTOCOL (base2new, few_shot or transfer) and SHOTS: its
-# authors' settings, as far as they gave any.
+# Print the default config of TRAINER for PROTOCOL (base2new, few_shot or transfer) and SHOTS: its
+# authors' settings where they published any.
 default_config() {
     case $PROTOCOL-$TRAINER in
         *-ZeroshotCLIP* | *-LinearProbe) echo vit_b16 ;;
@@ -33,17 +33,17 @@ default_config() {
     esac
 }
 
-# Print the shots of PROTOCOL.
+# Print the default shots of PROTOCOL.
 default_shots() {
     if [ "$PROTOCOL" = few_shot ]; then echo 1 2 4 8 16; else echo 16; fi
 }
 
-# Does TRAINER see training images? One that does not is run once, whatever the shots.
+# Succeed if TRAINER uses training images; one that does not is run once for all shots.
 is_trained() {
     [[ $TRAINER != ZeroshotCLIP* ]]
 }
 
-# Can TRAINER name classes that it was not trained on? A linear layer cannot.
+# Succeed if TRAINER can classify classes it was not trained on; a linear layer cannot.
 can_name_classes() {
     [ "$TRAINER" != LinearProbe ] ||
         { echo "LinearProbe cannot name other classes than its own: no test on them" && false; }

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Train on one dataset, test on others: the shared body of cross_dataset.sh and
-# domain_generalization.sh, which say in TARGET_KIND what the others are by default.
+# Train on one dataset, test on others: shared code of cross_dataset.sh and
+# domain_generalization.sh, which select the default targets with TARGET_KIND.
 
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -9,7 +9,7 @@ MORE_ENVIRONMENT="
   TARGETS      files of configs/datasets, separated by blanks
                ($TARGET_TEXT)"
 
-# Set TARGET_LIST from TARGETS, or else to what goes with the source and lies under DATA.
+# Set TARGET_LIST from TARGETS, by default to the source's targets that exist under DATA.
 choose_targets() {
     local index names=$TARGETS
     if [ -z "$names" ]; then

@@ -1,8 +1,8 @@
-"""Where checkouts of the public code we compare with are found.
+"""Checkouts of the public repositories that tests compare with.
 
-The environment variable DPLQ_PEERS names a folder that holds them under their repository names
+The environment variable DPLQ_PEERS names a folder that contains them under their repository names
 (Dassl.pytorch, CoOp, multimodal-prompt-learning, PromptSRC, DPLQ, mae, MedSAM). A test that needs
-one that is absent is skipped.
+a missing one is skipped.
 """
 
 from __future__ import annotations

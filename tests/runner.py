@@ -1,4 +1,4 @@
-"""Runs train.py in a child process, quickly: a fork server imports the heavy modules once."""
+"""Run train.py in a child of a fork server that has imported the heavy modules."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def make_project(folder: Path, images: int = 12) -> list[str]:
 def train(
     log: Path, arguments: list[str], before: Callable[..., None] | None = None, *given: object
 ) -> Finished:
-    """Run ``train.py ARGUMENTS`` in a child; `before(*given)` is called there first.
+    """Run ``train.py ARGUMENTS`` in a child process, after `before(*given)`.
 
     Args:
         log: a file name; stdout and stderr go to ``<log>.out`` and ``<log>.err``.

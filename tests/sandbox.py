@@ -62,7 +62,8 @@ class Sandbox:
         (self.root / "dplq").mkdir()
         (self.root / "dplq/__init__.py").touch()
         shutil.copy(PROJECT / "dplq/errors.py", self.root / "dplq")
-        shutil.copytree(PROJECT / "dplq/results", self.root / "dplq/results")
+        for package in ("io", "results"):
+            shutil.copytree(PROJECT / "dplq" / package, self.root / "dplq" / package)
         for name in (
             "datasets/RSSCN7.yaml",
             "datasets/btmri.yaml",
@@ -113,7 +114,7 @@ class Sandbox:
 def interrupt(
     command: list[str], *, when: Callable[[], object], cwd: Path, env: dict[str, str]
 ) -> tuple[int, str]:
-    """Start a command, press Ctrl-C once `when()` is true, and return its exit code and stderr."""
+    """Start a command, send Ctrl-C once `when()` is true; return exit code and stderr."""
     process = subprocess.Popen(
         command,
         cwd=cwd,

@@ -1,4 +1,4 @@
-"""benchmarks/step.py on tiny models: it runs, and what it reports is what happened."""
+"""benchmarks/step.py on tiny models: it runs, and its report is correct."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ours():
 
 
 def run(folder, *words):
-    """What the benchmark writes, by side, what and K."""
+    """Return the benchmark's JSON, and its rows by side, kind and K."""
     assert step.main([*ONCE, "--out", str(folder), *words]) == 0
     content = json.loads((folder / "step.json").read_text())
     return content, {(r["side"], r["what"], r["classes"]): r for r in content["rows"]}
@@ -37,21 +37,25 @@ def test_smoke(tmp_path, capsys):
     expected = {(side, what, 3) for side in sides for what in ("train", "eval")}
     assert rows.keys() == expected | {("ours, cached", "eval", 3)}
     for row in rows.values():
-        assert row["seconds"] > 0 and row["how"] == "measured" and row["flops"] > 0
+        assert row["seconds"] > 0
+        assert row["how"] == "measured"
+        assert row["flops"] > 0
     plain, fast = rows["plain", "train", 3], rows["ours", "train", 3]
     assert plain["flops"] > 5 * fast["flops"]
     assert plain["time_over_ours"] == plain["seconds"] / fast["seconds"]
     encoder = rows["domain", "eval", 3]["flops"]
     assert rows["ours, cached", "eval", 3]["flops"] == rows["ours", "eval", 3]["flops"] - encoder
-    assert len(content["checks"]) == 2 and all(c["passed"] for c in content["checks"])
+    assert len(content["checks"]) == 2
+    assert all(c["passed"] for c in content["checks"])
     assert {c["what"] for c in content["checks"] if "gradients" in c} == {"train"}
     table = (tmp_path / "step.md").read_text()
-    assert table in capsys.readouterr().out and "| plain " in table
+    assert table in capsys.readouterr().out
+    assert "| plain " in table
     assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_chunks_are_not_counted_twice(tmp_path):
-    """The count is of the arithmetic that is needed, however much is run again to save memory."""
+    """Recomputation to save memory does not change the FLOP count."""
     counts = []
     for chunk in ("auto", "1"):
         words = ["--classes", "40", "--what", "train", "--sides", "ours", "--text-chunk", chunk]
@@ -61,7 +65,7 @@ def test_chunks_are_not_counted_twice(tmp_path):
 
 
 def test_plain_in_parts(tmp_path):
-    """Each check is against weights that have moved on in the sizes before."""
+    """Each check uses weights that the earlier sizes have trained."""
     content, rows = run(tmp_path, "--classes", "1", "3", "--what", "train", "--limit", "0")
     assert {r["how"] for (side, *_), r in rows.items() if side == "plain"} == {step.PARTS}
     assert [check["whole batch"] for check in content["checks"]] == [False] * 2
@@ -75,7 +79,8 @@ def test_a_difference_is_found(ours):
         side.set_classes(class_names(3))
     plain.model.tokens[0, 3] += 1
     found = step_checks.against_plain(fast, plain, "eval", images, labels, True)
-    assert not found["passed"] and "NOT THE SAME" in step_report.check_line(
+    assert not found["passed"]
+    assert "NOT THE SAME" in step_report.check_line(
         {"what": "eval", "batch": 2, "classes": 3, **found}
     )
 
@@ -90,7 +95,8 @@ def test_originals(ours, name):
     assert torch.zeros(1).half().dtype == before == torch.float16
     original.train()(images, labels).backward()
     gradients = {n: p.grad for n, p in original.learnable().items()}
-    assert gradients and all(g is not None for n, g in gradients.items() if "visual_net" not in n)
+    assert gradients
+    assert all(g is not None for n, g in gradients.items() if "visual_net" not in n)
     assert all(n.startswith("model.prompt_learner.") for n in gradients)
     if name == "dplq":
         fast = build_side("ours", ours)
@@ -104,7 +110,7 @@ def row(side, classes, seconds, how="measured", memory=None):
     return {**size, "side": side, "seconds": seconds, "how": how, "memory": found}
 
 
-def test_what_was_not_run_is_extrapolated_and_says_so():
+def test_extrapolated_rows_are_marked():
     rows = [row("ours", k, 1.0, memory=10) for k in (10, 20, 100)]
     rows += [row("plain", 10, 3.0, memory=50), row("plain", 20, 5.0, memory=90)]
     rows += [row("plain", 100, None, step.GROWS), row("cocoop", 10, 2.0)]
@@ -112,7 +118,8 @@ def test_what_was_not_run_is_extrapolated_and_says_so():
     step_report.complete(rows, peak=50)
     plain, cocoop = rows[5], rows[7]
     assert (plain["seconds"], plain["how"]) == (21.0, step_report.EXTRAPOLATED)
-    assert plain["memory_guess"] == 410 and plain["time_over_ours"] == 21
+    assert plain["memory_guess"] == 410
+    assert plain["time_over_ours"] == 21
     assert (cocoop["seconds"], cocoop["how"]) == (None, step.GROWS)
     assert rows[0]["fraction_of_bound"] == 2.0
     told = "\n".join(step_report.summary(rows))
@@ -121,7 +128,7 @@ def test_what_was_not_run_is_extrapolated_and_says_so():
 
 
 class Masked(nn.Module):
-    """A linear layer that moves a tensor which it holds as a plain attribute."""
+    """A linear layer with a tensor in a plain attribute."""
 
     def __init__(self):
         super().__init__()
@@ -136,7 +143,8 @@ def test_flops_without_computing():
     module = Masked()
     count = step_meters.count_flops(module, lambda f, x: f(x).backward(), [torch.ones(3, 8)])
     assert count == 2 * (2 * 3 * 8 * 4)  # forward, and the weight's gradient
-    assert module.mask.device == CPU and module.layer.weight.grad is None
+    assert module.mask.device == CPU
+    assert module.layer.weight.grad is None
 
 
 def test_flops_of_attention():

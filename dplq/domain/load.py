@@ -310,8 +310,9 @@ def _load_strict(
     if not (unknown or missing or shapes):
         model.load_state_dict({k: given[k] for k in own})
         return
+    kind = describe_checkpoint(state)
     parts = [
-        f"'{path}' does not fit domain encoder '{name}'. It looks like {describe_checkpoint(state)}; "
+        f"'{path}' does not fit domain encoder '{name}'. It looks like {kind}; "
         f"expected {form.expected}"
     ]
     sizes = _vit_size(given), _vit_size(own)

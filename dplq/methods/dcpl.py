@@ -109,9 +109,8 @@ class DCPLModel(PromptedCLIP):
         learner, dtype = self.prompt_learner, self.learner_dtype
         domain = (self.domain(images) if domain_features is None else domain_features).to(dtype)
         prompts = learner(domain)
-        image = self.clip.encode_prompted_image(images, prompts.vision, prompts.deep_vision).to(
-            dtype
-        )
+        vision = (prompts.vision, prompts.deep_vision)
+        image = self.clip.encode_prompted_image(images, *vision).to(dtype)
         width, training = image.shape[1], learner.training
         noise = draw_noise(image, width, self.options, training, self.noise_generator)
         shifted = image + learner.visual_net(domain) + (0 if noise is None else noise)

@@ -1,4 +1,4 @@
-"""train.py from the command line: what it writes, and what bad input gets.
+"""train.py from the command line: its output files, and its errors for bad input.
 
 Every mistake must give one line on stderr that says what to do, exit code 2, and no traceback.
 """
@@ -38,13 +38,13 @@ def trained(project):
 
 
 def replaced(flags, flag, value):
-    """The flags with another value for one of them."""
+    """Return the flags with one value replaced."""
     at = flags.index(flag)
     return [*flags[: at + 1], value, *flags[at + 2 :]]
 
 
 def refused(tmp_path, arguments, *before):
-    """Run train.py, which must refuse with one line; return that line."""
+    """Run train.py, which must fail with one line; return that line."""
     done = train(tmp_path / "log", [*arguments], *before)
     assert done.code == 2, done.out + done.err
     assert "Traceback" not in done.out + done.err
@@ -62,8 +62,10 @@ def test_a_run_writes_what_coop_users_expect(trained):
         "tensorboard",
     }
     log = (folder / "log.txt").read_text()
-    assert "epoch [3/3] batch [4/4]" in log and "* accuracy: " in log
-    assert "Dassl in use: " in log and "RANDOM weights" in log
+    assert "epoch [3/3] batch [4/4]" in log
+    assert "* accuracy: " in log
+    assert "Dassl in use: " in log
+    assert "RANDOM weights" in log
     assert any((folder / "tensorboard").iterdir())
     assert "train:" in done.err  # the progress bar
 
@@ -73,7 +75,8 @@ def test_results_json(trained):
     result = json.loads((folder / "results.json").read_text())
     per_class = result["per_class_accuracy"]
     assert list(per_class) == ["forest", "parking lot"]
-    assert result["total"] == 8 and result["correct"] == result["accuracy"] * 8 / 100
+    assert result["total"] == 8
+    assert result["correct"] == result["accuracy"] * 8 / 100
     assert result["accuracy"] == pytest.approx(sum(per_class.values()) / 2)
     assert result["learnable_parameters"] == sum(
         t.numel()
@@ -81,7 +84,8 @@ def test_results_json(trained):
     )
     assert (result["shots"], result["seed"], result["subsample"]) == (4, 1, "base")
     assert result["config"]["OPTIM"]["LR"] == 0.0035
-    assert result["seconds"]["train"] > 0 and result["peak_memory_mib"] > 50
+    assert result["seconds"]["train"] > 0
+    assert result["peak_memory_mib"] > 50
     assert result["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
 
 
@@ -94,7 +98,8 @@ def test_new_classes_are_tested_with_the_base_prompts(project, trained):
     assert done.code == 0, done.err
     result = json.loads((out / "results.json").read_text())
     assert list(result["per_class_accuracy"]) == ["river", "storage tank"]
-    assert "(epoch = 3)" in done.out and result["seconds"]["train"] is None
+    assert "(epoch = 3)" in done.out
+    assert result["seconds"]["train"] is None
 
 
 def test_seed_zero_is_a_seed(project, tmp_path):
@@ -114,7 +119,7 @@ def test_seed_zero_is_a_seed(project, tmp_path):
 def test_loss_falls(project, tmp_path):
     """Many epochs on a small model: the loss ends below half of where it began."""
     _, flags = project
-    options = "OPTIM.MAX_EPOCH 30 OPTIM.LR 0.05 DATALOADER.TRAIN_X.BATCH_SIZE 8".split()
+    options = ["OPTIM.MAX_EPOCH", "30", "OPTIM.LR", "0.05", "DATALOADER.TRAIN_X.BATCH_SIZE", "8"]
     done = train(tmp_path / "log", [*flags, "--output-dir", str(tmp_path / "run"), *options])
     assert done.code == 0, done.err
     losses = [
@@ -190,7 +195,8 @@ def test_missing_and_wrong_checkpoints(project, trained, tmp_path):
     test = [*flags, "--eval-only", "--output-dir", str(tmp_path / "run")]
     assert "--eval-only needs --model-dir" in refused(tmp_path, test)
     line = refused(tmp_path, [*test, "--model-dir", str(tmp_path / "none")])
-    assert "there is no checkpoint" in line and "none" in line
+    assert "there is no checkpoint" in line
+    assert "none" in line
     model = ["--model-dir", str(trained[0])]
     line = refused(tmp_path, [*test, *model, "--load-epoch", "7"])
     assert "does not hold epoch 7; there is epochs 3" in line
@@ -206,7 +212,8 @@ def test_output_folder_that_cannot_be_used(project, tmp_path, place):
     (tmp_path / "file").write_text("")
     (tmp_path / "run.log").write_text("")
     line = refused(tmp_path, [*flags, "--output-dir", str(tmp_path / place)])
-    assert "cannot be used" in line and place in line
+    assert "cannot be used" in line
+    assert place in line
 
 
 def test_results_of_other_classes_are_not_replaced(project, trained):
@@ -236,7 +243,8 @@ def test_resume_in_another_folder_takes_the_best_model_along(project, trained, t
     assert results[0]["accuracy"] == results[1]["accuracy"]
     assert results[0]["epochs"] == results[1]["epochs"] <= 3
     other = train(tmp_path / "3", [*flags[:at], *first])
-    assert other.code == 2 and "settings.final_model: there 'best_val', now" in other.err
+    assert other.code == 2
+    assert "settings.final_model: there 'best_val', now" in other.err
     assert "To begin a new run choose another --output-dir" in other.err
 
 
@@ -261,7 +269,9 @@ def test_full_disk_keeps_the_old_checkpoint(project, tmp_path):
     before = old.read_bytes()
     (run / "prompt_learner/resume.safetensors").unlink()
     line = refused(tmp_path, [*flags, "OPTIM.MAX_EPOCH", "1"], no_space_for, old.name)
-    assert "Cannot write" in line and "No space left on device" in line and "unchanged" in line
+    assert "Cannot write" in line
+    assert "No space left on device" in line
+    assert "unchanged" in line
     assert old.read_bytes() == before
 
 
@@ -269,7 +279,8 @@ def test_nan_loss(project, tmp_path):
     _, flags = project
     options = ["OPTIM.LR", "1e30", "OPTIM.WARMUP_EPOCH", "-1"]
     line = refused(tmp_path, [*flags, "--output-dir", str(tmp_path / "run"), *options])
-    assert "The loss became nan" in line and "Lower OPTIM.LR" in line
+    assert "The loss became nan" in line
+    assert "Lower OPTIM.LR" in line
 
 
 def test_fewer_images_than_shots_warns_with_the_count(project, tmp_path):
@@ -317,7 +328,8 @@ def test_precisions_on_a_gpu(project, tmp_path, precision):
     done = train(tmp_path / "log", [*flags, "--output-dir", str(run), *options])
     assert done.code == 0, done.err
     result = json.loads((run / "results.json").read_text())
-    assert result["precision"] == precision and result["device"] != "cpu"
+    assert result["precision"] == precision
+    assert result["device"] != "cpu"
     tensors, _ = checkpoint.read(run / "prompt_learner/model-2.safetensors")
     assert all(t.dtype == torch.float32 and t.isfinite().all() for t in tensors.values())
 
@@ -345,7 +357,8 @@ def test_class_names_too_long(project, tmp_path):
     names = {name: "very " * 80 + name for name in CLASSES}
     (copy / "classes.json").write_text(json.dumps(names))
     line = refused(tmp_path, replaced(flags, "--root", str(copy)))
-    assert "very very" in line and "77" in line
+    assert "very very" in line
+    assert "77" in line
 
 
 def test_a_recorded_seed_must_be_a_number(project, tmp_path):

@@ -24,7 +24,7 @@ def test_a_file_then_options(cfg, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, message",
+    ("content", "message"),
     [
         (b"\xff\xfe\x00\x80", "The config file {path} cannot be read: 'utf-8' codec can't decode"),
         (b"1: 2\n", "{path}: unknown config key 1."),
@@ -42,7 +42,7 @@ def test_bad_files(cfg, tmp_path, content, message):
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         (["SEED", "2", "--eval-only"], "Flags come before the KEY VALUE pairs: move --eval-only"),
         (["--seed", "2"], "Flags come before the KEY VALUE pairs: move --seed to the front."),

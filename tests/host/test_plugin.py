@@ -22,7 +22,7 @@ from tests.runner import PROJECT, make_project, train
 
 
 def run(arguments, *, cwd=PROJECT, dassl=None, stream="stdout", **environment):
-    """What a command prints in a fresh process; `dassl` is a real Dassl's folder, None ours."""
+    """Return a fresh process's output; `dassl`: folder of a real Dassl, None: ours."""
     variables = dict(os.environ, OMP_NUM_THREADS="1", **environment)
     ahead = [str(dassl)] if dassl else []
     # What was on the path already stays there: libraries may have been carried, not installed.
@@ -45,14 +45,14 @@ def project(tmp_path_factory):
 
 
 def test_real_dassl_and_fallback_agree(project, tmp_path):
-    """The same command: same losses over all epochs, same accuracy, same weights."""
+    """The same command produces the same losses, accuracy and weights."""
     dassl = peer("Dassl.pytorch")
     _, flags = project
     printed, scores = {}, {}
-    for name, home in (("fallback", None), ("real", dassl)):
+    for name, dassl_root in (("fallback", None), ("real", dassl)):
         out = tmp_path / name
         command = [sys.executable, "train.py", *flags, "--output-dir", str(out)]
-        printed[name] = run(command, dassl=home)
+        printed[name] = run(command, dassl=dassl_root)
         assert f"Dassl in use: {name}" in printed[name]
         assert "RANDOM weights" in printed[name]
         scores[name] = json.loads((out / "results.json").read_text())
@@ -83,7 +83,8 @@ def test_two_lines_in_a_maple_tree(project, tmp_path):
     base = ["DATASET.NUM_SHOTS", "4", "DATASET.SUBSAMPLE_CLASSES"]
     command = [sys.executable, "train.py", *flags]
     trained = run([*command, "--output-dir", "out/base", *base, "base"], cwd=tree, dassl=dassl)
-    assert "Dassl in use: real" in trained and "* accuracy: " in trained
+    assert "Dassl in use: real" in trained
+    assert "* accuracy: " in trained
     assert (tree / "out/base/prompt_learner/model-3.safetensors").is_file()
     model = ["--eval-only", "--model-dir", "out/base", "--load-epoch", "3"]
     again = run(
@@ -174,7 +175,7 @@ def test_a_name_clash_warns_once_and_the_first_stays(registry, caplog):
 
 
 def test_a_host_that_registers_later_takes_the_name(registry, caplog):
-    """As a decorator and as a function; names of its own still clash as they always did."""
+    """As a decorator and as a function; clashes among its own names still raise."""
     names = ("DTD", "EuroSAT", "UCF101")
     for name in names:
         dassl_compat._register(registry, named(name, "dplq.datasets.natural"))
@@ -260,7 +261,8 @@ def test_a_broken_real_dassl_is_reported(tmp_path):
     done = subprocess.run(
         [sys.executable, "train.py"], cwd=PROJECT, env=variables, capture_output=True, text=True
     )
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
     assert "The installed Dassl cannot be imported (ModuleNotFoundError" in done.stderr
     assert "DPLQ_DASSL=fallback" in done.stderr
 
@@ -270,7 +272,8 @@ def test_extend_cfg_keeps_what_the_host_has():
 
     cfg = CfgNode({"TRAINER": {"MAPLE": {"N_CTX": 7}}, "DATASET": {}})
     extend_cfg(cfg)
-    assert cfg.TRAINER.MAPLE.N_CTX == 7 and cfg.TRAINER.MAPLE.PROMPT_DEPTH == 9
+    assert cfg.TRAINER.MAPLE.N_CTX == 7
+    assert cfg.TRAINER.MAPLE.PROMPT_DEPTH == 9
     assert {key for key, _, _ in all_keys()} == set(dict(flatten(cfg)))
 
 
@@ -289,7 +292,7 @@ def test_keys_that_follow_the_preset_can_be_set():
 
 
 def test_wheel_has_one_top_level_name(tmp_path):
-    """Only `dplq`; every file of our rooms lies inside it, data too."""
+    """Only `dplq`, with every file of our packages, data included."""
     import zipfile
 
     source = tmp_path / "source"
@@ -306,13 +309,13 @@ def test_wheel_has_one_top_level_name(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dplq"}
-    rooms = {"dplq": "dplq"} | {
-        room: f"dplq/{room}" for room in ("trainers", "datasets", "configs")
+    targets = {"dplq": "dplq"} | {
+        package: f"dplq/{package}" for package in ("trainers", "datasets", "configs")
     }
     ours = {
-        home + str(file).removeprefix(str(source / room))
-        for room, home in rooms.items()
-        for file in (source / room).rglob("*")
+        target + str(file).removeprefix(str(source / package))
+        for package, target in targets.items()
+        for file in (source / package).rglob("*")
         if file.is_file()
     }
     assert {"dplq/demo/assets/clip.safetensors", "dplq/configs/datasets/rsscn7.yaml"} <= ours
@@ -329,5 +332,6 @@ def test_a_run_imports_trainers_and_datasets_under_one_name(project, tmp_path):
     _, flags = project
     flags = [*flags, "--output-dir", str(tmp_path / "o"), "--no-train"]
     done = train(tmp_path / "log", flags, print_short_names)
-    assert done.code == 0 and "Short names: []" in done.out
+    assert done.code == 0
+    assert "Short names: []" in done.out
     assert "registered by" not in done.out

@@ -1,4 +1,4 @@
-"""The quaternion layer: algebra against explicit multiplication, statistics against METHOD.md."""
+"""The quaternion layer: explicit multiplication and the statistics of docs/method.md."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_absent_components_are_zero(components):
 
 
 def test_column_blocks_of_the_release():
-    """METHOD.md gives the release's real matrix by column blocks (rows: input r, i, j, k)."""
+    """docs/method.md gives the release's real matrix by column blocks (rows: input r, i, j, k)."""
     layer, _ = layer_and_input()
     r, i, j, k = layer.r, layer.i, layer.j, layer.k
     columns = [[r, -i, -j, -k], [i, r, -k, j], [j, k, r, -i], [k, -j, i, r]]

@@ -1,9 +1,9 @@
-"""Run the authors' release of DPLQ, unmodified, on the CPU in fp32, and bring back its numbers.
+"""Run the authors' release of DPLQ, unmodified, on the CPU in fp32; return its results.
 
 The release imports packages that its repository lacks, calls `.cuda()` and `.half()`, loads a
 domain encoder from an absolute path and appends to a log file there at each forward pass. All of
-this is bent in a process of its own (this file run as a script), so that the tests' process stays
-clean. Tensors travel there and back in safetensors files.
+this is patched in a separate process (this file run as a script), so that the tests' process stays
+clean. Tensors are passed in safetensors files.
 """
 
 from __future__ import annotations
@@ -95,27 +95,27 @@ def run_release(
     depth: int,
     noise: Tensor | None = None,
 ) -> dict[str, Tensor | dict[str, Tensor]]:
-    """Logits, loss and gradients of the release on the given weights and inputs, fp32, CPU.
+    """Return logits, loss and gradients of the release on given weights and inputs.
 
     Args:
         peer_dir: checkout of the release.
-        clip_openai_state: CLIP's weights (`openai_state_from_open_clip`). The release fixes the
-            widths 512 (text) and 768 (vision); layers and image size are free.
+        clip_openai_state: CLIP's weights (`openai_state_from_open_clip`). The release hard-codes
+            the widths 512 (text) and 768 (vision); layers and image size are free.
         state: learnable tensors under the names of `naive_reference`, fusion "sum".
         images: (B, 3, H, W).
-        domain_features: (B, 512), what the domain encoder's tokens average to.
+        domain_features: (B, 512), the mean of the domain encoder's tokens.
         labels: (B,) long.
-        classnames: K names; the release makes "a photo of a NAME." of them.
-        n_ctx: context length, at most 4 (beyond, the release's prompt has other words).
+        classnames: K names; the release's prompts are "a photo of a NAME.".
+        n_ctx: context length, at most 4 (above, the release's prompt has other words).
         depth: prompt depth J.
-        noise: *standard normal* numbers (B, 512), which the release multiplies by the mean of
+        noise: *standard normal* numbers (B, 512), which the release multiplies by the mean over
             all of `domain_features`; None for no noise.
 
     Returns:
         {"logits": (B, K), "loss": (), "grads": {our name: gradient of the loss}}.
 
     Raises:
-        RuntimeError: the release failed; the end of its error output is in the message.
+        RuntimeError: the release failed; the message contains the end of its error output.
     """
     assert n_ctx <= len(CONTEXT_WORDS.split()), "the release would build other prompts"
     noise = torch.zeros(len(images), 512) if noise is None else noise
@@ -142,7 +142,7 @@ def run_release(
 
 
 class _GivenTokens(nn.Module):
-    """Stands in for the domain encoder: its only token is the given pooled feature."""
+    """A stub domain encoder whose only token is the given pooled feature."""
 
     def __init__(self, features: Tensor):
         super().__init__()
@@ -152,15 +152,21 @@ class _GivenTokens(nn.Module):
         return self.features.unsqueeze(1)
 
     def load_state_dict(self, state_dict, strict=True):
-        """Accept anything: there is nothing to load."""
+        """Ignore the weights: there is nothing to load."""
 
 
 def _stub_missing_modules() -> None:
-    """Provide the names that the release imports and its repository lacks."""
+    """Stub the modules that the release imports and its repository lacks."""
     registry = SimpleNamespace(register=lambda: lambda cls: cls)
     unused = dict.fromkeys(
-        ("compute_accuracy", "load_pretrained_weights", "load_checkpoint", "sam_model_registry")
-        + ("build_optimizer", "build_lr_scheduler")
+        [
+            "compute_accuracy",
+            "load_pretrained_weights",
+            "load_checkpoint",
+            "sam_model_registry",
+            "build_optimizer",
+            "build_lr_scheduler",
+        ]
     )
     names = ("dassl", "dassl.engine", "dassl.metrics", "dassl.utils", "dassl.optim")
     names += ("segment_anything", "trainer.models_mae", "trainer.models_mae_vitae")
@@ -175,7 +181,7 @@ def _identity(self, *args, **kwargs):
 
 
 def _config(settings: dict, image_size: int) -> SimpleNamespace:
-    """The few config keys that the release's modules read."""
+    """Return the config keys that the release's modules use."""
     maple = SimpleNamespace(
         N_CTX=settings["n_ctx"], CTX_INIT=CONTEXT_WORDS, PROMPT_DEPTH=settings["depth"]
     )
@@ -200,17 +206,17 @@ def _release_model(given: dict[str, Tensor], settings: dict) -> nn.Module:
     from trainer import maple
 
     maple.models_mae.mae_vit_base_patch16 = lambda **kwargs: _GivenTokens(given["features"])
-    # The debug log under an absolute path: same call, harmless target.
-    maple.open = lambda path, mode: open(os.devnull, mode)
+    # The release appends to a debug log under an absolute path: redirected to the null device.
+    maple.open = lambda path, mode: open(os.devnull, mode)  # noqa: SIM115 (the release closes it)
     design = {"trainer": "MaPLe", "maple_length": settings["n_ctx"]}
     design |= dict.fromkeys(("vision_depth", "language_depth", "vision_ctx", "language_ctx"), 0)
     weights = _with_prefix(given, "clip.")
     clip = build_model(dict(weights), design)
-    # Its loader falls back to a lenient load without a word: check that all weights fit.
+    # Its loader silently falls back to a non-strict load: check that all weights fit.
     _load_exactly(clip, weights, exempt=set())
 
     config = _config(settings, image_size=clip.visual.input_resolution)
-    with mock.patch("torch.load", lambda path: {"model": {}}):
+    with mock.patch("torch.load", return_value={"model": {}}):
         model = maple.CustomCLIP(config, settings["classnames"], clip)
     frozen = {"token_prefix", "token_suffix"}
     _load_exactly(model.prompt_learner, _with_prefix(given, "state."), exempt=frozen)

@@ -1,4 +1,4 @@
-"""METHOD.md's forward pass, written as plainly as possible and with no regard for speed.
+"""The forward pass of docs/method.md, written as plainly as possible, regardless of speed.
 
 The library is tested against this file, so it shares no code with it: all 77 positions, a Python
 loop over the images, deep prompts put in place by concatenation, and every quaternion product
@@ -26,7 +26,7 @@ META_NET_HIDDEN = 32
 
 
 def hamilton(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply quaternions, `a` on the left (METHOD.md, "Quaternion linear layer").
+    """Multiply quaternions, `a` on the left (docs/method.md, "Quaternion linear layer").
 
     Args:
         a: (..., 4), components r, i, j, k.
@@ -63,7 +63,7 @@ def quaternion_linear(state: dict[str, Tensor], layer: str, vector: Tensor) -> T
 def fuse(
     state: dict[str, Tensor], layer: str, prompt: Tensor, domain: Tensor, fusion: str
 ) -> Tensor:
-    """Let a prompt (n, d_t) and a domain signal (d_t,) meet in quaternion layer `layer`.
+    """Combine a prompt (n, d_t) and a domain signal (d_t,) in quaternion layer `layer`.
 
     Returns:
         (n, width of the layer's output).
@@ -153,7 +153,7 @@ def naive_logits(
     residual: bool = False,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Logits of every image for every class (METHOD.md, "Forward pass").
+    """Return the logits of every image for every class (docs/method.md, "Forward pass").
 
     Args:
         clip: an open_clip CLIP whose towers are transformers.
@@ -163,8 +163,8 @@ def naive_logits(
         token_ids: (K, 77), the tokenised full prompts ("a photo of a NAME.").
         n_ctx: context length n.
         depth: prompt depth J.
-        fusion: "sum" or "axes" (METHOD.md, "Fusion variant").
-        residual: add un-conditioned prompts to the quaternion output ("Residual variant").
+        fusion: "sum" or "axes" (docs/method.md, "Variants").
+        residual: add un-conditioned prompts to the quaternion output ("Variants").
         noise: e_b, already scaled, (B, d_t); None for no noise.
 
     Returns:
@@ -213,10 +213,10 @@ def random_state(
     residual: bool = False,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Random learnable tensors in which nothing is zero, so that no term can hide.
+    """Return random learnable tensors without zeros, so that every term contributes.
 
     Args:
-        clip: gives the widths d_t and d_v.
+        clip: source of the widths d_t and d_v.
         n_ctx: context length n.
         depth: prompt depth J; may exceed the model's layers (the dict is then only counted).
         domain_dim: d_f.
@@ -260,5 +260,5 @@ def random_state(
 
 
 def count_numbers(state: dict[str, Tensor]) -> int:
-    """How many learnable numbers `state` holds."""
+    """Return the number of learnable numbers in `state`."""
     return sum(tensor.numel() for tensor in state.values())

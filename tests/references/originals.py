@@ -1,4 +1,4 @@
-"""The originals' trainers against ours: the same CLIP, learnable state and batch; what differs.
+"""Comparison of our trainers with the originals: same CLIP, learnable state and batch.
 
 `tests/trainers/test_peers.py` compares on a tiny CLIP, `benchmarks/peer_equality.py` at ViT-B/16.
 """
@@ -24,9 +24,9 @@ from tests.tiny import tiny_clip_config, write_clip_dir
 CLASSNAMES = ["river", "parking_lot", "Dense Residential Area", "storage tank", "a"]
 COOP, MAPLE = "CoOp", "multimodal-prompt-learning"
 IMAGES, SEED, LEARNING_RATE = 3, 1, 0.1
-# Puts a live scheduler into a checkpoint, as the authors' settings do; the rate stays the same.
+# Adds a warm-up scheduler to checkpoints, as the authors' settings do; the rate stays the same.
 WARM_UP = {"WARMUP_EPOCH": 1, "WARMUP_TYPE": "constant", "WARMUP_CONS_LR": LEARNING_RATE}
-JITTER = 0.02  # so that no bias of the random CLIP is 0 and no gain 1
+JITTER = 0.02  # so that no bias of the random CLIP is 0 and no LayerNorm weight 1
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Case:
 
     @property
     def node(self) -> str:
-        """Its config node."""
+        """The config node."""
         return self.trainer.upper()
 
     def ours(self) -> type:
@@ -116,7 +116,7 @@ class Bench:
         clip: its weights under OpenAI's names.
         backbone: the same, behind our adapter.
         layers: of both towers.
-        widths: of text and image tower; MaPLe's code wants 512 and 768.
+        widths: of text and image tower; MaPLe's code hard-codes 512 and 768.
     """
 
     folder: Path
@@ -145,18 +145,18 @@ class Bench:
         self.backbone = load_backbone(self.name, weights=self.weights)
 
     def keys(self, case: Case) -> dict[str, Any]:
-        """The case's keys with numbers of layers."""
+        """Return the case's keys with depths as numbers."""
         depths = {"some": max(2, self.layers * 3 // 4), "all": self.layers}
         return {"PREC": "fp32", **{k: depths.get(v, v) for k, v in case.keys.items()}}
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) and labels (B,)."""
+        """Return images (B, 3, H, W) and labels (B,)."""
         generator = torch.Generator().manual_seed(SEED)
         images = torch.randn(IMAGES, 3, self.image_size, self.image_size, generator=generator)
         return images, torch.arange(IMAGES) % len(CLASSNAMES)
 
     def run(self, case: Case, **settings: Any) -> Run:
-        """The original's run: one step; more `settings` as of `Run`."""
+        """Return the original's run of one step; `settings` as in `Run`."""
         images, labels = self.batch()
         given = {"images": images[None], "labels": labels[None]}
         common = {"classnames": CLASSNAMES, "image_size": self.image_size, "seed": SEED}
@@ -165,7 +165,7 @@ class Bench:
         return Run(f"trainers.{case.module}", case.trainer, given, settings, self.clip)
 
     def ours(self, case: Case, epochs: int = 1) -> Any:
-        """Our trainer, built on the same CLIP, without data."""
+        """Build our trainer on the same CLIP, without data."""
         cfg = get_cfg_default()
         extend_cfg(cfg)
         clip = self.backbone
@@ -177,20 +177,20 @@ class Bench:
         trainer = bare_trainer(case.ours(), cfg, CLASSNAMES)
         trainer.run_seed, trainer.epoch, trainer.batch_idx = SEED, 0, 0
         trainer.train_seconds, trainer.train_steps = 0.0, 0
-        with mock.patch("dplq.trainers._engine.frozen.load_backbone", lambda *args, **kwargs: clip):
+        with mock.patch("dplq.trainers._engine.frozen.load_backbone", return_value=clip):
             trainer.build_model()
         return trainer
 
 
 def learned(case: Case, answer: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    """A part of an original's answer, such as "grad", under our names."""
+    """Return one part of an original's results, such as "grad", under our names."""
     prefix = f"{part}.prompt_learner." if case.learner_only else f"{part}."
     tensors = {k.removeprefix(prefix): v for k, v in answer.items() if k.startswith(f"{part}.")}
     return case.ours().model_class.public.translate(tensors)
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference over the largest value."""
+    """Return the largest difference over the largest value."""
     assert theirs.abs().max() > 0
     return float((ours.detach() - theirs).abs().max() / theirs.abs().max())
 
@@ -206,7 +206,7 @@ class Differences:
 
 
 def compare(bench: Bench, case: Case, answer: dict[str, Tensor]) -> Differences:
-    """Give our trainer the original's state and let it take the same step."""
+    """Run the same step from the original's state with our trainer; compare."""
     trainer = bench.ours(case)
     images, labels = bench.batch()
     trainer.model.adopt(learned(case, answer, "state"), case.trainer)

@@ -1,9 +1,9 @@
-"""Run the trainers of an unmodified tree step by step, in fp32 on a CPU, and return their numbers.
+"""Run the trainers of an unmodified tree step by step, on the CPU in fp32; return their results.
 
-`run_trainers` does it in a process of its own (this file run as a script), so that the tests'
-process stays clean. Given are CLIP's weights (OpenAI's names), and for each run ``images``
-(steps, B, 3, H, W), ``labels`` (steps, B) and ``state.*`` (all learnable weights, the tree's names;
-without any, the tree's own initial values, moved at random). The answer has
+`run_trainers` uses a separate process (this file run as a script), so that the tests' process stays
+clean. Inputs are CLIP's weights (OpenAI's names), and for each run ``images`` (steps, B, 3, H, W),
+``labels`` (steps, B) and ``state.*`` (all learnable weights under the tree's names; without any,
+its own initial values plus noise). Each result contains
 
 * ``state.*``: the learnable weights before all steps;
 * ``logits``: of the first batch, in evaluation, before any step; ``after``: the same after all;
@@ -12,9 +12,9 @@ without any, the tree's own initial values, moved at random). The answer has
 * ``loss`` (steps,): the loss that the tree logs in each step;
 * ``terms.*``: the values of the functions of torch.nn.functional that its first step calls.
 
-Changed are CLIP's download (a file with the given weights), ``.half()`` and ``.cuda()`` (do
-nothing), an argument of torch's schedulers that is gone by now, and for DCPL the domain encoder
-(never published): `domain_features` stands in for it.
+Patched: CLIP's download (a file with the given weights), ``.half()`` and ``.cuda()`` (do nothing),
+an argument that torch's schedulers no longer have, and for DCPL the domain encoder, which was never
+published (replaced by `domain_features`).
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from torch.optim.lr_scheduler import LRScheduler
 FALLBACK = Path(__file__).resolve().parents[2] / "dplq" / "_fallback"
 TERMS = ("cross_entropy", "l1_loss", "kl_div")
 FEATURE_DIM = 512
-MOVE = 0.02  # standard deviation of what is added to a tree's own initial weights
+MOVE = 0.02  # standard deviation of the noise added to a tree's own initial weights
 
 
 def domain_features(images: Tensor) -> Tensor:
-    """Stands in for a domain encoder: pooled features (B, 512) of images, all different."""
+    """Return stub domain features (B, 512), different for every image."""
     return 0.3 + images.flatten(1)[:, :FEATURE_DIM]
 
 
@@ -75,16 +75,16 @@ class Run:
 def run_trainers(
     tree: Path, clip: dict[str, Tensor], runs: list[Run], dassl: Path = FALLBACK
 ) -> list[dict[str, Tensor]]:
-    """Let a tree's trainers run one after the other; return their answers.
+    """Run a tree's trainers one after the other; return their results.
 
     Args:
         tree: checkout.
-        clip: CLIP's weights, for the runs that bring none.
+        clip: CLIP's weights, for runs without their own.
         runs: what to run.
-        dassl: the folder that holds the package `dassl`.
+        dassl: the folder that contains the package `dassl`.
 
     Raises:
-        AssertionError: the tree failed; the end of what it printed is in the message.
+        AssertionError: the tree failed; the message contains the end of its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         clips = {id(weights): weights for weights in (clip, *(run.clip for run in runs)) if weights}
@@ -103,10 +103,10 @@ def run_trainers(
 
 class _DomainEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
-        return domain_features(images).unsqueeze(1)  # one token: the mean over tokens is itself
+        return domain_features(images).unsqueeze(1)  # one token, which is its own mean
 
     def load_state_dict(self, state_dict, strict=True):
-        """Accept anything: there is nothing to load."""
+        """Ignore the weights: there is nothing to load."""
 
 
 def _neutralise() -> None:
@@ -128,7 +128,7 @@ def _neutralise() -> None:
 
 @contextlib.contextmanager
 def _recorded(terms: dict[str, Tensor]) -> Iterator[None]:
-    """Let torch.nn.functional note what its loss functions return."""
+    """Record the return values of torch.nn.functional's loss functions in `terms`."""
 
     def noted(name: str, original: Callable) -> Callable:
         def call(*args, **kwargs):
@@ -193,7 +193,7 @@ def _evaluate(trainer, images: Tensor, seed: int) -> Tensor:
 
 
 def _run(module: str, cls: str, given: dict[str, Tensor], settings: dict) -> dict[str, Tensor]:
-    """Do what `Run` describes."""
+    """Carry out one `Run`."""
     kind, seed = getattr(importlib.import_module(module), cls), settings["seed"]
     trainer = bare_trainer(kind, config(settings), settings["classnames"])
     torch.manual_seed(seed)
@@ -203,7 +203,7 @@ def _run(module: str, cls: str, given: dict[str, Tensor], settings: dict) -> dic
     answer, losses = _clones(learnable.items(), "state"), []
     answer["logits"] = _evaluate(trainer, given["images"][0], seed)
     trainer.model.train()
-    # The schedule is not what is compared: all steps go at settings["lr"].
+    # The schedule is not compared: all steps use settings["lr"].
     trainer.update_lr = lambda *names: None
     steps, trainer.num_batches = len(given["images"]), len(given["images"]) // settings["epochs"]
     for step in range(steps):
@@ -224,7 +224,7 @@ def _run(module: str, cls: str, given: dict[str, Tensor], settings: dict) -> dic
 
 
 def main(tree: str, dassl: str, folder: str) -> None:
-    """Do the runs that `run_trainers` wrote into `folder`."""
+    """Carry out the runs that `run_trainers` wrote into `folder`."""
     sys.path[:0] = [tree, dassl]
     _neutralise()
     from clip import clip

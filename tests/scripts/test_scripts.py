@@ -46,23 +46,27 @@ def test_seeds_default_to_1_2_3(box):
 def test_finished_runs_are_not_repeated(box):
     box.run("RSSCN7", "1")
     again = box.run("RSSCN7", "1")
-    assert again.returncode == 0 and len(box.calls()) == 2
+    assert again.returncode == 0
+    assert len(box.calls()) == 2
     assert f"already finished: {box.train}\nalready finished: {box.test}\n" in again.stdout
 
 
 def test_failure_stops_with_its_code_and_is_continued(box):
     failed = box.run("RSSCN7", "1", "2", STUB_FAIL="new 1")
-    assert failed.returncode == 7 and len(box.calls()) == 2
+    assert failed.returncode == 7
+    assert len(box.calls()) == 2
     assert "failed (exit code 7): test on the new classes of RSSCN7, seed 1" in failed.stderr
     assert "give the same command again" in failed.stderr
     again = box.run("RSSCN7", "1", "2")
-    assert again.returncode == 0 and len(box.calls()) == 5
+    assert again.returncode == 0
+    assert len(box.calls()) == 5
     assert again.stdout.startswith(f"already finished: {box.train}\n== test on the new classes")
 
 
 def test_success_without_results_is_a_failure(box):
     done = box.run("RSSCN7", "1", STUB_FAIL="silent")
-    assert done.returncode == 1 and len(box.calls()) == 1
+    assert done.returncode == 1
+    assert len(box.calls()) == 1
     assert "ended without writing results.json" in done.stderr
 
 
@@ -71,7 +75,8 @@ def test_other_settings_are_refused_finished_or_not(box, fail):
     box.run("RSSCN7", "1", "--", "OPTIM.MAX_EPOCH", "5", STUB_FAIL=fail)
     before = len(box.calls())
     done = box.run("RSSCN7", "1", "--", "OPTIM.MAX_EPOCH", "6")
-    assert done.returncode == 2 and len(box.calls()) == before
+    assert done.returncode == 2
+    assert len(box.calls()) == before
     assert "< OPTIM.MAX_EPOCH 5\n> OPTIM.MAX_EPOCH 6\n" in done.stderr
     assert f"{box.train} was made with other settings. Give another OUT" in done.stderr
 
@@ -89,7 +94,8 @@ def test_a_run_that_failed_early_refuses_no_other_settings(box):
 def test_another_seed_that_failed_late_is_still_compared(box):
     box.run("RSSCN7", "1", "--", "A", "wrong", STUB_FAIL="late base")
     done = box.run("RSSCN7", "2", "--", "A", "right")
-    assert done.returncode == 2 and "seed1 was made with other settings" in done.stderr
+    assert done.returncode == 2
+    assert "seed1 was made with other settings" in done.stderr
 
 
 def test_other_data_are_other_settings(box):
@@ -97,7 +103,8 @@ def test_other_data_are_other_settings(box):
         (box.caller / name).mkdir()
     box.run("RSSCN7", "1", DATA="one")
     done = box.run("RSSCN7", "1", DATA="other")
-    assert done.returncode == 2 and len(box.calls()) == 2
+    assert done.returncode == 2
+    assert len(box.calls()) == 2
     assert f"< data {box.caller}/one\n> data {box.caller}/other\n" in done.stderr
     assert box.run("RSSCN7", "1", DATA="other/../one/").returncode == 0
 
@@ -111,14 +118,16 @@ def test_an_edited_config_file_is_other_settings(box):
 def test_another_seed_with_other_settings_is_refused(box):
     box.run("RSSCN7", "1")
     done = box.run("RSSCN7", "2", "--", "OPTIM.MAX_EPOCH", "6")
-    assert done.returncode == 2 and len(box.calls()) == 2
+    assert done.returncode == 2
+    assert len(box.calls()) == 2
     assert "seed1 was made with other settings" in done.stderr
 
 
 def test_other_shots_go_to_another_folder(box):
     box.run("RSSCN7", "1")
     done = box.run("RSSCN7", "1", SHOTS="4")
-    assert done.returncode == 0 and len(box.calls()) == 4
+    assert done.returncode == 0
+    assert len(box.calls()) == 4
     assert (box.train.parents[2].parent / "shots_4/QuaternionPrompt/tiny/seed1").is_dir()
 
 
@@ -126,19 +135,21 @@ def test_a_test_of_a_replaced_model_is_refused(box):
     box.run("RSSCN7", "1")
     shutil.rmtree(box.train)
     done = box.run("RSSCN7", "1", STUB_RUN="again")
-    assert done.returncode == 2 and f"{box.test} was made with other settings" in done.stderr
+    assert done.returncode == 2
+    assert f"{box.test} was made with other settings" in done.stderr
 
 
 def test_files_of_unknown_making_are_refused(box):
     box.train.mkdir(parents=True)
     (box.train / "results.json").write_text("{}")
     done = box.run("RSSCN7", "1")
-    assert done.returncode == 2 and box.calls() == []
+    assert done.returncode == 2
+    assert box.calls() == []
     assert "no settings.txt: how they were made is unknown" in done.stderr
 
 
 @pytest.mark.parametrize(
-    "args, env, message",
+    ("args", "env", "message"),
     [
         (["RSSCN"], {}, "unknown dataset 'RSSCN'. Choices in configs/datasets: RSSCN7 btmri."),
         (["RSSCN7"], {"CFG": "no"}, "CFG 'no'. Choices in configs/trainers/QuaternionPrompt: tiny"),
@@ -155,8 +166,10 @@ def test_files_of_unknown_making_are_refused(box):
 )
 def test_bad_input_is_one_line_before_anything_runs(box, args, env, message):
     done = box.run(*args, **env)
-    assert done.returncode == 2 and box.calls() == []
-    assert message in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2
+    assert box.calls() == []
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
     assert not (box.caller / "my out").exists()
 
 
@@ -166,7 +179,9 @@ def test_a_file_in_the_place_of_a_folder_of_results(box, place):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     done = box.run("RSSCN7", "1")
-    assert done.returncode == 2 and box.calls() == [] and done.stdout == ""
+    assert done.returncode == 2
+    assert box.calls() == []
+    assert done.stdout == ""
     assert done.stderr.startswith(f"error: OUT ({box.caller}/my out) cannot be written; give ")
     assert done.stderr.count("\n") == 1
 
@@ -175,11 +190,12 @@ def test_a_file_in_the_place_of_a_folder_of_results(box, place):
 def test_results_without_permission(box):
     (box.caller / "my out").mkdir(mode=0o555)
     done = box.run("RSSCN7", "1")
-    assert done.returncode == 2 and done.stderr.startswith("error: OUT (")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: OUT (")
 
 
 @pytest.mark.parametrize(
-    "script, words",
+    ("script", "words"),
     [
         ("base2new", "DATASET (16)"),
         ("compare", "DATASET (16) ZeroshotCLIP2"),
@@ -191,7 +207,8 @@ def test_results_without_permission(box):
 def test_help(box, script, words):
     for args in (["--help"], ["RSSCN7", "-h"]):
         done = box.run(*args, script=script)
-        assert done.returncode == 0 and done.stderr == ""
+        assert done.returncode == 0
+        assert done.stderr == ""
         for word in f"{words} SEED DATA TRAINERS CFG SHOTS OUT PYTHON".split():
             assert word in done.stdout
 
@@ -200,14 +217,16 @@ def test_without_arguments_the_demo_runs(box):
     for name in ("datasets/demo_aerial.yaml", "trainers/QuaternionPrompt/demo.yaml"):
         (box.root / "configs" / name).touch()
     done = box.run(CFG="")
-    assert done.returncode == 0 and "the built-in demo (DATASET demo_aerial)" in done.stdout
+    assert done.returncode == 0
+    assert "the built-in demo (DATASET demo_aerial)" in done.stdout
     assert [args[args.index("--seed") + 1] for args in box.calls()] == list("112233")
     for call in (" ".join(args) for args in box.calls()):
-        assert "datasets/demo_aerial.yaml" in call and "QuaternionPrompt/demo.yaml" in call
+        assert "datasets/demo_aerial.yaml" in call
+        assert "QuaternionPrompt/demo.yaml" in call
 
 
 @pytest.mark.parametrize(
-    "key, value, given",
+    ("key", "value", "given"),
     [
         ("A", "./w.pth", "{caller}/./w.pth"),
         ("A", "models/w.pt", "{caller}/models/w.pt"),
@@ -244,7 +263,8 @@ def test_interrupt_stops_everything(box, trainers):
     env = {**box.env, "STUB_FAIL": "sleep", "TRAINERS": trainers}
     command = box.command("RSSCN7", "1")
     code, stderr = interrupt(command, when=box.calls, cwd=box.caller, env=env)
-    assert code == 130 and len(box.calls()) == 1
+    assert code == 130
+    assert len(box.calls()) == 1
     assert stderr.count("stopped; to go on, give the same command again") == 1
 
 

@@ -15,7 +15,7 @@ from tests.sandbox import OURS, PROJECT, interrupt
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """This project with a tiny CLIP and configs of its own beside a small dataset."""
+    """A copy of this project with a tiny CLIP and config, beside a small dataset."""
     folder = tmp_path_factory.mktemp("real")
     make_project(folder, images=6)
     tree = folder / "tree"
@@ -33,7 +33,7 @@ def tree(tmp_path_factory):
 
 @pytest.fixture
 def real(tree):
-    """The command for the tree and what it runs with, apart from OUT."""
+    """The command for the tree and its environment, apart from OUT."""
     env = {k: v for k, v in os.environ.items() if k not in ("DPLQ_DASSL", *OURS)}
     env |= {"PYTHON": sys.executable, "CFG": "tiny", "DATA": "../data", "OMP_NUM_THREADS": "1"}
     return ["bash", "scripts/base2new.sh", "own_images", "1"], {"cwd": tree, "env": env}
@@ -57,7 +57,8 @@ def test_the_real_train_py_from_training_to_table(tree, real):
         assert list(result["per_class_accuracy"]) == classes
         row += rf" +{result['accuracy']:.2f} \+- 0.00"
     assert all(re.search(row, done.stdout) for done in runs)
-    assert "epoch [3/3]" in runs[0].stdout and "epoch [" not in runs[1].stdout
+    assert "epoch [3/3]" in runs[0].stdout
+    assert "epoch [" not in runs[1].stdout
     assert "already finished" not in runs[0].stdout
     assert runs[1].stdout.count("already finished: ") == 2
 
@@ -72,6 +73,8 @@ def test_interrupting_the_real_train_py(tree, real):
         cwd=given["cwd"],
         env={**given["env"], "OUT": "stopped"},
     )
-    assert code == 130 and "Traceback" not in stderr, stderr
+    assert code == 130, stderr
+    assert "Traceback" not in stderr, stderr
     assert "stopped; to go on, give the same command again" in stderr
-    assert "epoch [499/" not in log.read_text() and not (log.parent / "results.json").exists()
+    assert "epoch [499/" not in log.read_text()
+    assert not (log.parent / "results.json").exists()

@@ -1,4 +1,4 @@
-"""configs/trainers: the files that the scripts take are there, and all of them load."""
+"""configs/trainers: the files that the scripts use exist, and all of them load."""
 
 import subprocess
 from pathlib import Path
@@ -27,7 +27,8 @@ def test_every_trainer_has_the_configs_that_the_scripts_take():
         ["bash", "-ec", script], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     wanted = {f"configs/trainers/{name}.yaml" for name in done.stdout.split()}
-    assert wanted and [name for name in wanted if not (PROJECT / name).is_file()] == []
+    assert wanted
+    assert [name for name in wanted if not (PROJECT / name).is_file()] == []
 
 
 def name_of(path):
@@ -44,6 +45,5 @@ def test_trainer_configs_load_and_set_their_own_keys_only(path):
     content = yaml.safe_load(path.read_text())
     assert list(content["TRAINER"]) == [path.parent.name.upper().replace("CLIP2", "CLIP")]
     is_demo = path.stem == "demo"
-    assert (cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE) == (
-        ("demo", (64, 64)) if is_demo else ("ViT-B/16", (224, 224))
-    )
+    expected = ("demo", (64, 64)) if is_demo else ("ViT-B/16", (224, 224))
+    assert expected == (cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE)

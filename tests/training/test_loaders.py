@@ -18,6 +18,7 @@ from dplq.errors import UserError
 from dplq.host.config import extend_cfg
 from dplq.host.dassl import ensure_dassl
 from dplq.io import checkpoint
+from dplq.io.spec import Spec
 from dplq.training.loaders import accelerate_loader
 from tests.images.noise import write_noise
 from tests.runner import make_project, train

@@ -66,11 +66,8 @@ class FrozenTrainer(CheckpointTrainer):
         for key in ("train_loader_x", "val_loader", "test_loader"):
             loader, train = getattr(self, key), key == "train_loader_x"
             if loader is not None:
-                setattr(
-                    self,
-                    key,
-                    accelerate_loader(loader, self.cfg, device=self.device, is_train=train),
-                )
+                quick = accelerate_loader(loader, self.cfg, device=self.device, is_train=train)
+                setattr(self, key, quick)
 
     @property
     def keys(self) -> Any:

@@ -1,0 +1,144 @@
+"""References to files: every document and path that the project names exists."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+TEXT = {".py", ".md", ".sh", ".yaml", ".toml"}
+FOLDERS = "benchmarks|configs|datasets|docs|dplq|scripts|tests|tools|trainers"
+INSTALLED = ("dplq/configs", "dplq/datasets", "dplq/trainers")  # in a checkout: beside dplq/
+# Written by benchmarks/step.py; of CoOp's repository.
+ELSEWHERE = {"step.md", "DATASETS.md"}
+
+DOCUMENT = re.compile(r"(?<![\w./:-])[\w./-]*\w\.md\b")
+PATH = re.compile(rf"(?<![\w./<-])(?:{FOLDERS})/[\w./+*<>{{}}-]*")
+MODULE = re.compile(r"python -m ((?:dplq|tools)[\w.]*)")
+SECTION = re.compile(r'docs/method\.md, ("[^"]+"(?:(?:, | and )"[^"]+")*)')
+# A part of a path without its suffix: X, TRAINER, <name>, ...
+PLACEHOLDER = re.compile(r"[A-Z]|[A-Z_]{2,}|.*[<{].*|\.\.\..*")
+
+
+def missing_documents(text: str, source: str, files: set[str]) -> Iterator[str]:
+    """Yield the Markdown files that `text` names and `files` lacks.
+
+    A name counts from the root or from the folder of `source`.
+    """
+    for name in set(DOCUMENT.findall(text)) - ELSEWHERE:
+        beside = str(PurePosixPath(source).parent / name)
+        if not {name, beside} & files:
+            yield f"{source} names {name}"
+
+
+def missing_paths(text: str, source: str, files: set[str]) -> Iterator[str]:
+    """Yield the paths and modules that the Markdown `text` names and `files` lacks.
+
+    Parts that are placeholders (X.yaml, TRAINER, <name>) match anything, ``*`` as in a shell.
+    """
+    folders = {str(parent) for file in files for parent in PurePosixPath(file).parents}
+    for name in set(PATH.findall(text)):
+        parts = name.rstrip("./").split("/")
+        if "/".join(parts[:2]) in INSTALLED:
+            parts = parts[1:]
+        stems = [part.partition(".")[0] or part for part in parts]
+        pattern = "/".join(
+            "*" + part[len(stem) :] if PLACEHOLDER.fullmatch(stem) else part
+            for part, stem in zip(parts, stems, strict=True)
+        )
+        if not fnmatch.filter(files | folders, pattern):
+            yield f"{source} names {name}"
+    for name in set(MODULE.findall(text)):
+        path = name.replace(".", "/")
+        if not {f"{path}.py", f"{path}/__main__.py"} & files:
+            yield f"{source} names python -m {name}"
+
+
+def missing_sections(text: str, source: str, headings: set[str]) -> Iterator[str]:
+    """Yield the sections of docs/method.md that `text` names and `headings` lacks."""
+    unwrapped = re.sub(r"\s+(?:# )?", " ", text)
+    for names in SECTION.findall(unwrapped):
+        for name in re.findall('"([^"]+)"', names):
+            if name not in headings:
+                yield f"{source} names section {name}"
+
+
+@pytest.fixture(scope="module")
+def files():
+    """Paths of the project's files, relative to its root; git's view, which knows case."""
+    if not shutil.which("git") or not (PROJECT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    return {name for name in listed.stdout.splitlines() if (PROJECT / name).is_file()}
+
+
+@pytest.fixture(scope="module")
+def texts(files):
+    """The project's text files by path, except this one, whose examples do not exist."""
+    here = Path(__file__).relative_to(PROJECT).as_posix()
+    chosen = (name for name in sorted(files - {here}) if Path(name).suffix in TEXT)
+    return {name: (PROJECT / name).read_text(encoding="utf-8") for name in chosen}
+
+
+def test_documents_exist(texts, files):
+    found = [bad for name, text in texts.items() for bad in missing_documents(text, name, files)]
+    assert not found, "\n".join(sorted(found))
+
+
+def test_paths_in_documents_exist(texts, files):
+    documents = {name: text for name, text in texts.items() if name.endswith(".md")}
+    found = [bad for name, text in documents.items() for bad in missing_paths(text, name, files)]
+    assert not found, "\n".join(sorted(found))
+
+
+def test_sections_of_the_method_exist(texts):
+    headings = set(re.findall("^## (.+)$", texts["docs/method.md"], flags=re.MULTILINE))
+    found = [bad for name, text in texts.items() for bad in missing_sections(text, name, headings)]
+    assert not found, "\n".join(sorted(found))
+
+
+@pytest.mark.parametrize(
+    ("text", "broken"),
+    [
+        ("see docs/method.md, [other](other.md) and README.md", []),
+        ("see METHOD.md, https://github.com/owner/name/gone.md", ["METHOD.md"]),
+        ("see docs/other.md and ../README.md", ["../README.md"]),
+    ],
+)
+def test_a_broken_document_is_found(text, broken):
+    files = {"README.md", "docs/method.md", "docs/other.md"}
+    found = missing_documents(text, "docs/page.md", files)
+    assert sorted(found) == [f"docs/page.md names {name}" for name in broken]
+
+
+@pytest.mark.parametrize(
+    ("text", "broken"),
+    [
+        (
+            "`dplq/clip/backbone.py`, `dplq/clip/`, configs/datasets/X.yaml, dplq/configs/datasets",
+            [],
+        ),
+        ("configs/trainers/TRAINER/CFG.yaml, scripts/*.sh, `python -m dplq.data`", []),
+        ("`dplq/clip/gone.py`", ["dplq/clip/gone.py"]),
+        ("scripts/*.py, `python -m tools.gone`", ["python -m tools.gone", "scripts/*.py"]),
+        ("configs/gone/X.yaml.", ["configs/gone/X.yaml."]),
+        ("an original's file, https://github.com/owner/name/blob/main/trainers/gone.py", []),
+    ],
+)
+def test_a_broken_path_is_found(text, broken):
+    files = {"dplq/clip/backbone.py", "dplq/data/__main__.py", "scripts/run.sh"}
+    files |= {"configs/datasets/aid.yaml", "configs/trainers/CoOp/demo.yaml"}
+    found = missing_paths(text, "README.md", files)
+    assert sorted(found) == [f"README.md names {name}" for name in broken]
+
+
+def test_a_broken_section_is_found():
+    text = '# (docs/method.md, "Forward pass" and\n    # "Other"), docs/method.md, step 3'
+    assert list(missing_sections(text, "x.py", {"Forward pass"})) == ["x.py names section Other"]
