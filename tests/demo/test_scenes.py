@@ -37,7 +37,8 @@ def pixels(classname: str, look: str, seed: int) -> np.ndarray:
 
 
 def test_class_tables():
-    assert len(AERIAL_CLASSES) == 20 and len(TISSUE_CLASSES) == 8
+    assert len(AERIAL_CLASSES) == 20
+    assert len(TISSUE_CLASSES) == 8
     assert len(set(ALL_CLASSES)) == 28
     assert AERIAL_CLASSES[:3] == ("farmland", "forest", "river")
     assert set(synonyms()) == set(ALL_CLASSES)
@@ -46,7 +47,8 @@ def test_class_tables():
 @pytest.mark.parametrize(("classname", "seed"), RECORDED)
 def test_layouts_are_the_recorded_ones(classname, seed):
     material = layout(classname, seed).material
-    assert material.dtype == np.uint8 and material.shape == (SIDE, SIDE)
+    assert material.dtype == np.uint8
+    assert material.shape == (SIDE, SIDE)
     assert zlib.crc32(material.tobytes()) == RECORDED[classname, seed]
 
 
@@ -56,9 +58,11 @@ def test_every_class_renders_in_both_looks(classname, look):
     seen = set()
     for seed in range(5):
         scene = render(classname, look, seed)
-        assert scene.image.size == (64, 64) and scene.image.mode == "RGB"
+        assert scene.image.size == (64, 64)
+        assert scene.image.mode == "RGB"
         assert np.asarray(scene.image).std() > 2
-        assert scene.facts["look"] == look and len(scene.facts["colours"]) <= 3
+        assert scene.facts["look"] == look
+        assert len(scene.facts["colours"]) <= 3
         seen.add(scene.image.tobytes())
     assert len(seen) == 5
 
@@ -89,7 +93,8 @@ def test_looks_share_a_layout_but_not_colours():
 
 def test_infrared_turns_woods_red_and_ultrasound_is_nearly_grey():
     woods = np.mean([pixels("forest", "domain", s).mean((0, 1)) for s in range(20)], 0)
-    assert woods[0] > woods[1] + 10 and woods[0] > woods[2] + 8
+    assert woods[0] > woods[1] + 10
+    assert woods[0] > woods[2] + 8
     spread = [np.ptp(pixels("stroma", "domain", s).mean((0, 1))) for s in range(10)]
     assert max(spread) < 20
 
@@ -100,9 +105,9 @@ def test_other_sizes(size):
 
 
 def test_bad_arguments_are_explained():
-    with pytest.raises(UserError, match="Unknown demo class 'rivr'.*Did you mean 'river'"):
+    with pytest.raises(UserError, match=r"Unknown demo class 'rivr'.*Did you mean 'river'"):
         render("rivr", "general", 0)
-    with pytest.raises(UserError, match="Unknown look 'domian'.*Did you mean 'domain'"):
+    with pytest.raises(UserError, match=r"Unknown look 'domian'.*Did you mean 'domain'"):
         render("river", "domian", 0)
     with pytest.raises(UserError, match="size=500: demo pictures have 8 to 128"):
         render("river", "domain", 0, size=500)

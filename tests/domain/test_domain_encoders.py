@@ -337,7 +337,8 @@ def test_sam_and_medsam_preparation(side, monkeypatch):
     # Of a constant image nothing is left but rounding, which must not be blown up.
     for grey in (0.0, 0.3, 1.0):
         flat = medsam.prepare(clip_images(torch.full((1, 3, side, side), grey)))
-        assert flat.min() >= 0 and flat.max() < 1e-3
+        assert flat.min() >= 0
+        assert flat.max() < 1e-3
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
@@ -414,8 +415,10 @@ def test_clip_is_the_backbones_own_feature_and_owns_nothing(normalize):
     images = clip_images(random_pixels(8))
     assert torch.equal(encoder(images), backbone.encode_image(images))
     assert encoder(clip_images(random_pixels(12))).shape == (2, 5)
-    assert encoder.feature_dim == 5 and encoder.image_size == 8
-    assert not list(encoder.parameters()) and not encoder.state_dict()
+    assert encoder.feature_dim == 5
+    assert encoder.image_size == 8
+    assert not list(encoder.parameters())
+    assert not encoder.state_dict()
     assert backbone.layer.weight.requires_grad  # not ours to freeze
 
 
@@ -482,13 +485,15 @@ def test_random_weights_come_from_a_private_seed_with_a_framed_warning(small_mae
     text = caplog.records[0].getMessage()
     assert f"Domain encoder '{MAE}' has RANDOM WEIGHTS (pretrained=False, seed 1)." in text
     frame = text.strip().splitlines()
-    assert len({len(line) for line in frame}) == 1 and set(frame[0]) == {"*"}
+    assert len({len(line) for line in frame}) == 1
+    assert set(frame[0]) == {"*"}
 
 
 def test_full_size_mae_base():
     with torch.device("meta"):  # 86 million parameters, none of them drawn
         encoder = load_domain_encoder(MAE, pretrained=False, feature="decoder_embed")
-    assert encoder.feature_dim == 512 and encoder.image_size == 224
+    assert encoder.feature_dim == 512
+    assert encoder.image_size == 224
     assert sum(p.numel() for p in encoder.encoder.parameters()) == 85_798_656
     assert encoder.encoder.num_features == 768
 
@@ -509,7 +514,8 @@ def test_spec_rebuilds_the_encoder(small_mae, tmp_path):
     again = load_domain_encoder(**{**spec, "weights": weights})
     images = clip_images(random_pixels())
     assert torch.equal(again(images), encoder(images))
-    assert again.spec == encoder.spec and again.name == MAE
+    assert again.spec == encoder.spec
+    assert again.name == MAE
 
 
 def test_importing_does_not_import_timm(monkeypatch):
@@ -611,7 +617,8 @@ def test_weights_that_cannot_be_had(name, monkeypatch):
     monkeypatch.setattr(timm, "create_model", fail)
     text = error_of(name)
     assert f"'{name}': its weights cannot be downloaded (ConnectionError: no route)" in text
-    assert "set weights (DOMAIN.WEIGHTS) to the local file" in text and "many" not in text
+    assert "set weights (DOMAIN.WEIGHTS) to the local file" in text
+    assert "many" not in text
 
 
 def test_models_of_oblong_images_are_refused(monkeypatch):
@@ -638,8 +645,10 @@ def test_other_classes_than_namespace_are_refused(tmp_path):
     state = mae_state()
     weights = save(tmp_path / "x.pth", {"model": state, "args": types.SimpleNamespace(a=1)})
     text = error_of(MAE, weights=weights)
-    assert "hold more than weights" in text and "types.SimpleNamespace" in text
-    assert "save {'model': state_dict} alone" in text and "\n" not in text
+    assert "hold more than weights" in text
+    assert "types.SimpleNamespace" in text
+    assert "save {'model': state_dict} alone" in text
+    assert "\n" not in text
 
 
 def test_files_that_are_no_checkpoints(tmp_path):
@@ -703,7 +712,8 @@ def test_missing_unknown_and_misshapen_keys_are_named(small_mae, tmp_path):
     state["pos_embed"] = torch.zeros(1, 5, WIDTH)
     text = error_of(MAE, weights=save(tmp_path / "x.pth", state))
     assert "pos_embed is (1, 5, 32) in the file and (1, 17, 32) in the model" in text
-    assert "Missing: norm.bias" in text and "Unknown: fc_norm.weight" in text
+    assert "Missing: norm.bias" in text
+    assert "Unknown: fc_norm.weight" in text
 
 
 def test_decoder_embed_needs_the_decoder(small_mae, tmp_path):

@@ -7,7 +7,7 @@ import sys
 from tests.fallback.places import FALLBACK
 
 sys.path.append(str(FALLBACK))
-import dassl  # noqa: E402
+import dassl
 
 if "fallback" not in dassl.__version__:
     collect_ignore_glob = ["test_*.py"]
