@@ -1,4 +1,4 @@
-"""Make ``import dassl`` find the stand-in, or skip these tests where a real Dassl is installed."""
+"""Make ``import dassl`` use the fallback, or skip these tests where a real Dassl is installed."""
 
 from __future__ import annotations
 

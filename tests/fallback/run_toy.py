@@ -1,6 +1,6 @@
 """Measure whichever Dassl is importable: ``python run_toy.py IMAGES OUT`` writes OUT/facts.json.
 
-`test_real_dassl.py` runs it under the real one and under the stand-in and compares.
+`test_real_dassl.py` runs it under the real one and under the fallback and compares.
 """
 
 from __future__ import annotations
