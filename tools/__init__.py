@@ -1,1 +1,1 @@
-"""What maintainers run: making the demo's weights and figure."""
+"""Maintenance commands: the demo's weights and figure."""

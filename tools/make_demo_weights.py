@@ -1,16 +1,16 @@
-"""Remake the demo's weights: ``python -m tools.make_demo_weights [--out FOLDER] [--seed 0]``.
+"""Train the demo's models: ``python -m tools.make_demo_weights [--out FOLDER] [--seed 0]``.
 
-Two models are trained from nothing, on pictures that are drawn on the spot:
+Two models are trained from scratch, on pictures rendered for it:
 
 * a tiny CLIP, with open_clip's contrastive loss, on general-look pictures and varied captions: it
-  knows the concepts, but has never seen the domain;
+  has learned the concepts, but not the domain;
 * a tiny domain encoder, a timm ViT trained as a masked autoencoder on unlabelled domain-look
-  pictures: it knows the domain, but not the words.
+  pictures: it has learned the domain, but not the words.
 
-The weights and the measured figures (`figures.json`) are written side by side. On a GPU this takes
-about ten minutes; on two CPU cores about two hours and a half (with ``--clip-pictures 1000
---clip-epochs 10 --domain-pictures 300 --domain-epochs 12`` 50 minutes, for a CLIP that knows the
-general look less well).
+The weights and the measured accuracies (`figures.json`) are written side by side. Training takes
+about ten minutes on a GPU and two hours and a half on two CPU cores (50 minutes with
+``--clip-pictures 1000 --clip-epochs 10 --domain-pictures 300 --domain-epochs 12``, for a CLIP that
+is less accurate in the general look).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from dplq.demo.models import (
     ASSETS,
     CLIP_CONFIG,
     CLIP_FILE,
+    DOMAIN_ARCHITECTURE,
     DOMAIN_CONFIG,
     DOMAIN_FILE,
     SIZE,
@@ -50,23 +52,23 @@ from dplq.io.spec import Spec
 
 logger = logging.getLogger(__name__)
 CLASSES = AERIAL_CLASSES + TISSUE_CLASSES
-# Disjoint seeds: what is measured here was never trained on; the datasets start at 10**6.
+# Disjoint seeds: test pictures are never trained on; those of the datasets start at 10**6.
 FIRST_SEED = {"train": 0, "test": 500_000}
 BATCH = 128
 ZERO_SHOT = "a photo of a {}."
-UNSEEN = 0.5  # share of the patches that CLIP's training drops (Li et al., FLIP): half the work
+PATCH_DROPOUT = 0.5  # of CLIP's training (Li et al., FLIP): half the computation
 
 
 @dataclass
 class Pictures:
-    """Drawn pictures: uint8 (N, 3, 64, 64), labels (N,) into `CLASSES`, and their facts."""
+    """Rendered pictures: uint8 (N, 3, 64, 64), labels (N,) into `CLASSES`, and facts."""
 
     images: Tensor
     labels: Tensor
-    facts: list[dict]
+    facts: list[dict[str, Any]]
 
     def of(self, classes: tuple[str, ...]) -> Pictures:
-        """The pictures of some classes, labels counted within these."""
+        """Return the pictures of some classes, with labels into these."""
         first = CLASSES.index(classes[0])
         keep = ((self.labels >= first) & (self.labels < first + len(classes))).nonzero()[:, 0]
         facts = [self.facts[int(index)] for index in keep]
@@ -74,7 +76,7 @@ class Pictures:
 
 
 def draw(look: str, part: str, per_class: int, workers: int = 2) -> Pictures:
-    """Draw `per_class` pictures of every class."""
+    """Render `per_class` pictures of every class."""
     seeds = range(FIRST_SEED[part], FIRST_SEED[part] + per_class)
     with ProcessPoolExecutor(workers) as pool:
         drawn = list(pool.map(functools.partial(_draw_class, look=look, seeds=seeds), CLASSES))
@@ -83,20 +85,21 @@ def draw(look: str, part: str, per_class: int, workers: int = 2) -> Pictures:
     return Pictures(images, labels, [facts for _, some in drawn for facts in some])
 
 
-def _draw_class(name: str, look: str, seeds: range) -> tuple[np.ndarray, list[dict]]:
-    scenes = [render(name, look, seed, SIZE) for seed in seeds]
-    images = np.stack([np.asarray(scene.image).transpose(2, 0, 1) for scene in scenes])
-    return images, [scene.facts for scene in scenes]
+def _draw_class(name: str, look: str, seeds: range) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Render one class: uint8 (N, 3, S, S), and the facts of each picture."""
+    pictures = [render(name, look, seed, SIZE) for seed in seeds]
+    images = np.stack([np.asarray(picture.image).transpose(2, 0, 1) for picture in pictures])
+    return images, [picture.facts for picture in pictures]
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 (N, 3, H, W) -> float, channel-wise."""
-    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (mean, std))
-    return (images.float() / 255 - mean) / std
+    """Normalise uint8 images (N, 3, H, W) to float, by channel."""
+    shift, scale = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (mean, std))
+    return (images.float() / 255 - shift) / scale
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random mirror, quarter turn and shift (up to 4 pixels) of each picture of a square batch."""
+    """Flip, transpose and shift (up to 4 pixels) each picture of a square batch at random."""
     count, _, side, _ = images.shape
     choice = torch.randint(0, 2, (3, count, 1), generator=generator).to(images.device)
     shift = torch.randint(-4, 5, (2, count, 1), generator=generator).to(images.device)
@@ -109,13 +112,13 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Random batches of indices, the last incomplete one left out."""
+    """Return random batches of indices, without the last incomplete one."""
     order = torch.randperm(count, generator=generator)
     return iter(order[: count - count % size].split(size))
 
 
-def rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up over a twentieth of the steps, then a cosine to zero."""
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Return the learning rate: warm-up over a twentieth of the steps, then a cosine to 0."""
     warm = max(steps // 20, 1)
     if step < warm:
         return peak * (step + 1) / warm
@@ -125,7 +128,7 @@ def rate(step: int, steps: int, peak: float) -> float:
 def train_clip(
     pictures: Pictures, seed: int, epochs: int, batch: int, device: str = "cpu"
 ) -> tuple[Backbone, Tensor]:
-    """Train the tiny CLIP; returns it frozen, and which tokens captions used, bool (vocabulary)."""
+    """Train the tiny CLIP; return it frozen, and the tokens used, bool (vocabulary,)."""
     import open_clip
 
     torch.manual_seed(seed)
@@ -134,7 +137,7 @@ def train_clip(
     model = open_clip.CLIP(**CLIP_CONFIG)
     backbone = Backbone(model, CLIP_CONFIG, {}, Spec("demo")).to(device)
     model.requires_grad_(True)
-    model.visual.patch_dropout = open_clip.transformer.PatchDropout(UNSEEN)
+    model.visual.patch_dropout = open_clip.transformer.PatchDropout(PATCH_DROPOUT)
     model.train()
     loss_of = open_clip.ClipLoss()
     tokens_of = functools.cache(lambda text: backbone.tokenize([text])[0])
@@ -155,7 +158,7 @@ def train_clip(
             text = F.normalize(backbone.encode_text(tokens.to(device)), dim=-1)
             loss = loss_of(image, text, backbone.logit_scale)
             for group in optimizer.param_groups:
-                group["lr"] = rate(step, steps, 1e-3)
+                group["lr"] = learning_rate(step, steps, 1e-3)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -165,13 +168,13 @@ def train_clip(
         seconds = time.time() - started
         logger.info("CLIP epoch %d/%d loss %.3f, %.0f s", epoch + 1, epochs, loss.item(), seconds)
     model.requires_grad_(False).eval()
-    used[0] = False  # padding comes after the end and is never seen
+    used[0] = False  # padding follows the end token, masked out
     return backbone.cpu(), used
 
 
 @torch.no_grad()
 def zero_shot(backbone: Backbone, pictures: Pictures, classes: tuple[str, ...]) -> float:
-    """Zero-shot accuracy in percent over `classes`, prompt "a photo of a ..."."""
+    """Return zero-shot accuracy in percent over `classes`, with `ZERO_SHOT` prompts."""
     prompts = [ZERO_SHOT.format(name) for name in classes]
     text = F.normalize(backbone.encode_text(backbone.tokenize(prompts)), dim=-1)
     pictures = pictures.of(classes)
@@ -184,47 +187,52 @@ def zero_shot(backbone: Backbone, pictures: Pictures, classes: tuple[str, ...]) 
 
 
 class MaskedAutoencoder(nn.Module):
-    """A masked autoencoder around a timm ViT (He et al., 2022), small and plain.
+    """A small masked autoencoder around a timm ViT (He et al., 2022).
 
     Args:
         encoder: timm ViT with class token.
         width: of the decoder.
-        hidden_share: share of the patches that the encoder does not see.
+        mask_ratio: share of the patches that are masked.
     """
 
-    def __init__(self, encoder: nn.Module, width: int = 64, hidden_share: float = 0.75) -> None:
+    encoder: Any  # a timm ViT: nn.Module does not declare its attributes
+    patch: int
+    count: int
+
+    def __init__(self, encoder: nn.Module, width: int = 64, mask_ratio: float = 0.75) -> None:
         super().__init__()
         from timm.models.vision_transformer import Block
 
-        self.encoder, self.patch = encoder, encoder.patch_embed.patch_size[0]
-        self.count = encoder.patch_embed.num_patches
-        self.seen = round(self.count * (1 - hidden_share))
-        self.narrow = nn.Linear(encoder.embed_dim, width)
+        self.encoder = encoder
+        self.patch = self.encoder.patch_embed.patch_size[0]
+        self.count = self.encoder.patch_embed.num_patches
+        self.visible = round(self.count * (1 - mask_ratio))
+        self.decoder_embed = nn.Linear(self.encoder.embed_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.position = nn.Parameter(torch.randn(1, self.count, width) * 0.02)
         self.decoder = nn.Sequential(Block(width, 4), Block(width, 4), nn.LayerNorm(width))
-        self.paint = nn.Linear(width, 3 * self.patch**2)
+        self.predict = nn.Linear(width, 3 * self.patch**2)
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Loss: squared error of the hidden patches' normalised pixels."""
+        """Return the loss: squared error of the masked patches' normalised pixels."""
         batch = len(images)
         order = torch.rand(batch, self.count, generator=generator).argsort(dim=1).to(images.device)
-        seen, hidden = order[:, : self.seen], order[:, self.seen :]
-        tokens = self._encode(images, seen)
-        tokens = self.narrow(tokens)
+        visible, masked = order[:, : self.visible], order[:, self.visible :]
+        tokens = self.decoder_embed(self._encode(images, visible))
         width = tokens.shape[-1]
         full = self.mask_token.expand(batch, self.count, -1)
-        full = full.scatter(1, seen.unsqueeze(-1).expand(-1, -1, width), tokens)
-        painted = self.paint(self.decoder(full + self.position))
+        full = full.scatter(1, visible.unsqueeze(-1).expand(-1, -1, width), tokens)
+        predicted = self.predict(self.decoder(full + self.position))
         target = F.unfold(images, self.patch, stride=self.patch).transpose(1, 2)
         target = F.layer_norm(target, target.shape[-1:])
-        take = hidden.unsqueeze(-1).expand(-1, -1, target.shape[-1])
-        return F.mse_loss(painted.gather(1, take), target.gather(1, take))
+        index = masked.unsqueeze(-1).expand(-1, -1, target.shape[-1])
+        return F.mse_loss(predicted.gather(1, index), target.gather(1, index))
 
-    def _encode(self, images: Tensor, seen: Tensor) -> Tensor:
+    def _encode(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Return the tokens of the visible patches, (B, visible, C)."""
         encoder = self.encoder
         patches = encoder.patch_embed(images) + encoder.pos_embed[:, 1:]
-        patches = patches.gather(1, seen.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
+        patches = patches.gather(1, visible.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
         cls = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(images), -1, -1)
         return encoder.norm(encoder.blocks(torch.cat([cls, patches], dim=1)))[:, 1:]
 
@@ -232,12 +240,12 @@ class MaskedAutoencoder(nn.Module):
 def train_domain_encoder(
     pictures: Pictures, seed: int, epochs: int, batch: int, device: str = "cpu"
 ) -> nn.Module:
-    """Train the domain encoder on pictures without labels."""
+    """Train the domain encoder, without labels."""
     import timm
 
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    encoder = timm.create_model("vit_tiny_patch16_224", num_classes=0, **DOMAIN_CONFIG)
+    encoder = timm.create_model(DOMAIN_ARCHITECTURE, num_classes=0, **DOMAIN_CONFIG)
     model = MaskedAutoencoder(encoder).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05)
     steps, step, started = epochs * (len(pictures.labels) // batch), 0, time.time()
@@ -247,7 +255,7 @@ def train_domain_encoder(
             images = normalise(images, IMAGENET_MEAN, IMAGENET_STD)
             loss = model(images, generator)
             for group in optimizer.param_groups:
-                group["lr"] = rate(step, steps, 1e-3)
+                group["lr"] = learning_rate(step, steps, 1e-3)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -258,8 +266,8 @@ def train_domain_encoder(
 
 
 @torch.no_grad()
-def probe(encoder: nn.Module, train: Pictures, test: Pictures) -> float:
-    """Accuracy in percent of a linear classifier on the domain encoder's pooled features."""
+def probe(encoder: Any, train: Pictures, test: Pictures) -> float:
+    """Return the accuracy in percent of a linear probe on the domain encoder's features."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -277,21 +285,21 @@ def probe(encoder: nn.Module, train: Pictures, test: Pictures) -> float:
 
 
 def round_to_half(model: nn.Module) -> dict[str, Tensor]:
-    """Round a model's weights to half precision, in place; returns them as they are stored."""
+    """Round a model's weights to half precision, in place; return the state dict in it."""
     for parameter in model.parameters():
         parameter.data = parameter.data.half().float()
     return {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ASSETS, help="default: inside the package")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=("clip", "domain"), help="train one of the two")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="that draw pictures")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rendering processes")
     parser.add_argument("--clip-pictures", type=int, default=2000, help="per class")
     parser.add_argument("--clip-epochs", type=int, default=20)
     parser.add_argument("--domain-pictures", type=int, default=600, help="per class")
@@ -310,8 +318,8 @@ def main() -> None:
     logger.info("%s", json.dumps(figures, indent=1))
 
 
-def make_clip(args: argparse.Namespace, tests: dict[str, Pictures]) -> dict:
-    """Train and write the tiny CLIP; returns its figures."""
+def make_clip(args: argparse.Namespace, tests: dict[str, Pictures]) -> dict[str, Any]:
+    """Train and write the tiny CLIP; return its accuracies."""
     train = draw("general", "train", args.clip_pictures, args.workers)
     backbone, used = train_clip(train, args.seed, args.clip_epochs, BATCH, args.device)
     state = round_to_half(backbone.clip)
@@ -328,8 +336,8 @@ def make_clip(args: argparse.Namespace, tests: dict[str, Pictures]) -> dict:
     }
 
 
-def make_domain(args: argparse.Namespace, tests: dict[str, Pictures]) -> dict:
-    """Train and write the tiny domain encoder; returns its figures."""
+def make_domain(args: argparse.Namespace, tests: dict[str, Pictures]) -> dict[str, Any]:
+    """Train and write the tiny domain encoder; return its accuracy."""
     train = draw("domain", "train", args.domain_pictures, args.workers)
     encoder = train_domain_encoder(train, args.seed, args.domain_epochs, BATCH, args.device)
     checkpoint.save(args.out / DOMAIN_FILE, round_to_half(encoder), {})

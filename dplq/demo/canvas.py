@@ -1,4 +1,4 @@
-"""A drawing board that holds materials instead of colours, and a turned, scaled pen for it."""
+"""Canvas of materials instead of colours, and a rotated, scaled pen for it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy as np
 
 from dplq.demo.materials import Material
 
-SIDE = 128  # pixels of a layout per side: pictures of 64 pixels are supersampled twice
-GAP = 255  # in a row of things: nothing here
+SIDE = 128  # pixels of a canvas per side: pictures of 64 pixels are supersampled twice
+GAP = 255  # in a row of materials: an empty slot
 _AXIS = np.arange(SIDE) - (SIDE - 1) / 2
 _X, _Y = _AXIS[None, :], _AXIS[:, None]
 T = TypeVar("T")
+UV = tuple[np.ndarray, np.ndarray]
 
 
 class Canvas:
-    """A layout under construction: `material` (S, S) uint8 and `height` (S, S) float32.
+    """Scene under construction: `material` (S, S) uint8 and `height` (S, S) float32.
 
     Heights are in pixels and serve for shading only. Coordinates are pixels from the centre.
     Geometry is float64, so that a last-bit difference between machines does not move a pixel.
@@ -28,30 +29,30 @@ class Canvas:
         facts: what a caption may mention: ``counts`` (noun -> number) and ``clutter`` (nouns).
     """
 
-    def __init__(self, rng: np.random.Generator, ground: Material = Material.GRASS):
+    def __init__(self, rng: np.random.Generator, ground: Material = Material.GRASS) -> None:
         self.rng = rng
         self.material = np.full((SIDE, SIDE), ground, np.uint8)
         self.height = np.zeros((SIDE, SIDE), np.float32)
         self.facts: dict = {"counts": {}, "clutter": []}
 
     def uniform(self, low: float, high: float) -> float:
-        """A number from low to high."""
+        """Draw a number from low to high."""
         return low + (high - low) * self.rng.random()
 
     def integer(self, low: int, high: int) -> int:
-        """A whole number from low to high, both included."""
+        """Draw an integer from low to high, both included."""
         return low + int(self.rng.random() * (high - low + 1))
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return self.rng.random() < probability
 
     def pick(self, choices: Sequence[T]) -> T:
-        """One of the choices, all alike."""
+        """Draw one of the choices, with equal probability."""
         return choices[int(self.rng.random() * len(choices))]
 
     def steps(self, low: float, high: float, step: float) -> list[float]:
-        """Equidistant numbers from low up to high, as plain floats (numpy's scalars are slow)."""
+        """Return equidistant numbers from low up to high, as floats (numpy's scalars are slow)."""
         return np.arange(low, high, step).tolist()
 
     def count(self, noun: str, number: int) -> None:
@@ -59,11 +60,11 @@ class Canvas:
         self.facts["counts"][noun] = number
 
     def mention(self, noun: str) -> None:
-        """Record for captions something that stands at the side."""
+        """Record for captions something beside the main subject."""
         self.facts["clutter"].append(noun)
 
     def pen(self, spread: float = 12.0, smallest: float = 1.0, largest: float = 1.0) -> Pen:
-        """A pen at a random place near the centre, turned by any angle."""
+        """Return a pen at a random position near the centre, rotated by any angle."""
         return Pen(
             self,
             self.uniform(-spread, spread),
@@ -73,21 +74,21 @@ class Canvas:
         )
 
     def anywhere(self, margin: float = 0.0) -> Pen:
-        """A pen at a random place anywhere, unscaled."""
+        """Return a pen at a random position of the canvas, unscaled."""
         return self.pen(spread=SIDE / 2 - margin)
 
     def fill(self, mask: np.ndarray, material: Material, height: float = 0.0) -> None:
-        """Put a material where a full (S, S) mask is true."""
+        """Set the material and height where an (S, S) mask is true."""
         np.copyto(self.material, np.uint8(material), where=mask)
         np.copyto(self.height, height, where=mask)
 
-    def under(self, pen: Pen) -> int:
-        """The material at a pen's origin."""
+    def material_at(self, pen: Pen) -> int:
+        """Return the material at a pen's origin."""
         row, column = (min(max(round(p + SIDE / 2), 0), SIDE - 1) for p in (pen.y, pen.x))
         return int(self.material[row, column])
 
     def noise(self, cells: int, octaves: int = 1) -> np.ndarray:
-        """Smooth random field (S, S), about zero mean and unit range, `cells` bumps per side."""
+        """Return a smooth random field (S, S) of zero mean and range -1..1, `cells` bumps wide."""
         field = np.zeros((SIDE, SIDE))
         for octave in range(octaves):
             weights = _interpolation(cells << octave)
@@ -96,12 +97,12 @@ class Canvas:
         return field
 
     def cells(self, spacing: float, jitter: float = 0.9) -> Cells:
-        """Scatter one point per square of a turned grid and find each pixel's nearest ones."""
-        return _nearest(self.rng, *self.pen().uv(), spacing, jitter)
+        """Return Voronoi cells of one random point per square of a rotated grid."""
+        return _voronoi(self.rng, *self.pen().uv(), spacing, jitter)
 
 
 class Cells(NamedTuple):
-    """Voronoi cells: all (S, S); distances in pixels, `key` uniform in [0, 1) per cell."""
+    """Voronoi cells, all (S, S): two smallest distances in pixels, `key` in [0, 1) per cell."""
 
     nearest: np.ndarray
     second: np.ndarray
@@ -109,21 +110,23 @@ class Cells(NamedTuple):
 
 
 class Pen:
-    """A local frame: origin (x, y) in pixels, angle in radians, scale; shapes use (u, v) in it."""
+    """Local frame (u, v) for shapes: origin (x, y) in pixels, angle in radians, scale."""
 
-    def __init__(self, canvas: Canvas, x: float, y: float, angle: float = 0.0, scale: float = 1.0):
+    def __init__(
+        self, canvas: Canvas, x: float, y: float, angle: float = 0.0, scale: float = 1.0
+    ) -> None:
         self.canvas, self.x, self.y = canvas, x, y
         self.angle, self.scale = angle, scale
         self._cos, self._sin = math.cos(angle) * scale, math.sin(angle) * scale
 
     def at(self, u: float, v: float, turn: float = 0.0, scale: float = 1.0) -> Pen:
-        """A pen at (u, v) of this one, turned and scaled further."""
+        """Return a pen at (u, v) of this one, rotated and scaled further."""
         x = self.x + u * self._cos - v * self._sin
         y = self.y + u * self._sin + v * self._cos
         return Pen(self.canvas, x, y, self.angle + turn, self.scale * scale)
 
-    def uv(self, rows: slice = slice(None), columns: slice = slice(None)) -> tuple:
-        """Local coordinates (u, v) of the canvas, or of a window of it."""
+    def uv(self, rows: slice = slice(None), columns: slice = slice(None)) -> UV:
+        """Return local coordinates (u, v) of the canvas, or of a window of it."""
         x, y = _X[:, columns] - self.x, _Y[rows] - self.y
         square = self.scale * self.scale
         u = x * (self._cos / square) + y * (self._sin / square)
@@ -131,7 +134,7 @@ class Pen:
         return u, v
 
     def _window(self, half_u: float, half_v: float) -> tuple[slice, slice]:
-        """The rows and columns that a shape within (half_u, half_v) can touch."""
+        """Return the rows and columns that a shape within (half_u, half_v) can cover."""
         wide = abs(self._cos) * half_u + abs(self._sin) * half_v + 1
         tall = abs(self._sin) * half_u + abs(self._cos) * half_v + 1
         x, y = self.x + SIDE / 2, self.y + SIDE / 2
@@ -149,12 +152,13 @@ class Pen:
         stripe: float = 0.0,
         duty: float = 0.5,
     ) -> None:
-        """A rectangle about the origin.
+        """Draw a rectangle about the origin.
 
         Args:
-            half_u, half_v: half its sides.
-            material, height: what it is made of and how high it stands; several materials belong
-                to the stripes in turn, `GAP` leaves one out.
+            half_u: half its side along u.
+            half_v: half its side along v.
+            material: one for all, or a sequence for the stripes in turn, where `GAP` omits one.
+            height: of its top, in pixels.
             gable: the share of the height lost towards the long edges (a ridge along u).
             stripe: period along u of a striped rectangle, 0 for a full one.
             duty: painted share of a period.
@@ -166,10 +170,13 @@ class Pen:
             place = (u + half_u) / stripe
             index = np.floor(place)
             mask &= place - index < duty
+        painted: Material | np.ndarray
         if isinstance(material, Sequence):
-            material = np.array(material, np.uint8).take(index.astype(int), mode="wrap")
-            mask &= material != GAP
-        self._put(window, mask, material, height, 1 - gable * abs(v) / half_v if gable else None)
+            painted = np.array(material, np.uint8).take(index.astype(int), mode="wrap")
+            mask &= painted != GAP
+        else:
+            painted = material
+        self._put(window, mask, painted, height, 1 - gable * abs(v) / half_v if gable else None)
 
     def ellipse(
         self,
@@ -182,13 +189,15 @@ class Pen:
         hole: float = 0.0,
         spokes: tuple[int, float] | None = None,
     ) -> None:
-        """An ellipse about the origin.
+        """Draw an ellipse about the origin.
 
         Args:
-            half_u, half_v: half its axes.
-            material, height: what it is made of and how high it stands.
+            half_u: half its axis along u.
+            half_v: half its axis along v.
+            material: of the ellipse.
+            height: of its top, in pixels.
             dome: whether the height is rounded off towards the rim.
-            hole: the share of the radius left out in the middle, 0 for a full one.
+            hole: the share of the radius omitted in the middle, 0 for a full one.
             spokes: number of sectors, and the share of each that is painted; None for all round.
         """
         window = self._window(half_u, half_v)
@@ -203,12 +212,22 @@ class Pen:
         profile = np.sqrt(np.clip(1 - square, 0, 1)) if dome else None
         self._put(window, mask, material, height, profile)
 
-    def line(self, u: float, v: float, half_width: float, material: Material, height=0.0) -> None:
-        """A straight stroke from the origin to (u, v)."""
+    def line(
+        self, u: float, v: float, half_width: float, material: Material, height: float = 0.0
+    ) -> None:
+        """Draw a straight stroke from the origin to (u, v)."""
         stroke = self.at(u / 2, v / 2, math.atan2(v, u))
         stroke.rect(math.hypot(u, v) / 2, half_width, material, height)
 
-    def _put(self, window, mask, material, height, profile) -> None:
+    def _put(
+        self,
+        window: tuple[slice, slice],
+        mask: np.ndarray,
+        material: Material | np.ndarray,
+        height: float,
+        profile: np.ndarray | None,
+    ) -> None:
+        """Set material and height in a window where `mask` is true; `profile` scales the height."""
         canvas = self.canvas
         np.copyto(canvas.material[window], np.uint8(material), where=mask)
         relief = height if profile is None else (height * profile).astype(np.float32)
@@ -216,7 +235,7 @@ class Pen:
 
 
 def shifted(field: np.ndarray, down: int, right: int) -> np.ndarray:
-    """An (S, S) field moved by whole pixels; what enters at an edge repeats that edge."""
+    """Return an (S, S) field shifted by whole pixels, with replicated edges."""
     place = np.arange(SIDE)
     rows, columns = np.clip(place - down, 0, SIDE - 1), np.clip(place - right, 0, SIDE - 1)
     return field.take(rows, axis=0).take(columns, axis=1)
@@ -224,7 +243,7 @@ def shifted(field: np.ndarray, down: int, right: int) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _interpolation(cells: int) -> np.ndarray:
-    """Weights (S, cells + 1) of smooth interpolation between cells + 1 equidistant values."""
+    """Return weights (S, cells + 1) of smooth interpolation between equidistant values."""
     place = np.arange(SIDE) * (cells / SIDE)
     index = place.astype(int)
     fraction = place - index
@@ -235,7 +254,10 @@ def _interpolation(cells: int) -> np.ndarray:
     return weights
 
 
-def _nearest(rng, u: np.ndarray, v: np.ndarray, spacing: float, jitter: float) -> Cells:
+def _voronoi(
+    rng: np.random.Generator, u: np.ndarray, v: np.ndarray, spacing: float, jitter: float
+) -> Cells:
+    """Return the Voronoi cells of a jittered grid in local coordinates (u, v), both (S, S)."""
     half = int(SIDE / spacing) + 3
     points = (rng.random((3, 2 * half, 2 * half)) - 0.5) * jitter
     keys = rng.random((2 * half, 2 * half))

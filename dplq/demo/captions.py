@@ -1,4 +1,4 @@
-"""Varied descriptions of a demo picture, for contrastive training."""
+"""Varied captions of the demo's pictures, for contrastive training."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-# Zero-shot classification asks with "a photo of a {}.", so that form is the most frequent one.
-ASKED = "a photo of a {}."
-SHORT = (ASKED, ASKED, ASKED, "a photo of a {}", "a {}", "{}", "{}.")
+# The template of zero-shot classification is the most frequent one.
+ZERO_SHOT = "a photo of a {}."
+SHORT = (ZERO_SHOT, ZERO_SHOT, ZERO_SHOT, "a photo of a {}", "a {}", "{}", "{}.")
 VIEWS = {
     "aerial": (
         "an aerial photo of a {}.", "an aerial view of a {}", "a satellite image of {}",
@@ -38,7 +38,7 @@ NAMED_SHARE = 0.8  # captions that use the class name itself
 
 @functools.cache
 def synonyms() -> dict[str, list[str]]:
-    """Other words for each class."""
+    """Return the synonyms of each class name."""
     return yaml.safe_load(Path(__file__).with_name("synonyms.yaml").read_text("utf-8"))
 
 
@@ -47,11 +47,11 @@ def caption(classname: str, facts: dict, generator: np.random.Generator) -> str:
 
     Args:
         classname: the picture's class.
-        facts: `Scene.facts`.
-        generator: the only source of chance.
+        facts: `Picture.facts`.
+        generator: the only source of randomness.
 
     Returns:
-        A line with the class name, or in about a fifth of the cases one of its synonyms.
+        A caption with the class name, or in about a fifth of the cases one of its synonyms.
     """
     subject = classname
     if generator.random() > NAMED_SHARE:
@@ -74,7 +74,7 @@ def _pick(choices: tuple | list, generator: np.random.Generator) -> str:
 
 
 def _details(facts: dict) -> list[str]:
-    """Everything that can be added about a picture, as ends of a sentence."""
+    """Return the details that can end a caption."""
     colours, season = facts["colours"], facts["season"]
     details = [f"in {' and '.join(colours[:2])}"] if colours else []
     if len(colours) > 1:
@@ -88,6 +88,6 @@ def _details(facts: dict) -> list[str]:
 
 
 def count_phrase(number: int, noun: str) -> str:
-    """``two tanks``, ``many cars``: exact up to nine."""
+    """Return ``two tanks``, ``many cars``: exact up to nine."""
     word = NUMBERS[number] if number < len(NUMBERS) else "many"
     return f"{word} {noun}" + ("" if number == 1 else "s")

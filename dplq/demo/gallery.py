@@ -1,4 +1,4 @@
-"""The demo's datasets on disk: drawn once, as JPEGs in ordinary class folders."""
+"""The demo's datasets on disk: rendered once, as JPEGs in class folders."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SOURCES = (*(f"{module}.py" for module in CODE), "palettes.yaml")
 def gallery(
     name: str, classes: tuple[str, ...], look: str = "domain", per_class: int = PER_CLASS
 ) -> Path:
-    """The folder of a demo dataset, ``<class>/<number>.jpg``; drawn now if it is not there yet.
+    """Return the folder of a demo dataset, ``<class>/<number>.jpg``; render it if missing.
 
-    It lies in ``$DPLQ_CACHE`` or ``~/.cache/dplq``. Its name carries a digest of the code that
-    draws, so that pictures of another version are never mixed in.
+    It is in ``$DPLQ_CACHE`` or ``~/.cache/dplq``. Its name has a digest of the drawing code, which
+    keeps pictures of different versions apart.
 
     Raises:
         UserError: the cache cannot be written to.
@@ -40,13 +40,13 @@ def gallery(
     try:
         if not folder.is_dir():
             cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as aside:
-                drawn = Path(aside) / name
+            with tempfile.TemporaryDirectory(dir=cache, prefix=f".{name}-") as temporary:
+                drawn = Path(temporary) / name
                 drawn.mkdir()
                 _draw_all(drawn, classes, look, per_class)
                 drawn.rename(folder)
     except OSError as error:
-        if not folder.is_dir():  # another run may have drawn it meanwhile
+        if not folder.is_dir():  # another run may have rendered it meanwhile
             raise UserError(
                 f"The demo images cannot be written to {folder}: {error.strerror or error}. "
                 "Set DPLQ_CACHE to a folder that can be written to."
@@ -55,6 +55,7 @@ def gallery(
 
 
 def _version() -> str:
+    """Return a digest of the drawing code."""
     digest = hashlib.sha256()
     for source in SOURCES:
         digest.update(Path(__file__).with_name(source).read_bytes())

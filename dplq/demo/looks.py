@@ -1,4 +1,4 @@
-"""From materials to pixels: palettes, styles and the faults of a sensor.
+"""Rendering of materials as pixels: palettes, styles and sensor artefacts.
 
 A look is a palette per family and a few styles; a style is a row of numbers, so that a new one is
 one more row. The strengths in the `domain` rows set how far that look is from the general one.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import colorsys
 import functools
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -22,7 +23,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Style:
-    """How a picture is made; a pair is a range from which each picture draws its own value.
+    """Rendering parameters; each picture draws its value from a pair, a range.
 
     Attributes:
         texture: grain of the materials, as a share of brightness.
@@ -66,7 +67,7 @@ SKETCH = Style(
     texture=(0.0, 0.05), shade=(0.3, 0.8), outline=(0.6, 0.95), wash=(0.35, 0.8),
     saturation=(0.0, 0.9), brightness=(0.85, 1.05),
 )  # fmt: skip
-# The faults of a sensor, which the domain looks share in their own strengths.
+# Sensor artefacts, which the domain looks share in different strengths.
 FALSE_COLOUR = Style(
     texture=(0.06, 0.14), shade=(0.3, 0.8), saturation=(0.7, 1.2), contrast=(0.3, 0.5),
     brightness=(0.7, 1.0), tint=0.04, blur=(0.6, 1.0), noise=(0.02, 0.045), stripes=(0.0, 0.015),
@@ -113,7 +114,7 @@ for _material, _strength in materials.GRAIN.items():
 
 @functools.cache
 def colours(family: str, look: str) -> dict[Material, np.ndarray]:
-    """The colours of each material, float arrays (n, 3) in 0..1, for a family in a look."""
+    """Return the colours of each material, (n, 3) in 0..1, for a family in a look."""
     return {
         material: np.array([list(bytes.fromhex(h)) for h in row], np.float64) / 255
         for material, row in materials.palette(PALETTES[family, look]).items()
@@ -126,14 +127,16 @@ PALETTES = {
     ("tissue", "general"): "stained",
     ("tissue", "domain"): "ultrasound",
 }
-_TOGETHER = {"aerial": materials.VEGETATION, "tissue": materials.TISSUE}
+_CHOSEN_TOGETHER = {"aerial": materials.VEGETATION, "tissue": materials.TISSUE}
 
 
-def paint(canvas: Canvas, family: str, look: str, rng: np.random.Generator, size: int) -> tuple:
-    """Turn a finished layout into a picture.
+def paint(
+    canvas: Canvas, family: str, look: str, rng: np.random.Generator, size: int
+) -> tuple[Image.Image, dict[str, Any]]:
+    """Render a finished scene.
 
     Args:
-        canvas: the layout.
+        canvas: the scene.
         family: ``aerial`` or ``tissue``.
         look: ``general`` or ``domain``.
         rng: draws palette, style and noise.
@@ -152,12 +155,15 @@ def paint(canvas: Canvas, family: str, look: str, rng: np.random.Generator, size
 
 
 def _draw(rng: np.random.Generator, span: Range) -> float:
+    """Draw a number from a range."""
     return span[0] + (span[1] - span[0]) * rng.random()
 
 
-def _palette(family: str, look: str, style: Style, rng: np.random.Generator) -> tuple:
-    """One colour per material: (materials, 3) float32, and the season's or stain's name."""
-    together = _TOGETHER[family]
+def _palette(
+    family: str, look: str, style: Style, rng: np.random.Generator
+) -> tuple[np.ndarray, str]:
+    """Return a colour per material, (materials, 3) float32, and the season's or stain's name."""
+    together = _CHOSEN_TOGETHER[family]
     names = materials.SEASONS if family == "aerial" else materials.STAINS
     season = int(rng.random() * len(names))
     picks, jitter = rng.random(len(Material)), rng.standard_normal((len(Material), 3)) * 0.025
@@ -173,11 +179,12 @@ def _palette(family: str, look: str, style: Style, rng: np.random.Generator) -> 
 
 
 def _tint(style: Style, rng: np.random.Generator) -> np.ndarray:
+    """Draw the shift of each colour channel, (3,)."""
     return style.tint * (rng.random(3) * 2 - 1)
 
 
 def _colour_matrix(style: Style, rng: np.random.Generator) -> np.ndarray:
-    """Rotate hues about the grey axis, then scale saturation; applied from the right, (3, 3)."""
+    """Return a (3, 3) matrix, applied from the right: hue rotation, then saturation."""
     angle = 2 * np.pi * style.hue * (rng.random() * 2 - 1)
     grey = np.full((3, 3), 1 / 3)
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
@@ -185,8 +192,10 @@ def _colour_matrix(style: Style, rng: np.random.Generator) -> np.ndarray:
     return grey + _draw(rng, style.saturation) * (turn - grey)
 
 
-def _colourise(canvas: Canvas, palette: np.ndarray, style: Style, rng) -> np.ndarray:
-    """Colours, grain, light and outlines: (S, S, 3) float32, about 0..1."""
+def _colourise(
+    canvas: Canvas, palette: np.ndarray, style: Style, rng: np.random.Generator
+) -> np.ndarray:
+    """Return colours with grain, light and outlines: (S, S, 3) float32, about 0..1."""
     material, height = canvas.material, canvas.height
     light = np.ones((SIDE, SIDE), np.float32)
     texture, shade, outline = (_draw(rng, s) for s in (style.texture, style.shade, style.outline))
@@ -211,7 +220,7 @@ def _colourise(canvas: Canvas, palette: np.ndarray, style: Style, rng) -> np.nda
 
 
 def _sense(picture: np.ndarray, style: Style, rng: np.random.Generator, size: int) -> Image.Image:
-    """Bring a picture to its size and add what optics, air and sensor do to it."""
+    """Resize a picture and add blur, haze and sensor noise."""
     image = _to_image(picture).resize((size, size), Image.Resampling.BOX)
     blur = _draw(rng, style.blur)
     if blur:
@@ -235,11 +244,12 @@ def _sense(picture: np.ndarray, style: Style, rng: np.random.Generator, size: in
 
 
 def _to_image(pixels: np.ndarray) -> Image.Image:
+    """Convert (S, S, 3) in 0..1 to 8 bits, clipped."""
     return Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 def _colours(canvas: Canvas, palette: np.ndarray) -> list[str]:
-    """Names of the colours of the (at most three) materials that cover most, without repeats."""
+    """Return the colour names of the (at most three) largest materials, without repeats."""
     cover = np.bincount(canvas.material.ravel(), minlength=len(palette))
     order = np.argsort(-cover, kind="stable")[:3]
     names = (colour_name(*palette[m]) for m in order if cover[m] > 0.06 * SIDE * SIDE)
@@ -247,7 +257,7 @@ def _colours(canvas: Canvas, palette: np.ndarray) -> list[str]:
 
 
 def colour_name(red: float, green: float, blue: float) -> str:
-    """The everyday name of a colour given in 0..1."""
+    """Return the common name of a colour given in 0..1."""
     hue, saturation, value = colorsys.rgb_to_hsv(float(red), float(green), float(blue))
     if value < 0.2:
         return "black"

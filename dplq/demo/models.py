@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ ASSETS = Path(__file__).resolve().parent / "assets"
 CLIP_FILE = "clip.safetensors"
 DOMAIN_FILE = "domain_encoder.safetensors"
 SIZE = 64  # pixels per side
-CLIP_CONFIG = {
+CLIP_CONFIG: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {
         "image_size": SIZE,
@@ -40,7 +41,7 @@ CLIP_CONFIG = {
     },
 }
 DOMAIN_ARCHITECTURE = "vit_tiny_patch16_224"
-DOMAIN_CONFIG = {
+DOMAIN_CONFIG: dict[str, Any] = {
     "img_size": SIZE,
     "patch_size": 8,
     "embed_dim": 128,
@@ -58,9 +59,9 @@ def compact_tokens(state: Mapping[str, Tensor], used: Iterable[int]) -> dict[str
 
 
 def expand_tokens(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A full state dict: words that no caption used get small random embeddings, always the same.
+    """Return a full state dict; unused tokens have small random embeddings, always the same.
 
-    A state dict that is full already comes back as it is.
+    A state dict that is full already is returned unchanged.
     """
     if ROWS not in state:
         return dict(state)

@@ -1,4 +1,4 @@
-"""One table of classes, and `render`: a picture from (class, look, seed) and nothing else."""
+"""The demo's classes, and `render`: a picture determined by (class, look, seed)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dplq.demo import looks, scenes, tissue
 from dplq.demo.canvas import SIDE, Canvas
 from dplq.errors import UserError, suggest
 
-AERIAL_CLASSES = tuple(scenes.LAYOUTS)
-TISSUE_CLASSES = tuple(tissue.LAYOUTS)
+AERIAL_CLASSES = tuple(scenes.SCENES)
+TISSUE_CLASSES = tuple(tissue.SCENES)
 LOOKS = ("general", "domain")
-_LAYOUTS = {name: ("aerial", draw) for name, draw in scenes.LAYOUTS.items()} | {
-    name: ("tissue", draw) for name, draw in tissue.LAYOUTS.items()
+_SCENES = {name: ("aerial", draw) for name, draw in scenes.SCENES.items()} | {
+    name: ("tissue", draw) for name, draw in tissue.SCENES.items()
 }
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A picture and what may be said about it.
+class Picture:
+    """A rendered scene and the facts that a caption may mention.
 
     Attributes:
         image: RGB, size x size.
@@ -35,35 +35,35 @@ class Scene:
 
 
 def _generator(*key: object) -> np.random.Generator:
-    """A generator that depends on the key's text only, on every machine."""
+    """Return a generator seeded by the key's text, the same on every machine."""
     text = "|".join(str(part) for part in key)
     return np.random.Generator(np.random.PCG64(zlib.crc32(text.encode())))
 
 
-def layout(classname: str, seed: int) -> Canvas:
-    """Draw the materials of a scene; both looks of a (class, seed) share this layout.
+def draw_scene(classname: str, seed: int) -> Canvas:
+    """Draw the materials of a scene, which both looks of a (class, seed) share.
 
     Raises:
         UserError: the class is not one of the demo's.
     """
-    if classname not in _LAYOUTS:
-        raise UserError(f"Unknown demo class '{classname}'.{suggest(classname, _LAYOUTS)}")
-    canvas = Canvas(_generator("layout", classname, seed))
-    _LAYOUTS[classname][1](canvas)
+    if classname not in _SCENES:
+        raise UserError(f"Unknown demo class '{classname}'.{suggest(classname, _SCENES)}")
+    canvas = Canvas(_generator("layout", classname, seed))  # the key decides every picture
+    _SCENES[classname][1](canvas)
     return canvas
 
 
-def render(classname: str, look: str, seed: int, size: int = 64) -> Scene:
+def render(classname: str, look: str, seed: int, size: int = 64) -> Picture:
     """Draw one picture.
 
-    Training and test pictures must come from disjoint seeds, in both looks: a seed's layout is the
+    Training and test pictures must come from disjoint seeds, in both looks: a seed's scene is the
     same in both.
 
     Args:
         classname: one of `AERIAL_CLASSES` or `TISSUE_CLASSES`.
         look: ``general`` (photos, cartoons, sketches) or ``domain`` (another sensor).
         seed: any whole number.
-        size: side of the picture in pixels, at most the layout's 128.
+        size: side of the picture in pixels, at most the canvas's 128.
 
     Raises:
         UserError: unknown class or look, or a size out of range.
@@ -72,7 +72,7 @@ def render(classname: str, look: str, seed: int, size: int = 64) -> Scene:
         raise UserError(f"Unknown look '{look}' of the demo domain.{suggest(look, LOOKS)}")
     if not 8 <= size <= SIDE:
         raise UserError(f"size={size}: demo pictures have 8 to {SIDE} pixels per side.")
-    canvas = layout(classname, seed)
-    family = _LAYOUTS[classname][0]
+    canvas = draw_scene(classname, seed)
+    family = _SCENES[classname][0]
     image, facts = looks.paint(canvas, family, look, _generator(look, classname, seed), size)
-    return Scene(image, {"family": family, "look": look} | facts | canvas.facts)
+    return Picture(image, {"family": family, "look": look} | facts | canvas.facts)

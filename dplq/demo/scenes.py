@@ -1,7 +1,7 @@
 """Twenty aerial scenes, each a small function that arranges materials on a canvas.
 
 Surroundings and materials are shared between the classes as far as they make sense, so that shape
-and arrangement tell them apart. Nothing here knows a colour.
+and arrangement distinguish them. Colours are assigned later, in `looks`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ CROPS = (M.CROP_A, M.CROP_B, M.CROP_C, M.GRASS, M.SOIL)
 FAR = 100.0  # half length of what runs through the whole picture
 
 
-def ground(c: Canvas, grounds: tuple = GROUNDS) -> None:
-    """Cover the canvas with one material, and now and then patches of another."""
+def ground(c: Canvas, grounds: tuple[M, ...] = GROUNDS) -> None:
+    """Cover the canvas with one material, sometimes with patches of another."""
     c.material[:] = c.pick(grounds)
     if c.chance(0.6):
         c.fill(c.noise(c.integer(2, 5)) > c.uniform(0.0, 0.5), c.pick(grounds))
 
 
 def tree(pen: Pen, radius: float, kind: M) -> None:
-    """A round crown."""
+    """Draw a round crown."""
     pen.ellipse(radius, radius, kind, radius, dome=True)
 
 
@@ -41,7 +41,7 @@ def trees(c: Canvas, number: int) -> None:
 
 
 def house(pen: Pen, long: float, wide: float, roof: M) -> None:
-    """A house with a ridge along u."""
+    """Draw a house with a ridge along u."""
     pen.rect(long, wide, roof, 5, gable=0.8)
 
 
@@ -56,26 +56,26 @@ def houses(c: Canvas, number: int) -> None:
 
 
 def road(pen: Pen, half_width: float = 4.0, surface: M = M.ASPHALT) -> None:
-    """A straight road along u through the whole picture, with a dashed middle line."""
+    """Draw a straight road along u through the whole picture, with a dashed middle line."""
     pen.rect(FAR, half_width, surface)
     pen.rect(FAR, max(0.5, half_width / 10), M.PAINT, stripe=9)
 
 
 def side_road(c: Canvas) -> None:
-    """A narrow road anywhere."""
+    """Draw a narrow road anywhere."""
     pen = c.anywhere()
     road(pen, c.uniform(2, 3.5), c.pick((M.ASPHALT, M.SOIL, M.CONCRETE)))
     c.mention("a road")
 
 
 def thicket(c: Canvas) -> None:
-    """A small wood on one side."""
+    """Draw a small wood on one side."""
     c.fill(c.noise(3, 3) > 0.55, M.TREE_A, 4)
     c.mention("woods")
 
 
 def clutter(c: Canvas, most: int = 2) -> None:
-    """Up to `most` things that any scene may have at its side, drawn before the scene itself."""
+    """Draw up to `most` kinds of surroundings, before the scene itself."""
     for _ in range(c.integer(0, most)):
         thing = c.integer(0, 3)
         if thing == 0:
@@ -89,7 +89,7 @@ def clutter(c: Canvas, most: int = 2) -> None:
 
 
 def cars(c: Canvas, pen: Pen, number: int, reach: float, lane: float) -> None:
-    """Cars on both lanes of a road along u."""
+    """Draw cars on both lanes of a road along u."""
     for _ in range(number):
         side = c.pick((-lane, lane))
         spot = pen.at(c.uniform(-reach, reach), side)
@@ -97,13 +97,13 @@ def cars(c: Canvas, pen: Pen, number: int, reach: float, lane: float) -> None:
 
 
 def meander(c: Canvas, u: np.ndarray, strength: float) -> np.ndarray:
-    """A winding offset (S, S), in pixels, as a function of u."""
+    """Return a winding offset (S, S), in pixels, as a function of u."""
     bend = strength * np.sin(u * c.uniform(0.03, 0.07) + c.uniform(0, 6.3))
     return bend + 0.35 * strength * np.sin(u * c.uniform(0.09, 0.14) + c.uniform(0, 6.3))
 
 
 def blob(c: Canvas, radius: float) -> np.ndarray:
-    """A rugged round field (S, S): below zero inside, about pixels from the shore."""
+    """Return about the distance (S, S) in pixels to a rugged round shore, negative inside."""
     u, v = c.pen(10).uv()
     stretch = c.uniform(1.0, 1.7)
     distance = np.sqrt((u / stretch) ** 2 + (v * stretch**0.3) ** 2)
@@ -111,7 +111,7 @@ def blob(c: Canvas, radius: float) -> np.ndarray:
 
 
 def farmland(c: Canvas) -> None:
-    """A patchwork of fields in rows, or of circles watered by pivots."""
+    """Draw a patchwork of fields in rows, or of circles watered by pivots."""
     c.material[:] = c.pick((M.SOIL, M.GRASS, M.MEADOW))
     pen = c.pen()
     pivots = c.chance(0.25)
@@ -133,6 +133,7 @@ def farmland(c: Canvas) -> None:
 
 
 def _field(c: Canvas, cell: Pen, half_u: float, half_v: float, pivot: bool) -> None:
+    """Draw one field: in rows, plain, or a circle."""
     crop, rows = c.pick(CROPS), c.pick(CROPS)
     if pivot:
         cell.ellipse(half_u, half_u, crop)
@@ -144,7 +145,7 @@ def _field(c: Canvas, cell: Pen, half_u: float, half_v: float, pivot: bool) -> N
 
 
 def forest(c: Canvas) -> None:
-    """Crowns side by side, at times with a clearing or a path."""
+    """Draw crowns side by side, at times with a clearing or a path."""
     c.material[:] = c.pick((M.TREE_A, M.TREE_B, M.GRASS, M.SOIL, M.MEADOW))
     spacing = c.uniform(6, 13)
     crowns = c.cells(spacing)
@@ -162,14 +163,15 @@ def forest(c: Canvas) -> None:
 
 
 def _river_mask(c: Canvas, pen: Pen, half_width: float, strength: float) -> np.ndarray:
+    """Return about the distance (S, S) in pixels to a winding band along u, negative inside."""
     u, v = pen.uv()
     width = half_width * (1 + 0.25 * np.sin(u * 0.06 + c.uniform(0, 6)))
     return abs(v - meander(c, u, strength)) - width + 1.5 * c.noise(16)
 
 
 def river(c: Canvas) -> None:
-    """A winding band of water through the whole picture."""
-    ground(c, NATURAL_GROUNDS + (M.TREE_A,))
+    """Draw a winding band of water through the whole picture."""
+    ground(c, (*NATURAL_GROUNDS, M.TREE_A))
     clutter(c)
     distance = _river_mask(c, c.pen(14), c.uniform(6, 15), c.uniform(12, 28))
     c.fill(distance < c.uniform(1, 4), c.pick((M.SAND, M.SOIL, M.MEADOW, M.TREE_B)))
@@ -177,8 +179,8 @@ def river(c: Canvas) -> None:
 
 
 def lake(c: Canvas) -> None:
-    """Water with land all round."""
-    ground(c, NATURAL_GROUNDS + (M.TREE_A,))
+    """Draw water with land all round."""
+    ground(c, (*NATURAL_GROUNDS, M.TREE_A))
     clutter(c)
     distance = blob(c, c.uniform(26, 42))
     c.fill(distance < c.uniform(1, 5), c.pick((M.SAND, M.SOIL, M.MEADOW, M.TREE_B)))
@@ -186,7 +188,7 @@ def lake(c: Canvas) -> None:
 
 
 def beach(c: Canvas) -> None:
-    """Land, sand, surf and sea along one shore."""
+    """Draw land, sand, surf and sea along one shore."""
     ground(c, (M.GRASS, M.MEADOW, M.TREE_A, M.CONCRETE, M.ROCK, M.SAND))
     pen = c.pen(10)
     if c.chance(0.5):
@@ -208,6 +210,7 @@ def beach(c: Canvas) -> None:
 
 
 def _roadside(c: Canvas) -> None:
+    """Draw the surroundings of a road: ground, houses, trees."""
     ground(c)
     if c.chance(0.7):
         houses(c, c.integer(4, 12))
@@ -216,7 +219,7 @@ def _roadside(c: Canvas) -> None:
 
 
 def intersection(c: Canvas) -> None:
-    """Two roads that cross, with crosswalks and cars."""
+    """Draw two roads that cross, with crosswalks and cars."""
     _roadside(c)
     pen = c.pen(12)
     other = pen.at(0, 0, c.uniform(1.2, 1.94))
@@ -237,7 +240,7 @@ def intersection(c: Canvas) -> None:
 
 
 def roundabout(c: Canvas) -> None:
-    """A ring road with an island in its middle and three to five arms."""
+    """Draw a ring road with an island in its middle and three to five arms."""
     _roadside(c)
     pen = c.pen(10)
     outer, half = c.uniform(22, 34), c.uniform(4, 7)
@@ -258,7 +261,7 @@ def roundabout(c: Canvas) -> None:
 
 
 def storage_tank(c: Canvas) -> None:
-    """Round tanks in a grid, joined by a pipe."""
+    """Draw round tanks in a grid, joined by a pipe."""
     ground(c)
     clutter(c)
     pen = c.pen(8)
@@ -282,6 +285,7 @@ def storage_tank(c: Canvas) -> None:
 
 
 def _tank(c: Canvas, spot: Pen, radius: float, kind: M) -> None:
+    """Draw a tank with a dark rim and a ladder."""
     spot.ellipse(radius, radius, M.DARK, 8)
     spot.ellipse(radius - 1, radius - 1, kind, 8)
     spot.ellipse(radius * 0.8, radius * 0.8, M.DARK, 8, hole=0.93)
@@ -290,7 +294,7 @@ def _tank(c: Canvas, spot: Pen, radius: float, kind: M) -> None:
 
 
 def residential_area(c: Canvas) -> None:
-    """Streets with rows of houses on both sides."""
+    """Draw streets with rows of houses on both sides."""
     ground(c, (M.GRASS, M.MEADOW, M.SOIL, M.CONCRETE, M.GRAVEL))
     if c.chance(0.5):
         trees(c, c.integer(10, 20))
@@ -309,7 +313,7 @@ def residential_area(c: Canvas) -> None:
 
 
 def parking_lot(c: Canvas) -> None:
-    """Rows of marked bays, part of them taken."""
+    """Draw rows of marked bays, part of them occupied."""
     ground(c)
     clutter(c)
     pen = c.pen(8)
@@ -333,13 +337,13 @@ def parking_lot(c: Canvas) -> None:
     c.count("car", number)
 
 
-def _row(c: Canvas, places: int, crowd: float, kinds: tuple) -> list[int]:
-    """What stands in each of a row of places, of which a share is taken."""
-    return [c.pick(kinds) if c.chance(crowd) else GAP for _ in range(places)]
+def _row(c: Canvas, slots: int, occupied: float, kinds: tuple[M, ...]) -> list[int]:
+    """Draw the material of each slot of a row, `GAP` for an empty one."""
+    return [c.pick(kinds) if c.chance(occupied) else GAP for _ in range(slots)]
 
 
 def plane(pen: Pen, skin: M = M.METAL) -> None:
-    """An aeroplane of about 16 x 16, nose towards +u."""
+    """Draw an aeroplane of about 16 x 16, nose towards +u."""
     for side in (-1, 1):
         pen.at(1.5, 0).line(-4.5, side * 8, 1.2, skin, 3)
         pen.at(-6, 0).line(-2, side * 3.2, 0.8, skin, 3)
@@ -347,7 +351,7 @@ def plane(pen: Pen, skin: M = M.METAL) -> None:
 
 
 def airport(c: Canvas) -> None:
-    """A runway with a taxiway, and aeroplanes before a terminal."""
+    """Draw a runway with a taxiway, and aeroplanes before a terminal."""
     ground(c, (M.GRASS, M.MEADOW, M.SOIL, M.CONCRETE, M.SAND))
     pen = c.pen(4)
     surface = c.pick((M.ASPHALT, M.ASPHALT, M.CONCRETE))
@@ -371,13 +375,13 @@ def airport(c: Canvas) -> None:
 
 
 def boat(pen: Pen, length: float, skin: M) -> None:
-    """A boat with a cabin, bow towards +u."""
+    """Draw a boat with a cabin, bow towards +u."""
     pen.ellipse(length, length * 0.33, skin, 2)
     pen.at(-length * 0.2, 0).rect(length * 0.3, length * 0.15, M.WOOD, 3)
 
 
 def harbor(c: Canvas) -> None:
-    """A quay with sheds, and jetties with moored boats."""
+    """Draw a quay with sheds, and jetties with moored boats."""
     c.material[:] = M.WATER
     pen = c.pen(4)
     land = c.uniform(10, 30)
@@ -389,8 +393,8 @@ def harbor(c: Canvas) -> None:
         house(shed, c.uniform(7, 11), c.uniform(5, 7), c.pick((M.ROOF_A, M.ROOF_B, M.METAL)))
     step, pier, number = c.uniform(20, 30), c.uniform(30, 55), 0
     deck, size = c.pick((M.WOOD, M.CONCRETE)), c.uniform(4, 6)
-    for i in c.steps(-70, 70, step):
-        jetty = pen.at(i, land - pier / 2, math.pi / 2)
+    for place in c.steps(-70, 70, step):
+        jetty = pen.at(place, land - pier / 2, math.pi / 2)
         jetty.rect(pier / 2, 1.5, deck, 1.5)
         berths = int(pier / size) - 1
         for side in (-1, 1):
@@ -406,7 +410,7 @@ def harbor(c: Canvas) -> None:
 
 
 def stadium(c: Canvas) -> None:
-    """Oval stands round a track and a pitch."""
+    """Draw oval stands round a track and a pitch."""
     ground(c)
     clutter(c)
     pen = c.pen(8, 0.85, 1.2)
@@ -430,13 +434,13 @@ def stadium(c: Canvas) -> None:
 
 
 def _outline(pen: Pen, half_u: float, half_v: float, inner: M, line: float) -> None:
-    """A painted rectangle round a filled one."""
+    """Draw a painted rectangle round a filled one."""
     pen.rect(half_u + line, half_v + line, M.PAINT)
     pen.rect(half_u - line, half_v - line, inner)
 
 
 def tennis_court(c: Canvas) -> None:
-    """One to six marked courts on a common apron."""
+    """Draw one to six marked courts on a common apron."""
     ground(c)
     clutter(c)
     columns, rows = c.integer(1, 3), c.integer(1, 2)
@@ -452,6 +456,7 @@ def tennis_court(c: Canvas) -> None:
 
 
 def _court(spot: Pen, line: float) -> None:
+    """Draw a marked court with a net."""
     _outline(spot, 23, 12, M.COURT, line)
     for side in (-1, 1):
         spot.at(0, side * 9).rect(23, line * 0.7, M.PAINT)
@@ -461,7 +466,7 @@ def _court(spot: Pen, line: float) -> None:
 
 
 def desert(c: Canvas) -> None:
-    """Dunes: long ridges, gentle on one side and steep on the other."""
+    """Draw dunes: long ridges, gentle on one side and steep on the other."""
     c.material[:] = c.pick((M.SAND, M.SAND, M.SAND, M.SOIL))
     u, v = c.pen().uv()
     period = c.uniform(14, 30)
@@ -482,8 +487,8 @@ def desert(c: Canvas) -> None:
 
 
 def bridge(c: Canvas) -> None:
-    """A straight stretch of water with a road on piers across it."""
-    ground(c, GROUNDS + (M.TREE_A,))
+    """Draw a straight stretch of water with a road on piers across it."""
+    ground(c, (*GROUNDS, M.TREE_A))
     clutter(c)
     pen = c.pen(10)
     half = c.uniform(20, 36)
@@ -506,7 +511,7 @@ def bridge(c: Canvas) -> None:
 
 
 def railway(c: Canvas) -> None:
-    """Parallel tracks with sleepers, at times with a train."""
+    """Draw parallel tracks with sleepers, at times with a train."""
     ground(c)
     clutter(c, 3)
     pen = c.pen(10)
@@ -529,9 +534,9 @@ def railway(c: Canvas) -> None:
 
 
 def island(c: Canvas) -> None:
-    """Land with water all round."""
+    """Draw land with water all round."""
     c.material[:] = M.WATER
-    u, v = c.pen().uv()
+    _, v = c.pen().uv()
     wave = (v + 3 * c.noise(8)) % c.uniform(9, 16) < 1.0
     c.fill(wave & (c.noise(6) > 0.3), M.SHALLOW)
     distance = blob(c, c.uniform(18, 32))
@@ -550,7 +555,7 @@ def island(c: Canvas) -> None:
 
 
 def golf_course(c: Canvas) -> None:
-    """Curved fairways between woods, with greens and bunkers at their ends."""
+    """Draw curved fairways between woods, with greens and bunkers at their ends."""
     ground(c, (M.GRASS, M.MEADOW, M.TREE_A, M.SOIL))
     woods = c.noise(4, 3) > c.uniform(0.1, 0.45)
     c.fill(woods, c.pick((M.TREE_A, M.TREE_B)), 4)
@@ -567,6 +572,7 @@ def golf_course(c: Canvas) -> None:
 
 
 def _hole(c: Canvas, lane: Pen) -> None:
+    """Draw a fairway along u with a green and bunkers at one end."""
     u, v = lane.uv()
     length = c.uniform(42, 60)
     bend = c.uniform(-9, 9) * np.cos(u / 22)
@@ -582,7 +588,7 @@ def _hole(c: Canvas, lane: Pen) -> None:
 
 
 def mountain(c: Canvas) -> None:
-    """Ridges with light and dark faces, snow above and green below."""
+    """Draw ridges with light and dark faces, snow above and green below."""
     ridges = 1 - 1.6 * abs(c.noise(c.integer(2, 4), 4))
     u, v = c.pen(16).uv()
     peak = np.clip(1 - np.sqrt(u * u + v * v) / c.uniform(70, 100), 0, 1)
@@ -597,7 +603,7 @@ def mountain(c: Canvas) -> None:
         c.mention("snow")
 
 
-LAYOUTS = {
+SCENES = {
     "farmland": farmland,
     "forest": forest,
     "river": river,

@@ -9,7 +9,7 @@ from dplq.demo.materials import Material as M
 
 
 def adipose_tissue(c: Canvas) -> None:
-    """Large pale cells with thin walls."""
+    """Draw large pale cells with thin walls."""
     cells = c.cells(c.uniform(18, 32), 0.7)
     c.material[:] = M.ADIPOSE
     wall = cells.second - cells.nearest < c.uniform(1.6, 3)
@@ -18,7 +18,7 @@ def adipose_tissue(c: Canvas) -> None:
 
 
 def lymphocytes(c: Canvas) -> None:
-    """Small round dark nuclei, side by side."""
+    """Draw small round dark nuclei, side by side."""
     c.material[:] = c.pick((M.PLASMA, M.PINK))
     spacing = c.uniform(8, 11)
     cells = c.cells(spacing, 0.7)
@@ -28,7 +28,7 @@ def lymphocytes(c: Canvas) -> None:
 
 
 def mucus(c: Canvas) -> None:
-    """Pale pools with thin flowing strands."""
+    """Draw pale pools with thin flowing strands."""
     u, v = c.pen().uv()
     flow = v + c.uniform(10, 18) * c.noise(3, 2) + 0.2 * u
     strand = flow % c.uniform(14, 22)
@@ -39,7 +39,7 @@ def mucus(c: Canvas) -> None:
 
 
 def smooth_muscle(c: Canvas) -> None:
-    """Parallel fibres with long nuclei along them."""
+    """Draw parallel fibres with long nuclei along them."""
     pen = c.pen()
     u, v = pen.uv()
     bend = c.uniform(1, 4) * np.sin(u * c.uniform(0.04, 0.08)) + 2 * c.noise(4)
@@ -51,7 +51,7 @@ def smooth_muscle(c: Canvas) -> None:
 
 
 def tumor_epithelium(c: Canvas) -> None:
-    """Nests of crowded pale nuclei of unequal size."""
+    """Draw nests of crowded pale nuclei of unequal size."""
     c.material[:] = c.pick((M.PLASMA, M.FIBRE))
     nests = c.noise(c.integer(3, 4), 2) > c.uniform(-0.45, -0.1)
     c.fill(nests, M.PINK)
@@ -64,7 +64,7 @@ def tumor_epithelium(c: Canvas) -> None:
 
 
 def debris(c: Canvas) -> None:
-    """Crumbs and holes without order."""
+    """Draw crumbs and holes without order."""
     c.material[:] = M.NECROSIS
     c.fill(c.noise(10, 2) > c.uniform(0.3, 0.5), M.PLASMA)
     c.fill(c.noise(7, 3) > c.uniform(0.55, 0.75), M.LUMEN, -1)
@@ -75,7 +75,7 @@ def debris(c: Canvas) -> None:
 
 
 def stroma(c: Canvas) -> None:
-    """Loose fibres that swirl and cross, with a few thin nuclei."""
+    """Draw loose fibres that swirl and cross, with a few thin nuclei."""
     c.material[:] = M.PLASMA
     pen = c.pen()
     swirl = 26 * c.noise(3) + 3 * c.noise(9)
@@ -88,7 +88,7 @@ def stroma(c: Canvas) -> None:
 
 
 def normal_mucosa(c: Canvas) -> None:
-    """Round glands in cross-section: nuclei along the rim, pale cells, a hollow middle."""
+    """Draw round glands in cross-section: nuclei along the rim, pale cells, a hollow middle."""
     step = c.uniform(30, 42)
     glands, nuclei = c.cells(step, 0.3), c.cells(5.5, 0.6)
     depth = 1 - glands.nearest / (step * (0.36 + 0.07 * glands.key))
@@ -99,14 +99,15 @@ def normal_mucosa(c: Canvas) -> None:
     c.fill(depth > c.uniform(0.65, 0.8), M.LUMEN, -1)
 
 
-def _scatter_nuclei(c: Canvas, number: int, radius: float, where: set) -> None:
+def _scatter_nuclei(c: Canvas, number: int, radius: float, where: set[int]) -> None:
+    """Scatter up to six times `number` nuclei, drawn only on the materials `where`."""
     for _ in range(number * 6):
         spot = c.anywhere()
-        if c.under(spot) in where:
+        if c.material_at(spot) in where:
             spot.ellipse(radius * 1.5, radius, M.NUCLEUS, 1)
 
 
-LAYOUTS = {
+SCENES = {
     "adipose tissue": adipose_tissue,
     "debris": debris,
     "lymphocytes": lymphocytes,

@@ -1,7 +1,7 @@
 """Tables of finished runs: ``python -m dplq.results OUT...``, or the functions here.
 
-`runs` reads the folders, `summary` averages over seeds, `tables`, `grids` and `curve` present the
-numbers, `rendering` writes a table as text. Neither torch nor Dassl is imported.
+`runs` finds and parses the runs, `summary` averages over seeds, `tables`, `grids` and `curve`
+present the numbers, `rendering` formats a table as text. Neither torch nor Dassl is imported.
 """
 
 from dplq.results.curve import draw_curve

@@ -19,7 +19,7 @@ GRIDS = {"shots": shots_table, "target": transfer_table}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m dplq.results",
         description="Print base, new and H (or all-class) accuracy of every finished run below the"
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_table(args: argparse.Namespace, runs: Sequence[Run]) -> Table:
-    """The table that the command line asks for."""
+    """Return the table that the arguments select."""
     if args.by:
         return GRIDS[args.by](runs, ci95=args.ci95)
     rows = summarise(runs, keep_order=args.costs)

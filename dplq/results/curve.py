@@ -1,4 +1,4 @@
-"""The few-shot curve: accuracy over shots, as a PNG."""
+"""Few-shot curve: accuracy over shots, as a PNG."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from dplq.errors import UserError
 from dplq.io.atomic import atomic_write
-from dplq.results.grids import ALL_SHOTS, Place, all_class_runs, cells, shots_of
+from dplq.results.grids import ALL_SHOTS, CellKey, all_class_runs, group_runs, shots_of
 from dplq.results.runs import Run
 from dplq.results.summary import Stat, stat
 
@@ -22,15 +22,15 @@ def draw_curve(
 ) -> Mapping[tuple[str, str], Mapping[int, Stat]]:
     """Draw accuracy over shots, a line per trainer and a panel per dataset.
 
-    The band is the spread over seeds; zero-shot trainers are dashed level lines.
+    The band is the spread over seeds; zero-shot trainers are dashed horizontal lines.
 
     Args:
         runs: what `collect` returns; those on base and new classes are left out.
-        path: the PNG; it is written in one step.
+        path: the PNG, written atomically.
         ci95: the band is half the 95 % interval instead of the standard deviation.
 
     Returns:
-        What was drawn: by dataset and trainer the accuracy by shots, 0 for zero-shot.
+        The points drawn: by dataset and trainer the accuracy by shots, 0 for zero-shot.
 
     Raises:
         UserError: no run on all classes, `path` cannot be written, or matplotlib is missing.
@@ -45,18 +45,18 @@ def draw_curve(
     figure = Figure(figsize=(5.5 * len(datasets), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     shots = sorted({n for points in drawn.values() for n in points} - {0, ALL_SHOTS})
-    place_of = {n: n for n in shots} | {ALL_SHOTS: 2 * max(shots, default=0.5)}
+    x_of = {n: n for n in shots} | {ALL_SHOTS: 2 * max(shots, default=0.5)}
     has_all = any(ALL_SHOTS in points for points in drawn.values())
     panels = figure.subplots(1, len(datasets), squeeze=False)[0]
     for axes, dataset in zip(panels, datasets, strict=True):
-        here = {trainer: points for (name, trainer), points in drawn.items() if name == dataset}
-        for number, (trainer, points) in enumerate(here.items()):
+        lines = {trainer: points for (name, trainer), points in drawn.items() if name == dataset}
+        for number, (trainer, points) in enumerate(lines.items()):
             style = {"color": f"C{number}", "marker": MARKERS[number % len(MARKERS)]}
-            _draw_line(axes, trainer, points, place_of, style, ci95)
+            _draw_line(axes, trainer, points, x_of, style, ci95)
         ticks = [*shots, *([ALL_SHOTS] if has_all else [])]
         axes.set_xscale("log", base=2)
         axes.set_xticks(
-            [place_of[n] for n in ticks], ["all" if n == ALL_SHOTS else str(n) for n in ticks]
+            [x_of[n] for n in ticks], ["all" if n == ALL_SHOTS else str(n) for n in ticks]
         )
         axes.set(title=dataset, xlabel="training images per class", ylabel="accuracy (%)")
         axes.grid(alpha=0.3)
@@ -66,17 +66,17 @@ def draw_curve(
 
 
 def curves(runs: Iterable[Run]) -> dict[tuple[str, str], dict[int, Stat]]:
-    """Return by dataset and trainer the accuracy by shots, 0 for zero-shot.
+    """Return the accuracy by shots (0 for zero-shot) of each dataset and trainer.
 
     Raises:
         UserError: no run on all classes.
     """
 
-    def place(run: Run) -> Place:
-        return Place((run.dataset, run.setting.trainer), shots_of(run))
+    def key_of(run: Run) -> CellKey:
+        return CellKey((run.dataset, run.setting.trainer), shots_of(run))
 
     drawn: dict[tuple[str, str], dict[int, Stat]] = defaultdict(dict)
-    for key, seeds in cells(all_class_runs(runs), place).items():
+    for key, seeds in group_runs(all_class_runs(runs), key_of).items():
         drawn[key.line][key.column] = stat(run.accuracy for run in seeds.values())
     return dict(drawn)
 
@@ -85,16 +85,17 @@ def _draw_line(
     axes: Any,
     trainer: str,
     points: Mapping[int, Stat],
-    place_of: Mapping[int, float],
+    x_of: Mapping[int, float],
     style: Mapping[str, str],
     ci95: bool,
 ) -> None:
+    """Draw one trainer's curve with its band, or its zero-shot line."""
     if 0 in points:
         axes.axhline(points[0].mean, color=style["color"], linestyle="--", label=trainer)
-    order = sorted((n for n in points if n), key=place_of.__getitem__)
+    order = sorted((n for n in points if n), key=x_of.__getitem__)
     if not order:
         return
-    x = [place_of[n] for n in order]
+    x = [x_of[n] for n in order]
     mean = [points[n].mean for n in order]
     half = [points[n].spread(ci95) or 0.0 for n in order]
     axes.plot(x, mean, markersize=5, label=trainer, **style)
@@ -103,6 +104,7 @@ def _draw_line(
 
 
 def _save(figure: Any, path: Path) -> None:
+    """Write the PNG atomically; raise UserError where that fails."""
     try:
         with atomic_write(path) as aside:
             figure.savefig(aside, format="png", dpi=150)

@@ -1,13 +1,13 @@
-"""Tables of all-class runs with one line per trainer: accuracy over shots, or on other datasets."""
+"""Tables of all-class runs, a line per trainer: accuracy over shots, or on other datasets."""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dplq.errors import UserError
 from dplq.results.rendering import Line, Table
@@ -17,27 +17,29 @@ from dplq.results.tables import ROUNDED_NOTE, shorten, spread_note
 
 logger = logging.getLogger(__name__)
 
-ZERO_SHOT = ("ZeroshotCLIP", "ZeroshotCLIP2")  # they see no training image
+ZERO_SHOT = ("ZeroshotCLIP", "ZeroshotCLIP2")  # trained on no image
 ALL_SHOTS = -1  # DATASET.NUM_SHOTS for all training images
 SOURCE = "on source"
 AVERAGE = "average"
 
 
-class Place(NamedTuple):
-    """Where a run stands in a table: its line and its column."""
+class CellKey(NamedTuple):
+    """Position of a run in a table: its line and its column."""
 
-    line: Hashable
-    column: Hashable
+    line: tuple[Any, ...]  # its labels
+    column: Any  # number of shots, or name of the target dataset
 
 
-def cells(runs: Iterable[Run], place: Callable[[Run], Place]) -> dict[Place, dict[int, Run]]:
-    """Group runs as [line and column][seed], in the order in which they come.
+def group_runs(
+    runs: Iterable[Run], key_of: Callable[[Run], CellKey]
+) -> dict[CellKey, dict[int, Run]]:
+    """Group runs as [line and column][seed], in their order.
 
-    A run that stands where another stands already is left out with a warning.
+    Of two runs with the same cell and seed the second is left out, with a warning.
     """
-    found: dict[Place, dict[int, Run]] = defaultdict(dict)
+    found: dict[CellKey, dict[int, Run]] = defaultdict(dict)
     for run in runs:
-        kept = found[place(run)].setdefault(run.seed, run)
+        kept = found[key_of(run)].setdefault(run.seed, run)
         if kept is not run:
             logger.warning("two runs for one place: %s is used, %s is not", kept.folder, run.folder)
     return found
@@ -56,28 +58,28 @@ def all_class_runs(runs: Iterable[Run]) -> list[Run]:
 
 
 def shots_of(run: Run) -> int:
-    """How many images per class a run has seen: none, where it is zero-shot."""
+    """Return the training images per class of a run; 0 for zero-shot."""
     return 0 if run.setting.trainer in ZERO_SHOT else run.setting.shots
 
 
 def shots_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
-    """Few-shot accuracy: a line per trainer and dataset, a column per number of shots.
+    """Return few-shot accuracy: a line per trainer and dataset, a column per shots.
 
-    One trainer may have another config for each number of shots, as CoOp has.
+    A trainer may use another config for each number of shots, as CoOp does.
 
     Args:
         runs: what `collect` returns; those on base and new classes are left out.
-        ci95: what the note says of the spread.
+        ci95: describe the spread in the note as a 95 % interval.
 
     Raises:
         UserError: there is no run on all classes.
     """
 
-    def place(run: Run) -> Place:
+    def key_of(run: Run) -> CellKey:
         line = (shorten(run.setting.root), run.dataset, run.setting.trainer)
-        return Place(line, shots_of(run))
+        return CellKey(line, shots_of(run))
 
-    found = cells(all_class_runs(runs), place)
+    found = group_runs(all_class_runs(runs), key_of)
     shots = sorted({key.column for key in found}, key=lambda n: (n == ALL_SHOTS, n))
     names = {n: "all images" if n == ALL_SHOTS else f"{n} shot{'s' * (n != 1)}" for n in shots}
     lines = _lines(found, ("output", "dataset", "trainer"), names)
@@ -85,17 +87,17 @@ def shots_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
 
 
 def transfer_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
-    """Cross-dataset accuracy: a line per trainer and source, a column per target.
+    """Return cross-dataset accuracy: a line per trainer and source, a column per target.
 
     Arguments and errors are those of `shots_table`.
     """
 
-    def place(run: Run) -> Place:
+    def key_of(run: Run) -> CellKey:
         root, source, is_target = _origin(run)
         line = (shorten(root), source, run.setting.trainer, run.setting.config, run.setting.shots)
-        return Place(line, run.dataset if is_target else "")
+        return CellKey(line, run.dataset if is_target else "")
 
-    found = cells(all_class_runs(runs), place)
+    found = group_runs(all_class_runs(runs), key_of)
     targets = sorted({key.column for key in found} - {""}, key=str.lower)
     names = {"": SOURCE, **{target: target for target in targets}}
     labels = ("output", "source", "trainer", "config", "shots")
@@ -107,7 +109,7 @@ def transfer_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
 
 
 def _origin(run: Run) -> tuple[str, str, bool]:
-    """Return the output folder, the source as its folder is called, and whether this is a test."""
+    """Return output folder, name of the source's folder, and whether it is a test on a target."""
     root = Path(run.setting.root)
     if root.parent.name == "evaluation":
         return root.parent.parent.as_posix(), root.name, True
@@ -118,27 +120,28 @@ def _origin(run: Run) -> tuple[str, str, bool]:
 
 
 def _lines(
-    found: Mapping[Place, Mapping[int, Run]],
+    found: Mapping[CellKey, Mapping[int, Run]],
     labels: tuple[str, ...],
-    names: Mapping[Hashable, str],
+    names: Mapping[Any, str],
 ) -> list[Line]:
+    """Average each cell over its seeds; warn where the cells of a line have different seeds."""
     by_line: dict[tuple, dict[str, Mapping[int, Run]]] = defaultdict(dict)
     for key, runs in found.items():
         by_line[key.line][names[key.column]] = runs
     lines = []
-    for key, columns in by_line.items():
+    for line, columns in by_line.items():
         seeds = {column: tuple(sorted(runs)) for column, runs in columns.items()}
         if len(set(seeds.values())) > 1:
             lists = "; ".join(f"{column}: {' '.join(map(str, s))}" for column, s in seeds.items())
             logger.warning(
-                "%s: not the same seeds everywhere (%s)", ", ".join(map(str, key)), lists
+                "%s: not the same seeds everywhere (%s)", ", ".join(map(str, line)), lists
             )
             text = "mixed"
         else:
             text = " ".join(map(str, next(iter(seeds.values()))))
         lines.append(
             Line(
-                labels={**dict(zip(labels, map(str, key), strict=True)), "seeds": text},
+                labels={**dict(zip(labels, map(str, line), strict=True)), "seeds": text},
                 stats={
                     c: stat(run.accuracy for run in runs.values()) for c, runs in columns.items()
                 },
@@ -149,6 +152,7 @@ def _lines(
 
 
 def _with_average(line: Line, targets: list[str]) -> Line:
+    """Add the mean over the targets, if the line has them all."""
     if not targets or any(target not in line.stats for target in targets):
         return line
     mean = fmean(line.stats[target].mean for target in targets)

@@ -1,4 +1,4 @@
-"""How a table of results is written: plain text, GitHub, LaTeX or CSV, with its note."""
+"""Formatting of result tables: plain text, GitHub, LaTeX or CSV, with a note."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
-from dplq.errors import UserError
+from dplq.errors import UserError, suggest
 from dplq.results.summary import Stat
 
 FORMATS = ("simple", "github", "latex", "csv")
@@ -18,7 +18,7 @@ FORMATS = ("simple", "github", "latex", "csv")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: what it is about, its accuracies by column, and other numbers."""
+    """One line of a table: labels, accuracies by column, other numbers."""
 
     labels: Mapping[str, str]
     stats: Mapping[str, Stat]
@@ -28,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Number:
-    """A column that is no accuracy: its heading in text, and how a value is written there."""
+    """A column of other numbers: its heading and the format of a value, in text."""
 
     heading: str
     text: Callable[[float], str]
@@ -36,15 +36,15 @@ class Number:
 
 @dataclass(frozen=True)
 class Table:
-    """Lines and what is said about them.
+    """A table of results and its note.
 
     Attributes:
-        lines: with the same labels each.
+        lines: all with the same labels.
         columns: the accuracies.
         note: lines under the table.
         numbers: the other numbers, by their name in `Line.numbers`.
-        dropped: labels that text leaves out where they are the same in all lines.
-        noted: labels of which text says so in the note instead.
+        dropped: labels that text formats omit where they are the same in all lines.
+        noted: labels that text formats move to the note where they are.
     """
 
     lines: Sequence[Line]
@@ -55,7 +55,7 @@ class Table:
     noted: Sequence[str] = ()
 
     def render(self, fmt: str, *, ci95: bool = False) -> str:
-        """Lay the table out.
+        """Return the table as text.
 
         Args:
             fmt: one of `FORMATS`. "csv" has one column per number and no note; in "latex" the
@@ -66,7 +66,7 @@ class Table:
             UserError: `fmt` is unknown.
         """
         if fmt not in FORMATS:
-            raise UserError(f"unknown table format '{fmt}'. Choices: {', '.join(FORMATS)}.")
+            raise UserError(f"unknown table format '{fmt}'.{suggest(fmt, FORMATS)}")
         if fmt == "csv":
             return self._csv(ci95)
         is_latex = fmt == "latex"
@@ -83,7 +83,7 @@ class Table:
         return "\n".join([table, "", *(f"% {line}" if is_latex else line for line in note)])
 
     def full_note(self) -> str:
-        """What is said under the table in text, labels that all lines share included."""
+        """Return the note of text formats, including the labels that all lines share."""
         first = self.lines[0].labels
         shared = [f"{name} {first[name]}" for name in self.noted if self._is_constant(name)]
         return "\n".join([*([f"All lines: {', '.join(shared)}."] if shared else []), *self.note])

@@ -1,7 +1,7 @@
-"""Reading finished runs: `collect` finds them, whoever made them.
+"""Finished runs: finding and parsing their results.
 
 A run is a folder that holds a ``results.json`` (written by ``train.py`` when a test ends), or a
-Dassl ``log.txt`` as CoOp and MaPLe leave it. Neither torch nor Dassl is imported.
+Dassl ``log.txt`` as CoOp and MaPLe write it. Neither torch nor Dassl is imported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ SUBSETS = ("base", "new", "all")
 RESULTS_FILE = "results.json"
 SETTINGS_FILE = "settings.txt"  # scripts/common.sh writes it before a run starts
 _RESULTS_FORMAT = 1
-COSTS = {  # what a run cost: name -> keys in results.json
+_RESULTS_TYPES: dict[str, type | tuple[type, ...]] = {
+    "trainer": str,
+    "dataset": str,
+    "subsample": str,
+    "shots": int,
+    "seed": int,
+    "accuracy": (int, float),
+}
+COSTS = {  # name -> path of keys in results.json
     "learnable_parameters": ("learnable_parameters",),
     "seconds_per_step": ("seconds", "step"),
     "peak_memory_mib": ("peak_memory_mib",),
@@ -47,7 +55,7 @@ _LOG_SPLIT = re.compile(r"evaluat\w+ on (?:the )?\*?(\w+)\*? set", re.IGNORECASE
 
 
 class Setting(NamedTuple):
-    """What the rows of one block of the table share."""
+    """Experiment, trainer, config and shots, which the rows of a block share."""
 
     root: str  # the folder above train_base / test_new
     trainer: str
@@ -60,7 +68,7 @@ class Run:
     """One finished run.
 
     Attributes:
-        setting: where it lies, trainer, config folder and shots.
+        setting: its folder, trainer, config folder and shots.
         dataset: name of the dataset.
         subset: "base", "new" or "all": the classes that were tested.
         seed: its seed.
@@ -68,7 +76,7 @@ class Run:
         rounded: True when read from a log, which prints one decimal.
         folder: the output folder of the run.
         costs: any of `COSTS`; nothing when read from a log.
-        device: where it ran and in which precision, e.g. "cpu, fp32"; "" when read from a log.
+        device: device and precision, e.g. "cpu, fp32"; "" when read from a log.
     """
 
     setting: Setting
@@ -88,7 +96,7 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
     A run that cannot be read, or has not finished, is skipped with a warning that names it.
 
     Args:
-        paths: folders; one that lies inside another is not counted twice.
+        paths: folders; one inside another is not counted twice.
 
     Returns:
         The runs, in the order of their folders.
@@ -96,12 +104,12 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
     Raises:
         UserError: a path is no folder, or no finished run was found.
     """
-    paths = [Path(path) for path in paths]
-    for path in paths:
-        if not path.is_dir():
-            raise UserError(f"no folder {path}: give output folders, for example output/base2new")
-    runs = {}
-    for folder, read in _candidates(paths):
+    roots = [Path(path) for path in paths]
+    for root in roots:
+        if not root.is_dir():
+            raise UserError(f"no folder {root}: give output folders, for example output/base2new")
+    runs: dict[Path, Run] = {}
+    for folder, read in _candidates(roots):
         if folder in runs:
             continue
         try:
@@ -109,15 +117,15 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
         except (OSError, ValueError) as error:
             logger.warning("skipped %s: %s", folder, error)
     if not runs:
-        looked = ", ".join(str(path) for path in paths)
+        searched = ", ".join(map(str, roots))
         raise UserError(
-            f"no finished run ({RESULTS_FILE}, or a log.txt with a test accuracy) below {looked}"
+            f"no finished run ({RESULTS_FILE}, or a log.txt with a test accuracy) below {searched}"
         )
     return list(runs.values())
 
 
 def _candidates(paths: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
-    """Yield every folder that holds a run, with the function that reads it."""
+    """Yield the folder of every run, with the function that parses it."""
     for path in paths:
         for name, folders, files in os.walk(path.resolve()):
             folders.sort()
@@ -128,6 +136,7 @@ def _candidates(paths: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
 
 
 def _read_results(folder: Path) -> Run:
+    """Parse a results.json; raise ValueError where it is not valid."""
     path = folder / RESULTS_FILE
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -135,14 +144,7 @@ def _read_results(folder: Path) -> Run:
         raise ValueError(f"{RESULTS_FILE} is not valid JSON ({error})") from None
     if not isinstance(data, dict) or data.get("format") != _RESULTS_FORMAT:
         raise ValueError(f'{RESULTS_FILE} does not say "format": {_RESULTS_FORMAT}')
-    for key, kind in {
-        "trainer": str,
-        "dataset": str,
-        "subsample": str,
-        "shots": int,
-        "seed": int,
-        "accuracy": (int, float),
-    }.items():
+    for key, kind in _RESULTS_TYPES.items():
         if not isinstance(data.get(key), kind):
             raise ValueError(f"{RESULTS_FILE} has no valid '{key}'")
     if data["subsample"] not in SUBSETS:
@@ -151,7 +153,7 @@ def _read_results(folder: Path) -> Run:
         raise ValueError(f"{RESULTS_FILE}: 'accuracy' is not between 0 and 100")
     if data.get("split", "test") != "test":
         raise ValueError(f"{RESULTS_FILE} is about the {data['split']} split, not test")
-    root, config = _place(folder)
+    root, config = _experiment(folder)
     return Run(
         setting=Setting(root, data["trainer"], config, data["shots"]),
         dataset=data["dataset"],
@@ -166,6 +168,7 @@ def _read_results(folder: Path) -> Run:
 
 
 def _costs(data: Mapping[str, Any]) -> dict[str, float]:
+    """Return those of `COSTS` that a results.json holds."""
     costs = {}
     for name, keys in COSTS.items():
         value: Any = data
@@ -182,7 +185,7 @@ def match_layout(folder: Path) -> re.Match[str] | None:
     return next(filter(None, matches), None)
 
 
-def _place(folder: Path) -> tuple[str, str]:
+def _experiment(folder: Path) -> tuple[str, str]:
     """Return the experiment's folder and the config folder's name."""
     match = match_layout(folder)
     if match:
@@ -193,6 +196,7 @@ def _place(folder: Path) -> tuple[str, str]:
 
 
 def _read_logs(folder: Path) -> Run:
+    """Parse a Dassl log; raise ValueError where its run has not finished."""
     match = match_layout(folder)
     if (folder / SETTINGS_FILE).exists():
         raise ValueError(f"not finished (a log.txt but no {RESULTS_FILE})")
@@ -213,6 +217,7 @@ def _read_logs(folder: Path) -> Run:
 
 
 def _last_accuracy(folder: Path) -> float:
+    """Return the last test accuracy in a folder's logs."""
     accuracy = None
     # Dassl starts log.txt-DATE when a run is started again, so the last name is the newest.
     for path in sorted(folder.glob("log.txt*")):

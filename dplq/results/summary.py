@@ -1,10 +1,9 @@
-"""Averages over seeds: `summarise` pairs base and new runs and makes the lines of a table."""
+"""Averages over seeds: pairs of base and new runs become rows."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, harmonic_mean, pstdev
@@ -33,16 +32,16 @@ class Stat:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a dataset, or the average over the datasets of a setting.
+    """One row of the table: a dataset, or the average over the datasets of a setting.
 
     Attributes:
-        setting: where the runs lie, trainer, config folder and shots.
+        setting: folder of the runs, trainer, config folder and shots.
         dataset: name of the dataset, or for example "average of 3".
-        seeds: for every subset present the sorted seeds.
+        seeds: the sorted seeds of every subset present.
         stats: any of "base", "new", "H" and "all".
         rounded: True when a run was read from a log.
         costs: any of `COSTS`, mean over the seeds, of the runs that trained.
-        devices: where those ran.
+        devices: devices of those runs.
     """
 
     setting: Setting
@@ -55,7 +54,7 @@ class Row:
 
 
 def summarise(runs: Iterable[Run], *, keep_order: bool = False) -> list[Row]:
-    """Pair base and new runs by seed and average over seeds (PROTOCOL section 6).
+    """Pair base and new runs by seed and average over seeds (docs/protocol.md).
 
     The mean of H is the harmonic mean of the averaged base and new accuracy, over the seeds that
     have both; its standard deviation is that of the per-seed harmonic means. Missing runs and
@@ -85,15 +84,17 @@ def summarise(runs: Iterable[Run], *, keep_order: bool = False) -> list[Row]:
 
 def _by_setting(runs: Iterable[Run]) -> dict[Setting, dict[str, dict[str, dict[int, Run]]]]:
     """Return the runs as [setting][dataset][subset][seed]."""
-    table = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    table: dict[Setting, dict[str, dict[str, dict[int, Run]]]] = {}
     for run in runs:
-        kept = table[run.setting][run.dataset][run.subset].setdefault(run.seed, run)
+        subsets = table.setdefault(run.setting, {}).setdefault(run.dataset, {})
+        kept = subsets.setdefault(run.subset, {}).setdefault(run.seed, run)
         if kept is not run:
             logger.warning("the same run twice: %s is used, %s is not", kept.folder, run.folder)
     return table
 
 
 def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]]) -> Row:
+    """Average one dataset of a setting over its seeds."""
     accuracies = {
         subset: {seed: runs[seed].accuracy for seed in sorted(runs)}
         for subset, runs in subsets.items()
@@ -120,6 +121,7 @@ def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]
 
 
 def _mean_costs(runs: Sequence[Run]) -> dict[str, float]:
+    """Average each cost over the runs that report it."""
     known = {name: [run.costs[name] for run in runs if name in run.costs] for name in COSTS}
     return {name: fmean(values) for name, values in known.items() if values}
 
@@ -131,6 +133,7 @@ def stat(values: Iterable[float]) -> Stat:
 
 
 def _warn_unpaired(dataset: str, subsets: Mapping[str, Mapping[int, Run]]) -> None:
+    """Warn of base runs without a new run of the same seed, and the reverse."""
     for have, lack, swap in (
         ("base", "new", ("/train_base/", "/test_new/")),
         ("new", "base", ("/test_new/", "/train_base/")),

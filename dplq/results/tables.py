@@ -1,4 +1,4 @@
-"""The table of base, new and H (or all-class) accuracy, with what each method costs if wanted."""
+"""Table of base, new and H (or all-class) accuracy, optionally with costs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ COST_NOTE = (
 
 
 def accuracy_table(rows: Sequence[Row], *, ci95: bool = False, costs: bool = False) -> Table:
-    """The rows as a table.
+    """Return the rows as a table.
 
     Args:
         rows: what `summarise` returns.
-        ci95: what the note says of the spread.
+        ci95: describe the spread in the note as a 95 % interval.
         costs: add learnable parameters, seconds per step, peak memory and checkpoint size, and
-            say once under the table what all rows share.
+            move the labels that all rows share to the note.
     """
     lines = [_line(row) for row in rows]
     if not costs:
@@ -49,18 +49,18 @@ def accuracy_table(rows: Sequence[Row], *, ci95: bool = False, costs: bool = Fal
 def render(
     rows: Sequence[Row], fmt: str = "simple", *, ci95: bool = False, costs: bool = False
 ) -> str:
-    """Lay the rows out as one table; see `accuracy_table` and `Table.render`."""
+    """Return the rows as the text of one table; see `accuracy_table` and `Table.render`."""
     return accuracy_table(rows, ci95=ci95, costs=costs).render(fmt, ci95=ci95)
 
 
 def spread_note(ci95: bool) -> str:
-    """The first line under every table."""
+    """Return the first line of every note."""
     spread = "95 % interval, 1.96 std / sqrt(seeds)" if ci95 else "population standard deviation"
     return f"Top-1 accuracy in %: mean +- {spread} over seeds (std is np.std, population)."
 
 
 def note(rows: Sequence[Row], *, ci95: bool = False) -> list[str]:
-    """Return the lines under the table: what the numbers in `rows` are."""
+    """Return the lines of the note: what the numbers in `rows` are."""
     lines = [spread_note(ci95)]
     if "H" in _columns(rows):
         lines.append(
@@ -99,13 +99,13 @@ def _line(row: Row) -> Line:
 
 
 def shorten(root: str) -> str:
-    """A folder as seen from the current one, if it lies below that."""
+    """Return a folder below the current one as a relative path, others unchanged."""
     path, here = Path(root), Path.cwd()
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else root
 
 
 def seed_text(seeds: Mapping[str, tuple[int, ...]]) -> str:
-    """The seeds of a row: one list if all its subsets have the same."""
+    """Return the seeds of a row: one list if all its subsets have the same."""
     texts = {subset: " ".join(map(str, seeds[subset])) for subset in SUBSETS if subset in seeds}
     if len(set(texts.values())) <= 1:
         return next(iter(texts.values()), "mixed")

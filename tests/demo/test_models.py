@@ -42,7 +42,8 @@ def test_domain_encoder_loads(clip):
     encoder = dplq.load_domain_encoder("demo", backbone=clip)
     features = encoder(torch.zeros(2, 3, 64, 64))
     assert features.shape == (2, encoder.feature_dim) == (2, 128)
-    assert not encoder.spec.sha256 and not clip.spec.sha256
+    assert not encoder.spec.sha256
+    assert not clip.spec.sha256
 
 
 @pytest.mark.parametrize(("look", "low", "high"), [("general", 96, 100), ("domain", 38, 47)])
@@ -69,6 +70,6 @@ def test_gallery_that_cannot_be_drawn_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setenv("DPLQ_CACHE", str(tmp_path))
     monkeypatch.setattr("dplq.demo.gallery._draw_all", full)
-    with pytest.raises(dplq.UserError, match="No space left on device. Set DPLQ_CACHE"):
+    with pytest.raises(dplq.UserError, match=r"No space left on device\. Set DPLQ_CACHE"):
         gallery("tiny", ("river",), per_class=1)
     assert list(tmp_path.iterdir()) == []

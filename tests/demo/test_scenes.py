@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dplq.demo import AERIAL_CLASSES, LOOKS, TISSUE_CLASSES, caption, layout, render
+from dplq.demo import AERIAL_CLASSES, LOOKS, TISSUE_CLASSES, caption, draw_scene, render
 from dplq.demo.canvas import SIDE
 from dplq.demo.captions import count_phrase, synonyms
 from dplq.demo.looks import STYLES, TISSUE_STYLES, colour_name, colours
@@ -20,7 +20,7 @@ from dplq.demo.materials import Material
 from dplq.errors import UserError
 
 ALL_CLASSES = AERIAL_CLASSES + TISSUE_CLASSES
-# Layouts are whole numbers, so their checksums hold on every machine; pixels are rounded floats.
+# Scenes are whole numbers, so their checksums hold on every machine; pixels are rounded floats.
 RECORDED = {
     ("farmland", 0): 3059043982,
     ("lake", 1): 3313099665,
@@ -37,16 +37,18 @@ def pixels(classname: str, look: str, seed: int) -> np.ndarray:
 
 
 def test_class_tables():
-    assert len(AERIAL_CLASSES) == 20 and len(TISSUE_CLASSES) == 8
+    assert len(AERIAL_CLASSES) == 20
+    assert len(TISSUE_CLASSES) == 8
     assert len(set(ALL_CLASSES)) == 28
     assert AERIAL_CLASSES[:3] == ("farmland", "forest", "river")
     assert set(synonyms()) == set(ALL_CLASSES)
 
 
 @pytest.mark.parametrize(("classname", "seed"), RECORDED)
-def test_layouts_are_the_recorded_ones(classname, seed):
-    material = layout(classname, seed).material
-    assert material.dtype == np.uint8 and material.shape == (SIDE, SIDE)
+def test_scenes_are_the_recorded_ones(classname, seed):
+    material = draw_scene(classname, seed).material
+    assert material.dtype == np.uint8
+    assert material.shape == (SIDE, SIDE)
     assert zlib.crc32(material.tobytes()) == RECORDED[classname, seed]
 
 
@@ -56,17 +58,21 @@ def test_every_class_renders_in_both_looks(classname, look):
     seen = set()
     for seed in range(5):
         scene = render(classname, look, seed)
-        assert scene.image.size == (64, 64) and scene.image.mode == "RGB"
+        assert scene.image.size == (64, 64)
+        assert scene.image.mode == "RGB"
         assert np.asarray(scene.image).std() > 2
-        assert scene.facts["look"] == look and len(scene.facts["colours"]) <= 3
+        assert scene.facts["look"] == look
+        assert len(scene.facts["colours"]) <= 3
         seen.add(scene.image.tobytes())
     assert len(seen) == 5
 
 
 @pytest.mark.parametrize("classname", ALL_CLASSES)
-def test_palettes_cover_what_layouts_use(classname):
+def test_palettes_cover_what_scenes_use(classname):
     family = "aerial" if classname in AERIAL_CLASSES else "tissue"
-    used = {Material(m) for seed in range(10) for m in np.unique(layout(classname, seed).material)}
+    used = {
+        Material(m) for seed in range(10) for m in np.unique(draw_scene(classname, seed).material)
+    }
     for look in LOOKS:
         assert used <= set(colours(family, look))
 
@@ -80,7 +86,7 @@ def test_same_key_same_picture_here_and_in_another_process():
     assert here == render("harbor", "domain", 7).image.tobytes()
 
 
-def test_looks_share_a_layout_but_not_colours():
+def test_looks_share_a_scene_but_not_colours():
     general, domain = render("lake", "general", 3), render("lake", "domain", 3)
     assert general.facts["counts"] == domain.facts["counts"]
     assert general.facts["clutter"] == domain.facts["clutter"]
@@ -89,7 +95,8 @@ def test_looks_share_a_layout_but_not_colours():
 
 def test_infrared_turns_woods_red_and_ultrasound_is_nearly_grey():
     woods = np.mean([pixels("forest", "domain", s).mean((0, 1)) for s in range(20)], 0)
-    assert woods[0] > woods[1] + 10 and woods[0] > woods[2] + 8
+    assert woods[0] > woods[1] + 10
+    assert woods[0] > woods[2] + 8
     spread = [np.ptp(pixels("stroma", "domain", s).mean((0, 1))) for s in range(10)]
     assert max(spread) < 20
 
@@ -100,9 +107,9 @@ def test_other_sizes(size):
 
 
 def test_bad_arguments_are_explained():
-    with pytest.raises(UserError, match="Unknown demo class 'rivr'.*Did you mean 'river'"):
+    with pytest.raises(UserError, match=r"Unknown demo class 'rivr'.*Did you mean 'river'"):
         render("rivr", "general", 0)
-    with pytest.raises(UserError, match="Unknown look 'domian'.*Did you mean 'domain'"):
+    with pytest.raises(UserError, match=r"Unknown look 'domian'.*Did you mean 'domain'"):
         render("river", "domian", 0)
     with pytest.raises(UserError, match="size=500: demo pictures have 8 to 128"):
         render("river", "domain", 0, size=500)
@@ -110,7 +117,7 @@ def test_bad_arguments_are_explained():
 
 def test_counts_in_the_facts_are_what_was_drawn():
     for seed in range(10):
-        number = layout("tennis court", seed).facts["counts"]["court"]
+        number = draw_scene("tennis court", seed).facts["counts"]["court"]
         assert number in (1, 2, 3, 4, 6)
     assert [count_phrase(n, "tank") for n in (1, 2, 10)] == ["one tank", "two tanks", "many tanks"]
 

@@ -1,1 +1,1 @@
-"""Tests of the stand-in for Dassl."""
+"""Tests of the fallback for Dassl."""

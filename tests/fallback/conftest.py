@@ -1,4 +1,4 @@
-"""Make ``import dassl`` find the stand-in, or skip these tests where a real Dassl is installed."""
+"""Make ``import dassl`` use the fallback, or skip these tests where a real Dassl is installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from tests.fallback.places import FALLBACK
 
 sys.path.append(str(FALLBACK))
-import dassl  # noqa: E402
+import dassl
 
 if "fallback" not in dassl.__version__:
     collect_ignore_glob = ["test_*.py"]

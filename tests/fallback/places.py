@@ -1,4 +1,4 @@
-"""Where the stand-in lies, and how scripts are run with a chosen Dassl."""
+"""Path of the fallback, and scripts run with a chosen Dassl."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FALLBACK = HERE.parent.parent / "dplq" / "_fallback"
 
 
 def start(script: str, *args: object, path: Iterable[Path], cwd: Path) -> subprocess.Popen:
-    """Start a script of this folder with `path` as PYTHONPATH; see `finish`."""
+    """Start a script of this folder with `path` as PYTHONPATH; wait with `finish`."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, path)),

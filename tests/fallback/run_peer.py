@@ -1,7 +1,7 @@
 """Run a tree's unmodified train.py, several times, with a tiny random CLIP on a CPU.
 
 ``python run_peer.py TREE WORK JOBS.json``; JOBS is a list of argument lists for train.py. What is
-changed: CLIP's download gives a file with random weights of the tree's own architecture (two
+changed: CLIP's download returns a file with random weights of the tree's own architecture (two
 layers; the trees want width 768 for vision and 512 for text), and the hard-wired ``.half()`` and
 ``.cuda()`` calls do nothing.
 """

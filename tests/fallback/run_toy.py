@@ -1,6 +1,6 @@
 """Measure whichever Dassl is importable: ``python run_toy.py IMAGES OUT`` writes OUT/facts.json.
 
-`test_real_dassl.py` runs it under the real one and under the stand-in and compares.
+`test_real_dassl.py` runs it under the real one and under the fallback and compares.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def transformed(cfg, choices, is_train: bool) -> list[float]:
     pipeline = build_transform(cfg, is_train=is_train, choices=choices)
     set_random_seed(3)
     image = read_image(f"{cfg.DATASET.ROOT}/red_0.png")
-    return pipeline(image).flatten().tolist() + [random.random(), torch.rand(1).item()]
+    return [*pipeline(image).flatten().tolist(), random.random(), torch.rand(1).item()]
 
 
 def drawn(data, name: str) -> list:

@@ -41,7 +41,7 @@ def _items(*counts: int) -> list[SimpleNamespace]:
 
 
 def test_missing_image_and_empty_data(tmp_path):
-    with pytest.raises(FileNotFoundError, match="image file not found: '.*gone.jpg'"):
+    with pytest.raises(FileNotFoundError, match=r"image file not found: '.*gone\.jpg'"):
         Datum(str(tmp_path / "gone.jpg"))
     with pytest.raises(InputError, match="must be a string, got int"):
         Datum(3)
@@ -51,7 +51,7 @@ def test_missing_image_and_empty_data(tmp_path):
 
 def test_unknown_dataset_lists_choices(cfg):
     cfg.DATASET.NAME = "toys"
-    with pytest.raises(ChoiceError, match="unknown dataset 'toys'.*Toy"):
+    with pytest.raises(ChoiceError, match=r"unknown dataset 'toys'.*Toy"):
         build_dataset(cfg)
 
 
@@ -83,7 +83,7 @@ def test_dataset_properties(cfg):
     assert {domain: len(items) for domain, items in domains.items()} == {0: 9, 1: 6}
     data.domains = ["art", "photo"]
     data.check_input_domains(["art"], ["photo"])
-    with pytest.raises(ValueError, match="unknown domain 'foto'. Did you mean 'photo'"):
+    with pytest.raises(ValueError, match=r"unknown domain 'foto'\. Did you mean 'photo'"):
         data.check_input_domains(["art"], ["foto"])
     with pytest.raises(InputError, match="SOURCE_DOMAINS is empty"):
         data.check_input_domains([], ["art"])
@@ -101,7 +101,7 @@ def test_domain_samplers_balance_each_batch():
             assert name == "RandomDomainSampler" or domains == [0, 0, 1, 1]
     with pytest.raises(InputError, match="batch size 5 is not a multiple of the 2 domains"):
         build_sampler("SeqDomainSampler", data_source=data, batch_size=5)
-    with pytest.raises(InputError, match="needs 8 images of each domain.*only 1"):
+    with pytest.raises(InputError, match=r"needs 8 images of each domain.*only 1"):
         build_sampler("SeqDomainSampler", data_source=_items(3), batch_size=16)
 
 
@@ -109,12 +109,13 @@ def test_class_sampler_gives_n_ins_of_each_class():
     data = _items(5, 4, 1)
     sampler = build_sampler("RandomClassSampler", data_source=data, batch_size=4, n_ins=2)
     drawn = list(sampler)
-    assert len(drawn) % 4 == 0 and len(drawn) >= 4
+    assert len(drawn) % 4 == 0
+    assert len(drawn) >= 4
     for start in range(0, len(drawn), 2):
         assert data[drawn[start]].label == data[drawn[start + 1]].label
     with pytest.raises(InputError, match="smaller than N_INS 8"):
         build_sampler("RandomClassSampler", data_source=data, batch_size=4, n_ins=8)
-    with pytest.raises(InputError, match="needs 4 classes.*the data has 3"):
+    with pytest.raises(InputError, match=r"needs 4 classes.*the data has 3"):
         build_sampler("RandomClassSampler", data_source=data, batch_size=8, n_ins=2)
     with pytest.raises(ChoiceError, match="unknown sampler 'Random'"):
         build_sampler("Random", data_source=data)
@@ -139,7 +140,8 @@ def test_test_pipeline_is_resize_crop_normalise(cfg, images, capsys):
 def test_every_choice_gives_a_tensor_of_the_input_size(cfg, images, choice):
     set_random_seed(0)
     out = build_transform(cfg, choices=[choice])(read_image(images / "red_0.png"))
-    assert out.shape == (3, 16, 16) and out.dtype == torch.float32
+    assert out.shape == (3, 16, 16)
+    assert out.dtype == torch.float32
 
 
 def test_cutout_and_instance_norm(cfg, images):
@@ -154,7 +156,7 @@ def test_cutout_and_instance_norm(cfg, images):
 
 
 def test_transform_errors(cfg):
-    with pytest.raises(ChoiceError, match="unknown INPUT.TRANSFORMS entry 'flip'.*random_flip"):
+    with pytest.raises(ChoiceError, match=r"unknown INPUT\.TRANSFORMS entry 'flip'.*random_flip"):
         build_transform(cfg, choices=["flip"])
     cfg.INPUT.INTERPOLATION = "cubic"
     with pytest.raises(ChoiceError, match="Did you mean 'bicubic'"):
@@ -181,4 +183,5 @@ def test_batches_hold_what_the_trainers_read(cfg, images):
     assert [Path(path).name.split("_")[0] for path in batch["impath"]] == names
     test = next(iter(manager.test_loader))
     assert test["label"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert test["index"].tolist() == list(range(9)) and test["domain"].tolist() == [1, 0, 1] * 3
+    assert test["index"].tolist() == list(range(9))
+    assert test["domain"].tolist() == [1, 0, 1] * 3

@@ -114,7 +114,7 @@ def test_best_model_is_the_one_with_the_best_val_result(cfg, tmp_path, capsys):
     assert f"Load {path} to toy_net (epoch=2, val_result=60.0)\n" in out
     trainer.load_model(str(tmp_path / "out"), epoch=3)
     assert f"{path.parent}/model.pth.tar-3 to toy_net (epoch=3)\n" in capsys.readouterr().out
-    with pytest.raises(MissingFileError, match="no model at .*model.pth.tar-7"):
+    with pytest.raises(MissingFileError, match=r"no model at .*model\.pth\.tar-7"):
         trainer.load_model(str(tmp_path / "out"), epoch=7)
 
 
@@ -136,10 +136,10 @@ def test_labelled_and_unlabelled_batches(cfg, count, number):
 
 def test_unknown_trainer_and_count(cfg):
     cfg.TRAINER.NAME = "ToyZ"
-    with pytest.raises(ChoiceError, match="unknown trainer 'ToyZ'. Did you mean 'ToyX"):
+    with pytest.raises(ChoiceError, match=r"unknown trainer 'ToyZ'\. Did you mean 'ToyX"):
         build_trainer(cfg)
     cfg.TRAINER.NAME, cfg.TRAIN.COUNT_ITER = "ToyXU", "all"
-    with pytest.raises(ChoiceError, match="TRAIN.COUNT_ITER 'all'.*smaller_one, train_u, train_x"):
+    with pytest.raises(ChoiceError, match=r"COUNT_ITER 'all'.*smaller_one, train_u, train_x"):
         train_toy(cfg)
 
 
@@ -162,7 +162,7 @@ def test_hook_order_and_registration():
         trainer.register_model("a")
     with pytest.raises(AttributeError, match="super"):
         TrainerBase.__new__(TrainerBase).register_model("a")
-    with pytest.raises(KeyError, match="unknown model 'b'. Choices: a."):
+    with pytest.raises(KeyError, match=r"unknown model 'b'\. Choices: a\."):
         trainer.get_model_names("b")
     with pytest.raises(KeyError, match="unknown mode 'fast'"):
         trainer.set_model_mode("fast")
@@ -191,14 +191,17 @@ def test_simple_trainer_builds_the_configured_net(cfg):
     trainer = SimpleTrainer(cfg)
     # 3*5+5 + norm 10, 5*4+4 + norm 8, 4*3+3
     assert sum(p.numel() for p in trainer.model.parameters()) == 20 + 10 + 24 + 8 + 15
-    assert trainer.get_current_lr() == 0.005 and trainer.model.fdim == 4
+    assert trainer.get_current_lr() == 0.005
+    assert trainer.model.fdim == 4
     logits, features = trainer.model.eval()(torch.rand(2, 3, 8, 8), return_feature=True)
-    assert logits.shape == (2, 3) and features.shape == (2, 4)
+    assert logits.shape == (2, 3)
+    assert features.shape == (2, 4)
     assert torch.equal(trainer.model.classifier(features), logits)
     cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED = "resnet18", False
     cfg.MODEL.HEAD.NAME = ""
     resnet = SimpleNet(cfg, cfg.MODEL, 0)
-    assert resnet.fdim == 512 and resnet.classifier is None
+    assert resnet.fdim == 512
+    assert resnet.classifier is None
 
 
 def test_stands_alone_and_imports_lightly():
@@ -211,4 +214,5 @@ def test_stands_alone_and_imports_lightly():
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split()[0] == "[]" and str(FALLBACK) in done.stdout
+    assert done.stdout.split()[0] == "[]"
+    assert str(FALLBACK) in done.stdout

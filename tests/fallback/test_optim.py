@@ -96,11 +96,11 @@ def test_resumed_schedule_equals_the_uninterrupted(kind, tmp_path):
 
 def test_errors_name_key_and_choices():
     optimizer = build_optimizer(nn.Linear(2, 2), _config())
-    with pytest.raises(ChoiceError, match="OPTIM.LR_SCHEDULER 'cosin'. Did you mean 'cosine'?"):
+    with pytest.raises(ChoiceError, match=r"OPTIM\.LR_SCHEDULER 'cosin'\. Did you mean 'cosine'\?"):
         build_lr_scheduler(optimizer, _config(LR_SCHEDULER="cosin"))
     with pytest.raises(ChoiceError, match="Choices: constant, linear"):
         build_lr_scheduler(optimizer, _config(WARMUP_EPOCH=1, WARMUP_TYPE="slow"))
-    with pytest.raises(ValueError, match="unknown OPTIM.NAME 'lion'.*amsgrad"):
+    with pytest.raises(ValueError, match=r"unknown OPTIM\.NAME 'lion'.*amsgrad"):
         build_optimizer(nn.Linear(2, 2), _config(NAME="lion"))
     with pytest.raises(TypeError, match="multi_step, got 3"):
         build_lr_scheduler(optimizer, _config(LR_SCHEDULER="multi_step", STEPSIZE=3))

@@ -1,4 +1,4 @@
-"""Unmodified dataset files of the trees, on the stand-in."""
+"""Unmodified dataset files of the trees, on the fallback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unmodified train.py, trainers and dataset files of the trees, on the stand-in.
+"""Unmodified train.py, trainers and dataset files of the trees, on the fallback.
 
 Each run trains two epochs on one half of the classes, saves and tests; a second call loads the
 weights and tests again. One run is compared with the same on the real Dassl.

@@ -1,4 +1,4 @@
-"""The stand-in against the real Dassl: the same script under both, in processes of their own."""
+"""The fallback against the real Dassl: the same script under both, in processes of their own."""
 
 from __future__ import annotations
 

@@ -20,8 +20,9 @@ def test_registry_errors():
     class CoOp:
         pass
 
-    assert table.get("CoOp") is CoOp and table.registered_names() == ["CoOp"]
-    with pytest.raises(KeyError, match="'CoOp' of .*test_utils is already registered by .*utils"):
+    assert table.get("CoOp") is CoOp
+    assert table.registered_names() == ["CoOp"]
+    with pytest.raises(KeyError, match=r"'CoOp' of .*test_utils is already registered by .*utils"):
         table.register(CoOp)
     table.register(CoOp, force=True)
     for kind in (KeyError, ValueError, utils.InputError):
@@ -45,7 +46,8 @@ def test_log_file_is_a_copy_and_is_never_overwritten(tmp_path, capsys, monkeypat
     print("after")
     names = sorted(os.listdir(tmp_path / "out"))
     texts = [(tmp_path / "out" / name).read_text() for name in names]
-    assert names[0] == "log.txt" and texts[0] == "first run\n"
+    assert names[0] == "log.txt"
+    assert texts[0] == "first run\n"
     assert all(name.startswith("log.txt-20") for name in names[1:])
     assert "".join(texts[1:]) == "later run\n" * 2
     assert capsys.readouterr().out == "first run\nlater run\nlater run\nafter\n"
@@ -99,7 +101,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     assert utils.read_json(path) == {"train": [1, "a"]}
     assert os.listdir(path.parent) == ["split.json"]
     path.write_text("{")
-    with pytest.raises(utils.InputError, match="split.json is not a JSON file"):
+    with pytest.raises(utils.InputError, match=r"split\.json is not a JSON file"):
         utils.read_json(path)
 
 
@@ -137,7 +139,8 @@ def test_checkpoint_files_pointer_and_best(tmp_path, capsys):
     for name in ("model-best.pth.tar", "model.pth.tar-3"):
         loaded = torch.load(tmp_path / name, weights_only=True)
         assert list(loaded["state_dict"]) == ["weight", "bias"]
-        assert loaded["val_result"] == 81.25 and type(loaded["val_result"]) is float
+        assert loaded["val_result"] == 81.25
+        assert type(loaded["val_result"]) is float
     assert list(state["state_dict"]) == ["module.weight", "module.bias"]  # left as it was
 
 
@@ -158,13 +161,13 @@ class _Evil:
 def test_loading_refuses_code_and_names_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": _Evil()}, "evil.pth")
-    with pytest.raises(utils.InputError, match="cannot load the checkpoint evil.pth"):
+    with pytest.raises(utils.InputError, match=r"cannot load the checkpoint evil\.pth"):
         utils.load_checkpoint("evil.pth")
     assert not os.path.exists("unpickled")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "evil.pth").read_bytes()[:50])
-    with pytest.raises(ValueError, match="cut.pth"):
+    with pytest.raises(ValueError, match=r"cut\.pth"):
         utils.load_checkpoint("cut.pth")
-    with pytest.raises(FileNotFoundError, match="no checkpoint at none.pth"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at none\.pth"):
         utils.load_checkpoint("none.pth")
 
 
@@ -185,11 +188,13 @@ def test_opening_layers_and_counting():
     assert [p.requires_grad for p in model.parameters()] == [True, True, False, False]
     assert [child.training for child in model] == [True, False]
     utils.open_all_layers(model)
-    assert all(p.requires_grad for p in model.parameters()) and model.training
-    with pytest.raises(utils.ChoiceError, match="unknown layer '2'. Choices: 0, 1."):
+    assert all(p.requires_grad for p in model.parameters())
+    assert model.training
+    with pytest.raises(utils.ChoiceError, match=r"unknown layer '2'\. Choices: 0, 1\."):
         utils.open_specified_layers(model, "2")
     assert utils.count_num_param(model) == 15
     weights = list(model[0].parameters())
     assert utils.count_num_param(params=[{"params": weights}, {"params": weights[0]}]) == 15
     utils.init_network_weights(model, "xavier", gain=1.0)
-    assert model[0].bias.abs().sum() == 0 and torch.equal(model[1].weight, torch.ones(3))
+    assert model[0].bias.abs().sum() == 0
+    assert torch.equal(model[1].weight, torch.ones(3))

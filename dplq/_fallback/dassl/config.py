@@ -1,6 +1,6 @@
 """The default configuration: every key of Dassl 0.6.3 with its default.
 
-The trees' YAML files merge into it unchanged.
+The YAML files of CoOp and its successors merge into it unchanged.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _BUILT_IN_TRAINERS = {
 _DEFAULTS = {
     "VERSION": 1,
     "OUTPUT_DIR": "./output",  # log, checkpoints, curves
-    "RESUME": "",  # an earlier OUTPUT_DIR to continue from
+    "RESUME": "",  # an earlier OUTPUT_DIR to resume from
     "SEED": -1,  # negative: not seeded
     "USE_CUDA": True,
     "VERBOSE": True,
@@ -58,7 +58,7 @@ _DEFAULTS = {
         "SIZE": (224, 224),  # height, width
         "INTERPOLATION": "bilinear",  # a key of transforms.INTERPOLATION_MODES
         "TRANSFORMS": (),  # names from transforms.AVAI_CHOICES
-        "NO_TRANSFORM": False,  # True: the loaders give PIL images
+        "NO_TRANSFORM": False,  # True: the loaders return PIL images
         "PIXEL_MEAN": [0.485, 0.456, 0.406],  # ImageNet
         "PIXEL_STD": [0.229, 0.224, 0.225],
         "CROP_PADDING": 4,  # random_crop, pixels
@@ -93,7 +93,7 @@ _DEFAULTS = {
     "DATALOADER": {
         "NUM_WORKERS": 4,
         "K_TRANSFORMS": 1,  # augmented copies of each training image
-        "RETURN_IMG0": False,  # also give the image without augmentation, as "img0"
+        "RETURN_IMG0": False,  # also return the image without augmentation, as "img0"
         "TRAIN_X": dict(_LOADER),
         "TRAIN_U": {"SAME_AS_X": True, **_LOADER},
         "TEST": {"SAMPLER": "SequentialSampler", "BATCH_SIZE": 32},
@@ -155,7 +155,7 @@ def get_cfg_default() -> CfgNode:
 
 
 def clean_cfg(cfg: CfgNode, trainer: str) -> None:
-    """Drop the keys of all trainers but `trainer` from `cfg`, so that printing it is short."""
+    """Remove the keys of all trainers but `trainer` from `cfg`, for a short log."""
     for key in list(cfg.TRAINER):
         if key not in ("NAME", trainer.upper()):
             del cfg.TRAINER[key]

@@ -11,29 +11,29 @@ import numpy as np
 import torch
 from yacs.config import CfgNode
 
-from dassl.utils import InputError, Registry, write_aside
+from dassl.utils import InputError, Registry, atomic_write
 
 EVALUATOR_REGISTRY = Registry("EVALUATOR")
 
 
 def build_evaluator(cfg: CfgNode, **kwargs: Any) -> EvaluatorBase:
-    """Make the evaluator named by ``TEST.EVALUATOR``."""
+    """Build the evaluator named by ``TEST.EVALUATOR``."""
     announce = "Loading evaluator" if cfg.VERBOSE else ""
     return EVALUATOR_REGISTRY.build(cfg.TEST.EVALUATOR, cfg, announce=announce, **kwargs)
 
 
 class EvaluatorBase:
-    """What a trainer's `test` calls: `reset`, `process` per batch, `evaluate`."""
+    """Base class: `reset`, `process` for each batch, `evaluate`."""
 
     def __init__(self, cfg: CfgNode):
         self.cfg = cfg
 
     def reset(self) -> None:
-        """Forget all batches."""
+        """Discard all batches."""
         raise NotImplementedError
 
     def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
-        """Take in a batch: model output `mo` and ground truth `gt`."""
+        """Add a batch: model output `mo` and ground truth `gt`."""
         raise NotImplementedError
 
     def evaluate(self) -> OrderedDict[str, float]:
@@ -46,7 +46,7 @@ class Classification(EvaluatorBase):
     """Accuracy, error rate and macro-F1, all in per cent.
 
     Args:
-        cfg: ``TEST.PER_CLASS_RESULT`` and ``TEST.COMPUTE_CMAT`` switch on more.
+        cfg: ``TEST.PER_CLASS_RESULT`` and ``TEST.COMPUTE_CMAT`` enable more.
         lab2cname: label -> class name; needed for per-class results.
         **kwargs: ignored.
     """
@@ -55,16 +55,16 @@ class Classification(EvaluatorBase):
         super().__init__(cfg)
         if cfg.TEST.PER_CLASS_RESULT and lab2cname is None:
             raise InputError("TEST.PER_CLASS_RESULT needs the class names (lab2cname)")
-        self._lab2cname = lab2cname
+        self._lab2cname = {} if lab2cname is None else lab2cname
         self.reset()
 
     def reset(self) -> None:
-        """Forget all batches."""
+        """Discard all batches."""
         self._y_true: list[int] = []
         self._y_pred: list[int] = []
 
     def process(self, mo: torch.Tensor, gt: torch.Tensor) -> None:
-        """Take in a batch: scores (B, K) and labels (B,)."""
+        """Add a batch: scores (B, K) and labels (B,)."""
         self._y_pred += mo.max(dim=1).indices.tolist()
         self._y_true += gt.tolist()
 
@@ -74,7 +74,7 @@ class Classification(EvaluatorBase):
         Raises:
             InputError: no image has been processed.
         """
-        from sklearn.metrics import f1_score  # takes a second to import
+        from sklearn.metrics import f1_score  # slow to import
 
         true, pred = np.array(self._y_true), np.array(self._y_pred)
         if not len(true):
@@ -117,6 +117,6 @@ class Classification(EvaluatorBase):
         from sklearn.metrics import confusion_matrix
 
         path = os.path.join(self.cfg.OUTPUT_DIR, "cmat.pt")
-        with write_aside(path) as aside:
-            torch.save(torch.from_numpy(confusion_matrix(true, pred, normalize="true")), aside)
+        with atomic_write(path) as temporary:
+            torch.save(torch.from_numpy(confusion_matrix(true, pred, normalize="true")), temporary)
         print(f"Confusion matrix is saved to {path}")

@@ -25,7 +25,7 @@ def compute_accuracy(
     Returns:
         For each k the accuracy in per cent, a tensor of shape (1,).
     """
-    scores = output[0] if isinstance(output, (tuple, list)) else output
+    scores = output if isinstance(output, torch.Tensor) else output[0]
     best = scores.topk(max(topk), dim=1).indices
     hits = best == target.view(-1, 1)
     return [hits[:, :k].float().sum().view(1) * (100.0 / target.shape[0]) for k in topk]

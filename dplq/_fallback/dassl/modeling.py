@@ -18,17 +18,17 @@ _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 
 
 def build_backbone(name: str, verbose: bool = True, **kwargs: Any) -> nn.Module:
-    """Make the backbone registered as `name`; it has an `out_features`."""
+    """Build the backbone registered as `name`; it has an `out_features`."""
     return BACKBONE_REGISTRY.build(name, announce="Backbone" if verbose else "", **kwargs)
 
 
 def build_head(name: str, verbose: bool = True, **kwargs: Any) -> nn.Module:
-    """Make the head registered as `name`; it has an `out_features`."""
+    """Build the head registered as `name`; it has an `out_features`."""
     return HEAD_REGISTRY.build(name, announce="Head" if verbose else "", **kwargs)
 
 
 def build_network(name: str, verbose: bool = True, **kwargs: Any) -> nn.Module:
-    """Make the network registered as `name`."""
+    """Build the network registered as `name`."""
     return NETWORK_REGISTRY.build(name, announce="Network" if verbose else "", **kwargs)
 
 
@@ -116,5 +116,5 @@ class MLP(nn.Module):
 
 @HEAD_REGISTRY.register()
 def mlp(**kwargs: Any) -> MLP:
-    """Make an `MLP`."""
+    """Build an `MLP`."""
     return MLP(**kwargs)

@@ -1,4 +1,4 @@
-"""From the config to the four data loaders."""
+"""The four data loaders of a config."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .transforms import build_transform, interpolation_mode, normalization
 
 
 class DatasetWrapper(Dataset):
-    """Reads and transforms the images of a list of Datum.
+    """Dataset of the transformed images of a list of Datum.
 
     An item is a dict: "img" (3, H, W) (with K_TRANSFORMS > 1 a list of K; with several transforms
     "img", "img2", ...), "label", "domain", "impath", "index", and with RETURN_IMG0 "img0".
@@ -27,7 +27,7 @@ class DatasetWrapper(Dataset):
     Args:
         cfg: the whole config.
         data_source: the list.
-        transform: one or several; None gives PIL images.
+        transform: one or several; None returns PIL images.
         is_train: augment ``DATALOADER.K_TRANSFORMS`` times.
     """
 
@@ -66,8 +66,8 @@ class DatasetWrapper(Dataset):
         if self.transform is None:
             output["img"] = image
         else:
-            several = isinstance(self.transform, (list, tuple))
-            for number, tfm in enumerate(self.transform if several else [self.transform], start=1):
+            transforms = [self.transform] if callable(self.transform) else self.transform
+            for number, tfm in enumerate(transforms, start=1):
                 output["img" if number == 1 else f"img{number}"] = self._transform_image(tfm, image)
         if self.return_img0:
             output["img0"] = self.to_tensor(image)
@@ -89,7 +89,7 @@ def build_data_loader(
     is_train: bool = True,
     dataset_wrapper: Callable[..., Dataset] | None = None,
 ) -> DataLoader:
-    """Make a loader.
+    """Build a loader.
 
     In training the last partial batch is dropped, unless it is the only one.
 
@@ -128,12 +128,12 @@ def build_data_loader(
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
     )
     if not len(loader):
-        raise InputError(f"{sampler_type} gives no whole batch of {batch_size} images")
+        raise InputError(f"{sampler_type} yields no full batch of {batch_size} images")
     return loader
 
 
 class DataManager:
-    """The dataset, its transforms and its loaders.
+    """Dataset, transforms and data loaders.
 
     Attributes: `dataset`, `train_loader_x`, `train_loader_u` (or None), `val_loader` (or None),
     `test_loader`, `num_classes`, `num_source_domains`, `lab2cname`.
@@ -163,7 +163,7 @@ class DataManager:
             return build_data_loader(
                 cfg,
                 sampler_type=node.SAMPLER,
-                data_source=data,
+                data_source=data or (),
                 batch_size=node.BATCH_SIZE,
                 tfm=tfm_train if is_train else tfm_test,
                 is_train=is_train,

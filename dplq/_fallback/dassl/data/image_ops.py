@@ -1,5 +1,6 @@
-"""Augmentations that torchvision lacks. They draw from Python's, NumPy's and torch's generators
-in the order in which the real Dassl's do.
+"""Augmentations that torchvision lacks.
+
+They draw from Python's, NumPy's and torch's generators in the order of the real Dassl.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torchvision.transforms import functional as TF
 
 
 class Random2DTranslation:
-    """Enlarge by an eighth and crop at a random place, or only resize.
+    """Enlarge by an eighth and crop at a random position, or only resize.
 
     Args:
         height: of the result, pixels.
@@ -47,7 +48,7 @@ class Random2DTranslation:
 
 
 class InstanceNormalization:
-    """Give each channel of a (C, H, W) tensor mean 0 and standard deviation 1."""
+    """Normalise each channel of a (C, H, W) tensor to mean 0 and standard deviation 1."""
 
     def __init__(self, eps: float = 1e-8):
         self.eps = eps
@@ -60,7 +61,7 @@ class InstanceNormalization:
 
 
 class Cutout:
-    """Set squares at random places of a (C, H, W) tensor to zero.
+    """Set squares at random positions of a (C, H, W) tensor to zero.
 
     Args:
         n_holes: how many.

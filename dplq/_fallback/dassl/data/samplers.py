@@ -1,4 +1,4 @@
-"""Samplers by name. All draw what the real Dassl's draw from the same generator state."""
+"""Samplers by name, with the real Dassl's draws from the same generator state."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def _indices_by(data_source: Sequence[Any], attribute: str) -> dict[int, list[in
 
 
 class _ListSampler(Sampler):
-    """A sampler that draws the indices of an epoch as one list, in `draw`."""
+    """Sampler that draws the indices of an epoch as one list, in `draw`."""
 
     def __init__(self) -> None:
-        # an epoch's length is known only by drawing one, and Dassl spends these draws too
+        # an epoch's length is known only by drawing one, as Dassl does
         self.length = len(self.draw())
 
     def draw(self) -> list[int]:
@@ -152,11 +152,11 @@ def build_sampler(
     n_domain: int = 0,
     n_ins: int = 16,
 ) -> Sampler:
-    """Make the sampler of that name.
+    """Build the sampler of that name.
 
     Args:
-        sampler_type: see the error text of an unknown one.
-        cfg: not used; there for Dassl's callers.
+        sampler_type: one of those below.
+        cfg: unused, for Dassl's callers.
         data_source: list of Datum.
         batch_size: images in a batch.
         n_domain: for RandomDomainSampler.

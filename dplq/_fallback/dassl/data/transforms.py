@@ -1,4 +1,4 @@
-"""``INPUT.TRANSFORMS`` -> the pipelines from PIL image to tensor.
+"""Transform pipelines of ``INPUT.TRANSFORMS``, from PIL image to tensor.
 
 The order of the steps is fixed and is not the order of the names in the config.
 """
@@ -28,7 +28,7 @@ AVAI_CHOICES = [
     "instance_norm",
     "random_crop",
     "random_translation",
-    "center_crop",  # always part of the test pipeline; nothing in training
+    "center_crop",  # always part of the test pipeline; ignored in training
     "cutout",
     "imagenet_policy",
     "cifar10_policy",
@@ -59,7 +59,7 @@ def normalization(cfg: CfgNode) -> T.Normalize:
 def build_transform(
     cfg: CfgNode, is_train: bool = True, choices: Sequence[str] | None = None
 ) -> T.Compose | None:
-    """Make the training or the test pipeline, and print its steps.
+    """Build the training or the test pipeline, and print its steps.
 
     Args:
         cfg: the whole config.
@@ -94,7 +94,7 @@ def build_transform(
 
 
 def _train_geometry(cfg: CfgNode, choices: Sequence[str]) -> list[Step]:
-    """Return the steps that bring an image to INPUT.SIZE."""
+    """Return the steps that resize or crop an image to INPUT.SIZE."""
     size, mode = cfg.INPUT.SIZE, interpolation_mode(cfg)
     padding, scale = cfg.INPUT.CROP_PADDING, cfg.INPUT.RRCROP_SCALE
     steps: list[Step] = [

@@ -12,7 +12,7 @@ TRAINER_REGISTRY = Registry("TRAINER")
 
 
 def build_trainer(cfg: CfgNode) -> TrainerBase:
-    """Make the trainer named by ``TRAINER.NAME``."""
+    """Build the trainer named by ``TRAINER.NAME``."""
     announce = "Loading trainer" if cfg.VERBOSE else ""
     return TRAINER_REGISTRY.build(cfg.TRAINER.NAME, cfg, announce=announce)
 

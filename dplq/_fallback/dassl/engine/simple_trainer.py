@@ -1,4 +1,4 @@
-"""The trainers that the trees subclass: one epoch loop, one test loop."""
+"""Trainers that repositories subclass: one epoch loop, one test loop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _timespan(seconds: float) -> str:
 
 
 class SimpleTrainer(TrainerBase):
-    """Data, model, evaluator, checkpoints and tests from a config.
+    """Trainer that builds data, model and evaluator from a config.
 
     The constructor calls `check_cfg`, `build_data_loader` and `build_model`, in this order. It
     uses one device, the GPU if there is one and ``USE_CUDA`` is set.
@@ -61,7 +61,7 @@ class SimpleTrainer(TrainerBase):
         """Raise if the config does not suit the trainer (hook)."""
 
     def build_data_loader(self) -> None:
-        """Make the loaders; an override must set the same attributes, but for `dm`."""
+        """Build the loaders; an override must set the same attributes except `dm`."""
         dm = DataManager(self.cfg)
         self.train_loader_x = dm.train_loader_x
         self.train_loader_u = dm.train_loader_u
@@ -73,7 +73,7 @@ class SimpleTrainer(TrainerBase):
         self.dm = dm
 
     def build_model(self) -> None:
-        """Make and register the model, its optimiser and its schedule."""
+        """Build and register the model, its optimiser and its schedule."""
         cfg = self.cfg
         print("Building model")
         self.model = SimpleNet(cfg, cfg.MODEL, self.num_classes)
@@ -85,12 +85,12 @@ class SimpleTrainer(TrainerBase):
         self.sched = build_lr_scheduler(self.optim, cfg.OPTIM)
         self.register_model("model", self.model, self.optim, self.sched)
 
-    def train(self) -> None:
+    def train(self) -> None:  # type: ignore[override]  # Dassl's signatures differ
         """Train from `start_epoch` to `max_epoch`."""
         super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self) -> None:
-        """Resume if there is something to resume from, and open the curves."""
+        """Resume from a checkpoint if there is one, and open the TensorBoard writer."""
         self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
         writer_dir = os.path.join(self.output_dir, "tensorboard")
         mkdir_if_missing(writer_dir)
@@ -111,7 +111,7 @@ class SimpleTrainer(TrainerBase):
         self.close_writer()
 
     def after_epoch(self) -> None:
-        """Save: the best model on val (FINAL_MODEL best_val), every so often, and the last."""
+        """Save the best model on val (FINAL_MODEL best_val), periodic ones and the last."""
         done, frequency = self.epoch + 1, self.cfg.TRAIN.CHECKPOINT_FREQ
         if not self.cfg.TEST.NO_TEST and self.cfg.TEST.FINAL_MODEL == "best_val":
             result = self.test(split="val")
@@ -154,7 +154,7 @@ class SimpleTrainer(TrainerBase):
         return self.model(input)
 
     def _on_device(self, batch: dict[str, Any], *keys: str) -> tuple[torch.Tensor, ...]:
-        # From pinned memory the copy runs beside what the device is doing.
+        # From pinned memory the copy overlaps with computation on the device.
         return tuple(batch[key].to(self.device, non_blocking=True) for key in keys)
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
@@ -166,9 +166,9 @@ class SimpleTrainer(TrainerBase):
         return self._optims[self.get_model_names(names)[0]].param_groups[0]["lr"]
 
     def _run_batches(self, batches: Iterable[tuple], num_batches: int) -> None:
-        """Train on batches, each a tuple of arguments for `forward_backward`; log and plot.
+        """Train on batches, each a tuple of arguments for `forward_backward`; log them.
 
-        What a step returns is read when a line is printed, so that steps need not wait for it.
+        The losses are copied from the device when a line is printed, so that steps do not wait.
         """
         self.set_model_mode("train")
         self.num_batches = num_batches
@@ -180,7 +180,7 @@ class SimpleTrainer(TrainerBase):
             losses.update(self.forward_backward(*batch))
             is_logged = self._is_log_batch()
             if is_logged:
-                str(losses)  # waits for the device, so that the times have its work in them
+                str(losses)  # synchronises, so that the times include the work of the device
             batch_time.update(time.time() - end)
             n_iter = self.epoch * num_batches + self.batch_idx
             for name, meter in losses.meters.items():
@@ -193,13 +193,13 @@ class SimpleTrainer(TrainerBase):
         self._write_points(points)
 
     def _write_points(self, points: list[tuple]) -> None:
-        """Write what was collected for the curves; the values may still lie on the device."""
+        """Write the collected points to TensorBoard; values may still be on the device."""
         for tag, value, n_iter in points:
             self.write_scalar(tag, float(value), n_iter)
         points.clear()
 
     def _is_log_batch(self) -> bool:
-        """Whether a line is printed: every PRINT_FREQ batches, in shorter epochs every batch."""
+        """Return whether to print: every PRINT_FREQ batches, in shorter epochs every batch."""
         frequency = self.cfg.TRAIN.PRINT_FREQ
         return (self.batch_idx + 1) % frequency == 0 or self.num_batches < frequency
 
@@ -222,10 +222,10 @@ class SimpleTrainer(TrainerBase):
 
 
 class TrainerX(SimpleTrainer):
-    """Trains on labelled images."""
+    """Trainer for labelled images."""
 
     def run_epoch(self) -> None:
-        """Go once through `train_loader_x`."""
+        """Train on all batches of `train_loader_x`."""
         self._run_batches(((batch,) for batch in self.train_loader_x), len(self.train_loader_x))
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
@@ -234,17 +234,17 @@ class TrainerX(SimpleTrainer):
 
 
 class TrainerXU(SimpleTrainer):
-    """Trains on labelled and unlabelled images; `forward_backward` gets a batch of each."""
+    """Trainer for labelled and unlabelled images; `forward_backward` gets a batch of each."""
 
     def run_epoch(self) -> None:
-        """Take as many pairs of batches as ``TRAIN.COUNT_ITER`` says; a short loader restarts."""
+        """Train on ``TRAIN.COUNT_ITER`` pairs of batches; a shorter loader restarts."""
         sizes = {"train_x": len(self.train_loader_x), "train_u": len(self.train_loader_u)}
         sizes["smaller_one"] = min(sizes.values())
         check_availability(self.cfg.TRAIN.COUNT_ITER, sizes, "TRAIN.COUNT_ITER")
         number = sizes[self.cfg.TRAIN.COUNT_ITER]
         self._run_batches(_pairs(self.train_loader_x, self.train_loader_u, number), number)
 
-    def parse_batch_train(
+    def parse_batch_train(  # type: ignore[override]  # a batch of each loader
         self, batch_x: dict[str, Any], batch_u: dict[str, Any]
     ) -> tuple[torch.Tensor, ...]:
         """Return labelled images, their labels, and unlabelled images, on the device."""

@@ -1,4 +1,4 @@
-"""The bare trainer: registered models, their files, and the order of the hooks."""
+"""Trainer base class: registered models, their checkpoints, the order of the hooks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dassl.utils import (
 
 
 class TrainerBase:
-    """Holds models with their optimisers and schedules, and runs the epochs.
+    """Base class of trainers: models, optimisers, schedules, and the epoch loop.
 
     Hooks, in this order: `before_train`, then for each epoch `before_epoch`, `run_epoch`,
     `after_epoch`, and at the end `after_train`.
@@ -40,7 +40,7 @@ class TrainerBase:
     def register_model(
         self, name: str = "model", model: Any = None, optim: Any = None, sched: Any = None
     ) -> None:
-        """Put a model under the trainer's care.
+        """Register a model with its optimiser and schedule.
 
         Args:
             name: also the folder of its checkpoints in OUTPUT_DIR.
@@ -98,10 +98,10 @@ class TrainerBase:
             save_checkpoint(state, folder, is_best=is_best, model_name=model_name)
 
     def resume_model_if_exist(self, directory: str) -> int:
-        """Continue from the checkpoints in `directory` if every model has one.
+        """Resume from the checkpoints in `directory` if every model has one.
 
         Returns:
-            How many epochs had been done; 0 without checkpoints.
+            The number of finished epochs; 0 without checkpoints.
         """
         folders = {name: os.path.join(directory, name) for name in self.get_model_names()}
         if not all(os.path.exists(os.path.join(f, "checkpoint")) for f in folders.values()):
@@ -123,7 +123,7 @@ class TrainerBase:
             epoch: of model.pth.tar-<epoch>; None: model-best.pth.tar.
 
         Raises:
-            MissingFileError: a file is not there (a FileNotFoundError).
+            MissingFileError: a file does not exist (a FileNotFoundError).
         """
         if not directory:
             print("Note that load_model() is skipped as no pretrained model is given")
@@ -140,7 +140,7 @@ class TrainerBase:
             self._models[name].load_state_dict(checkpoint["state_dict"])
 
     def set_model_mode(self, mode: str = "train", names: Any = None) -> None:
-        """Put models into "train" or "eval" (or "test", the same) mode."""
+        """Set models to "train" or "eval" (or "test", the same) mode."""
         check_availability(mode, ("train", "eval", "test"), "mode")
         for name in self.get_model_names(names):
             self._models[name].train(mode == "train")
@@ -181,7 +181,7 @@ class TrainerBase:
             raise FloatingPointError("the loss is infinite or NaN")
 
     def init_writer(self, log_dir: str) -> None:
-        """Have the curves written to an event file in `log_dir`; without TensorBoard, say so."""
+        """Enable TensorBoard logging to `log_dir`; print a line if it is not installed."""
         if self.__dict__.get("_log_dir") is not None:
             return
         if find_spec("tensorboard") is None:
@@ -196,11 +196,11 @@ class TrainerBase:
             self._writer.close()
 
     def write_scalar(self, tag: str, scalar_value: float, global_step: int | None = None) -> None:
-        """Add a point to a curve; nothing happens without a writer (as in an evaluation)."""
+        """Log a scalar to TensorBoard; a no-op without a writer (as in an evaluation)."""
         if self._log_dir is None:
             return
         if self._writer is None:
-            # Slow to import: not before the first step is done and there is something to write.
+            # Slow to import: not before the first step is done.
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(log_dir=self._log_dir)
@@ -238,15 +238,15 @@ class TrainerBase:
         raise NotImplementedError
 
     def parse_batch_train(self, batch: Any) -> Any:
-        """Take from a training batch what the model needs."""
+        """Return what the model needs of a training batch."""
         raise NotImplementedError
 
     def parse_batch_test(self, batch: Any) -> Any:
-        """Take from a test batch the input and the label."""
+        """Return the input and the label of a test batch."""
         raise NotImplementedError
 
     def forward_backward(self, batch: Any) -> dict[str, float]:
-        """Take a training step and return the numbers for the log."""
+        """Run a training step and return the numbers for the log."""
         raise NotImplementedError
 
     def model_inference(self, input: Any) -> Any:

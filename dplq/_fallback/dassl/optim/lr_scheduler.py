@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, StepLR
 from yacs.config import CfgNode
@@ -15,10 +16,10 @@ WARMUP_TYPES = ("constant", "linear")
 
 
 class WarmupScheduler(LRScheduler):
-    """Small learning rates for the first epochs, then another schedule.
+    """Warm-up with small learning rates, then another schedule.
 
     With w warm-up epochs, epoch e < w runs at ``start_lr`` ("constant"; "linear": only e = 0) or
-    at lr * e / w ("linear"); epoch w runs at what the successor starts with.
+    at lr * e / w ("linear"); epoch w runs at the successor's first rate.
 
     Args:
         optimizer: the same as the successor's.
@@ -43,7 +44,7 @@ class WarmupScheduler(LRScheduler):
         self.start_lr = start_lr
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Return the rates of the current epoch, one per parameter group."""
         if self.last_epoch >= self.warmup_epoch:
             return self.successor.get_last_lr()
@@ -52,7 +53,7 @@ class WarmupScheduler(LRScheduler):
         return [lr * self.last_epoch / self.warmup_epoch for lr in self.base_lrs]
 
     def step(self, epoch: int | None = None) -> None:
-        """Go to the next epoch (`epoch` is there for Dassl's callers and must be None)."""
+        """Advance by one epoch (`epoch` is there for Dassl's callers and must be None)."""
         if self.last_epoch < self.warmup_epoch:
             super().step()
         else:
@@ -64,7 +65,7 @@ class WarmupScheduler(LRScheduler):
         return {**super().state_dict(), "successor": self.successor.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` gave, or the real Dassl's, which holds the successor itself."""
+        """Load what `state_dict` returned, or the real Dassl's, which holds the successor."""
         state = dict(state_dict)
         successor = state.pop("successor")
         if isinstance(successor, LRScheduler):
@@ -74,7 +75,7 @@ class WarmupScheduler(LRScheduler):
 
 
 def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> LRScheduler:
-    """Make a schedule, with a warm-up in front if ``WARMUP_EPOCH`` is positive.
+    """Build a schedule, after a warm-up if ``WARMUP_EPOCH`` is positive.
 
     Args:
         optimizer: its groups' rates are the base rates.
@@ -100,7 +101,8 @@ def build_lr_scheduler(optimizer: Optimizer, optim_cfg: CfgNode) -> LRScheduler:
 def _main_schedule(optimizer: Optimizer, optim_cfg: CfgNode) -> LRScheduler:
     size = optim_cfg.STEPSIZE
     if optim_cfg.LR_SCHEDULER == "cosine":
-        return CosineAnnealingLR(optimizer, float(optim_cfg.MAX_EPOCH))
+        length = float(optim_cfg.MAX_EPOCH)
+        return CosineAnnealingLR(optimizer, length)  # type: ignore[arg-type]  # Dassl's checkpoints
     if optim_cfg.LR_SCHEDULER == "multi_step":
         if not isinstance(size, (list, tuple)):
             raise TypeError(f"OPTIM.STEPSIZE must be a list for multi_step, got {size!r}")

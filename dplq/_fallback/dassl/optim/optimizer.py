@@ -27,12 +27,12 @@ def build_optimizer(
     optim_cfg: CfgNode,
     param_groups: Iterable[Any] | None = None,
 ) -> torch.optim.Optimizer:
-    """Make an optimiser.
+    """Build an optimiser.
 
     Args:
         model: a module (all its parameters), or parameters, or parameter groups.
         optim_cfg: the OPTIM node.
-        param_groups: if given, these are optimised and `model` is not looked at.
+        param_groups: if given, these are optimised and `model` is ignored.
 
     Raises:
         ChoiceError: unknown ``OPTIM.NAME``.
@@ -64,14 +64,15 @@ def _options(optim_cfg: CfgNode) -> dict[str, Any]:
     return {**betas, "amsgrad": True} if optim_cfg.NAME == "amsgrad" else betas
 
 
-def _staged_groups(model: nn.Module, optim_cfg: CfgNode) -> list[dict[str, Any]]:
+def _staged_groups(model: Any, optim_cfg: CfgNode) -> list[dict[str, Any]]:
     """Split a module's parameters into base layers (small rate) and NEW_LAYERS (full rate)."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"OPTIM.STAGED_LR needs a module, got {type(model).__name__}")
     model = model.module if isinstance(model, nn.DataParallel) else model
     new_layers = optim_cfg.NEW_LAYERS
     new_layers = [new_layers] if isinstance(new_layers, str) else new_layers
-    base, new = [], []
+    base: list[nn.Parameter] = []
+    new: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (new if name.split(".")[0] in new_layers else base).append(parameter)
     if not new:

@@ -1,4 +1,4 @@
-"""Small helpers, under the names that Dassl gives them."""
+"""Utilities, under Dassl's names."""
 
 from .checkpoint import (
     load_checkpoint,
@@ -9,6 +9,7 @@ from .checkpoint import (
 )
 from .errors import ChoiceError, InputError, MissingFileError, check_availability
 from .files import (
+    atomic_write,
     check_isfile,
     download_url,
     listdir_nohidden,
@@ -16,7 +17,6 @@ from .files import (
     read_image,
     read_json,
     tolist_if_not,
-    write_aside,
     write_json,
 )
 from .logger import Logger, setup_logger
@@ -39,6 +39,7 @@ __all__ = [
     "MetricMeter",
     "MissingFileError",
     "Registry",
+    "atomic_write",
     "check_availability",
     "check_isfile",
     "collect_env_info",
@@ -60,6 +61,5 @@ __all__ = [
     "set_random_seed",
     "setup_logger",
     "tolist_if_not",
-    "write_aside",
     "write_json",
 ]

@@ -1,7 +1,7 @@
 """Saving and loading checkpoints.
 
 A checkpoint is a dict with "state_dict", "epoch" and, for training, "optimizer", "scheduler" and
-"val_result". It lies in ``<folder>/model.pth.tar-<epoch>`` or ``<folder>/model-best.pth.tar``; the
+"val_result". Its file is ``<folder>/model.pth.tar-<epoch>`` or ``<folder>/model-best.pth.tar``; the
 text file ``<folder>/checkpoint`` holds the name of the one written last.
 """
 
@@ -13,7 +13,7 @@ import shutil
 import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from .errors import InputError, MissingFileError
-from .files import write_aside
+from .files import atomic_write
 
 POINTER = "checkpoint"
 BEST = "model-best.pth.tar"
@@ -44,27 +44,27 @@ def save_checkpoint(
 
     Args:
         state: must hold "state_dict" and "epoch" (1-based).
-        save_dir: folder, made if missing.
+        save_dir: folder, created if missing.
         is_best: also copy it to ``model-best.pth.tar``.
         remove_module_from_keys: strip DataParallel's "module." from the names.
         model_name: file name; default ``model.pth.tar-<epoch>``.
     """
-    state = _plain(state)
+    plain = _plain(state)
     if remove_module_from_keys:
-        state["state_dict"] = _strip_module(state["state_dict"])
-    name = model_name or model_file(state["epoch"])
+        plain["state_dict"] = _strip_module(plain["state_dict"])
+    name = model_name or model_file(plain["epoch"])
     fpath = os.path.join(save_dir, name)
-    with write_aside(fpath) as aside:
-        torch.save(state, aside)
+    with atomic_write(fpath) as temporary:
+        torch.save(plain, temporary)
     print(f"Checkpoint saved to {fpath}")
 
-    with write_aside(os.path.join(save_dir, POINTER)) as aside, open(aside, "w") as file:
+    with atomic_write(os.path.join(save_dir, POINTER)) as temporary, open(temporary, "w") as file:
         file.write(f"{name}\n")
 
     if is_best:
         best = os.path.join(save_dir, BEST)
-        with write_aside(best) as aside:
-            shutil.copy(fpath, aside)
+        with atomic_write(best) as temporary:
+            shutil.copy(fpath, temporary)
         print(f'Best checkpoint saved to "{best}"')
 
 
@@ -101,14 +101,15 @@ def load_checkpoint(fpath: str | None) -> dict[str, Any]:
         with _dassl_objects_allowed():
             return torch.load(fpath, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        # PyTorch's own text would advise to switch the safety off
+        # PyTorch's own text advises weights_only=False
         raise InputError(
             f"cannot load the checkpoint {fpath}: it is damaged, or not a checkpoint, or holds "
             "objects other than tensors and plain values; save it again with those only"
         ) from error
 
 
-def _dassl_objects_allowed():
+def _dassl_objects_allowed() -> AbstractContextManager[None]:
+    """Allow the classes that the real Dassl's checkpoints hold."""
     if not hasattr(torch.serialization, "safe_globals"):
         return nullcontext()
     schedulers = [lr_scheduler.CosineAnnealingLR, lr_scheduler.StepLR, lr_scheduler.MultiStepLR]
@@ -123,12 +124,12 @@ def resume_from_checkpoint(
 
     Args:
         fdir: folder of one model.
-        model: gets the weights.
-        optimizer: gets its state if given and stored.
-        scheduler: gets its state if given and stored.
+        model: receives the weights.
+        optimizer: its state is loaded if given and stored.
+        scheduler: its state is loaded if given and stored.
 
     Returns:
-        How many epochs had been done.
+        The number of finished epochs.
     """
     with open(os.path.join(fdir, POINTER)) as file:
         fpath = os.path.join(fdir, file.readline().strip())
@@ -148,7 +149,7 @@ def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
     """Load those tensors of a checkpoint whose name and shape fit; print the names of the others.
 
     Args:
-        model: gets the weights.
+        model: receives the weights.
         weight_path: a checkpoint, or a file with a bare state dict.
     """
     checkpoint = load_checkpoint(weight_path)

@@ -1,4 +1,4 @@
-"""Exceptions for mistakes that the user can mend."""
+"""Exceptions for invalid input."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class InputError(ValueError):
 
 
 class ChoiceError(InputError, KeyError):
-    """A name that is not among the choices."""
+    """Unknown name."""
 
     __str__ = ValueError.__str__  # KeyError would show the message in quotes
 
 
 class MissingFileError(InputError, FileNotFoundError):
-    """A file that should exist does not."""
+    """A required file does not exist."""
 
 
 def check_availability(requested: str, available: Iterable[str], what: str = "choice") -> None:

@@ -16,7 +16,7 @@ from .errors import InputError
 
 
 def mkdir_if_missing(dirname: str | os.PathLike) -> None:
-    """Make a folder and its parents; nothing happens if it exists or the name is empty."""
+    """Create a folder and its parents; a no-op if it exists or the name is empty."""
     if dirname:
         os.makedirs(dirname, exist_ok=True)
 
@@ -30,20 +30,20 @@ def check_isfile(fpath: str | os.PathLike) -> bool:
 
 
 @contextmanager
-def write_aside(fpath: str | os.PathLike) -> Iterator[str]:
-    """Give a name beside `fpath` to write to; move it to `fpath` if the block succeeds.
+def atomic_write(fpath: str | os.PathLike) -> Iterator[str]:
+    """Yield a temporary path beside `fpath`, renamed to `fpath` if the block succeeds.
 
-    The folder of `fpath` is made if it is missing.
+    The folder of `fpath` is created if it is missing.
     """
     fpath = os.fspath(fpath)
     mkdir_if_missing(os.path.dirname(fpath))
-    aside = f"{fpath}.{os.getpid()}.tmp"
+    temporary = f"{fpath}.{os.getpid()}.tmp"
     try:
-        yield aside
-        os.replace(aside, fpath)
+        yield temporary
+        os.replace(temporary, fpath)
     finally:
-        if os.path.exists(aside):
-            os.remove(aside)
+        if os.path.exists(temporary):
+            os.remove(temporary)
 
 
 def read_json(fpath: str | os.PathLike) -> Any:
@@ -56,8 +56,8 @@ def read_json(fpath: str | os.PathLike) -> Any:
 
 
 def write_json(obj: Any, fpath: str | os.PathLike) -> None:
-    """Write a JSON file, indented by four, all or nothing."""
-    with write_aside(fpath) as aside, open(aside, "w", encoding="utf-8") as file:
+    """Write a JSON file, indented by four, atomically."""
+    with atomic_write(fpath) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(obj, file, indent=4, separators=(",", ": "))
 
 
@@ -72,8 +72,8 @@ def listdir_nohidden(path: str | os.PathLike, sort: bool = True) -> list[str]:
 
     Args:
         path: the folder.
-        sort: accepted as in Dassl, but the list is sorted in any case: the trees shuffle it with
-            a seeded generator, and the outcome must not depend on the file system.
+        sort: accepted as in Dassl, but the list is sorted in any case: it is shuffled with a
+            seeded generator, and the result must not depend on the file system.
     """
     return sorted(name for name in os.listdir(path) if not name.startswith("."))
 
@@ -84,7 +84,7 @@ def tolist_if_not(x: Any) -> list:
 
 
 def download_url(url: str, dst: str | os.PathLike) -> None:
-    """Download a file, with a progress bar, all or nothing."""
+    """Download a file, with a progress bar, atomically."""
     print(f"Downloading {url} to {dst}")
     mkdir_if_missing(os.path.dirname(dst))
     torch.hub.download_url_to_file(url, os.fspath(dst))

@@ -1,4 +1,4 @@
-"""Standard output, also into a file."""
+"""Logging of standard output to a file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .files import mkdir_if_missing
 
 
 class Logger:
-    """A stream that writes to the console and to a file.
+    """Stream that writes to the console and to a file.
 
-    When the file can no longer be written (a full disk), the console says so and is written alone.
+    When the file can no longer be written (a full disk), a line on the console says so.
 
     Args:
-        fpath: the file; its folder is made. None: console only.
+        fpath: the file; its folder is created. None: console only.
     """
 
     def __init__(self, fpath: str | None = None):
@@ -26,7 +26,7 @@ class Logger:
         if fpath is not None:
             mkdir_if_missing(os.path.dirname(fpath))
             # line by line, so that a killed run leaves its log; appending never destroys one
-            self.file = open(fpath, "a", buffering=1, encoding="utf-8")
+            self.file = open(fpath, "a", buffering=1, encoding="utf-8")  # noqa: SIM115  see close()
 
     def __enter__(self) -> Logger:
         return self
@@ -35,7 +35,7 @@ class Logger:
         self.close()
 
     def __getattr__(self, name: str) -> Any:
-        """Ask the console for what is not defined here (encoding, isatty, fileno, ...)."""
+        """Return the console's attribute (encoding, isatty, fileno, ...)."""
         return getattr(self.__dict__["console"], name)
 
     def write(self, msg: str) -> int:
@@ -55,14 +55,14 @@ class Logger:
         self.file = None
 
     def _to_file(self, action: str, *args: str) -> None:
-        """Call a method of the file; give the file up if that fails."""
+        """Call a method of the file; close the file if that fails."""
         if self.file is None:
             return
         try:
             getattr(self.file, action)(*args)
         except OSError as error:
             file, self.file = self.file, None
-            with contextlib.suppress(OSError):  # closing tries to write the rest once more
+            with contextlib.suppress(OSError):  # closing flushes the rest once more
                 file.close()
             self.console.write(f"log file {file.name} can no longer be written: {error}\n")
 
@@ -71,8 +71,8 @@ def setup_logger(output: str | None = None) -> None:
     """Copy standard output to a file from now on.
 
     Args:
-        output: the file (.txt or .log), or the folder that gets a ``log.txt``. If the file exists,
-            the new one has the date and time after its name. None: nothing happens.
+        output: the file (.txt or .log), or the folder for a ``log.txt``. If the file exists,
+            the new one has the date and time after its name. None: a no-op.
     """
     if output is None:
         return

@@ -4,42 +4,50 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 
 class AverageMeter:
-    """The last value, the sum and the average of a number.
+    """Running average of a number: last value, average, sum and count.
 
-    Of a tensor they are tensors: nothing waits for its device until one of them is read.
+    Of a tensor they are tensors: the device is not synchronised until one of them is printed.
 
     Args:
         ema: average exponentially, with weight 0.1 on the new value.
     """
+
+    val: Any  # a float or a 0-d tensor, as are avg and sum
+    avg: Any
+    sum: Any
+    count: int
 
     def __init__(self, ema: bool = False):
         self.ema = ema
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Reset to no values."""
         self.val = self.avg = self.sum = self.count = 0
 
     def update(self, val: float | torch.Tensor, n: int = 1) -> None:
-        """Take in a value that stands for `n` samples."""
-        # Doubles, as Python's own numbers are; Apple's GPUs know none.
-        exact = isinstance(val, torch.Tensor) and val.device.type != "mps"
-        self.val = val.detach().double().reshape(()) if exact else float(val)
+        """Add a value that stands for `n` samples."""
+        # Doubles, as Python's own numbers are; Apple's GPUs lack them.
+        if isinstance(val, torch.Tensor) and val.device.type != "mps":
+            self.val = val.detach().double().reshape(())
+        else:
+            self.val = float(val)
         self.sum += self.val * n
         self.count += n
         self.avg = self.avg * 0.9 + self.val * 0.1 if self.ema else self.sum / self.count
 
 
 class MetricMeter:
-    """Several averages by name; its string is "loss 1.2345 (1.3456) acc 50.0000 (40.0000)".
+    """Running averages by name; its string is "loss 1.2345 (1.3456) acc 50.0000 (40.0000)".
 
     Args:
-        delimiter: what stands between two of them.
+        delimiter: between two of them.
     """
 
     def __init__(self, delimiter: str = " "):
@@ -47,7 +55,7 @@ class MetricMeter:
         self.delimiter = delimiter
 
     def update(self, input_dict: Mapping[str, float | torch.Tensor] | None) -> None:
-        """Take in one value per name; None is ignored.
+        """Add one value per name; None is ignored.
 
         Raises:
             TypeError: what a trainer's `forward_backward` returned is not a dict.

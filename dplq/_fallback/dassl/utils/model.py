@@ -34,15 +34,15 @@ def _set_training(module: nn.Module, trainable: bool) -> None:
 
 
 def open_all_layers(model: nn.Module) -> None:
-    """Put the whole model into training mode and let all parameters learn."""
+    """Set the whole model to training mode, all parameters trainable."""
     _set_training(model, True)
 
 
 def open_specified_layers(model: nn.Module, open_layers: str | Iterable[str]) -> None:
-    """Let some children of a model learn; freeze the others and put them into eval mode.
+    """Set some children of a model to training mode; freeze the others in eval mode.
 
     Args:
-        model: DataParallel is looked through.
+        model: a DataParallel wrapper is unwrapped.
         open_layers: one or several names of children.
 
     Raises:
@@ -58,13 +58,13 @@ def open_specified_layers(model: nn.Module, open_layers: str | Iterable[str]) ->
 
 
 def set_bn_to_eval(module: nn.Module) -> None:
-    """Stop a BatchNorm layer's running statistics; for ``model.apply``."""
+    """Freeze a BatchNorm layer's running statistics; for ``model.apply``."""
     if "BatchNorm" in type(module).__name__:
         module.eval()
 
 
 def init_network_weights(model: nn.Module, init_type: str = "normal", gain: float = 0.02) -> None:
-    """Initialise convolutions and linear layers afresh; norms get weight 1, all biases 0.
+    """Initialise convolutions and linear layers; norms to weight 1, all biases to 0.
 
     Args:
         model: changed in place.

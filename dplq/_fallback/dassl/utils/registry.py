@@ -1,4 +1,4 @@
-"""Name -> class or function, filled by decorators."""
+"""Registry of classes and functions by name."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from .errors import check_availability
 
 
 class Registry:
-    """A table of named classes or functions.
+    """Registry of classes or functions by name.
 
-    ``@TABLE.register()`` above a definition enters it under its own name;
-    ``TABLE.register(obj)`` does the same for an existing object.
+    ``@REGISTRY.register()`` above a definition registers it under its own name;
+    ``REGISTRY.register(obj)`` does the same for an existing object.
     """
 
     def __init__(self, name: str):
-        """Make an empty table; `name` (for example "TRAINER") appears in the errors."""
+        """Create an empty registry; `name` (for example "TRAINER") appears in the errors."""
         self._name = name
         self._obj_map: dict[str, Any] = {}
 
     def register(self, obj: Any = None, force: bool = False) -> Callable | None:
-        """Enter an object, or return a decorator that does.
+        """Register an object, or return a decorator that does.
 
         Args:
             obj: a class or function; None when used as a decorator.
@@ -31,11 +31,11 @@ class Registry:
             KeyError: the name is taken and `force` is False.
         """
         if obj is None:
-            return lambda definition: self._enter(definition, force)
-        self._enter(obj, force)
+            return lambda definition: self._add(definition, force)
+        self._add(obj, force)
         return None
 
-    def _enter(self, obj: Any, force: bool) -> Any:
+    def _add(self, obj: Any, force: bool) -> Any:
         name = obj.__name__
         if name in self._obj_map and not force:
             raise KeyError(

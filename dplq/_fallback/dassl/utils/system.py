@@ -1,4 +1,4 @@
-"""Seeds and the description of the machine that goes into the log."""
+"""Seeding, and the description of the environment for the log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def set_random_seed(seed: int) -> None:
 
 
 def collect_env_info() -> str:
-    """Return what a reader of the log must know about the machine, one fact a line.
+    """Return versions, CUDA build and GPUs, one a line.
 
     Shorter and seconds faster than ``torch.utils.collect_env``, which asks pip, gcc and the rest.
     """

@@ -1,4 +1,4 @@
-"""The dataset registry and what a dataset file builds on."""
+"""The dataset registry and the base classes of datasets."""
 
 from yacs.config import CfgNode
 
@@ -10,7 +10,7 @@ DATASET_REGISTRY = Registry("DATASET")
 
 
 def build_dataset(cfg: CfgNode) -> DatasetBase:
-    """Make the dataset named by ``DATASET.NAME``."""
+    """Build the dataset named by ``DATASET.NAME``."""
     announce = "Loading dataset" if cfg.VERBOSE else ""
     return DATASET_REGISTRY.build(cfg.DATASET.NAME, cfg, announce=announce)
 

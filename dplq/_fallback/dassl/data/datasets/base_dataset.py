@@ -1,7 +1,7 @@
-"""One image's record, and the base class of datasets.
+"""`Datum`, the record of an image, and the base class of datasets.
 
-The trees pickle lists of `Datum`. Its module, name and private attribute names are the real
-Dassl's, so that those files can be read under either.
+CoOp and its successors pickle lists of `Datum`. Its module, name and private attribute names are
+the real Dassl's, so that those files can be read under either.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dassl.utils import download_url as fetch
 
 
 class Datum:
-    """One image: where it lies and what it shows.
+    """Record of an image: file, label, domain and class name.
 
     Args:
-        impath: image file; must exist.
+        impath: image file, which must exist.
         label: class, 0-based.
         domain: domain, 0-based.
         classname: name of the class, as used in prompts.
@@ -46,10 +46,10 @@ class Datum:
 
 
 class DatasetBase:
-    """Lists of `Datum` for training, validation and test, and the class names.
+    """Base class of datasets: lists of `Datum` for each split, and the class names.
 
     Args:
-        train_x: labelled training images; classes and names are taken from these.
+        train_x: labelled training images; classes and names are those of these.
         train_u: unlabelled training images.
         val: validation images.
         test: test images.
@@ -114,7 +114,7 @@ class DatasetBase:
 
         Args:
             url: address; of Google Drive (needs the package gdown) or any other.
-            dst: where the archive goes: .zip, .tar, .tar.gz, ...
+            dst: path of the archive: .zip, .tar, .tar.gz, ...
             from_gdrive: which of the two.
         """
         folder = os.path.dirname(dst)
@@ -127,7 +127,8 @@ class DatasetBase:
             fetch(url, dst)
         print("Extracting file ...")
         safe = ".tar" in dst and hasattr(tarfile, "data_filter")
-        shutil.unpack_archive(dst, folder, **({"filter": "data"} if safe else {}))
+        options: dict[str, Any] = {"filter": "data"} if safe else {}
+        shutil.unpack_archive(dst, folder, **options)
         print(f"File extracted to {folder}")
 
     def generate_fewshot_dataset(
@@ -138,7 +139,7 @@ class DatasetBase:
         Args:
             *data_sources: one or several lists.
             num_shots: images per class; less than 1: the lists are returned as they are.
-            repeat: a class with too few images is drawn with repetition; else all are taken.
+            repeat: a class with too few images is drawn with repetition; else all are used.
 
         Returns:
             The sample, or for several lists a list of samples.
