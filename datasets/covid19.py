@@ -12,7 +12,7 @@ class COVID19(MedicalDataset):
 
     * Layout: `COVID19/COVID19/<class>/` (DPLQ's) or `COVID19/<class>/`; where a class holds
       `images/` beside `masks/`, only the images are read. The archive's own layout is unknown.
-    * The counts are those of BiomedCoOp's split of what is presumably the same dataset (`COVID_19`).
+    * The counts are those of BiomedCoOp's split of `COVID_19`, presumably the same dataset.
     """
 
     dataset_dir = "COVID19"

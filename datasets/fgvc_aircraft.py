@@ -35,13 +35,13 @@ class FGVCAircraft(FolderDataset):
     download = ((f"{VGG}fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz", "", ""),)
 
     def find_dataset_dir(self, root: str) -> str:
-        """The unpacked archive's inner folder if it is there."""
+        """Return the unpacked archive's inner folder if it exists."""
         folder = super().find_dataset_dir(root)
         inside = os.path.join(folder, "fgvc-aircraft-2013b", "data")
         return inside if os.path.isdir(inside) else folder
 
     def find_classes(self) -> ClassTable:
-        """The lines of `variants.txt`, names alone; none as long as it is absent."""
+        """Return the classes in `variants.txt`, names alone; none if it is absent."""
         path = Path(self.dataset_dir, self.class_file)
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return ClassTable([(line.strip(),) for line in lines if line.strip()])

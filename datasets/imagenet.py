@@ -8,18 +8,19 @@ which the user puts into the folder of each dataset; its order is the label orde
 from typing import Any, ClassVar
 
 from ._engine.base import FolderDataset, declare
+from ._engine.folders import CLASSNAMES_FILE
 
 CLASS_NAMES = (
     "https://drive.google.com/uc?export=download&id=1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF",
     "",
-    "classnames.txt",
+    CLASSNAMES_FILE,
 )
 
 
 class ImageNetClasses(FolderDataset):
     """Base class of ImageNet and of the datasets of its classes."""
 
-    class_file = "classnames.txt"
+    class_file = CLASSNAMES_FILE
     domain = "natural"
     modality = "photographs"
     template = "a photo of a {}."

@@ -32,6 +32,20 @@ def suggest(name: str, choices: Iterable[str]) -> str:
         For example ``" Did you mean 'RSSCN7'? Choices: BTMRI, RSSCN7, WHURS19."``.
     """
     by_lower = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
-    hint = " Did you mean " + " or ".join(f"'{by_lower[n]}'" for n in near) + "?" if near else ""
+    near = nearest(name, by_lower.values())
+    hint = " Did you mean " + " or ".join(f"'{choice}'" for choice in near) + "?" if near else ""
     return f"{hint} Choices: {', '.join(sorted(by_lower.values(), key=str.lower))}."
+
+
+def nearest(name: str, choices: Iterable[str], limit: int = 3, cutoff: float = 0.6) -> list[str]:
+    """Return the choices most similar to `name`, best first; case does not count.
+
+    Args:
+        name: what the user wrote.
+        choices: what would have been accepted.
+        limit: how many to return at most.
+        cutoff: least similarity, 0 to 1, as in `difflib.get_close_matches`.
+    """
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=cutoff)
+    return [by_lower[lower] for lower in near]

@@ -60,7 +60,7 @@ def _load(dataset: Any) -> tuple[Any, str]:
     real = dataset.store
     dataset.store = UnwrittenStore(real)
     try:
-        split = dataset._load_split()
+        split = dataset.load_split()
         is_new = bool(dataset.store.written)
     finally:
         dataset.store = real

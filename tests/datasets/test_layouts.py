@@ -119,7 +119,7 @@ def test_strays_are_named_with_the_nearest_class(tmp_path, caplog):
     for name in ("Forrest", "qqq", *(f"z{i}" for i in range(6))):
         write_image(tmp_path / "toy" / name / "1.jpg")
     assert toy(tmp_path).num_classes == 3
-    assert "ignored: Forrest (nearest class: 'Forest'), qqq, z0, z1, z2, and 3 more" in caplog.text
+    assert "ignored: Forrest (nearest class: 'Forest'), qqq, z0, z1, z2 and 3 more" in caplog.text
 
 
 def test_a_misspelt_class_folder_is_pointed_at(tmp_path):
@@ -135,7 +135,7 @@ def test_files_without_a_class_are_left_out_and_counted(tmp_path, caplog):
     for i in range(8):
         write_image(tmp_path / "toy" / "flat" / f"{i}.jpg")
     assert sum(map(len, parts(toy(tmp_path, image_roots=("flat/{class}_*",))).values())) == 12
-    assert "not a class of Toy, ignored: 0, 1, 2, 3, 4, and 3 more" in caplog.text
+    assert "not a class of Toy, ignored: 0, 1, 2, 3, 4 and 3 more" in caplog.text
 
 
 def test_official_folders_are_kept(tmp_path):

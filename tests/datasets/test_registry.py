@@ -157,6 +157,18 @@ def declarations() -> list[tuple[str, str, ast.ClassDef, int]]:
     return found
 
 
+FAMILIES = {"biomedcoop.py": 11, "imagenet.py": 5}  # one release, one set of classes
+
+
+def test_one_declaration_per_file_named_as_its_config():
+    per_file = Counter(file for file, *_ in declarations())
+    assert {file: count for file, count in per_file.items() if count > 1} == FAMILIES
+    for path in (HOME.parent / "configs" / "datasets").glob("*.yaml"):
+        declared = DECLARED[yaml.safe_load(path.read_text())["DATASET"]["NAME"]]
+        file = declared.__module__.rpartition(".")[2]
+        assert f"{file}.py" in FAMILIES or path.stem in (file, f"{file}v2")
+
+
 def test_a_declaration_is_short_and_is_no_code():
     for file, name, node, lines in declarations():
         if name in NO_TABLE:
