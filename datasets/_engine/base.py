@@ -105,6 +105,15 @@ class FolderDataset(Declaration, DatasetBase):
         dataset._locate(root)
         return dataset
 
+    @classmethod
+    def without_data(cls, root: str) -> FolderDataset:
+        """Return an instance with its declared folder and classes; the data may be absent."""
+        dataset = cls.__new__(cls)
+        dataset.name = cls.__name__
+        dataset.dataset_dir = os.path.join(root, cls.dataset_dir)
+        dataset.table = ClassTable(cls.class_table)
+        return dataset
+
     def _locate(self, root: str, protocol: str = "ours") -> None:
         if protocol not in PROTOCOLS:
             raise UserError(f"DATASET.PROTOCOL is '{protocol}'.{suggest(str(protocol), PROTOCOLS)}")
