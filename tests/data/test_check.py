@@ -202,7 +202,8 @@ def test_nothing_but_numbers_is_wrong_with_any_look_alike(name, tmp_path, monkey
     make_lookalike(cls, tmp_path, layouts[-1])
     report = look_over(cls, str(tmp_path), quick=True)
     assert [f for f in report.findings if " expected" not in f.what] == []
-    assert all(report.images) and len(report.images) == len(cls.class_table or report.prompts)
+    assert all(report.images)
+    assert len(report.images) == len(cls.class_table or report.prompts)
     assert {path for paths in report.parts.values() for path in paths} == {
         path for paths in report.images for path in paths
     }

@@ -150,7 +150,7 @@ def test_base_of_few_shot_is_few_shot_of_base():
 
 
 def test_unknown_subset_lists_the_choices():
-    with pytest.raises(UserError, match="'novel'.* Choices: all, base, new."):
+    with pytest.raises(UserError, match=r"'novel'.* Choices: all, base, new\."):
         take_subset(make_split(10, 10), "novel")
     with pytest.raises(UserError, match="no new half"):
         take_subset(make_split(10), "new")
