@@ -18,7 +18,7 @@ import dplq.trainers  # noqa: F401 (makes `import dassl` work, which the dataset
 from benchmarks.step_plain import PlainModel
 from dplq import QuaternionPromptCLIP, load_backbone, load_domain_encoder
 from dplq.clip.backbone import Backbone
-from dplq.datasets._engine.variants import DECLARED
+from dplq.datasets import DECLARED
 from dplq.domain.encoder import DomainEncoder
 from dplq.io.spec import Spec
 from dplq.training.precision import Precision

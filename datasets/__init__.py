@@ -1,14 +1,14 @@
 """Registered Dassl datasets: declarations on one base class.
 
-A new one costs a file like `rsscn7.py` and a two-line YAML in `configs/datasets/`; every module
-of this package is imported here.
+A new dataset is a file like `rsscn7.py` and a two-line YAML in `configs/datasets/`; every module of
+this package is imported here.
 """
 
 from importlib import import_module
 from pkgutil import iter_modules
 
 from ._engine.base import FolderDataset
-from ._engine.variants import DECLARED
+from ._engine.registration import DECLARED
 
 for _module in sorted(found.name for found in iter_modules(__path__)):
     import_module(f".{_module}", __name__)

@@ -1,5 +1,7 @@
 """AID: aerial scenes of thirty kinds."""
 
+from typing import ClassVar
+
 from ._engine.base import FolderDataset, declare
 
 
@@ -7,7 +9,7 @@ from ._engine.base import FolderDataset, declare
 class AID(FolderDataset):
     """10,000 optical aerial scenes (Google Earth) in 30 classes (third-party count).
 
-    * Layout: `AID/AID/<class>/` (the peers') or `AID/<class>/`.
+    * Layout: `AID/AID/<class>/` (DPLQ's) or `AID/<class>/`.
     * Split: 50/20/30 in every class; the authors' `split_cao_AID.json` is not public.
     * The original prompt of `DenseResidential` is the folder name, that of `BareLand` in v2 too.
     """
@@ -46,8 +48,8 @@ class AID(FolderDataset):
         ("Viaduct",),
     )
     v2_name = "AIDv2"
-    reference_prompts = {"DenseResidential": "DenseResidential"}
-    reference_v2_prompts = {"BareLand": "BareLand", **reference_prompts}
+    reference_prompts: ClassVar = {"DenseResidential": "DenseResidential"}
+    reference_v2_prompts: ClassVar = {"BareLand": "BareLand", **reference_prompts}
     domain = "remote sensing"
     modality = "optical RGB"
     total_images = 10_000

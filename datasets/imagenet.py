@@ -1,31 +1,33 @@
-"""ImageNet, the source of CoOp's cross-dataset runs, and four test sets of its classes.
+"""ImageNet, the source of CoOp's cross-dataset runs, and its four test variants.
 
+They are declared in one file because they share their classes and differ in little but the archive.
 The names of the 1,000 classes come from CoOp's `classnames.txt` (lines like `n01440764 tench`),
-which the user puts into the folder of each set; its order is the label order of all of them.
+which the user puts into the folder of each dataset; its order is the label order of all of them.
 """
 
 from typing import Any, ClassVar
 
 from ._engine.base import FolderDataset, declare
+from ._engine.folders import CLASSNAMES_FILE
 
 CLASS_NAMES = (
     "https://drive.google.com/uc?export=download&id=1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF",
     "",
-    "classnames.txt",
+    CLASSNAMES_FILE,
 )
 
 
 class ImageNetClasses(FolderDataset):
-    """What ImageNet and the sets made for its classes share."""
+    """Base class of ImageNet and of the datasets of its classes."""
 
-    class_file = "classnames.txt"
+    class_file = CLASSNAMES_FILE
     domain = "natural"
     modality = "photographs"
     template = "a photo of a {}."
 
 
 class ImageNetVariant(ImageNetClasses):
-    """What the test sets share.
+    """Base class of the variants: every image is test.
 
     Attributes:
         archive: URL and MD5 ("" if unknown) of the images; the class names are added.

@@ -1,5 +1,7 @@
 """MLRSNet: remote-sensing scenes of forty-six kinds."""
 
+from typing import ClassVar
+
 from ._engine.base import FolderDataset, declare
 
 
@@ -7,10 +9,10 @@ from ._engine.base import FolderDataset, declare
 class MLRSNet(FolderDataset):
     """109,161 optical aerial and satellite scenes, 256x256 RGB, in 46 classes (third-party count).
 
-    * Layout: `MLRSNet/MLRSNet/<class>/` (the peers'), `MLRSNet/Images/<class>/` (the Kaggle copy)
-      or `MLRSNet/<class>/`. Every loader seen spells one folder `swimmimg_pool`.
+    * Layout: `MLRSNet/MLRSNet/<class>/` (DPLQ's), `MLRSNet/Images/<class>/` (the Kaggle copy)
+      or `MLRSNet/<class>/`. Every public loader spells one folder `swimmimg_pool`.
     * Split: 50/20/30 in every class; the authors' `split_cao_MLRSNet.json` is not public.
-    * A multi-label set; only its 46 scene folders are used.
+    * A multi-label dataset; only its 46 scene folders are used.
     * The original prompts read "swimmig pool" and "bareland".
     """
 
@@ -64,7 +66,7 @@ class MLRSNet(FolderDataset):
         ("wind turbine", "wind_turbine"),
     )
     v2_name = "MLRSNetv2"
-    reference_prompts = {
+    reference_prompts: ClassVar = {
         "bareland": "bareland",
         "swimmimg_pool": "swimmig pool",
         "swimming_pool": "swimming_pool",

@@ -1,5 +1,7 @@
 """MSTAR: radar images of military vehicles."""
 
+from typing import ClassVar
+
 from ._engine.base import FolderDataset, declare
 
 
@@ -7,7 +9,7 @@ from ._engine.base import FolderDataset, declare
 class MSTAR(FolderDataset):
     """Synthetic-aperture radar chips of 10 kinds of vehicle; which release of them is not known.
 
-    * Layout: `MSTAR/MSTAR/<class>/` (the peers') or `MSTAR/<class>/`; the archive was not seen.
+    * Layout: `MSTAR/MSTAR/<class>/` (DPLQ's) or `MSTAR/<class>/`; the archive was not examined.
     * Prompts: the originals call all ten a tank, also the bulldozer and the truck.
     * Split: 50/20/30 in every class; the authors' `split_cao_MSTAR.json` is not public.
     """
@@ -25,7 +27,7 @@ class MSTAR(FolderDataset):
         ("ZIL131 truck", "ZIL131"),
         ("ZSU-23-4 anti-aircraft gun", "ZSU_23_4"),
     )
-    reference_prompts = {
+    reference_prompts: ClassVar = {
         "2S1": "2S1 tank",
         "BMP2": "BMP2 tank",
         "BRDM_2": "BRDM_2 tank",

@@ -7,9 +7,9 @@ from ._engine.base import FolderDataset, declare
 class NWPU(FolderDataset):
     """31,500 optical scenes (Google Earth, 0.2 to 30 m), 256x256 RGB, 700 in each of 45 classes.
 
-    * Layout: `nwpu/nwpu/<class>/` (the peers') or, as the archive unpacks,
+    * Layout: `nwpu/nwpu/<class>/` (DPLQ's) or, as the archive unpacks,
       `nwpu/NWPU-RESISC45/<class>/`.
-    * Names: the peers register it as `nwpu`, and `nwpuv2`; both work here too.
+    * Names: DPLQ registers it as `nwpu`, and `nwpuv2`; both work here too.
     * Split: 50/20/30 in every class; the authors' `split_cao_NWPU.json` is not public. APPLeNet's
       RESISC45 has another label order.
     """

@@ -1,4 +1,4 @@
-"""OwnImages: any folder of class folders."""
+"""OwnImages: the user's own folder of class folders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import NamedTuple
 from dplq.errors import UserError
 
 from ._engine.base import FolderDataset, declare
-from ._engine.folders import NOT_CLASSES, ClassTable, in_words, list_folders, list_images
+from ._engine.folders import (
+    CLASSES_FILE,
+    NOT_CLASSES,
+    ClassTable,
+    in_words,
+    list_folders,
+    list_images,
+)
 from ._engine.layouts import Layout
 from ._engine.official import fill_val, split_from_folders
 from ._engine.protocol import Split
@@ -23,7 +30,7 @@ PART_FOLDERS = {
 
 
 class Parts(NamedTuple):
-    """The folders of a dataset that comes in parts, "" where a part is absent."""
+    """Names of the train, val and test folders, "" where one is absent."""
 
     train: str
     val: str
@@ -49,21 +56,21 @@ class OwnImages(FolderDataset):
     licence = "yours"
 
     def find_dataset_dir(self, root: str) -> str:
-        """`root`/own_images if it is there, else `root`."""
+        """Return `root`/own_images if it exists, else `root`."""
         inside = super().find_dataset_dir(root)
         return inside if os.path.isdir(inside) else root
 
     def layouts(self) -> list[Layout]:
-        """The class folders lie in the folder itself, or in its train folder."""
+        """Return the one layout: class folders in the folder itself, or in its train folder."""
         return [Layout(self.dataset_dir, (self._parts().train,))]
 
     def find_layout(self) -> Layout:
-        """The only one; classes that it lacks are named when it is listed."""
+        """Return the only layout; missing classes are reported when it is listed."""
         return self.layouts()[0]
 
     def find_classes(self) -> ClassTable:
-        """The classes of `classes.json`, else one per folder that has an image."""
-        path = Path(self.dataset_dir, "classes.json")
+        """Return the classes of `classes.json`, else one per folder that has an image."""
+        path = Path(self.dataset_dir, CLASSES_FILE)
         if path.is_file():
             rows = _rows(read_json(path), path)
         else:
@@ -78,7 +85,7 @@ class OwnImages(FolderDataset):
         return ClassTable(rows)
 
     def expected_layout(self) -> str:
-        """The two layouts."""
+        """Return both layouts as text."""
         return (
             f"Expected: {self.dataset_dir}/<class>/*.jpg, or train/<class>/*.jpg and "
             "test/<class>/*.jpg in it (DATASET.ROOT, --root, is that folder or holds it as "
@@ -86,7 +93,7 @@ class OwnImages(FolderDataset):
         )
 
     def list_split(self) -> tuple[str, Split]:
-        """The folder, and its split: made here, or given by train, val and test folders."""
+        """Return the folder, and the split by train, val and test folders or a new one."""
         parts = self._parts()
         if not parts.train:
             return super().list_split()
@@ -111,7 +118,7 @@ class OwnImages(FolderDataset):
                 for names in PART_FOLDERS.values()
             )
         )
-        # a class may be called "train": what counts is that class folders lie inside
+        # a class may be called "train": only a folder of class folders is a part
         return found if found.train and self._image_folders(found.train) else Parts("", "", "")
 
 

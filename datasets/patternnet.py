@@ -1,5 +1,7 @@
 """PatternNet: remote-sensing scenes of thirty-eight kinds."""
 
+from typing import ClassVar
+
 from ._engine.base import FolderDataset, declare
 
 
@@ -7,7 +9,7 @@ from ._engine.base import FolderDataset, declare
 class PatternNet(FolderDataset):
     """30,400 optical scenes (Google Earth, 0.06 to 5 m), 256x256 RGB, 800 in each of 38 classes.
 
-    * Layout: `PatternNet/PatternNet/<class>/` (the peers') or, as the archive unpacks,
+    * Layout: `PatternNet/PatternNet/<class>/` (DPLQ's) or, as the archive unpacks,
       `PatternNet/images/<class>/` or `PatternNet/PatternNet/images/<class>/`.
     * Split: 50/20/30 in every class; the authors' `split_cao_PatternNet.json` is not public.
       APPLeNet's datasets of this name and of the name PatternNetv2 are others.
@@ -57,8 +59,11 @@ class PatternNet(FolderDataset):
     )
     image_roots = ("images", "PatternNet/images")
     v2_name = "PatternNetv2"
-    reference_v2_prompts = {"swimming_pool": "swimming_pool", "swimmimg_pool": "swimmig pool"}
-    reference_prompts = {"intersection": "inter section", **reference_v2_prompts}
+    reference_v2_prompts: ClassVar = {
+        "swimming_pool": "swimming_pool",
+        "swimmimg_pool": "swimmig pool",
+    }
+    reference_prompts: ClassVar = {"intersection": "inter section", **reference_v2_prompts}
     domain = "remote sensing"
     modality = "optical RGB"
     total_images = 30_400

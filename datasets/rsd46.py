@@ -1,5 +1,7 @@
 """RSD46: remote-sensing scenes of forty-six kinds (RSD46-WHU)."""
 
+from typing import ClassVar
+
 from ._engine.base import FolderDataset, declare
 
 
@@ -7,7 +9,7 @@ from ._engine.base import FolderDataset, declare
 class RSD46(FolderDataset):
     """About 117,000 optical scenes (Google Earth, Tianditu) in 46 classes (third-party, rounded).
 
-    * Layout: `RSD46/RSD46/train/<class>/` and `val/<class>/` (the peers'), or both in `RSD46/`.
+    * Layout: `RSD46/RSD46/train/<class>/` and `val/<class>/` (DPLQ's), or both in `RSD46/`.
       The spelling of several folders is uncertain; the peers' and the correct one are read.
     * Split: all of train; val and test are the halves of the val folder. The originals read
       the train folder twice, so their val and test images are training images: `reference`.
@@ -67,7 +69,7 @@ class RSD46(FolderDataset):
     split_folders = ("train", "", "val")
     val_from = "half"
     reference_split_folders = ("train", "", "train")
-    reference_prompts = {
+    reference_prompts: ClassVar = {
         "Aritificial dense forest land": "Aritificial dense forest land",
         "Aritificial sparse forest land": "Aritificial sparse forest land",
         "Low scatterd building": "Low scatterd building",

@@ -1,5 +1,7 @@
 """RSICD: the captioned remote-sensing scenes, by scene."""
 
+from typing import ClassVar
+
 from ._engine.base import FolderDataset, declare
 from .aid import AID
 
@@ -8,7 +10,7 @@ from .aid import AID
 class RSICD(FolderDataset):
     """10,921 optical scenes of map services (third-party count), 224x224 RGB, in 31 classes.
 
-    * Layout: `RSICD/RSICD/<class>/` (the peers', class folders of their own making), or the
+    * Layout: `RSICD/RSICD/<class>/` (DPLQ's, class folders of their own making), or the
       archive's flat folder, `RSICD/RSICD_images/<class>_<number>.jpg`. Images without a class in
       their name are left out (APPLeNet counts 10,000 with one).
     * No file name is known with the class Playfields. Without it there are 30 classes and the
@@ -22,7 +24,7 @@ class RSICD(FolderDataset):
     partial = ("Playfields",)
     image_roots = ("images", "RSICD_images/{class}_*", "images/{class}_*", "{class}_*")
     v2_name = "RSICDv2"
-    reference_prompts = {"DenseResidential": "DenseResidential"}
+    reference_prompts: ClassVar = {"DenseResidential": "DenseResidential"}
     domain = "remote sensing"
     modality = "optical RGB"
     total_images = 10_921

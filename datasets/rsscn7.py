@@ -1,5 +1,7 @@
 """RSSCN7: remote-sensing scenes of seven kinds."""
 
+from typing import ClassVar
+
 from ._engine.base import FolderDataset, declare
 
 
@@ -7,7 +9,7 @@ from ._engine.base import FolderDataset, declare
 class RSSCN7(FolderDataset):
     """2,800 optical aerial scenes (Google Earth), 400x400 RGB, 400 in each of 7 classes.
 
-    * Layout: `RSSCN7/RSSCN7/<class>/` (the peers') or `RSSCN7/<class>/` (the repository as it is).
+    * Layout: `RSSCN7/RSSCN7/<class>/` (DPLQ's) or `RSSCN7/<class>/` (the repository as it is).
     * Folders: the repository puts a letter before each name (`aGrass`); the official order is that
       of the names without it, and decides the base (first 4) and new (last 3) classes.
     * Split: 50/20/30 in every class; the authors' `split_cao_RSSCN7.json` is not public.
@@ -24,7 +26,7 @@ class RSSCN7(FolderDataset):
         ("River or Lake", "dRiverLake", "RiverLake"),
     )
     v2_name = "RSSCN7v2"
-    reference_v2_prompts = {"RiverLake": "River Lake", "dRiverLake": "River Lake"}
+    reference_v2_prompts: ClassVar = {"RiverLake": "River Lake", "dRiverLake": "River Lake"}
     domain = "remote sensing"
     modality = "optical RGB"
     total_images = 2_800

@@ -7,7 +7,7 @@ from ._engine.base import FolderDataset, declare
 class UCM(FolderDataset):
     """2,100 optical aerial scenes, 0.3 m, 256x256 RGB (TIFF), 100 in each of 21 classes.
 
-    * Layout: `UCM/UCM/<class>/` (the peers') or, as the archive unpacks,
+    * Layout: `UCM/UCM/<class>/` (DPLQ's) or, as the archive unpacks,
       `UCM/UCMerced_LandUse/Images/<class>/`. A few images are a little smaller than 256x256.
     * Split: 50/20/30 in every class; the authors' `split_cao_UCM.json` is not public.
     """

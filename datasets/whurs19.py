@@ -1,5 +1,7 @@
 """WHURS19: remote-sensing scenes of nineteen kinds."""
 
+from typing import ClassVar
+
 from ._engine.base import FolderDataset, declare
 
 
@@ -7,7 +9,7 @@ from ._engine.base import FolderDataset, declare
 class WHURS19(FolderDataset):
     """1,005 optical satellite scenes (Google Earth), 600x600 RGB, 50 to 61 in each of 19 classes.
 
-    * Layout: `WHURS19/WHURS19/<class>/` (the peers'), `WHURS19/<class>/`, or the flat copy of
+    * Layout: `WHURS19/WHURS19/<class>/` (DPLQ's), `WHURS19/<class>/`, or the flat copy of
       RS-TransCLIP, `WHURS19/images/<class>_<number>.jpg`. Four images have another size.
     * Order: capitals first, so `footballField` and `railwayStation` are last: new classes.
     * Split: 50/20/30 in every class; the authors' `split_cao_WHURS19.json` is not public.
@@ -38,7 +40,7 @@ class WHURS19(FolderDataset):
     )
     image_roots = ("images", "images/{class}_*")
     v2_name = "WHURS19v2"
-    reference_prompts = {"Commercial": "Commercial", "Commerical": "Commerical Area"}
+    reference_prompts: ClassVar = {"Commercial": "Commercial", "Commerical": "Commerical Area"}
     domain = "remote sensing"
     modality = "optical RGB"
     total_images = 1_005

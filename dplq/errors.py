@@ -21,12 +21,6 @@ def few(names: Iterable[object], limit: int = 5, separator: str = ", ") -> str:
     return separator.join(words[:limit]) + more
 
 
-def nearest(name: str, choices: Iterable[str], limit: int = 3) -> list[str]:
-    """Return the choices that resemble `name` most, the nearest first; case is ignored."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    return [by_lower[n] for n in difflib.get_close_matches(name.lower(), by_lower, n=limit)]
-
-
 def one_line(error: BaseException) -> str:
     """Return an exception's class and message on one line, 160 characters of it at most.
 
@@ -47,5 +41,19 @@ def suggest(name: str, choices: Iterable[str]) -> str:
     """
     by_lower = {choice.lower(): choice for choice in choices}
     near = nearest(name, by_lower.values())
-    hint = " Did you mean " + " or ".join(f"'{n}'" for n in near) + "?" if near else ""
+    hint = " Did you mean " + " or ".join(f"'{choice}'" for choice in near) + "?" if near else ""
     return f"{hint} Choices: {', '.join(sorted(by_lower.values(), key=str.lower))}."
+
+
+def nearest(name: str, choices: Iterable[str], limit: int = 3, cutoff: float = 0.6) -> list[str]:
+    """Return the choices most similar to `name`, best first; case does not count.
+
+    Args:
+        name: what the user wrote.
+        choices: what would have been accepted.
+        limit: how many to return at most.
+        cutoff: least similarity, 0 to 1, as in `difflib.get_close_matches`.
+    """
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=cutoff)
+    return [by_lower[lower] for lower in near]

@@ -1,1 +1,1 @@
-"""What the dataset declarations share: class folders, splits, layouts, storage."""
+"""Shared code of the dataset declarations: class folders, splits, layouts, storage."""

@@ -1,11 +1,11 @@
-"""The base class of the datasets: a declaration in, few-shot Dassl data out.
+"""The base class of the datasets: from a declaration to few-shot Dassl data.
 
 A dataset is a folder of images and a table of classes. What happens, in order (`cfg.DATASET` keys
 in capitals):
 
 1. find the data under `ROOT`;                              (`layouts.py`, `listing.py`)
-2. read a split file, take the split that comes with the
-   data, or make one, 50/20/30 in every class;                (`splits.py`, `official.py`)
+2. read a split file, use the official split of the data,
+   or make one, 50/20/30 in every class;                      (`splits.py`, `official.py`)
 3. draw `NUM_SHOTS` images per class with `cfg.SEED`;                     (`protocol.py`)
 4. keep `all`, `base` or `new` classes (`SUBSAMPLE_CLASSES`);             (`protocol.py`)
 5. decode the images that are left (`CHECK_IMAGES`, `SKIP_BROKEN`).         (`images.py`)
@@ -16,7 +16,6 @@ projects left in `split_fewshot/` are not read.
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import random
@@ -24,16 +23,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError, few, suggest
 from dplq.host.dassl import ensure_dassl
 
 from .declaration import Declaration
-from .folders import ClassTable
+from .folders import FEWSHOT_DIR, ClassTable
 from .images import ImageCheck
-from .layouts import Layout, best_layout, declared_layouts, find_groups, matches
+from .layouts import (
+    Layout,
+    best_layout,
+    declared_layouts,
+    expected_tree,
+    find_groups,
+    matches,
+)
 from .listing import images_by_class
 from .official import fill_val, labelled, split_from_folders, split_from_lists
 from .protocol import Item, Split, check_split, few_shot, split_classes, take_subset
+from .registration import declare
 from .splits import (
     OWN_NAME,
     classes_of,
@@ -44,8 +51,6 @@ from .splits import (
     with_our_prompts,
 )
 from .store import Store
-from .tree import expected_tree
-from .variants import declare
 
 ensure_dassl()
 
@@ -57,28 +62,56 @@ PROTOCOLS = ("ours", "reference")
 
 
 class FolderDataset(Declaration, DatasetBase):
-    """A dataset on disk. Subclasses declare; they need no code. Attributes: see `Declaration`."""
+    """Base class of a dataset on disk; subclasses are declarations without code.
+
+    Attributes:
+        dataset_dir: absolute path of the data folder.
+        image_dir: folder that the paths of the split are relative to.
+        name: of the dataset in messages and file names.
+        reference: whether `DATASET.PROTOCOL` is `reference`.
+        split_path: split file in use, "" if every image is test.
+        store: storage of the split and the cache of valid images.
+        table: the classes.
+
+    The attributes of a declaration are documented in `Declaration`.
+    """
+
+    image_dir: str
+    name: str
+    reference: bool
+    split_path: str
+    store: Store
+    table: ClassTable
 
     def __init__(self, cfg: Any) -> None:
         """Load the dataset.
 
         Args:
-            cfg: reads `DATASET.{ROOT, NUM_SHOTS, SUBSAMPLE_CLASSES, PROTOCOL, CHECK_IMAGES,
-                SKIP_BROKEN}` and `SEED`; all but ROOT may be absent.
+            cfg: Dassl config with `DATASET.{ROOT, NUM_SHOTS, SUBSAMPLE_CLASSES, PROTOCOL,
+                CHECK_IMAGES, SKIP_BROKEN}` and `SEED`; all but ROOT may be absent.
 
         Raises:
             UserError: the data or a part of it is missing or damaged, or a key has a bad value.
         """
-        self._locate(cfg.DATASET.ROOT, _key(cfg, "PROTOCOL", "ours"))
-        split = self._choose_images(self._load_split(), cfg)
+        self._locate(cfg.DATASET.ROOT, _setting(cfg, "PROTOCOL", "ours"))
+        split = self._select_images(self.load_split(), cfg)
         train, val, test = (self._as_data(part) for part in split)
         super().__init__(train_x=train, val=val, test=test)
 
     @classmethod
     def at(cls, root: str) -> FolderDataset:
-        """One that knows its folder, classes and layouts, but has read no image and no split."""
+        """Return an instance with folder, classes and layouts, without split and images."""
         dataset = cls.__new__(cls)
         dataset._locate(root)
+        return dataset
+
+    @classmethod
+    def without_data(cls, root: str) -> FolderDataset:
+        """Return an instance with its declared folder and classes; the data may be absent."""
+        dataset = cls.__new__(cls)
+        dataset.name = cls.__name__
+        dataset.dataset_dir = os.path.join(root, cls.dataset_dir)
+        dataset.table = ClassTable(cls.class_table)
         return dataset
 
     def _locate(self, root: str, protocol: str = "ours") -> None:
@@ -93,26 +126,31 @@ class FolderDataset(Declaration, DatasetBase):
         self.table = self.find_classes()
         self.store = Store(self.dataset_dir, self.name)
 
+    @classmethod
+    def folder_under(cls, root: str) -> str:
+        """Return the data folder under `root`; nothing is loaded."""
+        return cls.__new__(cls).find_dataset_dir(root)
+
     def find_dataset_dir(self, root: str) -> str:
-        """The data folder under `root`, the absolute `cfg.DATASET.ROOT`."""
+        """Return the data folder under `root`, the absolute `cfg.DATASET.ROOT`."""
         return os.path.join(root, type(self).dataset_dir)
 
     def find_classes(self) -> ClassTable:
-        """The classes of the dataset; none as long as the file that names them is absent."""
+        """Return the classes; none as long as the file that names them is absent."""
         path = Path(self.dataset_dir, self.class_file)
         if self.class_file and path.is_file():
             return ClassTable.read(path)
         return ClassTable(self.class_table)
 
     def layouts(self) -> list[Layout]:
-        """Where class folders may be, in order of preference."""
+        """Return where class folders may be, in order of preference."""
         official = os.path.basename(self.dataset_dir)
         return declared_layouts(
             self.dataset_dir, (official, "", *self.image_roots), self.split_folders
         )
 
     def expected_layout(self) -> str:
-        """A small tree: what the data folder should look like."""
+        """Return the expected folder tree as text."""
         split = self.split_files[:1] if self.needs_split else ()
         files = [name.format(self.name) for name in (*split, self.class_file, *self.list_files)]
         classes = [self.table.folder_of(label) for label in range(len(self.table.rows))]
@@ -125,10 +163,10 @@ class FolderDataset(Declaration, DatasetBase):
         )
 
     def find_layout(self) -> Layout:
-        """Where the class folders are.
+        """Return where the class folders are.
 
         Raises:
-            UserError: nowhere; the message has the places looked at and the tree expected.
+            UserError: nowhere; the message has the folders searched and the expected tree.
         """
         layout = best_layout(self.layouts(), self.table)
         if layout is None:
@@ -140,14 +178,14 @@ class FolderDataset(Declaration, DatasetBase):
             if any(self.table.label_of(g.name) is not None for g in find_groups(root)):
                 state += f", but {root} holds some: DATASET.ROOT must be the folder above"
             raise UserError(
-                f"{self.name}: {self.dataset_dir} {state}. Looked at: {', '.join(places)}.\n"
+                f"{self.name}: {self.dataset_dir} {state}. Searched: {', '.join(places)}.\n"
                 f"Expected, where DATASET.ROOT (--root) is {root}:\n"
                 f"{self.expected_layout()}\nGet the data from {self.homepage}"
             )
         return layout
 
     def list_split(self) -> tuple[str, Split]:
-        """The image folder, and the split that comes with the data or a new one."""
+        """Return the image folder, and the official split or a new one."""
         if not self.table.rows:
             raise UserError(
                 f"{self.name}: no class is known without {self.class_file or 'the class names'} in "
@@ -170,11 +208,11 @@ class FolderDataset(Declaration, DatasetBase):
         return layout.image_dir, split_classes(images, self.table.prompts, source, self.fractions)
 
     def list_images(self, layout: Layout) -> list[list[str]]:
-        """The images per class; from here on the table is without `partial` classes not there."""
+        """Return the images per class; absent `partial` classes leave the table for good."""
         if self.partial:
-            there = {label for _, found, _ in matches(layout, self.table) for label in found}
+            present = {label for _, found, _ in matches(layout, self.table) for label in found}
             prompts = self.table.prompts if self.partial is True else self.partial
-            absent = {i for i, p in enumerate(self.table.prompts) if p in prompts} - there
+            absent = {i for i, p in enumerate(self.table.prompts) if p in prompts} - present
             if absent:
                 logger.info("%s: %d classes are not there: left out", self.name, len(absent))
             self.table = self.table.only(set(range(len(self.table.rows))) - absent)
@@ -182,7 +220,8 @@ class FolderDataset(Declaration, DatasetBase):
         others = {step for root in roots if isinstance(root, str) for step in root.split("/")[:1]}
         return images_by_class(layout, self.table, self.name, others | set(self.split_folders))
 
-    def _load_split(self) -> Split:
+    def load_split(self) -> Split:
+        """Return the split, read or made; sets `image_dir` and `split_path`."""
         path = find_foreign_split(self.dataset_dir, self.name, self.split_files)
         if self.test_only:
             path, (self.image_dir, split) = None, self.list_split()
@@ -194,8 +233,8 @@ class FolderDataset(Declaration, DatasetBase):
                 return self._loaded(path, with_our_prompts(split, self.table, path))
             return self._loaded(path, split)
         else:
-            self._miss_published_split()
-            path, split = self._own_split()
+            self._report_missing_split()
+            path, split = self._read_or_make_split()
         if self.reference:
             split = with_folder_prompts(split, self.reference_prompts)
         return self._loaded(path, split)
@@ -207,7 +246,7 @@ class FolderDataset(Declaration, DatasetBase):
         logger.info("%s: split %s, train / val / test %s", self.name, where, sizes)
         return split
 
-    def _miss_published_split(self) -> None:
+    def _report_missing_split(self) -> None:
         files = " or ".join(pattern.format(self.name) for pattern in self.split_files)
         text = f"{self.name}: {self.dataset_dir} has no {files}. Get it from {self.split_url}"
         if self.needs_split:
@@ -215,7 +254,7 @@ class FolderDataset(Declaration, DatasetBase):
         if self.split_url:
             logger.warning("%s; a split of our own gives other numbers than the published.", text)
 
-    def _own_split(self) -> tuple[Path, Split]:
+    def _read_or_make_split(self) -> tuple[Path, Split]:
         self.image_dir, fresh = self.list_split()
         check_split(fresh, f"{self.name} in {self.image_dir}")
         other = self.reference and self.reference_split_folders
@@ -233,9 +272,12 @@ class FolderDataset(Declaration, DatasetBase):
             logger.warning("%s: %d images are not in it; delete it to use them", path, new)
         return path, split
 
-    def _choose_images(self, split: Split, cfg: Any) -> Split:
-        shots, seed = _key(cfg, "NUM_SHOTS", -1), getattr(cfg, "SEED", -1)
-        subset, wanted = _key(cfg, "SUBSAMPLE_CLASSES", "all"), _key(cfg, "CHECK_IMAGES", True)
+    def _select_images(self, split: Split, cfg: Any) -> Split:
+        shots, seed = _setting(cfg, "NUM_SHOTS", -1), getattr(cfg, "SEED", -1)
+        subset, wanted = (
+            _setting(cfg, "SUBSAMPLE_CLASSES", "all"),
+            _setting(cfg, "CHECK_IMAGES", True),
+        )
         if self.test_only:
             shots = -1
             if subset != "all":
@@ -246,8 +288,8 @@ class FolderDataset(Declaration, DatasetBase):
         if shots >= 1 and seed < 0:
             seed = random.SystemRandom().getrandbits(31)
             logger.info("SEED is not set: the %d shots are drawn with seed %d", shots, seed)
-        if glob.glob(os.path.join(glob.escape(self.dataset_dir), "split_fewshot", "shot_*.pkl")):
-            logger.info("%s: the pickles in split_fewshot/ are ignored", self.dataset_dir)
+        if any(Path(self.dataset_dir, FEWSHOT_DIR).glob("shot_*.pkl")):
+            logger.info("%s: the pickles in %s/ are ignored", self.dataset_dir, FEWSHOT_DIR)
         check = ImageCheck(self.image_dir, self.store) if wanted else None
         skipped: dict[str, str] = {}
         while True:
@@ -259,12 +301,11 @@ class FolderDataset(Declaration, DatasetBase):
             if not broken:
                 return chosen
             skipped |= broken
-            self._report_broken(broken, _key(cfg, "SKIP_BROKEN", False))
+            self._report_broken(broken, _setting(cfg, "SKIP_BROKEN", False))
 
     def _report_broken(self, broken: dict[str, str], skip: bool) -> None:
-        some = "; ".join(f"{path} ({why})" for path, why in list(broken.items())[:3])
-        more = "; ..." if len(broken) > 3 else ""
-        message = f"{self.image_dir}: {len(broken)} image(s) cannot be decoded: {some}{more}."
+        examples = few([f"{path} ({why})" for path, why in broken.items()], 3, "; ")
+        message = f"{self.image_dir}: {len(broken)} image(s) cannot be decoded: {examples}."
         if not skip:
             raise UserError(f"{message} Replace them, or set DATASET.SKIP_BROKEN True.")
         logger.warning("%s Skipped.", message)
@@ -280,6 +321,6 @@ class FolderDataset(Declaration, DatasetBase):
         ]
 
 
-def _key(cfg: Any, key: str, default: Any) -> Any:
-    """A `cfg.DATASET` key, or its default in host trees that do not have it."""
+def _setting(cfg: Any, key: str, default: Any) -> Any:
+    """Return a `cfg.DATASET` key, or its default in host trees that do not have it."""
     return getattr(cfg.DATASET, key, default)

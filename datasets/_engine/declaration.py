@@ -1,15 +1,16 @@
-"""What a dataset declares: where its images lie, how they are split, and its datasheet."""
+"""The attributes of a dataset: its data, its split, its datasheet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from .protocol import FRACTIONS
 from .splits import FOREIGN_NAMES
 
 
 class Declaration:
-    """The attributes that a declaration may set; all but the first two have a use as they are.
+    """Attributes that a declaration may set; all but the first two have a default.
 
     The data:
         dataset_dir: folder under `cfg.DATASET.ROOT`. On an instance: its absolute path.
@@ -18,8 +19,8 @@ class Declaration:
         class_file: instead of the table, a file in `dataset_dir` with lines `folder prompt name`
             in label order. The label number is a folder spelling then, too.
         partial: which classes may be absent and are left out then: prompt names, or True for any.
-        image_roots: folders in `dataset_dir` that may hold the class folders, looked at after
-            `<dataset_dir>/<dataset_dir>/` (the peers' layout) and `<dataset_dir>/` itself, or
+        image_roots: folders in `dataset_dir` that may hold the class folders, searched after
+            `<dataset_dir>/<dataset_dir>/` (DPLQ's layout) and `<dataset_dir>/` itself, or
             patterns of another layout (`layouts.py`). A tuple names folders that are merged.
 
     The split:
@@ -49,20 +50,20 @@ class Declaration:
         images_per_class: how many in every class, or in each, by label.
         image_size: width and height in pixels, if one size prevails.
         homepage, licence, citation: of the data.
-        download: (URL, MD5 or SHA-256 or "", file name) of what may be fetched without asking;
+        download: (URL, MD5 or SHA-256 or "", file name) of what may be downloaded without consent;
             empty: by hand.
     """
 
     dataset_dir: str = ""
     class_table: ClassVar[Sequence[Sequence[str]]] = ()
     class_file: ClassVar[str] = ""
-    partial: ClassVar[bool | tuple[str, ...]] = ()
+    partial: ClassVar[Literal[True] | tuple[str, ...]] = ()
     image_roots: ClassVar[Sequence[str | tuple[str, ...]]] = ("images", "Images")
 
     split_files: ClassVar[Sequence[str]] = FOREIGN_NAMES
     split_url: ClassVar[str] = ""
     needs_split: ClassVar[bool] = False
-    fractions: ClassVar[tuple[float, float]] = (0.5, 0.2)
+    fractions: ClassVar[tuple[float, float]] = FRACTIONS
     split_folders: Sequence[str] = ()
     list_files: ClassVar[Sequence[str]] = ()
     list_line: ClassVar[str] = ""

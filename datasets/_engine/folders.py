@@ -1,4 +1,4 @@
-"""Names on disk: what is listed, and which class a folder is, however it is spelled.
+"""Class tables and directory listings: which class a folder is, however spelled.
 
 Labels follow a fixed table of classes, never the order of a directory listing: RSSCN7's real
 folders (`aGrass`, `bField`, ...) sort differently from the official names, which would change the
@@ -7,24 +7,28 @@ labels and with them the base and new classes.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dplq.errors import UserError
+from dplq.errors import UserError, nearest
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
-NOT_CLASSES = frozenset({"split_fewshot"})  # where CoOp and its relatives keep their caches
+FEWSHOT_DIR = "split_fewshot"  # where CoOp and its relatives keep their caches
+CHECKED_FILE = "images_checked.json"  # our cache of the images that could be decoded
+CLASSES_FILE = "classes.json"  # class names of OwnImages
+CLASSNAMES_FILE = "classnames.txt"  # class names of ImageNet
+NOT_CLASSES = frozenset({FEWSHOT_DIR})
+NOT_IMAGES = frozenset({CHECKED_FILE, CLASSES_FILE, CLASSNAMES_FILE})
 
 
 class ClassTable:
     """The classes of a dataset in label order, found under any of their spellings.
 
     Args:
-        rows: per class its prompt name, then the folder spellings. The first spelling is the one
-            an error message asks for. The prompt name is a spelling too.
+        rows: per class its prompt name, then the folder spellings. Error messages name the first
+            spelling. The prompt name is a spelling too.
         same_prompts: two classes may have one prompt name, as in CLIP's list for ImageNet; a
             folder of that name is then neither.
     """
@@ -46,7 +50,7 @@ class ClassTable:
 
     @classmethod
     def read(cls, path: Path) -> ClassTable:
-        """The table in a file of lines `folder prompt name`, CoOp's `classnames.txt`.
+        """Return the table in a file of lines `folder prompt name`, CoOp's `classnames.txt`.
 
         Raises:
             UserError: it cannot be read, or a line has no prompt name.
@@ -63,34 +67,34 @@ class ClassTable:
         return cls(rows, same_prompts=True)
 
     def label_of(self, name: str) -> int | None:
-        """The label of a folder or class name, or None if it is not in the table."""
+        """Return the label of a folder or class name, None if it is not in the table."""
         return self._labels.get(spelling(name))
 
     def nearest(self, name: str) -> int | None:
-        """The label of the class whose spelling is most like `name`, None if none is near."""
-        near = difflib.get_close_matches(spelling(name), self._labels, n=1, cutoff=0.7)
+        """Return the label of the class spelled most like `name`, None if none is near."""
+        near = nearest(spelling(name), self._labels, limit=1, cutoff=0.7)
         return self._labels[near[0]] if near else None
 
     def only(self, labels: Collection[int]) -> ClassTable:
-        """The table of these classes alone; labels count from 0 again."""
+        """Return the table of these classes alone; labels count from 0 again."""
         rows = [row for label, row in enumerate(self.rows) if label in labels]
         return ClassTable(rows, same_prompts=True)
 
     def folder_of(self, label: int) -> str:
-        """The folder name that is asked for when the class is missing."""
+        """Return the folder name that messages about a missing class name."""
         row = self.rows[label]
         return row[1] if len(row) > 1 else row[0]
 
 
 def spelling(name: str) -> str:
-    """What of a name counts when spellings are compared: not case, spaces, `_` or `-`."""
+    """Return the name without what spellings may differ in: case, spaces, `_`, `-`."""
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def in_words(folder: str) -> str:
-    """Turn a folder name into words: `DenseResidential` and `dense_residential` get a space.
+    """Return a folder name as words: `DenseResidential` -> `Dense Residential`.
 
-    Only ASCII letters are looked at; `MRIScan` becomes `MRI Scan`.
+    Underscores become spaces. Only ASCII letters count; `MRIScan` becomes `MRI Scan`.
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", folder)
     return " ".join(spaced.replace("_", " ").split())
@@ -108,17 +112,17 @@ def _visible(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def list_folders(folder: str) -> list[str]:
-    """Names of the folders in `folder`, sorted by code point, hidden ones skipped."""
+    """Return the names of the folders in `folder`, sorted by code point, without hidden ones."""
     return [entry.name for entry in _visible(folder) if entry.is_dir()]
 
 
 def list_images(folder: str) -> list[str]:
-    """Names of the image files in `folder`, by extension, sorted, hidden ones skipped."""
+    """Return the names of the image files in `folder`, sorted, without hidden ones."""
     return [entry.name for entry in _visible(folder) if _is_image(entry)]
 
 
 def has_image(folder: str) -> bool:
-    """Whether `list_images` would find any; a large folder is not read to its end."""
+    """Return whether `list_images` would find any; stops at the first."""
     try:
         with os.scandir(folder) as entries:
             return any(_is_image(e) for e in entries if not e.name.startswith("."))

@@ -1,11 +1,12 @@
-"""Find images that cannot be decoded before a run trips over them hours later.
+"""Validate the images of a dataset before a run fails on one hours later.
 
-Every image that a run will use is decoded once. What was found good is remembered by relative
-path, size and modification time, so later runs only look at the file's metadata.
+Every image that a run will use is decoded once. The good ones are cached by relative path, size and
+modification time, so that later runs only read the file's metadata.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,12 @@ from tqdm import tqdm
 
 from dplq.errors import UserError
 
+from .folders import CHECKED_FILE
 from .store import Store, read_json
-
-MEMORY_NAME = "images_checked.json"
 
 
 def decode_problem(path: str) -> str:
-    """Decode an image in full, as a data loader will. Returns what is wrong, "" if nothing."""
+    """Decode an image in full, as a data loader will; return the problem, "" if none."""
     try:
         with Image.open(path) as image:
             image.convert("RGB")
@@ -31,23 +31,26 @@ def decode_problem(path: str) -> str:
 
 
 class ImageCheck:
-    """Decodes images and remembers the good ones.
+    """Validator of images with a cache of the good ones.
 
     Args:
         image_dir: what paths are relative to.
-        store: where the memory is kept; without a place to write, it is not kept.
+        store: where the cache is kept; without a writable folder, it is not kept.
     """
 
     def __init__(self, image_dir: str, store: Store) -> None:
         self.image_dir = image_dir
         self.store = store
-        self.good = self._recall()
+        self.good = self._load_cache()
 
     def broken(self, paths: Iterable[str]) -> dict[str, str]:
-        """Check the images at `paths`.
+        """Return the problem of each image that cannot be decoded.
+
+        Args:
+            paths: images to decode, unless the cache has them.
 
         Returns:
-            What is wrong with each image that cannot be decoded, by relative path, sorted.
+            Problem by relative path, sorted by path.
         """
         stamps = {path: self._stamp(path) for path in sorted(set(paths))}
         todo = [path for path, stamp in stamps.items() if self.good.get(path) != stamp]
@@ -57,23 +60,21 @@ class ImageCheck:
             problems = dict(zip(todo, bar, strict=True))
         self.good |= {path: stamps[path] for path, problem in problems.items() if not problem}
         if any(not problem for problem in problems.values()):
-            self._remember()
+            self._save_cache()
         return {path: problem for path, problem in problems.items() if problem}
 
     def _stamp(self, path: str) -> list[int]:
         status = os.stat(os.path.join(self.image_dir, path))
         return [status.st_size, status.st_mtime_ns]
 
-    def _recall(self) -> dict[str, list[int]]:
-        path = self.store.find(MEMORY_NAME)
+    def _load_cache(self) -> dict[str, list[int]]:
+        path = self.store.find(CHECKED_FILE)
         try:
-            memory = read_json(path) if path else {}
+            cached = read_json(path) if path else {}
         except UserError:
             return {}
-        return memory if isinstance(memory, dict) else {}
+        return cached if isinstance(cached, dict) else {}
 
-    def _remember(self) -> None:
-        try:
-            self.store.write(MEMORY_NAME, self.good)
-        except UserError:
-            pass  # only time is lost: the next run decodes again
+    def _save_cache(self) -> None:
+        with contextlib.suppress(UserError):  # only time is lost: the next run decodes again
+            self.store.write(CHECKED_FILE, self.good)

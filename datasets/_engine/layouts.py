@@ -1,4 +1,4 @@
-"""Where the images of a dataset lie, and which of them belong to which class.
+"""Folder layouts: where the images of a dataset are, and of which class each is.
 
 A layout is a pattern of path steps below a folder: `{class}/*` (class folders, the usual one),
 `*/{class}/*` (nested), `{class}/images/*`, `??_{class}/*` (a number before the name), or
@@ -22,10 +22,11 @@ logger = logging.getLogger(__name__)
 
 CLASS = "{class}"
 CLASS_FOLDERS = "{class}/*"
+MAX_TREE_FOLDERS = 3  # class folders listed in the expected tree
 
 
 class Group(NamedTuple):
-    """What may be one class: its `name` on disk, the folder of its images, and their names.
+    """Candidate for one class: its `name` on disk, its folder, its image files.
 
     `path` is the folder's POSIX path below the part of the layout. `files` is None until listed;
     in a flat folder it is known at once.
@@ -36,20 +37,21 @@ class Group(NamedTuple):
     files: tuple[str, ...] | None = None
 
     def images(self, folder: str) -> list[str]:
-        """POSIX paths of its images relative to the part at `folder`."""
+        """Return the POSIX paths of its images relative to the part at `folder`."""
         files = self.files
         if files is None:
             files = tuple(list_images(os.path.join(folder, self.path)))
         return [_join(self.path, name) for name in files]
 
     def has_image(self, folder: str) -> bool:
-        """Whether there is any."""
+        """Return whether it has any image."""
         return bool(self.files) or has_image(os.path.join(folder, self.path))
 
 
 class Layout(NamedTuple):
-    """`pattern` in each of `parts` (folders, "" for itself) under `image_dir`.
+    """One folder layout: `pattern` in each of `parts` under `image_dir`.
 
+    A part is a folder in `image_dir`, "" for `image_dir` itself.
     The paths of a split are relative to `image_dir`. The images of several parts are merged,
     unless they are `kept`: then they are train, val and test folders.
     """
@@ -60,19 +62,19 @@ class Layout(NamedTuple):
     kept: bool = False
 
     def folders(self) -> list[str]:
-        """The folders in which the pattern begins."""
+        """Return the folders in which the pattern begins."""
         return [os.path.join(self.image_dir, part).rstrip(os.sep) for part in self.parts]
 
 
 def declared_layouts(
     dataset_dir: str, roots: Iterable[str | tuple[str, ...]], split_folders: Sequence[str] = ()
 ) -> list[Layout]:
-    """The layouts that a declaration names.
+    """Return the layouts that a declaration names.
 
     Args:
         dataset_dir: the data folder.
         roots: folders or patterns below it; a tuple names folders that are merged.
-        split_folders: names of train, val and test folders ("" if absent) that may lie in a
+        split_folders: names of train, val and test folders ("" if absent) that may be in a
             root; then they come before the root itself.
     """
     parts = tuple(dict.fromkeys(filter(None, split_folders)))
@@ -96,9 +98,9 @@ def _regex(step: str) -> re.Pattern[str]:
 
 
 def find_groups(folder: str, pattern: str = CLASS_FOLDERS) -> list[Group]:
-    """What lies in `folder` where the pattern has its class.
+    """Return the class candidates in `folder`, by the pattern.
 
-    A name without the decoration that a pattern asks for counts too (`TUMOR` for `??_{class}`);
+    A name without the decoration of the pattern counts too (`TUMOR` for `??_{class}`);
     whether it is a class, the table decides.
 
     Args:
@@ -136,7 +138,7 @@ def _class_name(name: str, step: str) -> str:
 
 
 def _flat(folder: str, path: str, step: str) -> list[Group]:
-    """The files of one folder by the class in their names, case not counting."""
+    """Group the files of one folder by the class in their names; case does not count."""
     named: dict[str, tuple[str, list[str]]] = {}
     for file in list_images(os.path.join(folder, path)):
         name = _class_name(os.path.splitext(file)[0], step)
@@ -147,7 +149,7 @@ def _flat(folder: str, path: str, step: str) -> list[Group]:
 def match_groups(
     folder: str, groups: Iterable[Group], table: ClassTable
 ) -> tuple[dict[int, Group], list[Group]]:
-    """Match what lies in `folder` with the table.
+    """Match the class candidates in `folder` with the table.
 
     Two spellings in the file names of one flat folder are one class.
 
@@ -164,7 +166,7 @@ def match_groups(
         if label is None:
             extra.append(group)
         elif label in found and group.files and found[label].path == group.path:
-            found[label] = group._replace(files=found[label].files + group.files)
+            found[label] = group._replace(files=(found[label].files or ()) + group.files)
         elif label in found:
             raise UserError(
                 f"{folder}: '{found[label].path}' and '{group.path}' are both class "
@@ -176,7 +178,7 @@ def match_groups(
 
 
 def matches(layout: Layout, table: ClassTable) -> list[tuple[str, dict[int, Group], list[Group]]]:
-    """`match_groups` for every part of a layout, as (part, found, extra)."""
+    """Return `match_groups` of every part of a layout, as (part, found, extra)."""
     return [
         (part, *match_groups(folder, find_groups(folder, layout.pattern), table))
         for part, folder in zip(layout.parts, layout.folders(), strict=True)
@@ -184,12 +186,14 @@ def matches(layout: Layout, table: ClassTable) -> list[tuple[str, dict[int, Grou
 
 
 def best_layout(layouts: Iterable[Layout], table: ClassTable) -> Layout | None:
-    """The layout with most classes, reduced to the parts that have any; the first of equals.
+    """Return the layout with most classes, reduced to the parts that have any.
 
-    A class counts more if it has an image: the class folders of some datasets hold folders. None
-    is looked at after one that has images of all classes.
+    The first of equals wins. A class counts more if it has an image: the class folders of some
+    datasets hold folders. The search ends at a layout that has images of all classes.
     """
-    best, best_score, best_parts = None, (0, 0), ("",)
+    best: Layout | None = None
+    best_score: tuple[int, int] = (0, 0)
+    best_parts: tuple[str, ...] = ("",)
     for layout in layouts:
         found = matches(layout, table)
         labels = {label for _, groups, _ in found for label in groups}
@@ -210,3 +214,31 @@ def best_layout(layouts: Iterable[Layout], table: ClassTable) -> Layout | None:
         return best
     logger.warning("%s: only %s of %s is there", best.image_dir, best_parts, best.parts)
     return best._replace(parts=best_parts)
+
+
+def expected_tree(
+    folder: str,
+    classes: Sequence[str],
+    files: Sequence[str] = (),
+    roots: Sequence[str | tuple[str, ...]] = (),
+    parts: Sequence[str] = (),
+) -> str:
+    """Return the expected folder tree as text, for messages.
+
+    Args:
+        folder: the data folder.
+        classes: class folders by label, abridged. Empty where a file names them.
+        files: files needed beside the images.
+        roots: image folders, listed where the classes are not known.
+        parts: train, val and test folders that hold the class folders; "" for an absent one.
+    """
+    parts = list(dict.fromkeys(filter(None, parts)))
+    lines = [f"  {folder}/", *(f"    {file}" for file in files)]
+    if not classes:
+        return "\n".join([*lines, *(f"    {root}/" for root in roots if isinstance(root, str))])
+    indent = "      " if parts else "    "
+    lines += [f"    {part}/" for part in parts[:1]]
+    for label, name in enumerate(classes[:MAX_TREE_FOLDERS]):
+        lines += [f"{indent}{name}/"] + ([f"{indent}  *.jpg"] if label == 0 else [])
+    lines.append(f"{indent}... ({len(classes)} class folders)")
+    return "\n".join([*lines, *(f"    {part}/ (the same)" for part in parts[1:])])

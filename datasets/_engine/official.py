@@ -1,4 +1,4 @@
-"""Splits that come with the data: train, val and test folders, or lists of file names."""
+"""Official splits: train, val and test folders, or lists of file names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VAL_SOURCES = ("train", "test", "half")
 
 
 def labelled(images: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[Item]:
-    """The paths of every label as items, by label."""
+    """Return the paths of every label as items, by label."""
     pairs = zip(images, prompts, strict=True)
     return [Item(path, i, prompt) for i, (paths, prompt) in enumerate(pairs) for path in paths]
 
@@ -27,7 +27,7 @@ def labelled(images: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[It
 def split_from_folders(
     layout: Layout, folders: Sequence[str], table: ClassTable, name: str
 ) -> Split:
-    """The split given by three folders of class folders.
+    """Return the split given by train, val and test folders.
 
     Args:
         layout: has the pattern below each of them.
@@ -57,7 +57,7 @@ def split_from_folders(
 def split_from_lists(
     dataset_dir: str, files: Sequence[str], line: str, image: str, table: ClassTable
 ) -> Split:
-    """The split given by three text files.
+    """Return the split given by three text files.
 
     Args:
         dataset_dir: what files and image paths are relative to.
@@ -93,7 +93,7 @@ def split_from_lists(
 
 
 def fill_val(split: Split, source: str, name: str) -> Split:
-    """Make the val part of a split that has none.
+    """Return the split with a val part, made if it has none.
 
     Args:
         split: any split; one with a val part is returned as it is.

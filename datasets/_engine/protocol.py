@@ -1,4 +1,4 @@
-"""The few-shot protocol of the CoOp family: split, draw shots, take base or new classes.
+"""The few-shot protocol of the CoOp family: split, sample shots, select classes.
 
 Pure functions on names and numbers: no image is opened, no folder is listed, no global random
 state is read. Everything drawn is a function of the split and a seed alone, so that the first run,
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SPLIT_SEED = 1
+FRACTIONS = (0.5, 0.2)  # of train and val; the rest is test
 SUBSETS = ("all", "base", "new")
 MAX_VAL_SHOTS = 4
 
@@ -56,8 +57,8 @@ def permuted(items: Iterable[T], *seed: object) -> list[T]:
     return sorted(items, key=lambda _: generator.random())
 
 
-def split_sizes(n: int, fractions: Sequence[float] = (0.5, 0.2)) -> tuple[int, int, int]:
-    """Sizes of train, val and test of a class of `n` images.
+def split_sizes(n: int, fractions: Sequence[float] = FRACTIONS) -> tuple[int, int, int]:
+    """Return the sizes of train, val and test of a class of `n` images.
 
     Args:
         n: number of images.
@@ -72,14 +73,14 @@ def split_classes(
     images: Sequence[Sequence[str]],
     classnames: Sequence[str],
     source: str,
-    fractions: Sequence[float] = (0.5, 0.2),
+    fractions: Sequence[float] = FRACTIONS,
 ) -> Split:
-    """Cut every class into train, val and test.
+    """Split every class into train, val and test.
 
     Args:
         images: per label, the sorted relative paths of its images.
         classnames: per label, the prompt name.
-        source: what to call the data in an error, e.g. ``"RSSCN7 in /data/RSSCN7"``.
+        source: the name of the data in an error message, e.g. ``"RSSCN7 in /data/RSSCN7"``.
         fractions: see `split_sizes`.
 
     Returns:
@@ -112,7 +113,7 @@ def split_classes(
 
 
 def by_label(items: Iterable[Item]) -> dict[int, list[Item]]:
-    """Group by label; labels ascend, the order within a class is kept."""
+    """Return the items by label; labels ascend, the order within a class is kept."""
     groups: dict[int, list[Item]] = {}
     for item in items:
         groups.setdefault(item.label, []).append(item)
@@ -122,13 +123,13 @@ def by_label(items: Iterable[Item]) -> dict[int, list[Item]]:
 def draw_shots(
     items: Iterable[Item], shots: int, *seed: object, leave_out: Collection[str] = ()
 ) -> list[Item]:
-    """Draw up to `shots` images of every class, by label and then in the order drawn.
+    """Return up to `shots` images of every class, by label, in the order drawn.
 
     Args:
         items: one part of a split.
         shots: images per class; below 1 nothing is drawn and all are returned.
         seed: of the draw. Another `shots` with the same seed gives a prefix or a continuation.
-        leave_out: paths not to use. The next ones of the permutation take their place, the
+        leave_out: paths not to use. The next ones of the permutation replace them, the
             others stay.
     """
     if shots < 1:
@@ -141,16 +142,16 @@ def draw_shots(
 
 
 def few_shot(split: Split, shots: int, seed: int, leave_out: Collection[str] = ()) -> Split:
-    """The few-shot version of a split: `shots` images per class to train on, at most 4 in val.
+    """Return the few-shot sample of a split: `shots` per class in train, at most 4 in val.
 
     Test is never reduced. It is drawn over *all* classes, so base, new and all runs of one seed
-    share their images. A class with fewer images gives all it has.
+    share their images. A class with fewer images contributes all of them.
 
     Args:
         split: the full split.
         shots: `cfg.DATASET.NUM_SHOTS`; below 1 the split is returned in full.
         seed: `cfg.SEED`.
-        leave_out: paths not to use, e.g. images that cannot be read.
+        leave_out: paths not to use, e.g. images that cannot be decoded.
     """
     chosen = Split(
         draw_shots(split.train, shots, seed, "train", leave_out=leave_out),
@@ -163,17 +164,24 @@ def few_shot(split: Split, shots: int, seed: int, leave_out: Collection[str] = (
         if len(group) < shots
     ]
     if short:
-        logger.warning("%d shots asked, class %s has fewer: using all", shots, ", ".join(short))
+        logger.warning(
+            "%d shots per class, but class %s has fewer: using all", shots, ", ".join(short)
+        )
     return chosen
 
 
+def base_count(n: int) -> int:
+    """Return how many of `n` classes are base classes: ceil(n / 2), as in CoOp."""
+    return math.ceil(n / 2)
+
+
 def take_subset(split: Split, which: str) -> Split:
-    """Keep all, the base or the new classes; the labels of what is kept count from 0 again.
+    """Return the images of all, the base or the new classes; labels count from 0 again.
 
     Args:
         split: any split.
-        which: `cfg.DATASET.SUBSAMPLE_CLASSES`: `all`; `base`, the first ceil(n/2) labels present
-            in train; `new`, the others.
+        which: `cfg.DATASET.SUBSAMPLE_CLASSES`: `all`; `base`, the first `base_count`
+            labels present in train; `new`, the others.
 
     Raises:
         UserError: another value, or only one class, which leaves no new one.
@@ -183,7 +191,7 @@ def take_subset(split: Split, which: str) -> Split:
     if which == "all":
         return split
     labels = list(by_label(split.train))
-    half = math.ceil(len(labels) / 2)
+    half = base_count(len(labels))
     kept = labels[:half] if which == "base" else labels[half:]
     if not kept:
         raise UserError("DATASET.SUBSAMPLE_CLASSES is 'new', but one class has no new half.")
@@ -197,11 +205,11 @@ def take_subset(split: Split, which: str) -> Split:
 
 
 def check_split(split: Split, source: str) -> None:
-    """Refuse a split that Dassl would misread.
+    """Raise if Dassl would misread a split.
 
     Args:
         split: the split; its labels may come from a file.
-        source: what to call it in an error.
+        source: its name in an error message.
 
     Raises:
         UserError: labels that are not 0..K-1, one label under two names, or a class without any

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dplq.errors import UserError
+from dplq.errors import UserError, few
 
 from .folders import ClassTable
 from .protocol import Item, Split, check_split
@@ -21,12 +21,13 @@ logger = logging.getLogger(__name__)
 
 FOREIGN_NAMES = ("split_cao_{}.json", "split_zhou_{}.json", "split_{}.json")  # DPLQ, CoOp, others
 OWN_NAME = "split_dplq_{}.json"
+PREFIX, OWN_PREFIX = "split_", "split_dplq_"
 
 
 def find_foreign_split(
     dataset_dir: str, name: str, files: Iterable[str] = FOREIGN_NAMES
 ) -> Path | None:
-    """The first split file of another project beside the data.
+    """Return the first split file of another project beside the data, if any.
 
     Args:
         dataset_dir: the data folder.
@@ -66,11 +67,11 @@ def read_split(path: Path) -> Split:
 
 
 def find_image_dir(split: Split, path: Path, candidates: Iterable[str]) -> str:
-    """The folder that the paths of a split are relative to.
+    """Return the folder that the paths of a split are relative to.
 
     Args:
-        split: what was read.
-        path: the file it was read from.
+        split: the content of the file.
+        path: the split file.
         candidates: image folders, in order of preference.
 
     Returns:
@@ -82,33 +83,33 @@ def find_image_dir(split: Split, path: Path, candidates: Iterable[str]) -> str:
     folders = list(dict.fromkeys(candidates))
     items = [item for part in split for item in part]
 
-    def is_there(folder: str, item: Item) -> bool:
+    def exists(folder: str, item: Item) -> bool:
         return os.path.isfile(os.path.join(folder, item.path))
 
-    holding = (f for f in folders if any(is_there(f, item) for item in items))
+    holding = (f for f in folders if any(exists(f, item) for item in items))
     image_dir = next(holding, folders[0])
-    absent = [item.path for item in items if not is_there(image_dir, item)]
+    absent = [item.path for item in items if not exists(image_dir, item)]
     if absent:
         raise UserError(
             f"{path} names {len(absent)} image(s) (of {len(items)}) that do not exist in "
-            f"{image_dir}: {', '.join(absent[:3])}{', ...' if len(absent) > 3 else ''}. Put them "
+            f"{image_dir}: {few(absent, 3)}. Put them "
             "back, or delete the split file to have a new split made."
         )
     return image_dir
 
 
 def classes_of(split: Split) -> list[str]:
-    """The class names of a split in label order."""
+    """Return the class names of a split in label order."""
     names = {item.label: item.classname for item in split.train}
     return [names[label] for label in sorted(names)]
 
 
 def with_our_prompts(split: Split, table: ClassTable, path: Path) -> Split:
-    """Replace the class names of a foreign split where the table knows them; labels stay.
+    """Return a published split with our prompt names; labels stay.
 
     Nothing is replaced where two classes would get one name, or where the split is what names the
-    classes. Another class order than the
-    official one is reported: base and new classes then differ too.
+    classes. Another class order than the official one is reported: base and new classes then
+    differ too.
     """
     theirs = classes_of(split)
     labels = [table.label_of(name) for name in theirs]
@@ -128,7 +129,7 @@ def with_our_prompts(split: Split, table: ClassTable, path: Path) -> Split:
 
 
 def with_folder_prompts(split: Split, prompts: Mapping[str, str]) -> Split:
-    """Give every image the prompt that its folder has in `prompts`, where it has one.
+    """Return the split with the prompts that `prompts` has for image folders.
 
     Args:
         split: any split.

@@ -1,6 +1,6 @@
-"""Where a dataset keeps its small files: the split, and which images have been checked.
+"""Storage of a dataset's small files: the split, the cache of valid images.
 
-Beside the images, as the peers do. With `DPLQ_CACHE` set, or where the data folder cannot be
+Beside the images, as CoOp has it. With `DPLQ_CACHE` set, or where the data folder cannot be
 written to, in a folder of its own outside: `$DPLQ_CACHE` or `~/.cache/dplq`, then
 `<name>-<hash of the data folder's path>`. Files hold relative paths only.
 """
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Store:
-    """The small files of one dataset.
+    """Storage of the small files of one dataset.
 
     Args:
         dataset_dir: the data folder.
@@ -34,21 +34,21 @@ class Store:
         self.outside = cache_root() / f"{name}-{digest}"
         chosen = os.environ.get("DPLQ_CACHE", "")
         self._write_to = [self.outside] if chosen else [self.dataset_dir, self.outside]
-        self._told = False
+        self._announced = False
 
     def find(self, filename: str) -> Path | None:
-        """The path of a file written before, on this machine or beside the data."""
+        """Return the path of a file written before, in the cache or beside the data."""
         folders = dict.fromkeys([*self._write_to, self.dataset_dir])
         return next((path for f in folders if (path := f / filename).is_file()), None)
 
     def write(self, filename: str, payload: Any) -> Path:
-        """Write JSON in one step, so that a half-written file is never seen.
+        """Write a JSON file atomically.
 
         Returns:
-            Where it is now.
+            Its path.
 
         Raises:
-            UserError: it can be written nowhere.
+            UserError: no folder is writable.
         """
         for folder in self._write_to:
             try:
@@ -56,9 +56,9 @@ class Store:
             except OSError as error:
                 problem = error
                 continue
-            if folder == self.outside and not self._told:
+            if folder == self.outside and not self._announced:
                 logger.info("Split and caches of %s go to %s", self.dataset_dir, folder)
-                self._told = True
+                self._announced = True
             return folder / filename
         raise UserError(
             f"Cannot write {filename} to {' or '.join(map(str, self._write_to))}: "
@@ -67,7 +67,7 @@ class Store:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
         UserError: it cannot be read or is not JSON.
@@ -79,7 +79,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, payload: Any) -> None:
-    """Write `payload` aside, then put it in place."""
+    """Write a JSON file atomically; make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(payload), encoding="utf-8")

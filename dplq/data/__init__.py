@@ -1,4 +1,4 @@
-"""The datasets on disk: which there are, where they come from, whether yours is whole.
+"""Tools for the datasets on disk: list, describe, download, check.
 
 ``python -m dplq.data list | info | get | check | sheet``.
 """

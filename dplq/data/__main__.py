@@ -1,6 +1,7 @@
-"""The datasets: ``python -m dplq.data list | info | get | check | sheet``.
+"""Command line of the datasets: ``python -m dplq.data list | info | get | check | sheet``.
 
-Everything goes through Dassl's registry of datasets; nothing heavy is imported for ``--help``.
+The datasets are those of Dassl's registry. Imports are late, so that ``--help`` imports neither
+torch nor Dassl.
 """
 
 from __future__ import annotations
@@ -9,26 +10,28 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dplq.errors import UserError
+
+if TYPE_CHECKING:
+    from dplq.datasets import FolderDataset
 
 DONE, PROBLEMS, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_list(args: argparse.Namespace) -> int:
     """Print the table of all datasets."""
-    from dplq.data.catalogue import registered
-    from dplq.data.datasheet import table
+    from dplq.data.catalogue import registered, table
 
     print(table(registered()))
     return DONE
 
 
 def run_info(args: argparse.Namespace) -> int:
-    """Print the datasheet of one."""
+    """Print the datasheet of one dataset."""
     from dplq.data.catalogue import find, registered
     from dplq.data.datasheet import datasheet
 
@@ -38,11 +41,9 @@ def run_info(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _layout(cls: Any, root: str) -> tuple[str, str]:
-    """The expected tree, and the places that are looked at."""
-    from dplq.data.catalogue import bare
-
-    dataset = bare(cls, root)
+def _layout(cls: type[FolderDataset], root: str) -> tuple[str, str]:
+    """Return the expected tree, and the folders and patterns that are searched."""
+    dataset = cls.without_data(root)
     layouts = dataset.layouts()
     places = dict.fromkeys(
         f"  {f}/{layout.pattern}" for layout in layouts for f in layout.folders()
@@ -51,7 +52,7 @@ def _layout(cls: Any, root: str) -> tuple[str, str]:
 
 
 def run_get(args: argparse.Namespace) -> int:
-    """Download and unpack one, or say how to get it."""
+    """Download and unpack a dataset, or print how to get it."""
     from dplq.data.check import problem
     from dplq.data.get import get
 
@@ -59,7 +60,7 @@ def run_get(args: argparse.Namespace) -> int:
     name = cls.__name__
     state = problem(cls, root)
     if not state:
-        print(f"{name} is there already. Look it over: {_command('check', name, args)}")
+        print(f"{name} is there already. Check it: {_command('check', name, args)}")
         return DONE
     if not (cls.download or args.archives):
         print(f"{state.splitlines()[0]}\n\n{_by_hand(cls, root, args)}")
@@ -71,11 +72,11 @@ def run_get(args: argparse.Namespace) -> int:
     print(f"{name} is in {folder}. Licence: {cls.licence}. Cite: {cls.citation}.")
     if left:
         print(f"It cannot be used yet: {left}")
-    print(f"Look it over: {_command('check', name, args)}")
+    print(f"Check it: {_command('check', name, args)}")
     return PROBLEMS if left else DONE
 
 
-def _by_hand(cls: Any, root: str, args: argparse.Namespace) -> str:
+def _by_hand(cls: type[FolderDataset], root: str, args: argparse.Namespace) -> str:
     from dplq.data.datasheet import how_to_get, split_text
 
     name, (layout, _) = cls.__name__, _layout(cls, root)
@@ -84,8 +85,8 @@ def _by_hand(cls: Any, root: str, args: argparse.Namespace) -> str:
         way = f"cannot be downloaded for you. Get it from: {cls.homepage}"
     lines = [f"{name}: {way}", f"Licence: {cls.licence}", f"Split: {split_text(cls)}"]
     archive = f"{_command('get', name, args)} --archive FILE"
-    lines += ["Lay it like this:", layout, f"or have a zip or tar of it unpacked: {archive}"]
-    return "\n".join([*lines, f"Then look it over: {_command('check', name, args)}"])
+    lines += ["Arrange it like this:", layout, f"or have a zip or tar of it unpacked: {archive}"]
+    return "\n".join([*lines, f"Then check it: {_command('check', name, args)}"])
 
 
 def _command(action: str, name: str, args: argparse.Namespace) -> str:
@@ -93,7 +94,7 @@ def _command(action: str, name: str, args: argparse.Namespace) -> str:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Print what is wrong with the data."""
+    """Print what is wrong with the data of a dataset."""
     from dplq.data.check import check
     from dplq.data.report import render
 
@@ -104,7 +105,7 @@ def run_check(args: argparse.Namespace) -> int:
 
 
 def run_sheet(args: argparse.Namespace) -> int:
-    """Draw the contact sheet."""
+    """Write the contact sheet of a dataset."""
     from dplq.data.check import check
     from dplq.data.contact_sheet import draw, write
     from dplq.data.report import cells
@@ -121,7 +122,7 @@ def run_sheet(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _chosen(args: argparse.Namespace) -> tuple[Any, str]:
+def _chosen(args: argparse.Namespace) -> tuple[type[FolderDataset], str]:
     from dplq.data.catalogue import find, registered
 
     declarations = registered()
@@ -132,12 +133,14 @@ def _chosen(args: argparse.Namespace) -> tuple[Any, str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m dplq.data",
-        description="The datasets: which there are, where they are from, whether yours is whole.",
-        epilog="Exit code: 0 done, 1 problems found or not to be had automatically, 2 bad input.",
+        description="List, describe, download and check the datasets.",
+        epilog="Exit code: 0 done, 1 problems found or no automatic download, 2 bad input.",
     )
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
         added = actions.add_parser(name, help=text, description=text)
         added.set_defaults(run=run)
         return added
@@ -145,12 +148,14 @@ def _parser() -> argparse.ArgumentParser:
     command("list", run_list, "the table of all datasets")
     named = {
         "info": command("info", run_info, "the datasheet of one: source, layout, split, classes"),
-        "get": command("get", run_get, "download it, or say where it is and how it must lie"),
-        "check": command("check", run_check, "find what is missing, damaged, misspelt or double"),
+        "get": command("get", run_get, "download it, or say where it is and how to arrange it"),
+        "check": command(
+            "check", run_check, "find missing, damaged, misspelt and duplicate images"
+        ),
         "sheet": command("sheet", run_sheet, "a picture: some images per class, with its prompt"),
     }
     for action, sub in named.items():
-        sub.add_argument("name", metavar="NAME", help="a name of `list`; capitals do not matter")
+        sub.add_argument("name", metavar="NAME", help="a name of `list`; case does not count")
         if action != "info":
             default = os.environ.get("DATA") or "data"
             sub.add_argument(
@@ -169,9 +174,10 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="names and counts only; open no image"
     )
     named["sheet"].add_argument("--out", metavar="FILE", help="default: NAME.png")
-    for option, default, text in (("--per-class", 4, ""), ("--size", 96, "of an image, pixels; ")):
-        text = f"{text}default: {default}"
-        named["sheet"].add_argument(option, type=_positive, default=default, help=text, metavar="N")
+    for option, images, text in (("--per-class", 4, ""), ("--size", 96, "of an image, pixels; ")):
+        named["sheet"].add_argument(
+            option, type=_positive, default=images, help=f"{text}default: {images}", metavar="N"
+        )
     return parser
 
 
@@ -193,11 +199,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # `| head` closes the pipe early
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on where it can.", file=sys.stderr)
+        print("Interrupted. The same command resumes where it can.", file=sys.stderr)
         return INTERRUPTED
 
 

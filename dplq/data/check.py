@@ -1,112 +1,103 @@
-"""Look a dataset over before a run does: what is missing, misspelt, damaged or there twice.
+"""Check of a dataset before a run: missing, misspelt, damaged and duplicate images.
 
-Everything is read the way the loader reads it (`dplq.datasets`);
-only the memory of the images found good is written, no split.
+Folders and split are read with the loader's own code (`dplq.datasets`). Only the cache of the
+valid images is written, no split.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dplq import datasets
-from dplq.data.survey import Report, some, survey
+from dplq.data.duplicates import report_duplicates
+from dplq.data.survey import Report, survey
 from dplq.datasets._engine import splits
+from dplq.datasets._engine.base import FolderDataset
 from dplq.datasets._engine.images import ImageCheck
-from dplq.errors import UserError
-from dplq.io.files import file_digest
+from dplq.datasets._engine.protocol import Split
+from dplq.datasets._engine.store import Store
+from dplq.errors import UserError, few
 
-PARTS = ("train", "val", "test")
 
+class ReadOnlyStore(Store):
+    """Storage that records the files to write instead of writing them."""
 
-class UnwrittenStore:
-    """Reads what a dataset's store has; remembers instead of writing."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
+    def __init__(self, dataset_dir: str, name: str) -> None:
+        super().__init__(dataset_dir, name)
         self.written: list[str] = []
 
-    def find(self, filename: str) -> Path | None:
-        """As the real one."""
-        return self._store.find(filename)
-
     def write(self, filename: str, payload: Any) -> Path:
-        """Write nothing."""
+        """Record the name; write nothing."""
         self.written.append(filename)
         return Path(filename)
 
 
-def problem(declaration: Any, root: str) -> str:
-    """What keeps the dataset from being loaded from `root`, "" if nothing. Writes nothing."""
+def problem(declaration: type[FolderDataset], root: str) -> str:
+    """Return why the dataset cannot be loaded from `root`, "" if it can; write nothing."""
     try:
-        with _overheard([]):
+        with _collected_warnings([]):
             _load(declaration.at(root))
     except UserError as error:
         return str(error)
     return ""
 
 
-def _load(dataset: Any) -> tuple[Any, str]:
-    """The split that a run would use, and where it is from."""
+def _load(dataset: FolderDataset) -> tuple[Split, str]:
+    """Return the split that a run would use, and where it is from."""
     real = dataset.store
-    dataset.store = UnwrittenStore(real)
+    dataset.store = read_only = ReadOnlyStore(dataset.dataset_dir, dataset.name)
     try:
-        split = dataset._load_split()
-        is_new = bool(dataset.store.written)
+        split = dataset.load_split()
     finally:
         dataset.store = real
-    return split, "not made yet, the first run does it" if is_new else dataset.split_path
+    return split, "not made yet, the first run does it" if read_only.written else dataset.split_path
 
 
-def check(declaration: Any, root: str, *, quick: bool = False) -> Report:
-    """Look at the data of a dataset under `root`.
+def check(declaration: type[FolderDataset], root: str, *, quick: bool = False) -> Report:
+    """Return what is wrong with the data of a dataset under `root`.
 
     Args:
         declaration: a subclass of `FolderDataset`.
         root: absolute `DATASET.ROOT`.
-        quick: names and counts only; no image is opened.
+        quick: check names and counts only; no image is opened.
     """
     name = declaration.__name__
-    report = Report(name, declaration.find_dataset_dir(declaration.__new__(declaration), root))
+    report = Report(name, declaration.folder_under(root))
     try:
         dataset = declaration.at(root)
         split, refusal = _try_split(dataset, report)
-        is_whole = True
+        is_complete = True
         if split and (dataset.list_files or not dataset.table.rows):
             _classes_from_split(dataset, split, report)
         else:
-            is_whole = survey(dataset, report)
+            is_complete = survey(dataset, report)
     except UserError as error:
-        cure = f"`python -m dplq.data get {name} --root {root}` gets the data or says how."
-        is_there = os.path.isdir(report.folder) and os.listdir(report.folder)
-        report.add(str(error), "Mend this first, then check again." if is_there else cure)
+        remedy = f"`python -m dplq.data get {name} --root {root}` gets the data or says how."
+        has_data = os.path.isdir(report.folder) and os.listdir(report.folder)
+        report.add(str(error), "Fix this first, then check again." if has_data else remedy)
         return report
-    if is_whole and refusal:
-        report.add(refusal, "No run starts before this is mended.")
+    if is_complete and refusal:
+        report.add(refusal, "No run starts before this is fixed.")
     _compare_counts(dataset, report)
     if split:
         _compare_parts(dataset, split, dataset.image_dir, report)
     elif split := _split_as_written(dataset, report):
         _compare_parts(dataset, split, report.image_dir, report)
     if not quick:
-        broken = _decode(dataset, report)
-        _find_duplicates(report, broken)
+        report_duplicates(report, _decodable(dataset, report))
     return report
 
 
-def _try_split(dataset: Any, report: Report) -> tuple[Any, str]:
-    """The split as a run would read it, or None and why not."""
+def _try_split(dataset: FolderDataset, report: Report) -> tuple[Split | None, str]:
+    """Return the split as a run would read it, or None and why not."""
     try:
-        with _overheard(report.notes):
+        with _collected_warnings(report.notes):
             split, report.split = _load(dataset)
     except UserError as error:
         report.split = "none, as long as there are problems"
@@ -114,30 +105,37 @@ def _try_split(dataset: Any, report: Report) -> tuple[Any, str]:
     return split, ""
 
 
-def _split_as_written(dataset: Any, report: Report) -> Any:
-    """What the split file says of the images that are there, even if no run would take it."""
+def _split_as_written(dataset: FolderDataset, report: Report) -> Split | None:
+    """Return the split file's entries for existing images, even if every run would refuse it."""
     own = dataset.store.find(splits.OWN_NAME.format(dataset.name))
     path = splits.find_foreign_split(dataset.dataset_dir, dataset.name, dataset.split_files) or own
     try:
-        with _overheard([]):
+        with _collected_warnings([]):
             split = splits.read_split(path) if path else None
     except UserError:
         return None
     if split is None:
         return None
-    there = {path for paths in report.images for path in paths}
-    report.split = f"{path} (no run would take it as it is)"
-    return type(split)(*([item for item in part if item.path in there] for part in split))
+    present = {path for paths in report.images for path in paths}
+    report.split = f"{path} (every run would refuse it as it is)"
+    return Split(*([item for item in part if item.path in present] for part in split))
+
+
+class _NotesHandler(logging.Handler):
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._notes = notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.endswith(".listing"):
+            self._notes.append(record.getMessage())
 
 
 @contextmanager
-def _overheard(notes: list[str]) -> Iterator[None]:
-    """Take the loader's warnings down as notes; what its listing warns of is told by `survey`."""
+def _collected_warnings(notes: list[str]) -> Iterator[None]:
+    """Append the loader's warnings to `notes`, but for those of its listing: `survey` has them."""
     loader = logging.getLogger(datasets.__name__)
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: (
-        None if record.name.endswith(".listing") else notes.append(record.getMessage())
-    )
+    handler = _NotesHandler(notes)
     propagate, loader.propagate = loader.propagate, False
     loader.addHandler(handler)
     try:
@@ -147,8 +145,8 @@ def _overheard(notes: list[str]) -> Iterator[None]:
         loader.propagate = propagate
 
 
-def _classes_from_split(dataset: Any, split: Any, report: Report) -> None:
-    """Where no table and no folder names say which image is what, the split does."""
+def _classes_from_split(dataset: FolderDataset, split: Split, report: Report) -> None:
+    """Fill the report from the split, where neither table nor folder names have the classes."""
     report.image_dir = dataset.image_dir
     report.prompts = splits.classes_of(split)
     report.images = [[] for _ in report.prompts]
@@ -157,8 +155,8 @@ def _classes_from_split(dataset: Any, split: Any, report: Report) -> None:
         report.images[item.label].append(item.path)
 
 
-def _compare_counts(dataset: Any, report: Report) -> None:
-    """Compare with the numbers of the declaration, per class where they are known."""
+def _compare_counts(dataset: FolderDataset, report: Report) -> None:
+    """Compare with the image counts of the declaration, per class where they are known."""
     each, total = dataset.images_per_class, dataset.total_images
     classes = len(report.prompts)
     report.expected = list(each) if isinstance(each, Sequence) else [each] * classes
@@ -173,16 +171,16 @@ def _compare_counts(dataset: Any, report: Report) -> None:
     if other or (total is not None and sum(counts) != total):
         whole = f"{sum(counts):,} images" + f", {total:,} expected" * (total is not None)
         report.add(
-            f"{whole}{': ' * bool(other)}{some(other)}.",
+            f"{whole}{': ' * bool(other)}{few(other)}.",
             "Too few: a part of the archive, or a sample? Too many: copies? Compare with "
             f"{dataset.homepage}; published results are for all images.",
         )
 
 
-def _compare_parts(dataset: Any, split: Any, image_dir: str, report: Report) -> None:
-    """Note which image is in which part, and report those in two."""
+def _compare_parts(dataset: FolderDataset, split: Split, image_dir: str, report: Report) -> None:
+    """Record which image is in which part, and report those in two."""
     prefix = os.path.relpath(image_dir, report.image_dir)
-    for part in PARTS:
+    for part in Split._fields:
         paths = (os.path.join(prefix, item.path) for item in getattr(split, part))
         report.parts[part] = {Path(os.path.normpath(path)).as_posix() for path in paths}
     if dataset.test_only:
@@ -194,7 +192,7 @@ def _compare_parts(dataset: Any, split: Any, image_dir: str, report: Report) -> 
         if shared:
             report.add(
                 f"{report.split}: {len(shared)} image(s) are in {one} and in {other}: "
-                f"{some(sorted(shared))}.",
+                f"{few(sorted(shared))}.",
                 "Delete the file to have a new split made, or get the published one again.",
             )
 
@@ -204,77 +202,14 @@ def _every_image(report: Report) -> list[str]:
     return sorted({*listed, *(path for paths in report.parts.values() for path in paths)})
 
 
-def _decode(dataset: Any, report: Report) -> set[str]:
-    """Decode every image; those that cannot be are returned."""
-    check = ImageCheck(report.image_dir, dataset.store)
-    broken = check.broken(_every_image(report))
+def _decodable(dataset: FolderDataset, report: Report) -> set[str]:
+    """Decode every image, report those that cannot be, and return the others."""
+    paths = _every_image(report)
+    broken = ImageCheck(report.image_dir, dataset.store).broken(paths)
     if broken:
         report.add(
             f"{len(broken)} image(s) in {report.image_dir} cannot be decoded: "
-            f"{some(f'{path} ({why})' for path, why in broken.items())}.",
+            f"{few(f'{path} ({why})' for path, why in broken.items())}.",
             "Get these files again, or set DATASET.SKIP_BROKEN True to do without them.",
         )
-    return set(broken)
-
-
-def _find_duplicates(report: Report, broken: set[str]) -> None:
-    """Compare the bytes of the images: across train, val and test, across classes, within."""
-    part_of = {path: part for part, paths in report.parts.items() for path in paths}
-    label_of = {path: i for i, paths in enumerate(report.images) for path in paths}
-    across, contradicting, within = [], [], []
-    for group in equal_files(report.image_dir, set(_every_image(report)) - broken):
-        text = some((f"{p} ({part_of[p]})" if p in part_of else p for p in group), link=" = ")
-        is_across = len({part_of[path] for path in group if path in part_of}) > 1
-        is_contradicting = len({label_of.get(path) for path in group}) > 1
-        across += [text] * is_across
-        contradicting += [text] * is_contradicting
-        within += [text] * (not is_across and not is_contradicting)
-    if across:
-        report.add(
-            f"{len(across)} duplicate(s) across train, val and test (equal bytes): {some(across)}.",
-            f"They make test results look better. {_cure_of_duplicates(report)}",
-        )
-    if contradicting:
-        report.add(
-            f"{len(contradicting)} image(s) in two classes (equal bytes): {some(contradicting)}.",
-            "Only one class can be right: delete the others.",
-        )
-    if within and not report.parts:
-        report.add(
-            f"{len(within)} duplicate(s) (equal bytes), and no split to say where: {some(within)}.",
-            "Delete all but one of each before a split is made.",
-        )
-    elif within:
-        report.notes.append(f"{len(within)} duplicate(s) within one part: {some(within)}.")
-
-
-def _cure_of_duplicates(report: Report) -> str:
-    name = os.path.basename(report.split)
-    if name.startswith("split_dplq_"):
-        return f"Delete all but one of each, and {report.split} to have a new split made."
-    if name.startswith("split_"):
-        return f"{name} is published: keep it, and mention them with your results."
-    return "Delete all but one of each."
-
-
-def equal_files(folder: str, paths: Iterable[str]) -> list[list[str]]:
-    """Groups of files with the same content. Only files of one size are read.
-
-    Args:
-        folder: what `paths` are relative to.
-        paths: files.
-
-    Returns:
-        Sorted groups of two paths or more.
-    """
-    by_size: dict[int, list[str]] = defaultdict(list)
-    for path in sorted(paths):
-        by_size[os.path.getsize(os.path.join(folder, path))].append(path)
-    todo = [path for same in by_size.values() if len(same) > 1 for path in same]
-    by_content: dict[str, list[str]] = defaultdict(list)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        digests = pool.map(file_digest, (os.path.join(folder, path) for path in todo))
-        bar = tqdm(digests, "Comparing images", len(todo), leave=False, disable=None)
-        for path, digest in zip(todo, bar, strict=True):
-            by_content[digest].append(path)
-    return sorted(same for same in by_content.values() if len(same) > 1)
+    return set(paths) - broken.keys()

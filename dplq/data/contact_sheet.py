@@ -1,23 +1,24 @@
-"""A contact sheet: a few images of every class in one picture, under the prompt the class gets."""
+"""Contact sheet: some images of every class in one picture, under the class's prompt."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dplq.errors import UserError
 from dplq.io.atomic import atomic_write
 
-PAPER, INK, FAINT = "white", "black", "#777777"
-MARGIN, LINE, FONT_SIZE = 8, 18, 13
+BACKGROUND, TEXT, GREY = "white", "black", "#777777"
+MARGIN, LINE, FONT_SIZE = 8, 18, 13  # pixels
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Cell(NamedTuple):
-    """A class: what is written over its images, what stands for it in grey, and the images."""
+    """Cell of one class: caption, remark in grey below it, and paths of the images."""
 
     caption: str
     remark: str
@@ -25,12 +26,12 @@ class Cell(NamedTuple):
 
 
 def draw(title: str, cells: Sequence[Cell], *, per_class: int = 4, size: int = 96) -> Image.Image:
-    """Draw the sheet.
+    """Return the sheet as a picture.
 
     Args:
         title: the first line.
         cells: one per class, in label order; filled down the columns.
-        per_class: images per class, taken evenly from those there are.
+        per_class: images per class, evenly spaced in its list.
         size: of a thumbnail, pixels.
 
     Returns:
@@ -40,32 +41,32 @@ def draw(title: str, cells: Sequence[Cell], *, per_class: int = 4, size: int = 9
     columns = max(1, round(math.sqrt(len(cells) * height / width)))
     rows = math.ceil(len(cells) / columns)
     sheet = Image.new(
-        "RGB", (columns * width + MARGIN, rows * height + LINE + 2 * MARGIN), color=PAPER
+        "RGB", (columns * width + MARGIN, rows * height + LINE + 2 * MARGIN), color=BACKGROUND
     )
     pen, font = ImageDraw.Draw(sheet), _font()
-    pen.text((MARGIN, MARGIN), _printable(title, font), INK, font)
+    pen.text((MARGIN, MARGIN), _printable(title, font), TEXT, font)
     for i, cell in enumerate(cells):
         x, y = MARGIN + i // rows * width, LINE + 2 * MARGIN + i % rows * height
-        room = width - MARGIN
-        pen.text((x, y), _fitting(f"{i} {cell.caption}", room, pen, font), INK, font)
-        pen.text((x, y + LINE), _fitting(cell.remark, room, pen, font), FAINT, font)
+        available = width - MARGIN
+        pen.text((x, y), _fitting(f"{i} {cell.caption}", available, pen, font), TEXT, font)
+        pen.text((x, y + LINE), _fitting(cell.remark, available, pen, font), GREY, font)
         for k, path in enumerate(evenly(cell.images, per_class)):
             sheet.paste(_thumbnail(path, size), (x + k * (size + 2), y + 2 * LINE))
     return sheet
 
 
 def evenly(items: Sequence[str], number: int) -> list[str]:
-    """Up to `number` of the items, from all over the list."""
+    """Return up to `number` of the items, evenly spaced in the list."""
     if len(items) <= number:
         return list(items)
     return [items[(2 * k + 1) * len(items) // (2 * number)] for k in range(number)]
 
 
 def write(sheet: Image.Image, path: Path) -> None:
-    """Write a picture in one step.
+    """Write a picture atomically.
 
     Raises:
-        UserError: the file name's ending is none of a picture, or it cannot be written.
+        UserError: the file extension is not of an image format, or it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,7 @@ def write(sheet: Image.Image, path: Path) -> None:
 
 
 def _thumbnail(path: str, size: int) -> Image.Image:
-    """The middle of the image as a square; a crossed box if it cannot be decoded."""
+    """Return the centre of the image as a square; a crossed box if it cannot be decoded."""
     try:
         with Image.open(path) as image:
             image.draft("RGB", (size, size))  # a JPEG is decoded at a fraction of its size
@@ -89,26 +90,26 @@ def _thumbnail(path: str, size: int) -> Image.Image:
         return box
 
 
-def _font() -> Any:
+def _font() -> Font:
     try:
         return ImageFont.load_default(FONT_SIZE)
     except TypeError:  # Pillow before 10.1 has one size
         return ImageFont.load_default()
 
 
-def _printable(text: str, font: Any) -> str:
-    """What a bitmap font can show of the text."""
+def _printable(text: str, font: Font) -> str:
+    """Return the text without what a bitmap font cannot show."""
     if isinstance(font, ImageFont.FreeTypeFont):
         return text
     return text.encode("latin-1", "replace").decode("latin-1")
 
 
-def _fitting(text: str, room: int, pen: ImageDraw.ImageDraw, font: Any) -> str:
+def _fitting(text: str, available: int, pen: ImageDraw.ImageDraw, font: Font) -> str:
     text = _printable(text, font)
     length = pen.textlength(text, font)
-    if length <= room:
+    if length <= available:
         return text
-    keep = int(len(text) * room / length)
-    while keep and pen.textlength(f"{text[:keep]}...", font) > room:
+    keep = int(len(text) * available / length)
+    while keep and pen.textlength(f"{text[:keep]}...", font) > available:
         keep -= 1
     return f"{text[:keep]}..."

@@ -1,49 +1,31 @@
-"""What the declarations say of the datasets: the table of all, and the datasheet of one."""
+"""The datasheet of a dataset, made from its declaration."""
 
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import textwrap
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TypeAlias
 
 from tabulate import tabulate
 
+from dplq.datasets._engine.base import FolderDataset
+from dplq.datasets._engine.protocol import base_count
+
 UNKNOWN = "unknown"
+Declarations: TypeAlias = Mapping[str, type[FolderDataset]]
 WIDTH = 100
 
 
-def table(declarations: Mapping[str, Any]) -> str:
-    """One line per dataset; variants of all images and further names go without."""
-    rows = [
-        [
-            name,
-            cls.domain,
-            number_of_classes(cls) or "?",
-            f"{cls.total_images:,}" if cls.total_images else "?",
-            textwrap.shorten(cls.licence, 40, placeholder=" ..."),
-            how_to_get(cls),
-            cls.v2_name,
-        ]
-        for name, cls in declarations.items()
-        if not is_alias(name, cls) and not is_variant(cls, declarations)
-    ]
-    rows.sort(key=lambda row: (row[1] in (UNKNOWN, ""), row[1].lower(), row[0].lower()))
-    headers = ["name", "domain", "classes", "images", "licence", "get", "all as test"]
-    align = ("left", "left", "right", "right", "left", "left", "left")
-    return tabulate(rows, headers, disable_numparse=True, colalign=align)
-
-
-def datasheet(name: str, declarations: Mapping[str, Any], layout: str, places: str) -> str:
-    """All that is declared of a dataset.
+def datasheet(name: str, declarations: Declarations, layout: str, places: str) -> str:
+    """Return all declared facts of a dataset.
 
     Args:
         name: its registered name.
         declarations: all datasets by registered name.
         layout: the tree that is expected.
-        places: the folders and patterns that are looked at, one a line.
+        places: the folders and patterns that are searched, one a line.
     """
     cls = declarations[name]
     summary, _, rest = inspect.cleandoc(cls.__doc__ or "").partition("\n")
@@ -84,16 +66,16 @@ def datasheet(name: str, declarations: Mapping[str, Any], layout: str, places: s
     return "\n".join(lines)
 
 
-def how_to_get(cls: Any) -> str:
-    """``automatic`` or ``manual``; for what is on no page, where it comes from."""
+def how_to_get(cls: type[FolderDataset]) -> str:
+    """Return ``automatic`` or ``manual``, or the source where there is no home page."""
     if cls.download:
         return "automatic"
     on_a_page = cls.homepage == UNKNOWN or "://" in cls.homepage
     return "manual" if on_a_page else cls.homepage
 
 
-def split_text(cls: Any) -> str:
-    """Where train, val and test come from."""
+def split_text(cls: type[FolderDataset]) -> str:
+    """Return where train, val and test come from."""
     if cls.test_only:
         return "none: every image is a test image"
     files = " or ".join(
@@ -107,47 +89,38 @@ def split_text(cls: Any) -> str:
     if cls.list_files:
         new = f"the lists {', '.join(filter(None, cls.list_files))}"
     elif cls.split_folders:
-        new = f"the folders {', '.join(dict.fromkeys(filter(None, cls.split_folders)))}, if so laid"
+        folders = dict.fromkeys(filter(None, cls.split_folders))
+        new = f"the folders {', '.join(folders)}, if they exist"
     return f"{files}{source} if it lies beside the data, else {new}" if files else new
 
 
-def number_of_classes(cls: Any) -> int:
-    """How many classes are declared, 0 if the data name them."""
+def number_of_classes(cls: type[FolderDataset]) -> int:
+    """Return how many classes are declared, 0 if the data name them."""
     return len(cls.class_table)
 
 
-def is_alias(name: str, cls: Any) -> bool:
-    """Whether `name` is a further name of a dataset."""
-    return cls.file_name not in ("", name)
-
-
-def is_variant(cls: Any, declarations: Mapping[str, Any]) -> bool:
-    """Whether another dataset names this one as its variant of all images."""
-    return cls.__name__ in {other.v2_name for other in declarations.values()}
-
-
 def half_of(label: int, count: int) -> str:
-    """``base`` or ``new``: the first ceil(n/2) labels are base."""
-    return "base" if label < math.ceil(count / 2) else "new"
+    """Return whether a label is ``base`` or ``new``."""
+    return "base" if label < base_count(count) else "new"
 
 
-def prompt_of(cls: Any, classname: str) -> str:
-    """The zero-shot prompt of a class."""
+def prompt_of(cls: type[FolderDataset], classname: str) -> str:
+    """Return the zero-shot prompt of a class."""
     return cls.template.format(classname.replace("_", " "))
 
 
 def _halves(count: int, test_only: bool) -> str:
-    base = math.ceil(count / 2)
+    base = base_count(count)
     return str(count) if test_only else f"{count}: {base} base, {count - base} new"
 
 
-def _where_classes_are(cls: Any) -> str:
+def _where_classes_are(cls: type[FolderDataset]) -> str:
     if cls.class_file:
         return os.fspath(cls.class_file)
     return "the split file" if cls.needs_split else "the data"
 
 
-def _classes(cls: Any) -> str:
+def _classes(cls: type[FolderDataset]) -> str:
     count = len(cls.class_table)
     rows = [
         [

@@ -1,8 +1,8 @@
-"""Download a file so that only a whole, checked one ever bears its name.
+"""Resumable download of a file: only a complete, verified one is stored under its name.
 
-The bytes go to ``NAME.part``; a cut download goes on where it stopped (HTTP Range), also in a later
-run. What is remembered of the server's file (``NAME.part.json``: address, ETag or date) makes sure
-that the two halves are of one file. Knows nothing of datasets.
+The bytes go to ``NAME.part``; an interrupted download resumes where it stopped (HTTP Range), also
+in a later run. ``NAME.part.json`` keeps the address and the ETag or date of the server's file, so
+that both halves are of one file. Independent of datasets.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ALGORITHMS = ("sha256", "md5")
 
 
 class _Cut(Exception):
-    """The connection broke, or the server asked for patience: worth another try."""
+    """The connection broke, or the server is busy: worth another try."""
 
 
 def fetch(
@@ -45,12 +45,13 @@ def fetch(
     tries: int = 5,
     pause: Callable[[float], object] = time.sleep,
 ) -> Path:
-    """Download `url` to `target`, unless it is there already.
+    """Download a file, unless it exists already.
 
     Args:
         url: http or https. Addresses of the Hugging Face hub follow ``$HF_ENDPOINT``.
         target: the file to write. Its folder is made.
-        checksum: SHA-256 or MD5 in hex, ``sha256:`` or ``md5:`` may precede it; "": not known.
+        checksum: SHA-256 or MD5 in hex, optionally with a prefix ``sha256:`` or ``md5:``; "" if
+            unknown.
         tries: attempts without progress before giving up.
         pause: how to wait between attempts, in seconds.
 
@@ -74,7 +75,7 @@ def fetch(
         if checksum:
             _verify(part.path, url, checksum)
         os.replace(part.path, target)
-        part.forget()
+        part.delete()
     except OSError as error:
         raise UserError(
             f"Cannot write {target}: {error.strerror or error}. Nothing of it is kept. Free space "
@@ -84,7 +85,7 @@ def fetch(
 
 
 def need_space(folder: Path, size: int, what: str) -> None:
-    """Refuse early what would fill the disk.
+    """Raise early if a disk is too small.
 
     Raises:
         UserError: fewer than `size` bytes are free where `folder` is.
@@ -98,7 +99,7 @@ def need_space(folder: Path, size: int, what: str) -> None:
 
 
 def in_units(size: float) -> str:
-    """A number of bytes for people: ``"12.3 MB"``."""
+    """Return a number of bytes as text: ``"12.3 MB"``."""
     power = 0
     while size >= 1000 and power < 4:
         size, power = size / 1000, power + 1
@@ -106,52 +107,53 @@ def in_units(size: float) -> str:
 
 
 class _Part:
-    """The unfinished file, and what is known of the server's.
+    """Partial download, and the identity of the server's file.
 
     Args:
-        url: where it comes from.
-        target: what it will be called.
-        verified: a checksum will be compared, so any beginning may be tried.
+        url: its address.
+        target: its final path.
+        verified: a checksum will be compared, so any beginning may be resumed.
     """
 
     def __init__(self, url: str, target: Path, verified: bool) -> None:
         self.url = url
         self.path = target.with_name(f"{target.name}.part")
-        self._memory = target.with_name(f"{target.name}.part.json")
+        self._identity = target.with_name(f"{target.name}.part.json")
         self._verified = verified
 
     def size(self) -> int:
+        """Return the number of bytes so far."""
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def headers(self) -> dict[str, str]:
-        """Ask for the rest if there is a beginning that can be trusted, else for everything."""
-        tag = self._recall()
+        """Return a Range header if a trusted beginning exists, else no headers."""
+        tag = self._load_tag()
         if not self.size() or not (tag or self._verified):
             return {}
         rest = {"Range": f"bytes={self.size()}-"}
         return {**rest, "If-Range": tag} if tag else rest
 
-    def remember(self, headers: Mapping[str, str]) -> None:
-        """Keep what identifies the server's file: a strong ETag, else its date."""
+    def save_identity(self, headers: Mapping[str, str]) -> None:
+        """Save what identifies the server's file: a strong ETag, else its date."""
         tag = headers.get("ETag") or ""
         tag = headers.get("Last-Modified") or "" if tag.startswith("W/") or not tag else tag
-        self._memory.write_text(json.dumps({"url": self.url, "tag": tag}), encoding="utf-8")
+        self._identity.write_text(json.dumps({"url": self.url, "tag": tag}), encoding="utf-8")
 
-    def forget(self) -> None:
-        """Delete the file and what is known of it."""
+    def delete(self) -> None:
+        """Delete the file and its identity."""
         self.path.unlink(missing_ok=True)
-        self._memory.unlink(missing_ok=True)
+        self._identity.unlink(missing_ok=True)
 
-    def _recall(self) -> str:
+    def _load_tag(self) -> str:
         try:
-            memory = json.loads(self._memory.read_text(encoding="utf-8"))
-            return memory["tag"] if memory["url"] == self.url else ""
+            identity = json.loads(self._identity.read_text(encoding="utf-8"))
+            return identity["tag"] if identity["url"] == self.url else ""
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
 
 def _fill(part: _Part, tries: int, pause: Callable[[float], object]) -> None:
-    """Complete the part file, in as many connections as it takes."""
+    """Complete the part file, in as many connections as needed."""
     furthest, failures = part.size(), 0
     while True:
         try:
@@ -170,14 +172,14 @@ def _fill(part: _Part, tries: int, pause: Callable[[float], object]) -> None:
 
 
 def _connect(part: _Part) -> None:
-    """One connection: append to the part file, or start it anew."""
+    """Open one connection; append to the part file, or start it anew."""
     answer = _open(part)
     if answer is None:
         return
     with answer as response:
         start, total = _extent(response, part.size())
         if start is None:
-            part.forget()
+            part.delete()
             raise _Cut("the server sent another range than the one asked for")
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise UserError(
@@ -188,20 +190,20 @@ def _connect(part: _Part) -> None:
             need_space(part.path.parent, total - start, f"The download of {part.url}")
         try:
             if start == 0:
-                part.remember(response.headers)
+                part.save_identity(response.headers)
             _copy(response, part.path, start, total)
         except OSError:
-            part.forget()  # what a disk kept that could not take all is not to be trusted
+            part.delete()  # the content on a full disk is not to be trusted
             raise
     if total is not None and part.size() > total:
-        part.forget()
+        part.delete()
         raise _Cut("there is more of it than the server says")
     if total is not None and part.size() < total:
         raise _Cut(f"{in_units(total)} were announced")
 
 
 def _open(part: _Part) -> Any:
-    """Open the connection; None if the part is whole and was only never renamed."""
+    """Open the connection; None if the part is complete but not renamed yet."""
     url, endpoint = part.url, os.environ.get("HF_ENDPOINT", "").rstrip("/")
     for hub in HUBS if endpoint else ():
         url = f"{endpoint}/{url.removeprefix(hub)}" if url.startswith(hub) else url
@@ -210,10 +212,10 @@ def _open(part: _Part) -> Any:
         return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == 416:  # nothing from there on: it is whole, or of another file
+            if error.code == 416:  # nothing from this byte on: it is complete, or of another file
                 if error.headers.get("Content-Range") == f"bytes */{part.size()}":
                     return None
-                part.forget()
+                part.delete()
             if error.code in (408, 416, 429) or error.code >= 500:
                 raise _Cut(f"HTTP {error.code}") from error
             raise UserError(
@@ -225,14 +227,14 @@ def _open(part: _Part) -> Any:
 
 
 def _extent(response: Any, have: int) -> tuple[int | None, int | None]:
-    """Where the answer begins (None: not where it should) and the whole size, if it is said."""
+    """Return where the answer begins (None: at a wrong byte), and the full size, if sent."""
     if response.status != 206:
         length = response.headers.get("Content-Length")
         return 0, int(length) if length and length.isdigit() else None
-    said = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if not said or int(said[1]) != have:
+    sent = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if not sent or int(sent[1]) != have:
         return None, None
-    return have, None if said[2] == "*" else int(said[2])
+    return have, None if sent[2] == "*" else int(sent[2])
 
 
 def _copy(response: Any, path: Path, start: int, total: int | None) -> None:

@@ -1,7 +1,7 @@
-"""Bring a dataset to its place: download, unpack aside, look whether it is whole, then move.
+"""Installation of a dataset: download, unpack into a staging folder, validate, then move.
 
-Works on a class like `FolderDataset`: it knows the layout, this file the order of events. What is
-half done lies in ``ROOT/downloads/NAME`` or in a hidden folder that the next run clears.
+The declaration has the layout, this file the order of events. Downloads are kept in
+``ROOT/downloads/NAME`` until the end; the staging folder is hidden and cleared by the next run.
 """
 
 from __future__ import annotations
@@ -11,29 +11,30 @@ import shutil
 import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from dplq.data.download import fetch
 from dplq.data.unpack import BadArchive, is_archive, unpack
+from dplq.datasets._engine.base import FolderDataset
+from dplq.datasets._engine.folders import FEWSHOT_DIR
 from dplq.errors import UserError
 
 TORCHVISION = "torchvision:"
 
 
 def get(
-    declaration: Any,
+    declaration: type[FolderDataset],
     root: str,
     problem: Callable[[str], str],
     *,
     archives: Sequence[str] = (),
     keep: bool = False,
 ) -> Path:
-    """Put the data of a dataset where it is looked for under `root`.
+    """Install the data of a dataset in its folder under `root`.
 
     Args:
-        declaration: the dataset's class: `find_dataset_dir`, `dataset_dir`, `download`.
+        declaration: the dataset's class.
         root: absolute `DATASET.ROOT`; it is made.
-        problem: given a root, says what keeps the dataset from being loaded, "" if nothing.
+        problem: returns why the dataset cannot be loaded from a root, "" if it can.
         archives: files that were downloaded by hand, in place of the declared `download`.
         keep: keep what was downloaded.
 
@@ -41,16 +42,17 @@ def get(
         The folder that was filled.
 
     Raises:
-        UserError: it cannot be got, or there is something in the way. The folder is as before.
+        UserError: a download or archive fails, or the folder has data already. It is left
+            unchanged then.
     """
     name = declaration.__name__
-    target = Path(_folder(declaration, root))
-    _refuse_leftovers(name, target)
+    target = Path(declaration.folder_under(root))
+    _refuse_existing_data(name, target)
     downloads = Path(root, "downloads", name)
     staging = Path(root, f".{name}.unpacking")
     try:
         shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
-        staged = Path(_folder(declaration, str(staging)))
+        staged = Path(declaration.folder_under(str(staging)))
         staged.mkdir(parents=True)
         for file in map(Path, archives):
             _add(file.expanduser(), staged)
@@ -60,8 +62,8 @@ def get(
             else:
                 filename = filename or os.path.basename(urllib.parse.urlsplit(url).path)
                 _add_download(fetch(url, downloads / filename, checksum), staged)
-        _take_wrapping_off(staged, lambda: not problem(str(staging)))
-        _place(staged, target)
+        _strip_outer_folders(staged, lambda: not problem(str(staging)))
+        _move_into_place(staged, target)
     except OSError as error:
         raise UserError(
             f"Cannot put {name} into {target}: {error.strerror or error}. Free space or choose "
@@ -74,15 +76,10 @@ def get(
     return target
 
 
-def _folder(declaration: Any, root: str) -> str:
-    """Where the declaration looks for its data under `root`."""
-    return declaration.find_dataset_dir(declaration.__new__(declaration), root)
-
-
-def _refuse_leftovers(name: str, target: Path) -> None:
-    """Never mix what is got with images that lie there."""
+def _refuse_existing_data(name: str, target: Path) -> None:
+    """Raise rather than mix the new data with images that exist already."""
     inside = list(target.iterdir()) if target.is_dir() else []
-    if any(entry.is_dir() and entry.name != "split_fewshot" for entry in inside):
+    if any(entry.is_dir() and entry.name != FEWSHOT_DIR for entry in inside):
         raise UserError(
             f"{name}: {target} has folders already, but is not complete. `check {name}` says what "
             f"is wrong; or move {target} away to get it anew."
@@ -90,7 +87,7 @@ def _refuse_leftovers(name: str, target: Path) -> None:
 
 
 def _add_download(file: Path, staged: Path) -> None:
-    """As `_add`; a bad archive is deleted, so that the next run gets another."""
+    """Add a download; a bad archive is deleted, so that the next run downloads it anew."""
     try:
         _add(file, staged)
     except BadArchive:
@@ -104,7 +101,7 @@ def _add(file: Path, staged: Path) -> None:
         aside = staged.with_name(f"{staged.name}.one")  # several may fill one folder
         unpack(file, aside)
         if _only_folder(aside) == staged.name:
-            _lift(aside, staged.name)
+            _move_up(aside, staged.name)
         _merge(aside, staged, file)
     elif file.is_file():
         shutil.copyfile(file, staged / file.name)
@@ -125,7 +122,7 @@ def _merge(source: Path, target: Path, archive: Path) -> None:
 
 
 def _from_torchvision(url: str, staged: Path) -> None:
-    """``torchvision:Class?key=value``: what torchvision's own class downloads and unpacks."""
+    """Download and unpack with a class of torchvision: ``torchvision:Class?key=value``."""
     from torchvision import datasets
 
     name, _, query = url.removeprefix(TORCHVISION).partition("?")
@@ -140,20 +137,21 @@ def _from_torchvision(url: str, staged: Path) -> None:
         path.unlink()
 
 
-def _take_wrapping_off(folder: Path, is_found: Callable[[], bool]) -> None:
-    """Lift what lies in the only folder, level by level, if the data are found only then.
+def _strip_outer_folders(folder: Path, is_found: Callable[[], bool]) -> None:
+    """Strip single outer folders, level by level, if the data are found only then.
 
-    Archives of source trees, for one, have a folder around everything.
+    Archives of source trees, for one, have a folder around everything. If the data are found at no
+    level, the folders are restored.
     """
-    lifted: list[tuple[str, list[str]]] = []
+    stripped: list[tuple[str, list[str]]] = []
     while not is_found():
         name = _only_folder(folder)
         if not name:
             break
-        lifted.append((name, _lift(folder, name)))
+        stripped.append((name, _move_up(folder, name)))
     else:
         return
-    for name, children in reversed(lifted):
+    for name, children in reversed(stripped):
         (folder / f".{name}").mkdir()  # hidden for now: a child may have its name
         for child in children:
             (folder / child).rename(folder / f".{name}" / child)
@@ -161,13 +159,13 @@ def _take_wrapping_off(folder: Path, is_found: Callable[[], bool]) -> None:
 
 
 def _only_folder(folder: Path) -> str:
-    """The name of the one folder in `folder`, "" if there are several; files do not count."""
+    """Return the name of the only folder in `folder`, "" if there are several."""
     inside = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     return inside[0] if len(inside) == 1 else ""
 
 
-def _lift(folder: Path, name: str) -> list[str]:
-    """Move what lies in `folder/name` to `folder`; files that are there already stay."""
+def _move_up(folder: Path, name: str) -> list[str]:
+    """Move the content of `folder/name` to `folder`; return the names; existing files stay."""
     aside = folder.with_name(f"{folder.name}.aside")
     (folder / name).rename(aside)
     children = [entry.name for entry in aside.iterdir() if not (folder / entry.name).exists()]
@@ -177,8 +175,8 @@ def _lift(folder: Path, name: str) -> list[str]:
     return children
 
 
-def _place(staged: Path, target: Path) -> None:
-    """Rename into place; files that lie there already, e.g. a split, stay beside it."""
+def _move_into_place(staged: Path, target: Path) -> None:
+    """Rename into place; existing files, e.g. a split, stay beside the data."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         staged.rename(target)

@@ -1,34 +1,34 @@
-"""A `check` report as text, and as the cells of a contact sheet."""
+"""Rendering of a `check` report: as text, and as cells of a contact sheet."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from tabulate import tabulate
 
 from dplq.data.contact_sheet import Cell
 from dplq.data.datasheet import half_of, prompt_of
 from dplq.data.survey import Report
+from dplq.datasets._engine.base import FolderDataset
 
 
-def render(report: Report, cls: Any) -> str:
-    """The class map with its counts, the problems with their cures, and the notes."""
+def render(report: Report, cls: type[FolderDataset]) -> str:
+    """Return the class map with its counts, the problems with their remedies, and the notes."""
     lines = [f"{report.name} in {report.folder}"]
     if report.images:
         sizes = ", ".join(f"{part} {len(paths)}" for part, paths in report.parts.items())
         lines.append(f"split: {report.split or 'none'}" + f" ({sizes})" * bool(sizes))
         lines += ["", _class_map(report, cls), ""]
     for i, finding in enumerate(report.findings, 1):
-        lines += [f"problem {i}: {finding.what}", f"  -> {finding.cure}"]
+        lines += [f"problem {i}: {finding.what}", f"  -> {finding.remedy}"]
     lines += [f"note: {text}" for text in report.notes]
     count = len(report.findings)
     lines.append(f"{count or 'No'} problem{'s' * (count != 1)} found.")
     return "\n".join(lines)
 
 
-def cells(report: Report, cls: Any) -> list[Cell]:
-    """One per class: its prompt; its half, folder and number of images; where the images are."""
+def cells(report: Report, cls: type[FolderDataset]) -> list[Cell]:
+    """Return one cell per class: its prompt; its half, folder and image count; the images."""
     return [
         Cell(
             prompt_of(cls, prompt),
@@ -41,7 +41,7 @@ def cells(report: Report, cls: Any) -> list[Cell]:
     ]
 
 
-def _class_map(report: Report, cls: Any) -> str:
+def _class_map(report: Report, cls: type[FolderDataset]) -> str:
     rows = [
         [
             i,
@@ -59,7 +59,7 @@ def _class_map(report: Report, cls: Any) -> str:
     )
 
 
-def _half(label: int, report: Report, cls: Any) -> str:
+def _half(label: int, report: Report, cls: type[FolderDataset]) -> str:
     return "" if cls.test_only else half_of(label, len(report.prompts))
 
 

@@ -1,6 +1,6 @@
-"""What lies in the folders of a dataset: the images of every class, and what is in none.
+"""Survey of the folders of a dataset: the images of every class, and what is no class.
 
-Read with the loader's own code (`dplq.datasets`).
+Folders are listed with the loader's own code (`dplq.datasets`).
 """
 
 from __future__ import annotations
@@ -8,26 +8,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from dplq.datasets._engine.folders import IMAGE_EXTENSIONS, list_images
-from dplq.datasets._engine.layouts import find_groups
+from dplq.datasets._engine.base import FolderDataset
+from dplq.datasets._engine.folders import IMAGE_EXTENSIONS, NOT_IMAGES, ClassTable, list_images
+from dplq.datasets._engine.layouts import Group, find_groups
+from dplq.datasets._engine.splits import PREFIX
+from dplq.errors import few
 
-MAX_NAMES = 5
-MERGED = ""  # stands for all the folders that are merged
-OWN_FILES = ("images_checked.json", "classes.json", "classnames.txt")
+MERGED = ""  # key of all the folders that are merged
 
 
 class Finding(NamedTuple):
     """A problem, and what to do about it."""
 
     what: str
-    cure: str
+    remedy: str
 
 
 @dataclass
 class Report:
-    """What `check` found. Lists are by label; paths are relative to `image_dir`."""
+    """Result of `check`. Lists are by label; paths are relative to `image_dir`."""
 
     name: str
     folder: str
@@ -41,20 +42,13 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, what: str, cure: str) -> None:
+    def add(self, what: str, remedy: str) -> None:
         """Add a problem."""
-        self.findings.append(Finding(what, cure))
+        self.findings.append(Finding(what, remedy))
 
 
-def some(names: Iterable[str], link: str = ", ") -> str:
-    """The first few names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return link.join(names[:MAX_NAMES]) + more
-
-
-def survey(dataset: Any, report: Report) -> bool:
-    """Find the images of every class, and what is in no class.
+def survey(dataset: FolderDataset, report: Report) -> bool:
+    """Fill the report with the images of every class, and what is in no class.
 
     Returns:
         Whether every class has images.
@@ -64,9 +58,10 @@ def survey(dataset: Any, report: Report) -> bool:
     """
     layout, table = dataset.find_layout(), dataset.table
     report.image_dir, report.prompts = layout.image_dir, table.prompts
-    report.images, report.spellings = ([[] for _ in table.rows] for _ in range(2))
+    report.images = [[] for _ in table.rows]
+    report.spellings = [[] for _ in table.rows]
     missing: dict[str, set[int]] = {}
-    strays: list[tuple[str, Any]] = []
+    strays: list[tuple[str, Group]] = []
     for part, folder in zip(layout.parts, layout.folders(), strict=True):
         ignored = _other_layouts(dataset, folder)
         here: dict[int, str] = {}
@@ -90,14 +85,17 @@ def survey(dataset: Any, report: Report) -> bool:
     return all(report.images)
 
 
-def _other_layouts(dataset: Any, folder: str) -> set[str]:
-    """Names in `folder` under which other declared layouts lie: no classes, and no strays."""
+def _other_layouts(dataset: FolderDataset, folder: str) -> set[str]:
+    """Return the names in `folder` that belong to other layouts: neither classes nor strays."""
     inside = (os.path.relpath(f, folder) for layout in dataset.layouts() for f in layout.folders())
     return {path.split(os.sep)[0] for path in inside if not path.startswith(os.pardir)}
 
 
 def _report_strays(
-    strays: Sequence[tuple[str, Any]], missing: dict[str, set[int]], table: Any, report: Report
+    strays: Sequence[tuple[str, Group]],
+    missing: dict[str, set[int]],
+    table: ClassTable,
+    report: Report,
 ) -> None:
     for folder, group in strays:
         absent = missing[folder if folder in missing else MERGED]
@@ -105,20 +103,20 @@ def _report_strays(
         kind = f"folder '{group.path}'" if group.files is None else f"name '{group.name}' of files"
         count = len(group.images(folder))
         like = "" if near is None else f"; the nearest class is '{table.prompts[near]}'"
-        if near in absent:
+        if near is not None and near in absent:
             wanted = table.folder_of(near)
-            cure = f"Misspelt? Rename '{group.name}' to '{wanted}', the class that is missing."
+            remedy = f"Misspelt? Rename '{group.name}' to '{wanted}', the class that is missing."
             absent.discard(near)
         else:
-            cure = "Stray: move it out of there. It is ignored, not made a class."
-        report.add(f"{folder}: the {kind} is no class ({count} images){like}.", cure)
+            remedy = "Stray: move it out of there. It is ignored, not made a class."
+        report.add(f"{folder}: the {kind} is no class ({count} images){like}.", remedy)
 
 
-def _report_missing(missing: dict[str, set[int]], dataset: Any, report: Report) -> None:
+def _report_missing(missing: dict[str, set[int]], dataset: FolderDataset, report: Report) -> None:
     table = dataset.table
     for folder, labels in missing.items():
         if labels and not dataset.partial:
-            names = some(f"'{table.prompts[i]}' ({table.folder_of(i)}/)" for i in sorted(labels))
+            names = few(f"'{table.prompts[i]}' ({table.folder_of(i)}/)" for i in sorted(labels))
             report.add(
                 f"{len(labels)} class(es) missing in {folder}: {names}.",
                 "Put the folders there; all classes are needed. An unpacking that stopped early? "
@@ -131,13 +129,11 @@ def _report_missing(missing: dict[str, set[int]], dataset: Any, report: Report) 
     ]
     if empty:
         extensions = " ".join(IMAGE_EXTENSIONS)
-        report.add(
-            f"No image in the folder of class {some(empty)}.", f"Images end in {extensions}."
-        )
+        report.add(f"No image in the folder of class {few(empty)}.", f"Images end in {extensions}.")
 
 
 def _note_files(folder: str, inside: Iterable[str], report: Report) -> None:
-    """Mention what is no image, in `folder` and in the class folders in it."""
+    """Note what is no image, in `folder` and in the class folders in it."""
     others = []
     for path in dict.fromkeys(["", *inside]):
         here = os.path.join(folder, path)
@@ -145,7 +141,7 @@ def _note_files(folder: str, inside: Iterable[str], report: Report) -> None:
             continue
         with os.scandir(here) as entries:
             names = {entry.name for entry in entries if entry.is_file() and entry.name[0] != "."}
-        names -= {*list_images(here), *OWN_FILES}
-        others += [os.path.join(path, name) for name in sorted(names) if name[:6] != "split_"]
+        names -= {*list_images(here), *NOT_IMAGES}
+        others += [os.path.join(path, n) for n in sorted(names) if not n.startswith(PREFIX)]
     if others:
-        report.notes.append(f"{folder}: no images, ignored: {some(others)}.")
+        report.notes.append(f"{folder}: no images, ignored: {few(others)}.")

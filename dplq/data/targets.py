@@ -1,6 +1,7 @@
-"""The datasets that a model trained on one is tested on: ``python -m dplq.data.targets SOURCE``.
+"""Target datasets of a transfer run: ``python -m dplq.data.targets SOURCE``.
 
-Prints names of files in ``configs/datasets``, on one line, for the scripts (PROTOCOL section 5).
+Prints names of files in ``configs/datasets``, on one line, for ``scripts/transfer.sh``; the
+protocols are described in ``docs/protocol.md``.
 """
 
 from __future__ import annotations
@@ -9,17 +10,22 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from dplq.errors import UserError, suggest
 
+if TYPE_CHECKING:
+    from dplq.datasets import FolderDataset
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "datasets"
 KINDS = ("cross", "whole")  # test split of other datasets; all images of them (the v2 variants)
+DEMO = "demo"
 
 
 def config_names(folder: Path = CONFIGS) -> dict[str, str]:
-    """Return by ``DATASET.NAME`` the name of its config file, without the ending."""
+    """Return the config file of each dataset, without its extension, by ``DATASET.NAME``."""
     names: dict[str, str] = {}
     for path in sorted(folder.glob("*.yaml")):
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -32,51 +38,55 @@ def config_names(folder: Path = CONFIGS) -> dict[str, str]:
 def find_targets(
     source: str, root: str, kind: str, configs: Mapping[str, str] | None = None
 ) -> tuple[list[str], list[str]]:
-    """Choose the targets of a source: the other datasets of its domain.
+    """Return the targets of a source: the other datasets of its domain.
 
     Args:
-        source: name of a config file; case as in the file's name.
+        source: name of a config file without its extension; case counts.
         root: the folder that holds the datasets.
         kind: "cross": datasets with a test split of their own; "whole": those of which every
             image is test, but not the source's own variant, which holds its training images.
         configs: what `config_names` returns.
 
     Returns:
-        Names of the config files of the targets that lie under `root`, and of those that do not.
+        Config files of the targets whose data are under `root`, and of the others.
 
     Raises:
         UserError: the source is unknown, or its domain is.
     """
-    # Imported late: this registers every dataset with Dassl.
-    from dplq.datasets import DECLARED as declared
+    from dplq.datasets import DECLARED  # late: this registers every dataset with Dassl
 
     configs = config_names() if configs is None else configs
-    known = {file: declared[name] for name, file in configs.items() if name in declared}
+    known = {file: DECLARED[name] for name, file in configs.items() if name in DECLARED}
     if source not in known:
         raise UserError(f"no declared dataset '{source}': give TARGETS.{suggest(source, known)}")
     domain = _domain(known[source])
     if domain == "unknown":
         raise UserError(f"the domain of {source} is not known: give TARGETS, the names of datasets")
-    present, absent = [], []
+    present: list[str] = []
+    absent: list[str] = []
     for file, dataset in known.items():
         if file == source or _domain(dataset) != domain or dataset.test_only != (kind == "whole"):
             continue
         if dataset.__name__ == known[source].v2_name:
             continue
-        is_there = domain == "demo" or Path(root, dataset.dataset_dir).is_dir()
-        (present if is_there else absent).append(file)
+        exists = domain == DEMO or Path(root, dataset.dataset_dir).is_dir()
+        (present if exists else absent).append(file)
     return present, absent
 
 
-def _domain(dataset: type) -> str:
-    """Its domain; all drawn datasets are of one."""
-    return "demo" if any(c.__name__ == "DrawnDataset" for c in dataset.__mro__) else dataset.domain
+def _domain(dataset: type[FolderDataset]) -> str:
+    """Return the domain of a dataset; the demo datasets, drawn on first use, are one domain."""
+    from dplq.datasets._engine.families import DemoDataset
+
+    return DEMO if issubclass(dataset, DemoDataset) else dataset.domain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (2 for bad input)."""
     parser = argparse.ArgumentParser(prog="python -m dplq.data.targets", description=__doc__)
-    parser.add_argument("source", metavar="SOURCE", help="a file of configs/datasets, no ending")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="a file of configs/datasets, without extension"
+    )
     parser.add_argument("--root", default="data", help="folder that holds the datasets")
     parser.add_argument("--kind", choices=KINDS, default="cross")
     args = parser.parse_args(argv)

@@ -1,8 +1,8 @@
-"""Unpack a zip or tar archive that may be hostile.
+"""Safe unpacking of a zip or tar archive, which may be hostile.
 
-Only plain files and folders inside the target are ever made: absolute paths, ``..``, links, devices
-and encrypted members are refused, and then nothing stays. Owners, modes and dates of the archive
-are not taken over. Knows nothing of datasets.
+Only plain files and folders inside the target are made: an archive with absolute paths, ``..``,
+links, devices or encrypted members is refused, and nothing of it is kept. Owners, modes and dates
+of the archive are not restored. Independent of datasets.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -34,11 +35,11 @@ _DAMAGE = (
 
 
 class BadArchive(UserError):
-    """The archive is damaged or refused; another copy of it may be good."""
+    """Error for a damaged or refused archive; another copy of it may be good."""
 
 
 class _Member(NamedTuple):
-    """A file or folder of an archive; `refusal` says why it must not be made."""
+    """File or folder of an archive; `refusal` is why it must not be made, "" if it may."""
 
     name: str
     is_folder: bool
@@ -47,20 +48,20 @@ class _Member(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the name is that of an archive that can be unpacked here."""
+    """Return whether the name is that of an archive that can be unpacked here."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack `archive` into `folder`, which is made; its files must not exist there yet.
+    """Unpack an archive into a folder, which is made; its files must not exist yet.
 
     Args:
         archive: .zip or .tar, the latter also compressed.
-        folder: where to. Deleted again if anything goes wrong.
+        folder: the target. Deleted again if anything fails.
 
     Raises:
         BadArchive: it is damaged, or refused.
-        UserError: no such archive, another kind, or no room for it.
+        UserError: no such archive, another kind, or too little disk space.
     """
     if not archive.is_file():
         raise UserError(f"There is no archive {archive}.")
@@ -130,8 +131,7 @@ def _zip_members(archive: Path, folder: Path) -> Iterator[_Member]:
                 refusal = "is a link"
             elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 refusal = "is a special file"
-            # the default binds this round's info: a generator's variable moves on
-            yield _Member(info.filename, info.is_dir(), refusal, lambda i=info: opened.open(i))
+            yield _Member(info.filename, info.is_dir(), refusal, partial(opened.open, info))
 
 
 def _tar_members(archive: Path, _: Path) -> Iterator[_Member]:
@@ -142,6 +142,6 @@ def _tar_members(archive: Path, _: Path) -> Iterator[_Member]:
                 refusal = f"is a link to {info.linkname!r}"
             elif not (info.isreg() or info.isdir()):
                 refusal = "is a special file"
-            yield _Member(info.name, info.isdir(), refusal, lambda i=info: opened.extractfile(i))
+            yield _Member(info.name, info.isdir(), refusal, partial(opened.extractfile, info))
         while opened.fileobj.read(1 << 20):  # gzip compares its checksum at the very end only
             pass

@@ -48,7 +48,7 @@ def write_split(root: Path, train: list, val: list, test: list) -> None:
 
 def by_part(folder: Path) -> list[list[tuple[int, str]]]:
     """Three images of each class in train, one in val, two in test."""
-    folders = "bField eForest aGrass cIndustry gParking fResident dRiverLake".split()
+    folders = ["bField", "eForest", "aGrass", "cIndustry", "gParking", "fResident", "dRiverLake"]
     paths = [
         [(i, f"{name}/{name[0]}{k:02d}.jpg") for k in range(6)] for i, name in enumerate(folders)
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from dplq.data.catalogue import registered
 from dplq.data.check import check as look_over
-from dplq.data.check import equal_files
+from dplq.data.duplicates import equal_files
 from tests.datasets.lookalikes import make_classes, make_lookalike
 
 from .lookalike import by_part, check, noisy, run, write_split
@@ -71,7 +71,7 @@ def test_duplicate_across_train_and_test(capsys, root):
     assert code == 1
     assert (
         "1 duplicate(s) across train, val and test (equal bytes): "
-        "aGrass/a00.jpg (train) = aGrass/a05.jpg (test). -> They make test results look better. "
+        "aGrass/a00.jpg (train) = aGrass/a05.jpg (test). -> They inflate the test accuracy. "
         "split_cao_RSSCN7.json is published: keep it"
     ) in text
     assert "split_cao_RSSCN7.json (train 21, val 7, test 14)" in text
@@ -93,7 +93,7 @@ def test_everything_at_once(capsys, root):
         "1 class(es) missing in",
         "Misspelt? Rename 'cIndsutry' to 'cIndustry'",
         "the folder 'results' is no class",
-        "(no run would take it as it is)",
+        "(every run would refuse it as it is)",
         "6 problems found.",
     ):
         assert part in text
@@ -134,7 +134,7 @@ def test_split_that_does_not_fit(capsys, root):
     code, text = check(capsys, root)
     assert code == 1
     assert "names 1 image(s) (of 43) that do not exist" in text
-    assert "-> No run starts before this is mended. 1 problem found." in text
+    assert "-> No run starts before this is fixed. 1 problem found." in text
 
 
 def test_stray_folder_and_files(capsys, root):
@@ -165,7 +165,7 @@ def test_two_folders_for_one_class(capsys, root):
     code, text = check(capsys, root)
     assert code == 1
     assert (
-        "'Grass' and 'aGrass' are both class 'Grass'. Merge them or move one away. -> Mend" in text
+        "'Grass' and 'aGrass' are both class 'Grass'. Merge them or move one away. -> Fix" in text
     )
 
 
@@ -186,7 +186,7 @@ def test_equal_files_reads_only_equal_sizes(tmp_path, monkeypatch):
         read.append(Path(path).name)
         return digest(Path(path).read_bytes()).hexdigest()
 
-    monkeypatch.setattr("dplq.data.check.file_digest", spy)
+    monkeypatch.setattr("dplq.data.duplicates.file_digest", spy)
     assert equal_files(str(tmp_path), "abcd") == [["a", "c"]]
     assert sorted(read) == ["a", "b", "c"]
 
@@ -202,7 +202,8 @@ def test_nothing_but_numbers_is_wrong_with_any_look_alike(name, tmp_path, monkey
     make_lookalike(cls, tmp_path, layouts[-1])
     report = look_over(cls, str(tmp_path), quick=True)
     assert [f for f in report.findings if " expected" not in f.what] == []
-    assert all(report.images) and len(report.images) == len(cls.class_table or report.prompts)
+    assert all(report.images)
+    assert len(report.images) == len(cls.class_table or report.prompts)
     assert {path for paths in report.parts.values() for path in paths} == {
         path for paths in report.images for path in paths
     }

@@ -108,7 +108,7 @@ def test_server_errors_that_pass_are_tried_again(site, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind, path, text",
+    ("kind", "path", "text"),
     [
         ("application/zip", "/no.zip", "HTTP 404"),
         ("text/html; charset=utf-8", "/a.zip", "is a web page, not the file"),
@@ -142,7 +142,7 @@ def full_disk(*_):
 
 def test_disk_that_fills_meanwhile_leaves_nothing(site, tmp_path, monkeypatch):
     monkeypatch.setattr(download.os, "fsync", full_disk)
-    with pytest.raises(UserError, match="No space left on device. Nothing of it is kept"):
+    with pytest.raises(UserError, match=r"No space left on device\. Nothing of it is kept"):
         get(site, tmp_path)
     assert names(tmp_path) == []
 

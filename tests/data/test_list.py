@@ -31,7 +31,17 @@ def test_list_has_every_data_set_once(capsys):
     lines = capsys.readouterr().out.splitlines()
     names = [line.split()[0] for line in lines[2:]]
     assert code == 0
-    assert lines[0].split() == "name domain classes images licence get all as test".split()
+    assert lines[0].split() == [
+        "name",
+        "domain",
+        "classes",
+        "images",
+        "licence",
+        "get",
+        "all",
+        "as",
+        "test",
+    ]
     assert len(names) == len(set(names))
     assert {"RSSCN7", "WHURS19", "BTMRI", "DemoAerial", "OwnImages"} <= set(names)
     variants = {cls.v2_name for cls in registered().values()} - {""}

@@ -34,7 +34,7 @@ def test_sheet_shows_the_prompts(root, monkeypatch, tmp_path, capsys):
     ]
 
 
-@pytest.mark.parametrize("name, text", [("a.nope", "unknown file extension"), ("", "RSSCN7")])
+@pytest.mark.parametrize(("name", "text"), [("a.nope", "unknown file extension"), ("", "RSSCN7")])
 def test_sheet_that_cannot_be(capsys, root, tmp_path, name, text):
     options = ("--out", tmp_path / name) if name else ()
     code, out = run(capsys, "sheet", "RSSCN7", "--root", root if name else tmp_path, *options)

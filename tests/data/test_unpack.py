@@ -46,7 +46,7 @@ def write_tar(path: Path, members: dict[str, bytes], kind: bytes = tarfile.REGTY
 GOOD = {"good.jpg": b"1"}
 
 
-@pytest.mark.parametrize("make, ending", [(write_zip, "zip"), (write_tar, "tar.gz")])
+@pytest.mark.parametrize(("make", "ending"), [(write_zip, "zip"), (write_tar, "tar.gz")])
 def test_unpacking(tmp_path, make, ending):
     members = {"a/b.jpg": b"2", "./c.txt": b"3", "d\\e.jpg": b"4", "__MACOSX/a/._b.jpg": b"5"}
     unpack(make(tmp_path / f"x.{ending}", {**GOOD, **members}), tmp_path / "out")
@@ -58,9 +58,9 @@ def test_unpacking(tmp_path, make, ending):
     assert found == {"good.jpg": b"1", "a/b.jpg": b"2", "c.txt": b"3", "d/e.jpg": b"4"}
 
 
-@pytest.mark.parametrize("make, ending", [(write_zip, "zip"), (write_tar, "tar.gz")])
+@pytest.mark.parametrize(("make", "ending"), [(write_zip, "zip"), (write_tar, "tar.gz")])
 @pytest.mark.parametrize(
-    "name, reason",
+    ("name", "reason"),
     [
         ("/tmp/evil", "absolute path"),
         ("\\evil", "absolute path"),
@@ -83,7 +83,7 @@ def refused(archive: Path, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "mode, flag, reason",
+    ("mode", "flag", "reason"),
     [(0o120777, 0, "is a link"), (0o010644, 0, "is a special file"), (0, 1, "is encrypted")],
 )
 def test_zip_members_that_are_no_plain_files_are_refused(tmp_path, mode, flag, reason):
@@ -91,7 +91,7 @@ def test_zip_members_that_are_no_plain_files_are_refused(tmp_path, mode, flag, r
 
 
 @pytest.mark.parametrize(
-    "kind, reason",
+    ("kind", "reason"),
     [
         (tarfile.SYMTYPE, "is a link to '/etc/passwd'"),
         (tarfile.LNKTYPE, "is a link to '/etc/passwd'"),
@@ -103,7 +103,7 @@ def test_tar_members_that_are_no_plain_files_are_refused(tmp_path, kind, reason)
     refused(write_tar(tmp_path / "x.tgz", {**GOOD, "evil": b"x"}, kind), reason)
 
 
-@pytest.mark.parametrize("make, ending", [(write_zip, "zip"), (write_tar, "tar.gz")])
+@pytest.mark.parametrize(("make", "ending"), [(write_zip, "zip"), (write_tar, "tar.gz")])
 @pytest.mark.parametrize("harm", ["truncated", "changed", "empty"])
 def test_damaged_archives_leave_nothing(tmp_path, make, ending, harm):
     archive = make(tmp_path / f"x.{ending}", {**GOOD, "b.jpg": bytes(range(256)) * 400})
@@ -111,18 +111,16 @@ def test_damaged_archives_leave_nothing(tmp_path, make, ending, harm):
     content[len(content) // 2] ^= 255
     keep = {"truncated": len(content) // 2, "changed": len(content), "empty": 0}[harm]
     archive.write_bytes(content[:keep])
-    with pytest.raises(UserError, match="is damaged .*Get it again"):
+    with pytest.raises(UserError, match=r"is damaged .*Get it again"):
         unpack(archive, tmp_path / "out")
     assert names(tmp_path) == [archive.name]
 
 
 def test_two_members_of_one_name_are_damage(tmp_path):
-    with (
-        pytest.warns(UserWarning, match="Duplicate"),
-        zipfile.ZipFile(tmp_path / "x.zip", "w") as z,
-    ):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as z:
         z.writestr("a", b"1")
-        z.writestr("a", b"2")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            z.writestr("a", b"2")
     with pytest.raises(UserError, match="is damaged"):
         unpack(tmp_path / "x.zip", tmp_path / "out")
 
@@ -130,14 +128,14 @@ def test_two_members_of_one_name_are_damage(tmp_path):
 def test_full_disk_while_unpacking_leaves_nothing(tmp_path, monkeypatch):
     archive = write_tar(tmp_path / "x.tar.gz", GOOD)
     monkeypatch.setattr("dplq.data.unpack.shutil.copyfileobj", full_disk)
-    with pytest.raises(UserError, match="Cannot unpack .*No space left on device"):
+    with pytest.raises(UserError, match=r"Cannot unpack .*No space left on device"):
         unpack(archive, tmp_path / "out")
     assert names(tmp_path) == ["x.tar.gz"]
 
 
 def test_other_files_are_not_unpacked(tmp_path):
     (tmp_path / "x.rar").write_bytes(b"Rar!")
-    with pytest.raises(UserError, match="must be one of .zip .tar"):
+    with pytest.raises(UserError, match=r"must be one of \.zip \.tar"):
         unpack(tmp_path / "x.rar", tmp_path / "out")
     with pytest.raises(UserError, match="no archive"):
         unpack(tmp_path / "x.zip", tmp_path / "out")

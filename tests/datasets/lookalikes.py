@@ -14,9 +14,15 @@ from yacs.config import CfgNode
 from dplq.datasets._engine.layouts import Layout
 from dplq.datasets._engine.protocol import split_classes
 
-REPOSITORY_RSSCN7 = (
-    "aGrass bField cIndustry dRiverLake eForest fResident gParking".split()
-)  # as unpacked
+REPOSITORY_RSSCN7 = [
+    "aGrass",
+    "bField",
+    "cIndustry",
+    "dRiverLake",
+    "eForest",
+    "fResident",
+    "gParking",
+]  # as unpacked
 RSSCN7_PROMPTS = [
     "Field",
     "Forest",

@@ -57,10 +57,22 @@ def test_declared_tables_are_sound(name):
 
 
 def test_images_by_extension_sorted_without_hidden_and_folders(tmp_path):
-    for name in "b.JPG a.jpeg Z.png c.bmp d.tif e.TIFF f.gif g.webp .h.jpg i.txt j.json".split():
+    for name in [
+        "b.JPG",
+        "a.jpeg",
+        "Z.png",
+        "c.bmp",
+        "d.tif",
+        "e.TIFF",
+        "f.gif",
+        "g.webp",
+        ".h.jpg",
+        "i.txt",
+        "j.json",
+    ]:
         (tmp_path / name).touch()
     (tmp_path / "folder.jpg").mkdir()
-    expected = "Z.png a.jpeg b.JPG c.bmp d.tif e.TIFF f.gif g.webp".split()
+    expected = ["Z.png", "a.jpeg", "b.JPG", "c.bmp", "d.tif", "e.TIFF", "f.gif", "g.webp"]
     assert list_images(str(tmp_path)) == expected
 
 
@@ -88,5 +100,5 @@ def test_folder_that_cannot_be_listed(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match="Cannot list .*: Permission denied"):
+    with pytest.raises(UserError, match=r"Cannot list .*: Permission denied"):
         list_images(str(tmp_path))

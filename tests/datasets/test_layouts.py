@@ -86,7 +86,9 @@ def test_two_spellings_in_one_flat_folder_are_one_class(tmp_path):
         write_image(tmp_path / file)
     groups = find_groups(str(tmp_path), "{class}_*")
     found, extra = match_groups(str(tmp_path), groups, TABLE)
-    assert len(groups) == 2 and len(found[0].images("")) == 2 and not extra
+    assert len(groups) == 2
+    assert len(found[0].images("")) == 2
+    assert not extra
 
 
 def test_declared_layouts_in_order():
@@ -119,7 +121,7 @@ def test_strays_are_named_with_the_nearest_class(tmp_path, caplog):
     for name in ("Forrest", "qqq", *(f"z{i}" for i in range(6))):
         write_image(tmp_path / "toy" / name / "1.jpg")
     assert toy(tmp_path).num_classes == 3
-    assert "ignored: Forrest (nearest class: 'Forest'), qqq, z0, z1, z2, and 3 more" in caplog.text
+    assert "ignored: Forrest (nearest class: 'Forest'), qqq, z0, z1, z2 and 3 more" in caplog.text
 
 
 def test_a_misspelt_class_folder_is_pointed_at(tmp_path):
@@ -135,7 +137,7 @@ def test_files_without_a_class_are_left_out_and_counted(tmp_path, caplog):
     for i in range(8):
         write_image(tmp_path / "toy" / "flat" / f"{i}.jpg")
     assert sum(map(len, parts(toy(tmp_path, image_roots=("flat/{class}_*",))).values())) == 12
-    assert "not a class of Toy, ignored: 0, 1, 2, 3, 4, and 3 more" in caplog.text
+    assert "not a class of Toy, ignored: 0, 1, 2, 3, 4 and 3 more" in caplog.text
 
 
 def test_official_folders_are_kept(tmp_path):
@@ -153,7 +155,7 @@ def test_official_folders_are_kept(tmp_path):
 
 def test_official_folders_that_are_absent(tmp_path):
     make(tmp_path, "train/{c}/a{i}.jpg")
-    with pytest.raises(UserError, match="Toy: .*toy has no folder 'test', but has 'train'"):
+    with pytest.raises(UserError, match=r"Toy: .*toy has no folder 'test', but has 'train'"):
         toy(tmp_path, split_folders=("train", "", "test"))
     make(tmp_path, "plain/{c}/a{i}.jpg", count=5)
     (tmp_path / "toy/train").rename(tmp_path / "elsewhere")
@@ -220,13 +222,13 @@ def test_lists_with_mistakes(tmp_path, extra, text):
     with pytest.raises(UserError, match=text):
         toy(tmp_path, **LISTS)
     (tmp_path / "toy" / "train.txt").unlink()
-    with pytest.raises(UserError, match="The list .*train.txt cannot be read: .*No such file"):
+    with pytest.raises(UserError, match=r"The list .*train\.txt cannot be read: .*No such file"):
         toy(tmp_path, **LISTS)
 
 
 def test_class_file_names_orders_and_numbers(tmp_path):
     names = tmp_path / "toy" / "classnames.txt"
-    with pytest.raises(UserError, match="no class is known without classnames.txt in .*toy"):
+    with pytest.raises(UserError, match=r"no class is known without classnames\.txt in .*toy"):
         toy(tmp_path, class_file=names.name, class_table=())
     make_classes(tmp_path / "toy", ["n02", "n01", "2"], 4)
     names.write_text("n02 red fox\nn01 crane\n\nn03 crane\n")
@@ -238,7 +240,9 @@ def test_class_file_names_orders_and_numbers(tmp_path):
         ("2", 2),
     }
     names.write_text("n02\n")
-    with pytest.raises(UserError, match="classnames.txt cannot be read: .*one line 'folder prompt"):
+    with pytest.raises(
+        UserError, match=r"classnames\.txt cannot be read: .*one line 'folder prompt"
+    ):
         toy(tmp_path, class_file=names.name)
 
 
@@ -283,7 +287,7 @@ def test_reference_protocol_has_the_original_prompts(tmp_path):
     Path(ours.split_path).unlink()
     renamed = toy(tmp_path, {"PROTOCOL": "reference"}, **REFERENCE)
     assert renamed.classnames == ["DenseResidential", "Forest", "Port"]
-    with pytest.raises(UserError, match="PROTOCOL is 'referense'. Did you mean 'reference'"):
+    with pytest.raises(UserError, match=r"PROTOCOL is 'referense'\. Did you mean 'reference'"):
         toy(tmp_path, {"PROTOCOL": "referense"})
 
 

@@ -172,7 +172,7 @@ def test_another_class_order_in_the_split_is_kept_and_said(tmp_path, caplog):
 
 @pytest.mark.parametrize("top", ["Kather_texture_2016_image_tiles_5000", "", "CHMNIST"])
 def test_chmnist_as_in_the_archive(tmp_path, top):
-    archive = "TUMOR STROMA COMPLEX LYMPHO DEBRIS MUCOSA ADIPOSE EMPTY".split()
+    archive = ["TUMOR", "STROMA", "COMPLEX", "LYMPHO", "DEBRIS", "MUCOSA", "ADIPOSE", "EMPTY"]
     numbered = [f"{i:02d}_{name}" for i, name in enumerate(archive, 1)]
     make_classes(tmp_path / "CHMNIST" / top, numbered, 4)
     dataset = datasets.CHMNIST(make_config(tmp_path))
@@ -207,7 +207,7 @@ def test_capitals_come_first(tmp_path):
     [
         ("BTMRI", ["glioma", "meningioma", "no brain tumor", "pituitary"]),
         ("CCBTM", ["normal", "glioma tumor", "meningioma tumor", "pituitary tumor"]),
-        ("MEMNIST", "Abdomen CT,Breast MRI,Chest X-Ray,Chest CT,Hand CT,Head CT".split(",")),
+        ("MEMNIST", ["Abdomen CT", "Breast MRI", "Chest X-Ray", "Chest CT", "Hand CT", "Head CT"]),
         ("COVID19", ["Coronavirus Disease", "Lung Opacity", "Normal", "Viral Pneumonia"]),
     ],
 )

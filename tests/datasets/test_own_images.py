@@ -53,10 +53,10 @@ def test_val_is_drawn_from_train_where_absent(tmp_path):
 
 def test_parts_with_mistakes(tmp_path):
     make_classes(tmp_path / "train", {"cat": 4, "dog": 1})
-    with pytest.raises(UserError, match="has 'train' but no test folder. Add test/<class>"):
+    with pytest.raises(UserError, match=r"has 'train' but no test folder\. Add test/<class>"):
         load(tmp_path)
     make_classes(tmp_path / "test", ["cat"], 2)
-    with pytest.raises(UserError, match="no folder for class 'dog' .*test; found there: cat"):
+    with pytest.raises(UserError, match=r"no folder for class 'dog' .*test; found there: cat"):
         load(tmp_path)
     make_classes(tmp_path / "test", ["dog"], 2)
     with pytest.raises(UserError, match="class 'dog' has one training image and there is no val"):
@@ -110,12 +110,12 @@ def test_classes_json_that_names_an_absent_folder(tmp_path):
     with pytest.raises(UserError, match="no folder for class 'c'"):
         load(tmp_path)
     (tmp_path / "classes.json").write_text('["c", "d"]')
-    with pytest.raises(UserError, match="no folder for class 'c' .* 'd' .* found there: a, b"):
+    with pytest.raises(UserError, match=r"no folder for class 'c' .* 'd' .* found there: a, b"):
         load(tmp_path)
 
 
 def test_no_images(tmp_path):
-    with pytest.raises(UserError, match="has 0 classes; at least 2 .*\n.*<class>/\\*.jpg"):
+    with pytest.raises(UserError, match=r"has 0 classes; at least 2 .*\n.*<class>/\*\.jpg"):
         load(tmp_path)
     with pytest.raises(UserError, match="is absent; at least 2 classes are needed"):
         load(tmp_path / "nowhere")

@@ -47,10 +47,27 @@ for line in sys.stdin:
 """
 SAMPLED = ("RSSCN7", "WHURS19", "BTMRI")
 SAMPLES = PROJECT.parent / "shared" / "data"
-DPLQ = (
-    "AID BTMRI CCBTM CHMNIST COVID19 Kvasir MEMNIST MLRSNet MSTAR PatternNet RSD46 RSICD RSSCN7 "
-    "TMR17 UCM WHURS19 airplane nwpu ship"
-).split()
+DPLQ = [
+    "AID",
+    "BTMRI",
+    "CCBTM",
+    "CHMNIST",
+    "COVID19",
+    "Kvasir",
+    "MEMNIST",
+    "MLRSNet",
+    "MSTAR",
+    "PatternNet",
+    "RSD46",
+    "RSICD",
+    "RSSCN7",
+    "TMR17",
+    "UCM",
+    "WHURS19",
+    "airplane",
+    "nwpu",
+    "ship",
+]
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +203,8 @@ def test_every_original_loader_has_our_labels_and_its_prompts_are_our_reference(
         ours = declared(make_config(tmp_path, PROTOCOL="reference", CHECK_IMAGES=False))
         if name in variants:
             assert sorted(absolute(ours)[2]) == sorted(original[2])
-            assert len(original[0]) == len(ours.train_x) and original[1] == []
+            assert len(original[0]) == len(ours.train_x)
+            assert original[1] == []
         assert {tuple(item) for part in absolute(ours) for item in part} == {
             tuple(item) for part in original for item in part
         }

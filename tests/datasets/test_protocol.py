@@ -127,7 +127,7 @@ def test_an_image_left_out_is_replaced_by_the_next():
 def test_a_class_with_fewer_images_gives_all_and_is_named(caplog):
     chosen = few_shot(make_split(40, 10), 16, seed=1)
     assert [len(group) for group in by_label(chosen.train).values()] == [16, 5]
-    assert "16 shots asked, class 'class 1' (5) has fewer: using all" in caplog.text
+    assert "16 shots per class, but class 'class 1' (5) has fewer: using all" in caplog.text
     assert "class 0" not in caplog.text
 
 
@@ -150,7 +150,7 @@ def test_base_of_few_shot_is_few_shot_of_base():
 
 
 def test_unknown_subset_lists_the_choices():
-    with pytest.raises(UserError, match="'novel'.* Choices: all, base, new."):
+    with pytest.raises(UserError, match=r"'novel'.* Choices: all, base, new\."):
         take_subset(make_split(10, 10), "novel")
     with pytest.raises(UserError, match="no new half"):
         take_subset(make_split(10), "new")

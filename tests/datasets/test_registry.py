@@ -84,7 +84,8 @@ def test_a_whole_data_set_is_all_test(name, tmp_path):
     folder, prompts, (count, _, _) = make_lookalike(DECLARED[name], tmp_path)
     got = parts(load(name, tmp_path, shots=2))
     assert len(got["test"]) == count * len(prompts)
-    assert got["train"] == got["test"] and not got["val"]
+    assert got["train"] == got["test"]
+    assert not got["val"]
     assert not list(folder.rglob("split*"))
     with pytest.raises(UserError, match=f"{name} is tested as a whole: .*_CLASSES all, not new"):
         load(name, tmp_path, SUBSAMPLE_CLASSES="new")
@@ -94,7 +95,9 @@ def test_a_whole_data_set_is_all_test(name, tmp_path):
 def test_variants_share_the_data_of_their_first(name, tmp_path):
     first, second = DECLARED[name], DECLARED[DECLARED[name].v2_name]
     make_lookalike(first, tmp_path)
-    assert second.__name__ == f"{name}v2" and issubclass(second, first) and second.test_only
+    assert second.__name__ == f"{name}v2"
+    assert issubclass(second, first)
+    assert second.test_only
     v1, v2 = parts(load(name, tmp_path)), parts(load(second.__name__, tmp_path))
     assert sorted(v1["train"] + v1["val"] + v1["test"]) == sorted(v2["test"])
 
@@ -112,16 +115,19 @@ def test_a_stray_folder_is_reported_and_no_class(name, tmp_path, caplog):
     assert dataset.classnames == prompts
     assert len(dataset.test) == sizes[2] * len(prompts)
     text = f"{layout.folders()[0]}: not a class of {name}, ignored: notes of mine"
-    assert text in caplog.text and "README" not in caplog.text
+    assert text in caplog.text
+    assert "README" not in caplog.text
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_datasheet(name):
     declared = DECLARED[name]
     assert declared.domain in ("remote sensing", "medical", "SAR", "natural")
-    assert "{}" in declared.template.format("{}") and declared.template.count("{}") == 1
+    assert "{}" in declared.template.format("{}")
+    assert declared.template.count("{}") == 1
     for text in (declared.homepage, declared.licence, declared.citation, declared.modality):
-        assert text and len(text) < 120
+        assert text
+        assert len(text) < 120
     assert declared.homepage == "unknown" or declared.homepage.startswith("http")
     counts = declared.images_per_class
     if isinstance(counts, tuple):
@@ -130,7 +136,8 @@ def test_datasheet(name):
     elif counts and declared.class_table:
         assert counts * len(declared.class_table) == declared.total_images
     for url, checksum, _ in declared.download:
-        assert url and len(checksum) in (0, 32, 64)
+        assert url
+        assert len(checksum) in (0, 32, 64)
 
 
 def test_every_data_set_has_a_two_line_config():
@@ -155,6 +162,18 @@ def declarations() -> list[tuple[str, str, ast.ClassDef, int]]:
                 rows = table.end_lineno - table.lineno + 1 if table else 0
                 found.append((path.name, node.name, node, node.end_lineno - node.lineno + 1 - rows))
     return found
+
+
+FAMILIES = {"biomedcoop.py": 11, "imagenet.py": 5}  # one release, one set of classes
+
+
+def test_one_declaration_per_file_named_as_its_config():
+    per_file = Counter(file for file, *_ in declarations())
+    assert {file: count for file, count in per_file.items() if count > 1} == FAMILIES
+    for path in (HOME.parent / "configs" / "datasets").glob("*.yaml"):
+        declared = DECLARED[yaml.safe_load(path.read_text())["DATASET"]["NAME"]]
+        file = declared.__module__.rpartition(".")[2]
+        assert f"{file}.py" in FAMILIES or path.stem in (file, f"{file}v2")
 
 
 def test_a_declaration_is_short_and_is_no_code():

@@ -15,7 +15,18 @@ from dplq.datasets._engine.folders import ClassTable, spelling
 from .lookalikes import make_classes, make_config, make_lookalike, parts, write_image
 
 FACTS = Path(__file__).resolve().parents[3] / "shared" / "benchmarks" / "benchmarks.yaml"
-OPTICAL = "AID EuroSAT MLRSNet NWPU PatternNet RSD46 RSICD RSSCN7 UCM WHURS19".split()
+OPTICAL = [
+    "AID",
+    "EuroSAT",
+    "MLRSNet",
+    "NWPU",
+    "PatternNet",
+    "RSD46",
+    "RSICD",
+    "RSSCN7",
+    "UCM",
+    "WHURS19",
+]
 RADAR = ["MSTAR", "airplane", "ship"]
 BETTER = {  # our prompt where the table of facts has the originals', which no expert would use
     "MSTAR": ("2S1", "BMP2", "BRDM_2", "BTR60", "BTR70", "D7", "ZIL131", "ZSU_23_4"),
@@ -69,7 +80,8 @@ def test_declarations_and_the_table_of_facts(name, table_of_facts):
 @pytest.mark.parametrize("name", [*OPTICAL, *RADAR])
 def test_prompts_are_words(name):
     for prompt in ClassTable(DECLARED[name].class_table).prompts:
-        assert "_" not in prompt and "  " not in prompt
+        assert "_" not in prompt
+        assert "  " not in prompt
         words = [word for word in prompt.split() if word.isalpha() and not word.isupper()]
         assert all(word[1:].islower() or len(word) == 1 for word in words), prompt
 
@@ -80,9 +92,11 @@ def test_the_original_names_of_nwpu_are_registered(tmp_path):
     make_lookalike(datasets.NWPU, tmp_path)
     first = load("NWPU", tmp_path)
     again = DATASET_REGISTRY.get("nwpu")(make_config(tmp_path))
-    assert again.split_path == first.split_path and first.split_path.endswith("dplq_NWPU.json")
+    assert again.split_path == first.split_path
+    assert first.split_path.endswith("dplq_NWPU.json")
     everything = DATASET_REGISTRY.get("nwpuv2")(make_config(tmp_path))
-    assert len(everything.test) == 45 * 4 and "nwpu" not in DECLARED
+    assert len(everything.test) == 45 * 4
+    assert "nwpu" not in DECLARED
 
 
 def test_whurs19_in_one_flat_folder(tmp_path):
@@ -105,7 +119,8 @@ def test_rsicd_from_file_names_has_thirty_classes(tmp_path, caplog):
     write_image(folder / "00623.jpg")
     base, new = (load("RSICD", tmp_path, SUBSAMPLE_CLASSES=s).classnames for s in ("base", "new"))
     assert (len(base), len(new)) == (15, 15)
-    assert base[-1] == "Medium Residential Area" and "Playfields" not in base + new
+    assert base[-1] == "Medium Residential Area"
+    assert "Playfields" not in base + new
     assert "not a class of RSICD, ignored: 00623" in caplog.text
     make_lookalike(datasets.RSICD, tmp_path / "other")
     assert len(load("RSICD", tmp_path / "other", SUBSAMPLE_CLASSES="base").classnames) == 16

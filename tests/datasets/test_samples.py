@@ -26,7 +26,8 @@ def test_samples(name, classes, tmp_path, monkeypatch):
     few = getattr(datasets, name)(make_config(SAMPLES, shots=16, SUBSAMPLE_CLASSES="new"))
     assert len(few.train_x) == 16 * (classes // 2)
     whole = getattr(datasets, f"{name}v2")(make_config(SAMPLES))
-    assert len(whole.test) == 40 * classes and whole.classnames == dataset.classnames
+    assert len(whole.test) == 40 * classes
+    assert whole.classnames == dataset.classnames
     assert sorted((SAMPLES / name).rglob("*")) == before
     if name == "RSSCN7":
         assert dataset.classnames == RSSCN7_PROMPTS

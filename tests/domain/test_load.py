@@ -172,13 +172,13 @@ def test_clip_has_no_weights_of_its_own():
 def test_weights_that_cannot_be_downloaded(name, monkeypatch):
     def fail(*args, **kwargs):
         assert kwargs["pretrained"]
-        raise ConnectionError("no route\nmany more lines")
+        raise ConnectionError("no route\n" + "and many more lines\n" * 100)
 
     monkeypatch.setattr(timm, "create_model", fail)
     text = error_of(name)
-    assert f"'{name}': its weights cannot be downloaded (ConnectionError: no route)" in text
+    assert f"'{name}': its weights cannot be downloaded (ConnectionError: no route and many" in text
     assert "set weights (DOMAIN.WEIGHTS) to the local file" in text
-    assert "many" not in text
+    assert len(text) < 400
 
 
 def test_models_of_oblong_images_are_refused(monkeypatch):

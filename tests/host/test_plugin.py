@@ -178,7 +178,7 @@ def test_a_host_that_registers_later_takes_the_name(registry, caplog):
     """As a decorator and as a function; clashes among its own names still raise."""
     names = ("DTD", "EuroSAT", "UCF101")
     for name in names:
-        dassl_compat._register(registry, named(name, "dplq.datasets.natural"))
+        dassl_compat._register(registry, named(name, "dplq.datasets.ucf101"))
     dtd, eurosat = (named(name, f"datasets.{name.lower()}") for name in names[:2])
     with caplog.at_level(logging.WARNING):
         assert registry.register()(dtd) is dtd
@@ -189,7 +189,7 @@ def test_a_host_that_registers_later_takes_the_name(registry, caplog):
         dassl_compat.report_clashes()
         dassl_compat.report_clashes()
     assert [registry.get(name).__module__ for name in names] == [
-        *("datasets.dtd", "datasets.eurosat", "dplq.datasets.natural")
+        *("datasets.dtd", "datasets.eurosat", "dplq.datasets.ucf101")
     ]
     assert registry.registered_names() == list(names)
     assert [record.getMessage().rpartition(", ")[0] for record in caplog.records] == [

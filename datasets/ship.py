@@ -1,14 +1,17 @@
 """ship: radar images of ships."""
 
+from typing import ClassVar
+
 from ._engine.base import FolderDataset, declare
 
 
 @declare
 class ship(FolderDataset):
-    """Synthetic-aperture radar chips of 7 kinds of ship. The peers do not name their source; the
-    classes resemble FUSAR-Ship, which was not verified.
+    """Synthetic-aperture radar chips of 7 kinds of ship.
 
-    * Layout: `ship/ship/<class>/` (the peers') or `ship/<class>/`; the archive was not seen.
+    DPLQ does not name its source; the classes resemble FUSAR-Ship, which was not verified.
+
+    * Layout: `ship/ship/<class>/` (DPLQ's) or `ship/<class>/`; the archive was not examined.
     * Split: 50/20/30 in every class; the authors' `split_cao_ship.json` is not public.
     """
 
@@ -22,7 +25,7 @@ class ship(FolderDataset):
         ("General Cargo Ship", "GeneralCargo"),
         ("Tanker",),
     )
-    reference_prompts = {"GeneralCargo": "General Cargo"}
+    reference_prompts: ClassVar = {"GeneralCargo": "General Cargo"}
     template = "a synthetic aperture radar image of {}."
     reference_template = "a photo of {}."
     domain = "SAR"

@@ -1,17 +1,19 @@
-"""BiomedCoOp's eleven medical sets, with the split files that its authors publish.
+"""BiomedCoOp's eleven medical datasets, with the split files that its authors publish.
 
-Three of its names stand for other data in DPLQ: BTMRI, CHMNIST and Kvasir. Here they are
+They are declared in one file because they form one release: one archive, one repository of split
+files and one rule for folder and file names, so that a declaration is little more than a class
+table. Three of its names stand for other data in DPLQ: BTMRI, CHMNIST and Kvasir. Here they are
 `BiomedBTMRI`, `BiomedCHMNIST` and `BiomedKvasir`; the other eight keep their names. Folders and
 split files keep theirs everywhere: `BTMRI/BTMRI/<class>/` and `BTMRI/split_BTMRI.json`.
 
-Each set is looked for in `ROOT/BiomedCoOp/<name>/`, then in `ROOT/<name>/`, where BiomedCoOp itself
-has it; the first with the split file is taken. Where one ROOT is to serve both families, put
-BiomedCoOp's into the folder `BiomedCoOp`. Each family reads its own split files only.
+Each dataset is searched for in `ROOT/BiomedCoOp/<name>/`, then in `ROOT/<name>/`, BiomedCoOp's own
+layout; the first folder with the split file is used. Where one ROOT serves both families, put
+BiomedCoOp's data into the folder `BiomedCoOp`. Each family reads its own split files only.
 
-The split files are needed: they are what the published numbers belong to, and most have another
-order of classes (which decides base and new) than the folders have. They are in BiomedCoOp's
-repository; the images are where its README says, licence not stated. `DATASET.PROTOCOL: reference`
-keeps the class names of the split file.
+The split files are needed: the published numbers belong to them, and most have another order of
+classes (which decides base and new) than the folders have. They are in BiomedCoOp's repository; the
+images are where its README says, licence not stated. `DATASET.PROTOCOL: reference` keeps the class
+names of the split file.
 """
 
 import os
@@ -19,9 +21,9 @@ import re
 from typing import Any
 
 from ._engine.base import FolderDataset, declare
-from .medical import Kvasir
+from ._engine.families import KAGGLE
+from .kvasir import Kvasir
 
-KAGGLE = "https://www.kaggle.com/datasets/"
 IMAGES = "https://huggingface.co/datasets/TahaKoleilat/BiomedCoOp/resolve/main/"
 SPLITS = (
     "https://raw.githubusercontent.com/HealthX-Lab/BiomedCoOp/"
@@ -42,7 +44,7 @@ SPLIT_MD5 = {  # that of OCTMNIST is unknown
 
 
 class BiomedCoOpDataset(FolderDataset):
-    """What the eleven sets share. Names of files follow from the last part of `dataset_dir`.
+    """Base class of the eleven. File names follow from the last part of `dataset_dir`.
 
     A row of the table that has a prompt name alone stands for the folder with `_` between words.
     The number of images is that of the classes.
@@ -74,7 +76,7 @@ class BiomedCoOpDataset(FolderDataset):
         )
 
     def find_dataset_dir(self, root: str) -> str:
-        """The first of the two places that holds the split file, else the declared one."""
+        """Return the first of the two folders that holds the split file, else the declared one."""
         declared = type(self).dataset_dir
         name = os.path.basename(declared)
         places = (os.path.join(root, "BiomedCoOp", name), os.path.join(root, name))
@@ -87,7 +89,7 @@ class BiomedCoOpDataset(FolderDataset):
 class BiomedBTMRI(BiomedCoOpDataset):
     """5,712 brain MRI slices in 4 classes; train / val / test 2,854 / 1,141 / 1,717.
 
-    The normal brain comes last: a new class. See `BTMRI` for DPLQ's set of this name.
+    The normal brain comes last: a new class. See `BTMRI` for DPLQ's dataset of this name.
     """
 
     dataset_dir = "BiomedCoOp/BTMRI"
@@ -126,7 +128,7 @@ class BUSI(BiomedCoOpDataset):
 class BiomedCHMNIST(BiomedCoOpDataset):
     """5,000 tiles of colorectal histology in 8 classes; train / val / test 2,496 / 1,000 / 1,504.
 
-    See `CHMNIST` for DPLQ's set of this name.
+    See `CHMNIST` for DPLQ's dataset of this name.
     """
 
     dataset_dir = "BiomedCoOp/CHMNIST"
@@ -229,7 +231,7 @@ class KneeXray(BiomedCoOpDataset):
 class BiomedKvasir(BiomedCoOpDataset):
     """4,000 endoscopy images, 500 in each of 8 classes; train / val / test 2,000 / 800 / 1,200.
 
-    See `Kvasir` for DPLQ's set of this name; folders here have `_` where those have `-`.
+    See `Kvasir` for DPLQ's dataset of this name; folders here have `_` where those have `-`.
     """
 
     dataset_dir = "BiomedCoOp/Kvasir"
@@ -262,8 +264,8 @@ class LungColon(BiomedCoOpDataset):
 class OCTMNIST(BiomedCoOpDataset):
     """109,309 OCT scans of the retina in 4 classes; train / val / test 97,477 / 10,832 / 1,000.
 
-    The counts are those of BiomedCoOp's README. Its split file (too large to be seen) decides the
-    order of the classes and the folders; the order below is MedMNIST's.
+    The counts are those of BiomedCoOp's README. Its split file decides the order of the classes and
+    the folders; it was too large to examine, so the order below is MedMNIST's.
     """
 
     dataset_dir = "OCTMNIST"

@@ -1,16 +1,19 @@
 """airplane: radar images of airliners."""
 
+from typing import ClassVar
+
 from ._engine.base import FolderDataset, declare
 
 
 @declare
 class airplane(FolderDataset):
-    """Synthetic-aperture radar chips of 6 kinds of airliner. The peers do not name their source;
-    the classes are close to those of SAR-ACD (https://github.com/AICyberTeam/SAR-ACD), which was
-    not verified.
+    """Synthetic-aperture radar chips of 6 kinds of airliner.
 
-    * Layout: `airplane/airplane/<class>/` (the peers') or `airplane/<class>/`; the archive was not
-      seen.
+    DPLQ does not name its source; the classes are close to those of SAR-ACD
+    (https://github.com/AICyberTeam/SAR-ACD), which was not verified.
+
+    * Layout: `airplane/airplane/<class>/` (DPLQ's) or `airplane/<class>/`; the archive was not
+      examined.
     * Split: 50/20/30 in every class; the authors' `split_cao_airplane.json` is not public.
     """
 
@@ -23,7 +26,7 @@ class airplane(FolderDataset):
         ("Boeing 737 airplane", "Boeing737"),
         ("Boeing 787 airplane", "Boeing787"),
     )
-    reference_prompts = {
+    reference_prompts: ClassVar = {
         "A220": "A220 airplane",
         "A320321": "A320321 airplane",
         "A330": "A330 airplane",
