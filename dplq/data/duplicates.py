@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
 
-from dplq.data.download import file_digest
 from dplq.data.survey import Report
 from dplq.datasets._engine.splits import OWN_PREFIX, PREFIX
 from dplq.errors import few
+from dplq.io.files import file_digest
 
 
 def report_duplicates(report: Report, paths: Iterable[str]) -> None:
