@@ -43,7 +43,7 @@ Environment (default):
   TRAINERS     folders of configs/trainers, separated by blanks; TRAINER is the same for one
                ($DEFAULT_TRAINERS)
   CFG          a file of configs/trainers/TRAINER, without .yaml; CFG_CoOp and the like for one of
-               several trainers (demo for the built-in datasets, else as in scripts/trainers.sh)
+               several trainers (demo for the built-in datasets, else as in configs/protocols.yaml)
   SHOTS        training images per class; -1 takes all ($(default_shots))$MORE_ENVIRONMENT
   PYTHON       the Python to run (python)
 DATA, OUT and PYTHON may be relative to the current directory, which may be any.
@@ -182,6 +182,7 @@ choose_trainers() {
     local index
     GIVEN_CFG=$CFG
     read -ra TRAINER_LIST <<<"${TRAINERS:-${TRAINER:-$DEFAULT_TRAINERS}}"
+    [ "${TRAINER_LIST[*]}" != all ] || read -ra TRAINER_LIST <<<"$(all_trainers)"
     for index in "${!TRAINER_LIST[@]}"; do
         TRAINER=$(find_name "${TRAINER_LIST[index]}" configs/trainers / TRAINER)
         TRAINER_LIST[index]=$TRAINER

@@ -11,7 +11,7 @@ OUT/base2new/{train_base,test_new}/DATASET/shots_SHOTS/TRAINER/CFG/seedSEED'
 
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
-PROTOCOL=base2new DEFAULT_TRAINERS=$ALL_TRAINERS
+PROTOCOL=base2new DEFAULT_TRAINERS=all
 start "$@"
 each_trainer base2new
 table base2new_folders --costs

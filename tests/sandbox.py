@@ -62,8 +62,10 @@ class Sandbox:
         (self.root / "dplq").mkdir()
         (self.root / "dplq/__init__.py").touch()
         shutil.copy(PROJECT / "dplq/errors.py", self.root / "dplq")
-        for package in ("io", "results"):
+        for package in ("experiments", "io", "results"):
             shutil.copytree(PROJECT / "dplq" / package, self.root / "dplq" / package)
+        (self.root / "configs").mkdir()
+        shutil.copy(PROJECT / "configs/protocols.yaml", self.root / "configs")
         for name in (
             "datasets/RSSCN7.yaml",
             "datasets/btmri.yaml",

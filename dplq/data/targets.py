@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import yaml
 
 from dplq.errors import UserError, suggest
+from dplq.io.files import configs_folder
 
 if TYPE_CHECKING:
     from dplq.datasets import FolderDataset
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "datasets"
+CONFIGS = configs_folder() / "datasets"
 KINDS = ("cross", "whole")  # test split of other datasets; all images of them (the v2 variants)
 DEMO = "demo"
 

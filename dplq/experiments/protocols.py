@@ -14,10 +14,9 @@ from typing import Any
 import yaml
 
 from dplq.errors import UserError, suggest
+from dplq.io.files import configs_folder
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-if not (CONFIGS / "protocols.yaml").is_file():  # installed: the configs are inside the package
-    CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = configs_folder()
 PROTOCOLS = ("base2new", "few_shot", "transfer")
 PROPERTIES = {"trained": True, "any_classes": True}  # with the value where nothing is said
 DEMO = "demo"  # config for the built-in datasets
@@ -51,7 +50,7 @@ def default_config(trainer: str, protocol: str, shots: int, configs: Path = CONF
     entry = read_protocols(configs).get(trainer, {})
     choice = entry.get(protocol, entry.get("default"))
     if isinstance(choice, Mapping):
-        choice = choice.get(shots, entry["default"] if shots not in choice else None)
+        choice = choice.get(shots, choice.get("other"))
     if choice:
         return str(choice)
     files = sorted((configs / "trainers" / trainer).glob("*.yaml"))

@@ -47,3 +47,10 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 def bytes_digest(content: bytes, algorithm: str = "sha256") -> str:
     """Return the digest of bytes in lower-case hex; `algorithm` as in `file_digest`."""
     return ALGORITHMS[algorithm](content).hexdigest()
+
+
+def configs_folder() -> Path:
+    """Return the folder of the config files: inside the package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"

@@ -1,34 +1,71 @@
 """configs/trainers: the files that the scripts use exist, and all of them load."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+import dplq.plugin  # noqa: F401  (registers the trainers)
+from dplq.errors import UserError
+from dplq.experiments import protocols
 from dplq.host.config import extend_cfg, merge_file
-from dplq.host.dassl import ensure_dassl
-
-ensure_dassl()
-from dassl.config import get_cfg_default  # noqa: E402
+from dplq.host.dassl import registered_trainers
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def test_every_trainer_has_the_configs_that_the_scripts_take():
-    script = """source scripts/trainers.sh
-    for TRAINER in $ALL_TRAINERS; do
-        for PROTOCOL in base2new few_shot transfer; do
-            for SHOTS in 1 2 4 8 16; do echo "$TRAINER/$(default_config)"; done
-        done
-        echo "$TRAINER/demo"
-    done"""
-    done = subprocess.run(
-        ["bash", "-ec", script], cwd=PROJECT, capture_output=True, text=True, check=True
+TRAINERS = protocols.trainers()
+
+
+def test_every_registered_trainer_has_configs_and_the_listed_order():
+    assert (
+        TRAINERS
+        == (
+            "ZeroshotCLIP ZeroshotCLIP2 LinearProbe CoOp CoCoOp VPT IVLP MaPLe PromptSRC DCPL "
+            "QuaternionPrompt"
+        ).split()
     )
-    wanted = {f"configs/trainers/{name}.yaml" for name in done.stdout.split()}
-    assert wanted
-    assert [name for name in wanted if not (PROJECT / name).is_file()] == []
+    assert set(TRAINERS) == {trainer.__name__ for trainer in registered_trainers()}
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_every_trainer_has_the_configs_that_the_scripts_use(trainer):
+    wanted = {"demo"} | {
+        protocols.default_config(trainer, protocol, shots)
+        for protocol in protocols.PROTOCOLS
+        for shots in (1, 2, 4, 8, 16, -1)
+    }
+    there = {path.stem for path in (PROJECT / "configs/trainers" / trainer).glob("*.yaml")}
+    assert wanted <= there
+
+
+@pytest.mark.parametrize("trainer", registered_trainers(), ids=lambda trainer: trainer.__name__)
+def test_properties_are_those_of_the_classes(trainer):
+    """The data file says what the scripts need to know without importing torch."""
+    name = trainer.__name__
+    assert protocols.has_property(name, "trained") == (trainer.fixed_epochs != 0)
+    assert protocols.has_property(name, "any_classes") == (name != "LinearProbe")
+
+
+def test_few_shot_configs_of_coop_follow_the_shots():
+    """CoOp's own scripts: 50 epochs for 1 shot, 100 for 2 and 4, 200 for 8 and 16."""
+    chosen = [protocols.default_config("CoOp", "few_shot", shots) for shots in (1, 2, 4, 8, 16)]
+    assert chosen == ["vit_b16_ep50", "vit_b16_ep100", "vit_b16_ep100", "vit_b16", "vit_b16"]
+
+
+def test_an_unlisted_trainer_uses_its_only_config(tmp_path):
+    for name in ("Mine/tiny.yaml", "Mine/demo.yaml", "Other/demo.yaml", "CoOp/x.yaml"):
+        path = tmp_path / "trainers" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert protocols.trainers(tmp_path) == ["CoOp", "Mine", "Other"]
+    assert protocols.default_config("Mine", "base2new", 16, tmp_path) == "tiny"
+    assert protocols.default_config("Other", "few_shot", 1, tmp_path) == "demo"
+    (tmp_path / "trainers/Mine/second.yaml").touch()
+    with pytest.raises(UserError) as caught:
+        protocols.default_config("Mine", "base2new", 16, tmp_path)
+    assert "Mine has no default config: set CFG" in str(caught.value)
+    assert "Choices: second, tiny." in str(caught.value)
 
 
 def name_of(path):
@@ -39,6 +76,8 @@ def name_of(path):
     "path", sorted((PROJECT / "configs/trainers").glob("*/*.yaml")), ids=name_of
 )
 def test_trainer_configs_load_and_set_their_own_keys_only(path):
+    from dassl.config import get_cfg_default
+
     cfg = get_cfg_default()
     extend_cfg(cfg)
     merge_file(cfg, str(path))
