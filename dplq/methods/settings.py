@@ -58,7 +58,8 @@ class MethodSettings:
 def _check(own: Field[Any], value: Any) -> None:
     key, choices, minimum = own.name.upper(), own.metadata["choices"], own.metadata["minimum"]
     # A word such as "false" would count as true.
-    if str(own.type).startswith("bool") and not isinstance(value, bool):
+    is_bool = own.type is bool or str(own.type).startswith("bool")
+    if is_bool and not isinstance(value, bool):
         raise UserError(f"{key} is {value!r}; write True or False.")
     if choices and value not in choices:
         raise UserError(f"{key} '{value}' is unknown.{suggest(str(value), choices)}")
