@@ -10,7 +10,7 @@ class RSD46(FolderDataset):
     """About 117,000 optical scenes (Google Earth, Tianditu) in 46 classes (third-party, rounded).
 
     * Layout: `RSD46/RSD46/train/<class>/` and `val/<class>/` (DPLQ's), or both in `RSD46/`.
-      The spelling of several folders is uncertain; the peers' and the correct one are read.
+      The spelling of several folders is uncertain; DPLQ's and the correct one are accepted.
     * Split: all of train; val and test are the halves of the val folder. The originals read
       the train folder twice, so their val and test images are training images: `reference`.
       The authors' `split_cao_RSD46.json` is not public.

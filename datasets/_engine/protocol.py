@@ -4,8 +4,8 @@ Pure functions on names and numbers: no image is opened, no folder is listed, no
 state is read. Everything drawn is a function of the split and a seed alone, so that the first run,
 a later one and another machine use the same images.
 
-Where this departs from the peers on purpose (they draw from Python's global generator, so their
-images depend on which run came first and on the order a file system lists names in):
+Deliberate deviations from CoOp and its relatives, which draw from Python's global generator, so
+that their images depend on which run came first and on the order of a directory listing:
 
 * the split has its own fixed seed, and file names are sorted before they are permuted;
 * the shots of a class are the beginning of one seeded permutation, so they are *nested*: the

@@ -91,7 +91,7 @@ def split_text(cls: type[FolderDataset]) -> str:
     elif cls.split_folders:
         folders = dict.fromkeys(filter(None, cls.split_folders))
         new = f"the folders {', '.join(folders)}, if they exist"
-    return f"{files}{source} if it lies beside the data, else {new}" if files else new
+    return f"{files}{source} if it is beside the data, else {new}" if files else new
 
 
 def number_of_classes(cls: type[FolderDataset]) -> int:

@@ -180,10 +180,10 @@ def _connect(part: _Part) -> None:
         start, total = _extent(response, part.size())
         if start is None:
             part.delete()
-            raise _Cut("the server sent another range than the one asked for")
+            raise _Cut("the server sent another range than the one requested")
         if response.headers.get("Content-Type", "").startswith("text/html"):
             raise UserError(
-                f"{part.url} is a web page, not the file: it may ask for a login or a confirmation."
+                f"{part.url} is a web page, not the file: it may require a login or a confirmation."
                 " Open it in a browser, and get the file by hand."
             )
         if total is not None:
@@ -197,7 +197,7 @@ def _connect(part: _Part) -> None:
             raise
     if total is not None and part.size() > total:
         part.delete()
-        raise _Cut("there is more of it than the server says")
+        raise _Cut("it is longer than the server announced")
     if total is not None and part.size() < total:
         raise _Cut(f"{in_units(total)} were announced")
 

@@ -108,7 +108,7 @@ def _report_strays(
             remedy = f"Misspelt? Rename '{group.name}' to '{wanted}', the class that is missing."
             absent.discard(near)
         else:
-            remedy = "Stray: move it out of there. It is ignored, not made a class."
+            remedy = "Stray: move it away. It is ignored, not made a class."
         report.add(f"{folder}: the {kind} is no class ({count} images){like}.", remedy)
 
 
@@ -119,7 +119,7 @@ def _report_missing(missing: dict[str, set[int]], dataset: FolderDataset, report
             names = few(f"'{table.prompts[i]}' ({table.folder_of(i)}/)" for i in sorted(labels))
             report.add(
                 f"{len(labels)} class(es) missing in {folder}: {names}.",
-                "Put the folders there; all classes are needed. An unpacking that stopped early? "
+                "Add the folders; all classes are needed. An unpacking that stopped early? "
                 "Unpack the archive again.",
             )
     empty = [

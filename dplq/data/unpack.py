@@ -84,7 +84,7 @@ def unpack(archive: Path, folder: Path) -> None:
             ) from error
         if isinstance(error, OSError):
             raise UserError(
-                f"Cannot unpack {archive} to {folder}: {error.strerror}. Nothing stays there. "
+                f"Cannot unpack {archive} to {folder}: {error.strerror}. Nothing of it is kept. "
                 "Free space or choose another folder."
             ) from error
         raise
@@ -98,7 +98,7 @@ def _make(member: _Member, folder: Path, archive: Path) -> None:
     if refusal:
         raise BadArchive(
             f"{archive} is refused: its member {member.name!r} {refusal}. Nothing is unpacked. It "
-            "is not the archive that is wanted, or has been tampered with."
+            "is not the expected archive, or has been tampered with."
         )
     path = folder.joinpath(*parts)
     if member.is_folder:

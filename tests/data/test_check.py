@@ -38,7 +38,7 @@ def test_missing_class(capsys, root):
     code, text = check(capsys, root)
     assert code == 1
     assert "1 class(es) missing in" in text
-    assert "'Forest' (eForest/). -> Put the folders there; all classes are needed." in text
+    assert "'Forest' (eForest/). -> Add the folders; all classes are needed." in text
     assert "36 images, 42 expected: 'Forest' 0 instead of 6. -> Too few" in text
     assert "split: none, as long as there are problems" in text
 
@@ -143,7 +143,7 @@ def test_stray_folder_and_files(capsys, root):
     (root / "RSSCN7" / "aGrass" / "notes.txt").write_text("another")
     code, text = check(capsys, root)
     assert code == 1
-    assert "the folder 'results' is no class (3 images). -> Stray: move it out of there." in text
+    assert "the folder 'results' is no class (3 images). -> Stray: move it away." in text
     assert "1 problem found" in text
     assert "note:" in text
     assert "no images, ignored: README.md, aGrass/notes.txt." in text

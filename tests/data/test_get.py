@@ -125,7 +125,7 @@ def test_get_on_a_full_disk(capsys, tmp_path, site, monkeypatch):
     monkeypatch.setattr("dplq.data.unpack.shutil.copyfileobj", copy)
     code, text = get(capsys, tmp_path)
     assert code == 2
-    assert "No space left on device. Nothing stays there" in text
+    assert "No space left on device. Nothing of it is kept" in text
     assert left_in(tmp_path) == ["downloads/RSSCN7/RSSCN7.zip"]
     monkeypatch.setattr("dplq.data.unpack.shutil.copyfileobj", real)
     assert get(capsys, tmp_path)[0] == 0

@@ -26,7 +26,7 @@ def test_help_imports_nothing_heavy():
     assert "--archive" in done.stdout
 
 
-def test_list_has_every_data_set_once(capsys):
+def test_list_has_every_dataset_once(capsys):
     code = main(["list"])
     lines = capsys.readouterr().out.splitlines()
     names = [line.split()[0] for line in lines[2:]]
@@ -66,7 +66,7 @@ def test_info_is_the_whole_datasheet(capsys):
         assert part in text
 
 
-def test_every_data_set_has_a_datasheet(capsys):
+def test_every_dataset_has_a_datasheet(capsys):
     for name in registered():
         assert main(["info", name]) == 0
         assert capsys.readouterr().out.startswith(f"{name}: ")

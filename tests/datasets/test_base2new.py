@@ -76,7 +76,7 @@ def test_base_to_new_of_the_others(name, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_whole_data_set_says_that_it_has_no_halves(name, tmp_path):
+def test_an_all_test_dataset_says_that_it_has_no_halves(name, tmp_path):
     make_data(name, tmp_path / "data")
     done = run(name, tmp_path / "data", tmp_path / "base", "base")
     assert done.code == 2

@@ -80,7 +80,7 @@ def test_shots_halves_and_a_second_run(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_whole_data_set_is_all_test(name, tmp_path):
+def test_an_all_test_dataset_has_only_test_images(name, tmp_path):
     folder, prompts, (count, _, _) = make_lookalike(DECLARED[name], tmp_path)
     got = parts(load(name, tmp_path, shots=2))
     assert len(got["test"]) == count * len(prompts)
@@ -140,7 +140,7 @@ def test_datasheet(name):
         assert len(checksum) in (0, 32, 64)
 
 
-def test_every_data_set_has_a_two_line_config():
+def test_every_dataset_has_a_two_line_config():
     folder = HOME.parent / "configs" / "datasets"
     named = {}
     for path in folder.glob("*.yaml"):
