@@ -319,8 +319,8 @@ def _load_strict(
         model.load_state_dict({k: given[k] for k in own})
         return
     parts = [
-        f"'{path}' does not fit domain encoder '{name}'. It looks like {looks_like(state)}; "
-        f"expected {form.expected}"
+        f"'{path}' does not fit domain encoder '{name}'. "
+        f"It looks like {looks_like(state)}; expected {form.expected}"
     ]
     sizes = _vit_size(given), _vit_size(own)
     if all(sizes) and sizes[0] != sizes[1]:
