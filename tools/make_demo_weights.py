@@ -284,8 +284,8 @@ def probe(encoder: Any, train: Pictures, test: Pictures) -> float:
     return 100 * classifier.score(features(test), test.labels)
 
 
-def round_to_half(model: nn.Module) -> dict[str, Tensor]:
-    """Round a model's weights to half precision, in place; return the state dict in it."""
+def round_to_half(model: Any) -> dict[str, Tensor]:
+    """Round a module's weights to half precision, in place; return the state dict in it."""
     for parameter in model.parameters():
         parameter.data = parameter.data.half().float()
     return {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
