@@ -7,11 +7,11 @@ this package is imported here.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ._engine.base import FolderDataset
+from ._engine.base import FolderDataset, declare
 from ._engine.registration import DECLARED
 
 for _module in sorted(found.name for found in iter_modules(__path__)):
     import_module(f".{_module}", __name__)
 
 globals().update(DECLARED)
-__all__ = ["DECLARED", "FolderDataset", *sorted(DECLARED)]
+__all__ = ["DECLARED", "FolderDataset", "declare", *sorted(DECLARED)]

@@ -13,7 +13,7 @@ import dplq.plugin  # noqa: F401  (registers the trainers)
 from dplq.host.config import GENERAL_KEYS, Key, trainer_keys
 from dplq.host.dassl import registered_trainers
 
-PATH = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
+PATH = Path(__file__).resolve().parents[1] / "docs/settings.md"
 INTRODUCTION = """# Settings
 
 Config keys that this project adds to Dassl's, in a YAML file or as `KEY VALUE` at the end of a

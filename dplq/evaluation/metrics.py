@@ -1,33 +1,58 @@
-"""Metrics of a test, from labels and predictions."""
+"""Metrics of a test, from labels and predictions.
+
+A new metric is a function of both, and its name in `METRICS` (docs/extending.md).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
+def accuracy(labels: list[int], predictions: list[int]) -> float:
+    """Return the percentage of hits."""
+    hits = [label == guess for label, guess in zip(labels, predictions, strict=True)]
+    return 100.0 * sum(hits) / len(hits)
+
+
+def error_rate(labels: list[int], predictions: list[int]) -> float:
+    """Return 100 minus the accuracy."""
+    return 100.0 - accuracy(labels, predictions)
+
+
+def macro_f1(labels: list[int], predictions: list[int]) -> float:
+    """Return the mean F1 over the classes that are present, in percent."""
+    from sklearn.metrics import f1_score
+
+    present = sorted(set(labels))
+    score = f1_score(labels, predictions, average="macro", labels=present, zero_division=0)
+    return 100.0 * float(score)
+
+
+# Every one of these is written to results.json under its name.
+METRICS: dict[str, Callable[[list[int], list[int]], float]] = {
+    "accuracy": accuracy,
+    "error_rate": error_rate,
+    "macro_f1": macro_f1,
+}
+
+
 def scores(labels: list[int], predictions: list[int], names: dict[int, str]) -> dict[str, Any]:
-    """Return accuracy, error rate and macro-F1 in percent, per-class accuracy, and counts.
+    """Return all metrics, the accuracy of every class in percent, and counts.
 
     Args:
         labels: true labels.
         predictions: predicted labels.
         names: class name of each label.
     """
-    from sklearn.metrics import f1_score
-
-    present = sorted(set(labels))
-    hits = [label == guess for label, guess in zip(labels, predictions, strict=True)]
-    per_class = {}
-    for label in present:
-        of_class = [hit for hit, true in zip(hits, labels, strict=True) if true == label]
-        per_class[names[label]] = 100.0 * sum(of_class) / len(of_class)
-    accuracy = 100.0 * sum(hits) / len(hits)
-    macro_f1 = f1_score(labels, predictions, average="macro", labels=present, zero_division=0)
+    by_class: dict[int, list[bool]] = {label: [] for label in sorted(set(labels))}
+    for label, guess in zip(labels, predictions, strict=True):
+        by_class[label].append(label == guess)
     return {
-        "accuracy": accuracy,
-        "error_rate": 100.0 - accuracy,
-        "macro_f1": 100.0 * float(macro_f1),
-        "per_class_accuracy": per_class,
-        "total": len(hits),
-        "correct": sum(hits),
+        **{name: metric(labels, predictions) for name, metric in METRICS.items()},
+        "per_class_accuracy": {
+            names[label]: 100.0 * sum(hits) / len(hits) for label, hits in by_class.items()
+        },
+        "total": len(labels),
+        "correct": sum(map(sum, by_class.values())),
     }

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
 from dplq.clip.tokenizer import eot_index
-from dplq.errors import UserError
+from dplq.errors import UserError, few
 from dplq.io import checkpoint
 from dplq.io.spec import Spec
 from dplq.methods.settings import MethodSettings
@@ -47,6 +47,7 @@ class CLIPModel(nn.Module):
         structure: keys of `settings` that must agree for a checkpoint to fit; None: all of them.
         public: the original's checkpoints, which can be loaded too.
         uses_domain: the constructor takes a domain encoder after the backbone.
+        any_classes: False for methods that can only tell the classes apart they were trained on.
         noise_generator: source of random numbers in training, or None for torch's global one.
         text_chunk: classes that the text tower runs at once, in whole blocks, or "auto".
     """
@@ -56,6 +57,7 @@ class CLIPModel(nn.Module):
     structure: ClassVar[Sequence[str] | None] = None
     public: ClassVar[PublicLayout | None] = None
     uses_domain: ClassVar[bool] = False
+    any_classes: ClassVar[bool] = True
 
     clip: Backbone
     prompt_learner: nn.Module
@@ -88,7 +90,9 @@ class CLIPModel(nn.Module):
         Raises:
             UserError: no class, or names that the method cannot use.
         """
-        self.classnames = checked_classnames(classnames)
+        names = checked_classnames(classnames)
+        self.check_classes({}, names, "This model")
+        self.classnames = names
 
     def image_features(self, images: Tensor) -> Tensor:
         """Return L2-normalised features (B, d) of CLIP-normalised images (B, 3, H, W)."""
@@ -152,7 +156,19 @@ class CLIPModel(nn.Module):
         learned: Sequence[str] | None,
         path: str | os.PathLike[str],
     ) -> None:
-        """Refuse (UserError) what was learned for other classes, where that matters."""
+        """Refuse (UserError) what was learned for other classes, where that matters.
+
+        Args:
+            tensors: the learnable state.
+            learned: the classes it was learned for; None if they are not known.
+            path: where it is from, for the message.
+        """
+        if not self.any_classes and learned is not None and list(learned) != self.classnames:
+            raise UserError(
+                f"{path} is a {self.method} model for the classes {few(learned, 4)}. It cannot "
+                f"tell others apart (now: {few(self.classnames, 4)}): test it on its own "
+                "classes, or use a trainer that reads class names, such as ZeroshotCLIP."
+            )
 
     def _identity(self, header: dict[str, Any]) -> dict[str, Any]:
         """Return what of a header must agree for a checkpoint to fit."""

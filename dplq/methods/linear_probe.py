@@ -5,7 +5,6 @@ Radford et al., ICML 2021, section 3.2; few-shot as in CoOp (lpclip/linear_probe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone
-from dplq.errors import UserError, few
 from dplq.methods.base import CLIPModel
 from dplq.methods.registry import register_method
 from dplq.methods.settings import MethodSettings, option
@@ -40,6 +38,7 @@ class LinearProbeModel(CLIPModel):
 
     method, settings_class = "LinearProbe", LinearProbeSettings
     structure = ()
+    any_classes = False
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
@@ -58,21 +57,3 @@ class LinearProbeModel(CLIPModel):
         features = self.features(images)
         with torch.autocast(images.device.type, enabled=False):  # it would round the logits
             return self.prompt_learner(features)
-
-    def set_classnames(self, classnames: Sequence[str]) -> None:
-        """Refuse (UserError) other classes: a linear layer cannot name them."""
-        self.check_classes({}, classnames, "This model")
-
-    def check_classes(
-        self,
-        tensors: dict[str, Tensor],
-        learned: Sequence[str] | None,
-        path: str | os.PathLike[str],
-    ) -> None:
-        """Refuse a layer that was fitted for other classes."""
-        if learned is not None and list(learned) != self.classnames:
-            raise UserError(
-                f"{path} is a linear probe for the classes {few(learned, 4)}. It "
-                f"cannot tell others apart (now: {few(self.classnames, 4)}): test it on its "
-                "own classes, or use a trainer that reads class names, such as ZeroshotCLIP."
-            )

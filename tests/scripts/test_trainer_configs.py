@@ -44,7 +44,7 @@ def test_properties_are_those_of_the_classes(trainer):
     """The data file says what the scripts need to know without importing torch."""
     name = trainer.__name__
     assert protocols.has_property(name, "trained") == (trainer.fixed_epochs != 0)
-    assert protocols.has_property(name, "any_classes") == (name != "LinearProbe")
+    assert protocols.has_property(name, "any_classes") == trainer.model_class.any_classes
 
 
 def test_few_shot_configs_of_coop_follow_the_shots():

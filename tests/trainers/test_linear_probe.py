@@ -146,7 +146,9 @@ def test_it_loads_for_its_own_classes_only(project, trained, tmp_path):
     assert again["seconds"]["train"] is None
     done = train(tmp_path / "log", [*test[:-1], "new", "OUTPUT_DIR", str(tmp_path / "new")])
     assert done.code == 2 and "Traceback" not in done.err
-    message = r"error: .*model-1.safetensors is a linear probe for the classes forest, parking lot"
+    message = (
+        r"error: .*model-1.safetensors is a LinearProbe model for the classes forest, parking lot"
+    )
     assert re.search(message, done.err)
     assert "(now: river, storage tank): test it on its own classes" in done.err
 

@@ -1,0 +1,89 @@
+"""Checkpoints, resume files and results that version 0.1.0 wrote before its modules were moved.
+
+`tests/fixtures/written_by_0_1_0` holds them: three epochs of every trainer on the project that
+`tests.runner.make_project` makes, and the state after the second.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from dplq.io import checkpoint
+from dplq.results import collect
+from tests.runner import make_project, train
+
+WRITTEN = Path(__file__).resolve().parents[1] / "fixtures" / "written_by_0_1_0"
+OPTIONS = {
+    "QuaternionPrompt": [],
+    "DCPL": ["PROMPT_DEPTH", "2"],
+    "MaPLe": ["PROMPT_DEPTH", "2"],
+    "IVLP": ["PROMPT_DEPTH_VISION", "2", "PROMPT_DEPTH_TEXT", "2"],
+    "PromptSRC": ["PROMPT_DEPTH_VISION", "2", "PROMPT_DEPTH_TEXT", "2", "GPA_MEAN", "2"],
+    "VPT": ["PROMPT_DEPTH_VISION", "2"],
+    "CoOp": ["N_CTX", "4"],
+    "CoCoOp": ["N_CTX", "4"],
+    "LinearProbe": [],
+}
+LAST = {"LinearProbe": 1}
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("earlier"))
+
+
+def arguments(flags, name, out, *more):
+    """What the files were made with."""
+    pairs = zip(OPTIONS[name][::2], OPTIONS[name][1::2], strict=True)
+    keys = [word for key, value in pairs for word in (f"TRAINER.{name.upper()}.{key}", value)]
+    keys += [f"TRAINER.{name.upper()}.PREC", "fp32", "DATASET.NUM_SHOTS", "4"]
+    given = [name if word == "QuaternionPrompt" else word for word in flags]
+    return [*given, "--output-dir", str(out), *more, *keys]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_checkpoint_is_tested_with_the_same_result(name, flags, tmp_path):
+    folder = tmp_path / "old/prompt_learner"
+    folder.mkdir(parents=True)
+    file = f"model-{LAST.get(name, 3)}.safetensors"
+    shutil.copy(WRITTEN / name / file, folder)
+    tested = ["--eval-only", "--model-dir", str(tmp_path / "old")]
+    done = train(tmp_path / "log", arguments(flags, name, tmp_path / "new", *tested))
+    assert done.code == 0, done.err
+    now = json.loads((tmp_path / "new/results.json").read_text())
+    then = json.loads((WRITTEN / name / "results.json").read_text())
+    for key in ("accuracy", "macro_f1", "per_class_accuracy", "total", "learnable_parameters"):
+        assert now[key] == pytest.approx(then[key]), key
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "LinearProbe"])
+def test_an_interrupted_run_is_resumed(name, flags, tmp_path):
+    """The third epoch ends with the weights that the earlier version ended with."""
+    folder = tmp_path / "run/prompt_learner"
+    folder.mkdir(parents=True)
+    shutil.copy(WRITTEN / name / "resume-2.safetensors", folder / "resume.safetensors")
+    done = train(tmp_path / "log", arguments(flags, name, tmp_path / "run"))
+    assert done.code == 0, done.err
+    assert "will resume after epoch 2" in done.out
+    now, header = checkpoint.read(folder / "model-3.safetensors")
+    then, before = checkpoint.read(WRITTEN / name / "model-3.safetensors")
+    assert {k: v for k, v in header.items() if k != "val_result"} == {
+        k: v for k, v in before.items() if k != "val_result"
+    }
+    assert now.keys() == then.keys()
+    for key, value in then.items():  # another processor may round otherwise
+        torch.testing.assert_close(now[key], value, rtol=1e-4, atol=1e-6)
+
+
+def test_results_are_read(tmp_path):
+    for name in OPTIONS:
+        place = tmp_path / f"base2new/train_base/OwnImages/shots_4/{name}/tiny/seed1"
+        place.mkdir(parents=True)
+        shutil.copy(WRITTEN / name / "results.json", place)
+    runs = collect([tmp_path])
+    assert {run.setting.trainer for run in runs} == set(OPTIONS)

@@ -1,0 +1,191 @@
+"""`dplq.load`: any method's file, run folder or public checkpoint, without Dassl."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import dplq
+from dplq import METHODS, UserError, create_model
+from tests.tiny import tiny_backbone
+from tests.trainers import test_public_checkpoints as public
+
+NAMES = ["forest", "river", "parking_lot"]
+OTHERS = ["lake", "storage tank"]
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+CSC = {"csc": True, "n_ctx": 3}
+# What is not the default, so that a header that is not read would be noticed.
+SETTINGS = {
+    "QuaternionPrompt": {"n_ctx": 1, "prompt_depth": 3, "fusion": "axes", "residual": True},
+    "DCPL": {"prompt_depth": 2, "noise": False},
+    "MaPLe": {"n_ctx": 1, "ctx_init": "an image of", "prompt_depth": 2},
+    "IVLP": {"n_ctx_text": 3, "prompt_depth_text": 2, "prompt_depth_vision": 3},
+    "PromptSRC": {"n_ctx_vision": 1, "prompt_depth_text": 2, "prompt_depth_vision": 1},
+    "VPT": {"n_ctx_vision": 3, "prompt_depth_vision": 2, "ctx_init": "a picture of"},
+    "CoOp": {"ctx_init": "a photo of the", "class_token_position": "middle"},
+    "CoCoOp": {"n_ctx": 2},
+    "ZeroshotCLIP": {"templates": ["a photo of a {}.", "{} from above"]},
+    "LinearProbe": {},
+}
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return tiny_backbone()
+
+
+def model_of(method, clip, names=NAMES, **settings):
+    domain = dplq.load_domain_encoder("clip", backbone=clip)
+    settings = settings or SETTINGS[method]
+    uses_domain = METHODS[method].uses_domain
+    given = {"domain": domain} if uses_domain else {}
+    return create_model(method, clip, names, seed=3, **given, **settings).eval()
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(IMAGES)
+
+
+def test_every_method_is_covered():
+    assert set(SETTINGS) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.parametrize("where", ["file", "run folder"])
+def test_round_trip(method, where, clip, tmp_path, monkeypatch):
+    """The same logits, header and class from the path and CLIP's folder; `~` is the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = model_of(method, clip)
+    inside = "" if where == "file" else "prompt_learner/"
+    model.save(f"~/run/{inside}model-3.safetensors")
+    assert (tmp_path / f"run/{inside}model-3.safetensors").is_file()
+    path = f"~/run/{inside}model-3.safetensors" if where == "file" else "~/run"
+    folder = Path(clip.spec.name.removeprefix("local-dir:"))
+    again = dplq.load(path, weights=str(folder))
+    assert type(again) is type(model)
+    assert again.header() == model.header()
+    assert not again.training
+    assert torch.equal(logits(again), logits(model))
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_other_classes(method, clip, tmp_path):
+    """They are used where the method can name them, else refused by name."""
+    model = model_of(method, clip)
+    model.save(tmp_path / "m.safetensors")
+    if METHODS[method].any_classes:
+        again = dplq.load(tmp_path / "m.safetensors", OTHERS, clip=clip)
+        model.set_classnames(OTHERS)
+        assert again.classnames == OTHERS
+        assert torch.equal(logits(again), logits(model))
+    else:
+        with pytest.raises(UserError, match="cannot tell others apart"):
+            dplq.load(tmp_path / "m.safetensors", OTHERS, clip=clip)
+
+
+def test_a_class_specific_context_is_refused_for_other_classes(clip, tmp_path):
+    model_of("CoOp", clip, **CSC).save(tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match="class-specific context of 3 classes"):
+        dplq.load(tmp_path / "m.safetensors", OTHERS, clip=clip)
+    assert dplq.load(tmp_path / "m.safetensors", clip=clip).settings["csc"] is True
+
+
+def test_a_run_folder_gives_its_best_or_last_or_a_named_epoch(clip, tmp_path):
+    for name, n_ctx in (("model-1", 1), ("model-20", 2), ("model-3", 3)):
+        model_of("CoOp", clip, n_ctx=n_ctx).save(tmp_path / f"prompt_learner/{name}.safetensors")
+    assert dplq.load(tmp_path, clip=clip).n_ctx == 2
+    assert dplq.load(tmp_path, clip=clip, epoch=3).n_ctx == 3
+    model_of("CoOp", clip, n_ctx=4).save(tmp_path / "prompt_learner/model-best.safetensors")
+    assert dplq.load(tmp_path, clip=clip).n_ctx == 4
+    with pytest.raises(UserError, match=r"does not hold epoch 7; there is epochs 1, 3, 20"):
+        dplq.load(tmp_path, clip=clip, epoch=7)
+
+
+def test_an_empty_folder_and_an_unknown_method(clip, tmp_path):
+    with pytest.raises(UserError, match="does not hold a checkpoint; there is no checkpoint"):
+        dplq.load(tmp_path)
+    model = model_of("CoOp", clip)
+    model.header = lambda: {"method": "CoOpp"}
+    model.save(tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match="of a known method .'CoOpp'.*Did you mean 'CoOp'"):
+        dplq.load(tmp_path / "m.safetensors")
+
+
+def public_checkpoint(kind, clip, folder, **more):
+    model, state = public.make(kind, clip, seed=5, **more)
+    public.write(kind, folder, {k: v.clone() for k, v in state.items()}, clip, epoch=7)
+    half = {k: v.half().float() for k, v in model.prompt_learner.state_dict().items()}
+    model.prompt_learner.load_state_dict(half)
+    return model
+
+
+@pytest.mark.parametrize("where", ["file", "run folder"])
+@pytest.mark.parametrize("kind", public.LAYOUTS, ids=lambda kind: kind.__name__)
+def test_public_checkpoints(kind, where, clip, tmp_path):
+    """Method, context length and depths are told from the file; CLIP and classes are given."""
+    model = public_checkpoint(kind, clip, tmp_path)
+    (file,) = tmp_path.glob("*/model.pth.tar-7")
+    path = file if where == "file" else tmp_path
+    again = dplq.load(path, public.CLASSNAMES, clip=clip)
+    assert type(again) is type(model)
+    assert again.settings == model.settings
+    assert torch.equal(logits(again), logits(model))
+
+
+def test_a_public_promptsrc_is_told_from_ivlp(clip, tmp_path):
+    """PromptSRC's own checkpoints hold the frozen image tower as well."""
+    from dplq.trainers.ivlp import IVLP
+
+    model, state = public.make(IVLP, clip)
+    frozen = {"prompt_learner.ZS_image_encoder.ln_post.bias": torch.zeros(64)}
+    public.write(IVLP, tmp_path, {**state, **frozen}, clip)
+    again = dplq.load(tmp_path, public.CLASSNAMES, clip=clip)
+    assert again.method == "PromptSRC"
+    ours, theirs = (m.prompt_learner.state_dict() for m in (again, model))
+    assert all(torch.equal(ours[name], theirs[name].half().float()) for name in theirs)
+
+
+def test_what_a_public_checkpoint_does_not_say_must_be_given(clip, tmp_path):
+    from dplq.trainers.coop import CoOp
+
+    public_checkpoint(CoOp, clip, tmp_path)
+    with pytest.raises(UserError, match="public checkpoint of CoOp.*give clip=.* and classnames="):
+        dplq.load(tmp_path)
+    torch.save({"state_dict": {"other": torch.ones(1)}}, tmp_path / "model.pth.tar-1")
+    with pytest.raises(UserError, match="no method with a known public layout.*Choices: CoCoOp"):
+        dplq.load(tmp_path / "model.pth.tar-1", NAMES, clip=clip)
+
+
+def test_a_coop_model_is_used_end_to_end_without_dassl(tmp_path):
+    code = f"""
+import sys, torch
+sys.modules["dassl"] = sys.modules["yacs"] = None  # importing either is an error
+import dplq
+from tests.tiny import tiny_backbone
+clip = tiny_backbone()
+model = dplq.create_model("CoOp", clip, ["river", "lake"], n_ctx=4, seed=1)
+images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
+optimizer = torch.optim.SGD(model.prompt_learner.parameters(), lr=0.1)
+loss = torch.nn.functional.cross_entropy(model(images), labels)
+loss.backward()
+optimizer.step()
+model.save({str(tmp_path / "coop.safetensors")!r})
+again = dplq.load({str(tmp_path / "coop.safetensors")!r}, clip=clip)
+print(torch.equal(again(images), model.eval()(images)), again.method)
+"""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "CoOp"], done.stderr
+
+
+def test_public_names_are_listed():
+    assert set(dplq.__all__) <= set(dir(dplq))
+    for name in dplq.__all__:
+        assert getattr(dplq, name) is not None
+    with pytest.raises(AttributeError, match="module 'dplq' has no attribute 'lod'"):
+        dplq.lod  # noqa: B018

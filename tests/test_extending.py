@@ -1,0 +1,160 @@
+"""docs/extending.md, followed literally in a copy of the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runner import CLASSES, make_project
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGE = (PROJECT / "docs/extending.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```\w+ file=(\S+)(?: append=(\S+))?\n(.*?)^```", re.M | re.S)
+BLOCKS = {name: (base, text) for name, base, text in BLOCK.findall(PAGE)}
+SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.M | re.S)
+
+
+def text_of(name: str) -> str:
+    """A file of the page; `append` names the file whose text it follows."""
+    base, text = BLOCKS[name]
+    if not base:
+        return text
+    before = text_of(base) if base != name else (PROJECT / name).read_text(encoding="utf-8")
+    return f"{before}\n\n{text}"
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text_of(name), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Class folders of small images, and their dataset's config."""
+    folder = tmp_path_factory.mktemp("extending")
+    make_project(folder, images=8)
+    return folder
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy of what a run needs of the checkout."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in ("dplq", "trainers", "datasets", "configs", "scripts"):
+        shutil.copytree(PROJECT / folder, tmp_path / folder, ignore=ignored)
+    shutil.copy(PROJECT / "train.py", tmp_path)
+    return tmp_path
+
+
+def run(command: list[object], cwd: Path, **environment: str) -> str:
+    variables = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def flags(data: Path, out: Path) -> list[object]:
+    return [
+        *("--root", data / "data", "--dataset-config-file", data / "dataset.yaml", "--seed", 1),
+        *("--output-dir", out, "--trainer", "TaskRes"),
+        *("DATASET.NUM_SHOTS", 4, "OPTIM.MAX_EPOCH", 1),
+    ]
+
+
+def test_no_section_has_more_than_seven_steps():
+    steps = {title: re.findall(r"^(\d+)\. ", text, re.M) for title, text in SECTION.findall(PAGE)}
+    assert list(steps) == ["A trainer", "A dataset", "A domain encoder", "A metric"]
+    for title, numbers in steps.items():
+        assert numbers == [str(i + 1) for i in range(len(numbers))], title
+        assert 1 <= len(numbers) <= 7, title
+
+
+def test_a_trainer_in_tree_runs_in_compare_sh(tree, data):
+    write(tree, "dplq/methods/taskres.py", "trainers/taskres.py")
+    write(tree, "configs/trainers/TaskRes/demo.yaml")
+    with open(tree / "configs/protocols.yaml", "a", encoding="utf-8") as file:
+        file.write("TaskRes: {any_classes: false}\n")
+    command = ["bash", "scripts/compare.sh", "own_images", 1, "--", "OPTIM.MAX_EPOCH", 1]
+    table = run(
+        command, tree, DATA=str(data / "data"), TRAINERS="TaskRes", SHOTS="4", PYTHON=sys.executable
+    )
+    assert "TaskRes cannot name other classes than its own: no test on them" in table
+    rows = [line.split() for line in table.splitlines() if line.startswith("TaskRes ")]
+    (row,) = (words for words in rows if "cannot" not in words)
+    assert "256" in row  # learnable parameters: 2 classes x 128
+    listed = run([sys.executable, "-m", "dplq.experiments.protocols", "trainers"], tree)
+    assert listed.split()[-1] == "TaskRes"
+
+
+def test_a_trainer_out_of_tree_runs_and_is_loaded_again(tmp_path, data):
+    """Nothing of the project is changed; `dplq.load` knows the method once it is imported."""
+    write(tmp_path, "my_taskres.py")
+    (tmp_path / "demo.yaml").write_text(text_of("configs/trainers/TaskRes/demo.yaml"))
+    command = [sys.executable, PROJECT / "train.py", "--import", "my_taskres"]
+    run([*command, "--config-file", "demo.yaml", *flags(data, tmp_path / "out")], tmp_path)
+    result = json.loads((tmp_path / "out/results.json").read_text())
+    assert result["trainer"] == "TaskRes"
+    assert result["config"]["TRAINER"]["TASKRES"] == {
+        "TEMPLATE": "a photo of a {}.",
+        "ALPHA": 0.5,
+        "PREC": "fp32",
+    }
+    code = "import dplq, my_taskres; m = dplq.load('out'); print(m.method, len(m.classnames))"
+    environment = {"PYTHONPATH": f"{PROJECT}{os.pathsep}{tmp_path}"}
+    printed = run([sys.executable, "-c", code], tmp_path, **environment)
+    assert printed.split() == ["TaskRes", str(len(CLASSES))]
+
+
+def test_a_missing_module_is_one_line(tmp_path, data):
+    command = [sys.executable, PROJECT / "train.py", "--import", "no_such_module"]
+    done = subprocess.run(
+        list(map(str, [*command, *flags(data, tmp_path / "out")])),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "error: --import no_such_module: it cannot be imported (ModuleNot" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dataset(tree, data):
+    write(tree, "datasets/my_scenes.py", "configs/datasets/my_scenes.yaml")
+    for name, folder in zip(("Forest", "Rivers", "parking"), CLASSES, strict=False):
+        shutil.copytree(data / "data" / folder, tree / "data/my_scenes" / name)
+    command = [sys.executable, "-m", "dplq.data", "check", "MyScenes", "--root", "data"]
+    checked = run(command, tree)
+    assert "No problems found." in checked
+    assert "car park" in checked
+
+
+def test_a_metric(tmp_path):
+    write(tmp_path, "dplq/evaluation/metrics.py")
+    space: dict[str, object] = {}
+    exec((tmp_path / "dplq/evaluation/metrics.py").read_text(), space)
+    scores = space["scores"]([0, 0, 0, 1], [0, 0, 1, 1], {0: "river", 1: "lake"})
+    assert scores["balanced_accuracy"] == pytest.approx((200 / 3 + 100) / 2)
+    assert scores["accuracy"] == 75.0
+
+
+def test_a_domain_encoder_of_timm(tmp_path):
+    """The command of the section, for one epoch, on the demo."""
+    block = SECTION.findall(PAGE)[2][1].split("```bash\n")[1].split("```")[0]
+    words = block.replace("\\\n", " ").split()
+    assert words[:2] == ["python", "train.py"]
+    words[words.index("--output-dir") + 1] = str(tmp_path / "out")
+    shots = words.index("DATASET.NUM_SHOTS") + 1
+    words[shots] = "1"
+    printed = run([sys.executable, *words[1:]], PROJECT)
+    assert "Loading domain encoder (test_vit)" in printed
+    assert (tmp_path / "out/results.json").is_file()
