@@ -5,8 +5,13 @@ Top-level packages called `datasets` or `trainers` in site-packages would overwr
 `dplq.configs`.
 """
 
+import re
+from pathlib import Path
+
 from setuptools import find_namespace_packages, setup
 
+# Read, not imported: the package need not be importable while it is built.
+(VERSION,) = re.findall(r'^__version__ = "(.+)"', Path("dplq/__init__.py").read_text("utf-8"), re.M)
 INSIDE = ("configs", "datasets", "trainers")
 REQUIREMENTS = [
     "torch>=2.4",  # add_safe_globals, for weights_only loading
@@ -25,6 +30,7 @@ REQUIREMENTS = [
     "tqdm",  # any version
 ]
 TEST_REQUIREMENTS = [
+    "mypy>=2.4,<2.5",  # other minor versions may find other errors, and a test runs it
     "pytest",  # any version
     "ruff>=0.17,<0.18",  # other minor versions may format otherwise, and a test compares
     "setuptools>=64",  # as in pyproject.toml
@@ -33,9 +39,9 @@ TEST_REQUIREMENTS = [
 
 setup(
     name="quaternion-prompt",
-    version="0.1.0",
+    version=VERSION,
     description="Domain prompt learning with quaternion networks: a plug-in for Dassl and CoOp",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
@@ -50,5 +56,9 @@ setup(
         ),
     ],
     package_dir={f"dplq.{folder}": folder for folder in INSIDE},
-    package_data={"dplq.configs": ["**/*.yaml"], "dplq.demo": ["*.yaml", "assets/*"]},
+    package_data={
+        "dplq": ["py.typed"],
+        "dplq.configs": ["**/*.yaml"],
+        "dplq.demo": ["*.yaml", "assets/*"],
+    },
 )

@@ -35,8 +35,8 @@ from torchvision.transforms import InterpolationMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from dplq.images.cache import MODES  # noqa: E402
-from dplq.training.loaders import accelerate_loader  # noqa: E402
+from dplq.images.cache import MODES
+from dplq.training.loaders import accelerate_loader
 
 SIZE, CLASSES = 224, 20
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]

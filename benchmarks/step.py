@@ -35,8 +35,8 @@ from benchmarks.step_sides import (
     shape_run,
     stepper,
 )
-from dplq.clip.memory import ACTIVATIONS_PER_LAYER  # noqa: E402
-from dplq.training.precision import resolve_precision  # noqa: E402
+from dplq.clip.memory import ACTIVATIONS_PER_LAYER
+from dplq.training.precision import resolve_precision
 
 SIDES = ("ours", "plain", *TREES)
 WHOLE = "measured"

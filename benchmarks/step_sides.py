@@ -126,7 +126,7 @@ def build_ours(tiny: bool, device: torch.device, text_chunk: int | str) -> Quate
     if tiny:
         with torch.random.fork_rng():
             torch.manual_seed(SEED)
-            clip = Backbone(open_clip.CLIP(**TINY_CLIP), TINY_CLIP, {}, {"name": "tiny"})
+            clip = Backbone(open_clip.CLIP(**TINY_CLIP), TINY_CLIP, {}, Spec("tiny"))
             domain = DomainEncoder(
                 timm.models.VisionTransformer(**TINY_DOMAIN),
                 spec=Spec("tiny"),

@@ -1,4 +1,6 @@
-"""The two-line entry for host trees (CoOp, MaPLe, PromptSRC, ...)::
+"""Two-line entry for host trees (CoOp, MaPLe, PromptSRC, ...).
+
+In the tree's ``train.py``::
 
     import dplq.plugin
     dplq.plugin.extend_cfg(cfg)

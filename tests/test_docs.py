@@ -20,6 +20,7 @@ ELSEWHERE = {"step.md", "DATASETS.md"}
 
 DOCUMENT = re.compile(r"(?<![\w./:-])[\w./-]*\w\.md\b")
 PATH = re.compile(rf"(?<![\w./<-])(?:{FOLDERS})/[\w./+*<>{{}}-]*")
+MADE_FILE = re.compile(r"^```\w+ file=(\S+)", re.MULTILINE)  # what the page has its reader write
 MODULE = re.compile(r"python -m ((?:dplq|tools)[\w.]*)")
 SECTION = re.compile(r'docs/method\.md, ("[^"]+"(?:(?:, | and )"[^"]+")*)')
 # A part of a path without its suffix: X, TRAINER, <name>, ...
@@ -42,6 +43,7 @@ def missing_paths(text: str, source: str, files: set[str]) -> Iterator[str]:
 
     Parts that are placeholders (X.yaml, TRAINER, <name>) match anything, ``*`` as in a shell.
     """
+    files = files | set(MADE_FILE.findall(text))
     folders = {str(parent) for file in files for parent in PurePosixPath(file).parents}
     for name in set(PATH.findall(text)):
         parts = name.rstrip("./").split("/")

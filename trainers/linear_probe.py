@@ -29,6 +29,7 @@ class LinearProbe(FrozenTrainer):
     """Logistic regression on un-augmented training images; its C is chosen on val."""
 
     model_class = LinearProbeModel
+    model: LinearProbeModel
     fixed_epochs = 1
 
     def run_epoch(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+
 from torch import Tensor
 
 from dplq.host.dassl import register_trainer
@@ -16,6 +19,7 @@ class PromptSRC(PromptTrainer):
     """Prompts of both towers that agree with the frozen CLIP; the epochs' weights are averaged."""
 
     model_class = PromptSRCModel
+    model: PromptSRCModel
     prec = "fp16"
 
     def build_model(self) -> None:
@@ -27,7 +31,7 @@ class PromptSRC(PromptTrainer):
     def compute_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of all terms, and the logits."""
         terms, logits = self.model.losses(images, labels)
-        return sum(terms.values()), logits
+        return functools.reduce(operator.add, terms.values()), logits
 
     def after_epoch(self) -> None:
         """Average before the epoch is validated and saved; the last one ends with the average."""

@@ -1,8 +1,8 @@
-"""Train or test a prompt learner, with the flags and config handling of CoOp's train.py.
+r"""Train or test a prompt learner, with the flags and config handling of CoOp's train.py.
 
-python train.py --trainer QuaternionPrompt \\
-    --dataset-config-file configs/datasets/rsscn7.yaml \\
-    --config-file configs/trainers/QuaternionPrompt/vit_b16_c2_ep15_batch4_2ctx.yaml \\
+python train.py --trainer QuaternionPrompt \
+    --dataset-config-file configs/datasets/rsscn7.yaml \
+    --config-file configs/trainers/QuaternionPrompt/vit_b16_c2_ep15_batch4_2ctx.yaml \
     --root DATA --output-dir OUT --seed 1 [KEY VALUE ...]
 """
 
@@ -203,6 +203,7 @@ class CurrentStdout(logging.StreamHandler):
 
     @property
     def stream(self) -> Any:
+        """Return the present `sys.stdout`."""
         return sys.stdout
 
 

@@ -45,7 +45,7 @@ def trainer_keys(trainer: Any) -> list[Key]:
     prec = ("PREC", trainer.prec, " or ".join([", ".join(PRECISIONS[:-1]), PRECISIONS[-1]]))
     own = [
         (field.name.upper(), field.default, field.metadata["help"])
-        for field in trainer.model_class.settings_class.keys()
+        for field in trainer.model_class.settings_class.config_fields()
     ]
     return [(f"TRAINER.{trainer.node}.{name}", *rest) for name, *rest in (*own, prec)]
 

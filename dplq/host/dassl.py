@@ -74,7 +74,7 @@ def _import_dassl() -> None:
 
 def which_dassl() -> str:
     """``"fallback"`` if the imported `dassl` is ours, else ``"real"``."""
-    home = Path(sys.modules["dassl"].__file__).resolve().parent
+    home = Path(sys.modules["dassl"].__path__[0]).resolve()
     return "fallback" if home.parent == FALLBACK else "real"
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
+from dplq.clip.packed_text import PackedTexts
 from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError, few
 from dplq.io import checkpoint
@@ -232,6 +233,7 @@ class PromptedCLIP(CLIPModel):
         domain: as for `CLIPModel`.
     """
 
+    texts: PackedTexts | None
     sos: Tensor
     rest: Tensor
     eot: Tensor
@@ -331,18 +333,19 @@ class PromptedCLIP(CLIPModel):
     def text_features(self, prompts: Prompts) -> Tensor:
         """Return L2-normalised features (B or 1, K, d) of all (image, class) pairs."""
         if prompts.language is None:
+            assert self.fixed_text is not None  # made where there is no context
             return self.fixed_text
         if self.texts is not None and self.order is None and prompts.language.shape[1] == 1:
             features = self.clip.encode_packed_text(
                 self.sos[0], prompts.language[:, 0], self.texts, prompts.deep_text, self.text_chunk
             )
             return F.normalize(features.to(self.learner_dtype), dim=-1)
-        return self._plain_text_features(prompts)
+        return self._plain_text_features(prompts.language, prompts.deep_text)
 
-    def _plain_text_features(self, prompts: Prompts) -> Tensor:
+    def _plain_text_features(self, language: Tensor, deep_text: Sequence[Tensor]) -> Tensor:
         """Run every text as a whole: for towers and contexts that cannot be packed."""
-        language, classes = prompts.language, len(self.classnames)
-        batch, _, n_ctx, width = language.shape
+        classes = len(self.classnames)
+        batch, _, _n_ctx, width = language.shape
         sequences = torch.cat(
             [
                 self.sos.expand(batch, -1, -1, -1),
@@ -355,6 +358,6 @@ class PromptedCLIP(CLIPModel):
             order = self.order[None, :, :, None].expand(batch, -1, -1, width)
             sequences = sequences.gather(2, order)
         features = self.clip.encode_prompted_text(
-            sequences.flatten(0, 1), self.eot.repeat(batch), prompts.deep_text
+            sequences.flatten(0, 1), self.eot.repeat(batch), deep_text
         )
         return F.normalize(features.unflatten(0, (batch, classes)).to(self.learner_dtype), dim=-1)

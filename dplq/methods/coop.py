@@ -68,6 +68,8 @@ class CoOpModel(PromptedCLIP):
     """
 
     method, settings_class = "CoOp", CoOpSettings
+
+    prompt_learner: CoOpLearner
     public = PublicLayout("prompt_learner", {"ctx": "ctx", **FIXED_TOKENS}, _settings_of)
 
     def __init__(

@@ -20,7 +20,7 @@ from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts
 from dplq.methods.init import bottleneck, seeded
-from dplq.methods.maple import MaPLeLearner, MaPLeSettings, multimodal_prompts
+from dplq.methods.maple import CoupledPrompts, MaPLeSettings, multimodal_prompts
 from dplq.methods.presets import PresetSettings, draw_noise
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
@@ -35,8 +35,8 @@ class DCPLSettings(PresetSettings, MaPLeSettings):
     domain_dim: int = option(0, "width of the domain feature, d_f", is_key=False)
 
 
-class DCPLLearner(MaPLeLearner):
-    """MaPLe's learner and two adapters of the domain feature; arguments as there."""
+class DCPLLearner(CoupledPrompts):
+    """MaPLe's prompts and two adapters of the domain feature; arguments as for those."""
 
     def __init__(
         self, context: Tensor, clip: Backbone, given: DCPLSettings, generator: torch.Generator
@@ -49,7 +49,7 @@ class DCPLLearner(MaPLeLearner):
 
     def forward(self, domain_features: Tensor) -> Prompts:
         """Return the prompts for images of domain features (B, d_f)."""
-        prompts, shift = super().forward(), self.meta_net(domain_features)
+        prompts, shift = self.coupled_prompts(), self.meta_net(domain_features)
         return replace(prompts, language=prompts.language + shift[:, None, None])
 
 
@@ -71,6 +71,8 @@ class DCPLModel(PromptedCLIP):
 
     method, settings_class, uses_domain = "DCPL", DCPLSettings, True
     structure = ("n_ctx", "ctx_init", "prompt_depth")
+
+    prompt_learner: DCPLLearner
 
     def __init__(
         self,
@@ -107,7 +109,10 @@ class DCPLModel(PromptedCLIP):
             domain_features: (B, d_f); where given, the domain encoder is skipped.
         """
         learner, dtype = self.prompt_learner, self.learner_dtype
-        domain = (self.domain(images) if domain_features is None else domain_features).to(dtype)
+        if domain_features is None:
+            assert self.domain is not None  # the constructor refuses None
+            domain_features = self.domain(images)
+        domain = domain_features.to(dtype)
         prompts = learner(domain)
         vision = (prompts.vision, prompts.deep_vision)
         image = self.clip.encode_prompted_image(images, *vision).to(dtype)

@@ -26,6 +26,8 @@ class VisionPrompts(nn.Module):
         generator: source of the initial values, N(0, 0.02^2).
     """
 
+    vision: nn.Parameter | None
+
     def __init__(
         self, clip: Backbone, *, n_vision: int, vision_depth: int, generator: torch.Generator
     ) -> None:
@@ -64,7 +66,8 @@ class VLPrompts(VisionPrompts):
     ) -> None:
         super().__init__(clip, n_vision=n_vision, vision_depth=vision_depth, generator=generator)
         self.ctx = nn.Parameter(context)
-        deep = (small(*context.shape, generator) for _ in range(text_depth - 1))
+        n_ctx, width = context.shape
+        deep = (small(n_ctx, width, generator) for _ in range(text_depth - 1))
         self.deep_text = nn.ParameterList(deep)
 
     def forward(self) -> Prompts:

@@ -38,7 +38,7 @@ def multimodal_prompts(
     return initial_context(clip, given.n_ctx, given.ctx_init, generator)
 
 
-class MaPLeLearner(nn.Module):
+class CoupledPrompts(nn.Module):
     """Text prompts for the layers 0..J-1; the image prompts are linear functions of them.
 
     Args:
@@ -54,18 +54,27 @@ class MaPLeLearner(nn.Module):
         super().__init__()
         widths, deep = (clip.text_width, clip.vision_width), range(given.prompt_depth - 1)
         self.ctx = nn.Parameter(context)
-        self.deep_text = nn.ParameterList([small(*context.shape, generator) for _ in deep])
+        n_ctx, width = context.shape
+        self.deep_text = nn.ParameterList([small(n_ctx, width, generator) for _ in deep])
         self.vision_proj = linear(*widths, generator)
         self.vision = nn.ModuleList([linear(*widths, generator) for _ in deep])
         if given.clone_init:
             for layer in self.vision:
                 layer.load_state_dict(self.vision[0].state_dict())
 
-    def forward(self) -> Prompts:
+    def coupled_prompts(self) -> Prompts:
         """Return the prompts of both towers, the same for all images and classes."""
         coupled = [layer(p) for layer, p in zip(self.vision, self.deep_text, strict=True)]
         vision = self.vision_proj(self.ctx)
         return Prompts(self.ctx[None, None], list(self.deep_text), vision, coupled)
+
+
+class MaPLeLearner(CoupledPrompts):
+    """MaPLe's learnable state: `CoupledPrompts` and nothing else."""
+
+    def forward(self) -> Prompts:
+        """Return the prompts of both towers."""
+        return self.coupled_prompts()
 
 
 def _settings_of(state: dict[str, Tensor]) -> dict[str, Any]:

@@ -95,5 +95,7 @@ def draw_noise(
         scale = features.mean()
     else:
         scale = features.mean(dim=1, keepdim=True)
-    like = {"dtype": features.dtype, "device": features.device}
-    return scale * torch.randn((len(features), width), generator=generator, **like)
+    noise = torch.randn(
+        (len(features), width), generator=generator, dtype=features.dtype, device=features.device
+    )
+    return scale * noise

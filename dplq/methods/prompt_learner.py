@@ -110,6 +110,7 @@ class PromptLearner(nn.Module):
         if domain_features is None:
             signal = torch.zeros_like(self.ctx[:1]).unsqueeze(0)  # (1, 1, d_t)
         else:
+            assert self.meta_net is not None  # made where domain_dim is not 0
             signal = self.meta_net(domain_features).unsqueeze(1)  # (B, 1, d_t)
         noisy = signal if noise is None else signal + noise.unsqueeze(1)
         language = self.language(self._fuse(self.ctx, noisy))

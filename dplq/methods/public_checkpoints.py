@@ -73,15 +73,20 @@ class PublicLayout:
         """Return our names for what was learned; names that the original lacks are kept."""
         ours = {}
         for name, tensor in state.items():
-            matches = ((re.fullmatch(key, name), new) for key, new in self.names.items())
-            match, new = next((pair for pair in matches if pair[0]), (None, name))
-            if callable(new):
-                new = new(match)
-            elif new is not None and match:
-                new = match.expand(new)
-            if new is not None:
-                ours[new] = tensor
+            own = self._translate_name(name)
+            if own is not None:
+                ours[own] = tensor
         return ours
+
+    def _translate_name(self, name: str) -> str | None:
+        for key, new in self.names.items():
+            match = re.fullmatch(key, name)
+            if match is None:
+                continue
+            if new is None or callable(new):
+                return new and new(match)
+            return match.expand(new)
+        return name
 
     def load(self, model: CLIPModel, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Read an original's checkpoint into our model of the same method.
@@ -115,10 +120,13 @@ def read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int | 
 
 def _check_clip(model: CLIPModel, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
     """The SOS token's embedding, which most checkpoints hold, tells CLIPs apart."""
+    sos = getattr(model, "sos", None)
+    if not isinstance(sos, Tensor):
+        return
     for name in ("token_prefix", "prompt_learner.token_prefix"):
         if name not in state:
             continue
-        theirs, ours = state[name][0].float().cpu(), model.sos[0].float().cpu()
+        theirs, ours = state[name][0].float().cpu(), sos[0].float().cpu()
         # Half precision keeps three digits.
         if theirs.shape != ours.shape or (theirs - ours).abs().max() > 2e-3 * ours.abs().max():
             raise UserError(

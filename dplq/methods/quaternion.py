@@ -76,6 +76,7 @@ class QuaternionLinear(nn.Module):
         return x @ self.matrix() + self.bias
 
     def extra_repr(self) -> str:
+        """Return the widths, for `print`."""
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 

@@ -49,6 +49,8 @@ class QuaternionPromptCLIP(PromptedCLIP):
     # The other settings (noise, initialisation) only matter in training.
     structure = ("n_ctx", "ctx_init", "prompt_depth", "domain_dim", "fusion", "residual", "layer")
 
+    prompt_learner: PromptLearner
+
     def __init__(
         self,
         clip: Backbone,

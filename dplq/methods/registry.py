@@ -95,6 +95,6 @@ def create_model(
         UserError: unknown method, or a setting that does not fit the backbone.
         TypeError: unknown setting.
     """
-    cls = METHODS[method]
+    cls: Any = METHODS[method]  # constructors differ in whether they have a domain encoder
     parts = (clip, domain) if cls.uses_domain else (clip,)
     return cls(*parts, classnames, seed=seed, **settings)

@@ -50,7 +50,7 @@ class MethodSettings:
                 _check(own, value)
 
     @classmethod
-    def keys(cls) -> list[Field[Any]]:
+    def config_fields(cls) -> list[Field[Any]]:
         """Return the fields that are config keys."""
         return [own for own in fields(cls) if own.metadata["is_key"]]
 

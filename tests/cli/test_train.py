@@ -335,7 +335,7 @@ def test_precisions_on_a_gpu(project, tmp_path, precision):
 
 
 def test_config_files_are_found_ignoring_case(tmp_path):
-    import train as script
+    from dplq.cli import train as script
 
     (tmp_path / "rsscn7.yaml").write_text("")
     assert script.find_ignoring_case(str(tmp_path / "RSSCN7.yaml")) == str(tmp_path / "rsscn7.yaml")
@@ -343,7 +343,10 @@ def test_config_files_are_found_ignoring_case(tmp_path):
 
 
 def test_help_needs_no_heavy_import():
-    code = "import sys, train; train.build_parser(); print('torch' in sys.modules)"
+    code = (
+        "import sys; from dplq.cli import train; train.build_parser(); "
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
     )

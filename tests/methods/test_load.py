@@ -112,7 +112,7 @@ def test_an_empty_folder_and_an_unknown_method(clip, tmp_path):
     model = model_of("CoOp", clip)
     model.header = lambda: {"method": "CoOpp"}
     model.save(tmp_path / "m.safetensors")
-    with pytest.raises(UserError, match="of a known method .'CoOpp'.*Did you mean 'CoOp'"):
+    with pytest.raises(UserError, match=r"of a known method .'CoOpp'.*Did you mean 'CoOp'"):
         dplq.load(tmp_path / "m.safetensors")
 
 
@@ -154,10 +154,10 @@ def test_what_a_public_checkpoint_does_not_say_must_be_given(clip, tmp_path):
     from dplq.trainers.coop import CoOp
 
     public_checkpoint(CoOp, clip, tmp_path)
-    with pytest.raises(UserError, match="public checkpoint of CoOp.*give clip=.* and classnames="):
+    with pytest.raises(UserError, match=r"public checkpoint of CoOp.*give clip=.* and classnames="):
         dplq.load(tmp_path)
     torch.save({"state_dict": {"other": torch.ones(1)}}, tmp_path / "model.pth.tar-1")
-    with pytest.raises(UserError, match="no method with a known public layout.*Choices: CoCoOp"):
+    with pytest.raises(UserError, match=r"no method with a known public layout.*Choices: CoCoOp"):
         dplq.load(tmp_path / "model.pth.tar-1", NAMES, clip=clip)
 
 

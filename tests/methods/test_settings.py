@@ -38,7 +38,7 @@ def test_config_nodes_are_the_settings_classes(trainer):
     node = dict(new_config().TRAINER[trainer.node])
     assert node.pop("PREC") == trainer.prec
     own = trainer.model_class.settings_class
-    assert node == {field.name.upper(): field.default for field in own.keys()}
+    assert node == {field.name.upper(): field.default for field in own.config_fields()}
 
 
 def test_another_default_changes_config_help_and_docs(monkeypatch):

@@ -131,11 +131,15 @@ def test_command_line(tmp_path):
     options += ["DATASET.NUM_SHOTS", "2", "DATASET.SUBSAMPLE_CLASSES"]
     folder = str(tmp_path / "base")
     done = train(tmp_path / "log", [*flags, "--output-dir", folder, *options, "base"])
-    assert done.code == 0 and "Loading domain encoder (clip)" in done.out, done.err
+    assert done.code == 0, done.err
+    assert "Loading domain encoder (clip)" in done.out
     flags += ["--eval-only", "--model-dir", folder, "--output-dir", str(tmp_path / "new")]
     done = train(tmp_path / "log", [*flags, *options, "new"])
-    assert done.code == 0 and "(epoch = 1)" in done.out, done.err
+    assert done.code == 0, done.err
+    assert "(epoch = 1)" in done.out
     done = train(tmp_path / "log", [*flags, "DOMAIN.ENCODER", "none", *options, "new"])
-    assert done.code == 2 and "DCPL needs a domain encoder" in done.err
+    assert done.code == 2
+    assert "DCPL needs a domain encoder" in done.err
     done = train(tmp_path / "log", [*flags, "TRAINER.DCPL.NOISE", "yes", *options, "new"])
-    assert done.code == 2 and "NOISE is 'yes'; write True or False" in done.err
+    assert done.code == 2
+    assert "NOISE is 'yes'; write True or False" in done.err

@@ -38,7 +38,8 @@ def test_the_linear_layer_is_scikit_learns_model(classes):
     train_set, val = blobs(classes), blobs(classes, seed=1)
     model = logistic.choose(train_set, val)
     weight, bias = map(torch.from_numpy, logistic.linear_layer(model))
-    assert weight.shape == (classes, 5) and bias.shape == (classes,)
+    assert weight.shape == (classes, 5)
+    assert bias.shape == (classes,)
     probabilities = torch.softmax(torch.from_numpy(val[0]) @ weight.T + bias, dim=1)
     np.testing.assert_allclose(probabilities, model.predict_proba(val[0]), atol=1e-12)
 
@@ -51,7 +52,7 @@ def test_c_is_the_most_accurate_on_val_then_of_the_lowest_loss():
         right = model.predict_proba(x_val)[np.arange(len(y_val)), y_val]
         found[model.C] = (np.mean(model.predict(x_val) == y_val), np.mean(np.log(right)))
     assert len({accuracy for accuracy, _ in found.values()}) < len(found)  # some are equal
-    assert logistic.choose((x, y), (x_val, y_val)).C == max(found, key=found.get)
+    assert max(found, key=found.get) == logistic.choose((x, y), (x_val, y_val)).C
     assert logistic.choose((x, y), None).C == 1
 
 
@@ -69,8 +70,10 @@ def test_c_is_not_chosen_on_test_images(caplog):
         dataset = SimpleNamespace(val=val or None, test=test)
         return LinearProbe._may_choose(SimpleNamespace(dm=SimpleNamespace(dataset=dataset)))
 
-    assert may_choose("ab", "cd") and not caplog.records
-    assert not may_choose("ab", "bc") and not may_choose("", "bc")
+    assert may_choose("ab", "cd")
+    assert not caplog.records
+    assert not may_choose("ab", "bc")
+    assert not may_choose("", "bc")
     assert [record.getMessage() for record in caplog.records] == [
         "The val images are test images: C is not chosen, but 1.",
         "The val images are absent: C is not chosen, but 1.",
@@ -91,21 +94,24 @@ def trained(project, tmp_path_factory):
     out = tmp_path_factory.mktemp("probe_run") / "base"
     done = train(f"{out}.log", [*project, "--output-dir", str(out), *BASE])
     assert done.code == 0, done.err
-    assert "C 1e-06: accuracy" in done.out and "Linear probe: C is " in done.out
+    assert "C 1e-06: accuracy" in done.out
+    assert "Linear probe: C is " in done.out
     return out
 
 
 def test_results_json(trained):
     result = json.loads((trained / "results.json").read_text())
-    assert result["learnable_parameters"] == 48 * 2 + 2 and result["epochs"] == 1
+    assert result["learnable_parameters"] == 48 * 2 + 2
+    assert result["epochs"] == 1
     assert result["checkpoint_bytes"] == (trained / MODEL).stat().st_size
-    assert result["seconds"]["train"] > 0 and result["seconds"]["step"] is None
+    assert result["seconds"]["train"] > 0
+    assert result["seconds"]["step"] is None
     assert list(result["per_class_accuracy"]) == ["forest", "parking lot"]
 
 
 def test_weights_are_scikit_learns_on_un_augmented_images(project, trained):
     import dplq.plugin  # noqa: F401
-    import train as script
+    from dplq.cli import train as script
 
     from dassl.data.datasets import build_dataset  # isort: skip
 
@@ -145,7 +151,8 @@ def test_it_loads_for_its_own_classes_only(project, trained, tmp_path):
     assert again["per_class_accuracy"] == first["per_class_accuracy"]
     assert again["seconds"]["train"] is None
     done = train(tmp_path / "log", [*test[:-1], "new", "OUTPUT_DIR", str(tmp_path / "new")])
-    assert done.code == 2 and "Traceback" not in done.err
+    assert done.code == 2
+    assert "Traceback" not in done.err
     message = (
         r"error: .*model-1.safetensors is a LinearProbe model for the classes forest, parking lot"
     )

@@ -142,7 +142,8 @@ LEARNED = {
 def test_frozen_features_follow_the_classes(model):
     images = torch.zeros(1, 3, 32, 32)
     before = model.frozen_features(images)[1]
-    assert model.frozen_features(images)[1] is before and not before.requires_grad
+    assert model.frozen_features(images)[1] is before
+    assert not before.requires_grad
     model.set_classnames(NAMES[::-1])
     after = model.frozen_features(images)[1]
     torch.testing.assert_close(after, before.flip(1))
@@ -201,7 +202,8 @@ def test_command_line(project, tmp_path):
     new = [*options, "DATASET.SUBSAMPLE_CLASSES", "new"]
     flags = [*flags, "--eval-only", "--model-dir", str(folder), "--output-dir", str(tmp_path / "n")]
     done = train(tmp_path / "log", [*flags, *new])
-    assert done.code == 0 and "(epoch = 3)" in done.out, done.err
+    assert done.code == 0, done.err
+    assert "(epoch = 3)" in done.out
 
 
 def test_interrupted_and_resumed(project, tmp_path):
@@ -211,7 +213,8 @@ def test_interrupted_and_resumed(project, tmp_path):
     killed = train(tmp_path / "log", flags, signal_at_step, 11)  # four steps an epoch
     assert killed.code == -signal.SIGKILL
     again = train(tmp_path / "log", flags)
-    assert again.code == 0 and "will resume after epoch 2" in again.out, again.err
+    assert again.code == 0, again.err
+    assert "will resume after epoch 2" in again.out
     for epoch in (1, 2, 3):
         expected, found = weights(whole, epoch), weights(tmp_path / "run", epoch)
         assert all(found[key].equal(expected[key]) for key in expected)

@@ -146,7 +146,8 @@ def test_all_that_is_learned_is_read(kind, clip, tmp_path, capsys):
     assert load(kind, other, tmp_path) == 5
     for name, tensor in model.prompt_learner.state_dict().items():
         loaded = other.prompt_learner.state_dict()[name]
-        assert loaded.dtype == torch.float32 and torch.equal(loaded, tensor.half().float())
+        assert loaded.dtype == torch.float32
+        assert torch.equal(loaded, tensor.half().float())
     assert f"{FOLDERS.get(kind, 'prompt_learner')}/model.pth.tar-5" in capsys.readouterr().out
 
 
@@ -195,14 +196,14 @@ def test_names_that_the_original_does_not_have(clip, tmp_path):
     model, state = make(MaPLe, clip)
     state["prompt_learner.meta_net.linear1.weight"] = torch.zeros(2, 2)
     write(MaPLe, tmp_path, state, clip)
-    with pytest.raises(UserError, match="prompt_learner.meta_net.linear1.weight is not part of"):
+    with pytest.raises(UserError, match=r"prompt_learner.meta_net.linear1.weight is not part of"):
         load(MaPLe, model, tmp_path)
 
 
 def test_another_clip(clip, tmp_path):
     model, state = make(CoOp, clip)
     write(CoOp, tmp_path, state, tiny_backbone(seed=1))
-    with pytest.raises(UserError, match="trained with another CLIP than .*MODEL.BACKBONE.NAME"):
+    with pytest.raises(UserError, match=r"trained with another CLIP than .*MODEL.BACKBONE.NAME"):
         load(CoOp, model, tmp_path)
 
 
@@ -219,7 +220,7 @@ class Harmful:
 def test_nothing_in_a_file_is_run(clip, tmp_path):
     model, state = make(CoOp, clip)
     write(CoOp, tmp_path, state, clip, extra=Harmful(tmp_path / "harm"))
-    with pytest.raises(UserError, match="cannot be read as a checkpoint .*mkdir"):
+    with pytest.raises(UserError, match=r"cannot be read as a checkpoint .*mkdir"):
         load(CoOp, model, tmp_path)
     assert not (tmp_path / "harm").exists()
     path = tmp_path / "prompt_learner/model.pth.tar-1"
@@ -251,5 +252,6 @@ def test_command_line(tmp_path):
         assert done.code == 0, done.err
         result = json.loads((out / "results.json").read_text())
         found[place] = {k: result[k] for k in ("per_class_accuracy", "macro_f1", "epochs")}
-    assert found["ours"] == found["theirs"] and found["ours"]["epochs"] == 5
+    assert found["ours"] == found["theirs"]
+    assert found["ours"]["epochs"] == 5
     assert "MultiModalPromptLearner/model.pth.tar-5" in done.out

@@ -140,7 +140,7 @@ def test_ctrl_c_says_how_to_go_on(project, tmp_path):
 
 
 def test_other_settings_are_not_continued(project, tmp_path):
-    folder, flags = project
+    _folder, flags = project
     out = ["--output-dir", str(tmp_path / "run")]
     assert train(tmp_path / "a", [*flags, *out], signal_at_step, 15).code == -signal.SIGKILL
     other = train(tmp_path / "b", [*flags, *out, "OPTIM.LR", "0.1"])
@@ -149,7 +149,7 @@ def test_other_settings_are_not_continued(project, tmp_path):
 
 
 def test_unseeded_run_resumes_exactly_too(project, tmp_path):
-    folder, flags = project
+    _folder, flags = project
     at = flags.index("--seed")
     flags = [*flags[:at], *flags[at + 2 :], "--output-dir", str(tmp_path / "run")]
     assert train(tmp_path / "a", flags, signal_at_step, 15).code == -signal.SIGKILL

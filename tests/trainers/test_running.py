@@ -64,27 +64,28 @@ def test_a_step_reads_nothing_back(tmp_path, name):
     assert done.code == 0, done.err
     counts = [int(number) for number in re.findall(r"read back (\d+)", done.out)]
     counts = counts[2:]  # in its first step PromptSRC encodes its templates
-    # Every second step the watch looks at the losses, and nothing else does.
-    assert len(counts) > 3 and counts == [index % 2 for index in range(len(counts))]
+    # Every second step the guard reads the losses back, and nothing else does.
+    assert len(counts) > 3
+    assert counts == [index % 2 for index in range(len(counts))]
 
 
-def test_losses_are_looked_at_when_they_should_be():
+def test_losses_are_checked_when_they_should_be():
     now = NonFiniteLossGuard("COOP", 1)
-    now.see(GOOD, 0, 0)
+    now.add(GOOD, 0, 0)
     with pytest.raises(
-        UserError, match="nan or infinite in epoch 3, batch 8. Lower OPTIM.LR.*COOP"
+        UserError, match=r"nan or infinite in epoch 3, batch 8. Lower OPTIM.LR.*COOP"
     ):
-        now.see(BAD, 2, 7)
+        now.add(BAD, 2, 7)
     later = NonFiniteLossGuard("COOP", 3)
-    later.see(BAD, 0, 0)
-    later.see(GOOD, 0, 1)
+    later.add(BAD, 0, 0)
+    later.add(GOOD, 0, 1)
     with pytest.raises(UserError, match="in or before epoch 1, batch 3"):
-        later.see(GOOD, 0, 2)
-    later.see(BAD, 1, 0)  # counts with the batches of its epoch, as the log lines do
+        later.add(GOOD, 0, 2)
+    later.add(BAD, 1, 0)  # counts with the batches of its epoch, as the log lines do
     with pytest.raises(UserError):
         later.check()
     later.check()
-    later.see(torch.tensor(float("inf")), 1, 1)
+    later.add(torch.tensor(float("inf")), 1, 1)
     with pytest.raises(UserError, match="in or before epoch 2, batch 2"):
         later.check()
 
@@ -147,7 +148,8 @@ def test_compile_modes(model, monkeypatch):
 def test_an_unknown_mode_is_refused_before_anything_is_loaded(tmp_path):
     flags = [*make_project(tmp_path), "--output-dir", str(tmp_path / "run")]
     done = train(tmp_path / "log", [*flags, "MODEL.COMPILE", "reduce_overhead"])
-    assert done.code == 2 and "Loading CLIP" not in done.out
+    assert done.code == 2
+    assert "Loading CLIP" not in done.out
     assert "MODEL.COMPILE is 'reduce_overhead'; it must be empty or one of default, " in done.err
 
 

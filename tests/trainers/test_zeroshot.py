@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dplq.io import checkpoint
 from dplq.methods.zeroshot import ZeroshotModel
 from tests.peers import peer
 from tests.runner import make_project, train
@@ -147,7 +148,7 @@ def test_the_data_sets_own_template_comes_first(zeroshot):
 
 @pytest.mark.parametrize("name", ["ZeroshotCLIP", "ZeroshotCLIP2"])
 def test_command_line(project, tmp_path, name):
-    """With and without --eval-only and --model-dir: the same results.json, and no checkpoint."""
+    """With and without --eval-only, --model-dir: the same results.json, an empty checkpoint."""
     base = ["DATASET.SUBSAMPLE_CLASSES", "base", "TRAINER.ZEROSHOTCLIP.PREC", "bf16"]
     flags = {"trained": [], "tested": ["--eval-only"]}
     flags["loaded"] = [*flags["tested"], "--model-dir", str(tmp_path / "trained")]
@@ -157,11 +158,15 @@ def test_command_line(project, tmp_path, name):
         done = train(tmp_path / "log", [*project(name), str(out), *extra, *base])
         assert done.code == 0, done.err
         assert "TRAINER.ZEROSHOTCLIP.PREC is set" not in done.out
-        assert "Texts (" in done.out and "a photo of {}." in done.out
+        assert "Texts (" in done.out
+        assert "a photo of {}." in done.out
         results.append(json.loads((out / "results.json").read_text()))
-        assert not (out / "prompt_learner").exists()
+        (file,) = (out / "prompt_learner").iterdir()
+        tensors, header = checkpoint.read(file)
+        assert (file.name, tensors, header["trainer"]) == ("model-0.safetensors", {}, name)
     for result in results:
-        assert result["trainer"] == name and result["precision"] == "bf16"
+        assert result["trainer"] == name
+        assert result["precision"] == "bf16"
         assert result["learnable_parameters"] == result["epochs"] == 0
         assert result["checkpoint_bytes"] is None
         assert result["seconds"]["train"] is result["seconds"]["step"] is None

@@ -35,6 +35,8 @@ SCHEDULE_KEYS = ("stepsize", "gamma", "warmup_epoch", "warmup_type", "warmup_con
 class PromptTrainer(FrozenTrainer):
     """Base of all trainers that learn prompts for a frozen CLIP by gradient steps."""
 
+    train_loader_x: Any
+
     def check_cfg(self, cfg: Any) -> None:
         """Refuse (UserError) values that nothing can be trained with."""
         require("OPTIM.MAX_EPOCH", cfg.OPTIM.MAX_EPOCH, cfg.OPTIM.MAX_EPOCH >= 1, "at least 1")

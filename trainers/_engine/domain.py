@@ -30,7 +30,8 @@ class DomainTrainer(PromptTrainer):
         """Return the model with the config's domain encoder; DOMAIN.ENCODER none: without."""
         domain = load_domain(self.cfg, clip, self.keys.PRESET)
         settings = self.model_settings() | ({"domain_dim": 0} if domain is None else {})
-        return self.model_class(clip, domain, classnames, seed=seed, **settings)
+        build: Any = self.model_class
+        return build(clip, domain, classnames, seed=seed, **settings)
 
     def test(self, split: str | None = None) -> float:
         """Evaluate as the base does; domain features come from the cache where they are known."""
@@ -62,6 +63,7 @@ class DomainTrainer(PromptTrainer):
         features = cache.get(self._files)
         with self.precision.autocast():
             if features is None:
+                assert self.model.domain is not None  # there is a cache only where there is one
                 features = self.model.domain(input)
                 cache.put(self._files, features)
             return self.model(input, domain_features=features.to(self.device))

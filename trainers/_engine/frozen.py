@@ -43,6 +43,8 @@ class FrozenTrainer(CheckpointTrainer):
 
     model: CLIPModel
     precision: Precision
+    max_epoch: int
+    evaluator: Any
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Name the config node after the trainer."""
@@ -80,12 +82,13 @@ class FrozenTrainer(CheckpointTrainer):
 
     def model_settings(self) -> dict[str, Any]:
         """Return the model's settings: this trainer's config keys."""
-        fields = self.model_class.settings_class.keys()
+        fields = self.model_class.settings_class.config_fields()
         return {own.name: self.keys[own.name.upper()] for own in fields}
 
     def build_prompt_model(self, clip: Backbone, classnames: list[str], seed: int) -> CLIPModel:
         """Return the model: its `prompt_learner` is trained, the rest is frozen."""
-        return self.model_class(clip, classnames, seed=seed, **self.model_settings())
+        build: Any = self.model_class  # constructors differ in whether they have a domain encoder
+        return build(clip, classnames, seed=seed, **self.model_settings())
 
     def build_model(self) -> None:
         """Build frozen and learnable parts; without Dassl's scheduler: it fails on torch >= 2.7."""
@@ -113,7 +116,9 @@ class FrozenTrainer(CheckpointTrainer):
 
     def _seed(self, phase: str, epoch: int) -> None:
         """Seed all generators from (run seed, phase, epoch)."""
-        self.model.noise_generator.manual_seed(seed_all(self.run_seed, PHASES[phase], epoch))
+        seed = seed_all(self.run_seed, PHASES[phase], epoch)
+        if self.model.noise_generator is not None:
+            self.model.noise_generator.manual_seed(seed)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

@@ -23,7 +23,7 @@ def write_results(trainer: Any, seconds: float) -> Path:
     """
     cfg, record = trainer.cfg, trainer.evaluator
     saved = sorted(trainer.model_dir(cfg.OUTPUT_DIR).glob("model-*.safetensors"))
-    steps = trainer.train_steps
+    steps, learnable = trainer.train_steps, trainer.learnable_parameters
     result = {
         "format": FORMAT,
         "trainer": cfg.TRAINER.NAME,
@@ -33,8 +33,8 @@ def write_results(trainer: Any, seconds: float) -> Path:
         "shots": cfg.DATASET.NUM_SHOTS,
         "seed": cfg.SEED,
         **scores(record.labels, record.predictions, trainer.lab2cname),
-        "learnable_parameters": trainer.learnable_parameters,
-        "checkpoint_bytes": saved[-1].stat().st_size if saved else None,
+        "learnable_parameters": learnable,
+        "checkpoint_bytes": saved[-1].stat().st_size if saved and learnable else None,
         "epochs": trainer.tested_epoch,
         "seconds": {
             "train": trainer.train_seconds or None,
