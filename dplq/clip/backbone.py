@@ -25,6 +25,7 @@ from dplq.clip.blocks import (
     is_supported,
     run_blocks,
 )
+from dplq.clip.installed import open_clip
 from dplq.clip.load import build, load_weights
 from dplq.clip.memory import blocks_per_chunk
 from dplq.clip.modules import CLIPModel, ImageTower, ResidualBlock, TextTower, Transformer
@@ -111,7 +112,7 @@ class Backbone(nn.Module):
         spec: Spec,
     ) -> None:
         super().__init__()
-        import open_clip
+        package = open_clip()
 
         self.clip = model
         self.spec = spec
@@ -124,10 +125,10 @@ class Backbone(nn.Module):
         self.context_length = text.positional_embedding.shape[0]
         self.image_size = _square_size(spec.name, visual.image_size)
         self.image_mean: tuple[float, ...] = tuple(
-            preprocess.get("mean") or open_clip.OPENAI_DATASET_MEAN
+            preprocess.get("mean") or package.OPENAI_DATASET_MEAN
         )
         self.image_std: tuple[float, ...] = tuple(
-            preprocess.get("std") or open_clip.OPENAI_DATASET_STD
+            preprocess.get("std") or package.OPENAI_DATASET_STD
         )
         self.causal = text.attn_mask is not None
         towers = (text.transformer.resblocks, visual.transformer.resblocks)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dplq.clip.installed import open_clip
 from dplq.clip.sources import OPENAI_VITS, Source
 from dplq.errors import UserError, few, one_line
 from dplq.io.weights import describe_checkpoint, private_rng, read_state_dict, skip_weight_init
@@ -36,11 +37,11 @@ def build(source: Source) -> CLIP | CustomTextCLIP:
     Raises:
         UserError: the installed open_clip cannot build it.
     """
-    import open_clip
-    from open_clip.version import __version__ as version
+    package = open_clip()
+    version = open_clip("version").__version__
 
     config = {key: value for key, value in source.config.items() if key != "custom_text"}
-    kind = open_clip.CustomTextCLIP if source.config.get("custom_text") else open_clip.CLIP
+    kind = package.CustomTextCLIP if source.config.get("custom_text") else package.CLIP
     initialisation = contextlib.nullcontext() if source.file is None else skip_weight_init()
     with private_rng(source.spec.seed), torch.device("cpu"), initialisation:
         try:

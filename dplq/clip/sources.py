@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dplq.clip.installed import open_clip
 from dplq.errors import UserError, few, one_line, suggest
 from dplq.io.packaged import packaged_model
 from dplq.io.spec import LOCAL_DIR, Spec
@@ -171,7 +172,7 @@ def _weights_in(folder: Path) -> Path:
 
 def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
     """Resolve hf-hub:ORG/NAME through open_clip's own download."""
-    from open_clip.pretrained import download_pretrained_from_hf
+    download_pretrained_from_hf = open_clip("pretrained").download_pretrained_from_hf
 
     name, model_id = spec.name, spec.name.removeprefix(HF_HUB)
     cure = "use a machine with access to the hub, or download the folder and name it local-dir:PATH"
@@ -194,7 +195,7 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
 
 def _from_name(spec: Spec, weights: str) -> Source:
     """Resolve NAME, NAME:TAG or NAME:PATH, NAME being CoOp's or open_clip's."""
-    import open_clip
+    package = open_clip()
 
     name, pretrained = spec.name, spec.pretrained
     model, _, tag = name.partition(":")
@@ -202,13 +203,13 @@ def _from_name(spec: Spec, weights: str) -> Source:
         raise UserError(f"'{model}' is a ResNet: it has no tokens to prompt. {REQUIREMENT}")
     from_openai = model in OPENAI_VITS and (not tag or not _is_tag(model, tag))
     arch = OPENAI_VITS.get(model, model.replace("/", "-"))
-    if arch not in open_clip.list_models():
+    if arch not in package.list_models():
         raise UserError(
             f"unknown CLIP model '{model}'; write a CoOp name, NAME:TAG, NAME:PATH, "
             f"{HF_HUB}ORG/NAME or {LOCAL_DIR}PATH."
             + suggest(model, [*OPENAI_VITS, *_promptable_names()])
         )
-    source = Source(name, spec, open_clip.get_model_config(arch))
+    source = Source(name, spec, package.get_model_config(arch))
     _refuse_unpromptable(name, source.config)
     if from_openai:
         source.config["quick_gelu"] = True
@@ -231,14 +232,14 @@ def _from_name(spec: Spec, weights: str) -> Source:
 
 def _is_tag(model: str, tag: str) -> bool:
     """Return whether open_clip has `tag` for the model, by CoOp's name or its own."""
-    from open_clip.pretrained import is_pretrained_cfg
+    is_pretrained_cfg = open_clip("pretrained").is_pretrained_cfg
 
     return is_pretrained_cfg(OPENAI_VITS.get(model, model.replace("/", "-")), tag)
 
 
 def _tag_as_file(arch: str, tag: str) -> str:
     """Return `tag`, which is no tag of `arch`, if it can be a path."""
-    from open_clip.pretrained import list_pretrained_tags_by_model
+    list_pretrained_tags_by_model = open_clip("pretrained").list_pretrained_tags_by_model
 
     if Path(tag).suffix in WEIGHT_SUFFIXES or "/" in tag or os.sep in tag or Path(tag).is_file():
         return tag
@@ -250,28 +251,24 @@ def _tag_as_file(arch: str, tag: str) -> str:
 
 def _use_tag(source: Source, arch: str, tag: str) -> None:
     """Set activation, normalisation and, if pretrained, the downloaded weights of a tag."""
-    from open_clip.pretrained import (
-        download_pretrained,
-        get_pretrained_cfg,
-        list_pretrained_tags_by_model,
-    )
+    pretrained_models = open_clip("pretrained")
 
     if not tag:
         if source.spec.pretrained:
             raise UserError(
                 f"'{source.name}' does not say which weights: write {arch}:TAG, {arch}:PATH, or "
                 f"pretrained=False for random ones. Tags: "
-                f"{', '.join(list_pretrained_tags_by_model(arch)) or 'none'}."
+                f"{', '.join(pretrained_models.list_pretrained_tags_by_model(arch)) or 'none'}."
             )
         return
-    published = get_pretrained_cfg(arch, tag)
+    published = pretrained_models.get_pretrained_cfg(arch, tag)
     source.preprocess = published
     if published.get("quick_gelu") or tag == "openai":
         source.config["quick_gelu"] = True
     if not source.spec.pretrained:
         return
     try:
-        source.file = Path(download_pretrained(published))
+        source.file = Path(pretrained_models.download_pretrained(published))
     except Exception as error:
         raise UserError(
             f"cannot get the weights of '{source.name}' (open_clip tag {arch}:{tag}; "
@@ -311,11 +308,11 @@ def _refuse_unpromptable(name: str, config: Mapping[str, Any]) -> None:
 
 def _promptable_names() -> list[str]:
     """Return open_clip's model names that `_refuse_unpromptable` lets pass."""
-    import open_clip
+    package = open_clip()
 
     names = []
-    for name in open_clip.list_models():
+    for name in package.list_models():
         with contextlib.suppress(UserError):
-            _refuse_unpromptable(name, open_clip.get_model_config(name))
+            _refuse_unpromptable(name, package.get_model_config(name))
             names.append(name)
     return names

@@ -12,22 +12,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
+from dplq.clip.installed import open_clip
 
 PLACEHOLDER = "{}"  # of the class name in a template
 
 
 def imagenet_templates() -> list[str]:
     """Return OpenAI's 80 templates for ImageNet, such as ``a bad photo of a {}.``, in order."""
-    from open_clip import OPENAI_IMAGENET_TEMPLATES
-
-    return [template(PLACEHOLDER) for template in OPENAI_IMAGENET_TEMPLATES]
+    templates = open_clip().OPENAI_IMAGENET_TEMPLATES
+    return [template(PLACEHOLDER) for template in templates]
 
 
 def select_templates() -> list[str]:
     """Return the 7 of them that OpenAI selected (CLIP's notebook; CoOp's ZeroshotCLIP2)."""
-    from open_clip import SIMPLE_IMAGENET_TEMPLATES
-
-    return [template(PLACEHOLDER) for template in SIMPLE_IMAGENET_TEMPLATES]
+    templates = open_clip().SIMPLE_IMAGENET_TEMPLATES
+    return [template(PLACEHOLDER) for template in templates]
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dplq.clip.installed import open_clip
 from dplq.errors import UserError
 
 if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
@@ -18,9 +19,9 @@ if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions th
 @cache
 def make_tokenizer(clean: str) -> SimpleTokenizer:
     """Return open_clip's tokenizer; `clean` names its text normalisation, such as ``lower``."""
-    import open_clip
+    package = open_clip()
 
-    return open_clip.SimpleTokenizer(clean=clean)
+    return package.SimpleTokenizer(clean=clean)
 
 
 def tokenize(tokenizer: SimpleTokenizer, texts: Sequence[str], length: int, model: str) -> Tensor:

@@ -67,18 +67,35 @@ def test_real_dassl_and_fallback_agree(project, tmp_path):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
-def test_two_lines_in_a_maple_tree(project, tmp_path):
-    """In MaPLe's own tree with the real Dassl: train, save, --eval-only and reload."""
-    dassl, maple = peer("Dassl.pytorch"), peer("multimodal-prompt-learning")
-    tree = tmp_path / "maple"
-    shutil.copytree(maple, tree, ignore=shutil.ignore_patterns(".git", "docs"))
+HOSTS = {  # tree -> a trainer of its own, and that trainer's module
+    "CoOp": ("CoOp", "trainers.coop"),
+    "multimodal-prompt-learning": ("MaPLe", "trainers.maple"),
+    "PromptSRC": ("PromptSRC", "trainers.promptsrc"),
+    "BiomedCoOp": ("BiomedCoOp_CLIP", "trainers.BiomedCoOp.biomedcoop_clip"),
+}
+
+
+def host_tree(name, folder):
+    """Return a copy of a public tree whose train.py has our two lines more."""
+    tree = folder / name
+    shutil.copytree(peer(name), tree, ignore=shutil.ignore_patterns(".git", "docs", "assets"))
     script = (tree / "train.py").read_text()
-    script = script.replace("import trainers.vpt\n", "import trainers.vpt\nimport dplq.plugin\n")
+    last = re.findall(r"^import trainers\..*$", script, re.M)[-1]
+    script = script.replace(f"{last}\n", f"{last}\nimport dplq.plugin\n")
     script = script.replace(
         "    extend_cfg(cfg)\n", "    extend_cfg(cfg)\n    dplq.plugin.extend_cfg(cfg)\n"
     )
     assert script.count("dplq.plugin") == 2
     (tree / "train.py").write_text(script)
+    return tree
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_two_lines_in_a_host_tree(name, project, tmp_path):
+    """With the real Dassl: train, save, --eval-only and reload."""
+    dassl, tree = peer("Dassl.pytorch"), host_tree(name, tmp_path)
+    if name == "BiomedCoOp":
+        pytest.importorskip("transformers")
     _, flags = project
     base = ["DATASET.NUM_SHOTS", "4", "DATASET.SUBSAMPLE_CLASSES"]
     command = [sys.executable, "train.py", *flags]
@@ -95,12 +112,13 @@ def test_two_lines_in_a_maple_tree(project, tmp_path):
     result = json.loads((tree / "out/new/results.json").read_text())
     assert list(result["per_class_accuracy"]) == ["river", "storage tank"]
     # The host's own trainers are still the host's.
-    listed = run(
-        [sys.executable, "-c", "import train; from dassl.engine import TRAINER_REGISTRY as r;"
-         "print(r.get('MaPLe').__module__, r.get('QuaternionPrompt').__module__)"],
-        cwd=tree, dassl=dassl,
-    )  # fmt: skip
-    assert listed.split()[-2:] == ["trainers.maple", "dplq.trainers.quaternion_prompt"]
+    own, module = HOSTS[name]
+    code = (
+        "import train; from dassl.engine import TRAINER_REGISTRY as r;"
+        f"print(r.get('{own}').__module__, r.get('QuaternionPrompt').__module__)"
+    )
+    listed = run([sys.executable, "-c", code], cwd=tree, dassl=dassl)
+    assert listed.split()[-2:] == [module, "dplq.trainers.quaternion_prompt"]
 
 
 @pytest.mark.parametrize("name", ["CoOp", "multimodal-prompt-learning", "PromptSRC", "DPLQ"])
