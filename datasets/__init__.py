@@ -7,8 +7,8 @@ this package is imported here.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ._engine.base import FolderDataset, declare
-from ._engine.registration import DECLARED
+from ._engine.base import FolderDataset
+from ._engine.registration import DECLARED, declare
 
 for _module in sorted(found.name for found in iter_modules(__path__)):
     import_module(f".{_module}", __name__)

@@ -20,8 +20,9 @@ import os
 import re
 from typing import Any
 
-from ._engine.base import FolderDataset, declare
+from ._engine.base import FolderDataset
 from ._engine.families import KAGGLE
+from ._engine.registration import declare
 from .kvasir import Kvasir
 
 IMAGES = "https://huggingface.co/datasets/TahaKoleilat/BiomedCoOp/resolve/main/"

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from ._engine.base import declare
 from ._engine.families import KAGGLE, MedicalDataset
+from ._engine.registration import declare
 
 
 @declare

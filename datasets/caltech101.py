@@ -1,7 +1,7 @@
 """Caltech101: pictures of objects."""
 
-from ._engine.base import declare
 from ._engine.families import CoOpDataset
+from ._engine.registration import declare
 
 
 @declare

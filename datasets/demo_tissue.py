@@ -1,7 +1,7 @@
 """DemoTissue: the demo's tissue patterns."""
 
-from ._engine.base import declare
 from ._engine.families import DemoDataset, demo_classes
+from ._engine.registration import declare
 
 
 @declare

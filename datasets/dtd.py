@@ -1,7 +1,7 @@
 """DescribableTextures: textures (DTD)."""
 
-from ._engine.base import declare
 from ._engine.families import VGG, CoOpDataset
+from ._engine.registration import declare
 
 
 @declare

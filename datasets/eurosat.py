@@ -1,6 +1,7 @@
 """EuroSAT: land use and land cover seen by Sentinel-2."""
 
-from ._engine.base import FolderDataset, declare
+from ._engine.base import FolderDataset
+from ._engine.registration import declare
 
 
 @declare

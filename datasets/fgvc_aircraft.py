@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-from ._engine.base import FolderDataset, declare
+from ._engine.base import FolderDataset
 from ._engine.families import VGG
 from ._engine.folders import ClassTable
+from ._engine.registration import declare
 
 
 @declare

@@ -1,7 +1,7 @@
 """Food101: photographs of dishes."""
 
-from ._engine.base import declare
 from ._engine.families import CoOpDataset
+from ._engine.registration import declare
 
 
 @declare

@@ -7,8 +7,9 @@ which the user puts into the folder of each dataset; its order is the label orde
 
 from typing import Any, ClassVar
 
-from ._engine.base import FolderDataset, declare
+from ._engine.base import FolderDataset
 from ._engine.folders import CLASSNAMES_FILE
+from ._engine.registration import declare
 
 CLASS_NAMES = (
     "https://drive.google.com/uc?export=download&id=1-61f_ol79pViBFDG_IDlUQSwoLcn2XXF",

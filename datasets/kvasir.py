@@ -1,7 +1,7 @@
 """Kvasir: gastrointestinal endoscopy."""
 
-from ._engine.base import declare
 from ._engine.families import KAGGLE, MedicalDataset
+from ._engine.registration import declare
 
 
 @declare

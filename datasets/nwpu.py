@@ -1,6 +1,7 @@
 """NWPU: remote-sensing scenes of forty-five kinds (NWPU-RESISC45)."""
 
-from ._engine.base import FolderDataset, declare
+from ._engine.base import FolderDataset
+from ._engine.registration import declare
 
 
 @declare

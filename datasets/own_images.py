@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dplq.errors import UserError
 
-from ._engine.base import FolderDataset, declare
+from ._engine.base import FolderDataset
 from ._engine.folders import (
     CLASSES_FILE,
     NOT_CLASSES,
@@ -20,6 +20,7 @@ from ._engine.folders import (
 from ._engine.layouts import Layout
 from ._engine.official import fill_val, split_from_folders
 from ._engine.protocol import Split
+from ._engine.registration import declare
 from ._engine.store import read_json
 
 PART_FOLDERS = {

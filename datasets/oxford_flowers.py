@@ -1,7 +1,7 @@
 """OxfordFlowers: kinds of flowers."""
 
-from ._engine.base import declare
 from ._engine.families import VGG, CoOpDataset
+from ._engine.registration import declare
 
 
 @declare

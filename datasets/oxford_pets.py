@@ -1,7 +1,7 @@
 """OxfordPets: breeds of cats and dogs."""
 
-from ._engine.base import declare
 from ._engine.families import VGG, CoOpDataset
+from ._engine.registration import declare
 
 
 @declare

@@ -1,7 +1,7 @@
 """StanfordCars: models of cars."""
 
-from ._engine.base import declare
 from ._engine.families import CoOpDataset
+from ._engine.registration import declare
 
 
 @declare

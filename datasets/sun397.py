@@ -1,7 +1,7 @@
 """SUN397: photographs of scenes."""
 
-from ._engine.base import declare
 from ._engine.families import CoOpDataset
+from ._engine.registration import declare
 
 
 @declare

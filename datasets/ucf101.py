@@ -1,7 +1,7 @@
 """UCF101: middle frames of videos of actions."""
 
-from ._engine.base import declare
 from ._engine.families import CoOpDataset
+from ._engine.registration import declare
 
 
 @declare

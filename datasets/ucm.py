@@ -1,6 +1,7 @@
 """UCM: the UC Merced land-use scenes."""
 
-from ._engine.base import FolderDataset, declare
+from ._engine.base import FolderDataset
+from ._engine.registration import declare
 
 
 @declare

@@ -2,7 +2,8 @@
 
 from typing import ClassVar
 
-from ._engine.base import FolderDataset, declare
+from ._engine.base import FolderDataset
+from ._engine.registration import declare
 
 
 @declare

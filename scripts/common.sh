@@ -41,7 +41,7 @@ Environment (default):
   DATA         folder of the datasets (data)
   OUT          folder for the results (output)
   TRAINERS     folders of configs/trainers, separated by blanks; TRAINER is the same for one
-               ($DEFAULT_TRAINERS)
+               ($(default_trainers))
   CFG          a file of configs/trainers/TRAINER, without .yaml; CFG_CoOp and the like for one of
                several trainers (demo for the built-in datasets, else as in configs/protocols.yaml)
   SHOTS        training images per class; -1 takes all ($(default_shots))$MORE_ENVIRONMENT

@@ -11,6 +11,15 @@ all_trainers() {
     protocols trainers
 }
 
+# Print DEFAULT_TRAINERS for the help text, which must work without Python.
+default_trainers() {
+    if [ "$DEFAULT_TRAINERS" != all ]; then
+        echo "$DEFAULT_TRAINERS"
+    else
+        sed -n 's/^\([A-Za-z0-9]*\):.*/\1/p' "$ROOT/configs/protocols.yaml" | paste -s -d ' ' -
+    fi
+}
+
 # Print the default config of TRAINER for PROTOCOL (base2new, few_shot or transfer) and SHOTS.
 default_config() {
     protocols config "$TRAINER" "$PROTOCOL" "$SHOTS" || exit 2

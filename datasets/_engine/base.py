@@ -40,7 +40,6 @@ from .layouts import (
 from .listing import images_by_class
 from .official import fill_val, labelled, split_from_folders, split_from_lists
 from .protocol import Item, Split, check_split, few_shot, split_classes, take_subset
-from .registration import declare
 from .splits import (
     OWN_NAME,
     classes_of,
@@ -56,7 +55,7 @@ ensure_dassl()
 
 from dassl.data.datasets import DatasetBase, Datum  # noqa: E402
 
-__all__ = ["FolderDataset", "declare"]
+__all__ = ["FolderDataset"]
 logger = logging.getLogger(__name__)
 PROTOCOLS = ("ours", "reference")
 

@@ -22,11 +22,11 @@ from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError, few
 from dplq.io import checkpoint
 from dplq.io.spec import Spec
+from dplq.methods.public_checkpoints import PublicLayout
 from dplq.methods.settings import MethodSettings
 
 if TYPE_CHECKING:
     from dplq.domain.encoder import DomainEncoder
-    from dplq.methods.public_checkpoints import PublicLayout
 
 
 class CLIPModel(nn.Module):
@@ -340,11 +340,12 @@ class PromptedCLIP(CLIPModel):
                 self.sos[0], prompts.language[:, 0], self.texts, prompts.deep_text, self.text_chunk
             )
             return F.normalize(features.to(self.learner_dtype), dim=-1)
-        return self._plain_text_features(prompts.language, prompts.deep_text)
+        return self._plain_text_features(prompts)
 
-    def _plain_text_features(self, language: Tensor, deep_text: Sequence[Tensor]) -> Tensor:
+    def _plain_text_features(self, prompts: Prompts) -> Tensor:
         """Run every text as a whole: for towers and contexts that cannot be packed."""
-        classes = len(self.classnames)
+        language, classes = prompts.language, len(self.classnames)
+        assert language is not None  # a fixed text is encoded once
         batch, _, _n_ctx, width = language.shape
         sequences = torch.cat(
             [
@@ -358,6 +359,6 @@ class PromptedCLIP(CLIPModel):
             order = self.order[None, :, :, None].expand(batch, -1, -1, width)
             sequences = sequences.gather(2, order)
         features = self.clip.encode_prompted_text(
-            sequences.flatten(0, 1), self.eot.repeat(batch), deep_text
+            sequences.flatten(0, 1), self.eot.repeat(batch), prompts.deep_text
         )
         return F.normalize(features.unflatten(0, (batch, classes)).to(self.learner_dtype), dim=-1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.domain.encoder import DomainEncoder
@@ -115,5 +117,40 @@ def _load_public(
         )
     inferred = public.infer(public.translate(state))
     model = create_model(found, clip, classnames, seed=0, **{**inferred, **settings})
-    public.load(model, path)
+    load_public(model, path)
     return model.eval()
+
+
+def load_public(model: CLIPModel, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read an original's checkpoint into our model of the same method.
+
+    Returns:
+        {"epoch": of the checkpoint or None}.
+
+    Raises:
+        UserError: not such a checkpoint, of another CLIP, or of other settings.
+    """
+    assert model.public is not None  # callers look for such files only where there is a layout
+    state, epoch = read_public(path)
+    _check_clip(model, state, path)
+    model.adopt(model.public.translate(state), path)
+    return {"epoch": epoch}
+
+
+def _check_clip(
+    model: CLIPModel, state: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> None:
+    """Refuse a checkpoint of another CLIP: most hold the SOS token's embedding."""
+    sos = getattr(model, "sos", None)
+    if not isinstance(sos, Tensor):
+        return
+    for name in ("token_prefix", "prompt_learner.token_prefix"):
+        if name not in state:
+            continue
+        theirs, ours = state[name][0].float().cpu(), sos[0].float().cpu()
+        # Half precision keeps three digits.
+        if theirs.shape != ours.shape or (theirs - ours).abs().max() > 2e-3 * ours.abs().max():
+            raise UserError(
+                f"{path} was trained with another CLIP than {model.clip.spec.name}: set "
+                "MODEL.BACKBONE.NAME (or MODEL.INIT_WEIGHTS) to the one it was trained with."
+            )

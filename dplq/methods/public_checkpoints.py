@@ -19,7 +19,6 @@ from torch import Tensor
 
 from dplq.errors import UserError
 from dplq.io.weights import read_content
-from dplq.methods.base import CLIPModel
 
 NUMBERED, BEST = "model.pth.tar-*", "model-best.pth.tar"
 
@@ -88,20 +87,6 @@ class PublicLayout:
             return match.expand(new)
         return name
 
-    def load(self, model: CLIPModel, path: str | os.PathLike[str]) -> dict[str, Any]:
-        """Read an original's checkpoint into our model of the same method.
-
-        Returns:
-            {"epoch": of the checkpoint or None}.
-
-        Raises:
-            UserError: not such a checkpoint, of another CLIP, or of other settings.
-        """
-        state, epoch = read_public(path)
-        _check_clip(model, state, path)
-        model.adopt(self.translate(state), path)
-        return {"epoch": epoch}
-
 
 def read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int | None]:
     """Return state dict and epoch of one of Dassl's checkpoints.
@@ -113,30 +98,12 @@ def read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int | 
     state = content.get("state_dict")
     if not isinstance(state, Mapping):
         raise UserError(f"{path} is not a checkpoint of Dassl's: it has no 'state_dict'.")
-    return {key.removeprefix("module."): value for key, value in state.items()}, content.get(
-        "epoch"
-    )
-
-
-def _check_clip(model: CLIPModel, state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
-    """The SOS token's embedding, which most checkpoints hold, tells CLIPs apart."""
-    sos = getattr(model, "sos", None)
-    if not isinstance(sos, Tensor):
-        return
-    for name in ("token_prefix", "prompt_learner.token_prefix"):
-        if name not in state:
-            continue
-        theirs, ours = state[name][0].float().cpu(), sos[0].float().cpu()
-        # Half precision keeps three digits.
-        if theirs.shape != ours.shape or (theirs - ours).abs().max() > 2e-3 * ours.abs().max():
-            raise UserError(
-                f"{path} was trained with another CLIP than {model.clip.spec.name}: set "
-                "MODEL.BACKBONE.NAME (or MODEL.INIT_WEIGHTS) to the one it was trained with."
-            )
+    plain = {key.removeprefix("module."): value for key, value in state.items()}
+    return plain, content.get("epoch")
 
 
 def _stand_in(path: str) -> type:
-    """An empty class that is read in the place of the class `path`."""
+    """Return an empty class that stands for the class `path`."""
     module, name = path.rsplit(".", 1)
     return type(name, (), {"__module__": module})
 

@@ -55,7 +55,5 @@ def test_nothing_to_import_is_one_clear_message(tmp_path):
     )
     done = run(code, tmp_path)
     assert done.stdout.startswith("UserError The package open_clip cannot be imported: ")
-        done.stderr
-    )
     assert f"{tmp_path / 'open_clip'} is another package of that name" in done.stdout
     assert "Install no_such_distribution, or rename the folder that hides it." in done.stdout

@@ -7,6 +7,7 @@ from pathlib import Path
 from dassl.engine import TrainerX
 
 from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint
+from dplq.methods.load import load_public
 from dplq.methods.public_checkpoints import BEST, NUMBERED
 
 
@@ -65,7 +66,7 @@ class CheckpointTrainer(TrainerX):
         theirs = public.folder_in(directory) if public else None
         if public and theirs and not any(folder.glob("model-*.safetensors")):
             path = find_checkpoint(theirs, epoch, NUMBERED, BEST)
-            header = public.load(self.model, path)
+            header = load_public(self.model, path)
         else:
             path = find_checkpoint(folder, epoch)
             header = self.model.load(path)

@@ -1,4 +1,7 @@
-"""The file from which an interrupted training goes on, bit for bit, after its last whole epoch."""
+"""Resume file: what an interrupted training continues from, bit for bit, after its last epoch.
+
+The functions take a `PromptTrainer`, which imports them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -14,14 +17,11 @@ from dplq.errors import UserError
 from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
 
-if TYPE_CHECKING:
-    from .base import PromptTrainer
-
 RESUME_FILE = "resume.safetensors"
 CURE = "To begin a new run choose another --output-dir, or delete that folder."
 
 
-def write_state(trainer: PromptTrainer) -> None:
+def write_state(trainer: Any) -> None:
     """Save what a resumed run needs after the epoch that was just finished."""
     momentum, rest = checkpoint.flatten_optimizer(trainer.optim)
     parts = {
@@ -46,7 +46,7 @@ def write_state(trainer: PromptTrainer) -> None:
     checkpoint.save(trainer.model_dir(trainer.output_dir) / RESUME_FILE, tensors, header)
 
 
-def read_state(trainer: PromptTrainer, directory: str) -> int:
+def read_state(trainer: Any, directory: str) -> int:
     """Bring a trainer to where the run in `directory` was; return how many epochs are done.
 
     Raises:
@@ -88,8 +88,8 @@ def _take_along(there: Path, here: Path) -> None:
             write_bytes_atomically(here / path.name, path.read_bytes())
 
 
-def settings(trainer: PromptTrainer) -> dict[str, Any]:
-    """What must be the same for a run to be continued rather than begun again."""
+def settings(trainer: Any) -> dict[str, Any]:
+    """Return what must be the same for a run to be resumed."""
     cfg = trainer.cfg
     images = [(item.label, Path(item.impath).name) for item in trainer.dm.dataset.train_x]
     return {
