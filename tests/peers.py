@@ -1,8 +1,8 @@
 """Checkouts of the public repositories that tests compare with.
 
 The environment variable DPLQ_PEERS names a folder that contains them under their repository names
-(Dassl.pytorch, CoOp, multimodal-prompt-learning, PromptSRC, DPLQ, mae, MedSAM). A test that needs
-a missing one is skipped.
+(Dassl.pytorch, CoOp, multimodal-prompt-learning, PromptSRC, BiomedCoOp, DPLQ, mae, MedSAM). A test
+that needs a missing one is skipped.
 """
 
 from __future__ import annotations
