@@ -2,7 +2,9 @@
 
 import sys
 
-from dplq.cli.train import main
+from dplq.cli.train import build, build_parser, main, run, setup_cfg
+
+__all__ = ["build", "build_parser", "main", "run", "setup_cfg"]
 
 if __name__ == "__main__":
     sys.exit(main())

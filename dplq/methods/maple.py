@@ -13,18 +13,13 @@ from dplq.methods.base import PromptedCLIP, Prompts
 from dplq.methods.init import check_depth, initial_context, linear, seeded, small
 from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, PublicLayout
 from dplq.methods.registry import register_method
-from dplq.methods.settings import MethodSettings, option
+from dplq.methods.settings import JointPromptSettings, option
 
 
 @dataclass(frozen=True)
-class MaPLeSettings(MethodSettings):
+class MaPLeSettings(JointPromptSettings):
     """Settings of MaPLe."""
 
-    n_ctx: int = option(2, "prompts per layer of both towers; in layer 0 the context")
-    ctx_init: str = option(
-        "a photo of a", "words that initialise the context if N_CTX <= 4; empty: random"
-    )
-    prompt_depth: int = option(9, "layers of both towers with prompts, from the first on")
     clone_init: bool | None = option(
         True, "the layers that make the image prompts start equal, as the authors' do"
     )

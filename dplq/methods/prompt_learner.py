@@ -16,21 +16,16 @@ from dplq.methods.base import Prompts
 from dplq.methods.init import bottleneck, linear, small
 from dplq.methods.presets import PresetSettings, draw_noise
 from dplq.methods.quaternion import QuaternionLinear
-from dplq.methods.settings import option
+from dplq.methods.settings import JointPromptSettings, option
 
 LAYERS = ("quaternion", "dense")
 FUSIONS = ("sum", "axes")
 
 
 @dataclass(frozen=True)
-class QuaternionPromptSettings(PresetSettings):
+class QuaternionPromptSettings(PresetSettings, JointPromptSettings):
     """Settings of QuaternionPrompt; docs/method.md, "Variants", explains the switches."""
 
-    n_ctx: int = option(2, "context length")
-    ctx_init: str = option(
-        "a photo of a", "words that initialise the context if N_CTX <= 4; empty: random"
-    )
-    prompt_depth: int = option(9, "layers of both towers with prompts, from the first on")
     fusion: str | None = option(
         None, "sum, or axes (context and domain on two axes)", choices=FUSIONS
     )

@@ -55,6 +55,17 @@ class MethodSettings:
         return [own for own in fields(cls) if own.metadata["is_key"]]
 
 
+@dataclass(frozen=True)
+class JointPromptSettings(MethodSettings):
+    """Settings of the methods whose image prompts are made from the text prompts."""
+
+    n_ctx: int = option(2, "prompts per layer of both towers; in layer 0 the context")
+    ctx_init: str = option(
+        "a photo of a", "words that initialise the context if N_CTX <= 4; empty: random"
+    )
+    prompt_depth: int = option(9, "layers of both towers with prompts, from the first on")
+
+
 def _check(own: Field[Any], value: Any) -> None:
     key, choices, minimum = own.name.upper(), own.metadata["choices"], own.metadata["minimum"]
     # A word such as "false" would count as true.
