@@ -10,7 +10,7 @@ The library in seven lines::
     model.save("prompts.safetensors")
     model = dplq.load("prompts.safetensors", classnames=new_names)
 
-Names are imported on first use, so that `import dplq` costs nothing.
+Names are imported on first use, so that `import dplq` stays fast.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import importlib
 from typing import Any
 
 from dplq.host import config
-from dplq.host.dassl import ensure_dassl, one_report, report_clashes
+from dplq.host.dassl import deferred_clash_report, ensure_dassl, report_clashes
 
 __all__ = ["extend_cfg", "register_all"]
 
@@ -23,7 +23,7 @@ __all__ = ["extend_cfg", "register_all"]
 def register_all() -> None:
     """Register every trainer and dataset of this project; what a host registers is the host's."""
     ensure_dassl()
-    with one_report():
+    with deferred_clash_report():
         importlib.import_module("dplq.datasets")
         importlib.import_module("dplq.trainers")
 

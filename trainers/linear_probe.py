@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from dplq.host.dassl import register_trainer
 from dplq.methods.linear_probe import LinearProbeModel
-from dplq.methods.logistic import DEFAULT_STRENGTH, Labelled, choose, linear_layer
+from dplq.methods.logistic import DEFAULT_C, Labelled, fit_best, linear_layer
 
 from ._engine.frozen import FrozenTrainer
 
@@ -42,21 +42,21 @@ class LinearProbe(FrozenTrainer):
             tfm=build_transform(self.cfg, is_train=False),
             is_train=False,
         )
-        val = self._features(self.val_loader) if self._may_choose() else None
-        best = choose(self._features(images), val)
+        val = self._features(self.val_loader) if self._has_validation_set() else None
+        best = fit_best(self._features(images), val)
         print(f"Linear probe: C is {best.C:g}")
         self.model.settings["C"] = best.C
         weight, bias = map(torch.from_numpy, linear_layer(best))
         self.model.prompt_learner.load_state_dict({"weight": weight, "bias": bias})
         self.train_seconds = time.perf_counter() - started
 
-    def _may_choose(self) -> bool:
+    def _has_validation_set(self) -> bool:
         """Return whether val images exist that are not the test images, as in some trees."""
         val = {item.impath for item in self.dm.dataset.val or ()}
         if val and val.isdisjoint(item.impath for item in self.dm.dataset.test):
             return True
         reason = "test images" if val else "absent"
-        logger.warning("The val images are %s: C is not chosen, but %g.", reason, DEFAULT_STRENGTH)
+        logger.warning("The val images are %s: C is not chosen, but %g.", reason, DEFAULT_C)
         return False
 
     @torch.no_grad()

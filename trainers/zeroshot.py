@@ -68,7 +68,7 @@ class ZeroshotCLIP(FrozenTrainer):
 
 @register_trainer
 class ZeroshotCLIP2(ZeroshotCLIP):
-    """The same with 7 general texts more, whose features are averaged."""
+    """Zero-shot CLIP with an ensemble of prompt templates."""
 
     node = "ZEROSHOTCLIP"
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dplq.errors import UserError, suggest
-from dplq.host.dassl import user_mistakes
+from dplq.host.dassl import user_error_types
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
 OVERRIDES = {  # flag -> config key it sets
@@ -343,7 +343,7 @@ def main() -> int:
             print_help(parser, arguments)
             return 0
         run(args)
-    except user_mistakes() as error:
+    except user_error_types() as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:

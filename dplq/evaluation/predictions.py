@@ -25,7 +25,7 @@ class EvaluationRecord:
         return getattr(self.evaluator, name)
 
     def reset(self) -> None:
-        """Forget all labels and predictions."""
+        """Clear all labels and predictions."""
         self.labels, self.predictions = [], []
         self.evaluator.reset()
 

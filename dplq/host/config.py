@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError, nearest, suggest
 from dplq.host.dassl import registered_trainers
 from dplq.training.precision import PRECISIONS
 
@@ -27,7 +27,7 @@ GENERAL_KEYS: tuple[Key, ...] = (
     (
         "DOMAIN.ENCODER",
         "mae_vit_base_patch16",
-        "mae_vit_*, medsam_vit_base, sam_vit_base, timm name, hf-hub:, clip; none: goes without",
+        "mae_vit_*, medsam_vit_base, sam_vit_base, timm name, hf-hub:, clip; none: no feature",
     ),
     ("DOMAIN.WEIGHTS", "", "local checkpoint of the domain encoder; empty: timm's own weights"),
     ("DOMAIN.FEATURE", "encoder", "encoder, or decoder_embed (MAE: through the decoder embedding)"),
@@ -146,13 +146,11 @@ def _merge(cfg: Any, where: str, merge: Any, key: str = "") -> None:
 
 
 def nearest_keys(key: str, known: dict[str, Any]) -> str:
-    """The keys most like `key`, for an error message."""
-    import difflib
-
-    near = difflib.get_close_matches(key.upper(), known, n=3, cutoff=0.5)
+    """Return the end of an error message: the keys most like `key`."""
+    near = nearest(key, known, cutoff=0.5)
     leaf = key.rsplit(".", 1)[-1].upper()
     near += [name for name in known if name.rsplit(".", 1)[-1] == leaf and name not in near][:3]
-    return f" Did you mean {' or '.join(near)}?" if near else " The README lists the keys."
+    return f" Did you mean {' or '.join(near)}?" if near else " docs/settings.md lists the keys."
 
 
 def _neighbours(path: str) -> str:

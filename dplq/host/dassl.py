@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dplq.errors import UserError
+from dplq.errors import UserError, one_line
 
 logger = logging.getLogger(__name__)
 FALLBACK = Path(__file__).resolve().parents[1] / "_fallback"
@@ -63,7 +63,7 @@ def _import_dassl() -> None:
         ours = str(FALLBACK) in sys.path
         raise UserError(
             f"{'The Dassl that comes with dplq' if ours else 'The installed Dassl'} cannot be "
-            f"imported ({type(error).__name__}: {error}). "
+            f"imported ({one_line(error)}). "
             + (
                 "Install what is missing."
                 if ours
@@ -73,25 +73,25 @@ def _import_dassl() -> None:
 
 
 def which_dassl() -> str:
-    """``"fallback"`` if the imported `dassl` is ours, else ``"real"``."""
-    home = Path(sys.modules["dassl"].__path__[0]).resolve()
-    return "fallback" if home.parent == FALLBACK else "real"
+    """Return which Dassl is imported: ``"real"`` or ``"fallback"``."""
+    package = Path(sys.modules["dassl"].__path__[0]).resolve()
+    return "fallback" if package.parent == FALLBACK else "real"
 
 
-def user_mistakes() -> tuple[type[Exception], ...]:
-    """The exceptions that stand for a user's mistake: ours, and the fallback Dassl's."""
+def user_error_types() -> tuple[type[Exception], ...]:
+    """Return the exception classes for user errors: ours, and the fallback Dassl's."""
     ours = getattr(sys.modules.get("dassl.utils"), "InputError", UserError)
     return (UserError, ours)
 
 
 def describe_dassl() -> str:
-    """One line that says which Dassl is in use."""
+    """Return the log line that names the Dassl in use."""
     version = getattr(sys.modules["dassl"], "__version__", "of unknown version")
     return f"Dassl in use: {which_dassl()}, {version}"
 
 
 def register_trainer(cls: T) -> T:
-    """Class decorator: add a trainer to Dassl's registry; a name clash only warns."""
+    """Register a trainer class with Dassl (a decorator); a name clash only warns."""
     from dassl.engine import TRAINER_REGISTRY
 
     _trainers.append(cls)
@@ -104,7 +104,7 @@ def registered_trainers() -> list[Any]:
 
 
 def register_dataset(cls: T) -> T:
-    """Class decorator: add a dataset to Dassl's registry; a name clash only warns."""
+    """Register a dataset class with Dassl (a decorator); a name clash only warns."""
     from dassl.data.datasets import DATASET_REGISTRY
 
     return _register(DATASET_REGISTRY, cls)
@@ -114,59 +114,59 @@ def _register(registry: Any, cls: T) -> T:
     if cls.__name__ in registry.registered_names():
         first = registry.get(cls.__name__)
         _clashes.append((first, cls))
-        if not _Guests.held_back:
+        if not _SharedRegistry.reports_deferred:
             report_clashes()
     else:
-        _Guests.of(registry).admit(cls)
+        _SharedRegistry.of(registry).add(cls)
     return cls
 
 
-class _Guests:
-    """What we have put into a registry that a host tree shares with us.
+class _SharedRegistry:
+    """Wrapper of a registry in which a host's registration replaces ours.
 
-    It stands in for the registry's `register` method, in this one instance: Dassl raises KeyError
-    for a name that is taken, but a host that registers one of ours shall get it.
+    It replaces the `register` method of this one registry: Dassl raises KeyError for a name that
+    is taken, but a host that registers one of our names must get it.
 
     Args:
         registry: Dassl's, real or fallback.
     """
 
-    held_back = False  # are reports of clashes wanted later, all in one?
+    reports_deferred = False  # inside `deferred_clash_report`
 
     def __init__(self, registry: Any) -> None:
-        self.register_as_before = registry.register
+        self.original_register = registry.register
         self.classes: dict[str, type] = {}
         registry.register = self.register
 
     @classmethod
-    def of(cls, registry: Any) -> _Guests:
-        """Those of `registry`."""
+    def of(cls, registry: Any) -> _SharedRegistry:
+        """Return the wrapper of `registry`, made on first use."""
         known = getattr(registry.register, "__self__", None)
         return known if isinstance(known, cls) else cls(registry)
 
-    def admit(self, cls: type) -> None:
-        """Register a class that gives way to one of the host's."""
-        self.register_as_before(cls)
+    def add(self, cls: type) -> None:
+        """Register a class that one of the host's may replace."""
+        self.original_register(cls)
         self.classes[cls.__name__] = cls
 
     def register(self, obj: Any = None, force: bool = False) -> Any:
-        """What the host calls: as a decorator without `obj`, or as a function."""
+        """Register a host's class: a decorator without `obj`, else a function."""
         if obj is None:
             return lambda definition: self.register(definition, force) or definition
-        guest = self.classes.pop(obj.__name__, None)
-        if guest is not None:
-            _clashes.append((obj, guest))
-        return self.register_as_before(obj, force=force or guest is not None)
+        replaced = self.classes.pop(obj.__name__, None)
+        if replaced is not None:
+            _clashes.append((obj, replaced))
+        return self.original_register(obj, force=force or replaced is not None)
 
 
 @contextlib.contextmanager
-def one_report() -> Iterator[None]:
+def deferred_clash_report() -> Iterator[None]:
     """Report the name clashes of the block in one go at its end."""
-    _Guests.held_back = True
+    _SharedRegistry.reports_deferred = True
     try:
         yield
     finally:
-        _Guests.held_back = False
+        _SharedRegistry.reports_deferred = False
         report_clashes()
 
 
@@ -176,20 +176,20 @@ def report_clashes() -> None:
     A host that registers a name after us is reported late: its imports go on one by one, so only
     what comes after all of them (`dplq.plugin.extend_cfg`) can name them together.
     """
-    rooms: dict[tuple[str, str], list[str]] = {}
+    names_of: dict[tuple[str, str], list[str]] = {}
     for used, unused in _clashes:
         both = (_package(used), _package(unused))
-        rooms.setdefault(both, []).append(unused.__name__)
+        names_of.setdefault(both, []).append(unused.__name__)
     _clashes.clear()
-    for (used_room, unused_room), names in rooms.items():
+    for (used_package, unused_package), names in names_of.items():
         logger.warning(
             "Also registered by %s, whose classes are used, not those of %s: %s",
-            used_room,
-            unused_room,
+            used_package,
+            unused_package,
             ", ".join(sorted(names)),
         )
 
 
 def _package(cls: type) -> str:
-    """The package of a class's module: ``dplq.datasets`` of ``dplq.datasets.eurosat``."""
+    """Return the package of a class's module: ``dplq.datasets`` of ``dplq.datasets.eurosat``."""
     return cls.__module__.rpartition(".")[0] or cls.__module__

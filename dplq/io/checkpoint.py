@@ -21,6 +21,7 @@ from dplq.io.atomic import write_bytes_atomically
 HEADER_KEY = "dplq"
 FORMAT = 1
 MODEL_FOLDER = "prompt_learner"  # of the checkpoints, below a run's folder
+NUMBERED, BEST = "model-*.safetensors", "model-best.safetensors"
 
 
 def save(
@@ -138,8 +139,8 @@ def _pairs(
 def find_checkpoint(
     folder: Path,
     epoch: int | None,
-    numbered_as: str = "model-*.safetensors",
-    best_as: str = "model-best.safetensors",
+    numbered_as: str = NUMBERED,
+    best_as: str = BEST,
 ) -> Path:
     """The checkpoint of an epoch; None: the best one, else the last.
 

@@ -1,4 +1,4 @@
-"""The cache folder, and digests of files and bytes."""
+"""Cache and config folders; digests of files and bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a frozen part came from: the one record of a backbone or a domain encoder."""
+"""Provenance record of a frozen backbone or domain encoder."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PLAIN = ("name", "weights", "pretrained", "seed")
 
 @dataclass(frozen=True)
 class Spec:
-    """What a loader needs to rebuild a frozen part, and what tells it from another.
+    """Arguments that rebuild a frozen part, and what identifies it.
 
     Attributes:
-        name: as its loader takes it: `ViT-B/16`, `NAME:TAG`, `local-dir:PATH`, a timm name, ....
+        name: the loader's first argument: `ViT-B/16`, `NAME:TAG`, `local-dir:PATH`, a timm name.
         weights: file name of the local checkpoint it was loaded from; "" if there was none.
         pretrained: False for random weights.
         seed: of the random weights.
@@ -37,22 +37,22 @@ class Spec:
 
     @classmethod
     def from_header(cls, entry: Mapping[str, Any]) -> Spec:
-        """The record in a checkpoint's header, as `header` wrote it."""
+        """Return the record that `header` wrote into a checkpoint."""
         plain = {key: entry[key] for key in PLAIN if key in entry}
         options = {k: v for k, v in entry.items() if k not in (*PLAIN, DIGEST)}
         return cls(**plain, sha256=entry.get(DIGEST, ""), options=options)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, flat and JSON-able; the digest only where there is one."""
+        """Return all fields as one JSON-able dict; the digest only if there is one."""
         flat = {key: getattr(self, key) for key in PLAIN} | dict(self.options)
         return flat | ({DIGEST: self.sha256} if self.sha256 else {})
 
     def header(self) -> dict[str, Any]:
-        """`as_dict` without this machine's folders: ``local-dir:/a/b`` becomes ``local-dir:b``."""
+        """Return `as_dict` without absolute paths: ``local-dir:/a/b`` becomes ``local-dir:b``."""
         return self.as_dict() | ({"name": LOCAL_DIR + self.folder.name} if self.folder else {})
 
     def identity(self) -> dict[str, Any]:
-        """What must agree for a checkpoint to fit: of a local file its content, not its name."""
+        """Return the entries that must match for a checkpoint: a file's digest, not its name."""
         entry = self.header()
         if self.sha256:
             del entry["weights"]
@@ -62,14 +62,14 @@ class Spec:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that a `local-dir:` name points to; None for other names."""
+        """Return the folder of a `local-dir:` name, else None."""
         local = self.name.startswith(LOCAL_DIR)
         return Path(self.name.removeprefix(LOCAL_DIR)) if local else None
 
     def loader_arguments(
         self, given: str, checkpoint: str | os.PathLike, argument: str
     ) -> dict[str, Any]:
-        """The loader's arguments; a local file or folder is searched for where it may be now.
+        """Return the loader's arguments, with local paths resolved.
 
         Args:
             given: where the user says it is; "" leaves the current folder and the checkpoint's.
@@ -83,14 +83,16 @@ class Spec:
         given = os.path.expanduser(given)
         if given and not os.path.exists(given):
             raise UserError(f"{argument} is {given}, which does not exist.")
-        wanted = self.weights or (str(self.folder) if self.folder else "")
-        if not wanted:
+        local = self.weights or (str(self.folder) if self.folder else "")
+        if not local:
             return arguments
-        for place in (given, wanted, os.path.join(os.path.dirname(checkpoint), wanted)):
-            if place and os.path.exists(place):
-                key, value = ("weights", place) if self.weights else ("name", LOCAL_DIR + place)
+        for candidate in (given, local, os.path.join(os.path.dirname(checkpoint), local)):
+            if candidate and os.path.exists(candidate):
+                key, value = (
+                    ("weights", candidate) if self.weights else ("name", LOCAL_DIR + candidate)
+                )
                 return {**arguments, key: value}
         raise UserError(
-            f"{checkpoint} was trained with {wanted}, which is neither in the current folder nor "
+            f"{checkpoint} was trained with {local}, which is neither in the current folder nor "
             f"beside the checkpoint: say where it is with {argument}=..."
         )

@@ -22,7 +22,7 @@ from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError, few
 from dplq.io import checkpoint
 from dplq.io.spec import Spec
-from dplq.methods.public_checkpoints import PublicLayout
+from dplq.methods.public_checkpoints import PublicFormat
 from dplq.methods.settings import MethodSettings
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class CLIPModel(nn.Module):
     method: ClassVar[str] = ""
     settings_class: ClassVar[type[MethodSettings]] = MethodSettings
     structure: ClassVar[Sequence[str] | None] = None
-    public: ClassVar[PublicLayout | None] = None
+    public: ClassVar[PublicFormat | None] = None
     uses_domain: ClassVar[bool] = False
     any_classes: ClassVar[bool] = True
 
@@ -76,24 +76,30 @@ class CLIPModel(nn.Module):
         super().__init__()
         self.clip, self.prompt_learner, self.domain = clip, learner, domain
         self.settings = settings
-        self.classnames = checked_classnames(classnames)
+        self.classnames = validate_classnames(classnames)
         self.noise_generator: torch.Generator | None = None
         self.text_chunk: int | str = "auto"
 
     @property
     def learner_dtype(self) -> torch.dtype:
-        """Number format of the learnable state, and of the logits."""
+        """Dtype of the learnable state and of the logits."""
         return next((p.dtype for p in self.prompt_learner.parameters()), torch.float32)
 
     def set_classnames(self, classnames: Sequence[str]) -> None:
         """Classify into these classes from now on; nothing learned is lost.
 
         Raises:
-            UserError: no class, or names that the method cannot use.
+            UserError: no class, a prompt longer than CLIP's context (named), or other classes
+                where `any_classes` is False.
         """
-        names = checked_classnames(classnames)
-        self.check_classes({}, names, "This model")
+        names = validate_classnames(classnames)
+        if not self.any_classes and names != self.classnames:
+            raise UserError(self._cannot_name("This model", self.classnames, names))
+        self._embed_classes(names)
         self.classnames = names
+
+    def _embed_classes(self, classnames: list[str]) -> None:
+        """Prepare what depends on the class names; called again for other ones."""
 
     def image_features(self, images: Tensor) -> Tensor:
         """Return L2-normalised features (B, d) of CLIP-normalised images (B, 3, H, W)."""
@@ -106,7 +112,7 @@ class CLIPModel(nn.Module):
         return self.clip.logit_scale.to(cosine.dtype) * cosine
 
     def header(self) -> dict[str, Any]:
-        """Return what a checkpoint says about the model it belongs to (JSON-able)."""
+        """Return the model's checkpoint header (JSON-able)."""
         return {
             "method": self.method,
             "backbone": self.clip.spec.header(),
@@ -134,10 +140,10 @@ class CLIPModel(nn.Module):
         path = Path(path).expanduser()
         tensors, header = checkpoint.read(path)
         checkpoint.check_header(self._identity(header), self._identity(self.header()), path)
-        self.adopt(tensors, path, header["classnames"])
+        self.load_tensors(tensors, path, header["classnames"])
         return header
 
-    def adopt(
+    def load_tensors(
         self,
         tensors: dict[str, Tensor],
         path: str | os.PathLike[str],
@@ -165,11 +171,16 @@ class CLIPModel(nn.Module):
             path: where it is from, for the message.
         """
         if not self.any_classes and learned is not None and list(learned) != self.classnames:
-            raise UserError(
-                f"{path} is a {self.method} model for the classes {few(learned, 4)}. It cannot "
-                f"tell others apart (now: {few(self.classnames, 4)}): test it on its own "
-                "classes, or use a trainer that reads class names, such as ZeroshotCLIP."
-            )
+            raise UserError(self._cannot_name(path, learned, self.classnames))
+
+    def _cannot_name(
+        self, what: str | os.PathLike[str], learned: Sequence[str], now: Sequence[str]
+    ) -> str:
+        return (
+            f"{what} is a {self.method} model for the classes {few(learned, 4)}. It cannot "
+            f"tell others apart (now: {few(now, 4)}): test it on its own classes, or use a "
+            "method that uses class names, such as ZeroshotCLIP."
+        )
 
     def _identity(self, header: dict[str, Any]) -> dict[str, Any]:
         """Return what of a header must agree for a checkpoint to fit."""
@@ -185,7 +196,7 @@ def _identity_of(entry: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if entry is None else Spec.from_header(entry).identity()
 
 
-def checked_classnames(classnames: Sequence[str]) -> list[str]:
+def validate_classnames(classnames: Sequence[str]) -> list[str]:
     """Return class names as a list.
 
     Raises:
@@ -217,17 +228,16 @@ class Prompts:
 
 
 class PromptedCLIP(CLIPModel):
-    """A frozen CLIP whose towers take prompts.
+    """A frozen CLIP with prompts in both towers.
 
-    Subclasses say in `prompts` how a batch of images becomes `Prompts`; this class does it for
-    learners that use no image.
+    Subclasses whose learner depends on the images override `prompts`.
 
     Args:
         clip: the CLIP backbone.
         learner: a module that makes `Prompts`.
-        classnames: K class names; an underscore is read as a space.
+        classnames: K class names; underscores become spaces.
         settings: as for `CLIPModel`.
-        prefix: the words before the class name; its first `n_ctx` tokens are the context's places.
+        prefix: the words before the class name; the context replaces its first `n_ctx` tokens.
         n_ctx: number of context tokens; 0 for a fixed text, encoded once per set of classes.
         class_position: "end", "middle" or "front": where the class name stands in the context.
         domain: as for `CLIPModel`.
@@ -254,20 +264,10 @@ class PromptedCLIP(CLIPModel):
     ) -> None:
         super().__init__(clip, learner, classnames, settings=settings, domain=domain)
         self.prefix, self.n_ctx, self.class_position = prefix, n_ctx, class_position
-        self._embed_classes(self.classnames)
-
-    def set_classnames(self, classnames: Sequence[str]) -> None:
-        """Classify into these classes from now on; nothing learned is lost.
-
-        Raises:
-            UserError: no class, or a prompt longer than CLIP's context (named).
-        """
-        names = checked_classnames(classnames)
-        self._embed_classes(names)
-        self.classnames = names
+        PromptedCLIP._embed_classes(self, self.classnames)
 
     def _embed_classes(self, classnames: list[str]) -> None:
-        """Tokenise and embed what stands around the context, for every class."""
+        """Embed the fixed tokens of every class's text, which surround the context."""
         names = [name.replace("_", " ") for name in classnames]
         tokens = self.clip.tokenize([f"{self.prefix} {name}." for name in names])
         fixed = None if self.n_ctx else self._fixed_text(tokens)
@@ -297,14 +297,15 @@ class PromptedCLIP(CLIPModel):
         """Return each position's source position, (K, L); None for the plain order."""
         if self.class_position == "end":
             return None
-        ahead = self.n_ctx // 2 if self.class_position == "middle" else 0
+        before = self.n_ctx // 2 if self.class_position == "middle" else 0
         rows = []
         for tokens in self.clip.tokenize(names):
             count = int(eot_index(tokens)) - 1  # of the name, without SOS and EOT
-            places = list(range(length))
-            name = places[1 + self.n_ctx : 1 + self.n_ctx + count]
-            behind = places[1 + ahead : 1 + self.n_ctx]
-            rows.append(places[: 1 + ahead] + name + behind + places[1 + self.n_ctx + count :])
+            positions = list(range(length))
+            name = positions[1 + self.n_ctx : 1 + self.n_ctx + count]
+            after = positions[1 + before : 1 + self.n_ctx]
+            rest = positions[1 + self.n_ctx + count :]
+            rows.append(positions[: 1 + before] + name + after + rest)
         return torch.tensor(rows, device=device)
 
     def prompts(self, images: Tensor) -> Prompts:

@@ -10,12 +10,10 @@ from torch import Generator, Tensor, nn
 
 from dplq.clip.backbone import Backbone
 from dplq.methods.base import PromptedCLIP, Prompts
-from dplq.methods.init import bottleneck, initial_context, seeded
-from dplq.methods.public_checkpoints import FIXED_TOKENS, PublicLayout
+from dplq.methods.init import bottleneck, initial_context, seeded_generator
+from dplq.methods.public_checkpoints import FIXED_TOKENS, PublicFormat
 from dplq.methods.registry import register_method
 from dplq.methods.settings import MethodSettings, option
-
-REDUCTION = 16  # of the meta-net's hidden layer
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class CoCoOpLearner(nn.Module):
     def __init__(self, context: Tensor, embed_dim: int, generator: Generator) -> None:
         super().__init__()
         self.ctx = nn.Parameter(context)
-        hidden = max(embed_dim // REDUCTION, 1)
-        self.meta_net = bottleneck(embed_dim, hidden, context.shape[1], generator)
+        width = context.shape[1]
+        self.meta_net = bottleneck(embed_dim, width, generator, base_width=embed_dim)
 
     def forward(self, features: Tensor) -> Prompts:
         """Return contexts for images with the L2-normalised features (B, d)."""
@@ -47,12 +45,12 @@ class CoCoOpModel(PromptedCLIP):
     Args:
         clip: the CLIP backbone.
         classnames: K class names.
-        seed: of the learnable weights' initial values; None takes torch's global generator.
+        seed: of the learnable weights' initial values; None: torch's global generator.
         **settings: fields of `CoCoOpSettings`.
     """
 
     method, settings_class = "CoCoOp", CoCoOpSettings
-    public = PublicLayout(
+    public = PublicFormat(
         "prompt_learner",
         {
             "ctx": "ctx",
@@ -61,13 +59,13 @@ class CoCoOpModel(PromptedCLIP):
             **FIXED_TOKENS,
         },
         lambda state: {"n_ctx": len(state["ctx"])},
-        mark=r"meta_net\..*",
+        required_key=r"meta_net\..*",
     )
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
-        given, generator = CoCoOpSettings(**settings), seeded(seed)
+        given, generator = CoCoOpSettings(**settings), seeded_generator(seed)
         prefix, context = initial_context(clip, given.n_ctx, given.ctx_init, generator, whole=True)
         given = replace(given, n_ctx=len(context))
         learner = CoCoOpLearner(context, clip.embed_dim, generator)

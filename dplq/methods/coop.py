@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from dplq.clip.backbone import Backbone
 from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts
-from dplq.methods.init import CONTEXT_STD, initial_context, seeded
-from dplq.methods.public_checkpoints import FIXED_TOKENS, PublicLayout
+from dplq.methods.init import CONTEXT_STD, initial_context, seeded_generator
+from dplq.methods.public_checkpoints import FIXED_TOKENS, PublicFormat
 from dplq.methods.registry import register_method
 from dplq.methods.settings import MethodSettings, option
 
@@ -58,8 +58,8 @@ class CoOpModel(PromptedCLIP):
 
     Args:
         clip: the CLIP backbone.
-        classnames: K class names; an underscore is read as a space.
-        seed: of the learnable weights' initial values; None takes torch's global generator.
+        classnames: K class names; underscores become spaces.
+        seed: of the learnable weights' initial values; None: torch's global generator.
         **settings: fields of `CoOpSettings`.
 
     Raises:
@@ -70,12 +70,12 @@ class CoOpModel(PromptedCLIP):
     method, settings_class = "CoOp", CoOpSettings
 
     prompt_learner: CoOpLearner
-    public = PublicLayout("prompt_learner", {"ctx": "ctx", **FIXED_TOKENS}, _settings_of)
+    public = PublicFormat("prompt_learner", {"ctx": "ctx", **FIXED_TOKENS}, _settings_of)
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
-        given, generator = CoOpSettings(**settings), seeded(seed)
+        given, generator = CoOpSettings(**settings), seeded_generator(seed)
         words = given.ctx_init
         prefix, context = initial_context(clip, given.n_ctx, words, generator, whole=True)
         if given.csc and words:

@@ -19,13 +19,11 @@ from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts
-from dplq.methods.init import bottleneck, seeded
+from dplq.methods.init import bottleneck, seeded_generator
 from dplq.methods.maple import CoupledPrompts, MaPLeSettings, multimodal_prompts
 from dplq.methods.presets import PresetSettings, draw_noise
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
-
-REDUCTION = 16  # of the adapters' hidden layers
 
 
 @dataclass(frozen=True)
@@ -36,14 +34,14 @@ class DCPLSettings(PresetSettings, MaPLeSettings):
 
 
 class DCPLLearner(CoupledPrompts):
-    """MaPLe's prompts and two adapters of the domain feature; arguments as for those."""
+    """MaPLe's prompts and two adapters of the domain feature; arguments as for `CoupledPrompts`."""
 
     def __init__(
         self, context: Tensor, clip: Backbone, given: DCPLSettings, generator: torch.Generator
     ) -> None:
         super().__init__(context, clip, given, generator)
         self.meta_net, self.visual_net = (
-            bottleneck(given.domain_dim, max(width // REDUCTION, 1), width, generator)
+            bottleneck(given.domain_dim, width, generator, base_width=width)
             for width in (clip.text_width, clip.embed_dim)
         )
 
@@ -60,9 +58,9 @@ class DCPLModel(PromptedCLIP):
     Args:
         clip: the CLIP backbone.
         domain: the domain encoder, images (B, 3, H, W) -> (B, d_f).
-        classnames: K class names; an underscore is read as a space.
+        classnames: K class names; underscores become spaces.
         domain_dim: d_f; default: the encoder's.
-        seed: of the learnable weights' initial values; None takes torch's global generator.
+        seed: of the learnable weights' initial values; None: torch's global generator.
         **settings: fields of `DCPLSettings`.
 
     Raises:
@@ -88,7 +86,7 @@ class DCPLModel(PromptedCLIP):
             raise UserError("DCPL needs a domain encoder: set DOMAIN.ENCODER, or --trainer MaPLe.")
         width = domain.feature_dim if domain_dim is None else domain_dim
         given = DCPLSettings(domain_dim=width, **settings).resolved()
-        generator = seeded(seed)
+        generator = seeded_generator(seed)
         prefix, context = multimodal_prompts(clip, given, generator)
         super().__init__(
             clip,
@@ -101,6 +99,16 @@ class DCPLModel(PromptedCLIP):
         )
         self.options = given
 
+    def prompts(self, images: Tensor, domain_features: Tensor | None = None) -> Prompts:
+        """Return the prompts for a batch of images; arguments as for `forward`."""
+        return self.prompt_learner(self._domain_features(images, domain_features))
+
+    def _domain_features(self, images: Tensor, given: Tensor | None) -> Tensor:
+        if given is None:
+            assert self.domain is not None  # the constructor refuses None
+            given = self.domain(images)
+        return given.to(self.learner_dtype)
+
     def forward(self, images: Tensor, *, domain_features: Tensor | None = None) -> Tensor:
         """Return logits (B, K) of CLIP-normalised images (B, 3, H, W).
 
@@ -109,10 +117,7 @@ class DCPLModel(PromptedCLIP):
             domain_features: (B, d_f); where given, the domain encoder is skipped.
         """
         learner, dtype = self.prompt_learner, self.learner_dtype
-        if domain_features is None:
-            assert self.domain is not None  # the constructor refuses None
-            domain_features = self.domain(images)
-        domain = domain_features.to(dtype)
+        domain = self._domain_features(images, domain_features)
         prompts = learner(domain)
         vision = (prompts.vision, prompts.deep_vision)
         image = self.clip.encode_prompted_image(images, *vision).to(dtype)

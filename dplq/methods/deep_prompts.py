@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone
 from dplq.methods.base import Prompts
-from dplq.methods.init import small
+from dplq.methods.init import random_tokens
 
 
 class VisionPrompts(nn.Module):
@@ -33,7 +33,7 @@ class VisionPrompts(nn.Module):
     ) -> None:
         super().__init__()
         layers = vision_depth if n_vision else 0
-        tokens = [small(n_vision, clip.vision_width, generator) for _ in range(layers)]
+        tokens = [random_tokens(n_vision, clip.vision_width, generator) for _ in range(layers)]
         self.register_parameter("vision", tokens[0] if tokens else None)
         self.deep_vision = nn.ParameterList(tokens[1:])
 
@@ -67,7 +67,7 @@ class VLPrompts(VisionPrompts):
         super().__init__(clip, n_vision=n_vision, vision_depth=vision_depth, generator=generator)
         self.ctx = nn.Parameter(context)
         n_ctx, width = context.shape
-        deep = (small(n_ctx, width, generator) for _ in range(text_depth - 1))
+        deep = (random_tokens(n_ctx, width, generator) for _ in range(text_depth - 1))
         self.deep_text = nn.ParameterList(deep)
 
     def forward(self) -> Prompts:

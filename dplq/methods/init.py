@@ -1,4 +1,4 @@
-"""Initial values of what is learned: words, or numbers from a generator that is passed in."""
+"""Initialisation of learnable weights, from words or from a generator that is passed in."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from dplq.errors import UserError
 logger = logging.getLogger(__name__)
 MAX_WORDS = 4  # longest context that is initialised from words; longer ones start random
 CONTEXT_STD = 0.02  # of every prompt token that does not come from words
+REDUCTION = 16  # of the hidden layer of a meta-net
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.Linear:
-    """A linear layer with torch's default initialisation; weight first, then bias."""
+    """Return a linear layer with torch's default initialisation; weight first, then bias."""
     layer = nn.Linear(inputs, outputs)
     bound = inputs**-0.5
     for parameter in layer.parameters():
@@ -25,18 +26,32 @@ def linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.L
     return layer
 
 
-def small(rows: int, width: int, generator: torch.Generator | None) -> nn.Parameter:
-    """Prompt tokens (rows, width) from N(0, 0.02^2)."""
+def random_tokens(rows: int, width: int, generator: torch.Generator | None) -> nn.Parameter:
+    """Return prompt tokens (rows, width) from N(0, 0.02^2)."""
     return nn.Parameter(torch.randn(rows, width, generator=generator) * CONTEXT_STD)
 
 
 def bottleneck(
-    inputs: int, hidden: int, outputs: int, generator: torch.Generator | None
+    inputs: int, outputs: int, generator: torch.Generator | None, base_width: int
 ) -> nn.Sequential:
-    """Two linear layers with a ReLU between them: how a feature becomes a shift (CoCoOp)."""
+    """Return CoCoOp's meta-net: two linear layers, a ReLU between them.
+
+    Args:
+        inputs: width of the feature.
+        outputs: width of the result.
+        generator: source of the initial weights.
+        base_width: `REDUCTION` times the width of the hidden layer.
+    """
+    hidden = max(base_width // REDUCTION, 1)
     return nn.Sequential(
         linear(inputs, hidden, generator), nn.ReLU(), linear(hidden, outputs, generator)
     )
+
+
+def clone_first(layers: nn.ModuleList) -> None:
+    """Give all layers the initial weights of the first."""
+    for layer in layers:
+        layer.load_state_dict(layers[0].state_dict())
 
 
 def check_depth(clip: Backbone, depth: int, layers: int, key: str = "PROMPT_DEPTH") -> None:
@@ -48,12 +63,12 @@ def check_depth(clip: Backbone, depth: int, layers: int, key: str = "PROMPT_DEPT
     if not 1 <= depth <= layers:
         raise UserError(
             f"{key} {depth} does not fit {clip.spec.name}: "
-            f"its towers take prompts in 1 to {layers} layers."
+            f"its towers support prompts in 1 to {layers} layers."
         )
 
 
-def seeded(seed: int | None) -> torch.Generator:
-    """A generator for initial weights; None draws its seed from torch's global one."""
+def seeded_generator(seed: int | None) -> torch.Generator:
+    """Return a generator for initial weights; None draws its seed from torch's global one."""
     return torch.Generator().manual_seed(int(torch.randint(2**31, ())) if seed is None else seed)
 
 
@@ -65,7 +80,7 @@ def initial_context(
     *,
     whole: bool = False,
 ) -> tuple[str, Tensor]:
-    """The words before the class name, and the initial context (n, d_t).
+    """Return the words before the class name, and the initial context (n, d_t).
 
     Words give the context when n_ctx <= 4 (docs/method.md, "Context initialisation"); else it is
     N(0, 0.02^2) and the words are "X X ...". With `whole` there are as many tokens as words, if
@@ -83,7 +98,7 @@ def initial_context(
     if words and unused:
         logger.info("CTX_INIT is not used: N_CTX %d is more than %d.", n_ctx, MAX_WORDS)
     if not words or unused:
-        context = small(n_ctx, clip.text_width, generator).detach()
+        context = random_tokens(n_ctx, clip.text_width, generator).detach()
         return " ".join(["X"] * n_ctx), context
     tokens = clip.tokenize([words])
     count = int(eot_index(tokens[0])) - 1

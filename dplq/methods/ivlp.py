@@ -11,8 +11,8 @@ from torch import Tensor
 from dplq.clip.backbone import Backbone
 from dplq.methods.base import PromptedCLIP
 from dplq.methods.deep_prompts import VLPrompts
-from dplq.methods.init import check_depth, initial_context, seeded
-from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS, PublicLayout
+from dplq.methods.init import check_depth, initial_context, seeded_generator
+from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS, PublicFormat
 from dplq.methods.registry import register_method
 from dplq.methods.settings import MethodSettings, option
 
@@ -31,7 +31,7 @@ class IVLPSettings(MethodSettings):
 
 
 def settings_of(state: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the settings that the shapes of a learner's state dict tell."""
+    """Infer settings from the shapes of a learner's state dict."""
     n_vision = len(state["vision"]) if "vision" in state else 0
     deep = {
         tower: sum(name.startswith(f"deep_{tower}.") for name in state)
@@ -52,23 +52,23 @@ class IVLPModel(PromptedCLIP):
     Args:
         clip: the CLIP backbone.
         classnames: K class names.
-        seed: of the learnable weights' initial values; None takes torch's global generator.
+        seed: of the learnable weights' initial values; None: torch's global generator.
         **settings: fields of `settings_class`.
     """
 
     method = "IVLP"
     settings_class: ClassVar[type[IVLPSettings]] = IVLPSettings
-    public = PublicLayout(
+    public = PublicFormat(
         "VLPromptLearner",
         {**CONTEXT, **TOWER_PROMPTS, **FROZEN_CLIP},
         settings_of,
-        mark=r"prompt_learner\.ctx",
+        required_key=r"prompt_learner\.ctx",
     )
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
-        given, generator = self.settings_class(**settings), seeded(seed)
+        given, generator = self.settings_class(**settings), seeded_generator(seed)
         check_depth(clip, given.prompt_depth_text, clip.text_layers, "PROMPT_DEPTH_TEXT")
         if given.n_ctx_vision and given.prompt_depth_vision:
             depth = given.prompt_depth_vision

@@ -22,12 +22,12 @@ from dplq.methods.settings import MethodSettings, option
 class LinearProbeSettings(MethodSettings):
     """Settings of a linear probe."""
 
-    C: float | None = option(None, "regularisation of the fit, once it is made", is_key=False)
+    C: float | None = option(None, "inverse regularisation strength, set by the fit", is_key=False)
 
 
 @register_method
 class LinearProbeModel(CLIPModel):
-    """CLIP's image tower under a linear layer, which knows no class names.
+    """Linear classifier on CLIP's image features; class names are not used.
 
     Args:
         clip: the CLIP backbone.

@@ -85,7 +85,7 @@ def load(
 def _in_run_folder(folder: Path, epoch: int | None) -> Path:
     """Return the checkpoint of a run, ours or an original's."""
     ours = folder / MODEL_FOLDER
-    if any(ours.glob("model-*.safetensors")):
+    if any(ours.glob(checkpoint.NUMBERED)):
         return find_checkpoint(ours, epoch)
     for cls in METHODS.values():
         theirs = cls.public.folder_in(folder) if cls.public else None
@@ -107,7 +107,7 @@ def _load_public(
     public = METHODS[found].public if found else None
     if public is None:
         raise UserError(
-            f"{path} is a checkpoint of no method with a known public layout: name it with method=."
+            f"{path} is a checkpoint of no method with a known public format: name it with method=."
             f"{suggest(method, [name for name, cls in METHODS.items() if cls.public])}"
         )
     if clip is None or classnames is None:
@@ -130,10 +130,10 @@ def load_public(model: CLIPModel, path: str | os.PathLike[str]) -> dict[str, Any
     Raises:
         UserError: not such a checkpoint, of another CLIP, or of other settings.
     """
-    assert model.public is not None  # callers look for such files only where there is a layout
+    assert model.public is not None  # callers look for such files only where there is a format
     state, epoch = read_public(path)
     _check_clip(model, state, path)
-    model.adopt(model.public.translate(state), path)
+    model.load_tensors(model.public.translate(state), path)
     return {"epoch": epoch}
 
 

@@ -10,8 +10,15 @@ from torch import Generator, Tensor, nn
 
 from dplq.clip.backbone import Backbone
 from dplq.methods.base import PromptedCLIP, Prompts
-from dplq.methods.init import check_depth, initial_context, linear, seeded, small
-from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, PublicLayout
+from dplq.methods.init import (
+    check_depth,
+    clone_first,
+    initial_context,
+    linear,
+    random_tokens,
+    seeded_generator,
+)
+from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, PublicFormat
 from dplq.methods.registry import register_method
 from dplq.methods.settings import JointPromptSettings, option
 
@@ -50,12 +57,11 @@ class CoupledPrompts(nn.Module):
         widths, deep = (clip.text_width, clip.vision_width), range(given.prompt_depth - 1)
         self.ctx = nn.Parameter(context)
         n_ctx, width = context.shape
-        self.deep_text = nn.ParameterList([small(n_ctx, width, generator) for _ in deep])
+        self.deep_text = nn.ParameterList([random_tokens(n_ctx, width, generator) for _ in deep])
         self.vision_proj = linear(*widths, generator)
         self.vision = nn.ModuleList([linear(*widths, generator) for _ in deep])
         if given.clone_init:
-            for layer in self.vision:
-                layer.load_state_dict(self.vision[0].state_dict())
+            clone_first(self.vision)
 
     def coupled_prompts(self) -> Prompts:
         """Return the prompts of both towers, the same for all images and classes."""
@@ -84,13 +90,13 @@ class MaPLeModel(PromptedCLIP):
     Args:
         clip: the CLIP backbone.
         classnames: K class names.
-        seed: of the learnable weights' initial values; None takes torch's global generator.
+        seed: of the learnable weights' initial values; None: torch's global generator.
         **settings: fields of `MaPLeSettings`.
     """
 
     method, settings_class = "MaPLe", MaPLeSettings
     structure = ("n_ctx", "ctx_init", "prompt_depth")
-    public = PublicLayout(
+    public = PublicFormat(
         "MultiModalPromptLearner",
         {
             **CONTEXT,
@@ -100,13 +106,13 @@ class MaPLeModel(PromptedCLIP):
             **FROZEN_CLIP,
         },
         _settings_of,
-        mark=r"prompt_learner\.proj\..*",
+        required_key=r"prompt_learner\.proj\..*",
     )
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
-        given, generator = MaPLeSettings(**settings), seeded(seed)
+        given, generator = MaPLeSettings(**settings), seeded_generator(seed)
         prefix, context = multimodal_prompts(clip, given, generator)
         learner = MaPLeLearner(context, clip, given, generator)
         super().__init__(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dplq.errors import UserError
 from dplq.methods.base import Prompts
-from dplq.methods.init import bottleneck, linear, small
+from dplq.methods.init import bottleneck, clone_first, linear, random_tokens
 from dplq.methods.presets import PresetSettings, draw_noise
 from dplq.methods.quaternion import QuaternionLinear
 from dplq.methods.settings import JointPromptSettings, option
@@ -63,7 +63,7 @@ class PromptLearner(nn.Module):
             if width % 4:
                 raise UserError(
                     f"This backbone's width {width} is not a multiple of 4, "
-                    "so its prompts cannot be read as quaternions. Choose another backbone."
+                    "so its prompts cannot be split into quaternions. Choose another backbone."
                 )
 
         # The part of the quaternion that is not zero (docs/method.md, "Forward pass" 3; fusion).
@@ -77,20 +77,22 @@ class PromptLearner(nn.Module):
 
         deep = range(settings.prompt_depth - 1)
         self.ctx = nn.Parameter(context.detach().clone().float())
-        self.deep_text = nn.ParameterList([small(n_ctx, text_width, generator) for _ in deep])
-        hidden = max(text_width // 16, 1)
+        self.deep_text = nn.ParameterList(
+            [random_tokens(n_ctx, text_width, generator) for _ in deep]
+        )
         self.meta_net: nn.Module | None = None
         if settings.domain_dim:
-            self.meta_net = bottleneck(settings.domain_dim, hidden, text_width, generator)
+            self.meta_net = bottleneck(
+                settings.domain_dim, text_width, generator, base_width=text_width
+            )
         self.language = mixing(text_width)
         self.vision_proj = linear(text_width, vision_width, generator)
         self.vision = nn.ModuleList([mixing(vision_width) for _ in deep])
         if settings.clone_init:
-            for layer in self.vision:
-                layer.load_state_dict(self.vision[0].state_dict())
+            clone_first(self.vision)
         if settings.residual:
             self.deep_vision = nn.ParameterList(
-                [small(n_ctx, vision_width, generator) for _ in deep]
+                [random_tokens(n_ctx, vision_width, generator) for _ in deep]
             )
             self.language_gain = nn.Parameter(torch.zeros(()))
             self.vision_gain = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in deep])

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dplq.clip.backbone import Backbone
 from dplq.clip.templates import ensemble_features, imagenet_templates
 from dplq.methods.ivlp import IVLPModel, IVLPSettings, settings_of
-from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS, PublicLayout
+from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS, PublicFormat
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
 
@@ -42,13 +42,13 @@ class PromptSRCModel(IVLPModel):
     Args:
         clip: the CLIP backbone.
         classnames: K class names.
-        seed: of the learnable weights' initial values; None takes torch's global generator.
+        seed: of the learnable weights' initial values; None: torch's global generator.
         **settings: fields of `PromptSRCSettings`.
     """
 
     method, settings_class = "PromptSRC", PromptSRCSettings
     structure = tuple(field.name for field in fields(IVLPSettings))
-    public = PublicLayout(
+    public = PublicFormat(
         "VLPromptLearner",
         {
             **CONTEXT,
@@ -57,7 +57,7 @@ class PromptSRCModel(IVLPModel):
             r"prompt_learner\.ZS_image_encoder\..*": None,
         },
         settings_of,
-        mark=r"prompt_learner\.ZS_image_encoder\..*",
+        required_key=r"prompt_learner\.ZS_image_encoder\..*",
     )
 
     _frozen_text: Tensor | None

@@ -2,7 +2,7 @@
 
 They are Dassl's ``model.pth.tar-<epoch>``: pickles of a state dict (with the whole CLIP in it, in
 the newer trees), beside the optimiser's and the scheduler's state, and in that, live objects. They
-are read with ``weights_only``; empty stand-ins take the place of those objects, so that no code
+are read with ``weights_only``; empty placeholders take the place of those objects, so that no code
 of theirs is run.
 """
 
@@ -41,26 +41,26 @@ FROZEN_CLIP: Names = {r"(image_encoder|text_encoder)\.(?!.*VPT).*|logit_scale": 
 
 
 @dataclass(frozen=True)
-class PublicLayout:
-    """Where an original keeps its checkpoints, and how it names what it learns.
+class PublicFormat:
+    """Folder and key names of an original's checkpoints.
 
     Attributes:
         folder: below the run's folder.
         names: regular expressions for all names in its state dict, and ours in their place.
-        infer: returns the settings that the shapes of our tensors tell.
-        mark: regular expression for a name without which it is another method's checkpoint.
+        infer: infers settings from the shapes of our tensors.
+        required_key: regular expression for a name without which it is another method's checkpoint.
     """
 
     folder: str
     names: Names
     infer: Callable[[dict[str, Tensor]], dict[str, Any]] = lambda state: {}
-    mark: str = ""
+    required_key: str = ""
 
     def fits(self, state: Mapping[str, Tensor]) -> bool:
-        """Return whether all names are this layout's, its mark among them."""
+        """Return whether all names are this format's, the required one among them."""
         known = re.compile("|".join(f"(?:{name})" for name in self.names))
         return all(known.fullmatch(name) for name in state) and any(
-            re.fullmatch(self.mark or ".*", name) for name in state
+            re.fullmatch(self.required_key or ".*", name) for name in state
         )
 
     def folder_in(self, directory: str | os.PathLike) -> Path | None:
@@ -94,7 +94,7 @@ def read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int | 
     Raises:
         UserError: not such a checkpoint.
     """
-    content = read_content(path, STAND_INS)
+    content = read_content(path, PLACEHOLDERS)
     state = content.get("state_dict")
     if not isinstance(state, Mapping):
         raise UserError(f"{path} is not a checkpoint of Dassl's: it has no 'state_dict'.")
@@ -102,26 +102,26 @@ def read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int | 
     return plain, content.get("epoch")
 
 
-def _stand_in(path: str) -> type:
+def _placeholder(path: str) -> type:
     """Return an empty class that stands for the class `path`."""
     module, name = path.rsplit(".", 1)
     return type(name, (), {"__module__": module})
 
 
 def _plain_dict(*_: Any) -> dict[Any, Any]:
-    """Stands in for `collections.defaultdict`, which keeps an optimiser's state."""
+    """Return a plain dict: `collections.defaultdict` keeps an optimiser's state."""
     return {}
 
 
 _plain_dict.__module__ = "collections"
 _plain_dict.__name__ = _plain_dict.__qualname__ = "defaultdict"
-# What Dassl's warm-up schedulers hold: the scheduler they hand over to, which holds the optimiser.
-STAND_INS: tuple[Callable[..., Any], ...] = (
+# What Dassl's warm-up schedulers hold: the scheduler that follows, which holds the optimiser.
+PLACEHOLDERS: tuple[Callable[..., Any], ...] = (
     dict,
     _plain_dict,
-    *(_stand_in(f"torch.optim.{name}") for name in ("sgd.SGD", "adam.Adam", "adamw.AdamW")),
+    *(_placeholder(f"torch.optim.{name}") for name in ("sgd.SGD", "adam.Adam", "adamw.AdamW")),
     *(
-        _stand_in(f"torch.optim.lr_scheduler.{name}")
+        _placeholder(f"torch.optim.lr_scheduler.{name}")
         for name in ("CosineAnnealingLR", "StepLR", "MultiStepLR")
     ),
 )

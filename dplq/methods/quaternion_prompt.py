@@ -16,7 +16,7 @@ from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts
-from dplq.methods.init import check_depth, initial_context, seeded
+from dplq.methods.init import check_depth, initial_context, seeded_generator
 from dplq.methods.presets import PRESET_NORMALIZE
 from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
 from dplq.methods.registry import register_method
@@ -34,9 +34,9 @@ class QuaternionPromptCLIP(PromptedCLIP):
         clip: the CLIP backbone.
         domain: the domain-specific foundation model; None if every call passes domain features
             (then `domain_dim` is needed), or if there are to be none.
-        classnames: K class names; an underscore is read as a space.
+        classnames: K class names; underscores become spaces.
         domain_dim: d_f, if `domain` is None; 0: no domain feature at all (an ablation).
-        seed: of the learnable weights' initial values; None takes torch's global generator.
+        seed: of the learnable weights' initial values; None: torch's global generator.
         **settings: fields of `QuaternionPromptSettings`: `n_ctx`, `ctx_init`, `prompt_depth`,
             `preset`, and single switches that override the preset.
 
@@ -65,7 +65,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         check_depth(clip, given.prompt_depth, min(clip.text_layers, clip.vision_layers))
         if domain is None and domain_dim is None:
             raise UserError("Without a domain encoder give domain_dim, the width of its features.")
-        generator = seeded(seed)
+        generator = seeded_generator(seed)
         _warn_of_normalisation(given.preset, domain)
         width = domain.feature_dim if domain is not None else domain_dim
         resolved = QuaternionPromptSettings(**{**settings, "domain_dim": width}).resolved()
@@ -131,7 +131,7 @@ def _warn_of_normalisation(preset: str, domain: DomainEncoder | None) -> None:
     given = domain.spec.options.get("normalize") if domain is not None else None
     if preset == "reference" and given not in (None, PRESET_NORMALIZE[preset]):
         logger.warning(
-            "preset 'reference' feeds the domain encoder CLIP-normalised images, but this one was "
-            "loaded with normalize='%s': load it with normalize='clip' to follow the release.",
+            "preset 'reference' passes CLIP-normalised images to the domain encoder, but this one "
+            "was loaded with normalize='%s': load it with normalize='clip' to follow the release.",
             given,
         )

@@ -86,9 +86,9 @@ def create_model(
     Args:
         method: a name of `METHODS`, such as "CoOp".
         clip: the CLIP backbone.
-        classnames: K class names; an underscore is read as a space.
+        classnames: K class names; underscores become spaces.
         domain: the domain encoder, for methods that use one.
-        seed: of the learnable weights' initial values; None takes torch's global generator.
+        seed: of the learnable weights' initial values; None: torch's global generator.
         **settings: fields of the method's settings class.
 
     Raises:

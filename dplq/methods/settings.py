@@ -1,4 +1,4 @@
-"""Settings of a method: each field's default, help text and check, in one place.
+"""Settings of a method: default, help text and choices of each field.
 
 The yacs node of its trainer, the ``--help`` of the command line and `docs/settings.md` are made
 from these dataclasses; a config key is the field's name in capitals.
@@ -24,7 +24,7 @@ def option(
     """Declare a field of a settings dataclass.
 
     Args:
-        default: the value where none is given; None stands for "what the preset says".
+        default: the value where none is given; None: resolved later, from the preset or the fit.
         help: its meaning, one line.
         choices: the words that are accepted; empty for no check.
         minimum: the smallest number that is accepted.

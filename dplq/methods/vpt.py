@@ -1,4 +1,4 @@
-"""VPT: visual prompt tuning (Jia et al., ECCV 2022) of CLIP, as MaPLe's authors compare with it."""
+"""VPT: visual prompt tuning of CLIP (Jia et al., ECCV 2022), as in MaPLe's comparison."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from dplq.clip.backbone import Backbone
 from dplq.methods.base import PromptedCLIP
 from dplq.methods.deep_prompts import VisionPrompts
-from dplq.methods.init import check_depth, seeded
-from dplq.methods.public_checkpoints import FROZEN_CLIP, TOWER_PROMPTS, PublicLayout
+from dplq.methods.init import check_depth, seeded_generator
+from dplq.methods.public_checkpoints import FROZEN_CLIP, TOWER_PROMPTS, PublicFormat
 from dplq.methods.registry import register_method
 from dplq.methods.settings import MethodSettings, option
 
@@ -38,17 +38,17 @@ class VPTModel(PromptedCLIP):
     Args:
         clip: the CLIP backbone.
         classnames: K class names.
-        seed: of the learnable weights' initial values; None takes torch's global generator.
+        seed: of the learnable weights' initial values; None: torch's global generator.
         **settings: fields of `VPTSettings`.
     """
 
     method, settings_class = "VPT", VPTSettings
-    public = PublicLayout("prompt_learner", {**TOWER_PROMPTS, **FROZEN_CLIP}, _settings_of)
+    public = PublicFormat("prompt_learner", {**TOWER_PROMPTS, **FROZEN_CLIP}, _settings_of)
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
-        given, generator = VPTSettings(**settings), seeded(seed)
+        given, generator = VPTSettings(**settings), seeded_generator(seed)
         depth = given.prompt_depth_vision
         check_depth(clip, depth, clip.vision_layers, "PROMPT_DEPTH_VISION")
         learner = VisionPrompts(

@@ -32,7 +32,7 @@ class ZeroshotModel(CLIPModel):
 
     Args:
         clip: the CLIP backbone.
-        classnames: K class names; an underscore is read as a space.
+        classnames: K class names; underscores become spaces.
         seed: not used.
         **settings: fields of `ZeroshotSettings`.
     """
@@ -47,14 +47,10 @@ class ZeroshotModel(CLIPModel):
         given = ZeroshotSettings(**settings)
         settings = {**asdict(given), "templates": list(given.templates)}
         super().__init__(clip, nn.Identity(), classnames, settings=settings)
-        self._encode_classes(self.classnames)
+        ZeroshotModel._embed_classes(self, self.classnames)
 
-    def set_classnames(self, classnames: Sequence[str]) -> None:
-        """Classify into these classes from now on."""
-        super().set_classnames(classnames)
-        self._encode_classes(self.classnames)
-
-    def _encode_classes(self, classnames: list[str]) -> None:
+    def _embed_classes(self, classnames: list[str]) -> None:
+        """Encode the classes' texts."""
         features = ensemble_features(
             self.clip, classnames, self.settings["templates"], normalize_each=True
         )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-class StepClock:
+class StepTimer:
     """Adds up the seconds of steps on a device.
 
     Args:
@@ -20,7 +20,7 @@ class StepClock:
         self.steps: list[tuple[Any, Any]] = []
 
     def mark(self) -> Any:
-        """Return the present: seconds, or an event that the GPU has yet to reach."""
+        """Return a timestamp: seconds, or a CUDA event."""
         if not self.on_gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)

@@ -13,7 +13,7 @@ class NonFiniteLossGuard:
 
     Args:
         node: config node of the trainer, for the advice.
-        every: losses are read back every so many batches of an epoch, and when `check` is called.
+        every: interval in batches between checks.
     """
 
     def __init__(self, node: str, every: int) -> None:

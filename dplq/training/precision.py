@@ -46,8 +46,8 @@ def resolve_precision(name: str, device: torch.device | str) -> Precision:
     """Return the precision of a name; on a CPU, fp16 and amp become fp32 with a warning.
 
     Args:
-        name: "fp32"; "fp16": frozen towers in half, learnables in fp32; "amp": all weights fp32,
-            half-precision autocast; "bf16": all weights fp32, bfloat16 autocast.
+        name: "fp32"; "fp16": frozen towers in half, learnable parameters in fp32; "amp": all
+            weights fp32, half-precision autocast; "bf16": all weights fp32, bfloat16 autocast.
         device: where the model runs.
 
     Raises:

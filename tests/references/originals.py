@@ -209,7 +209,7 @@ def compare(bench: Bench, case: Case, answer: dict[str, Tensor]) -> Differences:
     """Run the same step from the original's state with our trainer; compare."""
     trainer = bench.ours(case)
     images, labels = bench.batch()
-    trainer.model.adopt(learned(case, answer, "state"), case.trainer)
+    trainer.model.load_tensors(learned(case, answer, "state"), case.trainer)
     trainer.model.eval()
     with torch.no_grad():
         logits = trainer.model_inference(images)

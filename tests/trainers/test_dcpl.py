@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import dplq.trainers  # noqa: F401 (makes `import dassl` work)
 from dplq.methods.dcpl import DCPLModel
 from dplq.methods.maple import MaPLeModel
-from dplq.methods.public_checkpoints import PublicLayout
+from dplq.methods.public_checkpoints import PublicFormat
 from dplq.trainers._engine.base import PromptTrainer
 from tests.peers import peer
 from tests.references.originals import Bench, Case
@@ -20,7 +20,7 @@ from tests.trainers import parity
 
 KEYS = {"N_CTX": 2, "CTX_INIT": "a photo of a", "PROMPT_DEPTH": 2}
 CASE = Case("DCPL", "DCPL", "DCPL", {**KEYS, "PRESET": "reference"})
-LAYOUT = PublicLayout(
+LAYOUT = PublicFormat(
     "",
     {
         r"prompt_learner\.meta_net\.linear1\.(weight|bias)": r"meta_net.0.\1",

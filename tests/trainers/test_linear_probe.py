@@ -36,7 +36,7 @@ def blobs(classes, seed=0, per_class=6, width=5):
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_linear_layer_is_scikit_learns_model(classes):
     train_set, val = blobs(classes), blobs(classes, seed=1)
-    model = logistic.choose(train_set, val)
+    model = logistic.fit_best(train_set, val)
     weight, bias = map(torch.from_numpy, logistic.linear_layer(model))
     assert weight.shape == (classes, 5)
     assert bias.shape == (classes,)
@@ -52,13 +52,13 @@ def test_c_is_the_most_accurate_on_val_then_of_the_lowest_loss():
         right = model.predict_proba(x_val)[np.arange(len(y_val)), y_val]
         found[model.C] = (np.mean(model.predict(x_val) == y_val), np.mean(np.log(right)))
     assert len({accuracy for accuracy, _ in found.values()}) < len(found)  # some are equal
-    assert max(found, key=found.get) == logistic.choose((x, y), (x_val, y_val)).C
-    assert logistic.choose((x, y), None).C == 1
+    assert max(found, key=found.get) == logistic.fit_best((x, y), (x_val, y_val)).C
+    assert logistic.fit_best((x, y), None).C == 1
 
 
 def test_one_class_is_refused():
     with pytest.raises(UserError, match="at least two classes, and there is one"):
-        logistic.choose(blobs(1), None)
+        logistic.fit_best(blobs(1), None)
 
 
 def test_c_is_not_chosen_on_test_images(caplog):

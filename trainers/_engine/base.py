@@ -1,7 +1,7 @@
 """Base of the trainers that learn by gradient steps: one step, schedule, resume.
 
-A trainer on this base names its model class; nothing else. The learning-rate
-schedule is not Dassl's, which breaks on recent PyTorch.
+A subclass sets `model_class` and `prec`; `compute_loss` is cross-entropy by default. The
+learning-rate schedule is not Dassl's, which breaks on recent PyTorch.
 
 An epoch is a pure function of (seed, epoch, learnable state, optimiser state): all generators are
 seeded anew before it. So a run that is interrupted anywhere and started again repeats the
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq.errors import UserError
-from dplq.training.clock import StepClock
+from dplq.training.clock import StepTimer
 from dplq.training.loss_guard import NonFiniteLossGuard
 from dplq.training.schedule import learning_rate
 
@@ -59,7 +59,7 @@ class PromptTrainer(FrozenTrainer):
         # A CPU has nothing to wait for.
         every = 1 if self.device.type == "cpu" else self.cfg.TRAIN.PRINT_FREQ
         self.loss_guard = NonFiniteLossGuard(self.node, every)
-        self.clock = StepClock(self.device)
+        self.clock = StepTimer(self.device)
         return self.optim
 
     def before_epoch(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a run's checkpoints lie, and how a trainer writes and reads them."""
+"""Checkpoints of a trainer: where they are, writing, loading."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dassl.engine import TrainerX
 
+from dplq.io import checkpoint
 from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint
 from dplq.methods.load import load_public
 from dplq.methods.public_checkpoints import BEST, NUMBERED
@@ -14,13 +15,13 @@ from dplq.methods.public_checkpoints import BEST, NUMBERED
 class CheckpointTrainer(TrainerX):
     """Dassl's trainer with this project's checkpoints: safetensors, which real Dassl cannot do.
 
-    `self.model` has `save` and `load` as `dplq.methods.base.PromptedCLIP` does.
+    `self.model` has `save` and `load` as `dplq.methods.base.CLIPModel` does.
     """
 
     tested_epoch: int | None = None  # the epoch whose weights are in the model at a test
 
     def model_dir(self, directory: str) -> Path:
-        """Where a run's checkpoints lie."""
+        """Return the folder of a run's checkpoints."""
         return Path(directory) / MODEL_FOLDER
 
     def save_model(
@@ -64,7 +65,7 @@ class CheckpointTrainer(TrainerX):
         folder = self.model_dir(directory)
         public = self.model.public
         theirs = public.folder_in(directory) if public else None
-        if public and theirs and not any(folder.glob("model-*.safetensors")):
+        if public and theirs and not any(folder.glob(checkpoint.NUMBERED)):
             path = find_checkpoint(theirs, epoch, NUMBERED, BEST)
             header = load_public(self.model, path)
         else:

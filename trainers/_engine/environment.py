@@ -1,4 +1,4 @@
-"""On what a run was made: device, memory, versions, commit."""
+"""Environment of a run: device, memory, versions, commit."""
 
 from __future__ import annotations
 

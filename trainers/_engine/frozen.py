@@ -1,4 +1,4 @@
-"""What every trainer shares: a frozen CLIP, its precision, tests and results."""
+"""Base trainer of a frozen CLIP: precision, tests, results."""
 
 from __future__ import annotations
 
@@ -141,12 +141,12 @@ class FrozenTrainer(CheckpointTrainer):
 
 
 def configure_model(model: CLIPModel, precision: Precision, given: Any) -> None:
-    """Set the frozen towers' number format and what the keys of ``cfg.MODEL`` ask for.
+    """Apply the precision and the keys of ``cfg.MODEL``.
 
     Args:
         model: on its device.
         precision: of the run.
-        given: reads `TEXT_CHUNK`, `GRAD_CHECKPOINTING` and `COMPILE`.
+        given: node with `TEXT_CHUNK`, `GRAD_CHECKPOINTING` and `COMPILE`.
     """
     for frozen in filter(None, (model.clip, model.domain)):
         frozen.to(precision.frozen)

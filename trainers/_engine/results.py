@@ -8,6 +8,7 @@ from typing import Any
 
 from dplq.evaluation.metrics import scores
 from dplq.io.atomic import write_bytes_atomically
+from dplq.io.checkpoint import NUMBERED
 
 from .environment import device_name, git_commit, peak_memory_mib, versions
 
@@ -22,7 +23,7 @@ def write_results(trainer: Any, seconds: float) -> Path:
         seconds: how long the test took.
     """
     cfg, record = trainer.cfg, trainer.evaluator
-    saved = sorted(trainer.model_dir(cfg.OUTPUT_DIR).glob("model-*.safetensors"))
+    saved = sorted(trainer.model_dir(cfg.OUTPUT_DIR).glob(NUMBERED))
     steps, learnable = trainer.train_steps, trainer.learnable_parameters
     result = {
         "format": FORMAT,

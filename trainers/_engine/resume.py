@@ -5,7 +5,6 @@ The functions take a `PromptTrainer`, which imports them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -16,9 +15,10 @@ from torch import Tensor
 from dplq.errors import UserError
 from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
+from dplq.io.files import bytes_digest
 
 RESUME_FILE = "resume.safetensors"
-CURE = "To begin a new run choose another --output-dir, or delete that folder."
+ADVICE = "To begin a new run choose another --output-dir, or delete that folder."
 
 
 def write_state(trainer: Any) -> None:
@@ -47,7 +47,7 @@ def write_state(trainer: Any) -> None:
 
 
 def read_state(trainer: Any, directory: str) -> int:
-    """Bring a trainer to where the run in `directory` was; return how many epochs are done.
+    """Restore a trainer from a resume file; return the number of finished epochs.
 
     Raises:
         UserError: what lies there was trained with other settings, or RESUME names a folder
@@ -62,7 +62,7 @@ def read_state(trainer: Any, directory: str) -> int:
         return 0
     tensors, header = checkpoint.read(path)
     expected = {"settings": json.loads(json.dumps(settings(trainer)))}
-    checkpoint.check_header(header, expected, path, CURE)
+    checkpoint.check_header(header, expected, path, ADVICE)
     parts: dict[str, dict[str, Tensor]] = {"learner": {}, "optimizer": {}, "extra": {}}
     for name, tensor in tensors.items():
         part, rest = name.split(".", 1)
@@ -76,16 +76,16 @@ def read_state(trainer: Any, directory: str) -> int:
     trainer.train_seconds, trainer.train_steps = header["train_seconds"], header["train_steps"]
     if header["best_result"] is not None:
         trainer.best_result = header["best_result"]
-    _take_along(folder, trainer.model_dir(trainer.output_dir))
+    _copy_checkpoints(folder, trainer.model_dir(trainer.output_dir))
     print(f"Found checkpoint at {directory} (will resume after epoch {header['epoch']})")
     return header["epoch"]
 
 
-def _take_along(there: Path, here: Path) -> None:
+def _copy_checkpoints(source: Path, target: Path) -> None:
     """Copy the checkpoints of a run that is continued in another folder."""
-    if here.resolve() != there.resolve():
-        for path in there.glob("model-*.safetensors"):
-            write_bytes_atomically(here / path.name, path.read_bytes())
+    if target.resolve() != source.resolve():
+        for path in source.glob(checkpoint.NUMBERED):
+            write_bytes_atomically(target / path.name, path.read_bytes())
 
 
 def settings(trainer: Any) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def settings(trainer: Any) -> dict[str, Any]:
         "train_loader": dict(cfg.DATALOADER.TRAIN_X),
         "resized_images": cfg.DATALOADER.IMAGE_CACHE == "resized",
         "workers": cfg.DATALOADER.NUM_WORKERS,
-        "images": hashlib.sha256(repr(images).encode()).hexdigest(),
+        "images": bytes_digest(repr(images).encode()),
         "final_model": cfg.TEST.FINAL_MODEL,
         "seed": cfg.SEED,
         "precision": trainer.precision.name,
