@@ -68,7 +68,7 @@ def test_c_is_not_chosen_on_test_images(caplog):
     def may_choose(val, test):
         val, test = ([SimpleNamespace(impath=name) for name in part] for part in (val, test))
         dataset = SimpleNamespace(val=val or None, test=test)
-        return LinearProbe._may_choose(SimpleNamespace(dm=SimpleNamespace(dataset=dataset)))
+        return LinearProbe._has_validation_set(SimpleNamespace(dm=SimpleNamespace(dataset=dataset)))
 
     assert may_choose("ab", "cd")
     assert not caplog.records
