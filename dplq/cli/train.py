@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError, one_line, suggest
 from dplq.host.dassl import user_error_types
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def setup_cfg(args: argparse.Namespace) -> Any:
-    """Config from defaults, dataset file, trainer file, flags and KEY VALUE pairs, in this order.
+    """Return the frozen config: defaults, dataset file, trainer file, flags, KEY VALUE pairs.
 
     Raises:
         UserError: unknown file, key, dataset or trainer.
@@ -96,7 +96,7 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     for flag, key in OVERRIDES.items():
         value = getattr(args, flag)
         if value not in (None, ""):
-            merge_flag(cfg, key, value)
+            set_key(cfg, key, value)
     merge_options(cfg, args.opts)
     check_names(cfg)
     prepare_output(cfg.OUTPUT_DIR)
@@ -108,7 +108,7 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     return cfg
 
 
-def merge_flag(cfg: Any, key: str, value: Any) -> None:
+def set_key(cfg: Any, key: str, value: Any) -> None:
     """Set one dotted key."""
     *path, leaf = key.split(".")
     for part in path:
@@ -117,7 +117,7 @@ def merge_flag(cfg: Any, key: str, value: Any) -> None:
 
 
 def find_ignoring_case(path: str) -> str:
-    """The existing file whose name differs from `path` at most in upper and lower case."""
+    """Return the existing file that matches `path`, ignoring case."""
     wanted = Path(path)
     if wanted.exists() or not wanted.parent.is_dir():
         return path
@@ -159,7 +159,7 @@ def prepare_output(folder: str) -> None:
 
 
 def check_results(cfg: Any) -> None:
-    """Do not let a test replace the results of a run on other classes or data.
+    """Refuse to overwrite the results of other classes or data.
 
     Raises:
         UserError: the output folder holds such results.
@@ -181,7 +181,7 @@ def check_results(cfg: Any) -> None:
 
 
 def recorded_seed(output_dir: str) -> int:
-    """Seed of a run that was given none: drawn once, kept in its folder for when it is resumed."""
+    """Return the recorded seed of a run without --seed, drawing it once."""
     from dplq.io.atomic import write_bytes_atomically
 
     path = Path(output_dir) / "seed.txt"
@@ -196,7 +196,7 @@ def recorded_seed(output_dir: str) -> int:
 
 
 class CurrentStdout(logging.StreamHandler):
-    """Writes to whatever `sys.stdout` is at the time: Dassl replaces it to keep a log file."""
+    """Logging handler for the current `sys.stdout`, which Dassl replaces to keep a log file."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -207,8 +207,8 @@ class CurrentStdout(logging.StreamHandler):
         return sys.stdout
 
 
-def learns(trainer: str) -> bool:
-    """Does this trainer have something to load before a test? Zero-shot ones have not."""
+def needs_model(trainer: str) -> bool:
+    """Return whether a trainer needs a model to test; zero-shot ones do not."""
     from dassl.engine import TRAINER_REGISTRY
 
     return getattr(TRAINER_REGISTRY.get(trainer), "fixed_epochs", None) != 0
@@ -230,7 +230,7 @@ def warn_of_foreign_keys(cfg: Any) -> None:
 
 
 def print_args(args: argparse.Namespace, cfg: Any) -> None:
-    """Dassl's header of a log: arguments, then config."""
+    """Print Dassl's log header: arguments, then config."""
     stars = "*" * 12
     print(f"{stars}\n** Arguments **\n{stars}")
     for key, value in sorted(vars(args).items()):
@@ -240,7 +240,7 @@ def print_args(args: argparse.Namespace, cfg: Any) -> None:
 
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """For start-up, which makes a million objects and hardly any garbage."""
+    """Disable garbage collection during start-up, which makes hardly any garbage."""
     gc.disable()
     try:
         yield
@@ -249,7 +249,7 @@ def without_garbage_collection() -> Iterator[None]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Do what the command line asks for.
+    """Run a parsed command line.
 
     Raises:
         UserError: any mistake of the user's.
@@ -277,7 +277,7 @@ def import_modules(names: list[str]) -> None:
             importlib.import_module(name)
         except Exception as error:
             raise UserError(
-                f"--import {name}: it cannot be imported ({type(error).__name__}: {error}). Give "
+                f"--import {name}: it cannot be imported ({one_line(error)}). Give "
                 "the dotted name of a module in the current folder or on PYTHONPATH."
             ) from error
 
@@ -306,7 +306,7 @@ def print_help(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
 
 
 def build(args: argparse.Namespace) -> Any:
-    """Return the trainer that the command line asks for, ready to run; its log has begun.
+    """Return the trainer of a command line, ready to run; its log has begun.
 
     Raises:
         UserError: any mistake of the user's.
@@ -315,7 +315,7 @@ def build(args: argparse.Namespace) -> Any:
 
     import_modules(args.imports)
     cfg = setup_cfg(args)
-    if args.eval_only and not args.model_dir and learns(cfg.TRAINER.NAME):
+    if args.eval_only and not args.model_dir and needs_model(cfg.TRAINER.NAME):
         raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
     check_results(cfg)
 

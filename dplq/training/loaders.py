@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+from tqdm import tqdm
 
 from dplq.images.cache import ImageCache, cache_for
 from dplq.images.preprocessing import CPU, Normalizer, split_transform
@@ -132,3 +133,31 @@ def accelerate_loader(
     if last_steps:
         accelerated.normalizer = Normalizer(last_steps, device)
     return accelerated
+
+
+class ProgressLoader:
+    """Data loader with a progress bar on stderr, for training loops of Dassl's.
+
+    Args:
+        loader: the data loader.
+        print_freq: Dassl prints a log line every so many batches.
+    """
+
+    def __init__(self, loader: Any, print_freq: int) -> None:
+        self.loader, self.print_freq = loader, print_freq
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "loader":  # not yet set while a copy is being made
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        with tqdm(total=len(self), desc="train", leave=False, mininterval=0.5) as bar:
+            for index, batch in enumerate(self.loader, start=1):
+                if index % self.print_freq == 0 or len(self) < self.print_freq:
+                    bar.clear()  # Dassl prints a line after this batch; keep the two apart
+                yield batch
+                bar.update()

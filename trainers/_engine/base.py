@@ -20,12 +20,12 @@ from torch.nn import functional as F
 
 from dplq.errors import UserError
 from dplq.training.clock import StepTimer
+from dplq.training.loaders import ProgressLoader
 from dplq.training.loss_guard import NonFiniteLossGuard
 from dplq.training.schedule import learning_rate
 
 from . import resume
 from .frozen import FrozenTrainer
-from .progress import ProgressLoader
 from .validation import require
 
 SCHEDULE_KEYS = ("stepsize", "gamma", "warmup_epoch", "warmup_type", "warmup_cons_lr",
