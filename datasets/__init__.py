@@ -7,6 +7,9 @@ this package is imported here.
 from importlib import import_module
 from pkgutil import iter_modules
 
+if __name__ != "dplq.datasets":  # a second name would make second classes
+    raise ImportError("This is dplq.datasets: import it under that name.")
+
 from ._engine.base import FolderDataset
 from ._engine.registration import DECLARED, declare
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from dplq.methods.registry import create_model as create_model
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
-if (_CHECKOUT / "trainers" / "_engine").is_dir():
+_IN_CHECKOUT = not (Path(__file__).resolve().parent / "trainers").is_dir()
+if __name__ == "dplq" and _IN_CHECKOUT and (_CHECKOUT / "trainers" / "_engine").is_dir():
     # In a checkout `trainers`, `datasets` and `configs` lie beside this package; a wheel has them
     # inside. Either way they are imported as dplq.trainers, dplq.datasets and dplq.configs.
     __path__.append(str(_CHECKOUT))

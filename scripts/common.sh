@@ -179,10 +179,13 @@ start() {
 
 # Set TRAINER_LIST, and check that every trainer has the configs it will need.
 choose_trainers() {
-    local index
+    local index names
     GIVEN_CFG=$CFG
     read -ra TRAINER_LIST <<<"${TRAINERS:-${TRAINER:-$DEFAULT_TRAINERS}}"
-    [ "${TRAINER_LIST[*]}" != all ] || read -ra TRAINER_LIST <<<"$(all_trainers)"
+    if [ "${TRAINER_LIST[*]}" = all ]; then
+        names=$(all_trainers)
+        read -ra TRAINER_LIST <<<"$names"
+    fi
     for index in "${!TRAINER_LIST[@]}"; do
         TRAINER=$(find_name "${TRAINER_LIST[index]}" configs/trainers / TRAINER)
         TRAINER_LIST[index]=$TRAINER
@@ -197,5 +200,6 @@ choose_config() {
     local name=$GIVEN_CFG own=CFG_$TRAINER
     [[ ! $TRAINER =~ ^[A-Za-z0-9_]+$ || -z ${!own} ]] || name=${!own}
     if [[ -z $name && $DATASET == demo_* ]]; then name=demo; fi
-    find_name "${name:-$(default_config)}" "configs/trainers/$TRAINER" .yaml CFG
+    [ -n "$name" ] || name=$(default_config) || exit
+    find_name "$name" "configs/trainers/$TRAINER" .yaml CFG
 }

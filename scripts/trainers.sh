@@ -2,8 +2,9 @@
 # Default configs and properties of the trainers: part of common.sh. They are data,
 # configs/protocols.yaml, read by dplq/experiments/protocols.py.
 
+# Print the answer of dplq.experiments.protocols; exit with 2 where there is none.
 protocols() {
-    "$PYTHON" -m dplq.experiments.protocols "$@"
+    "$PYTHON" -m dplq.experiments.protocols "$@" || exit 2
 }
 
 # Print all trainers that have configs.
@@ -13,16 +14,22 @@ all_trainers() {
 
 # Print DEFAULT_TRAINERS for the help text, which must work without Python.
 default_trainers() {
+    local names folder
     if [ "$DEFAULT_TRAINERS" != all ]; then
         echo "$DEFAULT_TRAINERS"
-    else
-        sed -n 's/^\([A-Za-z0-9]*\):.*/\1/p' "$ROOT/configs/protocols.yaml" | paste -s -d ' ' -
+        return
     fi
+    names=$(sed -n 's/^\([A-Za-z0-9_-]*\):.*/\1/p' "$ROOT/configs/protocols.yaml" | paste -s -d ' ' -)
+    for folder in "$ROOT"/configs/trainers/*/; do
+        folder=$(basename "$folder")
+        [[ " $names " == *" $folder "* ]] || names+=" $folder"
+    done
+    echo "$names"
 }
 
 # Print the default config of TRAINER for PROTOCOL (base2new, few_shot or transfer) and SHOTS.
 default_config() {
-    protocols config "$TRAINER" "$PROTOCOL" "$SHOTS" || exit 2
+    protocols config "$TRAINER" "$PROTOCOL" "$SHOTS"
 }
 
 # Print the shots of PROTOCOL.
@@ -30,13 +37,20 @@ default_shots() {
     if [ "$PROTOCOL" = few_shot ]; then echo 1 2 4 8 16; else echo 16; fi
 }
 
+# Succeed if TRAINER has property $1 of configs/protocols.yaml.
+has_property() {
+    local answer
+    answer=$(protocols has "$TRAINER" "$1") || exit 2
+    [ "$answer" = yes ]
+}
+
 # Succeed if TRAINER uses training images; one that does not is run once for all shots.
 is_trained() {
-    protocols is "$TRAINER" trained
+    has_property trained
 }
 
 # Succeed if TRAINER can classify classes it was not trained on; a linear layer cannot.
 can_name_classes() {
-    protocols is "$TRAINER" any_classes ||
+    has_property any_classes ||
         { echo "$TRAINER cannot name other classes than its own: no test on them" && false; }
 }

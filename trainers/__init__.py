@@ -7,6 +7,9 @@ A new one costs its method (`dplq/methods/`), a file like `coop.py` and a YAML i
 from importlib import import_module
 from pkgutil import iter_modules
 
+if __name__ != "dplq.trainers":  # a second name would make second classes
+    raise ImportError("This is dplq.trainers: import it under that name.")
+
 from dplq.host.dassl import ensure_dassl, register_trainer
 
 ensure_dassl()

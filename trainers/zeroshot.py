@@ -60,8 +60,10 @@ class ZeroshotCLIP(FrozenTrainer):
     def test(self, split: str | None = None) -> float:
         """Evaluate as the base does; keep a checkpoint, so that `dplq.load` can open the run."""
         accuracy = super().test(split)
-        if split is None and self.output_dir:
-            path = self.model_dir(self.output_dir) / "model-0.safetensors"
+        folder = self.model_dir(self.output_dir)
+        others = [path for path in folder.glob("*") if path.name != "model-0.safetensors"]
+        if split is None and self.output_dir and not others:  # not into a trained run's folder
+            path = folder / "model-0.safetensors"
             self.model.save(path, trainer=type(self).__name__, epoch=0, val_result=None)
         return accuracy
 

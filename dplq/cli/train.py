@@ -233,7 +233,10 @@ def print_args(args: argparse.Namespace, cfg: Any) -> None:
     """Print Dassl's log header: arguments, then config."""
     stars = "*" * 12
     print(f"{stars}\n** Arguments **\n{stars}")
+    ours = () if args.imports else ("imports",)
     for key, value in sorted(vars(args).items()):
+        if key in ("help", *ours):  # CoOp's flags alone, where no other is used
+            continue
         print(f"{key}: {value}")
     print(f"{stars}\n** Config **\n{stars}\n{cfg}")
 
@@ -296,7 +299,12 @@ def print_help(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
     from dplq.host.dassl import registered_trainers
 
     import_modules(named.imports)
+    from dassl.engine import TRAINER_REGISTRY
+
     own = {trainer.__name__: trainer for trainer in registered_trainers()}
+    if named.trainer in TRAINER_REGISTRY.registered_names() and named.trainer not in own:
+        print(f"\n{named.trainer} has no config keys of this project.")
+        return
     if named.trainer not in own:
         raise UserError(f"The trainer '{named.trainer}' is unknown.{suggest(named.trainer, own)}")
     print(f"\nconfig keys of {named.trainer} (KEY VALUE, or a YAML file):")
@@ -337,12 +345,13 @@ def main() -> int:
     """Run, and turn user mistakes into one line and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[CurrentStdout()])
     parser, arguments = build_parser(), sys.argv[1:]
-    args = parser.parse_args()
+    asks_help = not {"-h", "--help"}.isdisjoint(arguments)  # whatever else may be wrong there
+    args = argparse.Namespace(output_dir="") if asks_help else parser.parse_args(arguments)
     try:
-        if args.help:
+        if asks_help:
             print_help(parser, arguments)
-            return 0
-        run(args)
+        else:
+            run(args)
     except user_error_types() as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
 from dplq.clip.installed import open_clip
+from dplq.errors import UserError
 
 PLACEHOLDER = "{}"  # of the class name in a template
 
@@ -48,6 +49,8 @@ def ensemble_features(
     Raises:
         UserError: a text is longer than CLIP's context.
     """
+    if not templates:
+        raise UserError("At least one template is needed.")
     names = [name.replace("_", " ") for name in classnames]
     device = clip.logit_scale.device
     total = torch.zeros(len(names), clip.embed_dim, device=device)

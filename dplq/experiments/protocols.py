@@ -25,7 +25,8 @@ DEMO = "demo"  # config for the built-in datasets
 def read_protocols(configs: Path = CONFIGS) -> dict[str, dict[str, Any]]:
     """Return the entries of ``protocols.yaml`` by trainer; empty where there is no such file."""
     path = configs / "protocols.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.is_file() else {}
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return {name: entry or {} for name, entry in (content or {}).items()}
 
 
 def trainers(configs: Path = CONFIGS) -> list[str]:
@@ -69,7 +70,7 @@ def has_property(trainer: str, name: str, configs: Path = CONFIGS) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 1 for "no", 2 for bad input."""
+    """Run the command line; return the exit code (2 for bad input)."""
     parser = argparse.ArgumentParser(prog="python -m dplq.experiments.protocols")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("trainers", help="print all trainers, on one line")
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config.add_argument("trainer")
     config.add_argument("protocol", choices=PROTOCOLS)
     config.add_argument("shots", type=int)
-    check = actions.add_parser("is", help="exit with 0 if a trainer has a property, else with 1")
+    check = actions.add_parser("has", help="print yes if a trainer has a property, else no")
     check.add_argument("trainer")
     check.add_argument("property", choices=sorted(PROPERTIES))
     args = parser.parse_args(argv)
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif args.action == "config":
             print(default_config(args.trainer, args.protocol, args.shots))
         else:
-            return 0 if has_property(args.trainer, args.property) else 1
+            print("yes" if has_property(args.trainer, args.property) else "no")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

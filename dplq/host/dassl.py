@@ -91,10 +91,18 @@ def describe_dassl() -> str:
 
 
 def register_trainer(cls: T) -> T:
-    """Register a trainer class with Dassl (a decorator); a name clash only warns."""
+    """Register a trainer class with Dassl (a decorator); a name clash only warns.
+
+    Its config node is its name in capitals, unless it sets another. Trainers without a
+    `model_class` of this library have no keys here.
+    """
     from dassl.engine import TRAINER_REGISTRY
 
-    _trainers.append(cls)
+    trainer: Any = cls
+    if hasattr(trainer, "model_class"):
+        if "node" not in vars(trainer):
+            trainer.node = cls.__name__.upper()
+        _trainers.append(cls)
     return _register(TRAINER_REGISTRY, cls)
 
 

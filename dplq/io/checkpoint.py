@@ -71,6 +71,14 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     return tensors, header
 
 
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is in the safetensors format, whatever its name ends in."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return start[8:] == b"{" and 8 + length <= os.path.getsize(path)
+
+
 def load_strictly(
     module: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.domain.load import load_domain_encoder
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError, few, suggest
 from dplq.io import checkpoint
 from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint
 from dplq.io.spec import Spec
@@ -58,8 +59,13 @@ def load(
     path = Path(path).expanduser()
     if path.is_dir():
         path = _in_run_folder(path, epoch)
-    if path.suffix != ".safetensors" and path.is_file():
+    elif epoch is not None:
+        raise UserError(f"epoch={epoch} is for the folder of a run, and {path} is none.")
+    if path.suffix != ".safetensors" and path.is_file() and not checkpoint.is_safetensors(path):
+        unused = {"domain": domain, "weights": weights, "domain_weights": domain_weights}
+        _refuse_unused(path, "a public checkpoint", unused)
         return _load_public(path, classnames, clip, method, settings)
+    _refuse_unused(path, "a checkpoint of this project", {"method": method, **settings})
     _, header = checkpoint.read(path)
     if header.get("method") not in METHODS:
         raise UserError(
@@ -67,6 +73,7 @@ def load(
             "file that model.save or a training run wrote (model-<epoch>.safetensors)."
             f"{suggest(str(header.get('method')), METHODS)}"
         )
+    _check_settings(path, header)
     if clip is None:
         spec = Spec.from_header(header["backbone"])
         clip = load_backbone(**spec.loader_arguments(weights, path, "weights"))
@@ -80,6 +87,27 @@ def load(
     if classnames is not None and list(classnames) != names:
         model.set_classnames(classnames)
     return model.eval()
+
+
+def _refuse_unused(path: Path, what: str, arguments: dict[str, Any]) -> None:
+    """Refuse arguments that would be ignored."""
+    given = [name for name, value in arguments.items() if value not in (None, "")]
+    if given:
+        raise UserError(f"{path} is {what}, which does not use {few(given)}: leave that out.")
+
+
+def _check_settings(path: Path, header: dict[str, Any]) -> None:
+    """Refuse a header that lacks entries, or has settings that this version does not know."""
+    lacking = [key for key in ("backbone", "domain", "settings", "classnames") if key not in header]
+    if lacking:
+        raise UserError(f"{path} is damaged: its header lacks {few(lacking)}.")
+    known = {field.name for field in fields(METHODS[header["method"]].settings_class)}
+    unknown = [name for name in header["settings"] if name not in known]
+    if unknown:
+        raise UserError(
+            f"{path} has settings of {header['method']} that this version of dplq does not know "
+            f"({few(unknown)}): install the version that wrote it."
+        )
 
 
 def _in_run_folder(folder: Path, epoch: int | None) -> Path:
@@ -102,8 +130,8 @@ def _load_public(
     settings: dict[str, Any],
 ) -> CLIPModel:
     state, _ = read_public(path)
-    fitting = (name for name, cls in METHODS.items() if cls.public and cls.public.fits(state))
-    found = method or next(fitting, "")
+    fitting = [name for name, cls in METHODS.items() if cls.public and cls.public.fits(state)]
+    found = method or next(iter(fitting), "")
     public = METHODS[found].public if found else None
     if public is None:
         raise UserError(
@@ -114,6 +142,10 @@ def _load_public(
         raise UserError(
             f"{path} is a public checkpoint of {found}, which names neither its CLIP nor its "
             "classes: give clip=load_backbone(...) and classnames=[...]."
+        )
+    if not public.fits(state):
+        raise UserError(
+            f"{path} is not a checkpoint of {found}: its names fit {few(fitting) or 'no method'}."
         )
     inferred = public.infer(public.translate(state))
     model = create_model(found, clip, classnames, seed=0, **{**inferred, **settings})

@@ -96,5 +96,7 @@ def create_model(
         TypeError: unknown setting.
     """
     cls: Any = METHODS[method]  # constructors differ in whether they have a domain encoder
+    if domain is not None and not cls.uses_domain:
+        raise UserError(f"{method} has no domain encoder: leave domain out.")
     parts = (clip, domain) if cls.uses_domain else (clip,)
     return cls(*parts, classnames, seed=seed, **settings)

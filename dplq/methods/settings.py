@@ -66,12 +66,24 @@ class JointPromptSettings(MethodSettings):
     prompt_depth: int = option(9, "layers of both towers with prompts, from the first on")
 
 
+KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "a text"),
+    "Sequence[str]": ((list, tuple), "a list of texts"),
+}
+
+
 def _check(own: Field[Any], value: Any) -> None:
     key, choices, minimum = own.name.upper(), own.metadata["choices"], own.metadata["minimum"]
+    declared = own.type.__name__ if isinstance(own.type, type) else str(own.type)
+    kind = declared.partition(" | ")[0]
     # A word such as "false" would count as true.
-    is_bool = own.type is bool or str(own.type).startswith("bool")
-    if is_bool and not isinstance(value, bool):
+    if kind == "bool" and not isinstance(value, bool):
         raise UserError(f"{key} is {value!r}; write True or False.")
+    accepted, words = KINDS.get(kind, (object, ""))
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind in ("int", "float")):
+        raise UserError(f"{key} is {value!r}; it must be {words}.")
     if choices and value not in choices:
         raise UserError(f"{key} '{value}' is unknown.{suggest(str(value), choices)}")
     if minimum is not None and value < minimum:

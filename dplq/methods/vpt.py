@@ -43,7 +43,12 @@ class VPTModel(PromptedCLIP):
     """
 
     method, settings_class = "VPT", VPTSettings
-    public = PublicFormat("prompt_learner", {**TOWER_PROMPTS, **FROZEN_CLIP}, _settings_of)
+    public = PublicFormat(
+        "prompt_learner",
+        {**TOWER_PROMPTS, **FROZEN_CLIP},
+        _settings_of,
+        required_key=r"image_encoder\.VPT",
+    )
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any

@@ -340,6 +340,38 @@ def test_wheel_has_one_top_level_name(tmp_path):
     assert ours <= set(names)
 
 
+@pytest.mark.parametrize("name", ["trainers", "datasets"])
+def test_the_short_name_is_refused_in_a_checkout(name):
+    """A second name would make second classes, registered a second time."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import dplq.plugin, {name}"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert f"ImportError: This is dplq.{name}: import it under that name." in done.stderr
+
+
+def test_config_nodes_of_subclasses_and_of_foreign_trainers():
+    """A subclass that is registered with Dassl's own decorator shares its parent's node."""
+    code = """
+import dplq.plugin
+from dassl.engine import TRAINER_REGISTRY, TrainerX
+from dplq.host.config import all_keys
+from dplq.trainers import register_trainer
+from dplq.trainers.coop import CoOp
+@TRAINER_REGISTRY.register()
+class Theirs(CoOp): pass
+@register_trainer
+class Ours(CoOp): pass
+@register_trainer
+class Foreign(TrainerX): pass
+print(Theirs.node, Ours.node, "TRAINER.OURS.N_CTX" in {key for key, _, _ in all_keys()})
+"""
+    assert run([sys.executable, "-c", code]).split() == ["COOP", "OURS", "True"]
+
+
 def print_short_names():
     short = ("trainers", "datasets", "configs")
     print(f"Short names: {[name for name in sys.modules if name.partition('.')[0] in short]}")

@@ -188,6 +188,60 @@ print(torch.equal(again(images), model.eval()(images)), again.method)
     assert done.stdout.split() == ["True", "CoOp"], done.stderr
 
 
+def test_arguments_that_would_be_ignored_are_refused(clip, tmp_path):
+    from dplq.trainers.coop import CoOp
+
+    model_of("CoOp", clip).save(tmp_path / "m.safetensors")
+    public_checkpoint(CoOp, clip, tmp_path)
+    (theirs,) = tmp_path.glob("*/model.pth.tar-7")
+    for path, arguments, message in (
+        (tmp_path / "m.safetensors", {"n_ctx": 7, "method": "MaPLe"}, "does not use method, n_ctx"),
+        (tmp_path / "m.safetensors", {"epoch": 9}, "epoch=9 is for the folder of a run"),
+        (theirs, {"epoch": 9}, "epoch=9 is for the folder of a run"),
+        (theirs, {"weights": "w.pt"}, "a public checkpoint, which does not use weights"),
+    ):
+        with pytest.raises(UserError, match=message):
+            dplq.load(path, public.CLASSNAMES, clip=clip, **arguments)
+    with pytest.raises(UserError, match="CoOp has no domain encoder: leave domain out"):
+        create_model("CoOp", clip, NAMES, domain=dplq.load_domain_encoder("clip", backbone=clip))
+
+
+@pytest.mark.parametrize("name", ["prompts.ckpt", "prompts.bin", "prompts"])
+def test_our_files_are_known_by_their_content(name, clip, tmp_path):
+    model = model_of("CoOp", clip)
+    model.save(tmp_path / name)
+    assert dplq.load(tmp_path / name, clip=clip).settings == model.settings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": {"future": 1}}, r"settings of CoOp that this version .* \(future\): install"),
+        ({"backbone": None}, "its header lacks backbone"),
+    ],
+)
+def test_headers_of_another_version_are_one_line(change, message, clip, tmp_path):
+    model = model_of("CoOp", clip)
+    header = {**model.header(), **change}
+    header = {key: value for key, value in header.items() if value is not None or key == "domain"}
+    model.header = lambda: header
+    model.save(tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match=message):
+        dplq.load(tmp_path / "m.safetensors", clip=clip)
+
+
+def test_a_wrong_method_of_a_public_checkpoint_is_refused(clip, tmp_path):
+    from dplq.trainers.vpt import VPT
+
+    public_checkpoint(VPT, clip, tmp_path)
+    (file,) = tmp_path.glob("*/model.pth.tar-7")
+    with pytest.raises(UserError, match="is not a checkpoint of CoOp: its names fit VPT"):
+        dplq.load(file, public.CLASSNAMES, clip=clip, method="CoOp")
+    torch.save({"state_dict": {"logit_scale": torch.ones(())}}, file)
+    with pytest.raises(UserError, match="no method with a known public format"):
+        dplq.load(file, public.CLASSNAMES, clip=clip)
+
+
 def test_public_names_are_listed():
     assert set(dplq.__all__) <= set(dir(dplq))
     for name in dplq.__all__:

@@ -18,8 +18,10 @@ from dplq.host.dassl import registered_trainers
 from dplq.methods.coop import CoOpModel, CoOpSettings
 from dplq.methods.presets import PRESETS, PresetSettings
 from dplq.methods.prompt_learner import QuaternionPromptSettings
+from dplq.methods.promptsrc import PromptSRCSettings
 from dplq.methods.registry import METHODS
 from dplq.methods.settings import MethodSettings, option
+from dplq.methods.zeroshot import ZeroshotSettings
 from tools.make_settings_table import PATH, settings_page
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -140,12 +142,25 @@ def test_every_preset_sets_the_same_switches():
         ({"fusion": "summ"}, "FUSION 'summ' is unknown. Did you mean 'sum'?"),
         ({"preset": "defualt"}, "PRESET 'defualt' is unknown. Did you mean 'default'?"),
         ({"layer": "conv"}, "LAYER 'conv' is unknown. Choices: dense, quaternion."),
+        ({"n_ctx": "2"}, "N_CTX is '2'; it must be a whole number."),
+        ({"n_ctx": 2.0}, "N_CTX is 2.0; it must be a whole number."),
+        ({"n_ctx": None}, "N_CTX is None; it must be a whole number."),
+        ({"n_ctx": True}, "N_CTX is True; it must be a whole number."),
+        ({"ctx_init": None}, "CTX_INIT is None; it must be a text."),
     ],
 )
 def test_wrong_values_are_named_by_their_key(given, message):
     with pytest.raises(UserError) as caught:
         QuaternionPromptSettings(**given)
     assert message in str(caught.value)
+
+
+def test_numbers_and_lists():
+    assert PromptSRCSettings(text_loss_weight=1).text_loss_weight == 1
+    with pytest.raises(UserError, match="TEXT_LOSS_WEIGHT is 'x'; it must be a number"):
+        PromptSRCSettings(text_loss_weight="x")
+    with pytest.raises(UserError, match=r"TEMPLATES is 'a {}.'; it must be a list of texts"):
+        ZeroshotSettings(templates="a {}.")
 
 
 def test_minimum_and_types_without_postponed_annotations():

@@ -276,3 +276,18 @@ def test_scripts_pass_shellcheck():
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
     subprocess.run(["shellcheck", "-x", *scripts], check=True, cwd=PROJECT)
+
+
+@pytest.mark.parametrize(
+    ("script", "environment"), [("compare", {}), ("few_shot", {"CFG": "", "TRAINER": "CoOp"})]
+)
+def test_a_python_without_the_project_ends_the_script(box, script, environment):
+    """An answer that does not come is no "no"."""
+    broken = box.caller / "broken python"
+    broken.write_text("#!/bin/sh\necho no module >&2\nexit 1\n")
+    broken.chmod(0o755)
+    environment = {"PYTHON": "./broken python", **environment}
+    done = box.run("RSSCN7", "1", script=script, **environment)
+    assert done.returncode == 2, done.stdout
+    assert "no module" in done.stderr
+    assert "cannot name other classes" not in done.stdout

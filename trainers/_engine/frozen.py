@@ -32,7 +32,8 @@ class FrozenTrainer(CheckpointTrainer):
     Attributes:
         model_class: the method's model.
         prec: default of the trainer's key PREC.
-        node: config node below ``cfg.TRAINER``; the trainer's name in capitals where it is not set.
+        node: config node below ``cfg.TRAINER``; `register_trainer` makes it of the trainer's name
+            where it is not set. Subclasses registered otherwise share their parent's.
         fixed_epochs: None: OPTIM.MAX_EPOCH; 0: nothing to train, nothing to load.
     """
 
@@ -45,12 +46,6 @@ class FrozenTrainer(CheckpointTrainer):
     precision: Precision
     max_epoch: int
     evaluator: Any
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Name the config node after the trainer."""
-        super().__init_subclass__(**kwargs)
-        if "node" not in vars(cls):
-            cls.node = cls.__name__.upper()
 
     def __init__(self, cfg: Any) -> None:
         # Without a seed the run draws one, so that it can still be resumed exactly.
