@@ -173,8 +173,8 @@ def finish(bench: Any) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -199,8 +199,8 @@ def draw(rows: list[Row], path: Path) -> None:
             axes.set_title(f"{size[0]}, B = {size[1]}")
             axes.grid(alpha=0.3)
         panels[0, column].legend(fontsize="small")
-    with atomic_write(path) as aside:
-        figure.savefig(aside, format="png", dpi=110)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 def _curves(axes: Any, rows: list[Row], key: str) -> None:

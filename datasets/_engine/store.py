@@ -81,5 +81,5 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, payload: Any) -> None:
     """Write a JSON file atomically; make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as aside:
-        aside.write_text(json.dumps(payload), encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(payload), encoding="utf-8")

@@ -70,8 +70,8 @@ def write(sheet: Image.Image, path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as aside:
-            sheet.save(aside)
+        with atomic_write(path) as temporary:
+            sheet.save(temporary)
     except (OSError, ValueError) as error:
         raise UserError(f"The contact sheet cannot be written to {path}: {error}.") from error
 

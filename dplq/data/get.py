@@ -98,11 +98,11 @@ def _add_download(file: Path, staged: Path) -> None:
 def _add(file: Path, staged: Path) -> None:
     """Unpack an archive into the staged folder; copy any other file (lists, labels, splits)."""
     if is_archive(file):
-        aside = staged.with_name(f"{staged.name}.one")  # several may fill one folder
-        unpack(file, aside)
-        if _only_folder(aside) == staged.name:
-            _move_up(aside, staged.name)
-        _merge(aside, staged, file)
+        temporary = staged.with_name(f"{staged.name}.one")  # several may fill one folder
+        unpack(file, temporary)
+        if _only_folder(temporary) == staged.name:
+            _move_up(temporary, staged.name)
+        _merge(temporary, staged, file)
     elif file.is_file():
         shutil.copyfile(file, staged / file.name)
     else:
@@ -166,12 +166,12 @@ def _only_folder(folder: Path) -> str:
 
 def _move_up(folder: Path, name: str) -> list[str]:
     """Move the content of `folder/name` to `folder`; return the names; existing files stay."""
-    aside = folder.with_name(f"{folder.name}.aside")
-    (folder / name).rename(aside)
-    children = [entry.name for entry in aside.iterdir() if not (folder / entry.name).exists()]
+    temporary = folder.with_name(f"{folder.name}.temporary")
+    (folder / name).rename(temporary)
+    children = [entry.name for entry in temporary.iterdir() if not (folder / entry.name).exists()]
     for child in children:
-        (aside / child).rename(folder / child)
-    shutil.rmtree(aside)
+        (temporary / child).rename(folder / child)
+    shutil.rmtree(temporary)
     return children
 
 

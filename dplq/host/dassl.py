@@ -37,7 +37,7 @@ def ensure_dassl() -> str:
         ``"real"`` or ``"fallback"``.
 
     Raises:
-        UserError: `DPLQ_DASSL` has another value, asks for a real Dassl that is not installed,
+        UserError: `DPLQ_DASSL` has another value, requires a real Dassl that is not installed,
             or an installed Dassl cannot be imported.
     """
     if "dassl" not in sys.modules:

@@ -106,8 +106,8 @@ def _draw_line(
 def _save(figure: Any, path: Path) -> None:
     """Write the PNG atomically; raise UserError where that fails."""
     try:
-        with atomic_write(path) as aside:
-            figure.savefig(aside, format="png", dpi=150)
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
     except OSError as error:
         raise UserError(
             f"the curve cannot be written to {path}: {error.strerror or error}"
