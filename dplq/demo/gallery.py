@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from dplq.demo.models import SIZE
 from dplq.demo.render import render
 from dplq.errors import UserError
-from dplq.io.files import cache_root
+from dplq.io.files import bytes_digest, cache_root
 
 PER_CLASS = 100
 # The models of `tools.make_demo_weights` were trained and measured on smaller ones.
@@ -56,10 +55,8 @@ def gallery(
 
 def _version() -> str:
     """Return a digest of the drawing code."""
-    digest = hashlib.sha256()
-    for source in SOURCES:
-        digest.update(Path(__file__).with_name(source).read_bytes())
-    return digest.hexdigest()[:8]
+    sources = (Path(__file__).with_name(source).read_bytes() for source in SOURCES)
+    return bytes_digest(b"".join(sources))[:8]
 
 
 def _draw_all(folder: Path, classes: tuple[str, ...], look: str, per_class: int) -> None:

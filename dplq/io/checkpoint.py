@@ -169,7 +169,8 @@ def find_checkpoint(
     wanted = "a checkpoint" if epoch is None else f"epoch {epoch}"
     raise UserError(
         f"{folder} does not hold {wanted}; there is {there}. "
-        "Check --model-dir and --load-epoch (without --load-epoch the last one is used)."
+        "Check the folder and the epoch (--model-dir and --load-epoch of train.py; without an "
+        "epoch the last one is used)."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from dplq.io import checkpoint
 from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint
 from dplq.io.spec import Spec
 from dplq.methods.base import CLIPModel
-from dplq.methods.public_checkpoints import BEST, NUMBERED, read_public
+from dplq.methods.public_checkpoints import BEST, NUMBERED, PublicFormat, read_public
 from dplq.methods.registry import METHODS, create_model
 
 
@@ -58,14 +58,20 @@ def load(
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        path = _in_run_folder(path, epoch)
+        formats = [cls.public for cls in METHODS.values() if cls.public]
+        path, _ = checkpoint_in(path, epoch, formats)
     elif epoch is not None:
         raise UserError(f"epoch={epoch} is for the folder of a run, and {path} is none.")
     if path.suffix != ".safetensors" and path.is_file() and not checkpoint.is_safetensors(path):
         unused = {"domain": domain, "weights": weights, "domain_weights": domain_weights}
         _refuse_unused(path, "a public checkpoint", unused)
         return _load_public(path, classnames, clip, method, settings)
-    _refuse_unused(path, "a checkpoint of this project", {"method": method, **settings})
+    unused = {"method": method, **settings}
+    if clip is not None:
+        unused["weights"] = weights
+    if domain is not None:
+        unused["domain_weights"] = domain_weights
+    _refuse_unused(path, "a checkpoint of this project", unused)
     _, header = checkpoint.read(path)
     if header.get("method") not in METHODS:
         raise UserError(
@@ -93,7 +99,7 @@ def _refuse_unused(path: Path, what: str, arguments: dict[str, Any]) -> None:
     """Refuse arguments that would be ignored."""
     given = [name for name, value in arguments.items() if value not in (None, "")]
     if given:
-        raise UserError(f"{path} is {what}, which does not use {few(given)}: leave that out.")
+        raise UserError(f"{path} is {what}, loaded so without {few(given)}: leave that out.")
 
 
 def _check_settings(path: Path, header: dict[str, Any]) -> None:
@@ -110,16 +116,24 @@ def _check_settings(path: Path, header: dict[str, Any]) -> None:
         )
 
 
-def _in_run_folder(folder: Path, epoch: int | None) -> Path:
-    """Return the checkpoint of a run, ours or an original's."""
+def checkpoint_in(
+    folder: Path, epoch: int | None, formats: Iterable[PublicFormat]
+) -> tuple[Path, bool]:
+    """Return the checkpoint of a run, and whether it is an original's.
+
+    Args:
+        folder: of the run.
+        epoch: None: the best one if it was kept, else the last.
+        formats: of the originals that are looked for where there is no checkpoint of ours.
+
+    Raises:
+        UserError: no such checkpoint (those that exist are named).
+    """
     ours = folder / MODEL_FOLDER
-    if any(ours.glob(checkpoint.NUMBERED)):
-        return find_checkpoint(ours, epoch)
-    for cls in METHODS.values():
-        theirs = cls.public.folder_in(folder) if cls.public else None
-        if theirs:
-            return find_checkpoint(theirs, epoch, NUMBERED, BEST)
-    return find_checkpoint(ours, epoch)
+    if not any(ours.glob(checkpoint.NUMBERED)):
+        for theirs in filter(None, (public.folder_in(folder) for public in formats)):
+            return find_checkpoint(theirs, epoch, NUMBERED, BEST), True
+    return find_checkpoint(ours, epoch), False
 
 
 def _load_public(

@@ -195,10 +195,15 @@ def test_arguments_that_would_be_ignored_are_refused(clip, tmp_path):
     public_checkpoint(CoOp, clip, tmp_path)
     (theirs,) = tmp_path.glob("*/model.pth.tar-7")
     for path, arguments, message in (
-        (tmp_path / "m.safetensors", {"n_ctx": 7, "method": "MaPLe"}, "does not use method, n_ctx"),
+        (
+            tmp_path / "m.safetensors",
+            {"n_ctx": 7, "method": "MaPLe"},
+            "loaded so without method, n_ctx",
+        ),
         (tmp_path / "m.safetensors", {"epoch": 9}, "epoch=9 is for the folder of a run"),
+        (tmp_path / "m.safetensors", {"weights": "w.pt"}, "loaded so without weights"),
         (theirs, {"epoch": 9}, "epoch=9 is for the folder of a run"),
-        (theirs, {"weights": "w.pt"}, "a public checkpoint, which does not use weights"),
+        (theirs, {"weights": "w.pt"}, "a public checkpoint, loaded so without weights"),
     ):
         with pytest.raises(UserError, match=message):
             dplq.load(path, public.CLASSNAMES, clip=clip, **arguments)

@@ -6,10 +6,8 @@ from pathlib import Path
 
 from dassl.engine import TrainerX
 
-from dplq.io import checkpoint
-from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint
-from dplq.methods.load import load_public
-from dplq.methods.public_checkpoints import BEST, NUMBERED
+from dplq.io.checkpoint import MODEL_FOLDER
+from dplq.methods.load import checkpoint_in, load_public
 
 
 class CheckpointTrainer(TrainerX):
@@ -62,14 +60,8 @@ class CheckpointTrainer(TrainerX):
         if not directory:
             print("load_model() is skipped as no pretrained model is given")
             return
-        folder = self.model_dir(directory)
-        public = self.model.public
-        theirs = public.folder_in(directory) if public else None
-        if public and theirs and not any(folder.glob(checkpoint.NUMBERED)):
-            path = find_checkpoint(theirs, epoch, NUMBERED, BEST)
-            header = load_public(self.model, path)
-        else:
-            path = find_checkpoint(folder, epoch)
-            header = self.model.load(path)
+        formats = filter(None, [self.model.public])
+        path, is_public = checkpoint_in(Path(directory), epoch, formats)
+        header = load_public(self.model, path) if is_public else self.model.load(path)
         self.tested_epoch = header.get("epoch")
         print(f'Loaded {MODEL_FOLDER} from "{path}" (epoch = {header.get("epoch")})')
