@@ -157,13 +157,13 @@ def _load_public(
             f"{path} is a public checkpoint of {found}, which names neither its CLIP nor its "
             "classes: give clip=load_backbone(...) and classnames=[...]."
         )
-    if not public.fits(state):
+    if found not in fitting:
         raise UserError(
             f"{path} is not a checkpoint of {found}: its names fit {few(fitting) or 'no method'}."
         )
     inferred = public.infer(public.translate(state))
     model = create_model(found, clip, classnames, seed=0, **{**inferred, **settings})
-    load_public(model, path)
+    _load_state(model, public, state, path)
     return model.eval()
 
 
@@ -178,9 +178,16 @@ def load_public(model: CLIPModel, path: str | os.PathLike[str]) -> dict[str, Any
     """
     assert model.public is not None  # callers look for such files only where there is a format
     state, epoch = read_public(path)
-    _check_clip(model, state, path)
-    model.load_tensors(model.public.translate(state), path)
+    _load_state(model, model.public, state, path)
     return {"epoch": epoch}
+
+
+def _load_state(
+    model: CLIPModel, public: PublicFormat, state: dict[str, Tensor], path: str | os.PathLike[str]
+) -> None:
+    """Load an original's state dict, read from `path`."""
+    _check_clip(model, state, path)
+    model.load_tensors(public.translate(state), path)
 
 
 def _check_clip(
