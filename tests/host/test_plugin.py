@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from dplq.host import dassl as dassl_compat
-from dplq.host.config import all_keys, extend_cfg, flatten
+from dplq.host.config import all_keys, flatten
 from dplq.io import checkpoint
+from dplq.plugin import extend_cfg
 from tests.peers import peer
 from tests.runner import PROJECT, make_project, train
 
