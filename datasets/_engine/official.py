@@ -12,7 +12,7 @@ from dplq.errors import UserError
 from .folders import ClassTable
 from .layouts import Layout
 from .listing import images_by_class
-from .protocol import SPLIT_SEED, Item, Split, by_label, permuted
+from .protocol import SPLIT_SEED, Item, Split, by_label, in_random_order, path_of
 
 VAL_FRACTION = 0.2  # of train, where there is no val folder: CoOp's `split_trainval`
 VAL_SOURCES = ("train", "test", "half")
@@ -117,13 +117,13 @@ def fill_val(split: Split, source: str, name: str) -> Split:
 def _cut(items: list[Item], fraction: float, seed: str, name: str) -> tuple[list[Item], list[Item]]:
     taken: list[Item] = []
     left: list[Item] = []
-    for label, group in by_label(items).items():
+    for group in by_label(items).values():
         if len(group) < 2:
             raise UserError(
                 f"{name}: class '{group[0].classname}' has one {_PART[seed]} image and there is no "
                 "val folder: at least 2 are needed. Add images or a val folder."
             )
-        shuffled = permuted(group, seed, SPLIT_SEED, label)
+        shuffled = in_random_order(group, seed, SPLIT_SEED, name=path_of)
         cut = max(1, round(fraction * len(group)))
         taken += sorted(shuffled[:cut])
         left += sorted(shuffled[cut:])

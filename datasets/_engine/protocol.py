@@ -7,7 +7,8 @@ a later one and another machine use the same images.
 Deliberate deviations from CoOp and its relatives, which draw from Python's global generator, so
 that their images depend on which run came first and on the order of a directory listing:
 
-* the split has its own fixed seed, and file names are sorted before they are permuted;
+* the split has its own fixed seed, and an image is drawn by the name of its class folder and file,
+  never by a position: other classes, their order and their prompts change nothing;
 * the shots of a class are the beginning of one seeded permutation, so they are *nested*: the
   1-shot images of a seed are among its 4-shot images.
 """
@@ -16,11 +17,11 @@ from __future__ import annotations
 
 import logging
 import math
-import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from dplq.errors import UserError, suggest
+from dplq.io.files import bytes_digest
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -47,14 +48,28 @@ class Split(NamedTuple):
     test: list[Item]
 
 
-def permuted(items: Iterable[T], *seed: object) -> list[T]:
-    """Return `items` in an order that depends on their number and `seed` alone.
+def draw_key(name: str, *seed: object) -> str:
+    """Return what decides the place of a name in a random order: a hash of seed and name."""
+    return bytes_digest("/".join(map(str, (*seed, name))).encode(), "blake2b-128")
 
-    Sorting by `Random.random()` uses only what Python promises never to change; the algorithm
-    behind `Random.shuffle` carries no such promise.
+
+def in_random_order(items: Iterable[T], *seed: object, name: Callable[[T], str]) -> list[T]:
+    """Return the items in an order that depends on each one's name and the seed alone.
+
+    Adding or removing others leaves the order of the rest as it is.
     """
-    generator = random.Random("/".join(map(str, seed)))
-    return sorted(items, key=lambda _: generator.random())
+    return sorted(items, key=lambda item: (draw_key(name(item), *seed), name(item)))
+
+
+def path_of(item: Item) -> str:
+    """Return the path of an item, the name by which it is drawn."""
+    return item.path
+
+
+def split_digest(split: Split) -> str:
+    """Return the hash of which image is in which part, 16 hex digits; labels do not count."""
+    lines = sorted(f"{part} {i.path}" for part in Split._fields for i in getattr(split, part))
+    return bytes_digest("\n".join(lines).encode(), "blake2b-128")[:16]
 
 
 def split_sizes(n: int, fractions: Sequence[float] = FRACTIONS) -> tuple[int, int, int]:
@@ -104,7 +119,7 @@ def split_classes(
         )
     split = Split([], [], [])
     for label, (paths, name) in enumerate(zip(images, classnames, strict=True)):
-        shuffled = permuted(paths, "split", SPLIT_SEED, label)
+        shuffled = in_random_order(paths, "split", SPLIT_SEED, name=str)
         start = 0
         for part, size in zip(split, sizes[label], strict=True):
             part += [Item(p, label, name) for p in sorted(shuffled[start : start + size])]
@@ -135,8 +150,8 @@ def draw_shots(
     if shots < 1:
         return [item for item in items if item.path not in leave_out]
     drawn: list[Item] = []
-    for label, group in by_label(items).items():
-        order = permuted(sorted(group), "shots", *seed, label)
+    for group in by_label(items).values():
+        order = in_random_order(group, "shots", *seed, name=path_of)
         drawn += [item for item in order if item.path not in leave_out][:shots]
     return drawn
 

@@ -14,8 +14,10 @@ from dplq.datasets._engine.protocol import (
     check_split,
     draw_shots,
     few_shot,
-    permuted,
+    in_random_order,
+    path_of,
     split_classes,
+    split_digest,
     split_sizes,
     take_subset,
 )
@@ -60,9 +62,9 @@ def test_split_is_a_partition_and_mixes_the_names():
 def test_split_never_changes():
     """Written down: another Python or another release must give the same images."""
     split = make_split(20)
-    assert [int(item.path[2:5]) for item in split.test] == [4, 5, 6, 7, 15, 19]
+    assert [int(item.path[2:5]) for item in split.test] == [1, 2, 11, 12, 16, 17]
     drawn = few_shot(split, 3, seed=1).train
-    assert [int(item.path[2:5]) for item in drawn] == [14, 16, 1]
+    assert [int(item.path[2:5]) for item in drawn] == [8, 10, 19]
 
 
 def test_nothing_touches_the_global_generator():
@@ -77,12 +79,22 @@ def test_too_small_classes_are_named():
         make_split(8, 3, 0)
 
 
-def test_permutation_depends_on_every_part_of_the_seed():
-    items = list(range(50))
-    orders = {tuple(permuted(items, *seed)) for seed in [(1, 2), (1, 3), (12,), ("a", 1, 2)]}
-    assert len(orders) == 4
-    assert sorted(permuted(items, 1)) == items
-    assert permuted(items, 1, 2) == permuted(items, 1, 2)
+def test_random_order_depends_on_every_part_of_the_seed_and_on_each_name_alone():
+    names = [f"{i:02d}.jpg" for i in range(50)]
+    seeds = [(1, 2), (1, 3), (12,), ("a", 1, 2)]
+    orders = [in_random_order(names, *seed, name=str) for seed in seeds]
+    assert len(set(map(tuple, orders))) == 4
+    assert all(sorted(order) == names for order in orders)
+    some = names[::3]
+    assert in_random_order(reversed(some), 1, 2, name=str) == [n for n in orders[0] if n in some]
+
+
+def test_split_digest_is_of_images_and_parts_alone():
+    split = make_split(10, 10)
+    renamed = Split(*([i._replace(label=1 - i.label, classname="x") for i in p] for p in split))
+    moved = split._replace(train=split.train[1:], val=[split.train[0], *split.val])
+    assert split_digest(split) == split_digest(renamed) != split_digest(moved)
+    assert len(split_digest(split)) == 16
 
 
 def test_shots_per_class_and_at_most_four_in_val():
@@ -112,7 +124,7 @@ def test_shots_are_nested_and_differ_between_seeds_and_classes():
 
 def test_shots_do_not_depend_on_the_order_or_the_other_classes():
     train = make_split(40, 40).train
-    mixed = permuted(train, "any")
+    mixed = in_random_order(train, "any", name=path_of)
     assert draw_shots(mixed, 4, 1) == draw_shots(train, 4, 1)
     only_second = [item for item in train if item.label == 1]
     assert draw_shots(only_second, 4, 1) == [i for i in draw_shots(train, 4, 1) if i.label == 1]
