@@ -1,0 +1,245 @@
+"""Values of more than 8 bits, or of other bands than three, made 8-bit RGB."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from .settings import PERCENTILE, ReadSettings
+from .stored import Range, Raster, Refusal
+
+ROWS = 1 << 20  # values converted at once, so that no float copy of a large image is made
+
+
+def raster_to_rgb(
+    raster: Raster, settings: ReadSettings, steps: list[str], measured: bool
+) -> tuple[Image.Image, Range | None, Range | None]:
+    """Return a raster as 8-bit RGB.
+
+    Args:
+        raster: the values.
+        settings: of the reader.
+        steps: what is done is added here.
+        measured: also return the smallest and the largest value.
+
+    Returns:
+        The image; smallest and largest value of the bands that are used (None where not measured,
+        or for 8 bits); the format's range, None where a window was used.
+
+    Raises:
+        Refusal: the bands or the range must be chosen first.
+    """
+    colour, alpha = choose_bands(raster, settings, steps)
+    if not raster.deep:
+        if settings.window is not None:
+            steps.append("INPUT.WINDOW not used for 8 bits")
+        return Image.fromarray(_merge(colour, alpha, raster, settings, steps)), None, None
+    extremes = _extremes(colour) if measured or colour.dtype.kind == "f" else None
+    limits, span = _limits(raster, colour, extremes, settings, steps)
+    scale = _scaled if alpha is None else _shares  # alpha is applied before the one rounding
+    scaled = scale(colour, limits, raster.inverted)
+    pixels = _merge(scaled, alpha, raster, settings, steps)
+    return Image.fromarray(pixels), extremes, span
+
+
+def choose_bands(
+    raster: Raster, settings: ReadSettings, steps: list[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the bands to use, (H, W, 1 or 3), and alpha, (H, W), or None.
+
+    Raises:
+        Refusal: it is not clear which bands to use.
+    """
+    values, total = raster.values, raster.values.shape[2]
+    alpha = values[..., -1] if raster.alpha else None
+    colours = total - raster.alpha
+    if settings.bands:
+        _require_bands(total, settings.bands)
+        if total in settings.bands:
+            alpha = None
+        if settings.bands != tuple(range(1, total + 1)):
+            names = ", ".join(map(str, settings.bands))
+            steps.append(f"band{'s' * (len(settings.bands) > 1)} {names} used of {total}")
+        return values[..., [band - 1 for band in settings.bands]], alpha
+    if colours in (1, 3):
+        return values[..., :colours], alpha
+    if raster.rgb and total == 4:
+        steps.append("band 4 of 4, which is not declared alpha, not used")
+        return values[..., :3], None
+    example = {2: "[1]", 4: "[3, 2, 1]"}.get(total, "[4, 3, 2]")
+    raise Refusal(
+        f"has {total} bands; name those to use as red, green and blue, or one for grey: set "
+        f'INPUT.BANDS "{example}" (counted from 1)'
+    )
+
+
+def _require_bands(total: int, bands: Sequence[int]) -> None:
+    if max(bands) > total:
+        raise Refusal(
+            f"has {total} band{'s' * (total != 1)}, but INPUT.BANDS is {list(bands)}; choose from "
+            f"1 to {total}"
+        )
+
+
+def _extremes(values: np.ndarray) -> Range | None:
+    """Return the smallest and the largest finite value, None without any."""
+    if values.dtype.kind == "f":
+        values = values[np.isfinite(values)]
+    return (float(values.min()), float(values.max())) if values.size else None
+
+
+def _limits(
+    raster: Raster,
+    values: np.ndarray,
+    extremes: Range | None,
+    settings: ReadSettings,
+    steps: list[str],
+) -> tuple[Range, Range | None]:
+    """Return the values that become 0 and 255, and the format's range if it is those."""
+    if raster.values.dtype.kind == "f" and not np.isfinite(values).all():
+        if settings.window is None:
+            low, high = extremes or (math.nan, math.nan)
+            raise Refusal(
+                f"is a {raster.kind} image with values from {low:.6g} to {high:.6g}, and some that "
+                f"are not finite; {_advice(extremes)}"
+            )
+        steps.append("values that are not finite made black")
+    window = settings.window or raster.window
+    if window == PERCENTILE:
+        steps.append("1st to 99th percentile of each image scaled to 8 bits")
+        return percentiles(values), None
+    if window is not None and not isinstance(window, str):
+        source = "window" if settings.window else "window of the file"
+        # A file's own window may differ from image to image.
+        steps.append(f"{source}{f' {_text(window)}' * bool(settings.window)} applied")
+        if extremes and (extremes[0] < window[0] or extremes[1] > window[1]):
+            steps.append(f"values outside the {source} clipped")
+        return window, None
+    span = raster.span
+    if span is None:
+        low, high = extremes or (0, 0)
+        if low < 0 or high > 1:
+            raise Refusal(
+                f"is a {raster.kind} image with values from {low:.6g} to {high:.6g}, outside 0 to "
+                f"1; {_advice(extremes)}"
+            )
+        span = (0.0, 1.0)
+    steps.append(f"{raster.bits}-bit values scaled from {_text(span)} to 8 bits")
+    return span, span
+
+
+def _advice(extremes: Range | None) -> str:
+    window = _text(extremes) if extremes and extremes[0] < extremes[1] else "[low, high]"
+    return f'set INPUT.WINDOW "{window}", the values that become black and white, or percentile'
+
+
+def _text(window: Range) -> str:
+    return f"[{window[0]:.6g}, {window[1]:.6g}]" if window[1] < 1e6 else str([*map(int, window)])
+
+
+def percentiles(values: np.ndarray) -> Range:
+    """Return the 1st and the 99th percentile of the finite values, as `np.percentile` does."""
+    if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
+        start = int(np.iinfo(values.dtype).min)
+        shifted = values.ravel().astype(np.int64) - start
+        until = np.cumsum(np.bincount(shifted))
+        ranks = np.array([0.01, 0.99]) * (values.size - 1)
+        below, above = (
+            np.searchsorted(until, whole(ranks), "right") for whole in (np.floor, np.ceil)
+        )
+        low, high = below + (above - below) * (ranks - np.floor(ranks)) + start
+    else:
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, (1, 99)) if finite.size else (0, 1)
+    return float(low), float(high if high > low else low + 1)
+
+
+def _scaled(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
+    """Return the values as bytes: round((v - low) / (high - low) * 255), clipped."""
+    if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
+        native = values.astype(values.dtype.newbyteorder("="), copy=False)
+        table = _table(native.dtype.str, limits, inverted)
+        return np.take(table, native.view(f"u{native.dtype.itemsize}"), mode="clip")
+    out = np.empty(values.shape, np.uint8)
+    step = max(1, ROWS // max(1, values[0].size))
+    for top in range(0, len(values), step):
+        out[top : top + step] = _bytes(values[top : top + step], limits, inverted)
+    return out
+
+
+@lru_cache(maxsize=64)
+def _table(dtype: str, limits: Range, inverted: bool) -> np.ndarray:
+    """Return the byte of every value of a dtype of 8 or 16 bits, by its unsigned bit pattern."""
+    size = np.dtype(dtype).itemsize
+    patterns = np.arange(256**size, dtype=f"u{size}")
+    return _bytes(patterns.view(dtype), limits, inverted)
+
+
+def _bytes(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
+    return np.floor(_shares(values, limits, inverted) + 0.5).astype(np.uint8)
+
+
+def _shares(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
+    """Return the values on a scale of 0 to 255, not rounded."""
+    low, high = limits
+    finite = np.nan_to_num(values.astype(np.float64), nan=-np.inf, posinf=-np.inf)
+    # nan_to_num replaces -inf by the smallest float, which becomes black too
+    scaled = np.clip((finite - low) * (255 / (high - low)), 0, 255)
+    if inverted:
+        scaled = np.where(np.isfinite(values), 255 - scaled, 0)
+    return scaled
+
+
+def _merge(
+    colour: np.ndarray,
+    alpha: np.ndarray | None,
+    raster: Raster,
+    settings: ReadSettings,
+    steps: list[str],
+) -> np.ndarray:
+    """Return (H, W, 3) bytes, composited on the background where there is alpha."""
+    if colour.shape[2] == 1:
+        colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
+    if alpha is not None:
+        top = 1.0 if raster.span is None else raster.span[1]
+        colour = composite(
+            colour, alpha, top, settings.background, steps, premultiplied=raster.premultiplied
+        )
+    return np.ascontiguousarray(colour)
+
+
+def composite(
+    colour: np.ndarray,
+    alpha: np.ndarray,
+    top: float,
+    background: tuple[int, int, int],
+    steps: list[str],
+    *,
+    premultiplied: bool = False,
+) -> np.ndarray:
+    """Return bytes (H, W, 3) composited on a background colour, rounded to the nearest.
+
+    Args:
+        colour: (H, W, 3), 0 to 255.
+        alpha: (H, W), 0 to `top`.
+        top: value that is opaque.
+        background: RGB, 0 to 255.
+        steps: what is done is added here.
+        premultiplied: whether `colour` is multiplied by alpha already.
+    """
+    if (alpha >= top).all():
+        steps.append("opaque alpha ignored")
+        return np.floor(colour + 0.5).astype(np.uint8)
+    steps.append(f"alpha composited on the background {background}")
+    under = np.array(background, np.float32)
+    out = np.empty(colour.shape, np.uint8)
+    step = max(1, ROWS // max(1, colour[0].size))
+    for rows in (slice(i, i + step) for i in range(0, len(out), step)):
+        share = np.clip(alpha[rows].astype(np.float64) / top, 0, 1)[..., None]
+        over = colour[rows] if premultiplied else colour[rows] * share
+        out[rows] = np.clip(np.floor(over + under * (1 - share) + 0.5), 0, 255)
+    return out

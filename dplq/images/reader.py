@@ -1,0 +1,235 @@
+"""The one reader of image files: whatever they hold becomes 8-bit RGB, upright, or is refused.
+
+docs/images.md has the rules and what they give for every kind of file. Data of 8 bits give the
+same bytes as `PIL.Image.open(path).convert("RGB")`, unless they have alpha or an orientation.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from typing import Any, BinaryIO, NamedTuple
+
+from PIL import Image
+
+from dplq.errors import UserError, one_line
+
+from .dicom import read_dicom
+from .pictures import as_raster, decodes, picture_to_rgb, read_picture, turn
+from .rasters import raster_to_rgb
+from .settings import ReadSettings
+from .stored import KINDS, Range, Refusal, Stored
+from .tiff import STARTS, read_tiff
+
+_ALWAYS = (
+    "apng bmp dcm dib dicom gif jfif jpe jpeg jpg mpo pbm pcx pgm png pnm ppm qoi sgi tga tif tiff"
+)
+_BY_CODEC = {"avif": "avif", "jpg_2000": "j2c j2k jp2 jpc jpf jpx", "webp": "webp"}
+_NAMES = " ".join([_ALWAYS, *(names for codec, names in _BY_CODEC.items() if decodes(codec))])
+EXTENSIONS: tuple[str, ...] = tuple(sorted(f".{name}" for name in _NAMES.split()))
+
+
+class ImageFacts(NamedTuple):
+    """What an image file holds, and what was done to it.
+
+    Attributes:
+        kind: such as ``"16-bit grey"``.
+        width: in pixels, as shown.
+        height: in pixels, as shown.
+        steps: what was done, in words that are the same for images treated alike.
+        low: smallest stored value that was used, for data of more than 8 bits.
+        high: largest one.
+        span: range of the format that became 0 to 255; None where a window was used.
+        frames: pages or frames in the file.
+        bands: channels as stored.
+        orientation: of EXIF, 1 to 8.
+    """
+
+    kind: str
+    width: int
+    height: int
+    steps: tuple[str, ...]
+    low: float | None
+    high: float | None
+    span: tuple[float, float] | None
+    frames: int
+    bands: int
+    orientation: int
+
+
+class ImageFile(str):
+    """Path of an image file, with how it is to be read.
+
+    Attributes:
+        settings: of the reader.
+    """
+
+    settings: ReadSettings
+
+    def __new__(cls, path: str, settings: ReadSettings) -> ImageFile:
+        """Return the path with its settings."""
+        self = super().__new__(cls, path)
+        self.settings = settings
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ImageFile, (str(self), self.settings)
+
+
+class UnreadableImage(UserError):
+    """An image that is refused.
+
+    Args:
+        name: of the file.
+        problem: what it is and what to do, without the name.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}.")
+        self.name, self.problem = name, problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return UnreadableImage, (self.name, self.problem)
+
+
+def read_image(
+    path: str | os.PathLike[str], settings: ReadSettings | None = None, *, edge: int | None = None
+) -> Image.Image:
+    """Return an image file as 8-bit RGB, upright.
+
+    Args:
+        path: of the file.
+        settings: None: those of an `ImageFile`, else the defaults.
+        edge: a JPEG may be decoded at a fraction of its size, with its shorter edge not below.
+
+    Raises:
+        UserError: it cannot be read, or not without a decision; the message says what to do.
+    """
+    settings = settings or getattr(path, "settings", None) or ReadSettings()
+    with _opened(path) as file:
+        return _decode(file, os.fspath(path), settings, edge, False)[0]
+
+
+def read_with_facts(
+    path: str | os.PathLike[str], settings: ReadSettings | None = None
+) -> tuple[Image.Image, ImageFacts]:
+    """Return the same as `read_image`, and what was in the file."""
+    settings = settings or getattr(path, "settings", None) or ReadSettings()
+    with _opened(path) as file:
+        image, facts = _decode(file, os.fspath(path), settings, None, True)
+    assert facts is not None  # as requested
+    return image, facts
+
+
+def read_opened(file: BinaryIO, name: str, settings: ReadSettings) -> Image.Image:
+    """Return the same as `read_image` for an open file, whose name messages have."""
+    return _decode(file, name, settings, None, False)[0]
+
+
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except IsADirectoryError as error:
+        raise UnreadableImage(os.fspath(path), "is a folder, not an image") from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UnreadableImage(os.fspath(path), f"cannot be opened: {why}") from error
+
+
+def _decode(
+    file: BinaryIO, name: str, settings: ReadSettings, edge: int | None, measured: bool
+) -> tuple[Image.Image, ImageFacts | None]:
+    try:
+        stored = _read(file, settings, edge)
+        return _shown(stored, settings, measured)
+    except Refusal as error:
+        raise UnreadableImage(str(name), str(error)) from error
+    except Exception as error:  # the decoders raise nearly anything on damaged data
+        problem = f"cannot be decoded, it is damaged or truncated ({one_line(error)}); replace it"
+        raise UnreadableImage(str(name), problem) from error
+
+
+def _read(file: BinaryIO, settings: ReadSettings, edge: int | None) -> Stored:
+    head = file.read(132)
+    file.seek(0)
+    if not head:
+        raise Refusal("is empty (0 bytes); get the file again")
+    if head[:4] in STARTS:
+        return read_tiff(file, settings)
+    if head[128:] == b"DICM":
+        return read_dicom(file, settings)
+    return read_picture(file, settings, edge)
+
+
+def _shown(
+    stored: Stored, settings: ReadSettings, measured: bool
+) -> tuple[Image.Image, ImageFacts | None]:
+    """Return the image as it is shown, and the facts where they are measured."""
+    pixels, steps = stored.pixels, stored.steps
+    extremes: Range | None = None
+    span: Range | None = None
+    if isinstance(pixels, Image.Image) and settings.bands:
+        pixels = as_raster(pixels)
+    if isinstance(pixels, Image.Image):
+        kind, bands = KINDS.get(pixels.mode, pixels.mode), len(pixels.getbands())
+        if settings.window is not None:
+            steps.append("INPUT.WINDOW not used for 8 bits")
+        image = picture_to_rgb(pixels, settings, steps)
+    else:
+        kind, bands = pixels.kind, pixels.values.shape[2]
+        image, extremes, span = raster_to_rgb(pixels, settings, steps, measured)
+    image = turn(image, stored)
+    if not measured:
+        return image, None
+    low, high = extremes or (None, None)
+    facts = ImageFacts(
+        kind, *image.size, tuple(steps), low, high, span, stored.frames, bands, stored.orientation
+    )
+    return image, facts
+
+
+def unused_range(facts: Iterable[ImageFacts], settings: ReadSettings) -> str:
+    """Return what is wrong where data of more than 8 bits use less than half of their range.
+
+    Args:
+        facts: of all images that are used together.
+        settings: of the reader.
+
+    Returns:
+        One line with the remedy, "" if there is nothing wrong.
+    """
+    if settings.window is not None:
+        return ""
+    ranges: dict[str, list[float]] = {}  # kind -> low, high, span
+    for fact in facts:
+        if fact.low is None or fact.high is None or fact.span is None:
+            continue
+        own = (fact.low, fact.high, *fact.span)
+        known = ranges.setdefault(fact.kind, list(own))
+        known[0::2] = map(min, known[0::2], own[0::2])
+        known[1::2] = map(max, known[1::2], own[1::2])
+    for kind, (low, high, first, last) in ranges.items():
+        if high - low < (last - first) / 2:
+            return (
+                f"The {kind} images use only the values {_number(low)} to {_number(high)} of "
+                f"{_number(first)} to {_number(last)}, so they would be nearly uniform: set "
+                f'INPUT.WINDOW "{_suggestion(low, high, first, last)}" or percentile; INPUT.WINDOW '
+                f'"[{_number(first)}, {_number(last)}]" keeps the full range.'
+            )
+    return ""
+
+
+def _suggestion(low: float, high: float, first: float, last: float) -> str:
+    """Return a window for values that use a part of their range."""
+    if first == 0 and last > 1 and low >= 0:
+        power = 2 ** math.ceil(math.log2(high + 1)) - 1 if high >= 1 else 1
+        if power - low < (last - first) / 2 or power < last / 2:
+            return f"[0, {power}]"
+    if high <= low:
+        high = low + 1
+    return f"[{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else f"{value:.6g}"

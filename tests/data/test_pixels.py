@@ -1,0 +1,438 @@
+"""`check` measures pixels: statistics, near-duplicates, and what is reported of them."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageChops, ImageEnhance
+
+from dplq.data.pixels import Look, look, looks, near_duplicates, pixel_findings, similarity
+from dplq.images.reader import ImageFacts
+from dplq.images.settings import ReadSettings
+
+NAMES = ["forest", "river"]
+RGB = "8-bit RGB"
+
+
+def scene(seed: int, size: int = 224) -> Image.Image:
+    """Return random patches with texture, in colour."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(20, 220, (7, 7, 3), dtype=np.uint8))
+    pixels = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float64)
+    noise = rng.normal(0, 8, (size, size, 1))
+    return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
+
+
+def scan(seed: int, size: int = 224) -> Image.Image:
+    """Return a bright oval with random contents on black, as in a slice of the head."""
+    y, x = np.mgrid[-1 : 1 : 1j * size, -1 : 1 : 1j * size]
+    body = (x / 0.6) ** 2 + (y / 0.8) ** 2 < 1
+    grey = np.asarray(scene(seed, size).convert("L"), dtype=np.float64) * 0.6 + 60
+    return Image.fromarray(np.where(body, grey, 0).astype(np.uint8)).convert("RGB")
+
+
+def saved_again(image: Image.Image) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=50)
+    return Image.open(buffer).convert("RGB")
+
+
+def halved(image: Image.Image) -> Image.Image:
+    return image.resize((image.width // 2, image.height // 2), Image.Resampling.BICUBIC)
+
+
+def shifted(image: Image.Image) -> Image.Image:
+    return ImageChops.offset(image, 1, 0).crop((1, 0, image.width, image.height))
+
+
+def brighter(image: Image.Image) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(1.05)
+
+
+def written(path, image) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return str(path)
+
+
+def measured(tmp_path, images) -> dict[str, Look]:
+    for name, image in images.items():
+        written(tmp_path / name, image)
+    found, problems = looks(images, str(tmp_path), progress=False)
+    assert problems == {}
+    return found
+
+
+def facts(kind: str = RGB, width: int = 100, height: int = 100, **others) -> ImageFacts:
+    values = {"steps": (), "low": None, "high": None, "span": None, "frames": 1, "bands": 3}
+    return ImageFacts(
+        kind=kind, width=width, height=height, **{**values, "orientation": 1, **others}
+    )
+
+
+def a_look(**others) -> Look:
+    """Return statistics of a picture in which nothing is odd; without a fingerprint."""
+    values = {"facts": facts(), "mean": 120.0, "spread": 40.0, "white": 0.0, "black": 0.0}
+    return Look(**{**values, "coloured": True, "hash": "", "small": "", **others})
+
+
+def reported(found, parts=None, **others):
+    """Return the findings of images called `<class>/...`, as problems with remedy, and notes."""
+    labels = {path: NAMES.index(path.split("/")[0]) for path in found}
+    problems, notes = pixel_findings(found, labels, NAMES, parts or {}, **others)
+    return [f"{what} -> {remedy}" for what, remedy in problems], notes
+
+
+def plain(count: int = 4, **others) -> dict[str, Look]:
+    """Return odd-free statistics of `count` images per class, with different means."""
+    paths = [f"{name}/{i}.png" for name in NAMES for i in range(count)]
+    return {path: a_look(mean=100.0 + i, **others) for i, path in enumerate(paths)}
+
+
+# Statistics
+
+
+def test_statistics_of_an_image(tmp_path):
+    image = scene(0, 96)
+    image.paste((255, 255, 255), (0, 0, 48, 24))  # 1/8 of it
+    image.paste((0, 0, 0), (48, 0, 96, 96))  # 1/2 of it
+    result = look(written(tmp_path / "x.png", image))
+    grey = np.asarray(image.convert("L"), dtype=np.float64)
+    assert result.mean == pytest.approx(grey.mean(), abs=1e-4)
+    assert result.spread == pytest.approx(grey.std(), abs=1e-4)
+    assert (result.white, result.black) == (1 / 8, 1 / 2)
+    assert result.coloured
+    assert (result.facts.width, result.facts.height) == (96, 96)
+    assert len(result.hash) == 256 // 4
+    assert len(result.small) == 16 * 17 * 2
+    json.dumps(result)
+
+
+def test_one_full_channel_is_neither_white_nor_black(tmp_path):
+    red = look(written(tmp_path / "x.png", Image.new("RGB", (8, 8), (255, 0, 0))))
+    assert (red.white, red.black, red.coloured) == (0, 0, True)
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_constant_image_has_no_hash(tmp_path, value):
+    result = look(written(tmp_path / "x.png", Image.new("L", (40, 40), value)))
+    assert (result.mean, result.spread, result.coloured) == (value, 0, False)
+    assert (result.white, result.black) == (value == 255, value == 0)
+    assert result.hash == result.small == ""
+
+
+def test_the_hash_has_a_bit_per_rising_step(tmp_path):
+    ramp = np.tile(np.arange(0, 255, 15, dtype=np.uint8), (16, 1))
+    assert look(written(tmp_path / "x.png", Image.fromarray(ramp))).hash == "f" * 64
+    assert look(written(tmp_path / "y.png", Image.fromarray(ramp[:, ::-1]))).hash == "0" * 64
+
+
+def test_unreadable_images_are_problems(tmp_path):
+    written(tmp_path / "good.png", scene(0, 40))
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.jpg").touch()
+    found, problems = looks(["text.png", "good.png", "empty.jpg", "gone.png"], str(tmp_path))
+    assert list(found) == ["good.png"]
+    assert list(problems) == ["empty.jpg", "gone.png", "text.png"]
+    assert all(name in problem and "\n" not in problem for name, problem in problems.items())
+
+
+# Near-duplicates
+
+
+@pytest.mark.parametrize("change", [saved_again, halved, shifted, brighter])
+@pytest.mark.parametrize("kind", [scene, scan])
+def test_changed_copies_are_found(tmp_path, kind, change):
+    originals = {f"{seed}.png": kind(seed) for seed in range(8)}
+    copies = {f"copy_{name}": change(image) for name, image in originals.items()}
+    pairs, is_complete = near_duplicates(measured(tmp_path, originals | copies))
+    assert pairs == [(name, f"copy_{name}") for name in originals]
+    assert is_complete
+
+
+def test_different_pictures_of_a_kind_are_no_copies(tmp_path):
+    images = {f"{kind.__name__}{i}.png": kind(i, 64) for kind in (scene, scan) for i in range(30)}
+    # The same seed gives the same contents, once in an oval.
+    assert near_duplicates(measured(tmp_path, images)) == ([], True)
+
+
+def test_two_details_of_one_scan_are_no_copies(tmp_path):
+    """The head is the same, a third of it is another: as in two patients."""
+    one, other = scan(0), scan(0)
+    other.paste(scan(1).crop((72, 60, 152, 160)), (72, 60))
+    assert near_duplicates(measured(tmp_path, {"1.png": one, "2.png": other})) == ([], True)
+
+
+def test_nearly_constant_images_are_no_copies(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(100, 103, (64, 64), dtype=np.uint8) for _ in range(6)]
+    images = {f"{i}.png": Image.fromarray(pixels) for i, pixels in enumerate(noise)}
+    assert near_duplicates(measured(tmp_path, images)) == ([], True)
+
+
+def fingerprint(bits: np.ndarray, small: np.ndarray) -> dict[str, str]:
+    return {
+        "hash": np.packbits(bits).tobytes().hex(),
+        "small": small.astype(np.uint8).tobytes().hex(),
+    }
+
+
+@pytest.mark.parametrize(("distance", "is_found"), [(0, True), (24, True), (25, False)])
+def test_threshold_of_the_hash(distance, is_found):
+    rng = np.random.default_rng(1)
+    bits, small = rng.integers(0, 2, 256), rng.integers(60, 200, 272)
+    changed = bits.copy()
+    changed[:distance] ^= 1
+    pair = {"a": a_look(**fingerprint(bits, small)), "b": a_look(**fingerprint(changed, small))}
+    assert near_duplicates(pair)[0] == [("a", "b")] * is_found
+
+
+@pytest.mark.parametrize("is_found", [True, False])
+def test_threshold_of_the_correlation(is_found):
+    rng = np.random.default_rng(2)
+    bits, small = rng.integers(0, 2, 256), rng.normal(128, 32, 272)
+    noise = rng.normal(0, 4 if is_found else 9, 272)
+    assert (np.corrcoef(small, small + noise)[0, 1] > 0.975) is np.bool_(is_found)
+    pair = {"a": fingerprint(bits, small), "b": fingerprint(bits, small + noise)}
+    found = near_duplicates({path: a_look(**values) for path, values in pair.items()})[0]
+    assert found == [("a", "b")] * is_found
+
+
+def many_copies(count: int) -> dict[str, Look]:
+    rng = np.random.default_rng(3)
+    kinds = [fingerprint(rng.integers(0, 2, 256), rng.integers(0, 256, 272)) for _ in range(3)]
+    return {f"{i:02}": a_look(**kinds[i % 3]) for i in range(count)}
+
+
+@pytest.mark.parametrize("block", [1, 40, 2**20])
+def test_blocks_do_not_change_the_pairs(monkeypatch, block):
+    monkeypatch.setattr(similarity, "BLOCK", block)
+    pairs, is_complete = near_duplicates(many_copies(12))
+    assert pairs == [(f"{i:02}", f"{j:02}") for i in range(12) for j in range(i + 3, 12, 3)]
+    assert is_complete
+
+
+def test_the_search_ends_at_many_pairs(monkeypatch):
+    monkeypatch.setattr(similarity, "MAX_PAIRS", 5)
+    found = many_copies(12)
+    pairs, is_complete = near_duplicates(found)
+    assert (len(pairs), is_complete) == (5, False)
+    labelled = {f"forest/{path}": one for path, one in found.items()}
+    problems, notes = reported(labelled)
+    assert problems == []
+    assert notes[-1].startswith("at least 5 near-duplicate pair(s) within one class: ")
+
+
+def copies(*paths: str) -> dict[str, Look]:
+    rng = np.random.default_rng(4)
+    same = fingerprint(rng.integers(0, 2, 256), rng.integers(0, 256, 272))
+    return {path: a_look(mean=float(i), **same) for i, path in enumerate(paths)}
+
+
+def test_near_duplicates_across_parts():
+    parts = {"forest/1.png": "train", "forest/2.png": "test", "forest/3.png": "train"}
+    problems, notes = reported(copies(*parts), parts)
+    assert problems == [
+        "2 near-duplicate pair(s) across train, val and test, with 1 image(s) of val and test: "
+        "forest/1.png (train) ~ forest/2.png (test), forest/2.png (test) ~ forest/3.png (train). "
+        "-> They inflate the test accuracy. Compare them, then delete one of each pair, or keep "
+        "the images of one subject or scene in one part by DATASET.GROUP."
+    ]
+    assert notes[-1] == ("1 near-duplicate pair(s) within one part: forest/1.png ~ forest/3.png.")
+
+
+def test_near_duplicates_in_two_classes():
+    parts = dict.fromkeys(("forest/1.png", "river/2.png"), "train")
+    problems, _ = reported(copies(*parts), parts)
+    assert problems == [
+        "1 near-duplicate pair(s) in two classes: forest/1.png ('forest') ~ river/2.png ('river'). "
+        "-> Compare them: only one class can be right, delete the others."
+    ]
+    both, _ = reported(copies(*parts), {**parts, "river/2.png": "val"})
+    assert [text.split(":")[0] for text in both] == [
+        "1 near-duplicate pair(s) across train, val and test, with 1 image(s) of val and test",
+        "1 near-duplicate pair(s) in two classes",
+    ]
+
+
+def test_files_with_equal_bytes_are_not_repeated():
+    parts = {"forest/1.png": "train", "forest/2.png": "test", "forest/3.png": "val"}
+    found = copies(*parts)
+    assert reported(found, parts, already={frozenset(parts)}) == (
+        [],
+        ["All 3 images are 8-bit RGB."],
+    )
+    problems, _ = reported(found, parts, already={frozenset(["forest/1.png", "forest/2.png"])})
+    assert problems[0].startswith("2 near-duplicate pair(s) across train, val and test, with 2 ")
+
+
+# Problems and notes
+
+
+def test_nothing_odd():
+    assert reported(plain()) == ([], ["All 8 images are 8-bit RGB."])
+    assert reported({}) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("share", "value", "text"),
+    [
+        ("white", 0.91, "more than 90% of the pixels white: forest/0.png (91.0%)"),
+        ("white", 0.9, ""),
+        ("black", 0.985, "more than 98% of the pixels black: forest/0.png (98.5%)"),
+        ("black", 0.97, ""),  # a small body in a large CT
+    ],
+)
+def test_saturated_images(share, value, text):
+    found = plain()
+    found["forest/0.png"] = found["forest/0.png"]._replace(**{share: value})
+    problems, _ = reported(found)
+    assert len(problems) == bool(text)
+    if text:
+        assert problems[0].startswith(f"1 saturated image(s), {text}; per class: 'forest' 1. -> ")
+
+
+def test_constant_images_are_reported_once():
+    found = plain(3)
+    white = {"spread": 0.99, "white": 1.0, "mean": 255.0}
+    found |= {f"river/{i}.png": a_look(**white) for i in range(3)}
+    problems, _ = reported(found)
+    assert problems == [
+        "3 constant image(s), standard deviation below 1 of 255: river/0.png (grey value 255), "
+        "river/1.png (grey value 255), river/2.png (grey value 255); per class: 'river' 3. -> "
+        "Delete them or get them again; if the values use a small part of the format's range, set "
+        "INPUT.WINDOW."
+    ]
+    assert reported(plain(spread=1.0))[0] == []
+
+
+def test_a_class_of_equal_images(tmp_path):
+    images = {f"river/{i}.png": scene(0, 48) for i in range(3)}
+    images |= {f"forest/{i}.png": scene(i + 1, 48) for i in range(3)}
+    equal = {frozenset(path for path in images if path.startswith("river"))}
+    problems, _ = reported(measured(tmp_path, images), already=equal)
+    assert problems == [
+        "All 3 images of class 'river' have equal pixels: river/0.png, river/1.png, river/2.png. "
+        "-> Get the images of this class again."
+    ]
+
+
+def with_kinds(counts: dict[str, tuple[int, int]]) -> dict[str, Look]:
+    """Return so many images of each kind in the two classes."""
+    found: dict[str, Look] = {}
+    for kind, per_class in counts.items():
+        for name, count in zip(NAMES, per_class, strict=True):
+            for _ in range(count):
+                one = a_look(facts=facts(kind), mean=float(len(found)))
+                found[f"{name}/{len(found):03}.png"] = one
+    return found
+
+
+def test_kinds_that_tell_the_class():
+    problems, notes = reported(with_kinds({"16-bit grey": (10, 0), RGB: (0, 10)}))
+    assert problems == [
+        "The kind of image tells classes apart: 16-bit grey are 10 of 10 of 'forest', but 0 of 10 "
+        "of 'river'; 8-bit RGB are 10 of 10 of 'river', but 0 of 10 of 'forest'. -> A model learns "
+        "the format instead of the content: bring all images to one format, and take the classes "
+        "from one source if you can."
+    ]
+    assert notes == [
+        "Kinds of images: 16-bit grey 10, 8-bit RGB 10; per class: 'forest' 16-bit grey 10; "
+        "'river' 8-bit RGB 10."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "is_problem"),
+    [
+        ({"16-bit grey": (10, 1), RGB: (0, 9)}, True),
+        ({"16-bit grey": (9, 1), RGB: (1, 9)}, True),
+        ({"16-bit grey": (8, 0), RGB: (2, 10)}, True),  # RGB: all of river, a fifth of forest
+        ({"16-bit grey": (8, 2), RGB: (2, 8)}, False),
+        ({"16-bit grey": (10, 2), RGB: (0, 8)}, False),
+        ({"16-bit grey": (5, 5), RGB: (5, 5)}, False),
+        ({"16-bit grey": (2, 0), RGB: (0, 10)}, False),  # two images are no class to judge
+    ],
+)
+def test_threshold_of_kinds(counts, is_problem):
+    problems, notes = reported(with_kinds(counts))
+    assert bool(problems) is is_problem
+    assert notes[0].startswith("Kinds of images: ")
+
+
+def test_colour_that_tells_the_class():
+    found = plain()
+    found |= {p: one._replace(coloured=False) for p, one in found.items() if p[0] == "r"}
+    problems, _ = reported(found)
+    assert problems[0].startswith(
+        "Colour tells classes apart: in colour are 4 of 4 of 'forest', but 0 of 4 of 'river'; "
+        "without colour are 4 of 4 of 'river', but 0 of 4 of 'forest'. -> A model learns"
+    )
+
+
+def test_file_types_and_sizes_that_tell_the_class():
+    found = {f"forest/{i}.png": a_look(mean=float(i)) for i in range(4)}
+    found |= {
+        f"river/{i}.{e}": a_look(facts=facts(width=90))
+        for i, e in enumerate(["jpg", "JPEG", "jpe"])
+    }
+    problems, notes = reported(
+        {p: one._replace(mean=float(i)) for i, (p, one) in enumerate(found.items())}
+    )
+    assert problems == []
+    assert notes[1:] == [
+        "The file type tells classes apart: .jpg are 3 of 3 of 'river', but 0 of 4 of 'forest'; "
+        ".png are 4 of 4 of 'forest', but 0 of 3 of 'river'. Compression and scaling leave traces "
+        "that a model can learn instead of the content.",
+        "The size tells classes apart: 100x100 px are 4 of 4 of 'forest', but 0 of 3 of 'river'; "
+        "90x100 px are 3 of 3 of 'river', but 0 of 4 of 'forest'. Compression and scaling leave "
+        "traces that a model can learn instead of the content.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "text"),
+    [
+        (400, 100, ""),
+        (201, 200, "number of pixels is more than 4 times, or less than 1/4 of, the median"),
+        (49, 50, "number of pixels is more than 4 times, or less than 1/4 of, the median"),
+        (201, 50, "aspect ratio is more than 4 times, or less than 1/4 of, the median"),
+        (50, 201, "aspect ratio is more than 4 times, or less than 1/4 of, the median"),
+    ],
+)
+def test_sizes_far_from_the_median(width, height, text):
+    found = plain()
+    found["river/0.png"] = a_look(facts=facts(width=width, height=height))
+    problems, notes = reported(found)
+    assert problems == []
+    expected = f"1 image(s) whose {text}: river/0.png ({width}x{height} px); per class: 'river' 1."
+    assert notes[1:] == ([expected] if text else [])
+
+
+def test_tiny_images():
+    found = plain()
+    found["river/0.png"] = a_look(facts=facts(width=60, height=31))
+    assert reported(found)[1][-1] == (
+        "1 image(s) with an edge below 32 px: river/0.png (60x31 px); per class: 'river' 1."
+    )
+    found["river/0.png"] = a_look(facts=facts(width=60, height=42))
+    assert len(reported(found)[1]) == 1
+
+
+def test_what_the_reader_did_frames_and_bands():
+    found = plain()
+    turned = facts(steps=("turned upright by EXIF orientation",), orientation=6)
+    for path in ("river/0.png", "river/1.png", "forest/0.png"):
+        found[path] = found[path]._replace(facts=turned)
+    found["forest/1.png"] = a_look(facts=facts(frames=12))
+    found["forest/2.png"] = a_look(facts=facts(bands=13))
+    problems, notes = reported(found)
+    assert problems == []
+    assert notes[1:] == [
+        "3 image(s): turned upright by EXIF orientation; per class: 'river' 2, 'forest' 1.",
+        "1 image(s) with several frames or pages: forest/1.png (12); per class: 'forest' 1.",
+        "1 image(s) with more than three bands: forest/2.png (13); per class: 'forest' 1.",
+    ]
