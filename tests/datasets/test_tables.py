@@ -447,7 +447,7 @@ def test_no_label_column(folder):
 
 
 def test_the_documentation_has_the_names_of_columns_and_parts():
-    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    text = Path(__file__).parents[2].joinpath("docs/data.md").read_text(encoding="utf-8")
     for role, names in [*COMMON_NAMES.items(), *PART_NAMES.items()]:
         assert f"| {role} | {', '.join(f'`{name}`' for name in names)} |" in text
 
