@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,7 +48,7 @@ CLASS_NAMES = ("classname", "labelname", "categoryname")  # the label where ther
 CURE = (
     "Add a first row with the names of the columns (path, label, split, group, prompt), or set "
     "DATASET.COLUMNS.PATH and .LABEL to what the first row calls them (where there is no such row: "
-    "to their numbers, from 1)."
+    "column1, column2, ...)."
 )
 # These names are common for other things too: such a column is used only if its values fit.
 ONLY_IF_PARTS = ("fold", "phase", "usage")
@@ -57,7 +58,7 @@ ONLY_IF_PARTS = ("fold", "phase", "usage")
 class Columns:
     """Names of a table's columns; "" is found by common names, `none` is not used.
 
-    In a table without a header a number counts the columns from 1.
+    `column1`, `column2`, ... count the columns, for tables without a header.
     """
 
     path: str = ""
@@ -96,6 +97,12 @@ def part_of(value: str) -> str:
     return _PARTS.get(spelling(value), "")
 
 
+def _position(name: str) -> int:
+    """Return 2 for `column2` (or `2`), 0 for another text."""
+    match = re.fullmatch(r"(?:column)?([0-9]+)", spelling(name))
+    return int(match[1]) if match else 0
+
+
 def accepted_parts() -> str:
     """Return the accepted names of the parts, for messages."""
     return "; ".join(", ".join(names) for names in PART_NAMES.values())
@@ -120,7 +127,7 @@ def find_columns(
     first = records[0].cells
     given = {f.name: str(getattr(columns, f.name)).strip() for f in fields(columns)}
     known = {spelling(name) for names in COMMON_NAMES.values() for name in names}
-    known |= {spelling(name) for name in given.values() if name and not name.isdigit()}
+    known |= {spelling(name) for name in given.values() if name and not _position(name)}
     named = any(spelling(cell) in known for cell in first)
     data = any(index.is_image_name(cell) and index.find(cell) for cell in first)
     if named and not data:
@@ -142,8 +149,9 @@ class _Header:
         """Return the column that the user named for a role."""
         same = [i for i, title in enumerate(self.names) if title == name]
         same = same or [i for i, t in enumerate(self.names) if spelling(t) == spelling(name)]
-        if not same and name.isdigit() and 1 <= int(name) <= len(self.names):
-            same = [int(name) - 1]
+        position = _position(name)
+        if not same and 1 <= position <= len(self.names):
+            same = [position - 1]
         if len(same) != 1:
             state = "no column" if not same else f"{len(same)} columns"
             raise UserError(
@@ -262,10 +270,10 @@ def _by_content(
     for role, name in given.items():
         if not name or (name.lower() == NOT_USED and role in OPTIONAL):
             continue
-        if not name.isdigit() or not 1 <= int(name) <= width:
+        if not 1 <= (position := _position(name)) <= width:
             key = f"DATASET.COLUMNS.{role.upper()}"
             raise UserError(f"{start}{key} is '{name}', which it does not have either. {CURE}")
-        chosen[role] = int(name) - 1
+        chosen[role] = position - 1
 
     def free() -> dict[int, list[str]]:
         used = chosen.values()

@@ -210,7 +210,7 @@ def test_all_columns(folder):
 
 def test_named_columns(folder):
     text = lines("a.png,x,oak,s1", "c.jpg,y,pine,s2", header="foo,label,tree kind,bar")
-    table = read(folder, text, path="foo", label="Tree_Kind", group="4")
+    table = read(folder, text, path="foo", label="Tree_Kind", group="Column 4")
     assert table.rows == [Row("oak/a.png", "oak", "", "s1"), Row("pine/c.jpg", "pine", "", "s2")]
     assert refusal(folder, text, path="fo", label="label") == (
         "TABLE has no column 'fo' (DATASET.COLUMNS.PATH). Did you mean 'foo'? Choices: bar, foo, "
@@ -296,9 +296,11 @@ def test_without_a_header_and_ambiguous(folder):
         "TABLE: its first row (a.png, oak, 5) has no known column name, and columns 2, 3 may be "
         "the label. Add a first row with the names of the columns (path, label, split, group, "
         "prompt), or set DATASET.COLUMNS.PATH and .LABEL to what the first row calls them (where "
-        "there is no such row: to their numbers, from 1)."
+        "there is no such row: column1, column2, ...)."
     )
-    assert read(folder, text, label="2", group="3").rows[1] == Row("pine/c.jpg", "pine", "", "6")
+    assert read(folder, text, label="column2", group="3").rows[1] == Row(
+        "pine/c.jpg", "pine", "", "6"
+    )
     assert "no column names images below DATA" in refusal(folder, "x,oak\ny,pine\n")
     assert "no column is left for the label" in refusal(folder, "a.png\nc.jpg\n")
     assert "DATASET.COLUMNS.LABEL is 'tree', which" in refusal(folder, text, label="tree")
