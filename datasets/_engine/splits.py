@@ -14,6 +14,7 @@ from pathlib import Path
 from dplq.errors import UserError, few
 
 from .folders import ClassTable
+from .image_index import posix
 from .protocol import Item, Split, check_split
 from .store import read_json
 
@@ -41,6 +42,8 @@ def find_foreign_split(
 def read_split(path: Path) -> Split:
     """Read a split file; labels, names and order stay as they are in it.
 
+    Paths may have back slashes, as on Windows.
+
     Raises:
         UserError: it is not a split in CoOp's format, or `check_split` refuses it.
     """
@@ -48,7 +51,7 @@ def read_split(path: Path) -> Split:
     try:
         split = Split(
             *(
-                [Item(str(image), int(label), str(name)) for image, label, name in raw[part]]
+                [Item(posix(str(image)), int(label), str(name)) for image, label, name in raw[part]]
                 for part in Split._fields
             )
         )
@@ -57,6 +60,9 @@ def read_split(path: Path) -> Split:
             f'{path} is not a split file: expected {{"train": [[path, label, classname], ...], '
             '"val": [...], "test": [...]}}. Repair or delete it.'
         ) from error
+    turned = sum("\\" in str(row[0]) for part in Split._fields for row in raw[part])
+    if turned:
+        logger.info("%s: back slashes in %d paths are read as slashes", path, turned)
     check_split(split, str(path))
     others = [] if split.val == split.test else split.val  # CoOp's ImageNet has one set for both
     seen = {item.path for item in split.train + others}

@@ -1,0 +1,114 @@
+"""Find images by what a table calls them: a path, a part of a path, a name, a stem."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+
+from dplq.errors import UserError
+
+from .folders import NOT_CLASSES
+
+SYSTEM_FOLDERS = frozenset({"__macosx"})
+
+
+def posix(path: str) -> str:
+    r"""Return a path with single slashes and no leading `./`: `.\a\b.png` -> `a/b.png`."""
+    path = re.sub(r"[\\/]+", "/", path)
+    while path.startswith("./"):
+        path = path[2:]
+    return path
+
+
+class ImageIndex:
+    """All images below a folder, without hidden files and folders.
+
+    Args:
+        folder: absolute path.
+        extensions: of images, in lower case with the dot.
+
+    Attributes:
+        paths: POSIX paths relative to `folder`, sorted.
+    """
+
+    def __init__(self, folder: str, extensions: Sequence[str]) -> None:
+        self.folder = folder
+        self.extensions = tuple(extensions)
+        files = sorted(_files_below(folder))
+        self.paths = [path for path in files if path.lower().endswith(self.extensions)]
+        self._others = _by_name(path for path in files if not self.is_image_name(path))
+        self._exact = {_key(path): path for path in self.paths}
+        self._by_name = _by_name(self.paths)
+        self._by_stem = _by_name(self.paths, stems=True)
+
+    def is_image_name(self, value: str) -> bool:
+        """Return whether a name ends like that of an image."""
+        return value.lower().endswith(self.extensions)
+
+    def at(self, value: str, base: str) -> str:
+        """Return the image at a path, "" if there is none.
+
+        Args:
+            value: path with either slash, also absolute or with `..`.
+            base: absolute folder that it is relative to.
+        """
+        folder = _key(self.folder).rstrip("/") + "/"
+        path = posixpath.normpath(posixpath.join(_key(base), _key(value)))
+        return self._exact.get(path[len(folder) :], "") if path.startswith(folder) else ""
+
+    def find(self, value: str) -> list[str]:
+        """Return the images that a value may mean: in any folder, with or without extension."""
+        at = self.at(value, self.folder)
+        if at:
+            return [at]
+        value = posixpath.normpath(_key(value))
+        name = value.rsplit("/", 1)[-1]
+        found = [path for path in self._by_name.get(name, ()) if _ends(_key(path), value)]
+        stems = () if found else self._by_stem.get(name, ())
+        return found or [p for p in stems if _ends(os.path.splitext(_key(p))[0], value)]
+
+    def is_other_file(self, value: str) -> bool:
+        """Return whether a value is a file that does not end like an image."""
+        value = posixpath.normpath(_key(value))
+        return any(_ends(_key(p), value) for p in self._others.get(value.rsplit("/", 1)[-1], ()))
+
+
+def _by_name(paths: Iterable[str], stems: bool = False) -> dict[str, list[str]]:
+    """Return paths by file name, or by file name without extension."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        name = _key(path.rsplit("/", 1)[-1])
+        found.setdefault(os.path.splitext(name)[0] if stems else name, []).append(path)
+    return found
+
+
+def _key(path: str) -> str:
+    """Return a path as paths are compared: with slashes, accents composed."""
+    return unicodedata.normalize("NFC", posix(path))
+
+
+def _ends(path: str, value: str) -> bool:
+    return path == value or path.endswith("/" + value)
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """Yield the visible files below a folder; linked folders are followed once."""
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"Cannot list {error.filename}: {error.strerror}.") from error
+
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        skipped = NOT_CLASSES | {f for f in folders if f.casefold() in SYSTEM_FOLDERS}
+        folders[:] = [f for f in folders if not f.startswith(".") and f not in skipped]
+        below = os.path.relpath(here, folder).replace(os.sep, "/")
+        prefix = "" if below == "." else below + "/"
+        yield from (prefix + name for name in files if not name.startswith("."))

@@ -1,0 +1,323 @@
+"""A table as the dataset: one row per image, with label, part, group and prompt.
+
+`labels.csv` with the columns `path` and `label` is enough. Delimiter, names and order of the
+columns, and how a path is written, are found out (`delimited.py`, `columns.py`, `image_index.py`);
+what is not certain is an error that names the row.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dplq.errors import UserError, few
+
+from .columns import Columns, Found, accepted_parts, find_columns, part_of
+from .delimited import Record, read_records
+from .folders import IMAGE_EXTENSIONS, in_words, spelling
+from .image_index import ImageIndex
+
+__all__ = ["SUFFIXES", "Columns", "Row", "Table", "find_table", "read_table", "table_warnings"]
+SUFFIXES = (".csv", ".tsv")
+NAMES = ("labels", "split")  # of the tables that are read without being named
+NO_VALUE = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "<na>", "?"})
+
+
+class Row(NamedTuple):
+    """One image.
+
+    Attributes:
+        path: POSIX path relative to the image folder.
+        label: text of the label column.
+        split: `train`, `val`, `test`, or "" in a table without a split column.
+        group: text of the group column, or "".
+        prompt: text of the prompt column, or "".
+    """
+
+    path: str
+    label: str
+    split: str = ""
+    group: str = ""
+    prompt: str = ""
+
+
+class Table(NamedTuple):
+    """The content of a table.
+
+    Attributes:
+        rows: one per image, in the order of the file.
+        image_dir: absolute folder that the paths are relative to.
+        classes: label texts in label order: as numbers if all are, else by code point.
+        prompts: name of the class in a prompt, by label text.
+        groups: group by path; empty without a group column.
+        has_split: whether the table has a split column.
+        notes: for the log: how columns were chosen, and which images are not in the table.
+    """
+
+    rows: list[Row]
+    image_dir: str
+    classes: list[str]
+    prompts: dict[str, str]
+    groups: dict[str, str]
+    has_split: bool
+    notes: tuple[str, ...] = ()
+
+
+def find_table(dataset_dir: str, alone: bool = True) -> Path | None:
+    """Return the table in a data folder, if any.
+
+    Args:
+        dataset_dir: the data folder.
+        alone: without `labels` and `split`, take the only table of any name.
+
+    Returns:
+        `labels.csv`, `split.csv` (or `.tsv`), else the only table.
+
+    Raises:
+        UserError: there are several, so one must be named.
+    """
+    with os.scandir(dataset_dir) as entries:
+        names = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
+    tables = [name for name in names if name.lower().endswith(SUFFIXES)]
+    named = [name for name in tables if os.path.splitext(name)[0].lower() in NAMES]
+    found = named or (tables if alone else [])
+    if len(found) > 1:
+        raise UserError(
+            f"{dataset_dir} has {len(found)} tables: {few(found)}. Set DATASET.SPLIT_FILE to the "
+            "one that lists the images."
+        )
+    return Path(dataset_dir, found[0]) if found else None
+
+
+def read_table(
+    path: Path,
+    dataset_dir: str,
+    columns: Columns | None = None,
+    extensions: Sequence[str] = IMAGE_EXTENSIONS,
+) -> Table:
+    """Read a table of images.
+
+    Args:
+        path: the CSV or TSV file.
+        dataset_dir: the data folder; images are searched in it and below.
+        columns: names of the columns, where they are not common ones.
+        extensions: of images, in lower case with the dot.
+
+    Raises:
+        UserError: the file is no such table, a cell is empty or has no meaning, or images are
+            missing, ambiguous or listed twice. Rows are counted as lines of the file.
+    """
+    index = ImageIndex(os.path.abspath(dataset_dir), extensions)
+    found = find_columns(read_records(path), columns or Columns(), index, path)
+    if not found.records:
+        raise UserError(f"{path} has a header, but no row. Expected one row per image.")
+    reader = _Rows(path, found)
+    parts = reader.parts()
+    labels = reader.labels()
+    groups = reader.groups()
+    prompts = reader.cells(found.prompt, "write the name of the class")
+    images = reader.images(index)
+    rows = list(map(Row, images, labels, parts, groups, prompts))
+    classes = in_label_order(set(labels))
+    unlisted = sorted(set(index.paths) - set(images))
+    notes = list(found.notes)
+    if unlisted:
+        notes.append(
+            f"{len(unlisted)} images are not in the table and not used: {few(unlisted, 3)}"
+        )
+    return Table(
+        rows,
+        index.folder,
+        classes,
+        reader.prompts(classes, labels, prompts),
+        {row.path: row.group for row in rows if row.group},
+        found.split is not None,
+        tuple(notes),
+    )
+
+
+def table_warnings(table: Table) -> list[str]:
+    """Return what the user should know of a table: its notes, and groups in two parts."""
+    parts: dict[str, dict[str, None]] = {}
+    for row in table.rows:
+        if row.group and row.split:
+            parts.setdefault(row.group, {})[row.split] = None
+    torn = {group: found for group, found in parts.items() if len(found) > 1}
+    if not torn:
+        return list(table.notes)
+    examples = (f"{group} in {' and '.join(found)}" for group, found in torn.items())
+    return [
+        *table.notes,
+        f"{len(torn)} of {len(parts)} groups are in more than one part ({few(examples, 3)}): the "
+        "split column is kept, so test images are not independent of training",
+    ]
+
+
+def in_label_order(labels: Iterable[str]) -> list[str]:
+    """Return labels sorted as numbers if all are numbers ("2" before "10"), else by code point."""
+    labels = sorted(labels)
+    numbers = {label: number for label in labels if (number := _number(label)) is not None}
+    return sorted(labels, key=lambda n: numbers[n]) if len(numbers) == len(labels) else labels
+
+
+def _number(label: str) -> float | None:
+    return float(label) if re.fullmatch(r"[+-]?\d+(\.\d*)?", label, re.ASCII) else None
+
+
+class _Rows:
+    """The rows of a table, column by column; every problem is reported with its rows."""
+
+    def __init__(self, path: Path, found: Found) -> None:
+        self.path = path
+        self.found = found
+
+    def cells(self, column: int | None, cure: str) -> list[str]:
+        """Return the cells of a column, empty texts if there is none."""
+        if column is None:
+            return [""] * len(self.found.records)
+        self._refuse(column, "no value", lambda cell: not cell, cure)
+        return [record.cells[column] for record in self.found.records]
+
+    def labels(self) -> list[str]:
+        """Return the labels."""
+        column = self.found.label
+        cure = "write a label, or remove the row"
+        labels = self.cells(column, cure)
+        self._refuse(column, "no label", lambda cell: cell.lower() in NO_VALUE, cure)
+        spelled: dict[str | float, str] = {}
+        for label in sorted(set(labels)):
+            number = _number(label)
+            other = spelled.setdefault(spelling(label) if number is None else number, label)
+            if other != label:
+                rows = [self.found.records[labels.index(text)].line for text in (other, label)]
+                raise UserError(
+                    f"{self.path}: labels '{other}' (row {rows[0]}) and '{label}' (row {rows[1]}) "
+                    "are one number, or differ in case, spaces, '_' or '-' only. Write the label "
+                    "of a class in one way."
+                )
+        return labels
+
+    def groups(self) -> list[str]:
+        """Return the group of every row."""
+        column, cure = self.found.group, "write the group; any text of its own for a single image"
+        groups = self.cells(column, cure)
+        if column is not None:
+            self._refuse(column, "no group", lambda cell: cell.lower() in NO_VALUE, cure)
+        return groups
+
+    def parts(self) -> list[str]:
+        """Return the part of every row."""
+        column = self.found.split
+        cells = self.cells(column, "write train, val or test")
+        if column is not None:
+            cure = (
+                f"write one of {accepted_parts()}; if the column means something else, set "
+                "DATASET.COLUMNS.SPLIT none"
+            )
+            self._refuse(column, "no part of a split", lambda cell: not part_of(cell), cure)
+        return list(map(part_of, cells))
+
+    def images(self, index: ImageIndex) -> list[str]:
+        """Return the image of every row, no image twice."""
+        values = self.cells(self.found.path, "write the path of the image, or remove the row")
+        base = _best_base(values, index, self.path)
+        matches = [[at] if (at := index.at(v, base)) else index.find(v) for v in values]
+        self._require_images(values, matches, index)
+        images = [found[0] for found in matches]
+        self._refuse_repeats(images)
+        return images
+
+    def prompts(
+        self, classes: Sequence[str], labels: Sequence[str], prompts: Sequence[str]
+    ) -> dict[str, str]:
+        """Return the prompt name by label: one for each, no two alike."""
+        known: dict[str, tuple[str, Record]] = {}
+        for label, prompt, record in zip(labels, prompts, self.found.records, strict=True):
+            first, where = known.setdefault(label, (prompt, record))
+            if first != prompt:
+                raise UserError(
+                    f"{self.path}: label '{label}' has two prompts, '{first}' (row {where.line}) "
+                    f"and '{prompt}' (row {record.line}). Write one, or set DATASET.COLUMNS.PROMPT "
+                    "none if the column is no class name."
+                )
+        names = {label: known[label][0] or in_words(label) for label in classes}
+        for name, count in Counter(names.values()).items():
+            if count > 1:
+                same = few([f"'{label}'" for label in classes if names[label] == name])
+                raise UserError(
+                    f"{self.path}: labels {same} have one prompt, '{name}'. Give every class a "
+                    "prompt of its own."
+                )
+        return names
+
+    def _refuse(self, column: int, what: str, bad: Callable[[str], bool], cure: str) -> None:
+        """Raise if any cell of a column is bad, with the count and the first rows."""
+        rows = [
+            f"row {record.line}" + (f" '{record.cells[column]}'" if record.cells[column] else "")
+            for record in self.found.records
+            if bad(record.cells[column])
+        ]
+        if rows:
+            title = self.found.title(column)
+            raise UserError(
+                f"{self.path}: {title} has {what} in {len(rows)} of {len(self.found.records)} "
+                f"rows: {few(rows, 3)}. In these, {cure}."
+            )
+
+    def _require_images(
+        self, values: Sequence[str], matches: Sequence[list[str]], index: ImageIndex
+    ) -> None:
+        """Raise if values name no image, or more than one."""
+        rows = list(zip(self.found.records, values, matches, strict=True))
+        absent = [f"row {r.line} '{value}'" for r, value, found in rows if not found]
+        title = self.found.title(self.found.path)
+        start = f"{self.path}: {title}:"
+        if absent:
+            other = [v for _, v, found in rows if not found and index.is_other_file(v)]
+            hint = f" Not read as images, by extension: {few(other, 3)}." if other else ""
+            raise UserError(
+                f"{start} {len(absent)} of {len(rows)} images are not in {index.folder}: "
+                f"{few(absent, 3)}.{hint} Paths may be relative to the folder of the table, to the "
+                "data folder or to any folder in it, with or without extension; images end in "
+                f"{' '.join(index.extensions)}."
+            )
+        several = [
+            f"row {r.line} '{value}' ({few(found, 2)})" for r, value, found in rows if found[1:]
+        ]
+        if several:
+            raise UserError(
+                f"{start} {len(several)} of {len(rows)} values fit more than one image: "
+                f"{few(several, 3)}. Write the path from {index.folder} on."
+            )
+
+    def _refuse_repeats(self, images: Sequence[str]) -> None:
+        """Raise if an image is in two rows."""
+        first: dict[str, Record] = {}
+        repeats = []
+        conflicts = 0
+        for image, record in zip(images, self.found.records, strict=True):
+            other = first.setdefault(image, record)
+            if other is not record:
+                labels = [r.cells[self.found.label] for r in (other, record)]
+                differ = labels[0] != labels[1]
+                conflicts += differ
+                said = f" as '{labels[0]}' and '{labels[1]}'" if differ else ""
+                repeats.append(f"{image} in rows {other.line} and {record.line}{said}")
+        if repeats:
+            cure = "Keep one row per image"
+            if conflicts:
+                cure += "; images with several labels cannot be used"
+            raise UserError(
+                f"{self.path}: {len(repeats)} rows name an image again, {conflicts} of them with "
+                f"another label: {few(repeats, 3)}. {cure}."
+            )
+
+
+def _best_base(values: Sequence[str], index: ImageIndex, table: Path) -> str:
+    """Return the folder that most paths are relative to: the table's, or the data folder."""
+    bases = [os.path.abspath(table.parent), index.folder]
+    return max(bases, key=lambda base: sum(bool(index.at(value, base)) for value in values))
