@@ -110,15 +110,20 @@ class BiomedBTMRI(BiomedCoOpDataset):
 class BUSI(BiomedCoOpDataset):
     """780 breast ultrasound images in 3 classes; train / val / test 389 / 155 / 236.
 
-    BiomedCoOp has no base-to-new run on it: its new half is a single class.
+    * Layout: `BUSI/BUSI/<class>/` (BiomedCoOp's, `benign_tumor` and so on) or the archive as it is,
+      `BUSI/Dataset_BUSI_with_GT/` with `benign`, `malignant` and `normal`, where the masks
+      `*_mask.png`, `*_mask_1.png` lie beside the images.
+    * BiomedCoOp has no base-to-new run on it: its new half is a single class.
     """
 
     dataset_dir = "BUSI"
     class_table = (
-        ("benign breast tumor", "benign_tumor"),
-        ("malignant breast tumor", "malignant_tumor"),
-        ("normal breast tissue", "normal_scan"),
+        ("benign breast tumor", "benign_tumor", "benign"),
+        ("malignant breast tumor", "malignant_tumor", "malignant"),
+        ("normal breast tissue", "normal_scan", "normal"),
     )
+    image_roots = ("Dataset_BUSI_with_GT", "images")
+    mask_files = ("*_mask.png", "*_mask_*.png")
     modality = "breast ultrasound"
     template = "an ultrasound image of {}."
     images_per_class = (437, 210, 133)
@@ -285,10 +290,19 @@ class OCTMNIST(BiomedCoOpDataset):
 
 @declare
 class RETINA(BiomedCoOpDataset):
-    """4,217 fundus photographs in 4 classes; train / val / test 2,108 / 841 / 1,268."""
+    """4,217 fundus photographs in 4 classes; train / val / test 2,108 / 841 / 1,268.
+
+    The folder of the last class is `normal` in the archive, `normal_retina` in the split file.
+    """
 
     dataset_dir = "RETINA"
-    class_table = (("diabetic retinopathy",), ("glaucoma",), ("cataract",), ("normal retina",))
+    class_table = (
+        ("diabetic retinopathy",),
+        ("glaucoma",),
+        ("cataract",),
+        ("normal retina", "normal_retina", "normal"),
+    )
+    image_roots = ("dataset", "images")
     modality = "fundus photography"
     template = "a fundus photograph showing {}."
     images_per_class = (1098, 1007, 1038, 1074)

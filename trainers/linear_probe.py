@@ -43,7 +43,7 @@ class LinearProbe(FrozenTrainer):
             is_train=False,
         )
         val = self._features(self.val_loader) if self._has_validation_set() else None
-        best = fit_best(self._features(images), val)
+        best = fit_best(self._features(images), val, self.cfg.TRAIN.CLASS_WEIGHTS or None)
         print(f"Linear probe: C is {best.C:g}")
         self.model.settings["C"] = best.C
         weight, bias = map(torch.from_numpy, linear_layer(best))

@@ -30,7 +30,7 @@ class PromptSRC(PromptTrainer):
 
     def compute_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of all terms, and the logits."""
-        terms, logits = self.model.losses(images, labels)
+        terms, logits = self.model.losses(images, labels, self.cross_entropy)
         return functools.reduce(operator.add, terms.values()), logits
 
     def after_epoch(self) -> None:

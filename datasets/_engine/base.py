@@ -41,12 +41,14 @@ from .listing import images_by_class
 from .official import fill_val, labelled, split_from_folders, split_from_lists
 from .protocol import Item, Split, check_split, few_shot, split_classes, take_subset
 from .splits import (
+    NEW_SPLIT,
     OWN_NAME,
     classes_of,
     find_foreign_split,
     find_image_dir,
     read_split,
     with_folder_prompts,
+    with_folders_on_disk,
     with_our_prompts,
 )
 from .store import Store
@@ -225,9 +227,9 @@ class FolderDataset(Declaration, DatasetBase):
         if self.test_only:
             path, (self.image_dir, split) = None, self.list_split()
         elif path:
-            split = read_split(path)
-            dirs = (layout.image_dir for layout in self.layouts())
-            self.image_dir = find_image_dir(split, path, dirs)
+            dirs = [layout.image_dir for layout in self.layouts()]
+            split = with_folders_on_disk(read_split(path, self.split_remedy()), dirs, self.table)
+            self.image_dir = find_image_dir(split, path, dirs, self.split_remedy())
             if not self.reference:
                 return self._loaded(path, with_our_prompts(split, self.table, path))
             return self._loaded(path, split)
@@ -244,6 +246,11 @@ class FolderDataset(Declaration, DatasetBase):
         where = path or "(every image is test)"
         logger.info("%s: split %s, train / val / test %s", self.name, where, sizes)
         return split
+
+    @classmethod
+    def split_remedy(cls) -> str:
+        """Return what to do with a split file that is no good, as the end of a message."""
+        return f"get the split file again from {cls.split_url}" if cls.needs_split else NEW_SPLIT
 
     def _report_missing_split(self) -> None:
         files = " or ".join(pattern.format(self.name) for pattern in self.split_files)

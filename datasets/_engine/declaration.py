@@ -22,6 +22,7 @@ class Declaration:
         image_roots: folders in `dataset_dir` that may hold the class folders, searched after
             `<dataset_dir>/<dataset_dir>/` (DPLQ's layout) and `<dataset_dir>/` itself, or
             patterns of another layout (`layouts.py`). A tuple names folders that are merged.
+        mask_files: patterns of the files beside a class's images that are none of them, by name.
 
     The split:
         split_files: names of the split files of other projects, `{}` for the dataset's.
@@ -59,6 +60,7 @@ class Declaration:
     class_file: ClassVar[str] = ""
     partial: ClassVar[Literal[True] | tuple[str, ...]] = ()
     image_roots: ClassVar[Sequence[str | tuple[str, ...]]] = ("images", "Images")
+    mask_files: ClassVar[tuple[str, ...]] = ()
 
     split_files: ClassVar[Sequence[str]] = FOREIGN_NAMES
     split_url: ClassVar[str] = ""

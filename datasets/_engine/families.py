@@ -57,7 +57,7 @@ class CoOpDataset(FolderDataset):
     def find_classes(self) -> ClassTable:
         """Return the classes of the split file in its order, without `_`; none if it is absent."""
         path = Path(self.dataset_dir, self.split_files[0])
-        names = classes_of(read_split(path)) if path.is_file() else []
+        names = classes_of(read_split(path, self.split_remedy())) if path.is_file() else []
         return ClassTable([(name.replace("_", " "), name) for name in names])
 
 

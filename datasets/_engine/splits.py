@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dplq.errors import UserError, few
 
-from .folders import ClassTable
+from .folders import ClassTable, list_folders
 from .image_index import posix
 from .protocol import Item, Split, check_split
 from .store import read_json
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 FOREIGN_NAMES = ("split_cao_{}.json", "split_zhou_{}.json", "split_{}.json")  # DPLQ, CoOp, others
 OWN_NAME = "split_dplq_{}.json"
+NEW_SPLIT = "delete the split file to have a new split made"  # where a run can do without it
 PREFIX, OWN_PREFIX = "split_", "split_dplq_"
 
 
@@ -39,15 +40,17 @@ def find_foreign_split(
     return next((path for path in paths if path.is_file()), None)
 
 
-def read_split(path: Path) -> Split:
+def read_split(path: Path, remedy: str = NEW_SPLIT) -> Split:
     """Read a split file; labels, names and order stay as they are in it.
 
-    Paths may have back slashes, as on Windows.
+    Args:
+        path: the file; the paths in it may have back slashes, as on Windows.
+        remedy: what to do with a file that cannot be repaired, for messages.
 
     Raises:
         UserError: it is not a split in CoOp's format, or `check_split` refuses it.
     """
-    raw = read_json(path)
+    raw = read_json(path, remedy)
     try:
         split = Split(
             *(
@@ -58,7 +61,7 @@ def read_split(path: Path) -> Split:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f'{path} is not a split file: expected {{"train": [[path, label, classname], ...], '
-            '"val": [...], "test": [...]}}. Repair or delete it.'
+            f'"val": [...], "test": [...]}}}}. Repair it, or {remedy}.'
         ) from error
     turned = sum("\\" in str(row[0]) for part in Split._fields for row in raw[part])
     if turned:
@@ -72,13 +75,55 @@ def read_split(path: Path) -> Split:
     return split
 
 
-def find_image_dir(split: Split, path: Path, candidates: Iterable[str]) -> str:
+def with_folders_on_disk(split: Split, candidates: Iterable[str], table: ClassTable) -> Split:
+    """Return a split whose class folders are spelled as they are on disk.
+
+    A published split may name them otherwise than the archive does (`normal_retina` for `normal`);
+    both spellings are in the table.
+
+    Args:
+        split: the content of a published file.
+        candidates: image folders, in order of preference; the first with any of the images counts.
+        table: the classes.
+    """
+    for image_dir in dict.fromkeys(candidates):
+        folders = _folders_on_disk(split, image_dir, table)
+        paths = {path: _moved(path, folders) for path in {i.path for part in split for i in part}}
+        if any(os.path.isfile(os.path.join(image_dir, path)) for path in paths.values()):
+            for old, new in folders.items():
+                logger.info("%s: the folder '%s' of the split is '%s' here", image_dir, old, new)
+            return Split(*([i._replace(path=paths[i.path]) for i in part] for part in split))
+    return split
+
+
+def _folders_on_disk(split: Split, image_dir: str, table: ClassTable) -> dict[str, str]:
+    """Return the present spelling of the split's folders that `image_dir` does not have."""
+    names = {item.path.partition("/")[0] for part in split for item in part if "/" in item.path}
+    present = list_folders(image_dir)
+    found = {}
+    for name in names - set(present):
+        label = table.label_of(name)
+        same = [other for other in present if label is not None and table.label_of(other) == label]
+        if len(same) == 1:
+            found[name] = same[0]
+    return found
+
+
+def _moved(path: str, folders: Mapping[str, str]) -> str:
+    folder, slash, rest = path.partition("/")
+    return folders.get(folder, folder) + slash + rest
+
+
+def find_image_dir(
+    split: Split, path: Path, candidates: Iterable[str], remedy: str = NEW_SPLIT
+) -> str:
     """Return the folder that the paths of a split are relative to.
 
     Args:
         split: the content of the file.
         path: the split file.
         candidates: image folders, in order of preference.
+        remedy: what to do with the file where the images cannot be had, for messages.
 
     Returns:
         The first candidate that holds any of the images.
@@ -98,8 +143,7 @@ def find_image_dir(split: Split, path: Path, candidates: Iterable[str]) -> str:
     if absent:
         raise UserError(
             f"{path} names {len(absent)} image(s) (of {len(items)}) that do not exist in "
-            f"{image_dir}: {few(absent, 3)}. Put them "
-            "back, or delete the split file to have a new split made."
+            f"{image_dir}: {few(absent, 3)}. Put them back, or {remedy}."
         )
     return image_dir
 

@@ -66,8 +66,12 @@ class Store:
         )
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remedy: str = "delete it") -> Any:
     """Return the content of a JSON file.
+
+    Args:
+        path: the file.
+        remedy: what to do if it cannot be repaired.
 
     Raises:
         UserError: it cannot be read or is not JSON.
@@ -75,7 +79,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}. Repair or delete it.") from error
+        raise UserError(
+            f"{path} cannot be read as JSON: {error}. Repair it, or {remedy}."
+        ) from error
 
 
 def write_json(path: Path, payload: Any) -> None:

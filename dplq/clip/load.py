@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from dplq.clip.installed import open_clip
 from dplq.clip.sources import OPENAI_VITS, Source
 from dplq.errors import UserError, few, one_line
-from dplq.io.weights import describe_checkpoint, private_rng, read_state_dict, skip_weight_init
+from dplq.io.weights import (
+    describe_checkpoint,
+    naming_prefix,
+    private_rng,
+    read_state_dict,
+    skip_weight_init,
+    without_wrapper,
+)
 
 if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
     from open_clip import CLIP, CustomTextCLIP
@@ -61,8 +68,16 @@ def load_weights(model: nn.Module, source: Source) -> None:
     """
     assert source.file is not None
     ours = model.state_dict()
-    theirs = _rename_text_keys(source.unpack(read_state_dict(source.file)), ours)
-    _check_fit(source, ours, theirs)
+    state, removed = without_wrapper(
+        source.unpack(read_state_dict(source.file)),
+        {_without_text(key) for key in ours},
+        source.file,
+        rename=_without_text,
+        ignored=KEYS_LEFT_OVER.__contains__,
+    )
+    theirs = _rename_text_keys(state, ours)
+    with naming_prefix(removed):
+        _check_fit(source, ours, theirs)
     with torch.no_grad():
         for key, value in ours.items():
             if key in theirs:
@@ -120,7 +135,11 @@ def _rename_text_keys(theirs: dict[str, Tensor], ours: Mapping[str, Tensor]) -> 
     )
     if any(key.startswith("text.") for key in ours):
         return {f"text.{k}" if k.startswith(tower) else k: v for k, v in theirs.items()}
-    return {k.removeprefix("text."): v for k, v in theirs.items()}
+    return {_without_text(k): v for k, v in theirs.items()}
+
+
+def _without_text(key: str) -> str:
+    return key.removeprefix("text.")
 
 
 def _architecture(state: Mapping[str, Tensor]) -> dict[str, Any]:

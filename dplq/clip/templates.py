@@ -30,6 +30,11 @@ def select_templates() -> list[str]:
     return [template(PLACEHOLDER) for template in templates]
 
 
+def fill_templates(templates: Sequence[str], name: str) -> list[str]:
+    """Return the templates with a class name in place of ``{}``; its underscores become spaces."""
+    return [template.replace(PLACEHOLDER, name.replace("_", " ")) for template in templates]
+
+
 @torch.no_grad()
 def ensemble_features(
     clip: Backbone, classnames: Sequence[str], templates: Sequence[str], *, normalize_each: bool
@@ -51,13 +56,13 @@ def ensemble_features(
     """
     if not templates:
         raise UserError("At least one template is needed.")
-    names = [name.replace("_", " ") for name in classnames]
+    texts = zip(*(fill_templates(templates, name) for name in classnames), strict=True)
     device = clip.logit_scale.device
-    total = torch.zeros(len(names), clip.embed_dim, device=device)
+    total = torch.zeros(len(classnames), clip.embed_dim, device=device)
     # At the towers' own precision whatever the caller's autocast: the features are computed once.
     with torch.autocast(device.type, enabled=False):
-        for template in templates:
-            tokens = clip.tokenize([template.replace(PLACEHOLDER, name) for name in names])
+        for of_one_template in texts:
+            tokens = clip.tokenize(list(of_one_template))
             features = clip.encode_text(tokens.to(device)).float()
             total = total + (F.normalize(features, dim=-1) if normalize_each else features)
     return F.normalize(total / len(templates), dim=-1)

@@ -9,6 +9,8 @@ this package, `clip` (CLIP's own image feature), any timm name, or `hf-hub:org/n
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -33,15 +35,18 @@ from dplq.io.spec import Spec
 from dplq.io.weights import (
     describe_checkpoint,
     is_torchscript,
+    naming_prefix,
     private_rng,
     read_state_dict,
     skip_weight_init,
     warn_framed,
+    without_wrapper,
 )
 
 if TYPE_CHECKING:
     from dplq.clip.backbone import Backbone
 
+logger = logging.getLogger(__name__)
 NORMALIZATIONS = ("native", "clip")
 
 _HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
@@ -299,17 +304,29 @@ def _load_strict(
         UserError: the file does not fit; says what it looks like.
     """
     own = model.state_dict()
+    state, removed = without_wrapper(
+        state, own, path, rename=form.model_key, ignored=lambda key: key.startswith(form.unused)
+    )
+    with naming_prefix(removed):
+        fitting = _fit(model, state, form, name=name, path=path)
+    model.load_state_dict(fitting)
+
+
+def _fit(
+    model: nn.Module, state: Mapping[str, Tensor], form: CheckpointFormat, *, name: str, path: str
+) -> dict[str, Tensor]:
+    """Return the tensors of a file for every key of a model; arguments as for `_load_strict`."""
+    own = model.state_dict()
     given = {form.model_key(k): v for k, v in state.items()}
     unknown = [k for k in given if k not in own and not k.startswith(form.unused)]
     missing = [k for k in own if k not in given]
-    shapes = [
-        f"{k} is {tuple(given[k].shape)} in the file and {tuple(own[k].shape)} in the model"
-        for k in own
-        if k in given and given[k].shape != own[k].shape
-    ]
-    if not (unknown or missing or shapes):
-        model.load_state_dict({k: given[k] for k in own})
-        return
+    other = [k for k in own if k in given and given[k].shape != own[k].shape]
+    if not (unknown or missing or other):
+        return {k: given[k] for k in own}
+    if not (unknown or missing) and other == ["pos_embed"]:
+        positions = _resampled_positions(model, given, name=name, path=path)
+        if positions is not None:
+            return {k: given[k] for k in own} | {"pos_embed": positions}
     kind = describe_checkpoint(state)
     parts = [
         f"'{path}' does not fit domain encoder '{name}'. It looks like {kind}; "
@@ -319,12 +336,63 @@ def _load_strict(
     if all(sizes) and sizes[0] != sizes[1]:
         parts.append(f"The file is {sizes[0]}; {name} is {sizes[1]}")
     else:
-        parts += shapes[:1]
+        parts += [_two_sides(given, own, name)] if _image_side(given) and _image_side(own) else []
+        parts += [
+            f"{k} is {tuple(given[k].shape)} in the file and {tuple(own[k].shape)} in the model"
+            for k in other[:1]
+        ]
         parts += [f"Missing: {few(missing, limit=3)}"] if missing else []
         parts += [f"Unknown: {few(unknown, limit=3)}"] if unknown else []
     if any(k.startswith("decoder_embed.") for k in missing):
         parts.append("Without MAE's decoder in the file only feature 'encoder' is available")
     raise UserError(". ".join(parts))
+
+
+def _resampled_positions(
+    model: nn.Module, given: Mapping[str, Tensor], *, name: str, path: str
+) -> Tensor | None:
+    """Return the file's position embeddings at the model's image size; log that.
+
+    timm's way: the tokens before the patches keep theirs, the square grid is resampled bicubically.
+
+    Returns:
+        (1, N, d); None where these are not the positions of a square grid.
+    """
+    from timm.layers import resample_abs_pos_embed
+
+    own = model.state_dict()
+    theirs, ours = given.get("pos_embed"), own.get("pos_embed")
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if theirs is None or ours is None or grid is None or theirs.ndim != 3 or ours.ndim != 3:
+        return None
+    before = ours.shape[1] - grid[0] * grid[1]
+    side = math.isqrt(max(theirs.shape[1] - before, 0))
+    if theirs.shape[2] != ours.shape[2] or not side or side**2 + before != theirs.shape[1]:
+        return None
+    logger.warning(
+        "'%s': %s. Its %d position embeddings are resampled to %d, bicubically as timm does",
+        *(path, _two_sides(given, own, name), theirs.shape[1], ours.shape[1]),
+    )
+    return resample_abs_pos_embed(theirs.float(), list(grid), num_prefix_tokens=before)
+
+
+def _two_sides(given: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> str:
+    file, model = _image_side(given), _image_side(own)
+    return f"The file is for {file}x{file}-pixel images; {name} runs at {model}x{model}"
+
+
+def _image_side(state: Mapping[str, Tensor]) -> int:
+    """Return the side in pixels of the images that a ViT's positions are for; 0: not clear.
+
+    The positions are (1, N, d), N being a square or one more, or (1, H, W, d) (SAM).
+    """
+    kernel, positions = state.get("patch_embed.proj.weight"), state.get("pos_embed")
+    if kernel is None or positions is None or positions.ndim not in (3, 4):
+        return 0
+    count = positions.shape[1]
+    side = count if positions.ndim == 4 else math.isqrt(count)
+    is_grid = positions.ndim == 4 or count - side**2 in (0, 1)
+    return side * kernel.shape[-1] if is_grid else 0
 
 
 def _vit_size(state: Mapping[str, Tensor]) -> str:

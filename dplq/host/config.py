@@ -20,6 +20,11 @@ GENERAL_KEYS: tuple[Key, ...] = (
     ("DATASET.CHECK_IMAGES", True, "decode every image of a run once before it starts"),
     ("DATASET.SKIP_BROKEN", False, "leave unreadable images out instead of stopping"),
     (
+        "TRAIN.CLASS_WEIGHTS",
+        "",
+        "balanced: rare classes count more in the loss; empty: off",
+    ),
+    (
         "DATALOADER.IMAGE_CACHE",
         "",
         "decoded (exact) or resized (quicker, train crops differ): keep images uncompressed",

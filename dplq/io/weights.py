@@ -13,7 +13,8 @@ import logging
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ from dplq.errors import UserError, few, one_line
 
 logger = logging.getLogger(__name__)
 _Global = Callable[..., Any] | tuple[Callable[..., Any], str]  # as torch.serialization has it
+
+# Names that torch's data-parallel and compiled modules put into a key, at any place.
+TORCH_WRAPPERS = frozenset(
+    {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+)
+MIN_KEYS = 20  # fewer than half of these say nothing about a prefix
 
 # The first kind with a key that contains one of its marks is reported.
 _KINDS = (
@@ -45,8 +52,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint, on the CPU, without executing code in it.
 
     Safetensors, TorchScript archives (as OpenAI publishes CLIP), and `torch.save` files that hold a
-    state dict or one under `model` or `state_dict`, with or without the `module.` of data-parallel
-    training. Beside the weights a file may hold plain values and an `argparse.Namespace`.
+    state dict or one under `model` or `state_dict`. Beside the weights a file may hold plain values
+    and an `argparse.Namespace`. For prefixes of the keys see `without_wrapper`.
 
     Returns:
         Tensors by key. Those of an unknown container are named "outer.inner", so that
@@ -55,7 +62,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         UserError: not such a file, or it holds other objects.
     """
-    return _without_module(_unwrap(read_content(path)))
+    return _unwrap(read_content(path))
 
 
 def read_content(
@@ -157,11 +164,115 @@ def _unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
 
 
-def _without_module(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefix of data-parallel training, if all keys have it."""
-    if not all(key.startswith("module.") for key in state):
-        return state
-    return {key.removeprefix("module."): value for key, value in state.items()}
+def without_wrapper(
+    state: Mapping[str, Tensor],
+    own: Collection[str],
+    path: str | os.PathLike[str],
+    *,
+    rename: Callable[[str], str] = str,
+    ignored: Callable[[str], bool] = lambda key: False,
+) -> tuple[dict[str, Tensor], str]:
+    """Return a state dict without the prefix that wrappers of the model gave its keys.
+
+    Removed are the names of torch's own wrappers, and the prefix (`model.`, `clip.`, `teacher.`,
+    `encoder.`, ...) below which most of the model's keys are found. What is removed is logged.
+
+    Args:
+        state: tensors by the file's keys.
+        own: the model's keys.
+        path: the file, for messages.
+        rename: the model's key for a key of the file that has no prefix.
+        ignored: whether a key of the file need not be the model's.
+
+    Returns:
+        The tensors, and the prefix that was removed ("" for none).
+
+    Raises:
+        UserError: the model is in the file more than once, or other keys stand beside it.
+    """
+    short = {_without_torch_wrappers(key): key for key in state}
+    if len(short) < len(state) or any(TORCH_WRAPPERS & set(key.split(".")) for key in own):
+        short = {key: key for key in state}
+    below: dict[str, set[str]] = defaultdict(set)
+    for key in short:
+        for prefix, rest in _cuts(key):
+            if rename(rest) in own:
+                below[prefix].add(rest)
+    prefix = _best_prefix(below, enough=min(len(own), max(len(state), MIN_KEYS)) / 2, path=path)
+    if not prefix and all(new == old for new, old in short.items()):
+        return dict(state), ""
+    beside = [key for key in short if not key.startswith(prefix) and not ignored(key)]
+    if beside:
+        raise UserError(
+            f"'{path}': its keys carry the prefix '{prefix}', except for {len(beside)} that belong "
+            f"to something else ({few(beside, limit=3)}). Save the weights below that prefix "
+            "alone, as {'model': state_dict}"
+        )
+    removed = _as_in_file(prefix, short)
+    logger.info("%s: its keys carry the prefix '%s', which is removed", path, removed)
+    return {key.removeprefix(prefix): state[old] for key, old in short.items()}, removed
+
+
+def _without_torch_wrappers(key: str) -> str:
+    *path, leaf = key.split(".")
+    return ".".join([*(name for name in path if name not in TORCH_WRAPPERS), leaf])
+
+
+def _cuts(key: str) -> Iterator[tuple[str, str]]:
+    """Yield every (prefix, rest) of a key, from no prefix on; a prefix ends with its full stop."""
+    names = key.split(".")
+    for at in range(len(names)):
+        rest = ".".join(names[at:])
+        yield key[: len(key) - len(rest)], rest
+
+
+def _best_prefix(
+    below: Mapping[str, Collection[str]], enough: float, path: str | os.PathLike[str]
+) -> str:
+    """Return the shortest prefix with most of the model's keys; "" where none has enough.
+
+    Raises:
+        UserError: another has as many, of another copy of the model.
+    """
+    most = max(map(len, below.values()), default=0)
+    best = [prefix for prefix, keys in below.items() if len(keys) == most]
+    shortest = min(best, key=len, default="")
+    if most < enough or not shortest:
+        return ""
+    # One that begins with another has the same keys: SAM's `model.` and `model.image_encoder.`.
+    copies = [p for p in best if not any(p != other and p.startswith(other) for other in best)]
+    if len(copies) > 1:
+        raise UserError(
+            f"'{path}' holds the model {len(copies)} times, with the prefixes "
+            f"{' and '.join(repr(copy) for copy in copies)}: save the weights of one of them "
+            "alone, as {'model': state_dict}"
+        )
+    return shortest
+
+
+def _as_in_file(prefix: str, short: Mapping[str, str]) -> str:
+    """Return a prefix as the file spells it, torch's wrappers included.
+
+    Args:
+        prefix: of the short keys.
+        short: the file's keys by the same without torch's wrappers.
+    """
+    new, old = next((new, old) for new, old in short.items() if new != old or prefix)
+    rest = new.removeprefix(prefix)
+    if old.endswith(rest):
+        return old.removesuffix(rest)
+    return ".".join([*(name for name in old.split(".") if name in TORCH_WRAPPERS), prefix])
+
+
+@contextlib.contextmanager
+def naming_prefix(removed: str) -> Iterator[None]:
+    """Add to a UserError inside the block which prefix `without_wrapper` has removed."""
+    try:
+        yield
+    except UserError as error:
+        if not removed:
+            raise
+        raise UserError(f"{error} (without the prefix '{removed}' of its keys)") from error
 
 
 def describe_checkpoint(state: Mapping[str, Tensor]) -> str:

@@ -101,6 +101,17 @@ class CLIPModel(nn.Module):
     def _embed_classes(self, classnames: list[str]) -> None:
         """Prepare what depends on the class names; called again for other ones."""
 
+    def prompt_texts(self) -> list[list[str]]:
+        """Return the texts of every class as the text tower gets them; empty: it gets none.
+
+        A learned token is shown as the word it started from, or as "X".
+        """
+        return []
+
+    def prompt_kind(self) -> str:
+        """Return what is fixed and what is learned of `prompt_texts`, in a few words."""
+        return ""
+
     def image_features(self, images: Tensor) -> Tensor:
         """Return L2-normalised features (B, d) of CLIP-normalised images (B, 3, H, W)."""
         return F.normalize(self.clip.encode_image(images).to(self.learner_dtype), dim=-1)
@@ -292,6 +303,22 @@ class PromptedCLIP(CLIPModel):
         """Return L2-normalised features (1, K, d) of texts without a context."""
         features = self.clip.encode_text(tokens.to(self.clip.logit_scale.device))
         return F.normalize(features.to(self.learner_dtype), dim=-1).unsqueeze(0)
+
+    def prompt_texts(self) -> list[list[str]]:
+        """Return the one text of every class, with its name at the place it has."""
+        words = self.prefix.split()
+        before = {"end": len(words), "middle": self.n_ctx // 2, "front": 0}[self.class_position]
+        return [
+            [" ".join([*words[:before], name.replace("_", " "), *words[before:]]) + "."]
+            for name in self.classnames
+        ]
+
+    def prompt_kind(self) -> str:
+        """Return how many tokens of the text are learned."""
+        if not self.n_ctx:
+            return "fixed text"
+        start = "random, shown as X" if set(self.prefix.split()) == {"X"} else "as written"
+        return f"the first {self.n_ctx} tokens of the context are learned and start {start}"
 
     def _order(self, names: list[str], length: int, device: torch.device) -> Tensor | None:
         """Return each position's source position, (K, L); None for the plain order."""

@@ -66,7 +66,7 @@ class CoCoOpModel(PromptedCLIP):
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given, generator = CoCoOpSettings(**settings), seeded_generator(seed)
-        prefix, context = initial_context(clip, given.n_ctx, given.ctx_init, generator, whole=True)
+        prefix, context = initial_context(clip, given, generator, whole=True)
         given = replace(given, n_ctx=len(context))
         learner = CoCoOpLearner(context, clip.embed_dim, generator)
         super().__init__(

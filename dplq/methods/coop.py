@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,6 @@ from dplq.methods.public_checkpoints import FIXED_TOKENS, PublicFormat
 from dplq.methods.registry import register_method
 from dplq.methods.settings import MethodSettings, option
 
-logger = logging.getLogger(__name__)
 POSITIONS = ("end", "middle", "front")
 
 
@@ -77,9 +75,9 @@ class CoOpModel(PromptedCLIP):
     ) -> None:
         given, generator = CoOpSettings(**settings), seeded_generator(seed)
         words = given.ctx_init
-        prefix, context = initial_context(clip, given.n_ctx, words, generator, whole=True)
+        prefix, context = initial_context(clip, given, generator, whole=True)
         if given.csc and words:
-            logger.warning("CSC is not used: CTX_INIT gives all classes the same context.")
+            given.report_unused("csc", "CTX_INIT gives all classes the same context")
         given = replace(given, n_ctx=len(context), csc=given.csc and not words)
         if given.csc:
             size = (len(classnames), *context.shape)

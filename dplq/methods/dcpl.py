@@ -88,6 +88,7 @@ class DCPLModel(PromptedCLIP):
         given = DCPLSettings(domain_dim=width, **settings).resolved()
         generator = seeded_generator(seed)
         prefix, context = multimodal_prompts(clip, given, generator)
+        given.report_unused_switches(depth=given.prompt_depth)
         super().__init__(
             clip,
             DCPLLearner(context, clip, given, generator),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from dplq.clip.backbone import Backbone
 from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError
 
-logger = logging.getLogger(__name__)
 MAX_WORDS = 4  # longest context that is initialised from words; longer ones start random
 CONTEXT_STD = 0.02  # of every prompt token that does not come from words
 REDUCTION = 16  # of the hidden layer of a meta-net
@@ -74,29 +73,36 @@ def seeded_generator(seed: int | None) -> torch.Generator:
 
 def initial_context(
     clip: Backbone,
-    n_ctx: int,
-    ctx_init: str,
+    given: Any,
     generator: torch.Generator,
     *,
+    key: str = "n_ctx",
     whole: bool = False,
 ) -> tuple[str, Tensor]:
     """Return the words before the class name, and the initial context (n, d_t).
 
     Words give the context when n_ctx <= 4 (docs/method.md, "Context initialisation"); else it is
     N(0, 0.02^2) and the words are "X X ...". With `whole` there are as many tokens as words, if
-    there are words, whatever n_ctx says (CoOp and CoCoOp).
+    there are words, whatever n_ctx says (CoOp and CoCoOp). A setting that is not used is logged.
+
+    Args:
+        clip: the CLIP backbone.
+        given: `MethodSettings` with `ctx_init` and the context length.
+        generator: source of a random context.
+        key: the field of the context length.
+        whole: see above.
 
     Raises:
         UserError: n_ctx < 1, or fewer words than n_ctx.
     """
     longest = clip.context_length - 4  # SOS, one token of a name, full stop, EOT
-    words = " ".join(ctx_init.replace("_", " ").split())
-    n_ctx = len(words.split()) if whole and words else n_ctx
+    words, asked = " ".join(given.ctx_init.replace("_", " ").split()), getattr(given, key)
+    n_ctx = len(words.split()) if whole and words else asked
     if not 1 <= n_ctx <= longest:
-        raise UserError(f"N_CTX must be at least 1 and at most {longest}, not {n_ctx}.")
+        raise UserError(f"{key.upper()} must be at least 1 and at most {longest}, not {n_ctx}.")
     unused = n_ctx > MAX_WORDS and not whole
     if words and unused:
-        logger.info("CTX_INIT is not used: N_CTX %d is more than %d.", n_ctx, MAX_WORDS)
+        given.report_unused("ctx_init", f"{key.upper()} {n_ctx} is more than {MAX_WORDS}")
     if not words or unused:
         context = random_tokens(n_ctx, clip.text_width, generator).detach()
         return " ".join(["X"] * n_ctx), context
@@ -104,9 +110,12 @@ def initial_context(
     count = int(eot_index(tokens[0])) - 1
     if count < n_ctx:
         raise UserError(
-            f"CTX_INIT '{words}' has {count} tokens, fewer than N_CTX {n_ctx}: "
-            "give more words, a smaller N_CTX, or an empty CTX_INIT for a random context."
+            f"CTX_INIT '{words}' has {count} tokens, fewer than {key.upper()} {n_ctx}: give more "
+            f"words, a smaller {key.upper()}, or an empty CTX_INIT for a random context."
         )
+    if n_ctx != asked:
+        learned = "" if count == n_ctx else f", of which the first {n_ctx}, one a word, are learned"
+        given.report_unused(key, f"CTX_INIT '{words}' has {count} tokens{learned}")
     with torch.no_grad():
         embedded = clip.embed_tokens(tokens.to(clip.logit_scale.device))
     return words, embedded[0, 1 : 1 + n_ctx].float().cpu()

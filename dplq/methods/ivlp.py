@@ -73,7 +73,11 @@ class IVLPModel(PromptedCLIP):
         if given.n_ctx_vision and given.prompt_depth_vision:
             depth = given.prompt_depth_vision
             check_depth(clip, depth, clip.vision_layers, "PROMPT_DEPTH_VISION")
-        prefix, context = initial_context(clip, given.n_ctx_text, given.ctx_init, generator)
+        elif given.prompt_depth_vision:
+            given.report_unused("prompt_depth_vision", "N_CTX_VISION is 0")
+        elif given.n_ctx_vision:
+            given.report_unused("n_ctx_vision", "PROMPT_DEPTH_VISION is 0")
+        prefix, context = initial_context(clip, given, generator, key="n_ctx_text")
         learner = VLPrompts(
             clip,
             context,

@@ -17,18 +17,25 @@ DEFAULT_C = 1.0
 MAX_ITERATIONS = 1000
 
 
-def fit(train: Labelled, c: float) -> Any:
-    """Fit an L2-regularised multinomial `LogisticRegression` with C = `c`."""
+def fit(train: Labelled, c: float, class_weight: str | None = None) -> Any:
+    """Fit an L2-regularised multinomial `LogisticRegression` with C = `c`.
+
+    Args:
+        train: features and labels.
+        c: inverse regularisation strength.
+        class_weight: scikit-learn's: "balanced" weighs an image with n / (K n_c); None: with 1.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
         # A weakly regularised fit may be compared before its end; the log shows the iterations.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=c, max_iter=MAX_ITERATIONS).fit(*train)
+        model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS, class_weight=class_weight)
+        return model.fit(*train)
 
 
-def fit_best(train: Labelled, val: Labelled | None) -> Any:
+def fit_best(train: Labelled, val: Labelled | None, class_weight: str | None = None) -> Any:
     """Fit to `train` with every C of `C_VALUES`; return the fit that is most accurate on `val`.
 
     Of equally accurate fits, which few images give often, it is the one of the lowest log loss.
@@ -36,6 +43,7 @@ def fit_best(train: Labelled, val: Labelled | None) -> Any:
     Args:
         train: features and labels.
         val: the same of other images; None: C is `DEFAULT_C`.
+        class_weight: as for `fit`.
 
     Raises:
         UserError: only one class.
@@ -45,10 +53,10 @@ def fit_best(train: Labelled, val: Labelled | None) -> Any:
     if len(set(train[1].tolist())) < 2:
         raise UserError("A linear probe needs at least two classes, and there is one.")
     if val is None:
-        return fit(train, DEFAULT_C)
+        return fit(train, DEFAULT_C, class_weight)
     fits = []
     for c in C_VALUES:
-        model = fit(train, c)
+        model = fit(train, c, class_weight)
         accuracy = model.score(*val)
         loss = log_loss(val[1], model.predict_proba(val[0]), labels=model.classes_)
         fits.append((accuracy, -loss, -c, model))

@@ -37,7 +37,7 @@ def multimodal_prompts(
 ) -> tuple[str, Tensor]:
     """Return prefix and initial context (n, d_t), after a check of the depth."""
     check_depth(clip, given.prompt_depth, min(clip.text_layers, clip.vision_layers))
-    return initial_context(clip, given.n_ctx, given.ctx_init, generator)
+    return initial_context(clip, given, generator)
 
 
 class CoupledPrompts(nn.Module):
@@ -114,6 +114,8 @@ class MaPLeModel(PromptedCLIP):
     ) -> None:
         given, generator = MaPLeSettings(**settings), seeded_generator(seed)
         prefix, context = multimodal_prompts(clip, given, generator)
+        if given.prompt_depth == 1 and not given.clone_init:
+            given.report_unused("clone_init", "PROMPT_DEPTH 1 leaves no deeper layers")
         learner = MaPLeLearner(context, clip, given, generator)
         super().__init__(
             clip, learner, classnames, settings=asdict(given), prefix=prefix, n_ctx=given.n_ctx

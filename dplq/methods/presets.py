@@ -62,6 +62,25 @@ class PresetSettings(MethodSettings):
         missing = [f.name for f in fields(self) if getattr(self, f.name) is None]
         return replace(self, **{name: values[name] for name in missing if name in values})
 
+    def report_unused_switches(self, *, depth: int, has_domain: bool = True) -> None:
+        """Log the switches that were set, but that another setting disables.
+
+        Args:
+            depth: layers with prompts; in the first one nothing is cloned.
+            has_domain: whether there is a domain feature, from which the noise follows.
+        """
+        reasons = {}
+        if depth == 1:
+            reasons["clone_init"] = "PROMPT_DEPTH 1 leaves no deeper layers"
+        if not self.resolved().noise:
+            reasons |= dict.fromkeys(("noise_scale", "noise_at_test"), "NOISE is False")
+        if not has_domain:
+            noise = ("noise", "noise_scale", "noise_at_test")
+            reasons |= dict.fromkeys(noise, "there is no domain feature")
+        for name, reason in reasons.items():
+            if getattr(self, name) != PRESETS[self.preset][name]:
+                self.report_unused(name, reason)
+
 
 def check_preset(preset: str) -> str:
     """Return `preset` if it exists, else raise a UserError that lists the choices."""

@@ -5,7 +5,7 @@ IVLP's prompts, kept close to the frozen CLIP and averaged over the epochs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,6 +20,7 @@ from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS,
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
 
+Loss = Callable[[Tensor, Tensor], Tensor]
 TEMPLATES = 60  # the authors average over the first 60 of OpenAI's 80
 
 
@@ -83,11 +84,18 @@ class PromptSRCModel(IVLPModel):
             self._frozen_text = text.unsqueeze(0)
         return self.image_features(images), self._frozen_text
 
-    def losses(self, images: Tensor, labels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def losses(
+        self, images: Tensor, labels: Tensor, cross_entropy: Loss = F.cross_entropy
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Return the weighted terms of the loss, and the logits (B, K).
 
         "ce" is the cross-entropy; "text" and "image" are mean absolute differences of prompted
         and frozen features; "logits" is the KL divergence of their predictions per logit.
+
+        Args:
+            images: (B, 3, H, W), CLIP-normalised.
+            labels: (B,).
+            cross_entropy: of logits (B, K) and labels; a weighted one may take its place.
         """
         prompts = self.prompts(images)
         image, text = self.image_features(images, prompts), self.text_features(prompts)
@@ -95,7 +103,7 @@ class PromptSRCModel(IVLPModel):
         logits = self.logits(image, text)
         frozen = F.log_softmax(self.logits(frozen_image, frozen_text), dim=1)
         return {
-            "ce": F.cross_entropy(logits, labels),
+            "ce": cross_entropy(logits, labels),
             "text": self.settings["text_loss_weight"] * F.l1_loss(text, frozen_text),
             "image": self.settings["image_loss_weight"] * F.l1_loss(image, frozen_image),
             "logits": F.kl_div(

@@ -69,7 +69,8 @@ class QuaternionPromptCLIP(PromptedCLIP):
         _warn_of_normalisation(given.preset, domain)
         width = domain.feature_dim if domain is not None else domain_dim
         resolved = QuaternionPromptSettings(**{**settings, "domain_dim": width}).resolved()
-        prefix, context = initial_context(clip, given.n_ctx, given.ctx_init, generator)
+        prefix, context = initial_context(clip, given, generator)
+        given.report_unused_switches(depth=given.prompt_depth, has_domain=bool(width))
         learner = PromptLearner(
             context, resolved, vision_width=clip.vision_width, generator=generator
         )

@@ -6,11 +6,14 @@ from these dataclasses; a config key is the field's name in capitals.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from dplq.errors import UserError, suggest
+
+logger = logging.getLogger(__name__)
 
 
 def option(
@@ -53,6 +56,21 @@ class MethodSettings:
     def config_fields(cls) -> list[Field[Any]]:
         """Return the fields that are config keys."""
         return [own for own in fields(cls) if own.metadata["is_key"]]
+
+    def report_unused(self, name: str, reason: str) -> None:
+        """Log that a setting has no effect: a warning, or for its default an information.
+
+        Args:
+            name: of the field; nothing is logged where its value is None or empty.
+            reason: the setting that decides instead.
+        """
+        value = getattr(self, name)
+        if value is None or value == "":
+            return
+        default = next(own.default for own in fields(self) if own.name == name)
+        shown = f"'{value}'" if isinstance(value, str) else value
+        level = logging.INFO if value == default else logging.WARNING
+        logger.log(level, "%s %s is not used: %s.", name.upper(), shown, reason)
 
 
 @dataclass(frozen=True)

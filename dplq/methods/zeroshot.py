@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone
-from dplq.clip.templates import ensemble_features
+from dplq.clip.templates import ensemble_features, fill_templates
 from dplq.methods.base import CLIPModel
 from dplq.methods.registry import register_method
 from dplq.methods.settings import MethodSettings, option
@@ -55,6 +55,14 @@ class ZeroshotModel(CLIPModel):
             self.clip, classnames, self.settings["templates"], normalize_each=True
         )
         self.register_buffer("classes", features.unsqueeze(0), persistent=False)  # (1, K, d)
+
+    def prompt_texts(self) -> list[list[str]]:
+        """Return the texts of every class, whose features are averaged."""
+        return [fill_templates(self.settings["templates"], name) for name in self.classnames]
+
+    def prompt_kind(self) -> str:
+        """Return that nothing is learned."""
+        return "fixed text"
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K) of CLIP-normalised images (B, 3, H, W)."""

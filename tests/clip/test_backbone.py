@@ -646,10 +646,54 @@ def test_checkpoint_errors(source: Backbone, tmp_path: Path) -> None:
     assert "cannot be read as a checkpoint (UnpicklingError" in evil
 
 
+CLIP_PREFIXES = (
+    *("model.", "module.", "clip.", "clip_model.", "model.clip.", "_orig_mod."),
+    *("module._orig_mod.model.clip.", "net.student.", "text_and_image."),
+)
+
+
+@pytest.mark.parametrize("prefix", CLIP_PREFIXES)
+@pytest.mark.parametrize("custom", [False, True])
+def test_the_prefix_of_a_wrapper_is_removed_and_said(
+    narrow: Backbone, tmp_path: Path, caplog: pytest.LogCaptureFixture, prefix: str, custom: bool
+) -> None:
+    state = {**state_of(narrow), **openai_numbers()} if custom else custom_text(state_of(narrow))
+    file = tmp_path / "w.pt"
+    torch.save({"state_dict": {prefix + key: value for key, value in state.items()}}, file)
+    name = write_clip_dir(tmp_path / "clip", tiny_clip_config(custom_text=custom, **NARROW))
+    with caplog.at_level(logging.INFO, "dplq"):
+        assert same_features(load_backbone(name, weights=str(file)), narrow)
+    said = f"{file}: its keys carry the prefix '{prefix}', which is removed"
+    assert said in [record.getMessage() for record in caplog.records]
+
+
+def test_a_prefix_that_does_not_help_is_named(source: Backbone, tmp_path: Path) -> None:
+    def message(state: Mapping[str, Tensor], name: str = source.spec.name) -> str:
+        torch.save(dict(state), tmp_path / "w.pt")
+        with pytest.raises(UserError) as caught:
+            load_backbone(name, weights=str(tmp_path / "w.pt"))
+        return str(caught.value)
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {prefix + key: value for key, value in state_of(source).items()}
+
+    text = message({**below("model."), "head.weight": torch.ones(2)})
+    assert "carry the prefix 'model.', except for 1 that belong to something else" in text
+    assert "(head.weight). Save the weights below that prefix alone" in text
+    text = message({**below("model."), **below("model_ema.module.")})
+    assert "the model 2 times, with the prefixes 'model.' and 'model_ema.': save" in text
+    other = write_clip_dir(tmp_path / "other", tiny_clip_config(image_size=48))
+    text = message(below("clip."), other)
+    assert "the file has image size 32; the model has image size 48. Name the model" in text
+    assert text.endswith("(without the prefix 'clip.' of its keys)")
+    other = write_clip_dir(tmp_path / "patch", tiny_clip_config(patch=8, image_size=16))
+    text = message(below(""), other)
+    assert "the file has patch 16, image size 32; the model has patch 8, image size 16" in text
+    assert "the prefix" not in text
+
+
 def test_read_state_dict_stays_on_tensors(tmp_path: Path) -> None:
-    torch.save(
-        {"state_dict": {"module.a": torch.ones(2), "module.n": 3}, "epoch": 1}, tmp_path / "f"
-    )
+    torch.save({"state_dict": {"a": torch.ones(2), "n": 3}, "epoch": 1}, tmp_path / "f")
     assert {key: value.tolist() for key, value in read_state_dict(tmp_path / "f").items()} == {
         "a": [1.0, 1.0]
     }

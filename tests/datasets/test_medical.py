@@ -215,3 +215,59 @@ def test_official_prompts_under_reference(tmp_path, name, official):
     make_classes(tmp_path / name / name, folders_of(name), 4)
     dataset = datasets.DECLARED[name](make_config(tmp_path, PROTOCOL="reference"))
     assert dataset.classnames == official
+
+
+TRUE_FOLDERS = {
+    "BUSI": (
+        "BUSI/Dataset_BUSI_with_GT",
+        {"benign_tumor": "benign", "malignant_tumor": "malignant", "normal_scan": "normal"},
+    ),
+    "RETINA": ("RETINA/RETINA", {"normal_retina": "normal"}),
+}
+
+
+@pytest.mark.parametrize("spelling", ["published", "archive"])
+@pytest.mark.parametrize("name", TRUE_FOLDERS)
+def test_folders_as_the_archives_have_them(tmp_path, name, spelling, caplog):
+    """The published split fits the archive, whose folders have other names."""
+    published_split(tmp_path, name, folders_of(name))
+    place, renamed = TRUE_FOLDERS[name]
+    if spelling == "archive":
+        source = tmp_path / name / name
+        if place != f"{name}/{name}":
+            source = source.rename(tmp_path / place)
+        for old, new in renamed.items():
+            (source / old).rename(source / new)
+    with caplog.at_level("INFO", "dplq"):
+        dataset = datasets.DECLARED[name](make_config(tmp_path))
+    assert dataset.classnames == [row[0] for row in datasets.DECLARED[name].class_table]
+    classes = len(dataset.classnames)
+    sizes = {part: len(items) for part, items in parts(dataset).items()}
+    assert sizes == {"train": 2 * classes, "val": classes, "test": 2 * classes}
+    assert all(Path(item.impath).is_file() for item in dataset.test)
+    said = [r.getMessage() for r in caplog.records if "of the split is" in r.getMessage()]
+    assert len(said) == (len(renamed) if spelling == "archive" else 0)
+    if said:
+        assert said[0].startswith(f"{tmp_path / place}: the folder '")
+
+
+def test_busi_s_masks_are_declared():
+    assert datasets.DECLARED["BUSI"].mask_files == ("*_mask.png", "*_mask_*.png")
+    assert datasets.DECLARED["RETINA"].mask_files == ()
+
+
+@pytest.mark.parametrize("damage", ["absent images", "no split", "no JSON"])
+def test_a_split_that_is_needed_is_not_to_be_deleted(tmp_path, damage):
+    published_split(tmp_path, "BUSI", folders_of("BUSI"))
+    split = tmp_path / "BUSI/split_BUSI.json"
+    if damage == "absent images":
+        for path in (tmp_path / "BUSI/BUSI/benign_tumor").iterdir():
+            path.unlink()
+    else:
+        split.write_text("{}" if damage == "no split" else "{")
+    with pytest.raises(UserError) as caught:
+        datasets.DECLARED["BUSI"](make_config(tmp_path))
+    text = str(caught.value)
+    url = datasets.DECLARED["BUSI"].split_url
+    assert text.endswith(f", or get the split file again from {url}.")
+    assert "delete" not in text

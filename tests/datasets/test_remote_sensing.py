@@ -63,7 +63,7 @@ def test_declarations_and_the_table_of_facts(name, table_of_facts):
     assert declared.homepage == facts["homepage"]
     assert (declared.licence == "unknown") == (facts["licence"] == "unknown")
     assert (declared.citation == "unknown") == (facts["citation"] == "unknown")
-    if declared.images_per_class:
+    if "images_per_class" in facts and declared.images_per_class:
         assert declared.images_per_class == facts["images_per_class"]
     rounded = "rounded" in facts["num_images_evidence"]
     assert declared.total_images == (None if rounded else facts["num_images"])
@@ -186,3 +186,15 @@ def test_radar_is_not_called_a_photo():
     for name in RADAR:
         assert "aperture radar" in DECLARED[name].template
         assert DECLARED[name].reference_template == "a photo of {}."
+
+
+def test_aid_s_counts_per_class():
+    """Table I of the paper: 220 to 420 images in each class, 10,000 in all."""
+    aid = DECLARED["AID"]
+    counts = dict(zip((row[0] for row in aid.class_table), aid.images_per_class, strict=True))
+    assert sum(counts.values()) == aid.total_images == 10_000
+    assert (min(counts.values()), max(counts.values())) == (220, 420)
+    assert counts["Baseball Field"] == 220
+    assert counts["Pond"] == counts["Viaduct"] == 420
+    assert counts["Railway Station"] == 260
+    assert sum(count == 300 for count in counts.values()) == 3

@@ -9,6 +9,7 @@ import re
 import sys
 import types
 import zipfile
+from collections.abc import Mapping
 
 import pytest
 import timm
@@ -21,11 +22,13 @@ from dplq.errors import UserError
 from tests.domain.helpers import (
     MAE,
     SMALL_SAM,
+    SMALL_VIT,
     WIDTH,
     FakeBackbone,
     clip_images,
     mae_state,
     random_pixels,
+    sam_state,
     save,
     small,
     training_checkpoint,
@@ -267,3 +270,109 @@ def test_decoder_embed_needs_the_decoder(small_mae, tmp_path):
     text = error_of(MAE, weights=weights, feature="decoder_embed")
     assert "Missing: decoder_embed.weight" in text
     assert "only feature 'encoder' is available" in text
+
+
+def wrapped(prefix: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a state dict whose keys carry a prefix."""
+    return {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("encoder.", "backbone.", "model.", "module.", "student.", "teacher.", "_orig_mod."),
+        *("module.model.encoder.", "model._orig_mod.module.backbone.", "net.tower_2."),
+    ],
+)
+@pytest.mark.parametrize("decoder", [True, False])
+def test_the_prefix_of_a_wrapper_is_removed_and_said(small_mae, tmp_path, caplog, prefix, decoder):
+    state = mae_state(decoder=decoder)
+    weights = save(tmp_path / "x.pth", wrapped(prefix, state))
+    with caplog.at_level(logging.INFO, "dplq"):
+        encoder = load_domain_encoder(MAE, weights=weights)
+    own = encoder.encoder.state_dict()
+    assert len(own) == 30
+    assert all(torch.equal(own[key], state[key]) for key in own)
+    line = f"{weights}: its keys carry the prefix '{prefix}', which is removed"
+    assert [record.getMessage() for record in caplog.records] == [line]
+
+
+def test_torch_s_wrappers_inside_the_model(small_mae, tmp_path):
+    state = mae_state()
+    keys = {key: key.replace("blocks.1.", "blocks.1._orig_mod.") for key in state}
+    weights = save(tmp_path / "x.pth", {keys[key]: value for key, value in state.items()})
+    norm = load_domain_encoder(MAE, weights=weights).encoder.blocks[1].norm1.weight
+    assert torch.equal(norm, state["blocks.1.norm1.weight"])
+
+
+def test_sam_in_a_wrapper(tmp_path, monkeypatch):
+    small("sam_vit_base", monkeypatch, **SMALL_SAM)
+    state = sam_state()
+    encoder = load_domain_encoder(
+        "sam_vit_base", weights=save(tmp_path / "sam.pth", wrapped("model.", state))
+    )
+    assert torch.equal(encoder.encoder.pos_embed, state["image_encoder.pos_embed"])
+
+
+def test_no_prefix_no_word(small_mae, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "dplq"):
+        load_domain_encoder(MAE, weights=save(tmp_path / "x.pth", mae_state()))
+    assert not caplog.records
+
+
+def test_a_prefix_that_does_not_help_is_named(small_mae, tmp_path):
+    state = mae_state()
+    both = {"student": wrapped("module.backbone.", state), "teacher": wrapped("backbone.", state)}
+    text = error_of(MAE, weights=save(tmp_path / "dino.pth", both))
+    assert "holds the model 2 times, with the prefixes 'student.backbone.' and" in text
+    assert "'teacher.backbone.': save the weights of one of them alone" in text
+
+    beside = {**wrapped("teacher.backbone.", state), "teacher.head.mlp.0.weight": torch.ones(1)}
+    text = error_of(MAE, weights=save(tmp_path / "teacher.pth", beside))
+    assert "carry the prefix 'teacher.backbone.', except for 1 that belong to something" in text
+    assert "(teacher.head.mlp.0.weight)" in text
+
+    del state["norm.bias"]
+    text = error_of(MAE, weights=save(tmp_path / "x.pth", wrapped("model.", state)))
+    assert "Missing: norm.bias (without the prefix 'model.' of its keys)" in text
+
+
+def test_positions_of_another_image_size_are_timm_s(small_mae, tmp_path, caplog):
+    state = mae_state()
+    state["pos_embed"] = torch.randn(1, 8 * 8 + 1, WIDTH)
+    weights = save(tmp_path / "x.pth", state)
+    with caplog.at_level(logging.WARNING, "dplq"):
+        encoder = load_domain_encoder(MAE, weights=weights)
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert f"The file is for 64x64-pixel images; {MAE} runs at 32x32" in line
+    assert "Its 65 position embeddings are resampled to 17, bicubically as timm does" in line
+    got = encoder.encoder.pos_embed
+    expected = timm.layers.resample_abs_pos_embed(state["pos_embed"], [4, 4], num_prefix_tokens=1)
+    assert torch.equal(got, expected)
+    assert torch.equal(got[:, :1], state["pos_embed"][:, :1])
+    model = timm.create_model("vit_base_patch16_224", num_classes=0, **SMALL_VIT)
+    own = timm.models.vision_transformer.checkpoint_filter_fn(state, model)
+    assert torch.equal(got, own["pos_embed"])
+
+
+def test_positions_that_are_no_grid_are_refused(small_mae, tmp_path):
+    state = mae_state()
+    state["pos_embed"] = torch.zeros(1, 24, WIDTH)
+    text = error_of(MAE, weights=save(tmp_path / "x.pth", state))
+    assert "pos_embed is (1, 24, 32) in the file and (1, 17, 32) in the model" in text
+
+
+def test_sam_of_another_image_size_is_refused(tmp_path, monkeypatch):
+    small("sam_vit_base", monkeypatch, **SMALL_SAM)
+    weights = save(tmp_path / "sam.pth", sam_state())
+    small("sam_vit_base", monkeypatch, **{**SMALL_SAM, "img_size": 128})
+    text = error_of("sam_vit_base", weights=weights)
+    assert "The file is for 64x64-pixel images; sam_vit_base runs at 128x128" in text
+
+
+def test_another_patch_size_is_refused(small_mae, tmp_path):
+    state = mae_state()
+    state["patch_embed.proj.weight"] = torch.zeros(WIDTH, 3, 16, 16)
+    text = error_of(MAE, weights=save(tmp_path / "x.pth", state))
+    assert "The file is a ViT of width 32, 2 blocks, patch 16" in text
+    assert f"{MAE} is a ViT of width 32, 2 blocks, patch 8" in text

@@ -193,7 +193,7 @@ def test_number_of_words_is_coop_s_context_length(clip, caplog):
     model = CoOpModel(clip, CLASSNAMES, n_ctx=16, ctx_init="a large photo of a", csc=True)
     assert model.prompt_learner.ctx.shape == (5, 64)
     assert model.settings["n_ctx"] == 5
-    assert "CSC is not used" in caplog.text
+    assert "CSC True is not used" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -246,3 +246,106 @@ def test_class_specific_context_is_of_its_classes(clip, tmp_path):
         CoOpModel(clip, OTHERS, **settings).load(path)
     with pytest.raises(UserError, match=r"of 5 classes, and now there are 5 \(others\)"):
         CoOpModel(clip, CLASSNAMES[::-1], **settings).load(path)
+
+
+def messages_of(caplog):
+    """What was logged of unused settings, as (level, text)."""
+    logged = [(r.levelname, r.getMessage()) for r in caplog.records if "not used" in r.msg]
+    caplog.clear()
+    return logged
+
+
+@pytest.mark.parametrize("kind", [CoOpModel, CoCoOpModel])
+def test_a_context_length_that_the_words_decide_is_said(kind, clip, caplog):
+    caplog.set_level("INFO", "dplq")
+    reason = f"is not used: CTX_INIT '{WORDS}' has 4 tokens."
+    for n_ctx, level in ((16, "INFO"), (8, "WARNING")):  # 16 is the default
+        assert kind(clip, CLASSNAMES, n_ctx=n_ctx, ctx_init=WORDS).settings["n_ctx"] == 4
+        assert messages_of(caplog) == [(level, f"N_CTX {n_ctx} {reason}")]
+    kind(clip, CLASSNAMES, n_ctx=4, ctx_init="a_photo_of_a")
+    kind(clip, CLASSNAMES, n_ctx=8)
+    assert messages_of(caplog) == []
+    split = kind(clip, CLASSNAMES, n_ctx=8, ctx_init="an ultrasonogram of")
+    assert split.settings["n_ctx"] == 3
+    ((_, text),) = messages_of(caplog)
+    assert text.startswith("N_CTX 8 is not used: CTX_INIT 'an ultrasonogram of' has ")
+    assert text.endswith(" tokens, of which the first 3, one a word, are learned.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "expected"),
+    [
+        (MaPLeModel, {"n_ctx": 5}, ("INFO", f"CTX_INIT '{WORDS}' is not used: N_CTX 5 is more")),
+        (MaPLeModel, {"n_ctx": 6, "ctx_init": "an X-ray"}, ("WARNING", "CTX_INIT 'an X-ray' is")),
+        (
+            IVLPModel,
+            {"n_ctx_text": 5, "ctx_init": "a scan", "n_ctx_vision": 0, "prompt_depth_vision": 0},
+            ("WARNING", "CTX_INIT 'a scan' is not used: N_CTX_TEXT 5 is more than 4."),
+        ),
+        (
+            IVLPModel,
+            {"n_ctx_vision": 0, "prompt_depth_vision": 3},
+            ("WARNING", "PROMPT_DEPTH_VISION 3 is not used: N_CTX_VISION is 0."),
+        ),
+        (
+            IVLPModel,
+            {"n_ctx_vision": 5, "prompt_depth_vision": 0},
+            ("WARNING", "N_CTX_VISION 5 is not used: PROMPT_DEPTH_VISION is 0."),
+        ),
+        (
+            MaPLeModel,
+            {"prompt_depth": 1, "clone_init": False},
+            ("WARNING", "CLONE_INIT False is not used: PROMPT_DEPTH 1 leaves no deeper layers."),
+        ),
+    ],
+)
+def test_a_setting_that_another_disables_is_said(kind, settings, expected, clip, caplog):
+    caplog.set_level("INFO", "dplq")
+    depth = "prompt_depth" if kind is MaPLeModel else "prompt_depth_text"
+    kind(clip, CLASSNAMES, **{depth: 1, **settings})
+    ((level, text),) = messages_of(caplog)
+    assert (level, text[: len(expected[1])]) == expected
+
+
+PROMPTS = {
+    "CoOp": "X X X X X river.",
+    "CoOp, middle": "a photo river of a.",
+    "CoOp, class-specific": "X X X river.",
+    "CoCoOp": "a photo of a river.",
+    "VPT, shallow": "a photo of a river.",
+    "VPT, deep": "a photo of a river.",
+    "IVLP": "a photo of a river.",
+    "IVLP, text only": "a photo of a river.",
+    "MaPLe": "a photo of a river.",
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_prompt_texts_are_what_the_text_tower_gets(name, clip):
+    model = make(name, clip)
+    texts = model.prompt_texts()
+    assert texts[0] == [PROMPTS[name]]
+    assert [len(own) for own in texts] == [1] * 5
+    assert "parking lot" in texts[1][0]
+    # The tokens as the model has them: those of the text, in this order.
+    tokens = clip.tokenize([own[0] for own in texts])
+    embedded = clip.embed_tokens(tokens[:, : model.rest.shape[1] + model.n_ctx + 1])
+    ctx = embedded.new_zeros(5, model.n_ctx, 64)
+    if model.n_ctx and "X" not in texts[0][0]:
+        ctx = clip.embed_tokens(clip.tokenize([WORDS]))[:, 1 : 1 + model.n_ctx].expand(5, -1, -1)
+    mine = torch.cat([model.sos, ctx, model.rest], dim=1)
+    if model.order is not None:
+        mine = mine.gather(1, model.order[:, :, None].expand(-1, -1, 64))
+    random = mine.abs().sum(-1) == 0
+    assert random.sum() == (5 * model.n_ctx if "X" in texts[0][0] else 0)
+    assert torch.equal(mine[~random], embedded[~random])
+
+
+def test_prompt_kind(clip):
+    kinds = {name: make(name, clip).prompt_kind() for name in ("CoOp", "MaPLe", "VPT, deep")}
+    start = "tokens of the context are learned and start"
+    assert kinds == {
+        "CoOp": f"the first 5 {start} random, shown as X",
+        "MaPLe": f"the first 2 {start} as written",
+        "VPT, deep": "fixed text",
+    }

@@ -26,6 +26,7 @@ from dplq.training.schedule import learning_rate
 
 from . import resume
 from .frozen import FrozenTrainer
+from .train_images import class_weights, report_imbalance, report_left_out
 from .validation import require
 
 SCHEDULE_KEYS = ("stepsize", "gamma", "warmup_epoch", "warmup_type", "warmup_cons_lr",
@@ -36,6 +37,7 @@ class PromptTrainer(FrozenTrainer):
     """Base of all trainers that learn prompts for a frozen CLIP by gradient steps."""
 
     train_loader_x: Any
+    class_weights: Tensor | None = None
 
     def check_cfg(self, cfg: Any) -> None:
         """Refuse (UserError) values that nothing can be trained with."""
@@ -46,6 +48,12 @@ class PromptTrainer(FrozenTrainer):
         """Build Dassl's loaders; the training loader shows a progress bar."""
         super().build_data_loader()
         self.train_loader_x = ProgressLoader(self.train_loader_x, self.cfg.TRAIN.PRINT_FREQ)
+        self.class_weights = class_weights(self)
+
+    def report_training_images(self) -> None:
+        """Print what the user should know of the training images and of their batches."""
+        report_imbalance(self, by_batches=True)
+        report_left_out(self)
 
     def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer:
         """Return the optimiser of ``cfg.OPTIM``; make a loss scaler where one is needed."""
@@ -90,7 +98,22 @@ class PromptTrainer(FrozenTrainer):
     def compute_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of a batch, cross-entropy by default, and its logits (B, K)."""
         logits = self.model(images)
-        return F.cross_entropy(logits, labels), logits
+        return self.cross_entropy(logits, labels), logits
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross-entropy of a batch, weighted as TRAIN.CLASS_WEIGHTS says.
+
+        The weighted losses are divided by their number, not by the sum of their weights as
+        `F.cross_entropy` does: in a batch of one image that would undo the weight.
+
+        Args:
+            logits: (B, K).
+            labels: (B,).
+        """
+        if self.class_weights is None:
+            return F.cross_entropy(logits, labels)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        return (self.class_weights[labels] * losses).mean()
 
     def _step(self, loss: Tensor) -> None:
         self.loss_guard.add(loss, self.epoch, self.batch_idx)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import PIL
@@ -12,12 +13,20 @@ from torch import Tensor
 from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.domain.load import load_domain_encoder
+from dplq.host.config import GENERAL_KEYS
 from dplq.methods.base import CLIPModel
 from dplq.methods.presets import PRESET_NORMALIZE, check_preset
 from dplq.training.feature_cache import FeatureCache
 
 from .base import PromptTrainer
 
+logger = logging.getLogger(__name__)
+
+# keys of cfg.DOMAIN that have no effect beside a value of ENCODER
+UNUSED = {
+    "none": ("WEIGHTS", "FEATURE", "NORMALIZE", "PRETRAINED", "CACHE"),
+    "clip": ("NORMALIZE", "PRETRAINED"),
+}
 DECODERS = (torch, torchvision, PIL)  # libraries that turn files into inputs
 
 
@@ -69,6 +78,16 @@ class DomainTrainer(PromptTrainer):
             return self.model(input, domain_features=features.to(self.device))
 
 
+def _report_unused(domain: Any) -> None:
+    """Warn of the keys that were set, but that ``cfg.DOMAIN.ENCODER`` does not use."""
+    defaults = {name: default for name, default, _ in GENERAL_KEYS}
+    for key in UNUSED[domain.ENCODER]:
+        if domain[key] != defaults[f"DOMAIN.{key}"]:
+            logger.warning(
+                "DOMAIN.%s %s is not used: DOMAIN.ENCODER is %s.", key, domain[key], domain.ENCODER
+            )
+
+
 def load_domain(cfg: Any, clip: Backbone, preset: str) -> DomainEncoder | None:
     """Load what ``cfg.DOMAIN`` names; None if that is "none".
 
@@ -81,6 +100,8 @@ def load_domain(cfg: Any, clip: Backbone, preset: str) -> DomainEncoder | None:
         UserError: unknown preset, or as `dplq.domain.load.load_domain_encoder`.
     """
     domain, normalize = cfg.DOMAIN, PRESET_NORMALIZE[check_preset(preset)]
+    if domain.ENCODER in UNUSED:
+        _report_unused(domain)
     if domain.ENCODER == "none":
         return None
     print(f"Loading domain encoder ({domain.ENCODER})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from typing import Any, ClassVar
@@ -19,8 +20,12 @@ from dplq.training.precision import Precision, resolve_precision
 from dplq.training.seeding import PHASES, seed_all
 
 from .checkpoints import CheckpointTrainer
+from .prompts import print_prompts
 from .results import write_results
+from .train_images import refuse_test_only, report_imbalance
 from .validation import check_input, check_values
+
+logger = logging.getLogger(__name__)
 
 
 class FrozenTrainer(CheckpointTrainer):
@@ -100,6 +105,7 @@ class FrozenTrainer(CheckpointTrainer):
         self.learnable_parameters = count = sum(p.numel() for p in learner.parameters())
         print(f"Learnable parameters: {count:,} in {type(learner).__name__}")
         self.register_model(MODEL_FOLDER, learner, self.build_optimizer(learner), None)
+        print_prompts(self.model)
 
     def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer | None:
         """Return what trains the learner; None where no gradient does."""
@@ -114,6 +120,25 @@ class FrozenTrainer(CheckpointTrainer):
         seed = seed_all(self.run_seed, PHASES[phase], epoch)
         if self.model.noise_generator is not None:
             self.model.noise_generator.manual_seed(seed)
+
+    def train(self) -> None:  # type: ignore[override]  # Dassl's signatures differ
+        """Train as Dassl does, after a word on the training images.
+
+        Raises:
+            UserError: the dataset has test images only, and something is to be learned.
+        """
+        if self.fixed_epochs != 0:
+            refuse_test_only(self)
+            self.report_training_images()
+        elif self.cfg.TRAIN.CLASS_WEIGHTS:
+            logger.warning(
+                "TRAIN.CLASS_WEIGHTS is not used: %s learns nothing", type(self).__name__
+            )
+        super().train()
+
+    def report_training_images(self) -> None:
+        """Print what the user should know of the training images."""
+        report_imbalance(self, by_batches=False)
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:

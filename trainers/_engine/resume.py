@@ -101,6 +101,8 @@ def settings(trainer: Any) -> dict[str, Any]:
         "resized_images": cfg.DATALOADER.IMAGE_CACHE == "resized",
         "workers": cfg.DATALOADER.NUM_WORKERS,
         "images": bytes_digest(repr(images).encode()),
+        # none in files that are older than the key
+        "class_weights": cfg.TRAIN.CLASS_WEIGHTS or None,
         "final_model": cfg.TEST.FINAL_MODEL,
         "seed": cfg.SEED,
         "precision": trainer.precision.name,

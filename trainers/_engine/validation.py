@@ -36,6 +36,8 @@ def check_values(cfg: Any) -> None:
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
         numbers = cfg.INPUT[key]
         require(f"INPUT.{key}", numbers, len(numbers) == 3, "three numbers")
+    weights = cfg.TRAIN.CLASS_WEIGHTS
+    require("TRAIN.CLASS_WEIGHTS", weights, weights in ("", "balanced"), "empty or balanced")
     final, split = cfg.TEST.FINAL_MODEL, cfg.TEST.SPLIT
     require("TEST.FINAL_MODEL", final, final in {"last_step", "best_val"}, "last_step or best_val")
     require("TEST.SPLIT", split, split in {"test", "val"}, "test or val")
