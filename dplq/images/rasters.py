@@ -161,6 +161,8 @@ def _scaled(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
     """Return the values as bytes: round((v - low) / (high - low) * 255), clipped."""
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
+        if native.dtype == np.uint16 and limits == (0, 65535) and not inverted:
+            return (native - (native >> 8) + np.uint16(128) >> 8).astype(np.uint8)  # = round(v/257)
         table = _table(native.dtype.str, limits, inverted)
         return np.take(table, native.view(f"u{native.dtype.itemsize}"), mode="clip")
     out = np.empty(values.shape, np.uint8)
