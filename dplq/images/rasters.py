@@ -37,13 +37,12 @@ def raster_to_rgb(
     if not raster.deep:
         if settings.window is not None:
             steps.append("INPUT.WINDOW not used for 8 bits")
-        return Image.fromarray(_merge(colour, alpha, raster, settings, steps)), None, None
+        return _merge(colour, alpha, raster, settings, steps), None, None
     extremes = _extremes(colour) if measured or colour.dtype.kind == "f" else None
     limits, span = _limits(raster, colour, extremes, settings, steps)
     scale = _scaled if alpha is None else _shares  # alpha is applied before the one rounding
     scaled = scale(colour, limits, raster.inverted)
-    pixels = _merge(scaled, alpha, raster, settings, steps)
-    return Image.fromarray(pixels), extremes, span
+    return _merge(scaled, alpha, raster, settings, steps), extremes, span
 
 
 def choose_bands(
@@ -162,6 +161,8 @@ def _scaled(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
     """Return the values as bytes: round((v - low) / (high - low) * 255), clipped."""
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
+        if native.dtype == np.uint16 and limits == (0, 65535) and not inverted:
+            return (native - (native >> 8) + np.uint16(128) >> 8).astype(np.uint8)  # = round(v/257)
         table = _table(native.dtype.str, limits, inverted)
         return np.take(table, native.view(f"u{native.dtype.itemsize}"), mode="clip")
     out = np.empty(values.shape, np.uint8)
@@ -200,8 +201,10 @@ def _merge(
     raster: Raster,
     settings: ReadSettings,
     steps: list[str],
-) -> np.ndarray:
-    """Return (H, W, 3) bytes, composited on the background where there is alpha."""
+) -> Image.Image:
+    """Return RGB, composited on the background where there is alpha."""
+    if alpha is None and colour.shape[2] == 1:
+        return Image.fromarray(colour[..., 0]).convert("RGB")
     if colour.shape[2] == 1:
         colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
     if alpha is not None:
@@ -209,7 +212,7 @@ def _merge(
         colour = composite(
             colour, alpha, top, settings.background, steps, premultiplied=raster.premultiplied
         )
-    return np.ascontiguousarray(colour)
+    return Image.fromarray(np.ascontiguousarray(colour))
 
 
 def composite(
