@@ -30,7 +30,7 @@ def read_dicom(file: BinaryIO, settings: ReadSettings) -> Stored:
         raise Refusal("is a DICOM file; `pip install pydicom` to read it") from error
     data = pydicom.dcmread(file)
     if "PixelData" not in data and "FloatPixelData" not in data:
-        raise Refusal("is a DICOM file without an image; remove it")
+        raise Refusal("is a DICOM file that holds no image, or ends before it; replace it")
     frames = int(data.get("NumberOfFrames") or 1)
     steps: list[str] = []
     index = choose_frame(frames, settings, steps)
@@ -184,7 +184,7 @@ def _colour(data: Any, values: np.ndarray, photometric: str, steps: list[str]) -
     bits = int(data.BitsStored)
     kind = f"{bits}-bit DICOM, {'palette' if photometric == 'PALETTE COLOR' else 'RGB'}"
     if photometric == "PALETTE COLOR":
-        values, bits = _palette(data, values)
+        values, bits = _palette(data, values), 8
         steps.append("palette to RGB")
     elif photometric.startswith("YBR"):
         steps.append("YBR to RGB")
@@ -193,7 +193,9 @@ def _colour(data: Any, values: np.ndarray, photometric: str, steps: list[str]) -
     return Raster(values, kind, span_of(values.dtype, bits), bits, rgb=True)
 
 
-def _palette(data: Any, values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the palette's colours, (H, W, 3), and their bits."""
-    colours = np.asarray(_function("apply_color_lut")(values, data))
-    return colours[..., :3], 8 * colours.dtype.itemsize
+def _palette(data: Any, values: np.ndarray) -> np.ndarray:
+    """Return the palette's colours, (H, W, 3) bytes."""
+    colours = np.asarray(_function("apply_color_lut")(values, data))[..., :3]
+    if colours.dtype == np.uint8:
+        return colours
+    return np.floor(colours / 257 + 0.5).astype(np.uint8)

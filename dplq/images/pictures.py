@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import warnings
 from collections.abc import Callable
@@ -16,8 +15,11 @@ from .settings import ReadSettings
 from .stored import KINDS, Raster, Refusal, Stored, check_size, choose_frame, kind_of, span_of
 
 # Picture formats only: no documents, no vector graphics, which Pillow hands to Ghostscript.
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "AVIF", "JPEG2000", "PPM", "PCX", "QOI",
-           "SGI", "TGA")  # fmt: skip
+# TGA has no signature, so it is last.
+FORMATS = (
+    *("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "AVIF", "JPEG2000", "PPM", "PCX", "QOI"),
+    "TGA",
+)
 ORIENTATION = 0x0112
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,14 +50,18 @@ def open_picture(file: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Im
     Raises:
         Refusal: it is in none of the formats.
     """
-    head = file.read(16)
+    head, problem = file.read(16), None
     for name in formats:
         factory, accepts = _plugin(name)
         if factory is None or (accepts and accepts(head) is not True):
             continue
         file.seek(0)
-        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+        try:
             return factory(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            problem = error if accepts else problem
+    if problem is not None:
+        raise Refusal(f"cannot be decoded, it is damaged or truncated ({problem}); replace it")
     raise Refusal(
         "is not an image, or not in a format that can be read, whatever its name says; convert or "
         "remove it"
@@ -87,6 +93,8 @@ def read_picture(file: BinaryIO, settings: ReadSettings, edge: int | None = None
     if image.format == "JPEG":
         _draft(image, settings, edge, steps)
     check_size(*image.size, settings)
+    if image.format == "AVIF" and _is_deep_avif(file):
+        steps.append("10- or 12-bit AVIF decoded to 8 bits")
     read_deep = DEEP.get(image.format or "")
     if read_deep and (raster := read_deep(file, image, settings)):
         return Stored(raster, frames, orientation_of(image), steps=steps)
@@ -208,6 +216,7 @@ def _read_deep_png(file: BinaryIO, image: Image.Image, settings: ReadSettings) -
     if settings.frame > 1:
         raise Refusal("is an animated 16-bit PNG, of which only frame 1 can be read")
     key = image.info.get("transparency")
+    values: np.ndarray
     if colour_type == GREY:
         values = np.asarray(image).astype(np.uint16, copy=False)[..., None]
     elif colour_type == GREY_ALPHA:
@@ -288,6 +297,14 @@ def _read_deep_pnm(file: BinaryIO, image: Image.Image, settings: ReadSettings) -
     values = np.frombuffer(stored, ">u2").reshape(height, width, bands).astype(np.uint16)
     bits = top.bit_length()
     return Raster(values, kind_of(values.dtype, bits, bands), (0, top), bits, rgb=bands == 3)
+
+
+def _is_deep_avif(file: BinaryIO) -> bool:
+    """Return whether an AVIF has more than 8 bits, which its decoder makes 8."""
+    file.seek(0)
+    head = file.read(1 << 14)
+    at = head.find(b"av1C")
+    return at >= 0 and bool(head[at + 6] & 0x40)
 
 
 DEEP: dict[str, Callable[[BinaryIO, Image.Image, ReadSettings], Raster | None]] = {

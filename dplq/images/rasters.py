@@ -37,13 +37,12 @@ def raster_to_rgb(
     if not raster.deep:
         if settings.window is not None:
             steps.append("INPUT.WINDOW not used for 8 bits")
-        return Image.fromarray(_merge(colour, alpha, raster, settings, steps)), None, None
+        return _merge(colour, alpha, raster, settings, steps), None, None
     extremes = _extremes(colour) if measured or colour.dtype.kind == "f" else None
     limits, span = _limits(raster, colour, extremes, settings, steps)
     scale = _scaled if alpha is None else _shares  # alpha is applied before the one rounding
     scaled = scale(colour, limits, raster.inverted)
-    pixels = _merge(scaled, alpha, raster, settings, steps)
-    return Image.fromarray(pixels), extremes, span
+    return _merge(scaled, alpha, raster, settings, steps), extremes, span
 
 
 def choose_bands(
@@ -200,8 +199,10 @@ def _merge(
     raster: Raster,
     settings: ReadSettings,
     steps: list[str],
-) -> np.ndarray:
-    """Return (H, W, 3) bytes, composited on the background where there is alpha."""
+) -> Image.Image:
+    """Return RGB, composited on the background where there is alpha."""
+    if alpha is None and colour.shape[2] == 1:
+        return Image.fromarray(colour[..., 0]).convert("RGB")
     if colour.shape[2] == 1:
         colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
     if alpha is not None:
@@ -209,7 +210,7 @@ def _merge(
         colour = composite(
             colour, alpha, top, settings.background, steps, premultiplied=raster.premultiplied
         )
-    return np.ascontiguousarray(colour)
+    return Image.fromarray(np.ascontiguousarray(colour))
 
 
 def composite(

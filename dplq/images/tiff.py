@@ -44,6 +44,8 @@ def read_tiff(file: BinaryIO, settings: ReadSettings) -> Stored:
     with tifffile.TiffFile(file) as tiff:
         every: list[Any] = list(tiff.pages)
         # overviews and masks of a GeoTIFF are no pages of their own
+        if not every:
+            raise Refusal("is truncated: its list of pages is missing; get the file again")
         pages = [p for p in every if not p.subfiletype & (SMALLER | MASK)] or every
         steps: list[str] = []
         page = pages[choose_frame(len(pages), settings, steps, "page")]
