@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ BLACK_SHARE = 0.98  # CT and MRI are black around the body
 OUTLIER_RATIO = 4.0  # to the median number of pixels or aspect ratio
 TINY_EDGE = 32  # px
 MOST, HARDLY = 0.9, 0.1  # shares of a class that has, and of one that lacks, a trait
-MIN_CLASS = 3  # images of a class whose shares mean something
+CHANCE = 0.05  # probability of a difference by chance, over all pairs of classes
 SAME_EXTENSION = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
 
 
@@ -202,25 +203,46 @@ def _size(path: str, one: Look) -> str:
 
 
 def _telling(images: _Images, trait: Callable[[str, Look], str]) -> str:
-    """Return the traits that most of one class has and hardly any of another, in words."""
-    sizes: dict[str, int] = {}
+    """Return the traits that most of one class has and hardly any of another, in words.
+
+    Not those of so few images that the difference may be chance.
+    """
+    classes = images.by_class()
+    sizes = {name: len(paths) for name, paths in classes.items()}
     counts: dict[str, Counter[str]] = defaultdict(Counter)  # trait -> class -> images
-    for name, paths in images.by_class().items():
-        if len(paths) >= MIN_CLASS:
-            sizes[name] = len(paths)
-            for path in paths:
-                counts[trait(path, images.looks[path])][name] += 1
+    for name, paths in classes.items():
+        for path in paths:
+            counts[trait(path, images.looks[path])][name] += 1
     told = []
     for value, here in sorted(counts.items()):
         most = [name for name, count in here.items() if count >= MOST * sizes[name]]
         hardly = [name for name in sizes if here[name] <= HARDLY * sizes[name]] if most else []
-        if hardly:
+        if not hardly:
+            continue
+        pair = [max(names, key=lambda name: sizes[name]) for names in (most, hardly)]
+        chance = _chance(*((here[name], sizes[name]) for name in pair))
+        if chance * len(sizes) * (len(sizes) - 1) < CHANCE:
             yes, no = (
                 few((f"{here[name]} of {sizes[name]} of {name}" for name in names), 3)
                 for names in (most, hardly)
             )
             told.append(f"{value} are {yes}, but {no}")
     return few(told, 3, "; ")
+
+
+def _chance(one: tuple[int, int], other: tuple[int, int]) -> float:
+    """Return how probable so large a share of `one` against `other` is by chance.
+
+    One-sided exact test of Fisher.
+
+    Args:
+        one: images with the trait, and all images, of the class with the larger share.
+        other: the same of the class with the smaller share.
+    """
+    (have, size), (have_other, size_other) = one, other
+    total = have + have_other
+    ways = sum(comb(size, n) * comb(size_other, total - n) for n in range(have, total + 1))
+    return ways / comb(size + size_other, total)
 
 
 def _conversions(images: _Images) -> list[str]:
