@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dplq.errors import UserError
+from dplq.errors import UserError, few
 
 from ._engine.base import FolderDataset
+from ._engine.drawing import Draft
 from ._engine.folders import (
     CLASSES_FILE,
     NOT_CLASSES,
     ClassTable,
+    has_image,
     in_words,
     list_folders,
-    list_images,
+    spelling,
 )
-from ._engine.layouts import Layout
-from ._engine.official import fill_val, split_from_folders
-from ._engine.protocol import Split
+from ._engine.layouts import Layout, Reading
+from ._engine.names import in_order
+from ._engine.options import Options
+from ._engine.protocol import Item
 from ._engine.registration import declare
+from ._engine.splits import classes_of, read_split
 from ._engine.store import read_json
+from ._engine.subfolders import groups_from_subfolders
+from ._engine.tables import SUFFIXES, find_table
 
+logger = logging.getLogger(__name__)
 PART_FOLDERS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -38,23 +47,38 @@ class Parts(NamedTuple):
     test: str
 
 
+NO_PARTS = Parts("", "", "")
+
+
 @declare
 class OwnImages(FolderDataset):
     """Your images. `DATASET.ROOT` is the folder itself, or holds it under the name `own_images`.
 
     * Layout: `<class>/*.jpg`, split 50/20/30 in every class; or `train/<class>/`,
       `val/<class>/`, `test/<class>/` (also `training`, `valid`, `validation`, `testing`), kept as
-      they are. Without a val folder a fifth of train becomes val.
+      they are. Without a val folder a fifth of train becomes val; with a test folder alone, all
+      images are test images.
+    * Sub-folders of a class folder (`<class>/<patient>/*.png`) are read, too. Each is a group that
+      is never on both sides of a split; `DATASET.GROUP` finds groups in the paths instead.
+    * A table `labels.csv` or `split.csv`, or the only CSV file where there are no class folders,
+      is read in place of the folders (`DATASET.SPLIT_FILE` names another, or a split in JSON).
     * Class names: the folder names as words (`DenseResidential`, `dense_residential` ->
-      "Dense Residential", "dense residential"), sorted by folder name. To name or order them
-      otherwise put a `classes.json` in the folder: ``{"folder": "prompt name", ...}`` or
-      ``["prompt name or folder", ...]``. Its order is the label order and so decides the base and
-      new classes; folders that it does not list are left out.
+      "Dense Residential", "dense residential"), sorted by folder name, numbers as numbers. To name
+      or order them otherwise put a `classes.json` in the folder: ``{"folder": "prompt name", ...}``
+      or ``["prompt name or folder", ...]``. Its order is the label order and so decides the base
+      and new classes; folders that it does not list are left out.
     """
 
     dataset_dir = "own_images"
     homepage = "your own collection"
     licence = "yours"
+
+    def _locate(self, root: str, options: Options) -> None:
+        super()._locate(root, options)
+        parts = self._parts()
+        self.split_folders = parts if any(parts) else ()
+        # a new site's images: there is nothing to train on
+        self.test_only = self.test_only or bool(parts.test and not parts.train)
 
     def find_dataset_dir(self, root: str) -> str:
         """Return `root`/own_images if it exists, else `root`."""
@@ -62,20 +86,29 @@ class OwnImages(FolderDataset):
         return inside if os.path.isdir(inside) else root
 
     def layouts(self) -> list[Layout]:
-        """Return the one layout: class folders in the folder itself, or in its train folder."""
-        return [Layout(self.dataset_dir, (self._parts().train,))]
+        """Return the one layout: class folders in the folder itself, or in its part folders."""
+        parts = tuple(filter(None, self._parts()))
+        return [Layout(self.dataset_dir, parts or ("",), kept=bool(parts))]
 
     def find_layout(self) -> Layout:
         """Return the only layout; missing classes are reported when it is listed."""
         return self.layouts()[0]
 
+    def reading(self) -> Reading:
+        """Return how class folders are read: with their sub-folders, without masks."""
+        return Reading(nested=True, find_masks=True)
+
+    def given_split_file(self) -> Path | None:
+        """Return the split file that is named or found; else a table in the folder, if any."""
+        found = super().given_split_file()
+        if found or not os.path.isdir(self.dataset_dir):
+            return found
+        return find_table(self.dataset_dir, alone=len(self._class_folders()) < 2)
+
     def find_classes(self) -> ClassTable:
-        """Return the classes of `classes.json`, else one per folder that has an image."""
+        """Return the classes of `classes.json`, the table, or the folders."""
         path = Path(self.dataset_dir, CLASSES_FILE)
-        if path.is_file():
-            rows = _rows(read_json(path), path)
-        else:
-            rows = [(in_words(name), name) for name in self._image_folders(self._parts().train)]
+        rows = _rows(read_json(path), path) if path.is_file() else self._found_classes()
         if len(rows) < 2:
             where = path if path.is_file() else self.dataset_dir
             state = f"has {len(rows)} classes" if Path(self.dataset_dir).is_dir() else "is absent"
@@ -85,42 +118,83 @@ class OwnImages(FolderDataset):
             )
         return ClassTable(rows)
 
+    def _found_classes(self) -> list[tuple[str, str]]:
+        file = self.given_split_file()
+        if file and file.suffix.lower() in SUFFIXES:
+            table = self.read_table(file)
+            return [(table.prompts[name], name) for name in table.classes]
+        folders = [(in_words(name), name) for name in self._class_folders()]
+        if len(folders) < 2 and file:
+            return [(name, name) for name in classes_of(read_split(file))]
+        return folders
+
+    def _class_folders(self) -> list[str]:
+        """Return the class folders in all parts; a class may be missing in one of them."""
+        names: list[str] = []
+        for folder in self.layouts()[0].folders():
+            known = set(map(spelling, names))  # one class may be spelled otherwise in each part
+            here = (name for name in list_folders(folder) if name not in NOT_CLASSES)
+            names += [name for name in here if spelling(name) not in known]
+        return in_order(names)
+
     def expected_layout(self) -> str:
         """Return both layouts as text."""
         return (
             f"Expected: {self.dataset_dir}/<class>/*.jpg, or train/<class>/*.jpg and "
-            "test/<class>/*.jpg in it (DATASET.ROOT, --root, is that folder or holds it as "
+            "test/<class>/*.jpg in it, or a table labels.csv with the columns path and label "
+            "(DATASET.ROOT, --root, is that folder or holds it as "
             f"'{type(self).dataset_dir}')."
         )
 
-    def list_split(self) -> tuple[str, Split]:
-        """Return the folder, and the split by train, val and test folders or a new one."""
+    def draft_split(self) -> Draft:
+        """Return the split by train, val and test folders, or a new one."""
         parts = self._parts()
-        if not parts.train:
-            return super().list_split()
-        if not parts.test:
+        if parts.train and not parts.test and not self.test_only:
             raise UserError(
                 f"OwnImages: {self.dataset_dir} has '{parts.train}' but no test folder. Add "
                 "test/<class>/*.jpg, or put the class folders directly into it to have them split."
             )
-        split = split_from_folders(self.find_layout(), parts, self.table, self.name)
-        return self.dataset_dir, fill_val(split, self.val_from, self.name)
+        return super().draft_split()
 
-    def _image_folders(self, part: str) -> list[str]:
-        folder = os.path.join(self.dataset_dir, part)
-        names = [name for name in list_folders(folder) if name not in NOT_CLASSES]
-        return [name for name in names if list_images(os.path.join(folder, name))]
+    def _find_groups(self, items: Sequence[Item]) -> None:
+        super()._find_groups(items)
+        if self.listing is None or self.options.group:
+            return
+        depth = 2 if self.listing.is_kept or any(self._parts()) else 1
+        self.groups, single = groups_from_subfolders(self.listing.images, depth)
+        if single:
+            names = few(self.table.prompts[label] for label in single)
+            logger.warning(
+                "OwnImages: the images of class %s are in one sub-folder, which is not taken for "
+                "a group: they are split one by one",
+                names,
+            )
 
     def _parts(self) -> Parts:
-        folders = {name.lower(): name for name in list_folders(self.dataset_dir)}
+        visible = list_folders(self.dataset_dir)
+        folders = {name.lower(): name for name in visible}
         found = Parts(
             *(
                 next((folders[name] for name in names if name in folders), "")
                 for names in PART_FOLDERS.values()
             )
         )
-        # a class may be called "train": only a folder of class folders is a part
-        return found if found.train and self._image_folders(found.train) else Parts("", "", "")
+        # a class may be called "train" or "test": only a folder of class folders is a part
+        decisive = found.train or found.test
+        if not decisive or not _has_class_folders(os.path.join(self.dataset_dir, decisive)):
+            return NO_PARTS
+        if not found.train and _class_folders_beside(self.dataset_dir, visible, found):
+            return NO_PARTS
+        return found
+
+
+def _has_class_folders(folder: str) -> bool:
+    return any(has_image(os.path.join(folder, name), True) for name in list_folders(folder))
+
+
+def _class_folders_beside(dataset_dir: str, folders: Sequence[str], parts: Parts) -> bool:
+    others = (name for name in folders if name not in parts)
+    return any(has_image(os.path.join(dataset_dir, name), True) for name in others)
 
 
 def _rows(raw: object, path: Path) -> list[tuple[str, str]]:

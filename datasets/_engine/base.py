@@ -4,8 +4,9 @@ A dataset is a folder of images and a table of classes. What happens, in order (
 in capitals):
 
 1. find the data under `ROOT`;                              (`layouts.py`, `listing.py`)
-2. read a split file, use the official split of the data,
-   or make one, 50/20/30 in every class;                      (`splits.py`, `official.py`)
+2. read a split file or table, use the official split of the data,
+   or make one, 50/20/30 in every class, by group where there are groups;
+                                      (`splits.py`, `tables.py`, `official.py`, `groups.py`)
 3. draw `NUM_SHOTS` images per class with `cfg.SEED`;                     (`protocol.py`)
 4. keep `all`, `base` or `new` classes (`SUBSAMPLE_CLASSES`);             (`protocol.py`)
 5. decode the images that are left (`CHECK_IMAGES`, `SKIP_BROKEN`).         (`images.py`)
@@ -23,37 +24,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError
 from dplq.host.dassl import ensure_dassl
 from dplq.images.reader import ImageFile
-from dplq.images.settings import ReadSettings, read_settings
+from dplq.io.files import bytes_digest
 
+from .carry_over import carry_over, parts_of, renamed
 from .declaration import Declaration
+from .drawing import Draft, draw, groups_of, warn_of_groups, warn_of_numbers
 from .folders import FEWSHOT_DIR, ClassTable
 from .images import ImageCheck, describe_problems, report_images
 from .layouts import (
     Layout,
+    Reading,
     best_layout,
     declared_layouts,
     expected_tree,
     find_groups,
-    matches,
 )
-from .listing import images_by_class
-from .official import fill_val, labelled, split_from_folders, split_from_lists
-from .protocol import Item, Split, check_split, few_shot, split_classes, take_subset
+from .listing import Listing, list_layout, require_complete
+from .official import (
+    drawn_parts,
+    fill_val,
+    labelled,
+    require_parts,
+    split_from_folders,
+    split_from_lists,
+)
+from .options import Options
+from .protocol import Item, Split, check_split, few_shot, split_digest, take_subset
 from .splits import (
+    EARLIER,
     NEW_SPLIT,
     OWN_NAME,
     classes_of,
     find_foreign_split,
     find_image_dir,
+    read_earlier,
     read_split,
     with_folder_prompts,
     with_folders_on_disk,
     with_our_prompts,
 )
 from .store import Store
+from .tables import SUFFIXES, Table, read_table, table_warnings
 
 ensure_dassl()
 
@@ -61,7 +75,6 @@ from dassl.data.datasets import DatasetBase, Datum  # noqa: E402
 
 __all__ = ["FolderDataset"]
 logger = logging.getLogger(__name__)
-PROTOCOLS = ("ours", "reference")
 
 
 class FolderDataset(Declaration, DatasetBase):
@@ -69,46 +82,53 @@ class FolderDataset(Declaration, DatasetBase):
 
     Attributes:
         dataset_dir: absolute path of the data folder.
+        groups: group (patient, scene, site) by path of the split, where there are groups.
         image_dir: folder that the paths of the split are relative to.
         image_summary: kinds of image and what was done to how many; None: not looked at.
+        listing: the class folders, if the split was made from them.
         name: of the dataset in messages and file names.
+        options: what the config says.
         reference: whether `DATASET.PROTOCOL` is `reference`.
-        split_path: split file in use, "" if every image is test.
+        split_hash: of the parts before shots and classes are selected (`split_digest`).
+        split_path: split file in use, "" if folders give the split or every image is test.
         store: storage of the split and the cache of valid images.
         table: the classes.
 
     The attributes of a declaration are documented in `Declaration`.
     """
 
+    groups: dict[str, str]
     image_dir: str
     image_summary: dict[str, Any] | None = None
+    listing: Listing | None
     name: str
+    options: Options
     reference: bool
+    split_hash: str
     split_path: str
     store: Store
     table: ClassTable
+    _table_read: tuple[Path, Table] | None = None
 
     def __init__(self, cfg: Any) -> None:
         """Load the dataset.
 
         Args:
-            cfg: Dassl config with `DATASET.{ROOT, NUM_SHOTS, SUBSAMPLE_CLASSES, PROTOCOL,
-                CHECK_IMAGES, SKIP_BROKEN}` and `SEED`; all but ROOT may be absent.
+            cfg: Dassl config with `DATASET.ROOT`; the other keys may be absent (`options.py`).
 
         Raises:
             UserError: the data or a part of it is missing or damaged, or a key has a bad value.
         """
-        self._locate(cfg.DATASET.ROOT, _setting(cfg, "PROTOCOL", "ours"))
-        split = self._select_images(self.load_split(), cfg)
-        settings = read_settings(getattr(cfg, "INPUT", None))
-        train, val, test = (self._as_data(part, settings) for part in split)
+        self._locate(cfg.DATASET.ROOT, Options.of(cfg))
+        split = self._select_images(self.load_split())
+        train, val, test = (self._as_data(part) for part in split)
         super().__init__(train_x=train, val=val, test=test)
 
     @classmethod
-    def at(cls, root: str) -> FolderDataset:
+    def at(cls, root: str, options: Options | None = None) -> FolderDataset:
         """Return an instance with folder, classes and layouts, without split and images."""
         dataset = cls.__new__(cls)
-        dataset._locate(root)
+        dataset._locate(root, options or Options())
         return dataset
 
     @classmethod
@@ -116,18 +136,20 @@ class FolderDataset(Declaration, DatasetBase):
         """Return an instance with its declared folder and classes; the data may be absent."""
         dataset = cls.__new__(cls)
         dataset.name = cls.__name__
+        dataset.options = Options()
         dataset.dataset_dir = os.path.join(root, cls.dataset_dir)
         dataset.table = ClassTable(cls.class_table)
         return dataset
 
-    def _locate(self, root: str, protocol: str = "ours") -> None:
-        if protocol not in PROTOCOLS:
-            raise UserError(f"DATASET.PROTOCOL is '{protocol}'.{suggest(str(protocol), PROTOCOLS)}")
+    def _locate(self, root: str, options: Options) -> None:
+        self.options = options
         self.name = self.file_name or type(self).__name__
-        self.reference = protocol == "reference"
+        self.reference = options.protocol == "reference"
         if self.reference:
             self.split_folders = self.reference_split_folders or self.split_folders
             self.template = self.reference_template or self.template
+        self.test_only = type(self).test_only or options.all_test
+        self.groups, self.listing = {}, None
         self.dataset_dir = self.find_dataset_dir(os.path.abspath(os.path.expanduser(root)))
         self.table = self.find_classes()
         self.store = Store(self.dataset_dir, self.name)
@@ -190,8 +212,39 @@ class FolderDataset(Declaration, DatasetBase):
             )
         return layout
 
-    def list_split(self) -> tuple[str, Split]:
-        """Return the image folder, and the official split or a new one."""
+    def reading(self) -> Reading:
+        """Return how the files of the class folders are read."""
+        return Reading(mask_patterns=tuple(self.mask_files))
+
+    def list_folders(self, layout: Layout) -> Listing:
+        """Return what the class folders hold, as a run uses it and as `data check` shows it."""
+        roots = (*self.image_roots, os.path.basename(self.dataset_dir), *self.split_folders)
+        others = {step for root in roots if isinstance(root, str) for step in root.split("/")[:1]}
+        layout = layout._replace(kept=layout.kept and not self.test_only)
+        return list_layout(layout, self.table, others, self.reading())
+
+    def used_listing(self, layout: Layout) -> Listing:
+        """Return the listing of a run; classes that may be absent leave the table for good.
+
+        Raises:
+            UserError: a class is missing or empty.
+        """
+        listing = self.list_folders(layout)
+        if self.partial:
+            prompts = self.table.prompts if self.partial is True else self.partial
+            may_be = {i for i, prompt in enumerate(self.table.prompts) if prompt in prompts}
+            absent = may_be.intersection(*listing.absent().values())
+            if absent:
+                logger.info("%s: %d classes are not there: left out", self.name, len(absent))
+            listing = listing.without(absent)
+        listing = listing.without(
+            require_complete(listing, self.name, self.options.skip_empty),
+        )
+        self.table, self.listing = listing.table, listing
+        return listing
+
+    def draft_split(self) -> Draft:
+        """Return the official split, or a new one."""
         if not self.table.rows:
             raise UserError(
                 f"{self.name}: no class is known without {self.class_file or 'the class names'} in "
@@ -201,55 +254,126 @@ class FolderDataset(Declaration, DatasetBase):
         if self.list_files:
             lists = (self.list_files, self.list_line, self.list_image)
             split = split_from_lists(self.dataset_dir, *lists, self.table)
-            return self.dataset_dir, fill_val(split, self.val_from, self.name)
+            return self._given(self.dataset_dir, split)
         layout = self.find_layout()
         if layout.kept and not self.test_only:
-            split = split_from_folders(layout, self.split_folders, self.table, self.name)
-            return layout.image_dir, fill_val(split, self.val_from, self.name)
-        images = self.list_images(layout)
+            require_parts(layout, self.split_folders, self.name)
+        listing = self.used_listing(layout)
+        items = labelled(listing.images, self.table.prompts)
         if self.test_only:
-            items = labelled(images, self.table.prompts)
-            return layout.image_dir, Split(items, [], items)
+            return Draft(layout.image_dir, Split(items, [], items), ())
+        self._find_groups(items)
+        if layout.kept:
+            split = split_from_folders(listing, self.split_folders)
+            return self._given(layout.image_dir, split)
         source = f"{self.name} in {' and '.join(layout.folders())}"
-        return layout.image_dir, split_classes(images, self.table.prompts, source, self.fractions)
+        split = draw(items, self.groups, source, self.fractions)
+        return Draft(layout.image_dir, split, Split._fields)
 
-    def list_images(self, layout: Layout) -> list[list[str]]:
-        """Return the images per class; absent `partial` classes leave the table for good."""
-        if self.partial:
-            present = {label for _, found, _ in matches(layout, self.table) for label in found}
-            prompts = self.table.prompts if self.partial is True else self.partial
-            absent = {i for i, p in enumerate(self.table.prompts) if p in prompts} - present
-            if absent:
-                logger.info("%s: %d classes are not there: left out", self.name, len(absent))
-            self.table = self.table.only(set(range(len(self.table.rows))) - absent)
-        roots = (*self.image_roots, os.path.basename(self.dataset_dir))
-        others = {step for root in roots if isinstance(root, str) for step in root.split("/")[:1]}
-        return images_by_class(layout, self.table, self.name, others | set(self.split_folders))
+    def _given(self, image_dir: str, split: Split) -> Draft:
+        """Return a given split, with a val part drawn where it has none."""
+        drawn = drawn_parts(split, self.val_from)
+        return Draft(image_dir, fill_val(split, self.val_from, self.name, self.groups), drawn)
+
+    def _find_groups(self, items: Sequence[Item]) -> None:
+        """Set the groups that `DATASET.GROUP` finds in the paths."""
+        self.groups = groups_of([item.path for item in items], self.options.group)
+
+    def given_split_file(self) -> Path | None:
+        """Return the split file or table that the config names or another project left, if any.
+
+        Raises:
+            UserError: the config names one that does not exist.
+        """
+        if not self.options.split_file:
+            return find_foreign_split(self.dataset_dir, self.name, self.split_files)
+        places = (Path(self.dataset_dir, self.options.split_file), Path(self.options.split_file))
+        found = next((path for path in places if path.is_file()), None)
+        if found is None:
+            raise UserError(
+                f"DATASET.SPLIT_FILE is '{self.options.split_file}', but there is no "
+                f"{places[0]}. Give a path relative to the data folder, or an absolute one."
+            )
+        return found
 
     def load_split(self) -> Split:
-        """Return the split, read or made; sets `image_dir` and `split_path`."""
-        path = find_foreign_split(self.dataset_dir, self.name, self.split_files)
-        if self.test_only:
-            path, (self.image_dir, split) = None, self.list_split()
+        """Return the split, read or made; sets `image_dir`, `split_path` and `split_hash`."""
+        path = None if type(self).test_only else self.given_split_file()
+        if path and path.suffix.lower() in SUFFIXES:
+            path, split = self._split_from_table(path)
         elif path:
             dirs = [layout.image_dir for layout in self.layouts()]
             split = with_folders_on_disk(read_split(path, self.split_remedy()), dirs, self.table)
             self.image_dir = find_image_dir(split, path, dirs, self.split_remedy())
+            self._find_groups([item for part in split for item in part])
             if not self.reference:
-                return self._loaded(path, with_our_prompts(split, self.table, path))
-            return self._loaded(path, split)
+                split = with_our_prompts(split, self.table, path)
         else:
-            self._report_missing_split()
-            path, split = self._read_or_make_split()
-        if self.reference:
-            split = with_folder_prompts(split, self.reference_prompts)
-        return self._loaded(path, split)
+            if not self.test_only:
+                self._report_missing_split()
+            path, split = self._read_or_make_split(self.draft_split())
+            if self.reference:
+                split = with_folder_prompts(split, self.reference_prompts)
+        split = self._loaded(path, split)
+        if not self.test_only:
+            warn_of_groups(self.name, split, self.groups, self.options.group)
+        return split
+
+    def _split_from_table(self, path: Path) -> tuple[Path | None, Split]:
+        table = self.read_table(path)
+        for text in table_warnings(table):
+            logger.warning("%s: %s", path, text)
+        labels = {name: self._label_in_table(name, path) for name in table.classes}
+        parts: dict[str, list[Item]] = {part: [] for part in (*Split._fields, "")}
+        for row in table.rows:
+            label = labels[row.label]
+            parts[row.split].append(Item(row.path, label, self.table.prompts[label]))
+        given = Split(*(sorted(parts[part], key=by_place) for part in Split._fields))
+        if table.has_split:
+            if not given.test:
+                raise UserError(f"{path} has no test row: column split needs train and test.")
+            self.groups = dict(table.groups)
+            self.test_only = self.test_only or not given.train
+            draft = Draft(table.image_dir, given, ())
+            draft = draft if self.test_only else self._given(table.image_dir, given)
+        else:
+            items = sorted(parts[""], key=by_place)
+            self._find_groups(items)
+            if not self.options.group:
+                self.groups = dict(table.groups)
+            draft = Draft(table.image_dir, Split(items, [], items), ())
+            if not self.test_only:
+                split = draw(items, self.groups, str(path), self.fractions)
+                draft = Draft(table.image_dir, split, Split._fields)
+        stored, split = self._read_or_make_split(draft, f"_{path.stem}")
+        return stored or path, split
+
+    def read_table(self, path: Path) -> Table:
+        """Return the content of a table of images; it is read once."""
+        if self._table_read is None or self._table_read[0] != path:
+            self._table_read = path, read_table(path, self.dataset_dir, self.options.columns)
+        return self._table_read[1]
+
+    def _label_in_table(self, name: str, path: Path) -> int:
+        label = self.table.label_of(name)
+        if label is None:
+            near = self.table.nearest(name)
+            hint = "" if near is None else f" Nearest: '{self.table.folder_of(near)}'."
+            raise UserError(f"{path}: label '{name}' is no class of {self.name}.{hint}")
+        return label
 
     def _loaded(self, path: Path | None, split: Split) -> Split:
+        if self.test_only:
+            items = sorted({item for part in split for item in part}, key=by_place)
+            split = Split(items, [], items)
         self.split_path = str(path or "")
+        self.split_hash = split_digest(split)
         sizes = " / ".join(str(len(part)) for part in split)
-        where = path or "(every image is test)"
-        logger.info("%s: split %s, train / val / test %s", self.name, where, sizes)
+        where = path or ("(every image is test)" if self.test_only else "given by folders")
+        logger.info(
+            "%s: split %s, hash %s, train / val / test %s", self.name, where, self.split_hash, sizes
+        )
+        warn_of_numbers(self.name, classes_of(split))
         return split
 
     @classmethod
@@ -265,56 +389,74 @@ class FolderDataset(Declaration, DatasetBase):
         if self.split_url:
             logger.warning("%s; a split of our own gives other numbers than the published.", text)
 
-    def _read_or_make_split(self) -> tuple[Path, Split]:
-        self.image_dir, fresh = self.list_split()
+    def _read_or_make_split(self, draft: Draft, suffix: str = "") -> tuple[Path | None, Split]:
+        """Return the stored split, or the new one, which is stored if any part of it was drawn."""
+        self.image_dir, fresh, drawn = draft
         check_split(fresh, f"{self.name} in {self.image_dir}")
-        other = self.reference and self.reference_split_folders
-        filename = OWN_NAME.format(f"{self.name}_reference" if other else self.name)
+        if not drawn:
+            return None, fresh
+        filename = OWN_NAME.format(self.name + suffix + self._variant())
         path = self.store.find(filename)
         if path is None:
             return self.store.write(filename, fresh._asdict()), fresh
-        split = read_split(path)
-        if classes_of(split) != self.table.prompts:
-            logger.warning("%s: the classes have changed since; the split is made anew", path)
-            return self.store.write(filename, fresh._asdict()), fresh
-        find_image_dir(split, path, [self.image_dir])
-        new = sum(map(len, fresh)) - sum(map(len, split))
-        if new > 0:
-            logger.warning("%s: %d images are not in it; delete it to use them", path, new)
-        return path, split
+        stored = read_split(path)
+        known = read_earlier(path) | parts_of(stored)
+        changed = classes_of(stored) != classes_of(fresh) or renamed(parts_of(fresh), known)
+        if len(drawn) == len(Split._fields) and not changed:
+            find_image_dir(stored, path, [self.image_dir])
+            new = sum(map(len, fresh)) - sum(map(len, stored))
+            if new > 0:
+                logger.warning("%s: %d images are not in it; delete it to use them", path, new)
+            return path, stored
+        if changed:
+            logger.warning(
+                "%s: the classes have changed since; every image stays in its part", path
+            )
+        split = carry_over(fresh, known, self.groups, drawn)
+        check_split(split, f"{path}, brought up to date")
+        if split == stored:
+            return path, split
+        now = parts_of(split)
+        gone = {image: part for image, part in known.items() if image not in now}
+        earlier = {EARLIER: gone} if gone else {}
+        return self.store.write(filename, {**split._asdict(), **earlier}), split
 
-    def _select_images(self, split: Split, cfg: Any) -> Split:
-        shots, seed = _setting(cfg, "NUM_SHOTS", -1), getattr(cfg, "SEED", -1)
-        subset, wanted = (
-            _setting(cfg, "SUBSAMPLE_CLASSES", "all"),
-            _setting(cfg, "CHECK_IMAGES", True),
-        )
+    def _variant(self) -> str:
+        """Return the end of the name of a stored split that another config key decides."""
+        variant = "_reference" if self.reference and self.reference_split_folders else ""
+        if self.options.group:
+            variant += f"_group-{bytes_digest(self.options.group.encode())[:8]}"
+        return variant
+
+    def _select_images(self, split: Split) -> Split:
+        options, shots, seed = self.options, self.options.shots, self.options.seed
         if self.test_only:
             shots = -1
-            if subset != "all":
+            if options.subset != "all":
                 raise UserError(
                     f"{self.name} is tested as a whole: it has no base and new classes. Set "
-                    f"DATASET.SUBSAMPLE_CLASSES all, not {subset}."
+                    f"DATASET.SUBSAMPLE_CLASSES all, not {options.subset}."
                 )
         if shots >= 1 and seed < 0:
             seed = random.SystemRandom().getrandbits(31)
             logger.info("SEED is not set: the %d shots are drawn with seed %d", shots, seed)
         if any(Path(self.dataset_dir, FEWSHOT_DIR).glob("shot_*.pkl")):
             logger.info("%s: the pickles in %s/ are ignored", self.dataset_dir, FEWSHOT_DIR)
-        settings = read_settings(getattr(cfg, "INPUT", None))
-        check = ImageCheck(self.image_dir, self.store, settings) if wanted else None
+        check = None
+        if options.check_images:
+            check = ImageCheck(self.image_dir, self.store, options.reading)
         skipped: dict[str, str] = {}
         while True:
             sample = few_shot(split, shots, seed, leave_out=skipped)
             # before the halves are taken: a class that is gone would move their border
             check_split(sample, f"{self.name} without the images that cannot be decoded")
-            chosen = take_subset(sample, subset)
+            chosen = take_subset(sample, options.subset)
             broken = check.broken(i.path for part in chosen for i in part) if check else {}
             if not broken:
-                self.image_summary = report_images(self.name, check, settings)
+                self.image_summary = report_images(self.name, check, options.reading)
                 return chosen
             skipped |= broken
-            self._report_broken(broken, _setting(cfg, "SKIP_BROKEN", False))
+            self._report_broken(broken, options.skip_broken)
 
     def _report_broken(self, broken: dict[str, str], skip: bool) -> None:
         message = (
@@ -324,10 +466,10 @@ class FolderDataset(Declaration, DatasetBase):
             raise UserError(f"{message} Or set DATASET.SKIP_BROKEN True to leave them out.")
         logger.warning("%s Skipped.", message)
 
-    def _as_data(self, items: Sequence[Item], settings: ReadSettings) -> list[Datum]:
+    def _as_data(self, items: Sequence[Item]) -> list[Datum]:
         return [
             Datum(
-                impath=ImageFile(os.path.join(self.image_dir, item.path), settings),
+                impath=ImageFile(os.path.join(self.image_dir, item.path), self.options.reading),
                 label=item.label,
                 classname=item.classname,
             )
@@ -335,6 +477,6 @@ class FolderDataset(Declaration, DatasetBase):
         ]
 
 
-def _setting(cfg: Any, key: str, default: Any) -> Any:
-    """Return a `cfg.DATASET` key, or its default in host trees that do not have it."""
-    return getattr(cfg.DATASET, key, default)
+def by_place(item: Item) -> tuple[int, str]:
+    """Return the key of the order of a split: label, then path."""
+    return item.label, item.path

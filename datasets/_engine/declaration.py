@@ -71,7 +71,7 @@ class Declaration:
     list_line: ClassVar[str] = ""
     list_image: ClassVar[str] = "{file}"
     val_from: ClassVar[str] = "train"
-    test_only: ClassVar[bool] = False
+    test_only: bool = False
     v2_name: ClassVar[str] = ""
     also_called: ClassVar[tuple[str, ...]] = ()
 

@@ -10,17 +10,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
-from dplq.errors import UserError, nearest
+from dplq.errors import UserError, few, nearest
+from dplq.images.reader import EXTENSIONS
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+from .names import is_system_file, mask_of
+
 FEWSHOT_DIR = "split_fewshot"  # where CoOp and its relatives keep their caches
 CHECKED_FILE = "images_checked.json"  # our cache of the images that could be decoded
 CLASSES_FILE = "classes.json"  # class names of OwnImages
 CLASSNAMES_FILE = "classnames.txt"  # class names of ImageNet
+USUAL_EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
 NOT_CLASSES = frozenset({FEWSHOT_DIR})
 NOT_IMAGES = frozenset({CHECKED_FILE, CLASSES_FILE, CLASSNAMES_FILE})
+MASK_FOLDERS = frozenset(
+    {"mask", "masks", "groundtruth", "gt", "segmentation", "segmentations", "annotations"}
+)
 
 
 class ClassTable:
@@ -91,6 +99,11 @@ def spelling(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
+def extensions_text() -> str:
+    """Return the usual extensions of image files, and how many more the reader opens."""
+    return few(dict.fromkeys([*USUAL_EXTENSIONS, *EXTENSIONS]), len(USUAL_EXTENSIONS), " ")
+
+
 def in_words(folder: str) -> str:
     """Return a folder name as words: `DenseResidential` -> `Dense Residential`.
 
@@ -108,27 +121,98 @@ def _visible(folder: str) -> Iterator[os.DirEntry[str]]:
         return
     except OSError as error:
         raise UserError(f"Cannot list {folder}: {error.strerror}.") from error
-    yield from (entry for entry in listed if not entry.name.startswith("."))
+    yield from (e for e in listed if not e.name.startswith(".") and not is_system_file(e.name))
 
 
 def list_folders(folder: str) -> list[str]:
-    """Return the names of the folders in `folder`, sorted by code point, without hidden ones."""
+    """Return the names of the folders in `folder`, sorted by code point.
+
+    Hidden ones and those of operating systems are not listed, here and below.
+    """
     return [entry.name for entry in _visible(folder) if entry.is_dir()]
 
 
 def list_images(folder: str) -> list[str]:
     """Return the names of the image files in `folder`, sorted, without hidden ones."""
-    return [entry.name for entry in _visible(folder) if _is_image(entry)]
+    return list(list_files(folder, shallow=True).images)
 
 
-def has_image(folder: str) -> bool:
-    """Return whether `list_images` would find any; stops at the first."""
+def has_image(folder: str, nested: bool = False) -> bool:
+    """Return whether there is any image in `folder`; stops at the first.
+
+    Args:
+        folder: it need not exist.
+        nested: look into its sub-folders, too.
+    """
     try:
         with os.scandir(folder) as entries:
-            return any(_is_image(e) for e in entries if not e.name.startswith("."))
+            visible = [e for e in entries if not e.name.startswith(".")]
     except OSError:
         return False
+    visible = [entry for entry in visible if not is_system_file(entry.name)]
+    if any(_is_image(entry) for entry in visible):
+        return True
+    return nested and any(has_image(entry.path, True) for entry in visible if entry.is_dir())
+
+
+class Files(NamedTuple):
+    """Files in one folder: names or POSIX paths relative to it, sorted, without hidden ones.
+
+    Attributes:
+        images: what the reader can open, by its extension.
+        masks: segmentation masks of them.
+        others: what is neither.
+        below: images in sub-folders that are not read.
+    """
+
+    images: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
+
+
+def list_files(
+    folder: str,
+    *,
+    nested: bool = False,
+    shallow: bool = False,
+    mask_patterns: Sequence[str] = (),
+    find_masks: bool = False,
+) -> Files:
+    """List the files in a folder.
+
+    Args:
+        folder: it need not exist.
+        nested: read its sub-folders, too.
+        shallow: do not even look into them.
+        mask_patterns: names of masks, as in `fnmatch`.
+        find_masks: take for a mask what is called like one and lies beside its image, and
+            everything in a sub-folder that is called like a folder of masks.
+    """
+    entries = list(_visible(folder))
+    names = [entry.name for entry in entries if _is_image(entry)]
+    masks = {name for name in names if any(fnmatch(name.lower(), p) for p in mask_patterns)}
+    masks |= set(mask_of(names)) if find_masks else set()
+    images = [name for name in names if name not in masks]
+    others = [e.name for e in entries if not e.is_dir() and not _is_image(e)]
+    below: list[str] = []
+    for entry in entries:
+        if shallow or not entry.is_dir() or entry.name in NOT_CLASSES:
+            continue
+        inner = list_files(
+            entry.path, nested=True, mask_patterns=mask_patterns, find_masks=find_masks
+        )
+        inside = [[f"{entry.name}/{name}" for name in part] for part in inner]
+        if find_masks and spelling(entry.name) in MASK_FOLDERS:
+            masks.update(inside[0], inside[1])
+        elif nested:
+            images += inside[0]
+            masks.update(inside[1])
+            others += inside[2]
+        else:
+            below += inside[0]
+    return Files(*(tuple(sorted(part)) for part in (images, masks, others, below)))
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(IMAGE_EXTENSIONS) and entry.is_file()
+    return entry.name.lower().endswith(EXTENSIONS) and entry.is_file()

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dplq.errors import UserError
 
 from .folders import NOT_CLASSES
-
-SYSTEM_FOLDERS = frozenset({"__macosx"})
+from .names import is_system_file
 
 
 def posix(path: str) -> str:
@@ -107,8 +106,11 @@ def _files_below(folder: str) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
-        skipped = NOT_CLASSES | {f for f in folders if f.casefold() in SYSTEM_FOLDERS}
-        folders[:] = [f for f in folders if not f.startswith(".") and f not in skipped]
+        folders[:] = [name for name in folders if _is_visible(name) and name not in NOT_CLASSES]
         below = os.path.relpath(here, folder).replace(os.sep, "/")
         prefix = "" if below == "." else below + "/"
-        yield from (prefix + name for name in files if not name.startswith("."))
+        yield from (prefix + name for name in files if _is_visible(name))
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith(".") and not is_system_file(name)

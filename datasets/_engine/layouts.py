@@ -16,13 +16,30 @@ from typing import NamedTuple
 
 from dplq.errors import UserError
 
-from .folders import NOT_CLASSES, ClassTable, has_image, list_folders, list_images, spelling
+from .folders import (
+    NOT_CLASSES,
+    ClassTable,
+    Files,
+    has_image,
+    list_files,
+    list_folders,
+    list_images,
+    spelling,
+)
 
 logger = logging.getLogger(__name__)
 
 CLASS = "{class}"
 CLASS_FOLDERS = "{class}/*"
 MAX_TREE_FOLDERS = 3  # class folders listed in the expected tree
+
+
+class Reading(NamedTuple):
+    """How the files of class folders are read: see `folders.list_files`."""
+
+    nested: bool = False
+    mask_patterns: tuple[str, ...] = ()
+    find_masks: bool = False
 
 
 class Group(NamedTuple):
@@ -36,16 +53,25 @@ class Group(NamedTuple):
     path: str
     files: tuple[str, ...] | None = None
 
-    def images(self, folder: str) -> list[str]:
-        """Return the POSIX paths of its images relative to the part at `folder`."""
-        files = self.files
-        if files is None:
-            files = tuple(list_images(os.path.join(folder, self.path)))
-        return [_join(self.path, name) for name in files]
+    def listed(self, folder: str, reading: Reading) -> Files:
+        """Return its files, POSIX paths relative to the part at `folder`."""
+        if self.files is not None:
+            return Files(tuple(_join(self.path, name) for name in self.files))
+        found = list_files(
+            os.path.join(folder, self.path),
+            nested=reading.nested,
+            mask_patterns=reading.mask_patterns,
+            find_masks=reading.find_masks,
+        )
+        return Files(*(tuple(_join(self.path, name) for name in part) for part in found))
 
-    def has_image(self, folder: str) -> bool:
+    def images(self, folder: str) -> list[str]:
+        """Return the POSIX paths of the images in its folder, relative to the part at `folder`."""
+        return list(self.listed(folder, Reading()).images)
+
+    def has_image(self, folder: str, nested: bool = False) -> bool:
         """Return whether it has any image."""
-        return bool(self.files) or has_image(os.path.join(folder, self.path))
+        return bool(self.files) or has_image(os.path.join(folder, self.path), nested)
 
 
 class Layout(NamedTuple):
@@ -60,6 +86,10 @@ class Layout(NamedTuple):
     parts: tuple[str, ...] = ("",)
     pattern: str = CLASS_FOLDERS
     kept: bool = False
+
+    def has_class_folders(self) -> bool:
+        """Return whether classes are folders, not names of files in one flat folder."""
+        return CLASS not in self.pattern.rsplit("/", 1)[-1]
 
     def folders(self) -> list[str]:
         """Return the folders in which the pattern begins."""

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from dplq.errors import few
 from dplq.images.reader import EXTENSIONS
 
 # Patterns of what operating systems leave in folders, in lower case.
@@ -23,7 +22,7 @@ _MASK_WORDS = r"(?:masks?|seg|segm|segmentations?|gt|ground[ _-]?truth)"
 _MASK_SUFFIX = re.compile(rf"(?P<image>.+?)[ _.-]+\(?{_MASK_WORDS}\)?(?:[ _.-]*\(?\d+\)?)?", re.I)
 _MASK_PREFIX = re.compile(rf"{_MASK_WORDS}[ _.-]+(?P<image>.+)", re.I)
 _NUMBER = re.compile(r"[+-]?[0-9]+(?:[.,][0-9]+)?")
-_DIGITS = re.compile(r"[0-9]+")
+_PLAIN_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?")
 # Names that scanners and archives give to DICOM files: IM000001, MR.0007, 1.2.840.113619.2.5
 _DICOM_NAME = re.compile(r"(?:im|img|image|mr|ct|cr|dx|us|i|z)[-_.]?[0-9]+|[0-9]+(?:\.[0-9]+){4,}")
 # What may be data of a class; of these, `unsupported` counts what the reader does not open.
@@ -44,29 +43,20 @@ _DATA = """
 _DATA_EXTENSIONS = frozenset(_DATA.split())
 
 
-def numeric_names(names: Iterable[str]) -> list[str]:
-    """Return the names that are numbers, such as "7", "-1" or "0.5", in their order."""
-    return [name for name in names if _NUMBER.fullmatch(name.strip())]
-
-
 def is_numeric(names: Sequence[str]) -> bool:
     """Return whether all names are numbers; False if there are none."""
-    return bool(names) and len(numeric_names(names)) == len(names)
-
-
-def natural_key(name: str) -> tuple[int, int, str]:
-    """Return the sort key that puts names of digits first, as numbers; others by code point.
-
-    In a list that has names of both sorts, use `in_order`: it keeps the order by code point.
-    """
-    return (0, int(name), name) if _DIGITS.fullmatch(name) else (1, 0, name)
+    return bool(names) and all(_NUMBER.fullmatch(name.strip()) for name in names)
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return names sorted as numbers if all are digits ("2" before "10"), else by code point."""
-    names = list(names)
-    every = all(_DIGITS.fullmatch(name) for name in names)
-    return sorted(names, key=natural_key if every else None)
+    """Return names sorted as numbers if all are numbers ("2" before "10"), else by code point."""
+    names = sorted(names)
+    return sorted(names, key=float) if None not in map(number_of, names) else names
+
+
+def number_of(name: str) -> float | None:
+    """Return the number that a name is, None if it is a word."""
+    return float(name) if _PLAIN_NUMBER.fullmatch(name) else None
 
 
 def is_system_file(name: str) -> bool:
@@ -142,42 +132,3 @@ def _unsupported_extension(path: str) -> str:
     parts = name.split(".")
     endings = ["." + ".".join(parts[-n:]) for n in (2, 1) if len(parts) > n]
     return next((ending for ending in endings if ending in _DATA_EXTENSIONS), "")
-
-
-def folder_findings(folder: str, files: Sequence[str]) -> list[tuple[str, str]]:
-    """Return what is odd about the files of the class folders, and what to do about it.
-
-    Args:
-        folder: the image folder, for messages.
-        files: every file below the class folders, as POSIX paths relative to `folder`.
-
-    Returns:
-        Pairs (what, remedy): unsupported formats, masks, files of operating systems.
-    """
-    found = []
-    if counts := unsupported(files):
-        each = ", ".join(f"{extension} {count}" for extension, count in counts.items())
-        found.append(
-            (
-                f"{folder}: {sum(counts.values())} file(s) in unsupported formats: {each}.",
-                "They are not used; convert them to PNG, TIFF or DICOM (.dcm). Images end in "
-                f"{' '.join(sorted(EXTENSIONS))}.",
-            )
-        )
-    images = (f for f in files if f.lower().endswith(EXTENSIONS) and not is_system_file(f))
-    if masks := mask_of(images):
-        pairs = few((f"{mask} (of {image})" for mask, image in masks.items()), 3)
-        found.append(
-            (
-                f"{folder}: {len(masks)} mask(s) beside the images: {pairs}.",
-                "A mask is no image of its class: move the masks to a folder of their own.",
-            )
-        )
-    if system := [path for path in files if is_system_file(path)]:
-        found.append(
-            (
-                f"{folder}: {len(system)} file(s) of an operating system: {few(system, 3)}.",
-                "They are ignored; delete them.",
-            )
-        )
-    return found

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dplq.errors import UserError
 
 from .folders import ClassTable
 from .layouts import Layout
-from .listing import images_by_class
-from .protocol import SPLIT_SEED, Item, Split, by_label, in_random_order, path_of
+from .listing import Listing
+from .protocol import SPLIT_SEED, Item, Split, by_label, in_random_order
 
 VAL_FRACTION = 0.2  # of train, where there is no val folder: CoOp's `split_trainval`
 VAL_SOURCES = ("train", "test", "half")
@@ -24,20 +25,8 @@ def labelled(images: Sequence[Sequence[str]], prompts: Sequence[str]) -> list[It
     return [Item(path, i, prompt) for i, (paths, prompt) in enumerate(pairs) for path in paths]
 
 
-def split_from_folders(
-    layout: Layout, folders: Sequence[str], table: ClassTable, name: str
-) -> Split:
-    """Return the split given by train, val and test folders.
-
-    Args:
-        layout: has the pattern below each of them.
-        folders: train, val and test in `layout.image_dir`; "" for a part that is absent.
-        table: the classes; every folder must have all of them.
-        name: of the dataset, for messages.
-
-    Raises:
-        UserError: a folder or a class is missing.
-    """
+def require_parts(layout: Layout, folders: Sequence[str], name: str) -> None:
+    """Raise (UserError) if one of the train, val and test folders is missing; "" is none."""
     for folder in filter(None, folders):
         if not os.path.isdir(os.path.join(layout.image_dir, folder)):
             raise UserError(
@@ -45,13 +34,12 @@ def split_from_folders(
                 f"'{layout.parts[0]}' or '{layout.parts[-1]}'. All of them are needed, or put the "
                 "class folders directly there to have them split."
             )
-    parts = [
-        labelled(images_by_class(layout._replace(parts=(f,)), table, name), table.prompts)
-        if f
-        else []
-        for f in folders
-    ]
-    return Split(*parts)
+
+
+def split_from_folders(listing: Listing, folders: Sequence[str]) -> Split:
+    """Return the split given by train, val and test folders; "" for a part that is absent."""
+    prompts = listing.table.prompts
+    return Split(*(labelled(listing.in_part(f), prompts) if f else [] for f in folders))
 
 
 def split_from_lists(
@@ -92,7 +80,17 @@ def split_from_lists(
     return Split(*(items(Path(dataset_dir, file)) if file else [] for file in files))
 
 
-def fill_val(split: Split, source: str, name: str) -> Split:
+def drawn_parts(split: Split, source: str) -> tuple[str, ...]:
+    """Return between which parts of a given split `fill_val` draws; none where it has val."""
+    assert source in VAL_SOURCES
+    if split.val or source == "test":
+        return ()
+    return ("val", "test") if source == "half" else ("train", "val")
+
+
+def fill_val(
+    split: Split, source: str, name: str, groups: Mapping[str, str] | None = None
+) -> Split:
     """Return the split with a val part, made if it has none.
 
     Args:
@@ -100,34 +98,45 @@ def fill_val(split: Split, source: str, name: str) -> Split:
         source: `train` moves a fifth of every class, at least one image, from train to val;
             `half` moves half of test; `test` repeats the test images, as CoOp does for ImageNet.
         name: of the dataset, for messages.
+        groups: group by path; a group is moved as a whole, if it is not too large.
 
     Raises:
         UserError: a class has one training image only.
     """
-    assert source in VAL_SOURCES
-    if split.val or source == "test":
+    if not drawn_parts(split, source):
         return split if split.val else split._replace(val=split.test)
     if source == "half":
-        val, rest = _cut(split.test, 0.5, "half", name)
+        val, rest = _cut(split.test, 0.5, "half", name, groups or {})
         return split._replace(val=val, test=rest)
-    val, rest = _cut(split.train, VAL_FRACTION, "val", name)
+    val, rest = _cut(split.train, VAL_FRACTION, "val", name, groups or {})
     return split._replace(val=val, train=rest)
 
 
-def _cut(items: list[Item], fraction: float, seed: str, name: str) -> tuple[list[Item], list[Item]]:
-    taken: list[Item] = []
-    left: list[Item] = []
+def _cut(
+    items: list[Item], fraction: float, seed: str, name: str, groups: Mapping[str, str]
+) -> tuple[list[Item], list[Item]]:
+    """Return a fraction of every class, in whole groups, and the rest."""
     for group in by_label(items).values():
         if len(group) < 2:
             raise UserError(
                 f"{name}: class '{group[0].classname}' has one {_PART[seed]} image and there is no "
                 "val folder: at least 2 are needed. Add images or a val folder."
             )
-        shuffled = in_random_order(group, seed, SPLIT_SEED, name=path_of)
-        cut = max(1, round(fraction * len(group)))
-        taken += sorted(shuffled[:cut])
-        left += sorted(shuffled[cut:])
-    return taken, left
+    left = Counter(item.label for item in items)
+    wanted = Counter({k: max(1, round(fraction * n)) for k, n in left.items()})
+    units: dict[str, list[Item]] = {}
+    for item in items:
+        units.setdefault(groups.get(item.path, item.path), []).append(item)
+    taken: set[str] = set()
+    for unit in in_random_order(units, seed, SPLIT_SEED, name=str):
+        counts = Counter(item.label for item in units[unit])
+        if all(n <= wanted[label] and n < left[label] for label, n in counts.items()):
+            taken.add(unit)
+            wanted -= counts
+            left -= counts
+    parts = ([i for u in units if (u in taken) == chosen for i in units[u]] for chosen in (1, 0))
+    first, rest = (sorted(part, key=lambda item: (item.label, item.path)) for part in parts)
+    return first, rest
 
 
 _PART = {"val": "training", "half": "test"}

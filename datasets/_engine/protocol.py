@@ -85,16 +85,12 @@ def split_sizes(n: int, fractions: Sequence[float] = FRACTIONS) -> tuple[int, in
 
 
 def split_classes(
-    images: Sequence[Sequence[str]],
-    classnames: Sequence[str],
-    source: str,
-    fractions: Sequence[float] = FRACTIONS,
+    items: Iterable[Item], source: str, fractions: Sequence[float] = FRACTIONS
 ) -> Split:
     """Split every class into train, val and test.
 
     Args:
-        images: per label, the sorted relative paths of its images.
-        classnames: per label, the prompt name.
+        items: all images.
         source: the name of the data in an error message, e.g. ``"RSSCN7 in /data/RSSCN7"``.
         fractions: see `split_sizes`.
 
@@ -105,11 +101,12 @@ def split_classes(
         UserError: a class is too small for three parts that are not empty (with the default
             fractions: fewer than 4 images).
     """
-    sizes = [split_sizes(len(paths), fractions) for paths in images]
+    classes = by_label(items)
+    sizes = {label: split_sizes(len(group), fractions) for label, group in classes.items()}
     small = [
-        f"'{name}' ({len(paths)})"
-        for name, paths, size in zip(classnames, images, sizes, strict=True)
-        if min(size) < 1
+        f"'{group[0].classname}' ({len(group)})"
+        for label, group in classes.items()
+        if min(sizes[label]) < 1
     ]
     if small:
         raise UserError(
@@ -118,11 +115,11 @@ def split_classes(
             "provide a split file."
         )
     split = Split([], [], [])
-    for label, (paths, name) in enumerate(zip(images, classnames, strict=True)):
-        shuffled = in_random_order(paths, "split", SPLIT_SEED, name=str)
+    for label, group in classes.items():
+        shuffled = in_random_order(group, "split", SPLIT_SEED, name=path_of)
         start = 0
         for part, size in zip(split, sizes[label], strict=True):
-            part += [Item(p, label, name) for p in sorted(shuffled[start : start + size])]
+            part += sorted(shuffled[start : start + size])
             start += size
     return split
 

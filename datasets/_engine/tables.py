@@ -8,18 +8,19 @@ what is not certain is an error that names the row.
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dplq.errors import UserError, few
+from dplq.images.reader import EXTENSIONS
 
 from .columns import Columns, Found, accepted_parts, find_columns, part_of
 from .delimited import Record, read_records
-from .folders import IMAGE_EXTENSIONS, in_words, spelling
+from .folders import extensions_text, in_words, spelling
 from .image_index import ImageIndex
+from .names import in_order, number_of
 
 __all__ = ["SUFFIXES", "Columns", "Row", "Table", "find_table", "read_table", "table_warnings"]
 SUFFIXES = (".csv", ".tsv")
@@ -97,7 +98,7 @@ def read_table(
     path: Path,
     dataset_dir: str,
     columns: Columns | None = None,
-    extensions: Sequence[str] = IMAGE_EXTENSIONS,
+    extensions: Sequence[str] = EXTENSIONS,
 ) -> Table:
     """Read a table of images.
 
@@ -122,7 +123,7 @@ def read_table(
     prompts = reader.cells(found.prompt, "write the name of the class")
     images = reader.images(index)
     rows = list(map(Row, images, labels, parts, groups, prompts))
-    classes = in_label_order(set(labels))
+    classes = in_order(set(labels))
     unlisted = sorted(set(index.paths) - set(images))
     notes = list(found.notes)
     if unlisted:
@@ -157,17 +158,6 @@ def table_warnings(table: Table) -> list[str]:
     ]
 
 
-def in_label_order(labels: Iterable[str]) -> list[str]:
-    """Return labels sorted as numbers if all are numbers ("2" before "10"), else by code point."""
-    labels = sorted(labels)
-    numbers = {label: number for label in labels if (number := _number(label)) is not None}
-    return sorted(labels, key=lambda n: numbers[n]) if len(numbers) == len(labels) else labels
-
-
-def _number(label: str) -> float | None:
-    return float(label) if re.fullmatch(r"[+-]?\d+(\.\d*)?", label, re.ASCII) else None
-
-
 class _Rows:
     """The rows of a table, column by column; every problem is reported with its rows."""
 
@@ -190,7 +180,7 @@ class _Rows:
         self._refuse(column, "no label", lambda cell: cell.lower() in NO_VALUE, cure)
         spelled: dict[str | float, str] = {}
         for label in sorted(set(labels)):
-            number = _number(label)
+            number = number_of(label)
             other = spelled.setdefault(spelling(label) if number is None else number, label)
             if other != label:
                 rows = [self.found.records[labels.index(text)].line for text in (other, label)]
@@ -283,7 +273,7 @@ class _Rows:
                 f"{start} {len(absent)} of {len(rows)} images are not in {index.folder}: "
                 f"{few(absent, 3)}.{hint} Paths may be relative to the folder of the table, to the "
                 "data folder or to any folder in it, with or without extension; images end in "
-                f"{' '.join(index.extensions)}."
+                f"{extensions_text()}."
             )
         several = [
             f"row {r.line} '{value}' ({few(found, 2)})" for r, value, found in rows if found[1:]

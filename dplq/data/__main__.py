@@ -18,6 +18,7 @@ from dplq.errors import UserError
 
 if TYPE_CHECKING:
     from dplq.datasets import FolderDataset
+    from dplq.datasets._engine.options import Options
 
 DONE, PROBLEMS, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -99,7 +100,7 @@ def run_check(args: argparse.Namespace) -> int:
     from dplq.data.report import render
 
     cls, root = _chosen(args)
-    report = check(cls, root, quick=args.quick)
+    report = check(cls, root, quick=args.quick, options=_options(args))
     print(render(report, cls))
     return PROBLEMS if report.findings else DONE
 
@@ -112,7 +113,7 @@ def run_sheet(args: argparse.Namespace) -> int:
 
     cls, root = _chosen(args)
     out = Path(args.out or f"{cls.__name__}.png")
-    report = check(cls, root, quick=True)
+    report = check(cls, root, quick=True, options=_options(args))
     if not any(report.images):
         raise UserError(report.findings[0].what)
     total = sum(map(len, report.images))
@@ -128,6 +129,23 @@ def _chosen(args: argparse.Namespace) -> tuple[type[FolderDataset], str]:
     declarations = registered()
     root = os.path.abspath(os.path.expanduser(args.root))
     return declarations[find(args.name, declarations)], root
+
+
+def _options(args: argparse.Namespace) -> Options:
+    """Return what a run with these ``KEY VALUE`` pairs reads.
+
+    Raises:
+        UserError: an unknown key, or a value of the wrong type.
+    """
+    from dassl.config import get_cfg_default
+
+    from dplq.datasets._engine.options import Options
+    from dplq.host.config import extend_cfg, merge_options
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    merge_options(cfg, args.opts)
+    return Options.of(cfg)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,7 +168,10 @@ def _parser() -> argparse.ArgumentParser:
         "info": command("info", run_info, "the datasheet of one: source, layout, split, classes"),
         "get": command("get", run_get, "download it, or say where it is and how to arrange it"),
         "check": command(
-            "check", run_check, "find missing, damaged, misspelt and duplicate images"
+            "check",
+            run_check,
+            "find missing, damaged, misspelt and duplicate images; KEY VALUE pairs at the end are "
+            "config keys of the run (DATASET.SPLIT_FILE labels.csv)",
         ),
         "sheet": command("sheet", run_sheet, "a picture: some images per class, with its prompt"),
     }
@@ -190,7 +211,10 @@ def _positive(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, args.opts = parser.parse_known_args(argv)
+    if args.opts and args.run not in (run_check, run_sheet):
+        parser.error(f"unrecognized arguments: {' '.join(args.opts)}")
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         import dplq.plugin  # noqa: F401  registers the datasets

@@ -16,13 +16,23 @@ from typing import Any
 
 from dplq import datasets
 from dplq.data.duplicates import report_duplicates
-from dplq.data.survey import Report, survey
+from dplq.data.survey import (
+    Report,
+    add_listing,
+    fill_from_listing,
+    fill_from_split,
+    report_listing,
+)
 from dplq.datasets._engine import splits
 from dplq.datasets._engine.base import FolderDataset
 from dplq.datasets._engine.images import ImageCheck
+from dplq.datasets._engine.listing import Listing
+from dplq.datasets._engine.options import Options
 from dplq.datasets._engine.protocol import Split
 from dplq.datasets._engine.store import Store
 from dplq.errors import UserError, few
+
+IMBALANCE = 3  # times the images of the smallest class, from which a note is made
 
 
 class ReadOnlyStore(Store):
@@ -59,39 +69,74 @@ def _load(dataset: FolderDataset) -> tuple[Split, str]:
     return split, "not made yet, the first run does it" if read_only.written else dataset.split_path
 
 
-def check(declaration: type[FolderDataset], root: str, *, quick: bool = False) -> Report:
+def check(
+    declaration: type[FolderDataset],
+    root: str,
+    *,
+    quick: bool = False,
+    options: Options | None = None,
+) -> Report:
     """Return what is wrong with the data of a dataset under `root`.
 
     Args:
         declaration: a subclass of `FolderDataset`.
         root: absolute `DATASET.ROOT`.
         quick: check names and counts only; no image is opened.
+        options: what the config of a run says.
     """
     name = declaration.__name__
     report = Report(name, declaration.folder_under(root))
     try:
-        dataset = declaration.at(root)
+        dataset = declaration.at(root, options)
         split, refusal = _try_split(dataset, report)
-        is_complete = True
-        if split and (dataset.list_files or not dataset.table.rows):
-            _classes_from_split(dataset, split, report)
-        else:
-            is_complete = survey(dataset, report)
+        is_complete = _survey(dataset, split, report)
     except UserError as error:
         remedy = f"`python -m dplq.data get {name} --root {root}` gets the data or says how."
         has_data = os.path.isdir(report.folder) and os.listdir(report.folder)
         report.add(str(error), "Fix this first, then check again." if has_data else remedy)
         return report
+    report.test_only = dataset.test_only
     if is_complete and refusal:
         report.add(refusal, "No run starts before this is fixed.")
     _compare_counts(dataset, report)
-    if split:
-        _compare_parts(dataset, split, dataset.image_dir, report)
-    elif split := _split_as_written(dataset, report):
-        _compare_parts(dataset, split, report.image_dir, report)
+    if split or (split := _split_as_written(dataset, report)):
+        _compare_parts(dataset, split, report)
     if not quick:
         report_duplicates(report, _decodable(dataset, report))
     return report
+
+
+def _survey(dataset: FolderDataset, split: Split | None, report: Report) -> bool:
+    """Fill the report with the images of every class; return whether all have some.
+
+    Raises:
+        UserError: there is no split, and no class folder.
+    """
+    if split:
+        fill_from_split(dataset, split, report)
+    listing = _listing(dataset, is_needed=split is None)
+    if listing is None:
+        return True
+    if split:
+        add_listing(listing, report)
+    else:
+        fill_from_listing(listing, report)
+    return report_listing(listing, dataset, report, used=split is not None)
+
+
+def _listing(dataset: FolderDataset, is_needed: bool) -> Listing | None:
+    """Return what the class folders hold; None where the classes are not in folders."""
+    if dataset.listing is not None:
+        return dataset.listing
+    if dataset.list_files or not dataset.table.rows:
+        return None
+    try:
+        listing = dataset.list_folders(dataset.find_layout())
+    except UserError:
+        if is_needed:
+            raise
+        return None
+    return listing if is_needed or any(listing.found.values()) else None
 
 
 def _try_split(dataset: FolderDataset, report: Report) -> tuple[Split | None, str]:
@@ -108,10 +153,10 @@ def _try_split(dataset: FolderDataset, report: Report) -> tuple[Split | None, st
 def _split_as_written(dataset: FolderDataset, report: Report) -> Split | None:
     """Return the split file's entries for existing images, even if every run would refuse it."""
     own = dataset.store.find(splits.OWN_NAME.format(dataset.name))
-    path = splits.find_foreign_split(dataset.dataset_dir, dataset.name, dataset.split_files) or own
     try:
+        path = dataset.given_split_file() or own
         with _collected_warnings([]):
-            split = splits.read_split(path) if path else None
+            split = splits.read_split(path) if path and path.suffix == ".json" else None
     except UserError:
         return None
     if split is None:
@@ -145,24 +190,11 @@ def _collected_warnings(notes: list[str]) -> Iterator[None]:
         loader.propagate = propagate
 
 
-def _classes_from_split(dataset: FolderDataset, split: Split, report: Report) -> None:
-    """Fill the report from the split, where neither table nor folder names have the classes."""
-    report.image_dir = dataset.image_dir
-    report.prompts = splits.classes_of(split)
-    report.images = [[] for _ in report.prompts]
-    report.spellings = [[] for _ in report.prompts]
-    for item in (item for part in split for item in part):
-        report.images[item.label].append(item.path)
-
-
 def _compare_counts(dataset: FolderDataset, report: Report) -> None:
     """Compare with the image counts of the declaration, per class where they are known."""
-    each, total = dataset.images_per_class, dataset.total_images
-    classes = len(report.prompts)
-    report.expected = list(each) if isinstance(each, Sequence) else [each] * classes
-    if len(report.expected) != classes:  # some are left out
-        report.expected = [None] * classes
+    report.expected = _expected_counts(dataset, report.prompts)
     counts = [len(set(paths)) for paths in report.images]
+    total = dataset.total_images
     other = [
         f"'{name}' {count} instead of {wanted}"
         for name, count, wanted in zip(report.prompts, counts, report.expected, strict=True)
@@ -175,25 +207,43 @@ def _compare_counts(dataset: FolderDataset, report: Report) -> None:
             "Too few: a part of the archive, or a sample? Too many: copies? Compare with "
             f"{dataset.homepage}; published results are for all images.",
         )
+    if counts and max(counts) >= IMBALANCE * max(1, min(counts)):
+        most, least = counts.index(max(counts)), counts.index(min(counts))
+        report.notes.append(
+            f"Imbalanced: {counts[most]:,} images of '{report.prompts[most]}', "
+            f"{counts[least]:,} of '{report.prompts[least]}'. Where all images are trained on, "
+            "TRAIN.CLASS_WEIGHTS balanced helps."
+        )
 
 
-def _compare_parts(dataset: FolderDataset, split: Split, image_dir: str, report: Report) -> None:
+def _expected_counts(dataset: FolderDataset, prompts: Sequence[str]) -> list[int | None]:
+    each = dataset.images_per_class
+    if not isinstance(each, Sequence):
+        return [each] * len(prompts)
+    labels = [dataset.table.label_of(prompt) for prompt in prompts]
+    if len(each) != len(prompts) or None in labels:  # some are left out
+        return [None] * len(prompts)
+    return [each[label] for label in labels if label is not None]
+
+
+def _compare_parts(dataset: FolderDataset, split: Split, report: Report) -> None:
     """Record which image is in which part, and report those in two."""
-    prefix = os.path.relpath(image_dir, report.image_dir)
     for part in Split._fields:
-        paths = (os.path.join(prefix, item.path) for item in getattr(split, part))
-        report.parts[part] = {Path(os.path.normpath(path)).as_posix() for path in paths}
+        report.parts[part] = {item.path for item in getattr(split, part)}
     if dataset.test_only:
         report.parts = {"test": report.parts["test"]}
     elif report.parts["val"] == report.parts["test"]:  # as CoOp has it for ImageNet
         del report.parts["val"]
+    remedy = "Delete the file to have a new split made, or get the published one again."
+    if dataset.needs_split:
+        remedy = "Get the published file again."
     for one, other in combinations(report.parts, 2):
         shared = report.parts[one] & report.parts[other]
         if shared:
             report.add(
                 f"{report.split}: {len(shared)} image(s) are in {one} and in {other}: "
                 f"{few(sorted(shared))}.",
-                "Delete the file to have a new split made, or get the published one again.",
+                remedy,
             )
 
 

@@ -22,8 +22,7 @@ def report_duplicates(report: Report, paths: Iterable[str]) -> None:
         report: extended by findings and notes.
         paths: images to compare, relative to `report.image_dir`.
     """
-    part_of = {path: part for part, paths in report.parts.items() for path in paths}
-    label_of = {path: i for i, paths in enumerate(report.images) for path in paths}
+    part_of, label_of = report.part_of(), report.label_of()
     across, contradicting, within = [], [], []
     for group in equal_files(report.image_dir, paths):
         text = few((f"{p} ({part_of[p]})" if p in part_of else p for p in group), separator=" = ")

@@ -17,8 +17,9 @@ def render(report: Report, cls: type[FolderDataset]) -> str:
     lines = [f"{report.name} in {report.folder}"]
     if report.images:
         sizes = ", ".join(f"{part} {len(paths)}" for part, paths in report.parts.items())
-        lines.append(f"split: {report.split or 'none'}" + f" ({sizes})" * bool(sizes))
-        lines += ["", _class_map(report, cls), ""]
+        digest = f", hash {report.split_hash}" * bool(report.split_hash)
+        lines.append(f"split: {report.split or 'none'}" + f" ({sizes})" * bool(sizes) + digest)
+        lines += ["", _class_map(report), ""]
     for i, finding in enumerate(report.findings, 1):
         lines += [f"problem {i}: {finding.what}", f"  -> {finding.remedy}"]
     lines += [f"note: {text}" for text in report.notes]
@@ -32,7 +33,7 @@ def cells(report: Report, cls: type[FolderDataset]) -> list[Cell]:
     return [
         Cell(
             prompt_of(cls, prompt),
-            ", ".join(filter(None, (_half(i, report, cls), *names, f"{len(paths)} images"))),
+            ", ".join(filter(None, (_half(i, report), *names, f"{len(paths)} images"))),
             [os.path.join(report.image_dir, path) for path in sorted(paths)],
         )
         for i, (prompt, names, paths) in enumerate(
@@ -41,11 +42,11 @@ def cells(report: Report, cls: type[FolderDataset]) -> list[Cell]:
     ]
 
 
-def _class_map(report: Report, cls: type[FolderDataset]) -> str:
+def _class_map(report: Report) -> str:
     rows = [
         [
             i,
-            _half(i, report, cls),
+            _half(i, report),
             prompt,
             ", ".join(_distinct(report.spellings[i])) or "-",
             len(set(report.images[i])),
@@ -59,8 +60,8 @@ def _class_map(report: Report, cls: type[FolderDataset]) -> str:
     )
 
 
-def _half(label: int, report: Report, cls: type[FolderDataset]) -> str:
-    return "" if cls.test_only else half_of(label, len(report.prompts))
+def _half(label: int, report: Report) -> str:
+    return "" if report.test_only else half_of(label, len(report.prompts))
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -1,22 +1,21 @@
-"""Survey of the folders of a dataset: the images of every class, and what is no class.
+"""Survey of a dataset: the images of every class, and what no run uses.
 
-Folders are listed with the loader's own code (`dplq.datasets`).
+Folders and split are those of the loader (`dplq.datasets`): `check` has loaded them before.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dplq.datasets._engine import splits
 from dplq.datasets._engine.base import FolderDataset
-from dplq.datasets._engine.folders import IMAGE_EXTENSIONS, NOT_IMAGES, ClassTable, list_images
-from dplq.datasets._engine.layouts import Group, find_groups
-from dplq.datasets._engine.splits import PREFIX
+from dplq.datasets._engine.folders import ClassTable, extensions_text
+from dplq.datasets._engine.listing import Listing, Stray
+from dplq.datasets._engine.names import unsupported
+from dplq.datasets._engine.protocol import Split
 from dplq.errors import few
-
-MERGED = ""  # key of all the folders that are merged
 
 
 class Finding(NamedTuple):
@@ -34,6 +33,8 @@ class Report:
     folder: str
     image_dir: str = ""
     split: str = ""
+    split_hash: str = ""
+    test_only: bool = False
     prompts: list[str] = field(default_factory=list)
     spellings: list[list[str]] = field(default_factory=list)
     images: list[list[str]] = field(default_factory=list)
@@ -46,102 +47,145 @@ class Report:
         """Add a problem."""
         self.findings.append(Finding(what, remedy))
 
+    def label_of(self) -> dict[str, int]:
+        """Return the label of every image by its path."""
+        return {path: label for label, paths in enumerate(self.images) for path in paths}
 
-def survey(dataset: FolderDataset, report: Report) -> bool:
-    """Fill the report with the images of every class, and what is in no class.
+    def part_of(self) -> dict[str, str]:
+        """Return the part of every image that is in one by its path."""
+        return {path: part for part, paths in self.parts.items() for path in paths}
+
+
+def fill_from_split(dataset: FolderDataset, split: Split, report: Report) -> None:
+    """Fill the report with the classes and images that a run has."""
+    report.image_dir = dataset.image_dir
+    report.prompts = splits.classes_of(split)
+    report.split_hash = dataset.split_hash
+    report.images = [[] for _ in report.prompts]
+    report.spellings = [[] for _ in report.prompts]
+    for item in {item for part in split for item in part}:
+        report.images[item.label].append(item.path)
+    report.images = [sorted(set(paths)) for paths in report.images]
+
+
+def fill_from_listing(listing: Listing, report: Report) -> None:
+    """Fill the report with the class folders, where there is no split."""
+    report.image_dir, report.prompts = listing.image_dir, listing.table.prompts
+    report.images = [list(paths) for paths in listing.images]
+    report.spellings = [listing.found_as(label) for label in range(len(report.prompts))]
+
+
+def add_listing(listing: Listing, report: Report) -> None:
+    """Add to a report made from a split what the class folders hold beside it."""
+    prefix = os.path.relpath(listing.image_dir, report.image_dir)
+    known = set(report.label_of())
+    unused: dict[str, int] = {}
+    for label, prompt in enumerate(listing.table.prompts):
+        paths = [os.path.normpath(os.path.join(prefix, p)) for p in listing.images[label]]
+        new = [path for path in paths if path not in known]
+        same = _same_class(prompt, listing.table, report.prompts)
+        if same is not None:
+            report.spellings[same] = listing.found_as(label)
+            report.images[same] += new
+        if new:
+            unused[prompt] = len(new)
+    if unused:
+        texts = (f"{count} of '{prompt}'" for prompt, count in unused.items())
+        report.notes.append(f"Images that the split does not name, not used: {few(texts)}.")
+
+
+def _same_class(prompt: str, table: ClassTable, names: list[str]) -> int | None:
+    label = table.label_of(prompt)
+    found = (i for i, name in enumerate(names) if prompt == name or table.label_of(name) == label)
+    return next(found, None)
+
+
+def report_listing(listing: Listing, dataset: FolderDataset, report: Report, used: bool) -> bool:
+    """Report what is missing in the class folders, and what is in no class.
+
+    Args:
+        listing: of the class folders.
+        dataset: the dataset.
+        report: extended by problems and notes.
+        used: whether a split is there, so that no run fails for want of a class folder.
 
     Returns:
         Whether every class has images.
-
-    Raises:
-        UserError: no class is found, or one in two folders.
     """
-    layout, table = dataset.find_layout(), dataset.table
-    report.image_dir, report.prompts = layout.image_dir, table.prompts
-    report.images = [[] for _ in table.rows]
-    report.spellings = [[] for _ in table.rows]
-    missing: dict[str, set[int]] = {}
-    strays: list[tuple[str, Group]] = []
-    for part, folder in zip(layout.parts, layout.folders(), strict=True):
-        ignored = _other_layouts(dataset, folder)
-        here: dict[int, str] = {}
-        for group in find_groups(folder, layout.pattern):
-            label = table.label_of(group.name)
-            if label is None:
-                strays += [(folder, group)] if group.name not in ignored else []
-                continue
-            here[label] = group.path
-            report.spellings[label].append(group.name)
-            report.images[label] += [
-                "/".join(filter(None, (part, i))) for i in group.images(folder)
-            ]
-        missing[folder] = set(range(len(table.rows))) - here.keys()
-        _note_files(folder, here.values(), report)
-    if not layout.kept:  # the folders are merged: a class may be in one of them only
-        missing = {MERGED: set.intersection(*missing.values())}
-    _report_strays(strays, missing, table, report)
-    missing[" or ".join(layout.folders())] = missing.pop(MERGED, set())
-    _report_missing(missing, dataset, report)
-    return all(report.images)
+    missing = {} if used else {place: set(labels) for place, labels in listing.absent().items()}
+    for stray in listing.strays:
+        _report_stray(stray, missing, listing.table, report)
+    if not used:
+        _report_missing(missing, listing, dataset, report)
+    _report_files(listing, report)
+    return all(listing.images)
 
 
-def _other_layouts(dataset: FolderDataset, folder: str) -> set[str]:
-    """Return the names in `folder` that belong to other layouts: neither classes nor strays."""
-    inside = (os.path.relpath(f, folder) for layout in dataset.layouts() for f in layout.folders())
-    return {path.split(os.sep)[0] for path in inside if not path.startswith(os.pardir)}
-
-
-def _report_strays(
-    strays: Sequence[tuple[str, Group]],
-    missing: dict[str, set[int]],
+def _report_stray(
+    stray: Stray,
+    missing: dict[tuple[str, ...], set[int]],
     table: ClassTable,
     report: Report,
 ) -> None:
-    for folder, group in strays:
-        absent = missing[folder if folder in missing else MERGED]
-        near = table.nearest(group.name)
-        kind = f"folder '{group.path}'" if group.files is None else f"name '{group.name}' of files"
-        count = len(group.images(folder))
-        like = "" if near is None else f"; the nearest class is '{table.prompts[near]}'"
-        if near is not None and near in absent:
-            wanted = table.folder_of(near)
-            remedy = f"Misspelt? Rename '{group.name}' to '{wanted}', the class that is missing."
-            absent.discard(near)
-        else:
-            remedy = "Stray: move it away. It is ignored, not made a class."
-        report.add(f"{folder}: the {kind} is no class ({count} images){like}.", remedy)
+    absent = next((labels for place, labels in missing.items() if stray.folder in place), set())
+    near = table.nearest(stray.name)
+    kind = f"folder '{stray.path}'" if stray.is_folder else f"name '{stray.name}' of files"
+    like = "" if near is None else f"; the nearest class is '{table.prompts[near]}'"
+    if near is not None and near in absent:
+        wanted = table.folder_of(near)
+        remedy = f"Misspelt? Rename '{stray.name}' to '{wanted}', the class that is missing."
+        absent.discard(near)
+    else:
+        remedy = "Stray: move it away. It is ignored, not made a class."
+    report.add(f"{stray.folder}: the {kind} is no class ({stray.count} images){like}.", remedy)
 
 
-def _report_missing(missing: dict[str, set[int]], dataset: FolderDataset, report: Report) -> None:
-    table = dataset.table
-    for folder, labels in missing.items():
+def _report_missing(
+    missing: dict[tuple[str, ...], set[int]],
+    listing: Listing,
+    dataset: FolderDataset,
+    report: Report,
+) -> None:
+    table = listing.table
+    for places, labels in missing.items():
         if labels and not dataset.partial:
             names = few(f"'{table.prompts[i]}' ({table.folder_of(i)}/)" for i in sorted(labels))
             report.add(
-                f"{len(labels)} class(es) missing in {folder}: {names}.",
+                f"{len(labels)} class(es) missing in {' or '.join(places)}: {names}.",
                 "Add the folders; all classes are needed. An unpacking that stopped early? "
                 "Unpack the archive again.",
             )
-    empty = [
-        table.prompts[i]
-        for i, (names, paths) in enumerate(zip(report.spellings, report.images, strict=True))
-        if names and not paths
-    ]
+    empty = set().union(*listing.empty().values())
     if empty:
-        extensions = " ".join(IMAGE_EXTENSIONS)
-        report.add(f"No image in the folder of class {few(empty)}.", f"Images end in {extensions}.")
+        report.add(
+            f"No image in the folder of class {few(table.prompts[i] for i in sorted(empty))}.",
+            f"Images end in {extensions_text()}. DATASET.SKIP_EMPTY_CLASSES True does without.",
+        )
 
 
-def _note_files(folder: str, inside: Iterable[str], report: Report) -> None:
-    """Note what is no image, in `folder` and in the class folders in it."""
-    others = []
-    for path in dict.fromkeys(["", *inside]):
-        here = os.path.join(folder, path)
-        if not os.path.isdir(here):
-            continue
-        with os.scandir(here) as entries:
-            names = {entry.name for entry in entries if entry.is_file() and entry.name[0] != "."}
-        names -= {*list_images(here), *NOT_IMAGES}
-        others += [os.path.join(path, n) for n in sorted(names) if not n.startswith(PREFIX)]
-    if others:
-        report.notes.append(f"{folder}: no images, ignored: {few(others)}.")
+def _report_files(listing: Listing, report: Report) -> None:
+    """Report the files that no run uses."""
+    folder = listing.image_dir
+    if listing.below:
+        report.add(
+            f"{folder}: {len(listing.below)} image(s) below the class folders are not read: "
+            f"{few(listing.below, 3)}.",
+            "Move them into the class folder, or away.",
+        )
+    if listing.loose:
+        report.add(
+            f"{folder}: {len(listing.loose)} image(s) beside the class folders are of no class: "
+            f"{few(listing.loose, 3)}.",
+            "Move them into their class folder, or away.",
+        )
+    kinds = unsupported(listing.others)
+    if kinds:
+        texts = few(f"{count} {extension}" for extension, count in kinds.items())
+        report.add(
+            f"{folder}: files of a kind that is not read: {texts}.",
+            f"Convert them; images end in {extensions_text()}.",
+        )
+    rest = [path for path in listing.others if not unsupported([path])]
+    for what, paths in (("masks, left out", listing.masks), ("no images, ignored", rest)):
+        if paths:
+            report.notes.append(f"{folder}: {what}: {few(paths)}.")

@@ -17,9 +17,23 @@ from dplq.training.precision import PRECISIONS
 Key = tuple[str, Any, str]  # dotted name, default, help
 GENERAL_KEYS: tuple[Key, ...] = (
     ("DATASET.SUBSAMPLE_CLASSES", "all", "all, base (first half of the classes) or new"),
+    ("DATASET.SPLIT_FILE", "", "table (CSV, TSV) or CoOp's JSON, relative to the data folder"),
+    ("DATASET.COLUMNS.PATH", "", "column of the table with the image; empty: a usual name"),
+    ("DATASET.COLUMNS.LABEL", "", "column with the class"),
+    ("DATASET.COLUMNS.SPLIT", "", "column with train, val or test"),
+    ("DATASET.COLUMNS.GROUP", "", "column with the patient, scene or site"),
+    ("DATASET.COLUMNS.PROMPT", "", "column with the name of the class in the prompt"),
+    (
+        "DATASET.GROUP",
+        "",
+        "regular expression: what it finds in a path is the group; none: no groups",
+    ),
+    ("DATASET.SKIP_EMPTY_CLASSES", False, "leave class folders without an image out"),
+    ("DATASET.ALL_TEST", False, "test all images, with --eval-only"),
     ("DATASET.PROTOCOL", "ours", "ours, or reference (known bugs of the original loaders)"),
     ("DATASET.CHECK_IMAGES", True, "decode every image of a run once before it starts"),
     ("DATASET.SKIP_BROKEN", False, "leave unreadable images out instead of stopping"),
+    ("TEST.ALLOW_TRAIN_IMAGES", False, "test images that the model was trained on, too"),
     (
         "TRAIN.CLASS_WEIGHTS",
         "",

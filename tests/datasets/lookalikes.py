@@ -12,6 +12,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from dplq.datasets._engine.layouts import Layout
+from dplq.datasets._engine.official import labelled
 from dplq.datasets._engine.protocol import split_classes
 
 REPOSITORY_RSSCN7 = [
@@ -102,7 +103,7 @@ def make_lookalike(
     rows = data.table.rows or [(name,) for name in CLASSES]
     images = [_make_images(layout, row[1] if row[1:] else row[0], per_class) for row in rows]
     prompts = [row[0] for row in rows]
-    split = split_classes(images, prompts, declared.__name__)
+    split = split_classes(labelled(images, prompts), declared.__name__)
     sizes = tuple(len(part) // len(rows) for part in split)
     if declared.needs_split:
         name = declared.split_files[0].format(declared.__name__)

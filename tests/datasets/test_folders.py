@@ -9,7 +9,7 @@ import pytest
 from dplq import datasets
 from dplq.datasets._engine.folders import ClassTable, in_words, list_images
 from dplq.datasets._engine.layouts import Layout, find_groups, match_groups
-from dplq.datasets._engine.listing import images_by_class
+from dplq.datasets._engine.listing import list_layout
 from dplq.errors import UserError
 
 from .lookalikes import make_classes
@@ -86,7 +86,7 @@ def test_parts_are_merged_by_class(tmp_path):
     make_classes(tmp_path / "Training", ["glioma", "notumor"], 2)
     make_classes(tmp_path / "Testing", ["glioma_tumor", "notumor"], 1)
     table = ClassTable([("glioma", "glioma_tumor"), ("none", "notumor")])
-    images = images_by_class(Layout(str(tmp_path), ("Training", "Testing")), table, "toy")
+    images = list_layout(Layout(str(tmp_path), ("Training", "Testing")), table).images
     assert images[0] == [
         "Testing/glioma_tumor/g00.jpg",
         "Training/glioma/g00.jpg",

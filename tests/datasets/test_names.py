@@ -8,13 +8,10 @@ import pytest
 
 from dplq.datasets._engine.names import (
     NO_EXTENSION,
-    folder_findings,
     in_order,
     is_numeric,
     is_system_file,
     mask_of,
-    natural_key,
-    numeric_names,
     unsupported,
 )
 from dplq.images.reader import EXTENSIONS
@@ -38,14 +35,14 @@ def test_class_names_that_are_numbers(names, answer):
     assert is_numeric(names) is answer
 
 
-def test_the_numbers_among_the_names():
-    assert numeric_names(["0", "tumour", "10", "T1"]) == ["0", "10"]
-
-
 def test_digits_sort_as_numbers():
     names = [str(i) for i in range(101)]
     mixed = random.Random(0).sample(names, len(names))
-    assert in_order(mixed) == sorted(mixed, key=natural_key) == names
+    assert in_order(mixed) == names
+
+
+def test_other_numbers_sort_by_value():
+    assert in_order(["0", "-1", "-2", "1.5"]) == ["-2", "-1", "0", "1.5"]
 
 
 def test_leading_zeros_sort_by_value_then_by_code_point():
@@ -58,16 +55,11 @@ def test_leading_zeros_sort_by_value_then_by_code_point():
         ["Zebra", "apple", "grade 10", "grade 2"],
         ["1", "10", "2", "other"],
         ["10 trees", "2 trees", "9"],
-        ["-1", "-2", "0"],
         ["²", "10", "9"],
     ],
 )
 def test_other_names_keep_their_order_by_code_point(names):
     assert in_order(reversed(names)) == sorted(names)
-
-
-def test_natural_key_puts_digits_before_words():
-    assert sorted(["b", "10", "a", "9"], key=natural_key) == ["9", "10", "a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -160,15 +152,3 @@ def test_dicom_files_without_extension(name):
 )
 def test_files_of_operating_systems(name, answer):
     assert is_system_file(name) is answer
-
-
-def test_findings_of_a_folder():
-    files = ["a/x.png", "a/x_mask.png", "a/y.heic", "a/z.heic", "a/._x.png", "a/notes.txt"]
-    (formats, cure), (masks, move), (system, delete) = folder_findings("DATA", files)
-    assert formats == "DATA: 2 file(s) in unsupported formats: .heic 2."
-    assert cure.startswith("They are not used; convert them to PNG, TIFF or DICOM (.dcm). Images")
-    assert masks == "DATA: 1 mask(s) beside the images: a/x_mask.png (of a/x.png)."
-    assert move == "A mask is no image of its class: move the masks to a folder of their own."
-    assert system == "DATA: 1 file(s) of an operating system: a/._x.png."
-    assert delete == "They are ignored; delete them."
-    assert folder_findings("DATA", ["a/x.png", "b/y.jpg"]) == []

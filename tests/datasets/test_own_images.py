@@ -21,7 +21,6 @@ def load(root: Path, **keys):
 @pytest.mark.parametrize("inside", ["own_images", "."])
 def test_folder_of_class_folders(tmp_path, inside):
     make_classes(tmp_path / inside, ["river_lake", "DenseResidential", "forest"])
-    (tmp_path / inside / "notes").mkdir()
     dataset = load(tmp_path)
     assert dataset.classnames == ["Dense Residential", "forest", "river lake"]
     assert [len(items) for items in parts(dataset).values()] == [15, 6, 9]

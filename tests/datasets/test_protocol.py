@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from dplq.datasets._engine.official import labelled
 from dplq.datasets._engine.protocol import (
     Item,
     Split,
@@ -28,7 +29,7 @@ def make_split(*counts: int) -> Split:
     """A split with `counts` images in class 0, 1, ..."""
     names = [f"class {i}" for i in range(len(counts))]
     images = [[f"{i}/{k:03d}.jpg" for k in range(n)] for i, n in enumerate(counts)]
-    return split_classes(images, names, "toy")
+    return split_classes(labelled(images, names), "toy")
 
 
 def labels(items: list[Item]) -> list[int]:
@@ -75,8 +76,8 @@ def test_nothing_touches_the_global_generator():
 
 
 def test_too_small_classes_are_named():
-    with pytest.raises(UserError, match=r"toy: too few .* class 'class 1' \(3\), 'class 2' \(0\)"):
-        make_split(8, 3, 0)
+    with pytest.raises(UserError, match=r"toy: too few .* class 'class 1' \(3\), 'class 2' \(1\)"):
+        make_split(8, 3, 1)
 
 
 def test_random_order_depends_on_every_part_of_the_seed_and_on_each_name_alone():

@@ -9,6 +9,8 @@ from dassl.engine import TrainerX
 from dplq.io.checkpoint import MODEL_FOLDER
 from dplq.methods.load import checkpoint_in, load_public
 
+from .trained_on import check_tested_images, split_hash
+
 
 class CheckpointTrainer(TrainerX):
     """Dassl's trainer with this project's checkpoints: safetensors, which real Dassl cannot do.
@@ -43,7 +45,7 @@ class CheckpointTrainer(TrainerX):
         names += ["model-best"] if is_best or "best" in model_name else []
         for name in names:
             path = self.model_dir(directory) / f"{name}.safetensors"
-            extra = {"epoch": epoch + 1, "val_result": val_result}
+            extra = {"epoch": epoch + 1, "val_result": val_result, "split": split_hash(self)}
             self.model.save(path, trainer=type(self).__name__, **extra)
             print(f"Checkpoint saved to {path}")
 
@@ -55,13 +57,20 @@ class CheckpointTrainer(TrainerX):
             epoch: which epoch; default: the best one if it was kept, else the last.
 
         Raises:
-            UserError: no such checkpoint (those that exist are named), or it is another model's.
+            UserError: no such checkpoint (those that exist are named), it is another model's, or
+                images that it was trained on would be tested.
         """
         if not directory:
             print("load_model() is skipped as no pretrained model is given")
             return
+        if not _is_same_folder(directory, self.output_dir):
+            check_tested_images(self, directory)
         formats = filter(None, [self.model.public])
         path, is_public = checkpoint_in(Path(directory), epoch, formats)
         header = load_public(self.model, path) if is_public else self.model.load(path)
         self.tested_epoch = header.get("epoch")
         print(f'Loaded {MODEL_FOLDER} from "{path}" (epoch = {header.get("epoch")})')
+
+
+def _is_same_folder(one: str, other: str) -> bool:
+    return bool(other) and Path(one).resolve() == Path(other).resolve()

@@ -23,6 +23,7 @@ from .checkpoints import CheckpointTrainer
 from .prompts import print_prompts
 from .results import write_results
 from .train_images import refuse_test_only, report_imbalance
+from .trained_on import write_train_images
 from .validation import check_input, check_values
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,12 @@ class FrozenTrainer(CheckpointTrainer):
     def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer | None:
         """Return what trains the learner; None where no gradient does."""
         return None
+
+    def before_train(self) -> None:
+        """Resume as Dassl does; record which images the model is trained on."""
+        super().before_train()
+        if self.max_epoch and self.output_dir:
+            write_train_images(self)
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Return 0 finished epochs: without gradient training there is nothing to resume."""

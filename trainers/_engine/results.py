@@ -11,6 +11,7 @@ from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import NUMBERED
 
 from .environment import device_name, git_commit, peak_memory_mib, versions
+from .trained_on import split_hash
 
 FORMAT = 1
 
@@ -31,6 +32,7 @@ def write_results(trainer: Any, seconds: float) -> Path:
         "dataset": cfg.DATASET.NAME,
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
         "split": "test" if trainer.val_loader is None else cfg.TEST.SPLIT,
+        "split_hash": split_hash(trainer),
         "shots": cfg.DATASET.NUM_SHOTS,
         "seed": cfg.SEED,
         **scores(record.labels, record.predictions, trainer.lab2cname),

@@ -1,0 +1,109 @@
+"""Drawing a split: per class, or by group; and what the log says about it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from dplq.errors import few
+
+from .groups import deviations, groups_from_pattern, repeated_subjects, split_by_group
+from .names import is_numeric
+from .options import NO_GROUPS
+from .protocol import FRACTIONS, Item, Split, by_label, split_classes
+
+logger = logging.getLogger(__name__)
+
+
+class Draft(NamedTuple):
+    """A split that may yet be stored, and between which of its parts images were drawn."""
+
+    image_dir: str
+    split: Split
+    drawn: tuple[str, ...]
+
+
+def groups_of(paths: Sequence[str], pattern: str) -> dict[str, str]:
+    """Return the group by path that `DATASET.GROUP` finds; none if it is empty or `none`."""
+    return groups_from_pattern(paths, pattern) if pattern not in ("", NO_GROUPS) else {}
+
+
+def draw(
+    items: Sequence[Item], groups: Mapping[str, str], source: str, fractions: Sequence[float]
+) -> Split:
+    """Draw train, val and test: by group in classes that have groups, else per class.
+
+    Args:
+        items: all images.
+        groups: group by path.
+        source: the name of the data in an error message.
+        fractions: see `protocol.split_sizes`.
+    """
+    classes = by_label(items)
+    grouped = {label for label, some in classes.items() if any(i.path in groups for i in some)}
+    plain = (item for item in items if item.label not in grouped)
+    by_class = split_classes(plain, source, fractions)
+    if not grouped:
+        return by_class
+    whole = [item for item in items if item.label in grouped]
+    by_group = split_by_group(whole, groups, source, fractions)
+    pairs = zip(by_class, by_group, strict=True)
+    return Split(*(sorted([*one, *other], key=lambda i: (i.label, i.path)) for one, other in pairs))
+
+
+def warn_of_groups(name: str, split: Split, groups: Mapping[str, str], pattern: str) -> None:
+    """Log how groups were kept together, or that file names look like groups.
+
+    Args:
+        name: of the dataset.
+        split: the split in use.
+        groups: group by path, as far as known.
+        pattern: `DATASET.GROUP`.
+    """
+    if not groups:
+        if pattern != NO_GROUPS:
+            _warn_of_repeated_subjects(name, split)
+        return
+    count = len(set(groups.values()))
+    logger.info("%s: %d images are in %d groups", name, len(groups), count)
+    parts: dict[str, set[str]] = {}
+    for part in Split._fields:
+        for item in getattr(split, part):
+            if item.path in groups:
+                parts.setdefault(groups[item.path], set()).add(part)
+    torn = sorted(group for group, found in parts.items() if "test" in found and len(found) > 1)
+    if torn:
+        logger.warning(
+            "%s: %d groups are in test and in train or val: %s", name, len(torn), few(torn, 3)
+        )
+    for text in deviations(split, groups, FRACTIONS):
+        logger.info("%s: %s", name, text)
+
+
+def _warn_of_repeated_subjects(name: str, split: Split) -> None:
+    found = repeated_subjects(split)
+    if found:
+        pattern, count, examples = found
+        logger.warning(
+            "%s: file names look like several images of one subject, and %d such subjects are in "
+            "train and in test (%s): the test accuracy may be too high. To keep subjects together "
+            "set DATASET.GROUP '%s'; if they are none, set DATASET.GROUP none.",
+            name,
+            count,
+            few(examples, 3),
+            pattern,
+        )
+
+
+def warn_of_numbers(name: str, classnames: Sequence[str]) -> None:
+    """Warn of class names that are numbers, which are no words for a prompt."""
+    if is_numeric(classnames):
+        logger.warning(
+            "%s: the class names are numbers (%s): 'a photo of a %s.' says nothing to CLIP. Name "
+            'the classes in classes.json: {"%s": "name in words", ...}.',
+            name,
+            few(classnames, 4),
+            classnames[-1],
+            classnames[0],
+        )

@@ -1,0 +1,126 @@
+"""``images.json``: which images a model was trained on, so that no later test is on them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dplq.errors import UserError, few
+from dplq.io.atomic import write_bytes_atomically
+from dplq.io.files import file_digest
+
+logger = logging.getLogger(__name__)
+FILE = "images.json"
+FORMAT = 1
+DIGEST = "blake2b-128"
+KEY = "TEST.ALLOW_TRAIN_IMAGES"
+
+
+def split_hash(trainer: Any) -> str | None:
+    """Return the hash of the split in use; None for a host's datasets."""
+    return getattr(trainer.dm.dataset, "split_hash", None)
+
+
+def write_train_images(trainer: Any) -> None:
+    """Write the record of a run that is about to train: its split, and its training images.
+
+    Images are known by their content, so that another folder or another name hides none of them.
+    """
+    images = {}
+    folder = getattr(trainer.dm.dataset, "image_dir", "")
+    for item in trainer.dm.dataset.train_x:
+        path = str(item.impath)
+        name = os.path.relpath(path, folder) if folder else os.path.basename(path)
+        images[name] = [os.path.getsize(path), file_digest(path, DIGEST)]
+    record = {
+        "format": FORMAT,
+        "dataset": trainer.cfg.DATASET.NAME,
+        "split": split_hash(trainer),
+        "train": images,
+    }
+    path = Path(trainer.output_dir) / FILE
+    write_bytes_atomically(path, json.dumps(record, indent=0).encode())
+
+
+def check_tested_images(trainer: Any, directory: str) -> None:
+    """Compare the images to test with those a model was trained on.
+
+    Args:
+        trainer: with the dataset that is to be tested.
+        directory: folder of the training run.
+
+    Raises:
+        UserError: training images would be tested, and the config does not ask for that.
+    """
+    path = Path(directory) / FILE
+    if not path.is_file():
+        logger.info("%s is not there: whether training images are tested is not known", path)
+        return
+    record = _read(path)
+    ours = split_hash(trainer)
+    is_same_dataset = record["dataset"] == trainer.cfg.DATASET.NAME
+    if is_same_dataset and ours and record["split"] == ours:
+        return  # what it may hold twice, `data check` reports
+    if is_same_dataset:
+        logger.warning(
+            "The model was trained on another split of %s (hash %s) than this one (hash %s)",
+            record["dataset"],
+            record["split"],
+            ours,
+        )
+    tested = [str(item.impath) for item in tested_items(trainer)]
+    shared = _shared(record["train"], tested)
+    if not shared:
+        return
+    message = (
+        f"{len(shared)} of the {len(tested)} images to test are among the {len(record['train'])} "
+        f"that the model in {directory} was trained on: "
+        + few((f"{name} = {path}" for path, name in shared.items()), 3)
+    )
+    if not trainer.cfg.TEST.get("ALLOW_TRAIN_IMAGES", False):
+        raise UserError(
+            f"{message}. Test other images, or with the split of the training; {KEY} True tests "
+            "them all the same."
+        )
+    logger.warning("%s (%s)", message, KEY)
+
+
+def tested_items(trainer: Any) -> list[Any]:
+    """Return the dataset's items that the final test uses."""
+    data = trainer.dm.dataset
+    return list(data.val if trainer.cfg.TEST.SPLIT == "val" and data.val else data.test)
+
+
+def _shared(trained: dict[str, list[Any]], tested: Iterable[str]) -> dict[str, str]:
+    """Return the name in training of every tested image that was trained on; sizes differ first."""
+    by_size: dict[int, dict[str, str]] = defaultdict(dict)
+    for name, (size, digest) in trained.items():
+        by_size[size][digest] = name
+    shared = {}
+    for path in tested:
+        known = by_size.get(os.path.getsize(path))
+        name = known.get(file_digest(path, DIGEST)) if known else None
+        if name:
+            shared[path] = name
+    return shared
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {record['format']}, not {FORMAT}")
+        for name, (size, digest) in record["train"].items():
+            if not (isinstance(name, str) and isinstance(size, int) and isinstance(digest, str)):
+                raise ValueError(f"entry {name}")
+        return {key: record[key] for key in ("dataset", "split", "train")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be read as the record of a run's training images ({error}). Restore "
+            "it, or delete it to test without this check."
+        ) from error
