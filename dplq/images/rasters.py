@@ -162,7 +162,7 @@ def _scaled(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
         native = values.astype(values.dtype.newbyteorder("="), copy=False)
         if native.dtype == np.uint16 and limits == (0, 65535) and not inverted:
-            return (native - (native >> 8) + np.uint16(128) >> 8).astype(np.uint8)  # = round(v/257)
+            return _by_257(native)
         table = _table(native.dtype.str, limits, inverted)
         return np.take(table, native.view(f"u{native.dtype.itemsize}"), mode="clip")
     out = np.empty(values.shape, np.uint8)
@@ -170,6 +170,12 @@ def _scaled(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
     for top in range(0, len(values), step):
         out[top : top + step] = _bytes(values[top : top + step], limits, inverted)
     return out
+
+
+def _by_257(values: np.ndarray) -> np.ndarray:
+    """Return round(v / 257) of uint16 values, without a wider type: faster than a table."""
+    moved = np.minimum(values, np.uint16(65407)) + np.uint16(128)
+    return ((moved - (moved >> 8)) >> 8).astype(np.uint8)
 
 
 @lru_cache(maxsize=64)
@@ -189,7 +195,7 @@ def _shares(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
     low, high = limits
     finite = np.nan_to_num(values.astype(np.float64), nan=-np.inf, posinf=-np.inf)
     # nan_to_num replaces -inf by the smallest float, which becomes black too
-    scaled = np.clip((finite - low) * (255 / (high - low)), 0, 255)
+    scaled = np.clip((finite - low) / (high - low) * 255, 0, 255)
     if inverted:
         scaled = np.where(np.isfinite(values), 255 - scaled, 0)
     return scaled
