@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageEnhance
 
-from dplq.data.pixels import Look, look, looks, near_duplicates, pixel_findings, similarity
+from dplq.data.pixels import (
+    Look,
+    look,
+    looks,
+    near_duplicates,
+    pixel_findings,
+    similarity,
+    statistics,
+)
 from dplq.images.reader import ImageFacts
 from dplq.images.settings import ReadSettings
 
@@ -115,6 +123,17 @@ def test_one_full_channel_is_neither_white_nor_black(tmp_path):
     assert (red.white, red.black, red.coloured) == (0, 0, True)
 
 
+def test_statistics_of_a_large_image_are_of_a_sample(tmp_path):
+    image = scene(0, 800)
+    image.paste((255, 255, 255), (0, 0, 800, 600))
+    result = look(written(tmp_path / "x.png", image))
+    grey = np.asarray(image.convert("L"), dtype=np.float64)
+    assert result.white == pytest.approx(3 / 4, abs=0.005)
+    assert result.mean == pytest.approx(grey.mean(), rel=0.01)
+    assert result.spread == pytest.approx(grey.std(), rel=0.01)
+    assert (result.facts.width, result.facts.height) == (800, 800)
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_constant_image_has_no_small_version(tmp_path, value):
     result = look(written(tmp_path / "x.png", Image.new("L", (40, 40), value)))
@@ -139,7 +158,16 @@ def test_unreadable_images_are_problems(tmp_path):
     found, problems = looks(["text.png", "good.png", "empty.jpg", "gone.png"], str(tmp_path))
     assert list(found) == ["good.png"]
     assert list(problems) == ["empty.jpg", "gone.png", "text.png"]
-    assert all(name in problem and "\n" not in problem for name, problem in problems.items())
+    assert problems["gone.png"].startswith("cannot be opened: No such file")
+    assert all("\n" not in problem for problem in problems.values())
+
+
+def test_an_error_of_a_decoder_is_one_line(monkeypatch, tmp_path):
+    def fail(path, settings):
+        raise ZeroDivisionError(f"{path}\nline 2")
+
+    monkeypatch.setattr(statistics, "read_with_facts", fail)
+    assert look(str(tmp_path / "x.png")) == "ZeroDivisionError: x.png line 2"
 
 
 # Near-duplicates
@@ -442,6 +470,8 @@ def test_what_the_reader_did_frames_and_bands():
         found[path] = found[path]._replace(facts=turned)
     found["forest/1.png"] = a_look(facts=facts(frames=12))
     found["forest/2.png"] = a_look(facts=facts(bands=13))
+    found["forest/3.png"] = a_look(facts=facts("8-bit RGB with alpha", bands=4))
+    found["river/3.png"] = a_look(facts=facts("8-bit CMYK", bands=4))
     problems, notes = reported(found)
     assert problems == []
     assert notes[1:] == [
@@ -490,4 +520,4 @@ def test_kinds_of_real_files(tmp_path):
     text = "\n".join(notes)
     assert "turned upright" in text
     assert "alpha" in text
-    assert "1 image(s) with more than three bands: river/0.png (4); per class: 'river' 1." in notes
+    assert "bands" not in text, "alpha is none"

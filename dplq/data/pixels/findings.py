@@ -97,14 +97,15 @@ def _unused_range(images: _Images, settings: ReadSettings) -> list[Finding]:
 
 def _saturated(images: _Images) -> list[Finding]:
     found = []
-    for colour, limit, share in (
+    shares: tuple[tuple[str, float, Callable[[Look], float]], ...] = (
         ("white", WHITE_SHARE, lambda one: one.white),
         ("black", BLACK_SHARE, lambda one: one.black),
-    ):
+    )
+    for colour, limit, share in shares:
         full = [path for path in sorted(images.looks) if share(images.looks[path]) > limit]
         full = [path for path in full if not _is_constant(images.looks[path])]
         if full:
-            rows = images.described(full, lambda one, share=share: f"{share(one):.1%}")
+            rows = images.described(full, _text_of(share, "{:.1%}"))
             found.append(
                 Finding(
                     f"{len(full)} saturated image(s), more than {limit:.0%} of the pixels "
@@ -114,6 +115,10 @@ def _saturated(images: _Images) -> list[Finding]:
                 )
             )
     return found
+
+
+def _text_of(value: Callable[[Look], float], pattern: str) -> Callable[[Look], str]:
+    return lambda one: pattern.format(value(one))
 
 
 def _is_constant(one: Look) -> bool:
@@ -164,7 +169,8 @@ def _kinds(images: _Images) -> list[str]:
 
 def _telling_formats(images: _Images) -> tuple[list[Finding], list[str]]:
     """Report formats that tell classes apart, and note file types and sizes that do."""
-    problems, notes = [], []
+    problems: list[Finding] = []
+    notes: list[str] = []
     for what, trait in (("The kind of image", _kind), ("Colour", _colour)):
         told = _telling(images, trait)
         if told and not problems:
@@ -255,16 +261,22 @@ def _conversions(images: _Images) -> list[str]:
         f"{len(paths)} image(s): {step}; {images.counts(sorted(paths))}."
         for step, paths in sorted(steps.items())
     ]
-    numbers: tuple[tuple[str, int, Callable[[ImageFacts], int]], ...] = (
-        ("several frames or pages", 1, lambda facts: facts.frames),
-        ("more than three bands", 3, lambda facts: facts.bands),
+    numbers: tuple[tuple[str, int, Callable[[Look], int]], ...] = (
+        ("several frames or pages", 1, lambda one: one.facts.frames),
+        ("more than three bands", 3, _colour_bands),
     )
     for what, limit, number in numbers:
-        paths = [p for p, one in sorted(images.looks.items()) if number(one.facts) > limit]
+        paths = [p for p, one in sorted(images.looks.items()) if number(one) > limit]
         if paths:
-            rows = images.described(paths, lambda one, number=number: str(number(one.facts)))
+            rows = images.described(paths, _text_of(number, "{}"))
             notes.append(f"{len(paths)} image(s) with {what}: {rows}.")
     return notes
+
+
+def _colour_bands(one: Look) -> int:
+    """Return the number of bands without alpha; the four of CMYK are three colours."""
+    facts = one.facts
+    return 3 if "CMYK" in facts.kind else facts.bands - ("with alpha" in facts.kind)
 
 
 def _sizes(images: _Images) -> list[str]:
