@@ -78,11 +78,15 @@ class ImageCheck:
             bar = tqdm(results, "Checking images", len(todo), leave=False, disable=None)
             found = dict(zip(todo, bar, strict=True))
         good = {path: facts for path, facts in found.items() if not isinstance(facts, str)}
-        self._entries |= {path: [*stamps[path], list(facts)] for path, facts in good.items()}
-        if good:
-            self._save_cache()
+        self.remember(good)
         self.facts = {path: f for path, f in known.items() if f is not None} | good
         return {path: problem for path, problem in found.items() if isinstance(problem, str)}
+
+    def remember(self, good: Mapping[str, ImageFacts]) -> None:
+        """Keep the facts of images that have been read for later runs."""
+        self._entries |= {path: [*self._stamp(path), list(facts)] for path, facts in good.items()}
+        if good:
+            self._save_cache()
 
     def _stamp(self, path: str) -> list[Any]:
         status = os.stat(os.path.join(self.image_dir, path))

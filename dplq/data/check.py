@@ -16,6 +16,7 @@ from typing import Any
 
 from dplq import datasets
 from dplq.data.duplicates import report_duplicates
+from dplq.data.pixels import looks, pixel_findings
 from dplq.data.survey import (
     Report,
     add_listing,
@@ -25,7 +26,7 @@ from dplq.data.survey import (
 )
 from dplq.datasets._engine import splits
 from dplq.datasets._engine.base import FolderDataset
-from dplq.datasets._engine.images import ImageCheck
+from dplq.datasets._engine.images import ImageCheck, describe_problems
 from dplq.datasets._engine.listing import Listing
 from dplq.datasets._engine.options import Options
 from dplq.datasets._engine.protocol import Split
@@ -102,7 +103,7 @@ def check(
     if split or (split := _split_as_written(dataset, report)):
         _compare_parts(dataset, split, report)
     if not quick:
-        report_duplicates(report, _decodable(dataset, report))
+        _report_images(dataset, report)
     return report
 
 
@@ -252,14 +253,26 @@ def _every_image(report: Report) -> list[str]:
     return sorted({*listed, *(path for paths in report.parts.values() for path in paths)})
 
 
-def _decodable(dataset: FolderDataset, report: Report) -> set[str]:
-    """Decode every image, report those that cannot be, and return the others."""
-    paths = _every_image(report)
-    broken = ImageCheck(report.image_dir, dataset.store).broken(paths)
+def _report_images(dataset: FolderDataset, report: Report) -> None:
+    """Decode every image once; report those that cannot be read, copies, and odd pixels."""
+    settings = dataset.options.reading
+    seen, broken = looks(_every_image(report), report.image_dir, settings)
     if broken:
         report.add(
-            f"{len(broken)} image(s) in {report.image_dir} cannot be decoded: "
-            f"{few(f'{path} ({why})' for path, why in broken.items())}.",
-            "Get these files again, or set DATASET.SKIP_BROKEN True to do without them.",
+            f"{len(broken)} image(s) in {report.image_dir} cannot be read: "
+            f"{describe_problems(broken)}.",
+            "Mend or replace them, or set DATASET.SKIP_BROKEN True to do without them.",
         )
-    return set(paths) - broken.keys()
+    check = ImageCheck(report.image_dir, dataset.store, settings)
+    check.remember({path: one.facts for path, one in seen.items()})
+    equal = report_duplicates(report, seen)
+    problems, notes = pixel_findings(
+        seen,
+        report.label_of(),
+        report.prompts,
+        report.part_of(),
+        settings=settings,
+        already=[frozenset(group) for group in equal],
+    )
+    report.findings += problems
+    report.notes += notes

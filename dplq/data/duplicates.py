@@ -15,16 +15,20 @@ from dplq.errors import few
 from dplq.io.files import file_digest
 
 
-def report_duplicates(report: Report, paths: Iterable[str]) -> None:
+def report_duplicates(report: Report, paths: Iterable[str]) -> list[list[str]]:
     """Report equal images: across train, val and test, across classes, within one part.
 
     Args:
         report: extended by findings and notes.
         paths: images to compare, relative to `report.image_dir`.
+
+    Returns:
+        The groups of equal images.
     """
     part_of, label_of = report.part_of(), report.label_of()
     across, contradicting, within = [], [], []
-    for group in equal_files(report.image_dir, paths):
+    equal = equal_files(report.image_dir, paths)
+    for group in equal:
         text = few((f"{p} ({part_of[p]})" if p in part_of else p for p in group), separator=" = ")
         is_across = len({part_of[path] for path in group if path in part_of}) > 1
         is_contradicting = len({label_of.get(path) for path in group}) > 1
@@ -48,6 +52,7 @@ def report_duplicates(report: Report, paths: Iterable[str]) -> None:
         )
     elif within:
         report.notes.append(f"{len(within)} duplicate(s) within one part: {few(within)}.")
+    return equal
 
 
 def _remedy(report: Report) -> str:

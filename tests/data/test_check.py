@@ -58,8 +58,8 @@ def test_truncated_image(capsys, root):
     code, text = check(capsys, root)
     assert code == 1
     assert "1 image(s) in" in text
-    assert "cannot be decoded: aGrass/a02.jpg (" in text
-    assert "-> Get these files again, or set DATASET.SKIP_BROKEN True" in text
+    assert "cannot be read: aGrass/a02.jpg: " in text
+    assert "-> Mend or replace them, or set DATASET.SKIP_BROKEN True" in text
     assert check(capsys, root, "--quick")[0] == 0, "opens no image"
 
 
@@ -89,7 +89,7 @@ def test_everything_at_once(capsys, root):
     assert code == 1
     for part in (
         "aGrass/a00.jpg (train) = aGrass/a05.jpg (test)",
-        "cannot be decoded: bField/b00.jpg",
+        "cannot be read: bField/b00.jpg: ",
         "1 class(es) missing in",
         "Misspelt? Rename 'cIndsutry' to 'cIndustry'",
         "the folder 'results' is no class",
@@ -134,7 +134,8 @@ def test_split_that_does_not_fit(capsys, root):
     code, text = check(capsys, root)
     assert code == 1
     assert "names 1 image(s) (of 43) that do not exist" in text
-    assert "-> No run starts before this is fixed. 1 problem found." in text
+    assert "-> No run starts before this is fixed. note: " in text
+    assert text.endswith("1 problem found.")
 
 
 def test_stray_folder_and_files(capsys, root):
