@@ -204,8 +204,7 @@ def _bytes(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
 def _shares(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
     """Return the values on a scale of 0 to 255, not rounded."""
     low, high = limits
-    finite = np.nan_to_num(values.astype(np.float64), nan=-np.inf, posinf=-np.inf)
-    # nan_to_num replaces -inf by the smallest float, which becomes black too
+    finite = np.where(np.isfinite(values), values, low).astype(np.float64)
     scaled = np.clip((finite - low) / (high - low) * 255, 0, 255)
     if inverted:
         scaled = np.where(np.isfinite(values), 255 - scaled, 0)

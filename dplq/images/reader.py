@@ -239,7 +239,7 @@ def _suggestion(low: float, high: float, first: float, last: float) -> str:
     """Return a window for values that use a part of their range."""
     if first == 0 and last > 1 and low >= 0:
         power = 2 ** math.ceil(math.log2(high + 1)) - 1 if high >= 1 else 1
-        if power - low < (last - first) / 2 or power < last / 2:
+        if high - low >= power / 2:
             return f"[0, {power}]"
     if high <= low:
         high = low + 1
