@@ -215,18 +215,21 @@ def needs_model(trainer: str) -> bool:
 
 
 def warn_of_foreign_keys(cfg: Any) -> None:
-    """Warn if a key of another trainer was set: no trainer reads another trainer's keys."""
+    """Warn if a key was set that the trainer does not read: another trainer's, or a general one."""
     from dassl.engine import TRAINER_REGISTRY
 
-    from dplq.host.config import all_keys
+    from dplq.host.config import all_keys, flatten
 
     name = cfg.TRAINER.NAME
-    own = f"TRAINER.{getattr(TRAINER_REGISTRY.get(name), 'node', name.upper())}."
+    trainer = TRAINER_REGISTRY.get(name)
+    model = getattr(trainer, "model_class", None)  # None: not one of this project's trainers
+    foreign = ["TRAINER."] + ([] if model else ["TRAIN.CLASS_WEIGHTS"])
+    foreign += [] if getattr(model, "uses_domain", False) else ["DOMAIN."]
+    own = f"TRAINER.{getattr(trainer, 'node', name.upper())}."
+    given = dict(flatten(cfg))
     for key, default, _ in all_keys():
-        if key.startswith("TRAINER.") and not key.startswith(own):
-            _, node, leaf = key.split(".")
-            if cfg.TRAINER[node][leaf] != default:
-                logging.warning("%s is set, but %s does not read it.", key, name)
+        if key.startswith(tuple(foreign)) and not key.startswith(own) and given[key] != default:
+            logging.warning("%s is set, but %s does not read it.", key, name)
 
 
 def print_args(args: argparse.Namespace, cfg: Any) -> None:

@@ -297,6 +297,7 @@ def test_foreign_keys_are_pointed_out(project, tmp_path):
     options = ["--no-train", "TRAINER.MAPLE.N_CTX", "4"]
     done = train(tmp_path / "log", [*flags, "--output-dir", str(tmp_path / "run"), *options])
     assert "TRAINER.MAPLE.N_CTX is set, but QuaternionPrompt does not read it" in done.out
+    assert "DOMAIN.ENCODER is set" not in done.out
 
 
 def test_half_precision_on_a_cpu_says_what_it_does(project, tmp_path):

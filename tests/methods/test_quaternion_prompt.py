@@ -370,3 +370,32 @@ def test_frozen_half_precision_towers(backbone):
     for parameter in half.prompt_learner.parameters():
         assert parameter.grad.dtype == torch.float32
         assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, []),
+        ({"noise": True, "noise_scale": "batch"}, []),
+        ({"noise": False, "noise_scale": "image"}, ["NOISE_SCALE 'image' is not used: NOISE is"]),
+        ({"noise": False, "noise_at_test": True, "prompt_depth": 1}, []),
+        (
+            {"prompt_depth": 1, "clone_init": False},
+            ["CLONE_INIT False is not used: PROMPT_DEPTH 1"],
+        ),
+        (
+            {"domain_dim": 0, "noise": False, "noise_scale": "image"},
+            [
+                "NOISE_SCALE 'image' is not used: there is no domain feature.",
+                "NOISE False is not used: there is no domain feature.",
+            ],
+        ),
+    ],
+)
+def test_switches_that_another_setting_disables_are_said(backbone, caplog, settings, expected):
+    """The preset is `reference`: noise of the scale `batch`, at test time too, and clones."""
+    make_model(backbone, **settings)
+    said = [r.getMessage() for r in caplog.records if "is not used" in r.getMessage()]
+    assert len(said) == len(expected)
+    for text in expected:
+        assert any(line.startswith(text) for line in said), said

@@ -48,3 +48,25 @@ def test_a_second_test_asks_no_domain_encoder(project, tmp_path, trainer):
         accuracies.append(json.loads((run / "results.json").read_text())["accuracy"])
     assert accuracies[0] == accuracies[1] == accuracies[2]
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 1
+
+
+def test_keys_that_the_choice_of_encoder_disables_are_said(caplog):
+    from yacs.config import CfgNode
+
+    from dplq.trainers._engine.domain import load_domain
+
+    domain = CfgNode(
+        {
+            "ENCODER": "none",
+            "WEIGHTS": "sam.pth",
+            "FEATURE": "encoder",
+            "NORMALIZE": "clip",
+            "PRETRAINED": True,
+            "CACHE": True,
+        }
+    )
+    assert load_domain(CfgNode({"DOMAIN": domain}), None, "default") is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "DOMAIN.WEIGHTS sam.pth is not used: DOMAIN.ENCODER is none.",
+        "DOMAIN.NORMALIZE clip is not used: DOMAIN.ENCODER is none.",
+    ]

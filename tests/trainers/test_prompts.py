@@ -75,4 +75,5 @@ def test_a_run_shows_its_prompts(project, tmp_path, name):
     done = train(tmp_path / "log", [*flags, "TRAINER.COOP.N_CTX", "3"])
     assert done.code == 0, done.err
     assert EXPECTED[name] in done.out.splitlines()
+    assert f"DOMAIN.ENCODER is set, but {name} does not read it." in done.out.splitlines()
     assert EXPECTED[name] in (tmp_path / "log.txt").read_text().splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from dplq.methods.base import CLIPModel
 
@@ -25,11 +26,12 @@ def print_prompts(model: CLIPModel) -> None:
 
 def _print_rest(lines: list[str]) -> None:
     """Print how many lines there are more; they go to the file of Dassl's Logger, if it is open."""
-    file = getattr(sys.stdout, "file", None)
+    stdout: Any = sys.stdout
+    file = getattr(stdout, "file", None)
     if file is None:
         print(f"  and {len(lines)} more")
         return
-    print(f"  and {len(lines)} more, in the log file", file=sys.stdout.console)  # type: ignore[attr-defined]
+    print(f"  and {len(lines)} more, in the log file", file=stdout.console)
     print("\n".join(lines), file=file)
 
 
