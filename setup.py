@@ -27,9 +27,14 @@ REQUIREMENTS = [
     "scikit-learn>=0.22",  # zero_division in f1_score
     "tabulate>=0.8.10",  # disable_numparse; the oldest that was tried
     "tensorboard>=1.15",  # what torch.utils.tensorboard asks for
+    "tifffile",  # any version
     "tqdm",  # any version
 ]
+DICOM_REQUIREMENTS = ["pydicom>=2.4"]  # the oldest that was tried
 TEST_REQUIREMENTS = [
+    *DICOM_REQUIREMENTS,
+    "hypothesis",  # any version
+    "imageio",  # any version
     "mypy>=2.4,<2.5",  # other minor versions may find other errors, and a test runs it
     "pytest",  # any version
     "ruff>=0.17,<0.18",  # other minor versions may format otherwise, and a test compares
@@ -46,7 +51,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     install_requires=REQUIREMENTS,
-    extras_require={"test": TEST_REQUIREMENTS},
+    extras_require={"test": TEST_REQUIREMENTS, "dicom": DICOM_REQUIREMENTS},
     packages=[
         *find_namespace_packages(include=["dplq", "dplq.*"], exclude=["*__pycache__*"]),
         *(

@@ -23,12 +23,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dplq.errors import UserError, few, suggest
+from dplq.errors import UserError, suggest
 from dplq.host.dassl import ensure_dassl
+from dplq.images.reader import ImageFile
+from dplq.images.settings import ReadSettings, read_settings
 
 from .declaration import Declaration
 from .folders import FEWSHOT_DIR, ClassTable
-from .images import ImageCheck
+from .images import ImageCheck, describe_problems, report_images
 from .layouts import (
     Layout,
     best_layout,
@@ -66,6 +68,7 @@ class FolderDataset(Declaration, DatasetBase):
     Attributes:
         dataset_dir: absolute path of the data folder.
         image_dir: folder that the paths of the split are relative to.
+        image_summary: kinds of image and what was done to how many; None: not looked at.
         name: of the dataset in messages and file names.
         reference: whether `DATASET.PROTOCOL` is `reference`.
         split_path: split file in use, "" if every image is test.
@@ -76,6 +79,7 @@ class FolderDataset(Declaration, DatasetBase):
     """
 
     image_dir: str
+    image_summary: dict[str, Any] | None = None
     name: str
     reference: bool
     split_path: str
@@ -94,7 +98,8 @@ class FolderDataset(Declaration, DatasetBase):
         """
         self._locate(cfg.DATASET.ROOT, _setting(cfg, "PROTOCOL", "ours"))
         split = self._select_images(self.load_split(), cfg)
-        train, val, test = (self._as_data(part) for part in split)
+        settings = read_settings(getattr(cfg, "INPUT", None))
+        train, val, test = (self._as_data(part, settings) for part in split)
         super().__init__(train_x=train, val=val, test=test)
 
     @classmethod
@@ -289,7 +294,8 @@ class FolderDataset(Declaration, DatasetBase):
             logger.info("SEED is not set: the %d shots are drawn with seed %d", shots, seed)
         if any(Path(self.dataset_dir, FEWSHOT_DIR).glob("shot_*.pkl")):
             logger.info("%s: the pickles in %s/ are ignored", self.dataset_dir, FEWSHOT_DIR)
-        check = ImageCheck(self.image_dir, self.store) if wanted else None
+        settings = read_settings(getattr(cfg, "INPUT", None))
+        check = ImageCheck(self.image_dir, self.store, settings) if wanted else None
         skipped: dict[str, str] = {}
         while True:
             sample = few_shot(split, shots, seed, leave_out=skipped)
@@ -298,21 +304,23 @@ class FolderDataset(Declaration, DatasetBase):
             chosen = take_subset(sample, subset)
             broken = check.broken(i.path for part in chosen for i in part) if check else {}
             if not broken:
+                self.image_summary = report_images(self.name, check, settings)
                 return chosen
             skipped |= broken
             self._report_broken(broken, _setting(cfg, "SKIP_BROKEN", False))
 
     def _report_broken(self, broken: dict[str, str], skip: bool) -> None:
-        examples = few([f"{path} ({why})" for path, why in broken.items()], 3, "; ")
-        message = f"{self.image_dir}: {len(broken)} image(s) cannot be decoded: {examples}."
+        message = (
+            f"{self.image_dir}: {len(broken)} image(s) cannot be read: {describe_problems(broken)}."
+        )
         if not skip:
-            raise UserError(f"{message} Replace them, or set DATASET.SKIP_BROKEN True.")
+            raise UserError(f"{message} Or set DATASET.SKIP_BROKEN True to leave them out.")
         logger.warning("%s Skipped.", message)
 
-    def _as_data(self, items: Sequence[Item]) -> list[Datum]:
+    def _as_data(self, items: Sequence[Item], settings: ReadSettings) -> list[Datum]:
         return [
             Datum(
-                impath=os.path.join(self.image_dir, item.path),
+                impath=ImageFile(os.path.join(self.image_dir, item.path), settings),
                 label=item.label,
                 classname=item.classname,
             )

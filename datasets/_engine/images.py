@@ -1,33 +1,45 @@
 """Validate the images of a dataset before a run fails on one hours later.
 
-Every image that a run will use is decoded once. The good ones are cached by relative path, size and
-modification time, so that later runs only read the file's metadata.
+Every image that a run will use is decoded once. The good ones are cached by relative path, size,
+modification time and reader's settings, with what they hold, so that later runs only read the
+file's metadata.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
-from PIL import Image
 from tqdm import tqdm
 
-from dplq.errors import UserError
+from dplq.errors import UserError, few
+from dplq.images.reader import (
+    ImageFacts,
+    UnreadableImage,
+    read_with_facts,
+    reading_key,
+    unused_range,
+)
+from dplq.images.settings import DEFAULTS, ReadSettings
 
 from .folders import CHECKED_FILE
 from .store import Store, read_json
 
+logger = logging.getLogger(__name__)
 
-def decode_problem(path: str) -> str:
-    """Decode an image in full, as a data loader will; return the problem, "" if none."""
+
+def examine(path: str, settings: ReadSettings) -> ImageFacts | str:
+    """Decode an image in full, as a data loader will; return what it holds, or the problem."""
     try:
-        with Image.open(path) as image:
-            image.convert("RGB")
-    except Exception as error:  # Pillow's plugins raise nearly anything on damaged data
-        return f"{type(error).__name__}: {error}".replace(path, os.path.basename(path))
-    return ""
+        return read_with_facts(path, settings)[1]
+    except UnreadableImage as error:
+        return error.problem
 
 
 class ImageCheck:
@@ -36,15 +48,20 @@ class ImageCheck:
     Args:
         image_dir: what paths are relative to.
         store: where the cache is kept; without a writable folder, it is not kept.
+        settings: of the reader.
+
+    Attributes:
+        facts: what the good images hold that `broken` was asked for, by path.
     """
 
-    def __init__(self, image_dir: str, store: Store) -> None:
-        self.image_dir = image_dir
-        self.store = store
-        self.good = self._load_cache()
+    def __init__(self, image_dir: str, store: Store, settings: ReadSettings = DEFAULTS) -> None:
+        self.image_dir, self.store, self.settings = image_dir, store, settings
+        self.facts: dict[str, ImageFacts] = {}
+        self._key = reading_key(settings)
+        self._entries = self._load_cache()
 
     def broken(self, paths: Iterable[str]) -> dict[str, str]:
-        """Return the problem of each image that cannot be decoded.
+        """Return the problem of each image that cannot be read.
 
         Args:
             paths: images to decode, unless the cache has them.
@@ -53,21 +70,32 @@ class ImageCheck:
             Problem by relative path, sorted by path.
         """
         stamps = {path: self._stamp(path) for path in sorted(set(paths))}
-        todo = [path for path, stamp in stamps.items() if self.good.get(path) != stamp]
+        known = {path: self._cached(path, stamp) for path, stamp in stamps.items()}
+        todo = [path for path, facts in known.items() if facts is None]
+        examine_one = partial(examine, settings=self.settings)
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes GIL-free
-            results = pool.map(decode_problem, (os.path.join(self.image_dir, p) for p in todo))
+            results = pool.map(examine_one, (os.path.join(self.image_dir, p) for p in todo))
             bar = tqdm(results, "Checking images", len(todo), leave=False, disable=None)
-            problems = dict(zip(todo, bar, strict=True))
-        self.good |= {path: stamps[path] for path, problem in problems.items() if not problem}
-        if any(not problem for problem in problems.values()):
+            found = dict(zip(todo, bar, strict=True))
+        good = {path: facts for path, facts in found.items() if not isinstance(facts, str)}
+        self._entries |= {path: [*stamps[path], list(facts)] for path, facts in good.items()}
+        if good:
             self._save_cache()
-        return {path: problem for path, problem in problems.items() if problem}
+        self.facts = {path: f for path, f in known.items() if f is not None} | good
+        return {path: problem for path, problem in found.items() if isinstance(problem, str)}
 
-    def _stamp(self, path: str) -> list[int]:
+    def _stamp(self, path: str) -> list[Any]:
         status = os.stat(os.path.join(self.image_dir, path))
-        return [status.st_size, status.st_mtime_ns]
+        return [status.st_size, status.st_mtime_ns, self._key]
 
-    def _load_cache(self) -> dict[str, list[int]]:
+    def _cached(self, path: str, stamp: list[Any]) -> ImageFacts | None:
+        """Return the facts of an image that is unchanged; entries of older versions have none."""
+        entry = self._entries.get(path)
+        if not isinstance(entry, list) or entry[:-1] != stamp:
+            return None
+        return _facts_from(entry[-1])
+
+    def _load_cache(self) -> dict[str, Any]:
         path = self.store.find(CHECKED_FILE)
         try:
             cached = read_json(path) if path else {}
@@ -77,4 +105,69 @@ class ImageCheck:
 
     def _save_cache(self) -> None:
         with contextlib.suppress(UserError):  # only time is lost: the next run decodes again
-            self.store.write(CHECKED_FILE, self.good)
+            self.store.write(CHECKED_FILE, self._entries)
+
+
+def _facts_from(stored: Any) -> ImageFacts | None:
+    """Return facts from JSON, None if they are damaged."""
+    try:
+        facts = ImageFacts(*stored)
+        span = None if facts.span is None else (facts.span[0], facts.span[1])
+        return facts._replace(steps=tuple(map(str, facts.steps)), span=span)
+    except (TypeError, IndexError):
+        return None
+
+
+def describe_problems(problems: Mapping[str, str]) -> str:
+    """Return the problems of files on one line, the files with the same one together."""
+    files: dict[str, list[str]] = {}
+    for path, problem in problems.items():
+        files.setdefault(problem, []).append(path)
+    return few([f"{few(paths, 3)}: {problem}" for problem, paths in files.items()], 3, "; ")
+
+
+def summarize(facts: Iterable[ImageFacts]) -> dict[str, Any]:
+    """Return how many images are of which kind, and what was done to how many."""
+    every = list(facts)
+    kinds = Counter(fact.kind for fact in every)
+    steps = Counter(step for fact in every for step in fact.steps)
+    return {
+        "images": len(every),
+        "kinds": dict(kinds.most_common()),
+        "steps": dict(steps.most_common()),
+        "most_frames": max((fact.frames for fact in every), default=1),
+    }
+
+
+def report_images(
+    name: str, check: ImageCheck | None, settings: ReadSettings
+) -> dict[str, Any] | None:
+    """Log what the images of a run are and what was done to them.
+
+    Args:
+        name: of the dataset.
+        check: that has examined them; None: they have not been.
+        settings: of the reader.
+
+    Returns:
+        The summary, as in results.json; None without a check.
+
+    Raises:
+        UserError: data of more than 8 bits use a small part of their range.
+    """
+    if check is None:
+        logger.info(
+            "%s: DATASET.CHECK_IMAGES is False, so conversions of images (depth, alpha, "
+            "orientation, frames) are not reported",
+            name,
+        )
+        return None
+    summary = summarize(check.facts.values())
+    counted = [f"{count} {what}" for what, count in summary["kinds"].items()]
+    counted += [f"{count} x {what}" for what, count in summary["steps"].items()]
+    if summary["most_frames"] > 1:
+        counted.append(f"up to {summary['most_frames']} frames in a file")
+    logger.info("%s: images: %s", name, "; ".join(counted))
+    if problem := unused_range(check.facts.values(), settings):
+        raise UserError(f"{name}: {problem}")
+    return summary

@@ -341,6 +341,19 @@ def build(args: argparse.Namespace) -> Any:
     return build_trainer(cfg)
 
 
+def one_line_errors() -> None:
+    """Have a user error that nothing catches printed as one line: for scripts that call `build`."""
+    before = sys.excepthook
+
+    def report(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if isinstance(error, user_error_types()):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            before(kind, error, trace)
+
+    sys.excepthook = report
+
+
 def main() -> int:
     """Run, and turn user mistakes into one line and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[CurrentStdout()])

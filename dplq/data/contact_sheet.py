@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from dplq.errors import UserError
+from dplq.images.reader import read_image
 from dplq.io.atomic import atomic_write
 
 BACKGROUND, TEXT, GREY = "white", "black", "#777777"
@@ -79,10 +80,8 @@ def write(sheet: Image.Image, path: Path) -> None:
 def _thumbnail(path: str, size: int) -> Image.Image:
     """Return the centre of the image as a square; a crossed box if it cannot be decoded."""
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (size, size))  # a JPEG is decoded at a fraction of its size
-            return ImageOps.fit(image.convert("RGB"), (size, size))
-    except Exception:  # Pillow's plugins raise nearly anything on damaged data
+        return ImageOps.fit(read_image(path, edge=size), (size, size))
+    except UserError:
         box = Image.new("RGB", (size, size), "#eeeeee")
         pen = ImageDraw.Draw(box)
         pen.line([(0, 0), (size, size)], "red")

@@ -11,6 +11,7 @@ from typing import Any
 
 from dplq.errors import UserError, nearest, suggest
 from dplq.host.dassl import registered_trainers
+from dplq.images.settings import ReadSettings
 from dplq.training.precision import PRECISIONS
 
 Key = tuple[str, Any, str]  # dotted name, default, help
@@ -19,6 +20,15 @@ GENERAL_KEYS: tuple[Key, ...] = (
     ("DATASET.PROTOCOL", "ours", "ours, or reference (known bugs of the original loaders)"),
     ("DATASET.CHECK_IMAGES", True, "decode every image of a run once before it starts"),
     ("DATASET.SKIP_BROKEN", False, "leave unreadable images out instead of stopping"),
+    (
+        "INPUT.WINDOW",
+        None,
+        "[low, high] or percentile: values that become black and white, for more than 8 bits",
+    ),
+    ("INPUT.BACKGROUND", (0, 0, 0), "colour below transparent pixels"),
+    ("INPUT.FRAME", 1, "page or frame of files with several, from 1"),
+    ("INPUT.BANDS", (), "bands used as red, green, blue, such as [4, 3, 2], from 1"),
+    ("INPUT.MAX_PIXELS", ReadSettings.max_pixels, "largest image, width x height, that is decoded"),
     (
         "DATALOADER.IMAGE_CACHE",
         "",

@@ -17,10 +17,12 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dplq.errors import UserError, one_line
+from dplq.images.reader import ImageFile, read_image
 
 logger = logging.getLogger(__name__)
 FALLBACK = Path(__file__).resolve().parents[1] / "_fallback"
@@ -42,6 +44,8 @@ def ensure_dassl() -> str:
     """
     if "dassl" not in sys.modules:
         _import_dassl()
+    if which_dassl() == "real":
+        _read_our_files()
     # Importing the real Dassl silences all warnings of the process; ours must be seen.
     logging.disable(logging.NOTSET)
     return which_dassl()
@@ -70,6 +74,21 @@ def _import_dassl() -> None:
                 else "Repair it, or set DPLQ_DASSL=fallback to use the one that comes with dplq."
             )
         ) from error
+
+
+def _read_our_files() -> None:
+    """Have Dassl's loaders read each `ImageFile` by our reader; other paths are read as before."""
+    module: Any = importlib.import_module("dassl.data.data_manager")
+    original = module.read_image
+    if getattr(original, "reads_image_files", False):
+        return
+
+    @wraps(original)
+    def read(path: Any) -> Any:
+        return read_image(path) if isinstance(path, ImageFile) else original(path)
+
+    read.reads_image_files = True  # type: ignore[attr-defined]
+    module.read_image = read
 
 
 def which_dassl() -> str:

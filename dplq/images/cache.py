@@ -1,9 +1,10 @@
 """On-disk cache of decoded images: `DATALOADER.IMAGE_CACHE`.
 
-An image is written once as an uncompressed PPM file, which Pillow reads back bit for bit, under
-`dplq.io.files.cache_root()`. Its name is the SHA-256 of the original file's content, the name of
-its folder states how it was processed. So all splits, seeds and runs share it, a changed original
-gets a new copy, and any number of processes may write at once. Nothing is unpickled.
+An image is decoded once, by `dplq.images.reader`, and written as an uncompressed PPM file, which
+is read back bit for bit, under `dplq.io.files.cache_root()`. Its name is the SHA-256 of the
+original file's content, the name of its folder states how it was read and processed. So all
+splits, seeds and runs share it, a changed original gets a new copy, and any number of processes may
+write at once. Nothing is unpickled.
 
 * ``decoded``: the decoded image. Everything downstream is the same bit for bit.
 * ``resized``: the shorter edge is resized. For test images that is the first step of their
@@ -35,6 +36,9 @@ from dplq.errors import UserError, suggest
 from dplq.io.atomic import atomic_write
 from dplq.io.files import bytes_digest, cache_root
 
+from .reader import read_opened, reading_key
+from .settings import DEFAULTS, ReadSettings, read_settings
+
 logger = logging.getLogger(__name__)
 MODES = ("", "decoded", "resized")
 KEY = "DATALOADER.IMAGE_CACHE"
@@ -47,22 +51,28 @@ class ImageCache:
         edge: shorter edge in pixels after resizing; None: images are not resized.
         interpolation: Pillow's bilinear, bicubic or nearest.
         enlarge: resize smaller images too.
+        settings: of the reader.
 
     Attributes:
         exact: whether all later results are the same bit for bit as without a cache.
     """
 
     def __init__(
-        self, edge: int | None = None, interpolation: str = "bicubic", enlarge: bool = False
+        self,
+        edge: int | None = None,
+        interpolation: str = "bicubic",
+        enlarge: bool = False,
+        settings: ReadSettings = DEFAULTS,
     ) -> None:
-        self.edge, self.enlarge = edge, enlarge
+        self.edge, self.enlarge, self.settings = edge, enlarge, settings
         self.exact = edge is None or enlarge
         self.interpolation = InterpolationMode(interpolation)
         processing = "decoded"
         if edge is not None:
             processing = f"{'edge' if enlarge else 'atmost'}{edge}-{interpolation}"
         # JPEG decoders differ between versions of Pillow
-        self.folder = cache_root() / "images" / f"{processing}-pillow{PIL.__version__}"
+        version = f"{reading_key(settings)}-pillow{PIL.__version__}"
+        self.folder = cache_root() / "images" / f"{processing}-{version}"
 
     def copies(self, paths: Iterable[str]) -> dict[str, str]:
         """Return the cached copies of images; missing ones are made.
@@ -92,10 +102,9 @@ class ImageCache:
             target = self.folder / digest[:2] / f"{digest}.ppm"
             if _is_complete(target):
                 return str(target)
-            with Image.open(io.BytesIO(content)) as image:
-                pixels = self._resize(image.convert("RGB"))
-        except Exception as error:  # Pillow's plugins raise nearly anything on damaged data
-            raise UserError(f"{path} cannot be read as an image: {error}. Replace it.") from error
+            pixels = self._resize(read_opened(io.BytesIO(content), path, self.settings))
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
         _write(target, b"P6 %d %d 255\n" % pixels.size, pixels.tobytes())
         return str(target)
 
@@ -122,11 +131,12 @@ def cache_for(cfg: Any, is_train: bool) -> ImageCache | None:
         return None
     # only these two transforms begin with a step that resizes any image to the input size
     fits = "random_resized_crop" in cfg.INPUT.TRANSFORMS if is_train else True
+    settings = read_settings(cfg.INPUT)
     if mode == "decoded" or cfg.INPUT.NO_TRANSFORM or not fits:
-        return ImageCache()
+        return ImageCache(settings=settings)
     size = max(cfg.INPUT.SIZE)
     edge = round(size * 8 / 7) if is_train else size
-    return ImageCache(edge, cfg.INPUT.INTERPOLATION, enlarge=not is_train)
+    return ImageCache(edge, cfg.INPUT.INTERPOLATION, not is_train, settings)
 
 
 def _is_complete(path: Path) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image
@@ -12,7 +12,7 @@ from PIL import Image
 from .settings import PERCENTILE, ReadSettings
 from .stored import Range, Raster, Refusal
 
-ROWS = 1 << 20  # values converted at once, so that no float copy of a large image is made
+BLOCK = 1 << 15  # values converted at once: no large temporary arrays, which are slow to allocate
 
 
 def raster_to_rgb(
@@ -159,15 +159,34 @@ def percentiles(values: np.ndarray) -> Range:
 
 def _scaled(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
     """Return the values as bytes: round((v - low) / (high - low) * 255), clipped."""
+    convert: Callable[[np.ndarray], np.ndarray] = partial(_bytes, limits=limits, inverted=inverted)
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
-        native = values.astype(values.dtype.newbyteorder("="), copy=False)
-        table = _table(native.dtype.str, limits, inverted)
-        return np.take(table, native.view(f"u{native.dtype.itemsize}"), mode="clip")
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+        if values.dtype == np.uint16 and limits == (0, 65535) and not inverted:
+            convert = _by_257
+        else:
+            table = _table(values.dtype.str, limits, inverted)
+            values = values.view(f"u{values.dtype.itemsize}")
+            convert = partial(np.take, table, mode="clip")
     out = np.empty(values.shape, np.uint8)
-    step = max(1, ROWS // max(1, values[0].size))
-    for top in range(0, len(values), step):
-        out[top : top + step] = _bytes(values[top : top + step], limits, inverted)
+    for rows in _blocks(values):
+        out[rows] = convert(values[rows])
     return out
+
+
+def _blocks(values: np.ndarray) -> Iterator[slice]:
+    """Yield the rows of `values` in blocks."""
+    step = max(1, BLOCK // max(1, values[0].size))
+    yield from (slice(top, top + step) for top in range(0, len(values), step))
+
+
+def _by_257(values: np.ndarray) -> np.ndarray:
+    """Return round(v / 257) of uint16 values, without a wider type: faster than a table."""
+    moved = np.minimum(values, np.uint16(65407))
+    moved += np.uint16(128)
+    moved -= moved >> 8
+    moved >>= 8
+    return moved.astype(np.uint8)
 
 
 @lru_cache(maxsize=64)
@@ -185,9 +204,8 @@ def _bytes(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
 def _shares(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
     """Return the values on a scale of 0 to 255, not rounded."""
     low, high = limits
-    finite = np.nan_to_num(values.astype(np.float64), nan=-np.inf, posinf=-np.inf)
-    # nan_to_num replaces -inf by the smallest float, which becomes black too
-    scaled = np.clip((finite - low) * (255 / (high - low)), 0, 255)
+    finite = np.where(np.isfinite(values), values, low).astype(np.float64)
+    scaled = np.clip((finite - low) / (high - low) * 255, 0, 255)
     if inverted:
         scaled = np.where(np.isfinite(values), 255 - scaled, 0)
     return scaled
@@ -202,7 +220,8 @@ def _merge(
 ) -> Image.Image:
     """Return RGB, composited on the background where there is alpha."""
     if alpha is None and colour.shape[2] == 1:
-        return Image.fromarray(colour[..., 0]).convert("RGB")
+        grey = Image.fromarray(colour[..., 0])
+        return Image.merge("RGB", (grey, grey, grey))
     if colour.shape[2] == 1:
         colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
     if alpha is not None:
@@ -238,8 +257,7 @@ def composite(
     steps.append(f"alpha composited on the background {background}")
     under = np.array(background, np.float32)
     out = np.empty(colour.shape, np.uint8)
-    step = max(1, ROWS // max(1, colour[0].size))
-    for rows in (slice(i, i + step) for i in range(0, len(out), step)):
+    for rows in _blocks(colour):
         share = np.clip(alpha[rows].astype(np.float64) / top, 0, 1)[..., None]
         over = colour[rows] if premultiplied else colour[rows] * share
         out[rows] = np.clip(np.floor(over + under * (1 - share) + 0.5), 0, 255)

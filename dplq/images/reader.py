@@ -14,11 +14,12 @@ from typing import Any, BinaryIO, NamedTuple
 from PIL import Image
 
 from dplq.errors import UserError, one_line
+from dplq.io.files import bytes_digest
 
 from .dicom import read_dicom
 from .pictures import as_raster, decodes, picture_to_rgb, read_picture, turn
 from .rasters import raster_to_rgb
-from .settings import ReadSettings
+from .settings import DEFAULTS, ReadSettings
 from .stored import KINDS, Range, Refusal, Stored
 from .tiff import STARTS, read_tiff
 
@@ -27,6 +28,7 @@ _ALWAYS = (
 )
 _BY_CODEC = {"avif": "avif", "jpg_2000": "j2c j2k jp2 jpc jpf jpx", "webp": "webp"}
 _NAMES = " ".join([_ALWAYS, *(names for codec, names in _BY_CODEC.items() if decodes(codec))])
+VERSION = 1  # goes up when the same file and settings give other pixels
 EXTENSIONS: tuple[str, ...] = tuple(sorted(f".{name}" for name in _NAMES.split()))
 
 
@@ -106,7 +108,7 @@ def read_image(
     Raises:
         UserError: it cannot be read, or not without a decision; the message says what to do.
     """
-    settings = settings or getattr(path, "settings", None) or ReadSettings()
+    settings = _settings(path, settings)
     with _opened(path) as file:
         return _decode(file, os.fspath(path), settings, edge, False)[0]
 
@@ -115,7 +117,7 @@ def read_with_facts(
     path: str | os.PathLike[str], settings: ReadSettings | None = None
 ) -> tuple[Image.Image, ImageFacts]:
     """Return the same as `read_image`, and what was in the file."""
-    settings = settings or getattr(path, "settings", None) or ReadSettings()
+    settings = _settings(path, settings)
     with _opened(path) as file:
         image, facts = _decode(file, os.fspath(path), settings, None, True)
     assert facts is not None  # as requested
@@ -125,6 +127,12 @@ def read_with_facts(
 def read_opened(file: BinaryIO, name: str, settings: ReadSettings) -> Image.Image:
     """Return the same as `read_image` for an open file, whose name messages have."""
     return _decode(file, name, settings, None, False)[0]
+
+
+def _settings(path: str | os.PathLike[str], given: ReadSettings | None) -> ReadSettings:
+    if given is not None:
+        return given
+    return path.settings if isinstance(path, ImageFile) else DEFAULTS
 
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:
@@ -189,6 +197,13 @@ def _shown(
     return image, facts
 
 
+def reading_key(settings: ReadSettings) -> str:
+    """Return a short name of how files are read, for what is kept on disk."""
+    return f"reader{VERSION}" + (
+        "" if settings == DEFAULTS else f"-{bytes_digest(repr(settings).encode())[:12]}"
+    )
+
+
 def unused_range(facts: Iterable[ImageFacts], settings: ReadSettings) -> str:
     """Return what is wrong where data of more than 8 bits use less than half of their range.
 
@@ -224,7 +239,7 @@ def _suggestion(low: float, high: float, first: float, last: float) -> str:
     """Return a window for values that use a part of their range."""
     if first == 0 and last > 1 and low >= 0:
         power = 2 ** math.ceil(math.log2(high + 1)) - 1 if high >= 1 else 1
-        if power - low < (last - first) / 2 or power < last / 2:
+        if high - low >= power / 2:
             return f"[0, {power}]"
     if high <= low:
         high = low + 1

@@ -35,11 +35,15 @@ class ReadSettings:
     max_pixels: int = 178_956_970
 
 
+DEFAULTS = ReadSettings()
+
+
 def read_settings(node: Any) -> ReadSettings:
     """Return the reader's settings in a config's `INPUT`.
 
     Args:
-        node: has the keys as attributes, in capitals; absent ones have their defaults.
+        node: has the keys as attributes, in capitals; absent ones, as in a host tree, have their
+            defaults.
 
     Raises:
         UserError: a value is not possible; the message names the key.
@@ -60,8 +64,7 @@ def changed_settings(node: Any) -> dict[str, Any]:
     """Return the settings in a config's `INPUT` that are not the defaults, by key in capitals."""
     settings = read_settings(node)
     values = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    default = ReadSettings()
-    return {k.upper(): value for k, value in values.items() if value != getattr(default, k)}
+    return {k.upper(): value for k, value in values.items() if value != getattr(DEFAULTS, k)}
 
 
 def _window(value: Any) -> Window:

@@ -143,7 +143,7 @@ def _values(file: BinaryIO, page: Any) -> tuple[np.ndarray, tuple[int, bool]]:
     try:
         values = page.asarray(maxworkers=1)
     except (ValueError, ImportError) as error:
-        if "imagecodecs" not in str(error):
+        if isinstance(error, ValueError) and "imagecodecs" not in str(error):
             raise
         found = _values_by_pillow(file, page)
         if found is None:

@@ -2,7 +2,8 @@
 
 `accelerate_loader` accepts the loaders of the real Dassl and of the fallback. Its result
 
-* reads images through `dplq.images.cache`, where `DATALOADER.IMAGE_CACHE` requests it;
+* reads images by `dplq.images.reader` as the config says, and through `dplq.images.cache` where
+  `DATALOADER.IMAGE_CACHE` requests it;
 * transfers uint8 pixels from worker processes, a quarter of the size of normalised values, and
   normalises whole batches, on the GPU if that is their device;
 * keeps the worker processes of the training loader from one epoch to the next;
@@ -15,7 +16,7 @@ Dassl itself pins memory where the images go to a GPU; that is kept.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,8 @@ from tqdm import tqdm
 
 from dplq.images.cache import ImageCache, cache_for
 from dplq.images.preprocessing import CPU, Normalizer, split_transform
+from dplq.images.reader import ImageFile
+from dplq.images.settings import DEFAULTS, ReadSettings, read_settings
 from dplq.training.seeding import seed_worker
 
 
@@ -34,25 +37,40 @@ class AcceleratedImages(Dataset):
     Args:
         images: Dassl's `DatasetWrapper`.
         cache: holds decoded copies of its images; None: the original files are decoded.
+        settings: of the reader.
 
     Attributes:
         originals: Dassl's items, with the paths of the original files.
         epoch_seed: of the current epoch, in memory shared with the workers.
     """
 
-    def __init__(self, images: Any, cache: ImageCache | None = None) -> None:
-        self.images, self.cache = images, cache
+    def __init__(
+        self, images: Any, cache: ImageCache | None = None, settings: ReadSettings = DEFAULTS
+    ) -> None:
+        self.images, self.cache, self.settings = images, cache, settings
         self.originals = images.data_source
+        paths = {item.impath: item.impath for item in self.originals}
+        self.images.data_source = self._items(paths, settings)
         self.epoch_seed = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._is_cached = False
         self._seeded_with: int | None = None  # in a worker process
 
     def fill_cache(self) -> None:
         """Copy every image into the cache; the copies are read from then on."""
-        if self.cache is None or self.images.data_source is not self.originals:
+        if self.cache is None or self._is_cached:
             return
-        copies = self.cache.copies(item.impath for item in self.originals)
-        self.images.data_source = [
-            type(item)(copies[item.impath], item.label, item.domain, item.classname)
+        copies = self.cache.copies(str(item.impath) for item in self.originals)
+        # a copy is plain 8-bit RGB; only its size may be above the default limit
+        plain = ReadSettings(max_pixels=self.settings.max_pixels)
+        self.images.data_source = self._items(copies, plain)
+        self._is_cached = True
+
+    def _items(self, paths: Mapping[str, str], settings: ReadSettings) -> list[Any]:
+        """Return Dassl's items with other paths, which say how they are read."""
+        return [
+            type(item)(
+                ImageFile(paths[item.impath], settings), item.label, item.domain, item.classname
+            )
             for item in self.originals
         ]
 
@@ -61,7 +79,7 @@ class AcceleratedImages(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         self._seed_worker()
-        return {**self.images[index], "impath": self.originals[index].impath}
+        return {**self.images[index], "impath": str(self.originals[index].impath)}
 
     def _seed_worker(self) -> None:
         """Seed this worker process once per epoch."""
@@ -112,14 +130,14 @@ def accelerate_loader(
         device: of the batches; they are moved there if it is a GPU.
 
     Raises:
-        UserError: unknown `DATALOADER.IMAGE_CACHE`.
+        UserError: unknown `DATALOADER.IMAGE_CACHE`, or a bad key of the reader.
     """
     images: Any = copy.copy(loader.dataset)
     workers, cache = loader.num_workers, cache_for(cfg, is_train)
     crop_bytes = cache is not None and not cache.exact
     images.transform, last_steps = split_transform(images.transform, crop_bytes)
     accelerated = AcceleratedLoader(
-        AcceleratedImages(images, cache),
+        AcceleratedImages(images, cache, read_settings(cfg.INPUT)),
         batch_size=loader.batch_size,
         sampler=loader.sampler,
         drop_last=loader.drop_last,

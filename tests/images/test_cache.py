@@ -76,7 +76,7 @@ def test_many_writers_at_once(images, tmp_path):
 def test_cache_errors(images, tmp_path, monkeypatch):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"broken\.jpg cannot be read as an image: .* Replace it"):
+    with pytest.raises(UserError, match=r"broken\.jpg is not an image.*; convert or remove it"):
         ImageCache().copies([str(broken)])
     (tmp_path / "file").touch()
     monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "file"))

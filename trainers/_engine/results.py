@@ -43,6 +43,7 @@ def write_results(trainer: Any, seconds: float) -> Path:
             "step": trainer.train_seconds / steps if steps else None,
         },
         "peak_memory_mib": peak_memory_mib(trainer.device),
+        "images": getattr(trainer.dm.dataset, "image_summary", None),
         "precision": trainer.precision.name,
         "device": device_name(trainer.device),
         "git_commit": git_commit(),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from dplq.errors import UserError
+from dplq.images.settings import ReadSettings, changed_settings
 from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.files import bytes_digest
@@ -88,6 +90,15 @@ def _copy_checkpoints(source: Path, target: Path) -> None:
             write_bytes_atomically(target / path.name, path.read_bytes())
 
 
+def _input(node: Any) -> dict[str, Any]:
+    """Return `cfg.INPUT`, of the reader's keys only what is not the default.
+
+    Versions before the reader wrote none of them.
+    """
+    keys = {field.name.upper() for field in fields(ReadSettings)}
+    return {k: v for k, v in node.items() if k not in keys} | changed_settings(node)
+
+
 def settings(trainer: Any) -> dict[str, Any]:
     """Return what must be the same for a run to be resumed."""
     cfg = trainer.cfg
@@ -96,7 +107,7 @@ def settings(trainer: Any) -> dict[str, Any]:
         "model": {k: v for k, v in trainer.model.header().items() if k != "classnames"},
         "classnames": list(trainer.dm.dataset.classnames),
         "optim": dict(cfg.OPTIM),
-        "input": dict(cfg.INPUT),
+        "input": _input(cfg.INPUT),
         "train_loader": dict(cfg.DATALOADER.TRAIN_X),
         "resized_images": cfg.DATALOADER.IMAGE_CACHE == "resized",
         "workers": cfg.DATALOADER.NUM_WORKERS,

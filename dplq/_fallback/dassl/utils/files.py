@@ -62,9 +62,10 @@ def write_json(obj: Any, fpath: str | os.PathLike) -> None:
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
-    """Read an image file as RGB."""
-    with Image.open(path) as image:
-        return image.convert("RGB")
+    """Read an image file as 8-bit RGB, upright; see `dplq.images.reader`."""
+    from dplq.images import reader
+
+    return reader.read_image(path)
 
 
 def listdir_nohidden(path: str | os.PathLike, sort: bool = True) -> list[str]:
