@@ -211,15 +211,34 @@ def test_similarity_is_the_mean_correlation_of_windows():
     """Of windows with strong contrast; a change of brightness and contrast does not count."""
     rng = np.random.default_rng(1)
     one, other = rng.uniform(20, 120, (2, 32, 32))
-    vectors = similarity.contrast_vectors(map(in_hex, (one, other, 2 * one - 20)))
-    windows = [
-        np.corrcoef(*(image[y : y + 4, x : x + 4].ravel() for image in (one, other)))[0, 1]
-        for y in range(0, 32, 4)
-        for x in range(0, 32, 4)
-    ]
-    assert vectors[0] @ vectors[1] == pytest.approx(np.mean(windows), abs=0.01)
-    assert vectors[0] @ vectors[2] == pytest.approx(1, abs=0.001)
-    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1)
+    contrast, detail = similarity.window_vectors(map(in_hex, (one, other, 2 * one - 20)))
+    windows = [(slice(y, y + 4), slice(x, x + 4)) for y in range(0, 32, 4) for x in range(0, 32, 4)]
+    expected = [np.corrcoef(one[window].ravel(), other[window].ravel())[0, 1] for window in windows]
+    assert contrast[0] @ contrast[1] == pytest.approx(np.mean(expected), abs=0.01)
+    assert contrast[0] @ contrast[2] == pytest.approx(1, abs=0.001)
+    assert detail[0] @ detail[2] == pytest.approx(1, abs=0.001)
+    assert np.linalg.norm(contrast, axis=1) == pytest.approx(1)
+
+
+def test_a_plane_has_no_detail():
+    y, x = np.mgrid[:32, :32]
+    _, detail = similarity.window_vectors([in_hex(4 * x + 3 * y), in_hex(np.full((32, 32), 9))])
+    assert np.abs(detail).max() < 1e-3
+
+
+def shaded(seed: int, size: int) -> Image.Image:
+    """Return a gradient, always the same, with grain."""
+    grain = np.random.default_rng(seed).normal(0, 20, (size, size))
+    grey = 40 + 150 * np.linspace(0, 1, size)[:, None] + grain
+    return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [64, 224, 512, 800])
+def test_one_shading_makes_no_copies(tmp_path, size):
+    images = {f"{seed}.png": shaded(seed, size) for seed in range(4)}
+    copy = {"0_copy.png": images["0.png"].point(lambda value: value * 0.95 + 10)}
+    pairs, _ = near_duplicates(measured(tmp_path, images | copy))
+    assert pairs == [("0.png", "0_copy.png")]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +254,7 @@ def test_threshold_of_the_similarity(noise, edge, limit, is_found):
     rng = np.random.default_rng(2)
     small = rng.normal(128, 32, 1024)
     pair = [in_hex(small), in_hex(small + rng.normal(0, noise, 1024))]
-    one, other = similarity.contrast_vectors(pair)
+    one, other = similarity.window_vectors(pair)[0]
     assert abs(one @ other - limit) < 0.04
     assert bool(one @ other > limit) is is_found
     size = {"facts": facts(width=edge, height=200)}
