@@ -235,7 +235,7 @@ def test_command_line(project, tmp_path, name):
 
 
 def test_a_dataset_of_test_images_only(tmp_path, project):
-    """Zero-shot and --eval-only run on it; training does not begin."""
+    """Zero-shot runs on it; training does not begin."""
     at = project.index("--dataset-config-file")
     flags = [*project[:at], *project[at + 2 :]]
     out = ["--output-dir", str(tmp_path / "out"), "DATASET.NAME", "DemoTissuev2"]
@@ -243,3 +243,8 @@ def test_a_dataset_of_test_images_only(tmp_path, project):
     assert done.code == 2
     assert done.err.splitlines()[-1].startswith("error: DemoTissuev2 has test images only: test a")
     assert "epoch [1" not in done.out
+    zero = [*with_trainer(flags, "ZeroshotCLIP"), "TRAIN.CLASS_WEIGHTS", "balanced"]
+    done = train(tmp_path / "zero", [*zero, "OUTPUT_DIR", f"{out[1]}0", *out[2:]])
+    assert done.code == 0, done.err
+    assert "TRAIN.CLASS_WEIGHTS is not used: ZeroshotCLIP learns nothing." in done.out
+    assert "* total: 800" in done.out
