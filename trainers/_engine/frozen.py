@@ -139,7 +139,7 @@ class FrozenTrainer(CheckpointTrainer):
             self.report_training_images()
         elif self.cfg.TRAIN.CLASS_WEIGHTS:
             logger.warning(
-                "TRAIN.CLASS_WEIGHTS is not used: %s learns nothing", type(self).__name__
+                "TRAIN.CLASS_WEIGHTS is not used: %s learns nothing.", type(self).__name__
             )
         super().train()
 
