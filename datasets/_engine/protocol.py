@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from dplq.errors import UserError, suggest
 from dplq.io.files import bytes_digest
+from dplq.training.seeding import BY_NAME, current_draw
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -147,10 +149,19 @@ def draw_shots(
     if shots < 1:
         return [item for item in items if item.path not in leave_out]
     drawn: list[Item] = []
-    for group in by_label(items).values():
-        order = in_random_order(group, "shots", *seed, name=path_of)
+    for label, group in by_label(items).items():
+        if current_draw() == BY_NAME:
+            order = in_random_order(group, "shots", *seed, name=path_of)
+        else:
+            order = _in_order_of_0_1_0(sorted(group), "shots", *seed, label)
         drawn += [item for item in order if item.path not in leave_out][:shots]
     return drawn
+
+
+def _in_order_of_0_1_0(items: Sequence[Item], *seed: object) -> list[Item]:
+    """Return the items in an order that depends on their number and the label."""
+    generator = random.Random("/".join(map(str, seed)))
+    return sorted(items, key=lambda _: generator.random())
 
 
 def few_shot(split: Split, shots: int, seed: int, leave_out: Collection[str] = ()) -> Split:

@@ -1,13 +1,37 @@
-"""Seeding of all random generators: of a process, and of a data loader's workers."""
+"""Seeding of all random generators, and how few-shot images are drawn."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
 
 PHASES = {"train": 0, "test": 1}  # of a run: each has its own random stream
+BY_NAME, BY_POSITION = "name", "position"  # what decides whether an image is drawn
+_draw = ContextVar("draw", default=BY_NAME)
+
+
+def current_draw() -> str:
+    """Return how few-shot images are drawn: `BY_NAME`, but in a run of version 0.1.0."""
+    return _draw.get()
+
+
+@contextmanager
+def drawing(how: str) -> Iterator[None]:
+    """Draw few-shot images in another way within the block.
+
+    Args:
+        how: `BY_NAME`, or `BY_POSITION` as version 0.1.0 did, whose runs may be resumed.
+    """
+    token = _draw.set(how)
+    try:
+        yield
+    finally:
+        _draw.reset(token)
 
 
 def seed_all(*words: int) -> int:

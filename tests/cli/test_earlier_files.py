@@ -34,7 +34,10 @@ LAST = {"LinearProbe": 1}
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
-    return make_project(tmp_path_factory.mktemp("earlier"))
+    folder = tmp_path_factory.mktemp("earlier")
+    flags = make_project(folder)
+    shutil.copy(WRITTEN / "split_dplq_OwnImages.json", folder / "data")
+    return flags
 
 
 def arguments(flags, name, out, *more):

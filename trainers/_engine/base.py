@@ -23,6 +23,7 @@ from dplq.training.clock import StepTimer
 from dplq.training.loaders import ProgressLoader
 from dplq.training.loss_guard import NonFiniteLossGuard
 from dplq.training.schedule import learning_rate
+from dplq.training.seeding import drawing
 
 from . import resume
 from .frozen import FrozenTrainer
@@ -46,7 +47,10 @@ class PromptTrainer(FrozenTrainer):
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders; the training loader shows a progress bar."""
-        super().build_data_loader()
+        folder = self.model_dir(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
+        self.draw = resume.recorded_draw(folder)
+        with drawing(self.draw):
+            super().build_data_loader()
         self.train_loader_x = ProgressLoader(self.train_loader_x, self.cfg.TRAIN.PRINT_FREQ)
         self.class_weights = class_weights(self)
 

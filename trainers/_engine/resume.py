@@ -18,6 +18,7 @@ from dplq.images.settings import ReadSettings, changed_settings
 from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.files import bytes_digest
+from dplq.training.seeding import BY_NAME, BY_POSITION
 
 RESUME_FILE = "resume.safetensors"
 ADVICE = "To begin a new run choose another --output-dir, or delete that folder."
@@ -43,9 +44,22 @@ def write_state(trainer: Any) -> None:
         "best_result": best if math.isfinite(best) else None,
         "train_seconds": trainer.train_seconds,
         "train_steps": trainer.train_steps,
+        "draw": trainer.draw,
         "settings": settings(trainer),
     }
     checkpoint.save(trainer.model_dir(trainer.output_dir) / RESUME_FILE, tensors, header)
+
+
+def recorded_draw(folder: Path) -> str:
+    """Return how the run whose checkpoints are in `folder`, if any, drew its few-shot images."""
+    path = folder / RESUME_FILE
+    if not path.is_file():
+        return BY_NAME
+    try:
+        _, header = checkpoint.read(path)
+    except UserError:  # reported when it is to be used
+        return BY_NAME
+    return header.get("draw", BY_POSITION)  # version 0.1.0 did not write it
 
 
 def read_state(trainer: Any, directory: str) -> int:
