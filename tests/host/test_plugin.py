@@ -11,11 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dplq.host import dassl as dassl_compat
 from dplq.host.config import all_keys, flatten
+from dplq.images.reader import ImageFile
+from dplq.images.settings import ReadSettings
 from dplq.io import checkpoint
 from dplq.plugin import extend_cfg
 from tests.peers import peer
@@ -271,6 +275,22 @@ def test_bad_choice_of_dassl(value, message):
         [sys.executable, "-c", code], cwd=PROJECT, env=variables, capture_output=True, text=True
     )
     assert message in done.stdout, done.stderr
+
+
+def test_a_real_dassl_reads_our_images_by_our_reader(monkeypatch, tmp_path):
+    """Paths of a host's own datasets are read as before; calling it twice changes nothing."""
+    from dassl.data import data_manager
+
+    monkeypatch.setattr(data_manager, "read_image", lambda path: f"as before: {path}")
+    dassl_compat._read_our_files()
+    wrapped = data_manager.read_image
+    dassl_compat._read_our_files()
+    assert data_manager.read_image is wrapped
+    path = str(tmp_path / "x.png")
+    Image.fromarray(np.full((4, 4), 4095, np.uint16)).save(path)
+    assert wrapped(path) == f"as before: {path}"
+    ours = wrapped(ImageFile(path, ReadSettings(window=(0, 4095))))
+    assert ours.getextrema() == ((255, 255),) * 3
 
 
 def test_a_broken_real_dassl_is_reported(tmp_path):

@@ -12,6 +12,8 @@ from PIL import Image
 
 from dplq.errors import UserError
 from dplq.images.cache import ImageCache
+from dplq.images.reader import read_image
+from dplq.images.settings import ReadSettings
 from tests.images.noise import write_noise
 
 
@@ -71,6 +73,17 @@ def test_many_writers_at_once(images, tmp_path):
         copies = set(pool.map(lambda path: ImageCache().copy(path), paths))
     assert len(copies) == len(images)
     assert {str(file) for file in (tmp_path / "cache").rglob("*.ppm*")} == copies
+
+
+def test_copies_are_those_of_the_reader_and_its_settings(tmp_path):
+    path = str(tmp_path / "x.png")
+    values = np.arange(600, dtype=np.uint16).reshape(20, 30)
+    Image.fromarray(values).save(path)
+    settings = [ReadSettings(window=(0, top)) for top in (599, 1198)]
+    copies = [ImageCache(settings=s).copy(path) for s in settings]
+    assert copies[0] != copies[1]
+    for copy, s in zip(copies, settings, strict=True):
+        assert np.array_equal(np.asarray(Image.open(copy)), np.asarray(read_image(path, s)))
 
 
 def test_cache_errors(images, tmp_path, monkeypatch):

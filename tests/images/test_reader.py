@@ -7,6 +7,7 @@ import pickle
 import struct
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,6 +44,14 @@ def test_what_the_model_gets_is_what_another_library_reads(name, tmp_path):
     assert row.mean == pytest.approx(row.reference_mean, abs=0.5)
     assert row.spread > 20
     assert row.levels > 30 or "1-bit" in name or "orientation" in name or "animated" in name
+
+
+def test_the_table_in_the_docs_has_these_kinds():
+    page = Path(__file__).resolve().parents[2] / "docs/images.md"
+    lines = [line for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
+    listed = {line.split(" | ")[0].removeprefix("| "): line for line in lines}
+    assert listed.keys() >= KINDS.keys()
+    assert all(listed[name].endswith("| 0 |") for name in KINDS)
 
 
 def refusal(path, settings=DEFAULTS):

@@ -103,6 +103,8 @@ def test_results_json(trained):
     result = json.loads((trained / "results.json").read_text())
     assert result["learnable_parameters"] == 48 * 2 + 2
     assert result["epochs"] == 1
+    assert set(result["images"]["kinds"]) == {"8-bit RGB"}
+    assert result["images"]["steps"] == {}
     assert result["checkpoint_bytes"] == (trained / MODEL).stat().st_size
     assert result["seconds"]["train"] > 0
     assert result["seconds"]["step"] is None

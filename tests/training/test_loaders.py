@@ -10,6 +10,7 @@ import random
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from torch import nn
 
@@ -107,6 +108,25 @@ def test_same_as_dassls_own_bit_for_bit(images, workers, cache, is_train):
     assert list(accelerated.dataset.originals) == images
     assert bool(accelerated.num_workers) == bool(workers)
     assert accelerated.persistent_workers == (is_train and workers > 0)
+
+
+@pytest.mark.parametrize(("workers", "cache"), [(0, ""), (2, ""), (0, "decoded"), (0, "resized")])
+def test_images_are_read_as_the_config_says(tmp_path, workers, cache):
+    """12 bits in a 16-bit PNG, the second of two pages, with and without a cache."""
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    paths = [str(tmp_path / f"{i}.tif") for i in range(4)]
+    for path in paths:
+        tifffile.imwrite(path, np.stack([values * 0, values]), photometric="minisblack")
+    items = [Datum(path, 0, 0, "x") for path in paths]
+    cfg = config(workers, cache)
+    cfg.INPUT.SIZE, cfg.INPUT.WINDOW, cfg.INPUT.FRAME = (64, 64), [0, 4095], 2
+    (batch,) = accelerate_loader(loader(cfg, items, False), cfg, is_train=False)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD))
+    got = (batch["img"][0] * std + mean) * 255
+    want = np.floor(values / 4095 * 255 + 0.5)
+    assert np.abs(got.numpy() - want).max() < 0.01
+    assert [type(path) for path in batch["impath"]] == [str] * 4
+    assert batch["impath"] == paths
 
 
 def test_old_and_new_workers_draw_the_same(images):
