@@ -28,7 +28,7 @@ class Stray(NamedTuple):
     folder: str
     name: str
     path: str
-    count: int
+    images: int
     is_folder: bool
 
 

@@ -212,9 +212,10 @@ def _positive(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = _parser()
-    args, args.opts = parser.parse_known_args(argv)
-    if args.opts and args.run not in (run_check, run_sheet):
-        parser.error(f"unrecognized arguments: {' '.join(args.opts)}")
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.run not in (run_check, run_sheet):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.opts = rest
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         import dplq.plugin  # noqa: F401  registers the datasets

@@ -137,7 +137,7 @@ def _report_stray(
         absent.discard(near)
     else:
         remedy = "Stray: move it away. It is ignored, not made a class."
-    report.add(f"{stray.folder}: the {kind} is no class ({stray.count} images){like}.", remedy)
+    report.add(f"{stray.folder}: the {kind} is no class ({stray.images} images){like}.", remedy)
 
 
 def _report_missing(

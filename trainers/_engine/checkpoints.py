@@ -63,14 +63,9 @@ class CheckpointTrainer(TrainerX):
         if not directory:
             print("load_model() is skipped as no pretrained model is given")
             return
-        if not _is_same_folder(directory, self.output_dir):
-            check_tested_images(self, directory)
+        check_tested_images(self, directory)
         formats = filter(None, [self.model.public])
         path, is_public = checkpoint_in(Path(directory), epoch, formats)
         header = load_public(self.model, path) if is_public else self.model.load(path)
         self.tested_epoch = header.get("epoch")
         print(f'Loaded {MODEL_FOLDER} from "{path}" (epoch = {header.get("epoch")})')
-
-
-def _is_same_folder(one: str, other: str) -> bool:
-    return bool(other) and Path(one).resolve() == Path(other).resolve()

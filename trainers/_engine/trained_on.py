@@ -1,4 +1,7 @@
-"""``images.json``: which images a model was trained on, so that no later test is on them."""
+"""``prompt_learner/train_images.json``: which images a model was trained on.
+
+It lies beside the checkpoints, so that no later test is on these images.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from dplq.io.atomic import write_bytes_atomically
 from dplq.io.files import file_digest
 
 logger = logging.getLogger(__name__)
-FILE = "images.json"
+FILE = "train_images.json"
 FORMAT = 1
 DIGEST = "blake2b-128"
 KEY = "TEST.ALLOW_TRAIN_IMAGES"
@@ -43,7 +46,7 @@ def write_train_images(trainer: Any) -> None:
         "split": split_hash(trainer),
         "train": images,
     }
-    path = Path(trainer.output_dir) / FILE
+    path = trainer.model_dir(trainer.output_dir) / FILE
     write_bytes_atomically(path, json.dumps(record, indent=0).encode())
 
 
@@ -59,10 +62,12 @@ def check_tested_images(trainer: Any, directory: str) -> None:
     Raises:
         UserError: training images would be tested, and the config does not ask for that.
     """
-    path = Path(directory) / FILE
+    path = trainer.model_dir(directory) / FILE
     if not path.is_file():
         logger.info("%s is not there: whether training images are tested is not known", path)
         return
+    if _is_same_folder(directory, trainer.cfg.OUTPUT_DIR):
+        return  # the best epoch of this very run
     record = _read(path)
     ours = split_hash(trainer)
     is_same_dataset = record["dataset"] == trainer.cfg.DATASET.NAME
@@ -93,6 +98,10 @@ def check_tested_images(trainer: Any, directory: str) -> None:
     logger.warning("%s. They are tested, too: the accuracy is too high.", message)
 
 
+def _is_same_folder(one: str, other: str) -> bool:
+    return bool(other) and Path(one).resolve() == Path(other).resolve()
+
+
 def tested_items(trainer: Any) -> list[Any]:
     """Return the dataset's items that the final test uses."""
     data = trainer.dm.dataset
@@ -107,9 +116,9 @@ def _shared(trained: dict[str, list[Any]], tested: Iterable[str]) -> dict[str, s
     shared = {}
     for path in tested:
         known = by_size.get(os.path.getsize(path))
-        name = known.get(file_digest(path, DIGEST)) if known else None
-        if name:
-            shared[path] = name
+        found = known.get(file_digest(path, DIGEST)) if known else None
+        if found:
+            shared[path] = found
     return shared
 
 
