@@ -11,7 +11,8 @@ from typing import NamedTuple
 from dplq.errors import UserError, few
 
 from ._engine.base import FolderDataset
-from ._engine.drawing import Draft
+from ._engine.drawing.draft import Draft
+from ._engine.drawing.subfolders import groups_from_subfolders
 from ._engine.folders import (
     CLASSES_FILE,
     NOT_CLASSES,
@@ -28,7 +29,6 @@ from ._engine.protocol import Item
 from ._engine.registration import declare
 from ._engine.splits import classes_of, read_split
 from ._engine.store import read_json
-from ._engine.subfolders import groups_from_subfolders
 from ._engine.tables import SUFFIXES, find_table
 
 logger = logging.getLogger(__name__)

@@ -29,9 +29,9 @@ from dplq.host.dassl import ensure_dassl
 from dplq.images.reader import ImageFile
 from dplq.io.files import bytes_digest
 
-from .carry_over import carry_over, parts_of, renamed
 from .declaration import Declaration
-from .drawing import Draft, draw, groups_of, warn_of_groups, warn_of_numbers
+from .drawing.carry_over import carry_over, parts_of, renamed
+from .drawing.draft import Draft, draw, groups_of, warn_of_groups, warn_of_numbers
 from .folders import FEWSHOT_DIR, ClassTable
 from .images import ImageCheck, describe_problems, report_images
 from .layouts import (

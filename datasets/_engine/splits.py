@@ -14,9 +14,9 @@ from pathlib import Path
 from dplq.errors import UserError, few
 
 from .folders import ClassTable, list_folders
-from .image_index import posix
 from .protocol import Item, Split, check_split
 from .store import read_json
+from .tables.image_index import posix
 
 logger = logging.getLogger(__name__)
 

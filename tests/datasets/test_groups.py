@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dplq.datasets._engine.groups import (
+from dplq.datasets._engine.drawing.groups import (
     SUBJECT,
     SUBJECT_OR_FILE,
     deviations,

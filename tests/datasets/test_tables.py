@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from dplq.datasets._engine.columns import COMMON_NAMES, PART_NAMES
-from dplq.datasets._engine.image_index import ImageIndex, posix
 from dplq.datasets._engine.names import in_order
 from dplq.datasets._engine.splits import read_split
-from dplq.datasets._engine.tables import (
+from dplq.datasets._engine.tables.columns import COMMON_NAMES, PART_NAMES
+from dplq.datasets._engine.tables.image_index import ImageIndex, posix
+from dplq.datasets._engine.tables.table import (
     Columns,
     Row,
     Table,

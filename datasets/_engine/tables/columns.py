@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dplq.errors import UserError, few, suggest
 
+from ..folders import spelling
 from .delimited import Record
-from .folders import spelling
 from .image_index import ImageIndex
 
 NOT_USED = "none"

@@ -16,11 +16,11 @@ from typing import NamedTuple
 from dplq.errors import UserError, few
 from dplq.images.reader import EXTENSIONS
 
+from ..folders import extensions_text, in_words, spelling
+from ..names import in_order, number_of
 from .columns import Columns, Found, accepted_parts, find_columns, part_of
 from .delimited import Record, read_records
-from .folders import extensions_text, in_words, spelling
 from .image_index import ImageIndex
-from .names import in_order, number_of
 
 __all__ = ["SUFFIXES", "Columns", "Row", "Table", "find_table", "read_table", "table_warnings"]
 SUFFIXES = (".csv", ".tsv")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
-from .protocol import Item, Split
+from ..protocol import Item, Split
 
 
 def parts_of(split: Split) -> dict[str, str]:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from dplq.errors import few
 
+from ..names import is_numeric
+from ..options import NO_GROUPS
+from ..protocol import FRACTIONS, Item, Split, by_label, split_classes
 from .groups import deviations, groups_from_pattern, repeated_subjects, split_by_group
-from .names import is_numeric
-from .options import NO_GROUPS
-from .protocol import FRACTIONS, Item, Split, by_label, split_classes
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from dplq.errors import UserError, few
 
-from .protocol import FRACTIONS, SPLIT_SEED, Item, Split, by_label
+from ..protocol import FRACTIONS, SPLIT_SEED, Item, Split, by_label
 
 TRAIN, VAL, TEST = range(3)
 TOLERANCE = 10  # percentage points of a class by which a share may differ without a word

@@ -1,0 +1,1 @@
+"""Drawing a split: by name, by group, and so that later draws move no image."""
