@@ -30,8 +30,8 @@ from dplq.images.reader import ImageFile
 from dplq.io.files import bytes_digest
 
 from .declaration import Declaration
-from .drawing.carry_over import carry_over, parts_of, renamed
 from .drawing.draft import Draft, draw, groups_of, warn_of_groups, warn_of_numbers
+from .drawing.stored import read_or_store
 from .folders import FEWSHOT_DIR, ClassTable
 from .images import ImageCheck, describe_problems, report_images
 from .layouts import (
@@ -54,13 +54,11 @@ from .official import (
 from .options import Options
 from .protocol import Item, Split, check_split, few_shot, split_digest, take_subset
 from .splits import (
-    EARLIER,
     NEW_SPLIT,
     OWN_NAME,
     classes_of,
     find_foreign_split,
     find_image_dir,
-    read_earlier,
     read_split,
     with_folder_prompts,
     with_folders_on_disk,
@@ -396,30 +394,7 @@ class FolderDataset(Declaration, DatasetBase):
         if not drawn:
             return None, fresh
         filename = OWN_NAME.format(self.name + suffix + self._variant())
-        path = self.store.find(filename)
-        if path is None:
-            return self.store.write(filename, fresh._asdict()), fresh
-        stored = read_split(path)
-        known = read_earlier(path) | parts_of(stored)
-        changed = classes_of(stored) != classes_of(fresh) or renamed(parts_of(fresh), known)
-        if len(drawn) == len(Split._fields) and not changed:
-            find_image_dir(stored, path, [self.image_dir])
-            new = sum(map(len, fresh)) - sum(map(len, stored))
-            if new > 0:
-                logger.warning("%s: %d images are not in it; delete it to use them", path, new)
-            return path, stored
-        if changed:
-            logger.warning(
-                "%s: the classes have changed since; every image stays in its part", path
-            )
-        split = carry_over(fresh, known, self.groups, drawn)
-        check_split(split, f"{path}, brought up to date")
-        if split == stored:
-            return path, split
-        now = parts_of(split)
-        gone = {image: part for image, part in known.items() if image not in now}
-        earlier = {EARLIER: gone} if gone else {}
-        return self.store.write(filename, {**split._asdict(), **earlier}), split
+        return read_or_store(self.store, filename, draft, self.groups)
 
     def _variant(self) -> str:
         """Return the end of the name of a stored split that another config key decides."""

@@ -39,6 +39,8 @@ IMBALANCE = 3  # times the images of the smallest class, from which a note is ma
 class ReadOnlyStore(Store):
     """Storage that records the files to write instead of writing them."""
 
+    is_writable = False
+
     def __init__(self, dataset_dir: str, name: str) -> None:
         super().__init__(dataset_dir, name)
         self.written: list[str] = []
