@@ -20,11 +20,12 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dplq.errors import UserError
+from dplq.errors import UserError, few
 from dplq.host.dassl import ensure_dassl
 from dplq.images.reader import ImageFile
 from dplq.io.files import bytes_digest
@@ -235,9 +236,13 @@ class FolderDataset(Declaration, DatasetBase):
             if absent:
                 logger.info("%s: %d classes are not there: left out", self.name, len(absent))
             listing = listing.without(absent)
-        listing = listing.without(
-            require_complete(listing, self.name, self.options.skip_empty),
-        )
+        left_out = require_complete(listing, self.name, self.options.skip_empty)
+        if left_out:
+            names = few(listing.table.prompts[label] for label in sorted(left_out))
+            logger.warning(
+                "%s: %d class(es) without image left out: %s", self.name, len(left_out), names
+            )
+        listing = listing.without(left_out)
         self.table, self.listing = listing.table, listing
         return listing
 
@@ -403,18 +408,36 @@ class FolderDataset(Declaration, DatasetBase):
             variant += f"_group-{bytes_digest(self.options.group.encode())[:8]}"
         return variant
 
+    def select(self, split: Split, leave_out: Collection[str] = ()) -> Split:
+        """Return the shots, and the images of the classes, that the config asks for.
+
+        Args:
+            split: the whole split.
+            leave_out: paths of images that cannot be decoded.
+
+        Raises:
+            UserError: there are no such classes, or a class is left without images.
+        """
+        options = self.options
+        if self.test_only and options.subset != "all":
+            raise UserError(
+                f"{self.name} is tested as a whole: it has no base and new classes. Set "
+                f"DATASET.SUBSAMPLE_CLASSES all, not {options.subset}."
+            )
+        shots = -1 if self.test_only else options.shots
+        sample = few_shot(split, shots, options.seed, leave_out)
+        if leave_out:
+            # before the halves are taken: a class that is gone would move their border
+            check_split(sample, f"{self.name} without the images that cannot be decoded")
+        return take_subset(sample, options.subset)
+
     def _select_images(self, split: Split) -> Split:
-        options, shots, seed = self.options, self.options.shots, self.options.seed
-        if self.test_only:
-            shots = -1
-            if options.subset != "all":
-                raise UserError(
-                    f"{self.name} is tested as a whole: it has no base and new classes. Set "
-                    f"DATASET.SUBSAMPLE_CLASSES all, not {options.subset}."
-                )
-        if shots >= 1 and seed < 0:
-            seed = random.SystemRandom().getrandbits(31)
-            logger.info("SEED is not set: the %d shots are drawn with seed %d", shots, seed)
+        options = self.options
+        if options.shots >= 1 and options.seed < 0 and not self.test_only:
+            self.options = options = replace(options, seed=random.SystemRandom().getrandbits(31))
+            logger.info(
+                "SEED is not set: the %d shots are drawn with seed %d", options.shots, options.seed
+            )
         if any(Path(self.dataset_dir, FEWSHOT_DIR).glob("shot_*.pkl")):
             logger.info("%s: the pickles in %s/ are ignored", self.dataset_dir, FEWSHOT_DIR)
         check = None
@@ -422,10 +445,7 @@ class FolderDataset(Declaration, DatasetBase):
             check = ImageCheck(self.image_dir, self.store, options.reading)
         skipped: dict[str, str] = {}
         while True:
-            sample = few_shot(split, shots, seed, leave_out=skipped)
-            # before the halves are taken: a class that is gone would move their border
-            check_split(sample, f"{self.name} without the images that cannot be decoded")
-            chosen = take_subset(sample, options.subset)
+            chosen = self.select(split, skipped)
             broken = check.broken(i.path for part in chosen for i in part) if check else {}
             if not broken:
                 self.image_summary = report_images(self.name, check, options.reading)

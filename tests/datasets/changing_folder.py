@@ -25,7 +25,8 @@ class ChangingFolder:
         data: the folder, `DATASET.ROOT`.
         numbered_alone: file names count from 0 in every class, so that many are alike.
         fixed: classes of which no image was added, moved or renamed since they were first drawn.
-        worst: the last part in which each image was, by its number.
+        forgotten: images that were drawn before the stored split was deleted, and not since.
+        worst: the part in which each image was last, by its number.
     """
 
     parts = ("",)
@@ -37,6 +38,7 @@ class ChangingFolder:
         self.numbered_alone = self.random.random() < 0.5
         self.count = 0
         self.fixed: dict[str, frozenset[str]] = {}
+        self.forgotten: set[int] = set()
         self.worst: dict[int, int] = {}
         for name in "abcdef"[: self.random.randint(4, 6)]:
             self.make_class(f"class_{name}")
@@ -49,6 +51,9 @@ class ChangingFolder:
 
     def images(self, name: str) -> list[Path]:
         return sorted(p for part in self.parts for p in (self.data / part / name).rglob("*.png"))
+
+    def class_of(self, path: Path) -> str:
+        return path.relative_to(self.data).parts[len(self.parts) - 1]
 
     def number(self, path: Path) -> int:
         return int(path.read_bytes()[-8:])
