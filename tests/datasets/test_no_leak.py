@@ -5,8 +5,9 @@ What holds, and when:
 * As long as the stored split is there (beside the data, or in the cache folder): an image that was
   ever in train is never in val or test, one that was in val is never in test, whatever was renamed,
   moved, reordered, added or dropped; it is known by its content. No group is in two drawn parts.
-* Where the stored split was deleted, the draw is made again, keyed by class folder and file name: a
-  class of which no image was added, renamed or moved since it was first drawn is split as before.
+* Where the stored split was deleted, or is in a cache folder that is not looked at any more because
+  DPLQ_CACHE has changed, the draw is made again, keyed by class folder and file name: a class of
+  which no image was added, renamed or moved since it was first drawn is split as before.
   For others nothing can be promised, as nothing remembers them; nor with groups, where the parts of
   a class depend on the classes that have images of the same group.
 """
@@ -14,6 +15,7 @@ What holds, and when:
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,13 @@ class Places:
 
         monkeypatch.setattr(store_module, "atomic_write", atomic_write)
         monkeypatch.setenv("HOME", str(root / "home"))
+
+    def has_latest(self) -> bool:
+        """Return whether the latest stored split is where a run looks for it."""
+        stored = self.root.rglob("split_dplq_*")
+        latest = max(stored, key=lambda path: path.stat().st_mtime_ns, default=self.root)
+        cache = "cache" if os.environ.get("DPLQ_CACHE") else "home"
+        return latest.relative_to(self.root).parts[:1] in (("data",), (cache,))
 
     def edit(self, what: str) -> None:
         if what == "set_cache":
@@ -160,7 +169,7 @@ def apply(folder: ChangingFolder, places: Places, edits: list[str]) -> None:
                 folder.fixed[name] = frozenset()
         else:
             places.edit(edit)
-    if "delete_split" in edits:
+    if not places.has_latest():
         forget(folder)
 
 
