@@ -261,7 +261,7 @@ def _report_images(dataset: FolderDataset, report: Report) -> None:
         report.add(
             f"{len(broken)} image(s) in {report.image_dir} cannot be read: "
             f"{describe_problems(broken)}.",
-            "Mend or replace them, or set DATASET.SKIP_BROKEN True to do without them.",
+            "Do what it says, or repair or replace them; DATASET.SKIP_BROKEN True does without them.",
         )
     check = ImageCheck(report.image_dir, dataset.store, settings)
     check.remember({path: one.facts for path, one in seen.items()})
