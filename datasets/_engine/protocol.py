@@ -2,7 +2,8 @@
 
 Pure functions on names and numbers: no image is opened, no folder is listed, no global random
 state is read. Everything drawn is a function of the split and a seed alone, so that the first run,
-a later one and another machine use the same images.
+a later one and another machine use the same images. (But for a run of version 0.1.0 that is
+resumed: `dplq.training.seeding.drawing`.)
 
 Deliberate deviations from CoOp and its relatives, which draw from Python's global generator, so
 that their images depend on which run came first and on the order of a directory listing:

@@ -184,7 +184,7 @@ def with_our_prompts(split: Split, table: ClassTable, path: Path) -> Split:
         return split
     if known != list(range(len(table.rows))) or len(known) < len(labels):
         logger.warning(
-            "%s: its classes differ from the official ones or their order; its labels are kept, "
+            "%s: its classes or their order are not those of the dataset; its labels are kept, "
             "so base and new classes follow it: %s",
             path,
             ", ".join(theirs),

@@ -235,6 +235,9 @@ def _compare_parts(dataset: FolderDataset, split: Split, report: Report) -> None
         report.parts = {"test": report.parts["test"]}
     elif report.parts["val"] == report.parts["test"]:  # as CoOp has it for ImageNet
         del report.parts["val"]
+    if dataset.groups:
+        count = len(set(dataset.groups.values()))
+        report.notes.append(f"{len(dataset.groups)} images are in {count} groups.")
     remedy = "Delete the file to have a new split made, or get the published one again."
     if dataset.needs_split:
         remedy = "Get the published file again."
@@ -261,7 +264,8 @@ def _report_images(dataset: FolderDataset, report: Report) -> None:
         report.add(
             f"{len(broken)} image(s) in {report.image_dir} cannot be read: "
             f"{describe_problems(broken)}.",
-            "Mend or replace them, or set DATASET.SKIP_BROKEN True to do without them.",
+            "Do what it says, repair or replace them, or set DATASET.SKIP_BROKEN True to do "
+            "without them.",
         )
     check = ImageCheck(report.image_dir, dataset.store, settings)
     check.remember({path: one.facts for path, one in seen.items()})

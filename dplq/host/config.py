@@ -6,6 +6,7 @@ keys that are there already keep the host's value.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -135,8 +136,20 @@ def merge_options(cfg: Any, options: list[str]) -> None:
         raise UserError(
             f"Config overrides come in pairs KEY VALUE; '{options[-1]}' has no partner."
         )
-    for key, value in zip(options[::2], options[1::2], strict=True):
+    texts = {key for key, value in flatten(cfg) if isinstance(value, str)}
+    for key, given in zip(options[::2], options[1::2], strict=True):
+        value = _quoted(given) if key in texts else given
         _merge(cfg, f"Config key {key}", lambda k=key, v=value: cfg.merge_from_list([k, v]), key)
+
+
+def _quoted(value: str) -> str:
+    """Return the value of a key that holds text so that yacs takes none for a number."""
+    try:
+        literal = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    is_number = isinstance(literal, (int, float)) and not isinstance(literal, bool)
+    return repr(value) if is_number else value
 
 
 def merge_file(cfg: Any, path: str) -> None:

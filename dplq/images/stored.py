@@ -136,4 +136,4 @@ def check_size(width: int, height: int, settings: ReadSettings) -> None:
         )
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and pixels > limit:
-        Image.MAX_IMAGE_PIXELS = pixels
+        Image.MAX_IMAGE_PIXELS = settings.max_pixels  # one value, whichever thread is first

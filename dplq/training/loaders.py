@@ -16,7 +16,7 @@ Dassl itself pins memory where the images go to a GPU; that is kept.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -119,7 +119,12 @@ def _normalize_batch(normalizer: Normalizer, batch: dict[str, Any]) -> dict[str,
 
 
 def accelerate_loader(
-    loader: DataLoader, cfg: Any, *, is_train: bool, device: torch.device = CPU
+    loader: DataLoader,
+    cfg: Any,
+    *,
+    is_train: bool,
+    device: torch.device = CPU,
+    prepare_worker: Callable[[int], None] | None = None,
 ) -> AcceleratedLoader:
     """Return a faster loader of the same batches; `loader` is unchanged.
 
@@ -128,6 +133,7 @@ def accelerate_loader(
         cfg: the whole config; see `dplq.images.cache.cache_for`.
         is_train: whether these are training images, whose worker processes persist.
         device: of the batches; they are moved there if it is a GPU.
+        prepare_worker: called in each worker process with its index before it reads; picklable.
 
     Raises:
         UserError: unknown `DATALOADER.IMAGE_CACHE`, or a bad key of the reader.
@@ -144,6 +150,7 @@ def accelerate_loader(
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
         num_workers=workers,
+        worker_init_fn=prepare_worker if workers else None,
         persistent_workers=is_train and workers > 0,
         # with workers, `AcceleratedLoader` makes the draw from the global generator
         generator=torch.Generator() if workers else None,

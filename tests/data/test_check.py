@@ -59,7 +59,7 @@ def test_truncated_image(capsys, root):
     assert code == 1
     assert "1 image(s) in" in text
     assert "cannot be read: aGrass/a02.jpg: " in text
-    assert "-> Mend or replace them, or set DATASET.SKIP_BROKEN True" in text
+    assert "-> Do what it says, repair or replace them, or set DATASET.SKIP_BROKEN True" in text
     assert check(capsys, root, "--quick")[0] == 0, "opens no image"
 
 

@@ -191,7 +191,10 @@ def test_foreign_split_keeps_its_labels_and_gets_our_prompts(root, caplog):
     ]
     assert dataset.classnames[0] == "Grass"
     assert dataset.classnames[2] == "Industrial Area"
-    assert "split_cao_RSSCN7.json: its classes differ from the official ones" in caplog.text
+    assert (
+        "split_cao_RSSCN7.json: its classes or their order are not those of the dataset"
+        in caplog.text
+    )
     assert dataset.split_path.endswith("split_cao_RSSCN7.json")
     assert not (root / "RSSCN7" / SPLIT).exists()
 

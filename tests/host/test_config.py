@@ -23,6 +23,13 @@ def test_a_file_then_options(cfg, tmp_path):
     assert (cfg.SEED, cfg.DATASET.SUBSAMPLE_CLASSES) == (3, "base")
 
 
+def test_digits_are_text_for_a_key_that_holds_text(cfg):
+    merge_options(cfg, ["DATASET.COLUMNS.LABEL", "3", "DATASET.GROUP", "'p'", "SEED", "3"])
+    assert (cfg.DATASET.COLUMNS.LABEL, cfg.DATASET.GROUP, cfg.SEED) == ("3", "p", 3)
+    with pytest.raises(UserError, match=r"DATASET.GROUP: .*bool"):
+        merge_options(cfg, ["DATASET.GROUP", "True"])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -19,6 +19,7 @@ class CheckpointTrainer(TrainerX):
     """
 
     tested_epoch: int | None = None  # the epoch whose weights are in the model at a test
+    recorded_in: str = ""  # folder to which this very run wrote its training images
 
     def model_dir(self, directory: str) -> Path:
         """Return the folder of a run's checkpoints."""

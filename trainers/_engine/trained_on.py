@@ -53,11 +53,11 @@ def write_train_images(trainer: Any) -> None:
 def check_tested_images(trainer: Any, directory: str) -> None:
     """Compare the images to test with those a model was trained on.
 
+    Datasets that are tested as a whole only cause a warning: their images are asked for.
+
     Args:
         trainer: with the dataset that is to be tested.
         directory: folder of the training run.
-
-    Datasets that are tested as a whole only cause a warning: their images are asked for.
 
     Raises:
         UserError: training images would be tested, and the config does not ask for that.
@@ -66,7 +66,7 @@ def check_tested_images(trainer: Any, directory: str) -> None:
     if not path.is_file():
         logger.info("%s is not there: whether training images are tested is not known", path)
         return
-    if _is_same_folder(directory, trainer.cfg.OUTPUT_DIR):
+    if _is_same_folder(directory, trainer.recorded_in):
         return  # the best epoch of this very run
     record = _read(path)
     ours = split_hash(trainer)
