@@ -116,8 +116,8 @@ def _facts_from(stored: Any) -> ImageFacts | None:
     """Return facts from JSON, None if they are damaged."""
     try:
         facts = ImageFacts(*stored)
-        span = None if facts.span is None else (facts.span[0], facts.span[1])
-        return facts._replace(steps=tuple(map(str, facts.steps)), span=span)
+        most, span = (pair and (pair[0], pair[1]) for pair in (facts.most, facts.span))
+        return facts._replace(steps=tuple(map(str, facts.steps)), most=most, span=span)
     except (TypeError, IndexError):
         return None
 

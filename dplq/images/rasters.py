@@ -10,25 +10,25 @@ import numpy as np
 from PIL import Image
 
 from .settings import PERCENTILE, ReadSettings
-from .stored import Range, Raster, Refusal
+from .stored import Measured, Range, Raster, Refusal
 
 BLOCK = 1 << 15  # values converted at once: no large temporary arrays, which are slow to allocate
 
 
 def raster_to_rgb(
     raster: Raster, settings: ReadSettings, steps: list[str], measured: bool
-) -> tuple[Image.Image, Range | None, Range | None]:
+) -> tuple[Image.Image, Measured | None]:
     """Return a raster as 8-bit RGB.
 
     Args:
         raster: the values.
         settings: of the reader.
         steps: what is done is added here.
-        measured: also return the smallest and the largest value.
+        measured: also return what the values are.
 
     Returns:
-        The image; smallest and largest value of the bands that are used (None where not measured,
-        or for 8 bits); the format's range, None where a window was used.
+        The image; what the values of the bands that are used are (None where not measured, or for
+        8 bits).
 
     Raises:
         Refusal: the bands or the range must be chosen first.
@@ -37,12 +37,17 @@ def raster_to_rgb(
     if not raster.deep:
         if settings.window is not None:
             steps.append("INPUT.WINDOW not used for 8 bits")
-        return _merge(colour, alpha, raster, settings, steps), None, None
-    extremes = _extremes(colour) if measured or colour.dtype.kind == "f" else None
-    limits, span = _limits(raster, colour, extremes, settings, steps)
+        return _merge(colour, alpha, raster, settings, steps), None
+    data = colour if raster.absent is None else colour[~raster.absent]
+    extremes = _extremes(data) if measured or colour.dtype.kind == "f" else None
+    limits, span = _limits(raster, data, extremes, settings, steps)
     scale = _scaled if alpha is None else _shares  # alpha is applied before the one rounding
     scaled = scale(colour, limits, raster.inverted)
-    return _merge(scaled, alpha, raster, settings, steps), extremes, span
+    if raster.absent is not None:
+        steps.append("pixels declared to be without data made black")
+        scaled[raster.absent] = 0
+    facts = Measured(extremes, percentiles(data), span) if measured and extremes else None
+    return _merge(scaled, alpha, raster, settings, steps), facts
 
 
 def choose_bands(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -47,6 +47,7 @@ class Raster:
         inverted: whether the smallest value is white.
         window: from the file, in the values' unit; `INPUT.WINDOW` precedes it.
         scaled: whether windows are used even if the values are bytes.
+        absent: (H, W), True where the file says that there are no data; None: nowhere.
     """
 
     values: np.ndarray
@@ -59,12 +60,27 @@ class Raster:
     inverted: bool = False
     window: Range | None = None
     scaled: bool = False
+    absent: np.ndarray | None = None
 
     @property
     def deep(self) -> bool:
         """Whether the values are other than plain bytes, 0 black."""
         plain = self.values.dtype == np.uint8 and self.span == (0, 255) and not self.inverted
         return self.scaled or not plain
+
+
+class Measured(NamedTuple):
+    """What the values of more than 8 bits in an image are.
+
+    Attributes:
+        extremes: smallest and largest.
+        most: 1st and 99th percentile.
+        span: the format's range; None where a window was used.
+    """
+
+    extremes: Range
+    most: Range
+    span: Range | None
 
 
 @dataclass
