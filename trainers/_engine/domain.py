@@ -14,6 +14,7 @@ from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.domain.load import load_domain_encoder
 from dplq.host.config import GENERAL_KEYS
+from dplq.images.reader import VERSION
 from dplq.methods.base import CLIPModel
 from dplq.methods.presets import PRESET_NORMALIZE, check_preset
 from dplq.training.feature_cache import FeatureCache
@@ -49,6 +50,7 @@ class DomainTrainer(PromptTrainer):
                 self.model.domain,
                 {
                     "input": dict(self.cfg.INPUT),
+                    "reader": VERSION,
                     "precision": self.precision.name,
                     "device": self.device.type,
                     "versions": [library.__version__ for library in DECODERS],
