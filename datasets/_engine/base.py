@@ -21,6 +21,7 @@ import logging
 import os
 import random
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -334,8 +335,11 @@ class FolderDataset(Declaration, DatasetBase):
                 raise UserError(f"{path} has no test row: column split needs train and test.")
             self.groups = dict(table.groups)
             self.test_only = self.test_only or not given.train
-            draft = Draft(table.image_dir, given, ())
-            draft = draft if self.test_only else self._given(table.image_dir, given)
+            if self.test_only:
+                every = sorted(chain(*given), key=by_place)
+                draft = Draft(table.image_dir, Split(every, [], every), ())
+            else:
+                draft = self._given(table.image_dir, given)
         else:
             items = sorted(parts[""], key=by_place)
             self._find_groups(items)
@@ -449,7 +453,7 @@ class FolderDataset(Declaration, DatasetBase):
         while True:
             sample = few_shot(split, shots, seed, leave_out=skipped)
             # before the halves are taken: a class that is gone would move their border
-            check_split(sample, f"{self.name} without the images that cannot be decoded")
+            check_split(sample, f"{self.name} without the images that cannot be decoded", split)
             chosen = take_subset(sample, options.subset)
             broken = check.broken(i.path for part in chosen for i in part) if check else {}
             if not broken:

@@ -103,6 +103,32 @@ def test_bad_classes_json(tmp_path, content):
         load(tmp_path)
 
 
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    make_classes(tmp_path, ["a", "b"])
+    (tmp_path / "classes.json").write_text('{"a": "apple", "b": "bear", "a": "ant"}')
+    with pytest.raises(UserError, match=r"as JSON: the key 'a' is there twice\. Repair it"):
+        load(tmp_path)
+
+
+def test_classes_json_may_begin_with_a_byte_order_mark(tmp_path):
+    make_classes(tmp_path, ["a", "b"])
+    (tmp_path / "classes.json").write_text('["b", "a"]', encoding="utf-8-sig")
+    assert load(tmp_path).classnames == ["b", "a"]
+
+
+def test_a_table_of_test_rows_is_tested_as_a_whole(tmp_path):
+    make_classes(tmp_path / "pictures", ["a", "b"], 3)
+    rows = [
+        f"{path.relative_to(tmp_path)},{path.parent.name},test"
+        for path in sorted(tmp_path.glob("pictures/*/*"))
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
+    dataset = load(tmp_path)
+    assert dataset.test_only
+    assert [len(items) for items in parts(dataset).values()] == [6, 0, 6]
+    assert dataset.classnames == ["a", "b"]
+
+
 def test_classes_json_that_names_an_absent_folder(tmp_path):
     make_classes(tmp_path, ["a", "b"])
     (tmp_path / "classes.json").write_text('["a", "b", "c"]')
