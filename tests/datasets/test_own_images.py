@@ -149,6 +149,13 @@ def test_no_images(tmp_path):
         load(tmp_path)
 
 
+def test_broken_links_are_said(tmp_path, caplog):
+    make_classes(tmp_path, ["a", "b"])
+    (tmp_path / "a" / "lost.png").symlink_to("/nowhere/lost.png")
+    assert sum(map(len, parts(load(tmp_path)).values())) == 20
+    assert "OwnImages: 1 links lead to no file, left out: a/lost.png" in caplog.text
+
+
 def test_folders_that_differ_in_case_alone(tmp_path):
     make_classes(tmp_path, ["river_lake", "river lake"])
     with pytest.raises(UserError, match="share the spelling"):
