@@ -297,6 +297,11 @@ class FolderDataset(Declaration, DatasetBase):
             )
         return found
 
+    def reads_table(self) -> bool:
+        """Return whether the images and their classes are those of a table."""
+        path = None if type(self).test_only else self.given_split_file()
+        return path is not None and path.suffix.lower() in SUFFIXES
+
     def load_split(self) -> Split:
         """Return the split, read or made; sets `image_dir`, `split_path` and `split_hash`."""
         path = None if type(self).test_only else self.given_split_file()
