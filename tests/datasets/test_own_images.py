@@ -145,8 +145,37 @@ def test_no_images(tmp_path):
     with pytest.raises(UserError, match="is absent; at least 2 classes are needed"):
         load(tmp_path / "nowhere")
     make_classes(tmp_path, ["only"])
-    with pytest.raises(UserError, match="has 1 classes"):
+    with pytest.raises(UserError, match="has 1 class;"):
         load(tmp_path)
+
+
+def test_a_folder_around_the_class_folders_is_found(tmp_path):
+    make_classes(tmp_path / "archive" / "images", ["a", "b"])
+    with pytest.raises(UserError, match=r"needed\. Is 'images' the folder of the class folders"):
+        load(tmp_path / "archive")
+    (tmp_path / "flat").mkdir()
+    for path in (tmp_path / "archive" / "images" / "a").iterdir():
+        path.rename(tmp_path / "flat" / path.name)
+    with pytest.raises(UserError, match="10 images are in it, but in no class folder"):
+        load(tmp_path / "flat")
+
+
+def test_folders_beside_the_parts_are_said(tmp_path, caplog):
+    for part in ("train", "test"):
+        make_classes(tmp_path / part, ["a", "b"], 4)
+    make_classes(tmp_path, ["c"], 4)
+    load(tmp_path)
+    assert f"OwnImages: {tmp_path}: the images in c are in no part, so they are not" in caplog.text
+
+
+def test_a_class_that_is_called_like_masks_is_said(tmp_path, caplog):
+    make_classes(tmp_path, ["images", "masks"])
+    assert load(tmp_path).classnames == ["images", "masks"]
+    assert "'masks' is a class here, but is called like a folder of segm" in caplog.text
+    caplog.clear()
+    (tmp_path / "classes.json").write_text('["images", "masks"]')
+    load(tmp_path)
+    assert "segmentation" not in caplog.text
 
 
 def test_broken_links_are_said(tmp_path, caplog):
