@@ -295,6 +295,12 @@ class FolderDataset(Declaration, DatasetBase):
                 f"DATASET.SPLIT_FILE is '{self.options.split_file}', but there is no "
                 f"{places[0]}. Give a path relative to the data folder, or an absolute one."
             )
+        if found.suffix.lower() not in (*SUFFIXES, ".json"):
+            raise UserError(
+                f"DATASET.SPLIT_FILE is '{self.options.split_file}', but must end in "
+                f"{' or '.join(SUFFIXES)} (a table) or .json (a split in CoOp's format). Save it "
+                "as one of these; a spreadsheet as 'CSV UTF-8'."
+            )
         return found
 
     def reads_table(self) -> bool:

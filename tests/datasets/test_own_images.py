@@ -129,6 +129,16 @@ def test_a_table_of_test_rows_is_tested_as_a_whole(tmp_path):
     assert dataset.classnames == ["a", "b"]
 
 
+@pytest.mark.parametrize("name", ["labels.txt", "labels.xlsx", "labels"])
+def test_a_split_file_of_another_kind_is_refused(tmp_path, name):
+    make_classes(tmp_path, ["a", "b"])
+    (tmp_path / name).write_text("path,label\n")
+    with pytest.raises(
+        UserError, match=rf"'{name}', but must end in \.csv or \.tsv \(a table\) or"
+    ):
+        load(tmp_path, SPLIT_FILE=name)
+
+
 def test_classes_json_that_names_an_absent_folder(tmp_path):
     make_classes(tmp_path, ["a", "b"])
     (tmp_path / "classes.json").write_text('["a", "b", "c"]')
