@@ -27,6 +27,7 @@ from dplq.images.reader import (
     unused_range,
 )
 from dplq.images.settings import DEFAULTS, ReadSettings
+from dplq.images.stored import WindowNeeded
 
 from .folders import CHECKED_FILE
 from .store import Store, read_json
@@ -124,9 +125,14 @@ def _facts_from(stored: Any) -> ImageFacts | None:
 
 def describe_problems(problems: Mapping[str, str]) -> str:
     """Return the problems of files on one line, the files with the same one together."""
+    windows: dict[str, WindowNeeded] = {}  # by kind: all images of a run have one window
+    for problem in problems.values():
+        if isinstance(problem, WindowNeeded):
+            windows[problem.kind] = problem.together(windows.get(problem.kind, problem))
     files: dict[str, list[str]] = {}
     for path, problem in problems.items():
-        files.setdefault(problem, []).append(path)
+        common = windows[problem.kind] if isinstance(problem, WindowNeeded) else problem
+        files.setdefault(common, []).append(path)
     return few([f"{few(paths, 3)}: {problem}" for problem, paths in files.items()], 3, "; ")
 
 

@@ -154,7 +154,7 @@ def _decode(
         stored = _read(file, settings, edge)
         return _shown(stored, settings, measured)
     except Refusal as error:
-        raise UnreadableImage(str(name), str(error)) from error
+        raise UnreadableImage(str(name), error.args[0]) from error
     except Exception as error:  # the decoders raise nearly anything on damaged data
         problem = f"cannot be decoded, it is damaged or truncated ({one_line(error)}); replace it"
         raise UnreadableImage(str(name), problem) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -30,6 +31,48 @@ KINDS = {
 
 class Refusal(Exception):
     """An image that is not read: what it is and what to do, without the file's name."""
+
+
+class WindowNeeded(str):
+    """What is wrong with floats that have no range: the text of a `Refusal`.
+
+    Args:
+        kind: of the image.
+        extremes: smallest and largest finite value, None without any.
+        finite: whether all are.
+    """
+
+    kind: str
+    extremes: Range | None
+    finite: bool
+
+    def __new__(cls, kind: str, extremes: Range | None, finite: bool) -> WindowNeeded:
+        """Return the text, which advises the whole range."""
+        low, high = extremes or (math.nan, math.nan)
+        what = "outside 0 to 1" if finite else "and some that are not finite"
+        window = range_text((low, high)) if low < high else "[low, high]"
+        self = super().__new__(
+            cls,
+            f"is a {kind} image with values from {low:.6g} to {high:.6g}, {what}; set INPUT.WINDOW "
+            f'"{window}", the values that become black and white, or percentile',
+        )
+        self.kind, self.extremes, self.finite = kind, extremes, finite
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WindowNeeded, (self.kind, self.extremes, self.finite)
+
+    def together(self, other: WindowNeeded) -> WindowNeeded:
+        """Return the text for two images, whose window is the same."""
+        known = [extremes for extremes in (self.extremes, other.extremes) if extremes]
+        lows, highs = zip(*known, strict=True) if known else ((), ())
+        extremes = (min(lows), max(highs)) if known else None
+        return WindowNeeded(self.kind, extremes, self.finite and other.finite)
+
+
+def range_text(window: Range) -> str:
+    """Return a range as it is written in a config."""
+    return f"[{window[0]:.6g}, {window[1]:.6g}]" if window[1] < 1e6 else str([*map(int, window)])
 
 
 @dataclass
