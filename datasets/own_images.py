@@ -27,7 +27,7 @@ from ._engine.folders import (
 from ._engine.layouts import Layout, Reading
 from ._engine.names import in_order
 from ._engine.options import Options
-from ._engine.protocol import Item
+from ._engine.protocol import Item, Split
 from ._engine.registration import declare
 from ._engine.splits import classes_of, read_split
 from ._engine.store import read_json
@@ -145,6 +145,23 @@ class OwnImages(FolderDataset):
         if len(folders) < 2 and file:
             return [(name, name) for name in classes_of(read_split(file))]
         return folders
+
+    def _split_from_table(self, path: Path) -> tuple[Path | None, Split]:
+        folders = self._class_folders()
+        classes = self.read_table(path).classes
+        is_found = not self.options.split_file  # nobody has asked for it
+        if (
+            is_found
+            and len(folders) > 1
+            and set(map(spelling, folders)) != {*map(spelling, classes)}
+        ):
+            logger.warning(
+                "OwnImages: the classes are the labels of %s (%s), not the folders (%s)",
+                path,
+                few(classes),
+                few(folders),
+            )
+        return super()._split_from_table(path)
 
     def _class_folders(self) -> list[str]:
         """Return the class folders in all parts; a class may be missing in one of them."""

@@ -25,7 +25,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dplq.errors import UserError
+from dplq.errors import UserError, few
 from dplq.host.dassl import ensure_dassl
 from dplq.images.reader import ImageFile
 from dplq.io.files import bytes_digest
@@ -374,7 +374,10 @@ class FolderDataset(Declaration, DatasetBase):
         if label is None:
             near = self.table.nearest(name)
             hint = "" if near is None else f" Nearest: '{self.table.folder_of(near)}'."
-            raise UserError(f"{path}: label '{name}' is no class of {self.name}.{hint}")
+            raise UserError(
+                f"{path}: label '{name}' is no class of {self.name}, which has "
+                f"{few(map(repr, self.table.prompts))}.{hint}"
+            )
         return label
 
     def _loaded(self, path: Path | None, split: Split) -> Split:

@@ -188,6 +188,28 @@ def test_a_class_that_is_called_like_masks_is_said(tmp_path, caplog):
     assert "segmentation" not in caplog.text
 
 
+def test_a_table_that_overrules_class_folders_is_said(tmp_path, caplog):
+    make_classes(tmp_path, ["ash", "birch", "cedar"], 4)
+    rows = {c: [f"{c}/{c[0]}{i:02d}.jpg" for i in range(4)] for c in ("ash", "birch", "cedar")}
+    lines = [f"{path},{'soft' if c == 'cedar' else 'hard'}" for c in rows for path in rows[c]]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]))
+    assert load(tmp_path).classnames == ["hard", "soft"]
+    assert (
+        f"the classes are the labels of {tmp_path / 'labels.csv'} (hard, soft), not the folders "
+        "(ash, birch, cedar)" in caplog.text
+    )
+    caplog.clear()
+    load(tmp_path, SPLIT_FILE="labels.csv")
+    (tmp_path / "split_dplq_OwnImages_labels.json").unlink()
+    lines = [f"{path},{c.title()}" for c in rows for path in rows[c]]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]))
+    load(tmp_path)
+    assert "not the folders" not in caplog.text
+    (tmp_path / "classes.json").write_text('["x", "y"]')
+    with pytest.raises(UserError, match="label 'Ash' is no class of OwnImages, which has 'x', 'y'"):
+        load(tmp_path)
+
+
 def test_broken_links_are_said(tmp_path, caplog):
     make_classes(tmp_path, ["a", "b"])
     (tmp_path / "a" / "lost.png").symlink_to("/nowhere/lost.png")
