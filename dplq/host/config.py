@@ -11,7 +11,7 @@ from typing import Any
 
 from dplq.errors import UserError, nearest, suggest
 from dplq.host.dassl import registered_trainers
-from dplq.images.settings import ReadSettings
+from dplq.images.settings import CHECKS, ReadSettings
 from dplq.training.precision import PRECISIONS
 
 Key = tuple[str, Any, str]  # dotted name, default, help
@@ -136,7 +136,17 @@ def merge_options(cfg: Any, options: list[str]) -> None:
             f"Config overrides come in pairs KEY VALUE; '{options[-1]}' has no partner."
         )
     for key, value in zip(options[::2], options[1::2], strict=True):
-        _merge(cfg, f"Config key {key}", lambda k=key, v=value: cfg.merge_from_list([k, v]), key)
+        try:
+            _merge(
+                cfg, f"Config key {key}", lambda k=key, v=value: cfg.merge_from_list([k, v]), key
+            )
+        except UserError as error:
+            section, _, name = key.partition(".")
+            if section == "INPUT" and name in cfg.INPUT and name.lower() in CHECKS:
+                raise UserError(
+                    f"{key} is {value}; it must be {CHECKS[name.lower()][1]}."
+                ) from error
+            raise
 
 
 def merge_file(cfg: Any, path: str) -> None:
