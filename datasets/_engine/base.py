@@ -21,10 +21,11 @@ import logging
 import os
 import random
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dplq.errors import UserError
+from dplq.errors import UserError, few
 from dplq.host.dassl import ensure_dassl
 from dplq.images.reader import ImageFile
 from dplq.io.files import bytes_digest
@@ -298,7 +299,18 @@ class FolderDataset(Declaration, DatasetBase):
                 f"DATASET.SPLIT_FILE is '{self.options.split_file}', but there is no "
                 f"{places[0]}. Give a path relative to the data folder, or an absolute one."
             )
+        if found.suffix.lower() not in (*SUFFIXES, ".json"):
+            raise UserError(
+                f"DATASET.SPLIT_FILE is '{self.options.split_file}', but must end in "
+                f"{' or '.join(SUFFIXES)} (a table) or .json (a split in CoOp's format). Save it "
+                "as one of these; a spreadsheet as 'CSV UTF-8'."
+            )
         return found
+
+    def reads_table(self) -> bool:
+        """Return whether the images and their classes are those of a table."""
+        path = None if type(self).test_only else self.given_split_file()
+        return path is not None and path.suffix.lower() in SUFFIXES
 
     def load_split(self) -> Split:
         """Return the split, read or made; sets `image_dir`, `split_path` and `split_hash`."""
@@ -343,8 +355,11 @@ class FolderDataset(Declaration, DatasetBase):
                 raise UserError(f"{path} has no test row: column split needs train and test.")
             self.groups = dict(table.groups)
             self.test_only = self.test_only or not given.train
-            draft = Draft(table.image_dir, given, ())
-            draft = draft if self.test_only else self._given(table.image_dir, given)
+            if self.test_only:
+                every = sorted(chain(*given), key=by_place)
+                draft = Draft(table.image_dir, Split(every, [], every), ())
+            else:
+                draft = self._given(table.image_dir, given)
         else:
             items = sorted(parts[""], key=by_place)
             self._find_groups(items)
@@ -368,7 +383,10 @@ class FolderDataset(Declaration, DatasetBase):
         if label is None:
             near = self.table.nearest(name)
             hint = "" if near is None else f" Nearest: '{self.table.folder_of(near)}'."
-            raise UserError(f"{path}: label '{name}' is no class of {self.name}.{hint}")
+            raise UserError(
+                f"{path}: label '{name}' is no class of {self.name}, which has "
+                f"{few(map(repr, self.table.prompts))}.{hint}"
+            )
         return label
 
     def _loaded(self, path: Path | None, split: Split) -> Split:
@@ -458,7 +476,7 @@ class FolderDataset(Declaration, DatasetBase):
         while True:
             sample = few_shot(split, shots, seed, leave_out=skipped)
             # before the halves are taken: a class that is gone would move their border
-            check_split(sample, f"{self.name} without the images that cannot be decoded")
+            check_split(sample, f"{self.name} without the images that cannot be decoded", split)
             chosen = take_subset(sample, options.subset)
             broken = check.broken(i.path for part in chosen for i in part) if check else {}
             if not broken:

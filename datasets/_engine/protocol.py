@@ -228,19 +228,20 @@ def take_subset(split: Split, which: str) -> Split:
     )
 
 
-def check_split(split: Split, source: str) -> None:
+def check_split(split: Split, source: str, whole: Split | None = None) -> None:
     """Raise if Dassl would misread a split.
 
     Args:
         split: the split; its labels may come from a file.
         source: its name in an error message.
+        whole: the split that it is a selection of; it must have the classes of this one.
 
     Raises:
         UserError: labels that are not 0..K-1, one label under two names, or a class without any
             image in train or in test.
     """
     names: dict[int, str] = {}
-    for item in (item for part in split for item in part):
+    for item in (item for part in whole or split for item in part):
         if names.setdefault(item.label, item.classname) != item.classname:
             raise UserError(
                 f"{source}: label {item.label} is called both '{names[item.label]}' and "

@@ -90,6 +90,8 @@ def check(
     try:
         dataset = declaration.at(root, options)
         split, refusal = _try_split(dataset, report)
+        if refusal and dataset.reads_table():  # no class folder is needed, whatever is wrong
+            raise UserError(refusal)
         is_complete = _survey(dataset, split, report)
     except UserError as error:
         remedy = f"`python -m dplq.data get {name} --root {root}` gets the data or says how."

@@ -12,7 +12,7 @@ from typing import Any
 
 from dplq.errors import UserError, nearest, suggest
 from dplq.host.dassl import registered_trainers
-from dplq.images.settings import ReadSettings
+from dplq.images.settings import CHECKS, ReadSettings
 from dplq.training.precision import PRECISIONS
 
 Key = tuple[str, Any, str]  # dotted name, default, help
@@ -138,8 +138,18 @@ def merge_options(cfg: Any, options: list[str]) -> None:
         )
     texts = {key for key, value in flatten(cfg) if isinstance(value, str)}
     for key, given in zip(options[::2], options[1::2], strict=True):
-        value = _quoted(given) if key in texts else given
-        _merge(cfg, f"Config key {key}", lambda k=key, v=value: cfg.merge_from_list([k, v]), key)
+        _merge_pair(cfg, key, _quoted(given) if key in texts else given)
+
+
+def _merge_pair(cfg: Any, key: str, value: str) -> None:
+    try:
+        _merge(cfg, f"Config key {key}", lambda: cfg.merge_from_list([key, value]), key)
+    except UserError as error:
+        section, _, name = key.partition(".")
+        if section == "INPUT" and name in cfg.INPUT and name.lower() in CHECKS:
+            expected = CHECKS[name.lower()][1]
+            raise UserError(f"{key} is {value}; it must be {expected}.") from error
+        raise
 
 
 def _quoted(value: str) -> str:
