@@ -61,6 +61,14 @@ def test_the_same_split_is_tested_without_a_word(run, caplog):
     assert not caplog.records
 
 
+def test_files_that_were_renumbered_since_are_compared(run, tmp_path):
+    """The split knows their names alone, and these are as they were."""
+    (tmp_path / "c.png").write_bytes(b"a" * 9)
+    (tmp_path / "a.png").write_bytes(b"c" * 9)
+    with pytest.raises(UserError, match=r"1 of the 2 images to test .*: a\.png = .*c\.png"):
+        trained_on.check_tested_images(run, run.output_dir)
+
+
 @pytest.mark.parametrize("output", ["elsewhere", "out"])
 def test_training_images_are_refused_by_content(run, tmp_path, output):
     """Also where the test writes into the folder of the training run."""
