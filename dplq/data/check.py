@@ -32,8 +32,7 @@ from dplq.datasets._engine.options import Options
 from dplq.datasets._engine.protocol import Split
 from dplq.datasets._engine.store import Store
 from dplq.errors import UserError, few
-
-IMBALANCE = 3  # times the images of the smallest class, from which a note is made
+from dplq.trainers._engine.train_images import IMBALANCE
 
 
 class ReadOnlyStore(Store):
