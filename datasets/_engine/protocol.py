@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import math
+import posixpath
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeVar
@@ -59,14 +60,21 @@ def draw_key(name: str, *seed: object) -> str:
 def in_random_order(items: Iterable[T], *seed: object, name: Callable[[T], str]) -> list[T]:
     """Return the items in an order that depends on each one's name and the seed alone.
 
-    Adding or removing others leaves the order of the rest as it is.
+    Adding or removing others leaves the order of the rest as it is. Items of one name keep theirs.
     """
     return sorted(items, key=lambda item: (draw_key(name(item), *seed), name(item)))
 
 
-def path_of(item: Item) -> str:
-    """Return the path of an item, the name by which it is drawn."""
-    return item.path
+def drawn_by(path: str) -> str:
+    """Return the name by which an image is drawn: its path without the extension.
+
+    So a folder that is converted to another kind of file has the same split and the same shots.
+    """
+    return posixpath.splitext(path)[0]
+
+
+def _item_drawn_by(item: Item) -> str:
+    return drawn_by(item.path)
 
 
 def split_digest(split: Split) -> str:
@@ -119,7 +127,7 @@ def split_classes(
         )
     split = Split([], [], [])
     for label, group in classes.items():
-        shuffled = in_random_order(group, "split", SPLIT_SEED, name=path_of)
+        shuffled = in_random_order(sorted(group), "split", SPLIT_SEED, name=_item_drawn_by)
         start = 0
         for part, size in zip(split, sizes[label], strict=True):
             part += sorted(shuffled[start : start + size])
@@ -152,7 +160,7 @@ def draw_shots(
     drawn: list[Item] = []
     for label, group in by_label(items).items():
         if current_draw() == BY_NAME:
-            order = in_random_order(group, "shots", *seed, name=path_of)
+            order = in_random_order(sorted(group), "shots", *seed, name=_item_drawn_by)
         else:
             order = _in_order_of_0_1_0(sorted(group), "shots", *seed, label)
         drawn += [item for item in order if item.path not in leave_out][:shots]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from dplq.errors import UserError, few
 
-from ..protocol import FRACTIONS, SPLIT_SEED, Item, Split, by_label
+from ..protocol import FRACTIONS, SPLIT_SEED, Item, Split, by_label, drawn_by
 
 TRAIN, VAL, TEST = range(3)
 TOLERANCE = 10  # percentage points of a class by which a share may differ without a word
@@ -204,9 +204,10 @@ def _has_subjects(items: Collection[Item]) -> bool:
 def _digest(kind: str, name: str) -> bytes:
     """Return the key that orders groups of one size.
 
-    A single image is keyed by its file name, so that renaming a class folder moves nothing.
+    A single image is keyed by its file name without extension, so that renaming a class folder or
+    converting the files moves nothing.
     """
-    short = name if kind == "group" else name.rsplit("/", 1)[-1]
+    short = name if kind == "group" else drawn_by(name.rsplit("/", 1)[-1])
     text = f"{kind}/{SPLIT_SEED}/{short}"
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
