@@ -20,7 +20,8 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ from dplq.images.reader import ImageFile
 from dplq.io.files import bytes_digest
 
 from .declaration import Declaration
-from .drawing.carry_over import carry_over, parts_of, renamed
 from .drawing.draft import Draft, draw, groups_of, warn_of_groups, warn_of_numbers
+from .drawing.stored import read_or_store
 from .folders import FEWSHOT_DIR, ClassTable
 from .images import ImageCheck, describe_problems, report_images
 from .layouts import (
@@ -55,13 +56,11 @@ from .official import (
 from .options import Options
 from .protocol import Item, Split, check_split, few_shot, split_digest, take_subset
 from .splits import (
-    EARLIER,
     NEW_SPLIT,
     OWN_NAME,
     classes_of,
     find_foreign_split,
     find_image_dir,
-    read_earlier,
     read_split,
     with_folder_prompts,
     with_folders_on_disk,
@@ -240,9 +239,13 @@ class FolderDataset(Declaration, DatasetBase):
             if absent:
                 logger.info("%s: %d classes are not there: left out", self.name, len(absent))
             listing = listing.without(absent)
-        listing = listing.without(
-            require_complete(listing, self.name, self.options.skip_empty),
-        )
+        left_out = require_complete(listing, self.name, self.options.skip_empty)
+        if left_out:
+            names = few(listing.table.prompts[label] for label in sorted(left_out))
+            logger.warning(
+                "%s: %d class(es) without image left out: %s", self.name, len(left_out), names
+            )
+        listing = listing.without(left_out)
         self.table, self.listing = listing.table, listing
         return listing
 
@@ -298,12 +301,6 @@ class FolderDataset(Declaration, DatasetBase):
             raise UserError(
                 f"DATASET.SPLIT_FILE is '{self.options.split_file}', but there is no "
                 f"{places[0]}. Give a path relative to the data folder, or an absolute one."
-            )
-        if found.suffix.lower() not in (*SUFFIXES, ".json"):
-            raise UserError(
-                f"DATASET.SPLIT_FILE is '{self.options.split_file}', but must end in "
-                f"{' or '.join(SUFFIXES)} (a table) or .json (a split in CoOp's format). Save it "
-                "as one of these; a spreadsheet as 'CSV UTF-8'."
             )
         return found
 
@@ -423,30 +420,7 @@ class FolderDataset(Declaration, DatasetBase):
         if not drawn:
             return None, fresh
         filename = OWN_NAME.format(self.name + suffix + self._variant())
-        path = self.store.find(filename)
-        if path is None:
-            return self.store.write(filename, fresh._asdict()), fresh
-        stored = read_split(path)
-        known = read_earlier(path) | parts_of(stored)
-        changed = classes_of(stored) != classes_of(fresh) or renamed(parts_of(fresh), known)
-        if len(drawn) == len(Split._fields) and not changed:
-            find_image_dir(stored, path, [self.image_dir])
-            new = sum(map(len, fresh)) - sum(map(len, stored))
-            if new > 0:
-                logger.warning("%s: %d images are not in it; delete it to use them", path, new)
-            return path, stored
-        if changed:
-            logger.warning(
-                "%s: the classes have changed since; every image stays in its part", path
-            )
-        split = carry_over(fresh, known, self.groups, drawn)
-        check_split(split, f"{path}, brought up to date")
-        if split == stored:
-            return path, split
-        now = parts_of(split)
-        gone = {image: part for image, part in known.items() if image not in now}
-        earlier = {EARLIER: gone} if gone else {}
-        return self.store.write(filename, {**split._asdict(), **earlier}), split
+        return read_or_store(self.store, filename, draft, self.groups)
 
     def _variant(self) -> str:
         """Return the end of the name of a stored split that another config key decides."""
@@ -455,18 +429,36 @@ class FolderDataset(Declaration, DatasetBase):
             variant += f"_group-{bytes_digest(self.options.group.encode())[:8]}"
         return variant
 
+    def select(self, split: Split, leave_out: Collection[str] = ()) -> Split:
+        """Return the shots, and the images of the classes, that the config asks for.
+
+        Args:
+            split: the whole split.
+            leave_out: paths of images that cannot be decoded.
+
+        Raises:
+            UserError: there are no such classes, or a class is left without images.
+        """
+        options = self.options
+        if self.test_only and options.subset != "all":
+            raise UserError(
+                f"{self.name} is tested as a whole: it has no base and new classes. Set "
+                f"DATASET.SUBSAMPLE_CLASSES all, not {options.subset}."
+            )
+        shots = -1 if self.test_only else options.shots
+        sample = few_shot(split, shots, options.seed, leave_out)
+        if leave_out:
+            # before the halves are taken: a class that is gone would move their border
+            check_split(sample, f"{self.name} without the images that cannot be decoded", split)
+        return take_subset(sample, options.subset)
+
     def _select_images(self, split: Split) -> Split:
-        options, shots, seed = self.options, self.options.shots, self.options.seed
-        if self.test_only:
-            shots = -1
-            if options.subset != "all":
-                raise UserError(
-                    f"{self.name} is tested as a whole: it has no base and new classes. Set "
-                    f"DATASET.SUBSAMPLE_CLASSES all, not {options.subset}."
-                )
-        if shots >= 1 and seed < 0:
-            seed = random.SystemRandom().getrandbits(31)
-            logger.info("SEED is not set: the %d shots are drawn with seed %d", shots, seed)
+        options = self.options
+        if options.shots >= 1 and options.seed < 0 and not self.test_only:
+            self.options = options = replace(options, seed=random.SystemRandom().getrandbits(31))
+            logger.info(
+                "SEED is not set: the %d shots are drawn with seed %d", options.shots, options.seed
+            )
         if any(Path(self.dataset_dir, FEWSHOT_DIR).glob("shot_*.pkl")):
             logger.info("%s: the pickles in %s/ are ignored", self.dataset_dir, FEWSHOT_DIR)
         check = None
@@ -474,10 +466,7 @@ class FolderDataset(Declaration, DatasetBase):
             check = ImageCheck(self.image_dir, self.store, options.reading)
         skipped: dict[str, str] = {}
         while True:
-            sample = few_shot(split, shots, seed, leave_out=skipped)
-            # before the halves are taken: a class that is gone would move their border
-            check_split(sample, f"{self.name} without the images that cannot be decoded", split)
-            chosen = take_subset(sample, options.subset)
+            chosen = self.select(split, skipped)
             broken = check.broken(i.path for part in chosen for i in part) if check else {}
             if not broken:
                 self.image_summary = report_images(self.name, check, options.reading)

@@ -180,8 +180,6 @@ def require_complete(listing: Listing, name: str, skip_empty: bool = False) -> s
     empty = listing.empty()
     left_out = set().union(*empty.values())
     if left_out and skip_empty:
-        names = few(listing.table.prompts[label] for label in sorted(left_out))
-        logger.warning("%s: %d class(es) without image left out: %s", name, len(left_out), names)
         return left_out
     for folders, labels in empty.items():
         _require("no image", labels, folders, listing, name)

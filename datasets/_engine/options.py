@@ -79,8 +79,9 @@ class Options:
             raise UserError(f"DATASET.PROTOCOL is '{options.protocol}'.{text}")
         if options.split_file and not options.split_file.lower().endswith(SPLIT_SUFFIXES):
             raise UserError(
-                f"DATASET.SPLIT_FILE is '{options.split_file}'; it must be a table (.csv, .tsv) or "
-                "CoOp's JSON (.json). Rename it, or save it as one of these."
+                f"DATASET.SPLIT_FILE is '{options.split_file}', but must end in "
+                f"{' or '.join(SUFFIXES)} (a table) or .json (a split in CoOp's format). Save it "
+                "as one of these; a spreadsheet as 'CSV UTF-8'."
             )
         return options
 

@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 FOREIGN_NAMES = ("split_cao_{}.json", "split_zhou_{}.json", "split_{}.json")  # DPLQ, CoOp, others
 OWN_NAME = "split_dplq_{}.json"
 NEW_SPLIT = "delete the split file to have a new split made"  # where a run can do without it
-EARLIER = "earlier"  # in a stored split: part by path of images whose class is gone
 PREFIX, OWN_PREFIX = "split_", "split_dplq_"
 
 
@@ -141,21 +140,6 @@ def _folders_on_disk(split: Split, image_dir: str, table: ClassTable) -> dict[st
 def _moved(path: str, folders: Mapping[str, str]) -> str:
     folder, slash, rest = path.partition("/")
     return folders.get(folder, folder) + slash + rest
-
-
-def read_earlier(path: Path) -> dict[str, str]:
-    """Return the part by path of images that a stored split knows, but has no class for.
-
-    Raises:
-        UserError: as `store.read_json`, or the entry is none that we have written.
-    """
-    known = read_json(path).get(EARLIER, {})
-    if not isinstance(known, dict) or not set(known.values()) <= set(Split._fields):
-        raise UserError(
-            f'{path}: "{EARLIER}" must be {{"path": "train", "val" or "test", ...}}. Repair or '
-            "delete it."
-        )
-    return {str(image): part for image, part in known.items()}
 
 
 def find_image_dir(

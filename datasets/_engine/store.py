@@ -26,7 +26,12 @@ class Store:
     Args:
         dataset_dir: the data folder.
         name: of the dataset.
+
+    Attributes:
+        is_writable: False where nothing may be written, and `write` only takes notes.
     """
+
+    is_writable = True
 
     def __init__(self, dataset_dir: str, name: str) -> None:
         digest = bytes_digest(os.fsencode(Path(dataset_dir).resolve()))[:12]
@@ -40,6 +45,15 @@ class Store:
         """Return the path of a file written before, in the cache or beside the data."""
         folders = dict.fromkeys([*self._write_to, self.dataset_dir])
         return next((path for f in folders if (path := f / filename).is_file()), None)
+
+    def versions(self, filename: str) -> list[Path]:
+        """Return the paths of all files of a name, in the cache and beside the data, oldest first.
+
+        There are two where the data folder was read-only, or `DPLQ_CACHE` set, for some time.
+        """
+        folders = dict.fromkeys([*self._write_to, self.dataset_dir])
+        found = [path for f in folders if (path := f / filename).is_file()]
+        return sorted(found[::-1], key=lambda path: path.stat().st_mtime_ns)
 
     def write(self, filename: str, payload: Any) -> Path:
         """Write a JSON file atomically.

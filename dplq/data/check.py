@@ -38,6 +38,8 @@ from dplq.trainers._engine.train_images import IMBALANCE
 class ReadOnlyStore(Store):
     """Storage that records the files to write instead of writing them."""
 
+    is_writable = False
+
     def __init__(self, dataset_dir: str, name: str) -> None:
         super().__init__(dataset_dir, name)
         self.written: list[str] = []
@@ -59,14 +61,24 @@ def problem(declaration: type[FolderDataset], root: str) -> str:
 
 
 def _load(dataset: FolderDataset) -> tuple[Split, str]:
-    """Return the split that a run would use, and where it is from."""
+    """Return the split that a run would use, and where it is from.
+
+    Raises:
+        UserError: a run would be refused.
+    """
     real = dataset.store
     dataset.store = read_only = ReadOnlyStore(dataset.dataset_dir, dataset.name)
     try:
         split = dataset.load_split()
+        dataset.select(split)
     finally:
         dataset.store = real
-    return split, "not made yet, the first run does it" if read_only.written else dataset.split_path
+    if not read_only.written:
+        return split, dataset.split_path
+    stored = real.versions(read_only.written[0])
+    if stored:
+        return split, f"{stored[-1]}, which the next run brings up to date"
+    return split, "not made yet, the first run does it"
 
 
 def check(
@@ -98,8 +110,10 @@ def check(
         report.add(str(error), "Fix this first, then check again." if has_data else remedy)
         return report
     report.test_only = dataset.test_only
-    if is_complete and refusal:
+    if refusal and (is_complete or not report.findings):
         report.add(refusal, "No run starts before this is fixed.")
+    elif refusal:  # most likely because of what is missing, see above
+        report.notes.append(f"A run stops with: {refusal}")
     _compare_counts(dataset, report)
     if split or (split := _split_as_written(dataset, report)):
         _compare_parts(dataset, split, report)

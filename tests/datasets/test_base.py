@@ -85,7 +85,9 @@ def test_btmri_with_half_of_the_archive_says_so(tmp_path, caplog):
 def test_split_file_has_coop_s_format_and_is_used_again(root):
     first = RSSCN7(make_config(root))
     split = read(root / "RSSCN7" / SPLIT)
-    assert list(split) == ["train", "val", "test"]
+    assert list(split) == ["train", "val", "test", "contents"]
+    contents = split.pop("contents")
+    assert contents.keys() == {path for items in split.values() for path, *_ in items}
     assert [len(part) for part in split.values()] == [35, 14, 21]
     assert all((root / "RSSCN7" / path).is_file() for path, _, _ in split["test"])
     assert {name: [tuple(i) for i in items] for name, items in split.items()} == parts(first)

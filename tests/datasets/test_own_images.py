@@ -11,7 +11,7 @@ import pytest
 from dplq.datasets import OwnImages
 from dplq.errors import UserError
 
-from .lookalikes import make_classes, make_config, parts
+from .lookalikes import edit_json, make_classes, make_config, parts
 
 
 def load(root: Path, **keys):
@@ -221,3 +221,128 @@ def test_folders_that_differ_in_case_alone(tmp_path):
     make_classes(tmp_path, ["river_lake", "river lake"])
     with pytest.raises(UserError, match="share the spelling"):
         load(tmp_path)
+
+
+STORED = "split_dplq_OwnImages.json"
+
+
+def by_name(dataset) -> dict[str, set[str]]:
+    return {part: {Path(p).name for p, *_ in items} for part, items in parts(dataset).items()}
+
+
+def test_exchanged_folders_are_known_by_their_content(tmp_path, caplog):
+    make_classes(tmp_path, ["alder", "ash"])  # the files of both are called a00.jpg to a09.jpg
+    for path in (tmp_path / "ash").iterdir():
+        path.write_bytes(path.read_bytes() + b"ash")
+    before = {part: [p for p, *_ in items] for part, items in parts(load(tmp_path)).items()}
+    for old, new in (("alder", "x"), ("ash", "alder"), ("x", "ash")):
+        (tmp_path / old).rename(tmp_path / new)
+    after = {part: [p for p, *_ in items] for part, items in parts(load(tmp_path)).items()}
+    turned = {"alder": "ash", "ash": "alder"}
+    for part in before:
+        assert (
+            sorted(f"{turned[p.split('/')[0]]}/{p.split('/')[1]}" for p in before[part])
+            == (after[part])
+        )
+    assert (
+        f"{tmp_path / STORED}: images have changed since it was drawn: 20 moved or renamed, "
+        "20 of another class"
+    ) in caplog.messages
+
+
+def test_an_image_of_another_class_stays_in_its_part(tmp_path, caplog):
+    make_classes(tmp_path, ["oak", "pine"])
+    path, *_ = parts(load(tmp_path))["train"][0]
+    (tmp_path / path).rename(tmp_path / "pine" / "was_oak.jpg")
+    after = parts(load(tmp_path))
+    assert ("pine/was_oak.jpg", 1, "pine") in after["train"]
+    assert [len(items) for items in after.values()] == [10, 4, 6]
+    assert "since it was drawn: 1 moved or renamed, 1 of another class" in caplog.text
+
+
+def test_labels_corrected_in_a_table_are_used(tmp_path, caplog):
+    make_classes(tmp_path, ["images"], 12)
+    names = sorted(path.name for path in (tmp_path / "images").iterdir())
+    rows = {name: "oak" if i < 6 else "pine" for i, name in enumerate(names)}
+
+    def write():
+        lines = ["path,label", *(f"{name},{label}" for name, label in rows.items())]
+        (tmp_path / "labels.csv").write_text("\n".join(lines))
+
+    write()
+    before = by_name(load(tmp_path))
+    rows[names[0]] = "pine"
+    del rows[names[11]]
+    write()
+    dataset = load(tmp_path)
+    assert by_name(dataset) == {part: found - {names[11]} for part, found in before.items()}
+    labels = {Path(p).name: c for items in parts(dataset).values() for p, _, c in items}
+    assert labels == rows
+    assert "since it was drawn: 1 of another class" in caplog.text
+    assert f"1 images are gone or left out: images/{names[11]}" in caplog.text
+    rows[names[11]] = "pine"
+    write()
+    assert by_name(load(tmp_path)) == before  # it comes back to where it was
+
+
+def test_an_edited_image_stays_in_its_part(tmp_path):
+    make_classes(tmp_path, ["oak", "pine"])
+    before = parts(load(tmp_path))
+    for path in tmp_path.rglob("*.jpg"):
+        path.write_bytes(path.read_bytes() + b"edited")
+    (tmp_path / "classes.json").write_text('["pine", "oak"]')
+    after = parts(load(tmp_path))
+    for part, items in before.items():
+        assert {path for path, *_ in after[part]} == {path for path, *_ in items}
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_groups_found_later_come_together_in_train(tmp_path, caplog, size):
+    names = [f"{c}/{c[0]}{i:02d}.jpg" for c in ("oak", "pine") for i in range(40)]
+    make_classes(tmp_path, ["oak", "pine"], 40)
+    group = {n[-7:]: f"{n[:3]}{int(n[-6:-4]) // size}" for n in names}
+    group |= {n[-7:]: n for n in names if size == 2 and int(n[-6:-4]) >= 20}  # of one image
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["path,label", *(f"{n},{n[:-8]}" for n in names)]))
+    before = by_name(load(tmp_path))
+    rows = (f"{n},{n[:-8]},{group[n[-7:]]}" for n in names)
+    table.write_text("\n".join(["path,label,patient", *rows]))
+    if size == 5:  # no patient is without a training image
+        with pytest.raises(UserError, match="was drawn without today's groups: 16 of them are in"):
+            load(tmp_path)
+        return
+    after = by_name(load(tmp_path))
+    assert before["train"] <= after["train"]
+    train, val, test = ({group[name] for name in names} for names in after.values())
+    assert not train & (val | test)
+    assert not val & test
+    assert ("in the part of their group" in caplog.text) == (size > 1)
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("contents", ["oak/o00.jpg"]),
+        ("contents", {"oak/o00.jpg": 3}),
+        ("earlier", {"elm/e.jpg": "train"}),
+        ("earlier", [["elm/e.jpg", "drawn", ""]]),
+        ("earlier", [["elm/e.jpg", "train"]]),
+    ],
+)
+def test_damaged_memory_of_a_split(tmp_path, entry, value):
+    make_classes(tmp_path, ["oak", "pine"])
+    load(tmp_path)
+    edit_json(tmp_path / STORED, **{entry: value})
+    with pytest.raises(UserError, match=rf'{STORED}: "{entry}" must be .*delete that entry\.$'):
+        load(tmp_path)
+
+
+def test_a_stored_split_without_marks_is_brought_up_to_date_by_names(tmp_path):
+    make_classes(tmp_path, ["oak", "pine"])
+    before = by_name(load(tmp_path))
+    stored = json.loads((tmp_path / STORED).read_text())
+    del stored["contents"]
+    (tmp_path / STORED).write_text(json.dumps(stored))
+    (tmp_path / "oak").rename(tmp_path / "elm")
+    assert by_name(load(tmp_path)) == before
+    assert len(json.loads((tmp_path / STORED).read_text())["contents"]) == 20
