@@ -24,7 +24,8 @@ from .stored import KINDS, Measured, Range, Refusal, Stored
 from .tiff import STARTS, read_tiff
 
 _ALWAYS = (
-    "apng bmp dcm dib dicom gif jfif jpe jpeg jpg mpo pbm pcx pgm png pnm ppm qoi tga tif tiff"
+    "apng bmp dcm dib dic dicom gif ima jfif jpe jpeg jpg mpo pbm pcx pgm png pnm ppm qoi tga tif "
+    "tiff"
 )
 _BY_CODEC = {"avif": "avif", "jpg_2000": "j2c j2k jp2 jpc jpf jpx", "webp": "webp"}
 _NAMES = " ".join([_ALWAYS, *(names for codec, names in _BY_CODEC.items() if decodes(codec))])

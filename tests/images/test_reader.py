@@ -468,7 +468,7 @@ def test_settings_that_cannot_be(key, value):
 
 
 def test_extensions():
-    assert {".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp", ".dcm", ".bmp"} <= set(EXTENSIONS)
+    assert {".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp", ".dcm", ".ima"} <= set(EXTENSIONS)
     assert {".pdf", ".eps", ".svg", ".psd", ".npy"}.isdisjoint(EXTENSIONS)
     assert all(name == name.lower() and name[0] == "." for name in EXTENSIONS)
 
