@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 
-import pytest
-
 from dplq.datasets import OwnImages
 from dplq.datasets._engine.options import Options
 from dplq.datasets._engine.tables import Columns
-from dplq.errors import UserError
 
 from .lookalikes import make_config, write_image
 
@@ -58,16 +55,6 @@ def test_shares_that_groups_do_not_allow_are_a_warning_where_drawn_only(tmp_path
         "OwnImages: class 'cat': train / val / test 20 / 0 / 1",
         "OwnImages: class 'dog': train / val / test 20 / 0 / 1",
     ]
-
-
-@pytest.mark.parametrize("name", ["labels.txt", "labels.xlsx", "labels"])
-def test_a_split_file_of_another_kind_is_refused(tmp_path, name):
-    with pytest.raises(UserError) as caught:
-        OwnImages(make_config(tmp_path, SPLIT_FILE=name))
-    assert str(caught.value) == (
-        f"DATASET.SPLIT_FILE is '{name}'; it must be a table (.csv, .tsv) or CoOp's JSON (.json). "
-        "Rename it, or save it as one of these."
-    )
 
 
 def test_keys_without_effect_are_named():
