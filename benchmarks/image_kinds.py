@@ -157,19 +157,29 @@ def with_key() -> Any:
     return write
 
 
+def write_png16(path: Path, values: Array) -> None:
+    """Write a 16-bit PNG of 1 to 4 channels, (H, W, channels), which Pillow lacks.
+
+    Every row is stored as its difference to the row above, which is filter 2 of PNG.
+    """
+    height, width, channels = values.shape
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    rows = values.astype(">u2").reshape(height, -1).view(np.uint8)
+    rows = np.vstack([rows[:1], rows[1:] - rows[:-1]])
+    chunks = [
+        (b"IHDR", pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)),
+        (b"IDAT", zlib.compress(np.insert(rows, 0, 2, axis=1).tobytes())),
+        (b"IEND", b""),
+    ]
+    parts = [pack(">I", len(d)) + t + d + pack(">I", zlib.crc32(t + d)) for t, d in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
 def png16(values: Array, want: Array) -> Any:
-    """Return a writer of a 16-bit PNG of 1 to 4 channels, which Pillow lacks."""
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[values.shape[2]]
+    """Return a writer of a 16-bit PNG."""
 
     def write(path: Path) -> Array:
-        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-        chunks = [
-            (b"IHDR", pack(">IIBBBBB", WIDTH, HEIGHT, 16, colour_type, 0, 0, 0)),
-            (b"IDAT", zlib.compress(rows)),
-            (b"IEND", b""),
-        ]
-        parts = [pack(">I", len(d)) + t + d + pack(">I", zlib.crc32(t + d)) for t, d in chunks]
-        path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+        write_png16(path, values)
         return want
 
     return write
@@ -249,36 +259,42 @@ def pgm12(path: Path) -> Array:
     return scaled(TWELVE, 0, 4095)
 
 
+def write_dicom(path: Path, values: Array, **tags: Any) -> None:
+    """Write a DICOM file of (H, W), (H, W, 3) or (frames, H, W); `tags` replace the defaults."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    data.SOPClassUID = SecondaryCaptureImageStorage
+    data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    colour = values.ndim == 3 and values.shape[-1] == 3
+    data.Rows, data.Columns = values.shape[-3:-1] if colour else values.shape[-2:]
+    data.SamplesPerPixel = 3 if colour else 1
+    data.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+    if colour:
+        data.PlanarConfiguration = 0
+    elif values.ndim == 3:
+        data.NumberOfFrames = len(values)
+    data.BitsAllocated = data.BitsStored = 8 * values.itemsize
+    data.PixelRepresentation = int(values.dtype.kind == "i")
+    for name, value in tags.items():
+        setattr(data, name, value() if callable(value) else value)
+    data.HighBit = data.BitsStored - 1
+    data.PixelData = values.tobytes()
+    data.save_as(path, enforce_file_format=True)
+
+
 def dicom(values: Array, want: Callable[[Any, Array], Array], **tags: Any) -> Any:
     """Return a writer of a DICOM file; `want` makes the reference of data set and pixels."""
 
     def write(path: Path) -> Array:
         import pydicom
-        from pydicom.dataset import FileDataset, FileMetaDataset
-        from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-        data.SOPClassUID = SecondaryCaptureImageStorage
-        data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-        colour = values.ndim == 3 and values.shape[-1] == 3
-        data.Rows, data.Columns = values.shape[-3:-1] if colour else values.shape[-2:]
-        data.SamplesPerPixel = 3 if colour else 1
-        data.PhotometricInterpretation = "MONOCHROME2"
-        if colour:
-            data.PlanarConfiguration = 0
-        elif values.ndim == 3:
-            data.NumberOfFrames = len(values)
-        data.BitsAllocated = data.BitsStored = 8 * values.itemsize
-        data.PixelRepresentation = int(values.dtype.kind == "i")
-        for name, value in tags.items():
-            setattr(data, name, value() if callable(value) else value)
-        data.HighBit = data.BitsStored - 1
-        data.PixelData = values.tobytes()
-        data.save_as(path, enforce_file_format=True)
+        write_dicom(path, values, **tags)
         again = pydicom.dcmread(path)
         return want(again, again.pixel_array)
 

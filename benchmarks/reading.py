@@ -16,16 +16,15 @@ import statistics
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from struct import pack
 
 import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.image_kinds import write_png16
 from dplq.images.reader import read_image
 
 
@@ -48,15 +47,8 @@ def write_grey16(path: Path, side: int, seed: int) -> None:
 
 
 def write_colour16(path: Path, side: int, seed: int) -> None:
-    """Write a 16-bit colour PNG, which Pillow cannot."""
-    rows = (picture(side, seed) * 65535).astype(">u2")
-    chunks = [
-        (b"IHDR", pack(">IIBBBBB", side, side, 16, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))),
-        (b"IEND", b""),
-    ]
-    parts = [pack(">I", len(d)) + t + d + pack(">I", zlib.crc32(t + d)) for t, d in chunks]
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    """Write a 16-bit colour PNG."""
+    write_png16(path, (picture(side, seed) * 65535).astype(np.uint16))
 
 
 KINDS: dict[str, tuple[Callable[[Path, int, int], None], int, str]] = {

@@ -15,17 +15,19 @@ from ._engine.drawing.draft import Draft
 from ._engine.drawing.subfolders import groups_from_subfolders
 from ._engine.folders import (
     CLASSES_FILE,
+    MASK_FOLDERS,
     NOT_CLASSES,
     ClassTable,
     has_image,
     in_words,
     list_folders,
+    list_images,
     spelling,
 )
 from ._engine.layouts import Layout, Reading
 from ._engine.names import in_order
 from ._engine.options import Options
-from ._engine.protocol import Item
+from ._engine.protocol import Item, Split
 from ._engine.registration import declare
 from ._engine.splits import classes_of, read_split
 from ._engine.store import read_json
@@ -111,12 +113,28 @@ class OwnImages(FolderDataset):
         rows = _rows(read_json(path), path) if path.is_file() else self._found_classes()
         if len(rows) < 2:
             where = path if path.is_file() else self.dataset_dir
-            state = f"has {len(rows)} classes" if Path(self.dataset_dir).is_dir() else "is absent"
+            state = (
+                f"has {len(rows)} class{'es' * (len(rows) != 1)}"
+                if Path(self.dataset_dir).is_dir()
+                else "is absent"
+            )
             raise UserError(
-                f"OwnImages: {where} {state}; at least 2 classes are needed.\n"
+                f"OwnImages: {where} {state}; at least 2 classes are needed.{self._near_miss()}\n"
                 f"{self.expected_layout()}"
             )
         return ClassTable(rows)
+
+    def _near_miss(self) -> str:
+        """Return what may be meant by a folder without class folders."""
+        for name in list_folders(self.dataset_dir):
+            inside = os.path.join(self.dataset_dir, name)
+            if (
+                sum(has_image(os.path.join(inside, step), True) for step in list_folders(inside))
+                > 1
+            ):
+                return f" Is '{name}' the folder of the class folders? Then set --root {inside}."
+        loose = len(list_images(self.dataset_dir))
+        return f" {loose} images are in it, but in no class folder." if loose else ""
 
     def _found_classes(self) -> list[tuple[str, str]]:
         file = self.given_split_file()
@@ -127,6 +145,23 @@ class OwnImages(FolderDataset):
         if len(folders) < 2 and file:
             return [(name, name) for name in classes_of(read_split(file))]
         return folders
+
+    def _split_from_table(self, path: Path) -> tuple[Path | None, Split]:
+        folders = self._class_folders()
+        classes = self.read_table(path).classes
+        is_found = not self.options.split_file  # nobody has asked for it
+        if (
+            is_found
+            and len(folders) > 1
+            and set(map(spelling, folders)) != {*map(spelling, classes)}
+        ):
+            logger.warning(
+                "OwnImages: the classes are the labels of %s (%s), not the folders (%s)",
+                path,
+                few(classes),
+                few(folders),
+            )
+        return super()._split_from_table(path)
 
     def _class_folders(self) -> list[str]:
         """Return the class folders in all parts; a class may be missing in one of them."""
@@ -154,7 +189,27 @@ class OwnImages(FolderDataset):
                 f"OwnImages: {self.dataset_dir} has '{parts.train}' but no test folder. Add "
                 "test/<class>/*.jpg, or put the class folders directly into it to have them split."
             )
+        self._warn_of_folders(parts)
         return super().draft_split()
+
+    def _warn_of_folders(self, parts: Parts) -> None:
+        """Warn of folders that may be taken for something else than they are."""
+        if any(parts):
+            beside = (name for name in list_folders(self.dataset_dir) if name not in parts)
+            unused = [n for n in beside if has_image(os.path.join(self.dataset_dir, n), True)]
+            if unused:
+                logger.warning(
+                    "OwnImages: %s: the images in %s are in no part, so they are not used",
+                    self.dataset_dir,
+                    few(unused),
+                )
+        names = [row[-1] for row in self.table.rows if spelling(row[-1]) in MASK_FOLDERS]
+        if names and not Path(self.dataset_dir, CLASSES_FILE).is_file():
+            logger.warning(
+                "OwnImages: %s is a class here, but is called like a folder of segmentation masks: "
+                "if it is one, move it away; else name the classes in classes.json",
+                few(f"'{name}'" for name in names),
+            )
 
     def _find_groups(self, items: Sequence[Item]) -> None:
         super()._find_groups(items)

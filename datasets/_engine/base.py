@@ -6,7 +6,7 @@ in capitals):
 1. find the data under `ROOT`;                              (`layouts.py`, `listing.py`)
 2. read a split file or table, use the official split of the data,
    or make one, 50/20/30 in every class, by group where there are groups;
-                                      (`splits.py`, `tables.py`, `official.py`, `groups.py`)
+                                      (`splits.py`, `tables/`, `official.py`, `drawing/`)
 3. draw `NUM_SHOTS` images per class with `cfg.SEED`;                     (`protocol.py`)
 4. keep `all`, `base` or `new` classes (`SUBSAMPLE_CLASSES`);             (`protocol.py`)
 5. decode the images that are left (`CHECK_IMAGES`, `SKIP_BROKEN`).         (`images.py`)
@@ -22,6 +22,7 @@ import os
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class FolderDataset(Declaration, DatasetBase):
         dataset_dir: absolute path of the data folder.
         groups: group (patient, scene, site) by path of the split, where there are groups.
         image_dir: folder that the paths of the split are relative to.
+        is_given: whether files or folders give the split; False: it was drawn.
         image_summary: kinds of image and what was done to how many; None: not looked at.
         listing: the class folders, if the split was made from them.
         name: of the dataset in messages and file names.
@@ -99,6 +101,7 @@ class FolderDataset(Declaration, DatasetBase):
     groups: dict[str, str]
     image_dir: str
     image_summary: dict[str, Any] | None = None
+    is_given: bool
     listing: Listing | None
     name: str
     options: Options
@@ -148,7 +151,7 @@ class FolderDataset(Declaration, DatasetBase):
             self.split_folders = self.reference_split_folders or self.split_folders
             self.template = self.reference_template or self.template
         self.test_only = type(self).test_only or options.all_test
-        self.groups, self.listing = {}, None
+        self.groups, self.listing, self.is_given = {}, None, False
         self.dataset_dir = self.find_dataset_dir(os.path.abspath(os.path.expanduser(root)))
         self.table = self.find_classes()
         self.store = Store(self.dataset_dir, self.name)
@@ -257,6 +260,7 @@ class FolderDataset(Declaration, DatasetBase):
         if self.list_files:
             lists = (self.list_files, self.list_line, self.list_image)
             split = split_from_lists(self.dataset_dir, *lists, self.table)
+            self._find_groups([item for part in split for item in part])
             return self._given(self.dataset_dir, split)
         layout = self.find_layout()
         if layout.kept and not self.test_only:
@@ -275,6 +279,7 @@ class FolderDataset(Declaration, DatasetBase):
 
     def _given(self, image_dir: str, split: Split) -> Draft:
         """Return a given split, with a val part drawn where it has none."""
+        self.is_given = True
         drawn = drawn_parts(split, self.val_from)
         return Draft(image_dir, fill_val(split, self.val_from, self.name, self.groups), drawn)
 
@@ -299,12 +304,21 @@ class FolderDataset(Declaration, DatasetBase):
             )
         return found
 
+    def reads_table(self) -> bool:
+        """Return whether the images and their classes are those of a table."""
+        path = None if type(self).test_only else self.given_split_file()
+        return path is not None and path.suffix.lower() in SUFFIXES
+
     def load_split(self) -> Split:
         """Return the split, read or made; sets `image_dir`, `split_path` and `split_hash`."""
         path = None if type(self).test_only else self.given_split_file()
-        if path and path.suffix.lower() in SUFFIXES:
+        has_table = bool(path and path.suffix.lower() in SUFFIXES)
+        for text in self.options.unused(has_table=has_table, all_tested=type(self).test_only):
+            logger.warning("%s: %s", self.name, text)
+        if path and has_table:
             path, split = self._split_from_table(path)
         elif path:
+            self.is_given = True
             dirs = [layout.image_dir for layout in self.layouts()]
             split = with_folders_on_disk(read_split(path, self.split_remedy()), dirs, self.table)
             self.image_dir = find_image_dir(split, path, dirs, self.split_remedy())
@@ -319,7 +333,8 @@ class FolderDataset(Declaration, DatasetBase):
                 split = with_folder_prompts(split, self.reference_prompts)
         split = self._loaded(path, split)
         if not self.test_only:
-            warn_of_groups(self.name, split, self.groups, self.options.group)
+            wanted = None if self.is_given else self.fractions
+            warn_of_groups(self.name, split, self.groups, self.options.group, wanted)
         return split
 
     def _split_from_table(self, path: Path) -> tuple[Path | None, Split]:
@@ -337,8 +352,11 @@ class FolderDataset(Declaration, DatasetBase):
                 raise UserError(f"{path} has no test row: column split needs train and test.")
             self.groups = dict(table.groups)
             self.test_only = self.test_only or not given.train
-            draft = Draft(table.image_dir, given, ())
-            draft = draft if self.test_only else self._given(table.image_dir, given)
+            if self.test_only:
+                every = sorted(chain(*given), key=by_place)
+                draft = Draft(table.image_dir, Split(every, [], every), ())
+            else:
+                draft = self._given(table.image_dir, given)
         else:
             items = sorted(parts[""], key=by_place)
             self._find_groups(items)
@@ -362,7 +380,10 @@ class FolderDataset(Declaration, DatasetBase):
         if label is None:
             near = self.table.nearest(name)
             hint = "" if near is None else f" Nearest: '{self.table.folder_of(near)}'."
-            raise UserError(f"{path}: label '{name}' is no class of {self.name}.{hint}")
+            raise UserError(
+                f"{path}: label '{name}' is no class of {self.name}, which has "
+                f"{few(map(repr, self.table.prompts))}.{hint}"
+            )
         return label
 
     def _loaded(self, path: Path | None, split: Split) -> Split:
@@ -428,7 +449,7 @@ class FolderDataset(Declaration, DatasetBase):
         sample = few_shot(split, shots, options.seed, leave_out)
         if leave_out:
             # before the halves are taken: a class that is gone would move their border
-            check_split(sample, f"{self.name} without the images that cannot be decoded")
+            check_split(sample, f"{self.name} without the images that cannot be decoded", split)
         return take_subset(sample, options.subset)
 
     def _select_images(self, split: Split) -> Split:

@@ -113,7 +113,13 @@ def in_words(folder: str) -> str:
     return " ".join(spaced.replace("_", " ").split())
 
 
-def _visible(folder: str) -> Iterator[os.DirEntry[str]]:
+def _visible(folder: str, above: tuple[str, ...] = ()) -> Iterator[os.DirEntry[str]]:
+    """Yield what is in a folder, sorted, without links to a folder that it is in.
+
+    Args:
+        folder: it need not exist.
+        above: folders through which it was reached; a link may lead from elsewhere into them.
+    """
     try:
         with os.scandir(folder) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
@@ -121,7 +127,22 @@ def _visible(folder: str) -> Iterator[os.DirEntry[str]]:
         return
     except OSError as error:
         raise UserError(f"Cannot list {folder}: {error.strerror}.") from error
-    yield from (e for e in listed if not e.name.startswith(".") and not is_system_file(e.name))
+    for entry in listed:
+        if entry.name.startswith(".") or is_system_file(entry.name):
+            continue
+        if not (entry.is_symlink() and _leads_back(entry, (*above, folder))):
+            yield entry
+
+
+def _leads_back(link: os.DirEntry[str], above: Iterable[str]) -> bool:
+    """Return whether a link leads to itself, to one of the folders, or to what holds one."""
+    try:
+        if not link.is_dir():
+            return False
+    except OSError:  # a cycle of links
+        return True
+    target = Path(os.path.realpath(link.path))
+    return any(Path(os.path.realpath(folder)).is_relative_to(target) for folder in above)
 
 
 def list_folders(folder: str) -> list[str]:
@@ -144,15 +165,18 @@ def has_image(folder: str, nested: bool = False) -> bool:
         folder: it need not exist.
         nested: look into its sub-folders, too.
     """
+    return _has_image(folder, nested, ())
+
+
+def _has_image(folder: str, nested: bool, above: tuple[str, ...]) -> bool:
     try:
-        with os.scandir(folder) as entries:
-            visible = [e for e in entries if not e.name.startswith(".")]
-    except OSError:
+        visible = list(_visible(folder, above))
+    except UserError:
         return False
-    visible = [entry for entry in visible if not is_system_file(entry.name)]
     if any(_is_image(entry) for entry in visible):
         return True
-    return nested and any(has_image(entry.path, True) for entry in visible if entry.is_dir())
+    above = (*above, folder)
+    return nested and any(_has_image(e.path, True, above) for e in visible if e.is_dir())
 
 
 class Files(NamedTuple):
@@ -189,7 +213,18 @@ def list_files(
         find_masks: take for a mask what is called like one and lies beside its image, and
             everything in a sub-folder that is called like a folder of masks.
     """
-    entries = list(_visible(folder))
+    return _list_files(folder, (), nested, shallow, mask_patterns, find_masks)
+
+
+def _list_files(
+    folder: str,
+    above: tuple[str, ...],
+    nested: bool,
+    shallow: bool,
+    mask_patterns: Sequence[str],
+    find_masks: bool,
+) -> Files:
+    entries = list(_visible(folder, above))
     names = [entry.name for entry in entries if _is_image(entry)]
     masks = {name for name in names if any(fnmatch(name.lower(), p) for p in mask_patterns)}
     masks |= set(mask_of(names)) if find_masks else set()
@@ -199,9 +234,7 @@ def list_files(
     for entry in entries:
         if shallow or not entry.is_dir() or entry.name in NOT_CLASSES:
             continue
-        inner = list_files(
-            entry.path, nested=True, mask_patterns=mask_patterns, find_masks=find_masks
-        )
+        inner = _list_files(entry.path, (*above, folder), True, False, mask_patterns, find_masks)
         inside = [[f"{entry.name}/{name}" for name in part] for part in inner]
         if find_masks and spelling(entry.name) in MASK_FOLDERS:
             masks.update(inside[0], inside[1])

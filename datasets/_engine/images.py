@@ -27,6 +27,7 @@ from dplq.images.reader import (
     unused_range,
 )
 from dplq.images.settings import DEFAULTS, ReadSettings
+from dplq.images.stored import WindowNeeded
 
 from .folders import CHECKED_FILE
 from .store import Store, read_json
@@ -116,17 +117,22 @@ def _facts_from(stored: Any) -> ImageFacts | None:
     """Return facts from JSON, None if they are damaged."""
     try:
         facts = ImageFacts(*stored)
-        span = None if facts.span is None else (facts.span[0], facts.span[1])
-        return facts._replace(steps=tuple(map(str, facts.steps)), span=span)
+        most, span = (pair and (pair[0], pair[1]) for pair in (facts.most, facts.span))
+        return facts._replace(steps=tuple(map(str, facts.steps)), most=most, span=span)
     except (TypeError, IndexError):
         return None
 
 
 def describe_problems(problems: Mapping[str, str]) -> str:
     """Return the problems of files on one line, the files with the same one together."""
+    windows: dict[str, WindowNeeded] = {}  # by kind: all images of a run have one window
+    for problem in problems.values():
+        if isinstance(problem, WindowNeeded):
+            windows[problem.kind] = problem.together(windows.get(problem.kind, problem))
     files: dict[str, list[str]] = {}
     for path, problem in problems.items():
-        files.setdefault(problem, []).append(path)
+        common = windows[problem.kind] if isinstance(problem, WindowNeeded) else problem
+        files.setdefault(common, []).append(path)
     return few([f"{few(paths, 3)}: {problem}" for problem, paths in files.items()], 3, "; ")
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from dplq.errors import UserError, few
+from dplq.images.reader import EXTENSIONS
 
 from .folders import NOT_CLASSES, NOT_IMAGES, ClassTable, extensions_text, list_files
 from .layouts import Layout, Reading, find_groups, match_groups
@@ -205,6 +206,10 @@ def _report_files(listing: Listing, name: str) -> None:
     if counts:
         kinds = few(f"{count} {extension}" for extension, count in counts.items())
         logger.warning("%s: files of a kind that is not read, left out: %s", name, kinds)
+    broken = [path for path in listing.others if path.lower().endswith(EXTENSIONS)]
+    if broken:
+        text = few(broken, 3)
+        logger.warning("%s: %d links lead to no file, left out: %s", name, len(broken), text)
     if listing.masks:
         text = few(listing.masks, 3)
         logger.warning("%s: %d masks are left out: %s", name, len(listing.masks), text)

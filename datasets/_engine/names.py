@@ -16,6 +16,7 @@ from dplq.images.reader import EXTENSIONS
 MAC_NAMES = (
     *("__macosx", ".ds_store", "._*", ".appledouble", ".spotlight-v100", ".trashes"),
     *(".fseventsd", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"),
+    *("system volume information", "lost+found", "@eadir", "#recycle"),  # the last two: Synology
 )
 NO_EXTENSION = "no extension"  # key of `unsupported`
 _MASK_WORDS = r"(?:masks?|seg|segm|segmentations?|gt|ground[ _-]?truth)"

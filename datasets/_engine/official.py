@@ -13,7 +13,7 @@ from dplq.errors import UserError
 from .folders import ClassTable
 from .layouts import Layout
 from .listing import Listing
-from .protocol import SPLIT_SEED, Item, Split, by_label, in_random_order
+from .protocol import SPLIT_SEED, Item, Split, by_label, drawn_by, in_random_order
 
 VAL_FRACTION = 0.2  # of train, where there is no val folder: CoOp's `split_trainval`
 VAL_SOURCES = ("train", "test", "half")
@@ -126,7 +126,7 @@ def _cut(
     wanted = Counter({k: max(1, round(fraction * n)) for k, n in left.items()})
     units: dict[str, list[Item]] = {}
     for item in items:
-        units.setdefault(groups.get(item.path, item.path), []).append(item)
+        units.setdefault(groups.get(item.path) or drawn_by(item.path), []).append(item)
     taken: set[str] = set()
     for unit in in_random_order(units, seed, SPLIT_SEED, name=str):
         counts = Counter(item.label for item in units[unit])

@@ -8,10 +8,11 @@ from typing import Any
 from dplq.errors import UserError, suggest
 from dplq.images.settings import ReadSettings, read_settings
 
-from .tables import Columns
+from .tables import SUFFIXES, Columns
 
 PROTOCOLS = ("ours", "reference")
 NO_GROUPS = "none"
+SPLIT_SUFFIXES = (".json", *SUFFIXES)  # of DATASET.SPLIT_FILE
 
 
 @dataclass(frozen=True)
@@ -76,4 +77,24 @@ class Options:
         if options.protocol not in PROTOCOLS:
             text = suggest(str(options.protocol), PROTOCOLS)
             raise UserError(f"DATASET.PROTOCOL is '{options.protocol}'.{text}")
+        if options.split_file and not options.split_file.lower().endswith(SPLIT_SUFFIXES):
+            raise UserError(
+                f"DATASET.SPLIT_FILE is '{options.split_file}', but must end in "
+                f"{' or '.join(SUFFIXES)} (a table) or .json (a split in CoOp's format). Save it "
+                "as one of these; a spreadsheet as 'CSV UTF-8'."
+            )
         return options
+
+    def unused(self, *, has_table: bool, all_tested: bool) -> list[str]:
+        """Return in words which keys were set, but have no effect.
+
+        Args:
+            has_table: whether a table is read.
+            all_tested: whether the dataset is declared to be tested as a whole.
+        """
+        texts = []
+        if self.columns != Columns() and not has_table:
+            texts.append("DATASET.COLUMNS is not used: no table is read")
+        if self.split_file and all_tested:
+            texts.append("DATASET.SPLIT_FILE is not used: every image is tested")
+        return texts

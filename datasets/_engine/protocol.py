@@ -2,7 +2,8 @@
 
 Pure functions on names and numbers: no image is opened, no folder is listed, no global random
 state is read. Everything drawn is a function of the split and a seed alone, so that the first run,
-a later one and another machine use the same images.
+a later one and another machine use the same images. (But for a run of version 0.1.0 that is
+resumed: `dplq.training.seeding.drawing`.)
 
 Deliberate deviations from CoOp and its relatives, which draw from Python's global generator, so
 that their images depend on which run came first and on the order of a directory listing:
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import math
+import posixpath
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeVar
@@ -58,14 +60,21 @@ def draw_key(name: str, *seed: object) -> str:
 def in_random_order(items: Iterable[T], *seed: object, name: Callable[[T], str]) -> list[T]:
     """Return the items in an order that depends on each one's name and the seed alone.
 
-    Adding or removing others leaves the order of the rest as it is.
+    Adding or removing others leaves the order of the rest as it is. Items of one name keep theirs.
     """
     return sorted(items, key=lambda item: (draw_key(name(item), *seed), name(item)))
 
 
-def path_of(item: Item) -> str:
-    """Return the path of an item, the name by which it is drawn."""
-    return item.path
+def drawn_by(path: str) -> str:
+    """Return the name by which an image is drawn: its path without the extension.
+
+    So a folder that is converted to another kind of file has the same split and the same shots.
+    """
+    return posixpath.splitext(path)[0]
+
+
+def _item_drawn_by(item: Item) -> str:
+    return drawn_by(item.path)
 
 
 def split_digest(split: Split) -> str:
@@ -118,7 +127,7 @@ def split_classes(
         )
     split = Split([], [], [])
     for label, group in classes.items():
-        shuffled = in_random_order(group, "split", SPLIT_SEED, name=path_of)
+        shuffled = in_random_order(sorted(group), "split", SPLIT_SEED, name=_item_drawn_by)
         start = 0
         for part, size in zip(split, sizes[label], strict=True):
             part += sorted(shuffled[start : start + size])
@@ -151,7 +160,7 @@ def draw_shots(
     drawn: list[Item] = []
     for label, group in by_label(items).items():
         if current_draw() == BY_NAME:
-            order = in_random_order(group, "shots", *seed, name=path_of)
+            order = in_random_order(sorted(group), "shots", *seed, name=_item_drawn_by)
         else:
             order = _in_order_of_0_1_0(sorted(group), "shots", *seed, label)
         drawn += [item for item in order if item.path not in leave_out][:shots]
@@ -227,19 +236,20 @@ def take_subset(split: Split, which: str) -> Split:
     )
 
 
-def check_split(split: Split, source: str) -> None:
+def check_split(split: Split, source: str, whole: Split | None = None) -> None:
     """Raise if Dassl would misread a split.
 
     Args:
         split: the split; its labels may come from a file.
         source: its name in an error message.
+        whole: the split that it is a selection of; it must have the classes of this one.
 
     Raises:
         UserError: labels that are not 0..K-1, one label under two names, or a class without any
             image in train or in test.
     """
     names: dict[int, str] = {}
-    for item in (item for part in split for item in part):
+    for item in (item for part in whole or split for item in part):
         if names.setdefault(item.label, item.classname) != item.classname:
             raise UserError(
                 f"{source}: label {item.label} is called both '{names[item.label]}' and "

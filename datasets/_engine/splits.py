@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from dplq.errors import UserError, few
 
@@ -52,16 +53,12 @@ def read_split(path: Path, remedy: str = NEW_SPLIT) -> Split:
     """
     raw = read_json(path, remedy)
     try:
-        split = Split(
-            *(
-                [Item(posix(str(image)), int(label), str(name)) for image, label, name in raw[part]]
-                for part in Split._fields
-            )
-        )
+        split = Split(*([_item(row) for row in raw[part]] for part in Split._fields))
     except (KeyError, TypeError, ValueError) as error:
+        at = f" ({error})" if isinstance(error, _BadRow) else ""
         raise UserError(
             f'{path} is not a split file: expected {{"train": [[path, label, classname], ...], '
-            f'"val": [...], "test": [...]}}}}. Repair it, or {remedy}.'
+            f'"val": [...], "test": [...]}}{at}. Repair it, or {remedy}.'
         ) from error
     turned = sum("\\" in str(row[0]) for part in Split._fields for row in raw[part])
     if turned:
@@ -72,7 +69,38 @@ def read_split(path: Path, remedy: str = NEW_SPLIT) -> Split:
     shared = sum(item.path in seen for item in split.test)
     if shared:
         logger.warning("%s: %d test images are also in train or val", path, shared)
+    _warn_of_repeats(split, path)
     return split
+
+
+class _BadRow(ValueError):
+    """A row of a split file that does not name an image, a label and a class."""
+
+
+def _item(row: Any) -> Item:
+    if not isinstance(row, list) or len(row) != 3:
+        raise _BadRow(f"there is {row!r:.80}")
+    image, label, name = row
+    if not (isinstance(image, str) and image.strip() and isinstance(name, str) and name.strip()):
+        raise _BadRow(f"path and class name must be texts, there is {row!r:.80}")
+    if not isinstance(label, int) or isinstance(label, bool):
+        raise _BadRow(f"labels must be whole numbers, there is {row!r:.80}")
+    return Item(posix(image), label, name)
+
+
+def _warn_of_repeats(split: Split, path: Path) -> None:
+    """Warn of images that a part has more than once, and of those with two labels."""
+    labels: dict[str, set[int]] = {}
+    repeats = 0
+    for part in split:
+        repeats += len(part) - len({item.path for item in part})
+        for item in part:
+            labels.setdefault(item.path, set()).add(item.label)
+    several = [image for image, known in labels.items() if len(known) > 1]
+    if several:
+        logger.warning("%s: %d images have two labels: %s", path, len(several), few(several, 3))
+    if repeats:
+        logger.warning("%s: %d rows name an image of their part again", path, repeats)
 
 
 def with_folders_on_disk(split: Split, candidates: Iterable[str], table: ClassTable) -> Split:
@@ -141,9 +169,12 @@ def find_image_dir(
     image_dir = next(holding, folders[0])
     absent = [item.path for item in items if not exists(image_dir, item)]
     if absent:
+        cure = "Put them back"
+        if all(image.startswith("/") or image[1:2] == ":" for image in absent):
+            cure = "They are of another machine: write paths from the image folder on"
         raise UserError(
             f"{path} names {len(absent)} image(s) (of {len(items)}) that do not exist in "
-            f"{image_dir}: {few(absent, 3)}. Put them back, or {remedy}."
+            f"{image_dir}: {few(absent, 3)}. {cure}, or {remedy}."
         )
     return image_dir
 
@@ -168,7 +199,7 @@ def with_our_prompts(split: Split, table: ClassTable, path: Path) -> Split:
         return split
     if known != list(range(len(table.rows))) or len(known) < len(labels):
         logger.warning(
-            "%s: its classes differ from the official ones or their order; its labels are kept, "
+            "%s: its classes or their order are not those of the dataset; its labels are kept, "
             "so base and new classes follow it: %s",
             path,
             ", ".join(theirs),

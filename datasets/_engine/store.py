@@ -88,14 +88,23 @@ def read_json(path: Path, remedy: str = "delete it") -> Any:
         remedy: what to do if it cannot be repaired.
 
     Raises:
-        UserError: it cannot be read or is not JSON.
+        UserError: it cannot be read, is not JSON, or has a key twice, of which one would be lost.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        # Windows begins UTF-8 with a byte order mark
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read as JSON: {error}. Repair it, or {remedy}."
         ) from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key '{twice}' is there twice")
+    return content
 
 
 def write_json(path: Path, payload: Any) -> None:

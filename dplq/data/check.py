@@ -32,8 +32,7 @@ from dplq.datasets._engine.options import Options
 from dplq.datasets._engine.protocol import Split
 from dplq.datasets._engine.store import Store
 from dplq.errors import UserError, few
-
-IMBALANCE = 3  # times the images of the smallest class, from which a note is made
+from dplq.trainers._engine.train_images import IMBALANCE
 
 
 class ReadOnlyStore(Store):
@@ -102,6 +101,8 @@ def check(
     try:
         dataset = declaration.at(root, options)
         split, refusal = _try_split(dataset, report)
+        if refusal and dataset.reads_table():  # no class folder is needed, whatever is wrong
+            raise UserError(refusal)
         is_complete = _survey(dataset, split, report)
     except UserError as error:
         remedy = f"`python -m dplq.data get {name} --root {root}` gets the data or says how."
@@ -249,6 +250,9 @@ def _compare_parts(dataset: FolderDataset, split: Split, report: Report) -> None
         report.parts = {"test": report.parts["test"]}
     elif report.parts["val"] == report.parts["test"]:  # as CoOp has it for ImageNet
         del report.parts["val"]
+    if dataset.groups:
+        count = len(set(dataset.groups.values()))
+        report.notes.append(f"{len(dataset.groups)} images are in {count} groups.")
     remedy = "Delete the file to have a new split made, or get the published one again."
     if dataset.needs_split:
         remedy = "Get the published file again."
@@ -275,7 +279,8 @@ def _report_images(dataset: FolderDataset, report: Report) -> None:
         report.add(
             f"{len(broken)} image(s) in {report.image_dir} cannot be read: "
             f"{describe_problems(broken)}.",
-            "Mend or replace them, or set DATASET.SKIP_BROKEN True to do without them.",
+            "Do what it says, repair or replace them, or set DATASET.SKIP_BROKEN True to do "
+            "without them.",
         )
     check = ImageCheck(report.image_dir, dataset.store, settings)
     check.remember({path: one.facts for path, one in seen.items()})

@@ -16,6 +16,7 @@ from dplq.datasets._engine.listing import Listing, Stray
 from dplq.datasets._engine.names import unsupported
 from dplq.datasets._engine.protocol import Split
 from dplq.errors import few
+from dplq.images.reader import EXTENSIONS
 
 
 class Finding(NamedTuple):
@@ -185,7 +186,13 @@ def _report_files(listing: Listing, report: Report) -> None:
             f"{folder}: files of a kind that is not read: {texts}.",
             f"Convert them; images end in {extensions_text()}.",
         )
-    rest = [path for path in listing.others if not unsupported([path])]
+    broken = [path for path in listing.others if path.lower().endswith(EXTENSIONS)]
+    if broken:
+        report.add(
+            f"{folder}: {len(broken)} link(s) lead to no file: {few(broken, 3)}.",
+            "They are left out. Restore what they link to, or remove them.",
+        )
+    rest = [path for path in listing.others if not unsupported([path]) and path not in broken]
     for what, paths in (("masks, left out", listing.masks), ("no images, ignored", rest)):
         if paths:
             report.notes.append(f"{folder}: {what}: {few(paths)}.")

@@ -6,12 +6,13 @@ keys that are there already keep the host's value.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dplq.errors import UserError, nearest, suggest
 from dplq.host.dassl import registered_trainers
-from dplq.images.settings import ReadSettings
+from dplq.images.settings import CHECKS, ReadSettings
 from dplq.training.precision import PRECISIONS
 
 Key = tuple[str, Any, str]  # dotted name, default, help
@@ -135,8 +136,30 @@ def merge_options(cfg: Any, options: list[str]) -> None:
         raise UserError(
             f"Config overrides come in pairs KEY VALUE; '{options[-1]}' has no partner."
         )
-    for key, value in zip(options[::2], options[1::2], strict=True):
-        _merge(cfg, f"Config key {key}", lambda k=key, v=value: cfg.merge_from_list([k, v]), key)
+    texts = {key for key, value in flatten(cfg) if isinstance(value, str)}
+    for key, given in zip(options[::2], options[1::2], strict=True):
+        _merge_pair(cfg, key, _quoted(given) if key in texts else given)
+
+
+def _merge_pair(cfg: Any, key: str, value: str) -> None:
+    try:
+        _merge(cfg, f"Config key {key}", lambda: cfg.merge_from_list([key, value]), key)
+    except UserError as error:
+        section, _, name = key.partition(".")
+        if section == "INPUT" and name in cfg.INPUT and name.lower() in CHECKS:
+            expected = CHECKS[name.lower()][1]
+            raise UserError(f"{key} is {value}; it must be {expected}.") from error
+        raise
+
+
+def _quoted(value: str) -> str:
+    """Return the value of a key that holds text so that yacs takes none for a number."""
+    try:
+        literal = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    is_number = isinstance(literal, (int, float)) and not isinstance(literal, bool)
+    return repr(value) if is_number else value
 
 
 def merge_file(cfg: Any, path: str) -> None:

@@ -91,6 +91,15 @@ def _read_our_files() -> None:
     module.read_image = read
 
 
+def prepare_worker(index: int) -> None:
+    """Import Dassl as the parent did, in a worker process that is started, not forked.
+
+    Args:
+        index: of the worker; not used.
+    """
+    ensure_dassl()
+
+
 def which_dassl() -> str:
     """Return which Dassl is imported: ``"real"`` or ``"fallback"``."""
     package = Path(sys.modules["dassl"].__path__[0]).resolve()

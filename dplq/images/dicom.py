@@ -88,6 +88,7 @@ def _grey(
     bits = int(data.BitsStored) if "PixelData" in data else 8 * values.dtype.itemsize
     kind = f"{bits}-bit DICOM"
     span = span_of(values.dtype, bits)
+    absent = _absent(data, values)
     values, span, bits = _modality(data, values, span, bits, index, steps)
     window = None
     if settings.window is None:
@@ -96,14 +97,27 @@ def _grey(
             values, span, bits = _voi_lut(source, values)
             window = span
         elif source.get("WindowWidth") is not None and source.get("WindowCenter") is not None:
-            values, window = _windowed(source, values)
+            values, window = _windowed(source, values, steps)
     inverted = str(data.PhotometricInterpretation) == "MONOCHROME1"
     shape = str(data.get("PresentationLUTShape") or "")
     if inverted or shape == "INVERSE":
         steps.append("MONOCHROME1 inverted")
         inverted = True
     values = values[..., None]
-    return Raster(values, kind, span, bits, inverted=inverted, window=window, scaled=True)
+    return Raster(
+        values, kind, span, bits, inverted=inverted, window=window, scaled=True, absent=absent
+    )
+
+
+def _absent(data: Any, values: np.ndarray) -> np.ndarray | None:
+    """Return where values as stored are padding, which is no part of the image; None: nowhere."""
+    value = data.get("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = data.get("PixelPaddingRangeLimit")
+    low, high = sorted((value, value if limit is None else limit))
+    absent = (values >= low) & (values <= high)
+    return absent if absent.any() else None
 
 
 def _group(data: Any, name: str, index: int) -> Any:
@@ -164,18 +178,21 @@ def _first(value: Any) -> float:
     return float(value[0] if hasattr(value, "__getitem__") and len(value) else value)
 
 
-def _windowed(source: Any, values: np.ndarray) -> tuple[np.ndarray, Range]:
+def _windowed(source: Any, values: np.ndarray, steps: list[str]) -> tuple[np.ndarray, Range | None]:
     """Return values, and the window of the file: its first where there are several.
 
     The three functions are those of DICOM PS3.3 C.11.2.1.2.
     """
     centre, width = _first(source.WindowCenter), _first(source.WindowWidth)
     function = str(source.get("VOILUTFunction") or "LINEAR")
+    if width <= 0 or (width < 1 and function == "LINEAR"):  # the standard forbids both
+        steps.append("window of the file not used: its width is below 1")
+        return values, None
     if function == "SIGMOID":
         return 1 / (1 + np.exp(-4 * (values - centre) / width)), (0.0, 1.0)
     if function == "LINEAR_EXACT":
         return values, (centre - width / 2, centre + width / 2)
-    if width <= 1:  # a threshold
+    if width == 1:  # a threshold
         return (values > centre - 0.5).astype(np.uint8), (0.0, 1.0)
     return values, (centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2)
 

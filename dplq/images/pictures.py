@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, features
 
+from .png import read_colour16
 from .rasters import composite
 from .settings import ReadSettings
 from .stored import KINDS, Raster, Refusal, Stored, check_size, choose_frame, kind_of, span_of
@@ -224,15 +225,22 @@ def _read_deep_png(file: BinaryIO, image: Image.Image, settings: ReadSettings) -
         values = np.asarray(_with_raw_mode(image, "RGBA")).view(">u2").astype(np.uint16)
     else:
         letters = "RGB" if colour_type == RGB else "RGBA"
-        lower = _with_raw_mode(_again(file), f"{letters};16L")  # the second byte of each value
-        values = np.asarray(image).astype(np.uint16) << 8
-        values |= np.asarray(lower)
+        once = read_colour16(file, len(letters))
+        values = _decoded_twice(file, image, letters) if once is None else once
     alpha = colour_type in (GREY_ALPHA, RGB_ALPHA)
     if key is not None and not alpha:
         opaque = (values != np.asarray(key, np.uint16)).any(axis=2, keepdims=True)
         values, alpha = np.concatenate([values, opaque * np.uint16(65535)], 2), True
     kind = kind_of(values.dtype, 16, values.shape[2], alpha)
     return Raster(values, kind, (0, 65535), 16, alpha, rgb=True)
+
+
+def _decoded_twice(file: BinaryIO, image: Image.Image, letters: str) -> np.ndarray:
+    """Return the values of a 16-bit colour PNG, the upper and lower bytes one after the other."""
+    lower = _with_raw_mode(_again(file), f"{letters};16L")  # the second byte of each value
+    values = np.asarray(image).astype(np.uint16) << 8
+    values |= np.asarray(lower)
+    return values
 
 
 def _again(file: BinaryIO) -> Image.Image:

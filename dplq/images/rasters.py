@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 
@@ -10,25 +9,25 @@ import numpy as np
 from PIL import Image
 
 from .settings import PERCENTILE, ReadSettings
-from .stored import Range, Raster, Refusal
+from .stored import Measured, Range, Raster, Refusal, WindowNeeded, range_text
 
 BLOCK = 1 << 15  # values converted at once: no large temporary arrays, which are slow to allocate
 
 
 def raster_to_rgb(
     raster: Raster, settings: ReadSettings, steps: list[str], measured: bool
-) -> tuple[Image.Image, Range | None, Range | None]:
+) -> tuple[Image.Image, Measured | None]:
     """Return a raster as 8-bit RGB.
 
     Args:
         raster: the values.
         settings: of the reader.
         steps: what is done is added here.
-        measured: also return the smallest and the largest value.
+        measured: also return what the values are.
 
     Returns:
-        The image; smallest and largest value of the bands that are used (None where not measured,
-        or for 8 bits); the format's range, None where a window was used.
+        The image; what the values of the bands that are used are (None where not measured, or for
+        8 bits).
 
     Raises:
         Refusal: the bands or the range must be chosen first.
@@ -37,12 +36,17 @@ def raster_to_rgb(
     if not raster.deep:
         if settings.window is not None:
             steps.append("INPUT.WINDOW not used for 8 bits")
-        return _merge(colour, alpha, raster, settings, steps), None, None
-    extremes = _extremes(colour) if measured or colour.dtype.kind == "f" else None
-    limits, span = _limits(raster, colour, extremes, settings, steps)
+        return _merge(colour, alpha, raster, settings, steps), None
+    data = colour if raster.absent is None else colour[~raster.absent]
+    extremes = _extremes(data) if measured or colour.dtype.kind == "f" else None
+    limits, span = _limits(raster, data, extremes, settings, steps)
     scale = _scaled if alpha is None else _shares  # alpha is applied before the one rounding
     scaled = scale(colour, limits, raster.inverted)
-    return _merge(scaled, alpha, raster, settings, steps), extremes, span
+    if raster.absent is not None:
+        steps.append("pixels declared to be without data made black")
+        scaled[raster.absent] = 0
+    facts = Measured(extremes, percentiles(data), span) if measured and extremes else None
+    return _merge(scaled, alpha, raster, settings, steps), facts
 
 
 def choose_bands(
@@ -101,11 +105,7 @@ def _limits(
     """Return the values that become 0 and 255, and the format's range if it is those."""
     if raster.values.dtype.kind == "f" and not np.isfinite(values).all():
         if settings.window is None:
-            low, high = extremes or (math.nan, math.nan)
-            raise Refusal(
-                f"is a {raster.kind} image with values from {low:.6g} to {high:.6g}, and some that "
-                f"are not finite; {_advice(extremes)}"
-            )
+            raise Refusal(WindowNeeded(raster.kind, extremes, finite=False))
         steps.append("values that are not finite made black")
     window = settings.window or raster.window
     if window == PERCENTILE:
@@ -114,7 +114,7 @@ def _limits(
     if window is not None and not isinstance(window, str):
         source = "window" if settings.window else "window of the file"
         # A file's own window may differ from image to image.
-        steps.append(f"{source}{f' {_text(window)}' * bool(settings.window)} applied")
+        steps.append(f"{source}{f' {range_text(window)}' * bool(settings.window)} applied")
         if extremes and (extremes[0] < window[0] or extremes[1] > window[1]):
             steps.append(f"values outside the {source} clipped")
         return window, None
@@ -122,22 +122,10 @@ def _limits(
     if span is None:
         low, high = extremes or (0, 0)
         if low < 0 or high > 1:
-            raise Refusal(
-                f"is a {raster.kind} image with values from {low:.6g} to {high:.6g}, outside 0 to "
-                f"1; {_advice(extremes)}"
-            )
+            raise Refusal(WindowNeeded(raster.kind, extremes, finite=True))
         span = (0.0, 1.0)
-    steps.append(f"{raster.bits}-bit values scaled from {_text(span)} to 8 bits")
+    steps.append(f"{raster.bits}-bit values scaled from {range_text(span)} to 8 bits")
     return span, span
-
-
-def _advice(extremes: Range | None) -> str:
-    window = _text(extremes) if extremes and extremes[0] < extremes[1] else "[low, high]"
-    return f'set INPUT.WINDOW "{window}", the values that become black and white, or percentile'
-
-
-def _text(window: Range) -> str:
-    return f"[{window[0]:.6g}, {window[1]:.6g}]" if window[1] < 1e6 else str([*map(int, window)])
 
 
 def percentiles(values: np.ndarray) -> Range:

@@ -20,15 +20,16 @@ from .dicom import read_dicom
 from .pictures import as_raster, decodes, picture_to_rgb, read_picture, turn
 from .rasters import raster_to_rgb
 from .settings import DEFAULTS, ReadSettings
-from .stored import KINDS, Range, Refusal, Stored
+from .stored import KINDS, Measured, Range, Refusal, Stored
 from .tiff import STARTS, read_tiff
 
 _ALWAYS = (
-    "apng bmp dcm dib dicom gif jfif jpe jpeg jpg mpo pbm pcx pgm png pnm ppm qoi tga tif tiff"
+    "apng bmp dcm dib dic dicom gif ima jfif jpe jpeg jpg mpo pbm pcx pgm png pnm ppm qoi tga tif "
+    "tiff"
 )
 _BY_CODEC = {"avif": "avif", "jpg_2000": "j2c j2k jp2 jpc jpf jpx", "webp": "webp"}
 _NAMES = " ".join([_ALWAYS, *(names for codec, names in _BY_CODEC.items() if decodes(codec))])
-VERSION = 1  # goes up when the same file and settings give other pixels
+VERSION = 2  # goes up when the same file and settings give other pixels
 EXTENSIONS: tuple[str, ...] = tuple(sorted(f".{name}" for name in _NAMES.split()))
 
 
@@ -42,6 +43,7 @@ class ImageFacts(NamedTuple):
         steps: what was done, in words that are the same for images treated alike.
         low: smallest stored value that was used, for data of more than 8 bits.
         high: largest one.
+        most: their 1st and 99th percentile.
         span: range of the format that became 0 to 255; None where a window was used.
         frames: pages or frames in the file.
         bands: channels as stored.
@@ -54,6 +56,7 @@ class ImageFacts(NamedTuple):
     steps: tuple[str, ...]
     low: float | None
     high: float | None
+    most: tuple[float, float] | None
     span: tuple[float, float] | None
     frames: int
     bands: int
@@ -152,7 +155,7 @@ def _decode(
         stored = _read(file, settings, edge)
         return _shown(stored, settings, measured)
     except Refusal as error:
-        raise UnreadableImage(str(name), str(error)) from error
+        raise UnreadableImage(str(name), error.args[0]) from error
     except Exception as error:  # the decoders raise nearly anything on damaged data
         problem = f"cannot be decoded, it is damaged or truncated ({one_line(error)}); replace it"
         raise UnreadableImage(str(name), problem) from error
@@ -175,8 +178,7 @@ def _shown(
 ) -> tuple[Image.Image, ImageFacts | None]:
     """Return the image as it is shown, and the facts where they are measured."""
     pixels, steps = stored.pixels, stored.steps
-    extremes: Range | None = None
-    span: Range | None = None
+    values: Measured | None = None
     if isinstance(pixels, Image.Image) and settings.bands:
         pixels = as_raster(pixels)
     if isinstance(pixels, Image.Image):
@@ -186,13 +188,22 @@ def _shown(
         image = picture_to_rgb(pixels, settings, steps)
     else:
         kind, bands = pixels.kind, pixels.values.shape[2]
-        image, extremes, span = raster_to_rgb(pixels, settings, steps, measured)
+        image, values = raster_to_rgb(pixels, settings, steps, measured)
     image = turn(image, stored)
     if not measured:
         return image, None
-    low, high = extremes or (None, None)
+    (low, high), most, span = values or ((None, None), None, None)
     facts = ImageFacts(
-        kind, *image.size, tuple(steps), low, high, span, stored.frames, bands, stored.orientation
+        kind,
+        *image.size,
+        steps=tuple(steps),
+        low=low,
+        high=high,
+        most=most,
+        span=span,
+        frames=stored.frames,
+        bands=bands,
+        orientation=stored.orientation,
     )
     return image, facts
 
@@ -205,7 +216,10 @@ def reading_key(settings: ReadSettings) -> str:
 
 
 def unused_range(facts: Iterable[ImageFacts], settings: ReadSettings) -> str:
-    """Return what is wrong where data of more than 8 bits use less than half of their range.
+    """Return what is wrong where data of more than 8 bits use a small part of their range.
+
+    That is less than half of it, or less than a quarter by nearly all values of every image: a few
+    pixels (defects, burnt-in letters, a fill value) do not make 12 bits 16.
 
     Args:
         facts: of all images that are used together.
@@ -216,23 +230,32 @@ def unused_range(facts: Iterable[ImageFacts], settings: ReadSettings) -> str:
     """
     if settings.window is not None:
         return ""
-    ranges: dict[str, list[float]] = {}  # kind -> low, high, span
+    kinds: dict[str, list[ImageFacts]] = {}
     for fact in facts:
-        if fact.low is None or fact.high is None or fact.span is None:
-            continue
-        own = (fact.low, fact.high, *fact.span)
-        known = ranges.setdefault(fact.kind, list(own))
-        known[0::2] = map(min, known[0::2], own[0::2])
-        known[1::2] = map(max, known[1::2], own[1::2])
-    for kind, (low, high, first, last) in ranges.items():
-        if high - low < (last - first) / 2:
-            return (
-                f"The {kind} images use only the values {_number(low)} to {_number(high)} of "
-                f"{_number(first)} to {_number(last)}, so they would be nearly uniform: set "
-                f'INPUT.WINDOW "{_suggestion(low, high, first, last)}" or percentile; INPUT.WINDOW '
-                f'"[{_number(first)}, {_number(last)}]" keeps the full range.'
-            )
+        if fact.span is not None:
+            kinds.setdefault(fact.kind, []).append(fact)
+    for kind, same in kinds.items():
+        first, last = _union(fact.span for fact in same)
+        low, high = _union((fact.low, fact.high) for fact in same)
+        use = f"The {kind} images use only the values"
+        if high - low >= (last - first) / 2:
+            low, high = _union(fact.most for fact in same)
+            use = f"In each of the {kind} images, 98 % of the values are within"
+            if high - low >= (last - first) / 4:
+                continue
+        return (
+            f"{use} {_number(low)} to {_number(high)} of "
+            f"{_number(first)} to {_number(last)}, so they would be nearly uniform: set "
+            f'INPUT.WINDOW "{_suggestion(low, high, first, last)}" or percentile; INPUT.WINDOW '
+            f'"[{_number(first)}, {_number(last)}]" keeps the full range.'
+        )
     return ""
+
+
+def _union(ranges: Iterable[Any]) -> Range:
+    """Return the range from the lowest low to the highest high."""
+    lows, highs = zip(*ranges, strict=True)
+    return min(lows), max(highs)
 
 
 def _suggestion(low: float, high: float, first: float, last: float) -> str:

@@ -110,6 +110,6 @@ CHECKS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "window": (_window, 'two numbers, low < high, such as "[0, 4095]", or percentile, or None'),
     "background": (_colour, 'a colour of three whole numbers from 0 to 255, such as "[0, 0, 0]"'),
     "frame": (_count, "a whole number from 1"),
-    "bands": (_bands, 'three bands (or one) counted from 1, such as "[4, 3, 2]", or "()"'),
+    "bands": (_bands, 'three bands (or one) counted from 1, such as "[4, 3, 2]" or "[1]", or "()"'),
     "max_pixels": (_count, "a whole number of pixels from 1"),
 }

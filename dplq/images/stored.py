@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -32,6 +33,48 @@ class Refusal(Exception):
     """An image that is not read: what it is and what to do, without the file's name."""
 
 
+class WindowNeeded(str):
+    """What is wrong with floats that have no range: the text of a `Refusal`.
+
+    Args:
+        kind: of the image.
+        extremes: smallest and largest finite value, None without any.
+        finite: whether all are.
+    """
+
+    kind: str
+    extremes: Range | None
+    finite: bool
+
+    def __new__(cls, kind: str, extremes: Range | None, finite: bool) -> WindowNeeded:
+        """Return the text, which advises the whole range."""
+        low, high = extremes or (math.nan, math.nan)
+        what = "outside 0 to 1" if finite else "and some that are not finite"
+        window = range_text((low, high)) if low < high else "[low, high]"
+        self = super().__new__(
+            cls,
+            f"is a {kind} image with values from {low:.6g} to {high:.6g}, {what}; set INPUT.WINDOW "
+            f'"{window}", the values that become black and white, or percentile',
+        )
+        self.kind, self.extremes, self.finite = kind, extremes, finite
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WindowNeeded, (self.kind, self.extremes, self.finite)
+
+    def together(self, other: WindowNeeded) -> WindowNeeded:
+        """Return the text for two images, whose window is the same."""
+        known = [extremes for extremes in (self.extremes, other.extremes) if extremes]
+        lows, highs = zip(*known, strict=True) if known else ((), ())
+        extremes = (min(lows), max(highs)) if known else None
+        return WindowNeeded(self.kind, extremes, self.finite and other.finite)
+
+
+def range_text(window: Range) -> str:
+    """Return a range as it is written in a config."""
+    return f"[{window[0]:.6g}, {window[1]:.6g}]" if window[1] < 1e6 else str([*map(int, window)])
+
+
 @dataclass
 class Raster:
     """Values of an image as stored.
@@ -47,6 +90,7 @@ class Raster:
         inverted: whether the smallest value is white.
         window: from the file, in the values' unit; `INPUT.WINDOW` precedes it.
         scaled: whether windows are used even if the values are bytes.
+        absent: (H, W), True where the file says that there are no data; None: nowhere.
     """
 
     values: np.ndarray
@@ -59,12 +103,27 @@ class Raster:
     inverted: bool = False
     window: Range | None = None
     scaled: bool = False
+    absent: np.ndarray | None = None
 
     @property
     def deep(self) -> bool:
         """Whether the values are other than plain bytes, 0 black."""
         plain = self.values.dtype == np.uint8 and self.span == (0, 255) and not self.inverted
         return self.scaled or not plain
+
+
+class Measured(NamedTuple):
+    """What the values of more than 8 bits in an image are.
+
+    Attributes:
+        extremes: smallest and largest.
+        most: 1st and 99th percentile.
+        span: the format's range; None where a window was used.
+    """
+
+    extremes: Range
+    most: Range
+    span: Range | None
 
 
 @dataclass
@@ -136,4 +195,4 @@ def check_size(width: int, height: int, settings: ReadSettings) -> None:
         )
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and pixels > limit:
-        Image.MAX_IMAGE_PIXELS = pixels
+        Image.MAX_IMAGE_PIXELS = settings.max_pixels  # one value, whichever thread is first

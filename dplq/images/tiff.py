@@ -125,8 +125,22 @@ def _raster(file: BinaryIO, page: Any) -> tuple[Raster, int, bool]:
         premultiplied=extra == PREMULTIPLIED,
         rgb=photometric == RGB,
         inverted=photometric == MIN_IS_WHITE,
+        absent=_absent(page, values),
     )
     return raster, *orientation
+
+
+def _absent(page: Any, values: np.ndarray) -> np.ndarray | None:
+    """Return where all bands have the value that GDAL declares to be no data; None: nowhere."""
+    tag = page.tags.get("GDAL_NODATA")
+    try:
+        nodata = float(str(tag.value).strip(" \0")) if tag else np.nan
+    except ValueError:  # some writers put words there
+        return None
+    if values.dtype.kind == "f":
+        nodata = float(values.dtype.type(nodata))  # written with fewer or more digits
+    absent = (values == nodata).all(axis=2)
+    return absent if absent.any() else None
 
 
 def _require_whole(file: BinaryIO, page: Any) -> None:

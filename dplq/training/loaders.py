@@ -16,7 +16,7 @@ Dassl itself pins memory where the images go to a GPU; that is kept.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,11 +24,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from tqdm import tqdm
 
+from dplq.errors import UserError
 from dplq.images.cache import ImageCache, cache_for
 from dplq.images.preprocessing import CPU, Normalizer, split_transform
 from dplq.images.reader import ImageFile
 from dplq.images.settings import DEFAULTS, ReadSettings, read_settings
 from dplq.training.seeding import seed_worker
+
+REFUSED = "refused"  # key of what a worker says of an image that cannot be read
 
 
 class AcceleratedImages(Dataset):
@@ -79,7 +82,12 @@ class AcceleratedImages(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         self._seed_worker()
-        return {**self.images[index], "impath": str(self.originals[index].impath)}
+        try:
+            return {**self.images[index], "impath": str(self.originals[index].impath)}
+        except UserError as error:
+            if get_worker_info() is None:
+                raise
+            return {REFUSED: str(error)}
 
     def _seed_worker(self) -> None:
         """Seed this worker process once per epoch."""
@@ -106,9 +114,18 @@ class AcceleratedLoader(DataLoader):
             # DataLoader draws a seed too, but persistent workers get that of the first epoch only
             self.dataset.epoch_seed.random_()
         batches = super().__iter__()
-        if self.normalizer is None:
-            return batches
-        return map(partial(_normalize_batch, self.normalizer), batches)
+        return map(partial(_finish_batch, self.normalizer), batches)
+
+
+def _collate(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    """Return a batch, or the first of its samples that a worker could not read."""
+    return next((sample for sample in samples if REFUSED in sample), None) or collate(samples)
+
+
+def _finish_batch(normalizer: Normalizer | None, batch: dict[str, Any]) -> dict[str, Any]:
+    if REFUSED in batch:  # raised in a worker it would be a traceback of the worker's
+        raise UserError(batch[REFUSED])
+    return batch if normalizer is None else _normalize_batch(normalizer, batch)
 
 
 def _normalize_batch(normalizer: Normalizer, batch: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +136,12 @@ def _normalize_batch(normalizer: Normalizer, batch: dict[str, Any]) -> dict[str,
 
 
 def accelerate_loader(
-    loader: DataLoader, cfg: Any, *, is_train: bool, device: torch.device = CPU
+    loader: DataLoader,
+    cfg: Any,
+    *,
+    is_train: bool,
+    device: torch.device = CPU,
+    prepare_worker: Callable[[int], None] | None = None,
 ) -> AcceleratedLoader:
     """Return a faster loader of the same batches; `loader` is unchanged.
 
@@ -128,6 +150,7 @@ def accelerate_loader(
         cfg: the whole config; see `dplq.images.cache.cache_for`.
         is_train: whether these are training images, whose worker processes persist.
         device: of the batches; they are moved there if it is a GPU.
+        prepare_worker: called in each worker process with its index before it reads; picklable.
 
     Raises:
         UserError: unknown `DATALOADER.IMAGE_CACHE`, or a bad key of the reader.
@@ -141,9 +164,10 @@ def accelerate_loader(
         batch_size=loader.batch_size,
         sampler=loader.sampler,
         drop_last=loader.drop_last,
-        collate_fn=loader.collate_fn,
+        collate_fn=partial(_collate, loader.collate_fn),
         pin_memory=loader.pin_memory,
         num_workers=workers,
+        worker_init_fn=prepare_worker if workers else None,
         persistent_workers=is_train and workers > 0,
         # with workers, `AcceleratedLoader` makes the draw from the global generator
         generator=torch.Generator() if workers else None,

@@ -59,7 +59,7 @@ def test_truncated_image(capsys, root):
     assert code == 1
     assert "1 image(s) in" in text
     assert "cannot be read: aGrass/a02.jpg: " in text
-    assert "-> Mend or replace them, or set DATASET.SKIP_BROKEN True" in text
+    assert "-> Do what it says, repair or replace them, or set DATASET.SKIP_BROKEN True" in text
     assert check(capsys, root, "--quick")[0] == 0, "opens no image"
 
 
@@ -168,6 +168,24 @@ def test_two_folders_for_one_class(capsys, root):
     assert (
         "'Grass' and 'aGrass' are both class 'Grass'. Merge them or move one away. -> Fix" in text
     )
+
+
+def test_a_table_that_is_wrong_is_the_only_problem(capsys, tmp_path):
+    make_classes(tmp_path, ["pictures"], 8)
+    rows = [f"p{i:02d}.jpg,{'ab'[i % 2]},one" for i in range(8)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,patient", *rows]))
+    code, text = run(capsys, "check", "OwnImages", "--root", tmp_path)
+    assert code == 1
+    assert f"problem 1: {tmp_path}/labels.csv: class 'a' has images of one group only (one)" in text
+    assert text.endswith("-> Fix this first, then check again. 1 problem found.")
+
+
+def test_a_link_that_leads_to_no_file(capsys, tmp_path):
+    noisy(tmp_path, ["a", "b"])
+    (tmp_path / "a" / "lost.png").symlink_to("/nowhere/lost.png")
+    code, text = run(capsys, "check", "OwnImages", "--root", tmp_path)
+    assert code == 1
+    assert f"{tmp_path}: 1 link(s) lead to no file: a/lost.png. -> They are left out." in text
 
 
 def test_no_data_at_all(capsys, tmp_path):

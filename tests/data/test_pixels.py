@@ -75,7 +75,8 @@ def measured(tmp_path, images) -> dict[str, Look]:
 
 
 def facts(kind: str = RGB, width: int = 100, height: int = 100, **others) -> ImageFacts:
-    values = {"steps": (), "low": None, "high": None, "span": None, "frames": 1, "bands": 3}
+    values = {"steps": (), "low": None, "high": None, "most": None, "span": None}
+    values |= {"frames": 1, "bands": 3}
     return ImageFacts(
         kind=kind, width=width, height=height, **{**values, "orientation": 1, **others}
     )

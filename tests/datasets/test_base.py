@@ -193,7 +193,10 @@ def test_foreign_split_keeps_its_labels_and_gets_our_prompts(root, caplog):
     ]
     assert dataset.classnames[0] == "Grass"
     assert dataset.classnames[2] == "Industrial Area"
-    assert "split_cao_RSSCN7.json: its classes differ from the official ones" in caplog.text
+    assert (
+        "split_cao_RSSCN7.json: its classes or their order are not those of the dataset"
+        in caplog.text
+    )
     assert dataset.split_path.endswith("split_cao_RSSCN7.json")
     assert not (root / "RSSCN7" / SPLIT).exists()
 
@@ -240,6 +243,50 @@ def test_split_file_that_is_none(root, text):
     path = root / "RSSCN7" / "split_RSSCN7.json"
     path.write_text(text)
     with pytest.raises(UserError, match=re.escape(str(path))):
+        RSSCN7(make_config(root))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (["aGrass/a03.jpg", 0.5, "Grass"], "labels must be whole numbers, there is ['aGrass"),
+        (["aGrass/a03.jpg", True, "Grass"], "labels must be whole numbers"),
+        (["aGrass/a03.jpg", "0", "Grass"], "labels must be whole numbers"),
+        (["aGrass/a03.jpg", 0, None], "path and class name must be texts"),
+        (["aGrass/a03.jpg", 0, " "], "path and class name must be texts"),
+        ([None, 0, "Grass"], "path and class name must be texts, there is [None, 0, 'Grass']"),
+        (["aGrass/a03.jpg", 0], "there is ['aGrass/a03.jpg', 0]"),
+        ({"impath": "x"}, "there is {'impath': 'x'}"),
+    ],
+)
+def test_rows_of_a_split_file_are_validated(root, row, said):
+    path = root / "RSSCN7" / SPLIT
+    RSSCN7(make_config(root))
+    edit_json(path, train=[*read(path)["train"], row])
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        RSSCN7(make_config(root))
+    assert str(caught.value).startswith(f"{path} is not a split file: expected ")
+
+
+def test_repeated_and_contradicting_rows_of_a_split_are_warned_of(root, caplog):
+    path = root / "RSSCN7" / SPLIT
+    RSSCN7(make_config(root))
+    split = read(path)
+    image = split["test"][0][0]
+    other = [image, *split["test"][-1][1:]]
+    edit_json(path, test=[*split["test"], split["test"][0], other])
+    RSSCN7(make_config(root))
+    assert f"{path}: 1 images have two labels: {image}" in caplog.text
+    assert f"{path}: 2 rows name an image of their part again" in caplog.text
+
+
+def test_absolute_paths_of_another_machine_are_named(root):
+    path = root / "RSSCN7" / "split_RSSCN7.json"
+    RSSCN7(make_config(root))
+    split = read(root / "RSSCN7" / SPLIT)
+    far = {k: [["/home/me/" + row[0], *row[1:]] for row in rows] for k, rows in split.items()}
+    path.write_text(json.dumps(far))
+    with pytest.raises(UserError, match="another machine: write paths from the image folder on"):
         RSSCN7(make_config(root))
 
 
@@ -346,6 +393,13 @@ def test_skipping_all_images_of_a_class_is_an_error(root, part, subset):
             truncate(root / "RSSCN7" / path)
     with pytest.raises(UserError, match=f"decoded: no {part} image for class 'Grass'"):
         RSSCN7(make_config(root, SKIP_BROKEN=True, SUBSAMPLE_CLASSES=subset))
+
+
+def test_skipping_every_image_of_the_first_class_names_it(root):
+    for path in (root / "RSSCN7" / "aGrass").iterdir():
+        truncate(path)
+    with pytest.raises(UserError, match="decoded: no train image for class 'Grass'"):
+        RSSCN7(make_config(root, SKIP_BROKEN=True))
 
 
 def test_good_images_are_decoded_once_changed_ones_again(root, monkeypatch):

@@ -7,7 +7,14 @@ import os
 import pytest
 
 from dplq import datasets
-from dplq.datasets._engine.folders import ClassTable, in_words, list_images
+from dplq.datasets._engine.folders import (
+    ClassTable,
+    has_image,
+    in_words,
+    list_files,
+    list_folders,
+    list_images,
+)
 from dplq.datasets._engine.layouts import Layout, find_groups, match_groups
 from dplq.datasets._engine.listing import list_layout
 from dplq.errors import UserError
@@ -74,6 +81,27 @@ def test_images_by_extension_sorted_without_hidden_and_folders(tmp_path):
     (tmp_path / "folder.jpg").mkdir()
     expected = ["Z.png", "a.jpeg", "b.JPG", "c.bmp", "d.tif", "e.TIFF", "f.gif", "g.webp"]
     assert list_images(str(tmp_path)) == expected
+
+
+def test_links_are_followed_and_cycles_end(tmp_path):
+    make_classes(tmp_path / "root", ["oak", "pine"], 1)
+    make_classes(tmp_path, ["elsewhere"], 1)
+    oak, pine = tmp_path / "root" / "oak", tmp_path / "root" / "pine"
+    (oak / "up").symlink_to("..")
+    (oak / "here").symlink_to(".")
+    (oak / "itself.jpg").symlink_to("itself.jpg")
+    (oak / "other").symlink_to(pine)
+    (pine / "other").symlink_to(oak)
+    (oak / "linked").symlink_to(tmp_path / "elsewhere")
+    (oak / "e.jpg").symlink_to(tmp_path / "elsewhere" / "e00.jpg")
+    files = list_files(str(oak), nested=True)
+    assert files.images == ("e.jpg", "linked/e00.jpg", "o00.jpg", "other/p00.jpg")
+    assert files.others == ()
+    (tmp_path / "root" / "whole").symlink_to(".")
+    assert list_folders(str(tmp_path / "root")) == ["oak", "pine"]
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "up").symlink_to(".")
+    assert not has_image(str(tmp_path / "bare"), nested=True)
 
 
 def test_two_folders_of_one_class_are_refused(tmp_path):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from dplq.datasets._engine.drawing.groups import (
     SUBJECT,
-    SUBJECT_OR_FILE,
     deviations,
     groups_from_pattern,
+    or_alone,
     repeated_subjects,
     split_by_group,
 )
@@ -349,9 +349,18 @@ def test_few_repeated_names_are_no_subjects():
 def test_pattern_leaves_names_without_number_alone():
     split = halves([f"p{i // 4}_{i}.png" for i in range(16)] + ["other.png"])
     pattern, number, _ = repeated_subjects(split)
-    assert (pattern, number) == (SUBJECT_OR_FILE, 4)
+    assert (pattern, number) == (or_alone(SUBJECT), 4)
     paths = ["v1_2.x/other.png", "v1_2.x/p3_7.png"]
-    assert list(groups_from_pattern(paths, pattern).values()) == ["other.png", "p3"]
+    assert list(groups_from_pattern(paths, pattern).values()) == ["v1_2.x/other.png", "p3"]
+
+
+@pytest.mark.parametrize("pattern", [r"(p\d+)_", r"p\d+", r"(?:x|(p\d+))", r"(p\d+)|z"])
+def test_other_paths_become_groups_of_their_own(pattern):
+    """Wherever the pattern matches, and though file names are alike."""
+    paths = ["oak/scan p1_1.png", "elm/p1_2.png", "oak/0.png", "elm/0.png"]
+    found = groups_from_pattern(paths, or_alone(pattern))
+    assert found["oak/0.png"] != found["elm/0.png"]
+    assert found["oak/scan p1_1.png"] == found["elm/p1_2.png"] == "p1"
 
 
 def test_groups_from_pattern():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -139,3 +140,30 @@ def test_without_the_check_nothing_is_known_of_conversions(folder, caplog):
 def test_a_bad_key_is_refused(folder):
     with pytest.raises(UserError, match=r"INPUT\.BANDS is \[1, 2\]; it must be three bands"):
         OwnImages(config(folder, BANDS=[1, 2]))
+
+
+def test_floats_that_need_a_window_get_one_for_all(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    for i, values in enumerate(([[3.0, 40.0]], [[-2.0, 7.0]], [[5.0, np.nan]])):
+        tifffile.imwrite(tmp_path / f"{i}.tif", np.array(values, np.float32))
+    (tmp_path / "3.tif").write_bytes(b"")
+    problems = check(tmp_path, ReadSettings()).broken(f"{i}.tif" for i in range(4))
+    assert describe_problems(problems) == (
+        "0.tif, 1.tif, 2.tif: is a 32-bit float grey image with values from -2 to 40, and some "
+        'that are not finite; set INPUT.WINDOW "[-2, 40]", the values that become black and white, '
+        "or percentile; 3.tif: is empty (0 bytes); get the file again"
+    )
+    assert describe_problems({"1.tif": pickle.loads(pickle.dumps(problems["1.tif"]))}) == (
+        f"1.tif: {problems['1.tif']}"
+    )
+
+
+def test_floats_that_are_all_missing_have_no_range(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    for i in range(2):
+        tifffile.imwrite(tmp_path / f"{i}.tif", np.full((2, 2), np.nan, np.float32))
+    problems = check(tmp_path, ReadSettings()).broken(["0.tif", "1.tif"])
+    assert (
+        'values from nan to nan, and some that are not finite; set INPUT.WINDOW "[low, high]"'
+        in (describe_problems(problems))
+    )

@@ -147,6 +147,8 @@ def test_dicom_files_without_extension(name):
         ("__MACOSX/a/x.png", True),
         ("a/._x.png", True),
         ("a/b/THUMBS.DB", True),
+        ("oak/@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", True),
+        ("#recycle/a.png", True),
         *((n, False) for n in ("x.png", "a/x._png", "_x.png", ".hidden", "MACOSX/x.png")),
     ],
 )

@@ -103,6 +103,42 @@ def test_bad_classes_json(tmp_path, content):
         load(tmp_path)
 
 
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    make_classes(tmp_path, ["a", "b"])
+    (tmp_path / "classes.json").write_text('{"a": "apple", "b": "bear", "a": "ant"}')
+    with pytest.raises(UserError, match=r"as JSON: the key 'a' is there twice\. Repair it"):
+        load(tmp_path)
+
+
+def test_classes_json_may_begin_with_a_byte_order_mark(tmp_path):
+    make_classes(tmp_path, ["a", "b"])
+    (tmp_path / "classes.json").write_text('["b", "a"]', encoding="utf-8-sig")
+    assert load(tmp_path).classnames == ["b", "a"]
+
+
+def test_a_table_of_test_rows_is_tested_as_a_whole(tmp_path):
+    make_classes(tmp_path / "pictures", ["a", "b"], 3)
+    rows = [
+        f"{path.relative_to(tmp_path)},{path.parent.name},test"
+        for path in sorted(tmp_path.glob("pictures/*/*"))
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
+    dataset = load(tmp_path)
+    assert dataset.test_only
+    assert [len(items) for items in parts(dataset).values()] == [6, 0, 6]
+    assert dataset.classnames == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "labels.xlsx", "labels"])
+def test_a_split_file_of_another_kind_is_refused(tmp_path, name):
+    make_classes(tmp_path, ["a", "b"])
+    (tmp_path / name).write_text("path,label\n")
+    with pytest.raises(
+        UserError, match=rf"'{name}', but must end in \.csv or \.tsv \(a table\) or"
+    ):
+        load(tmp_path, SPLIT_FILE=name)
+
+
 def test_classes_json_that_names_an_absent_folder(tmp_path):
     make_classes(tmp_path, ["a", "b"])
     (tmp_path / "classes.json").write_text('["a", "b", "c"]')
@@ -119,8 +155,66 @@ def test_no_images(tmp_path):
     with pytest.raises(UserError, match="is absent; at least 2 classes are needed"):
         load(tmp_path / "nowhere")
     make_classes(tmp_path, ["only"])
-    with pytest.raises(UserError, match="has 1 classes"):
+    with pytest.raises(UserError, match="has 1 class;"):
         load(tmp_path)
+
+
+def test_a_folder_around_the_class_folders_is_found(tmp_path):
+    make_classes(tmp_path / "archive" / "images", ["a", "b"])
+    with pytest.raises(UserError, match=r"needed\. Is 'images' the folder of the class folders"):
+        load(tmp_path / "archive")
+    (tmp_path / "flat").mkdir()
+    for path in (tmp_path / "archive" / "images" / "a").iterdir():
+        path.rename(tmp_path / "flat" / path.name)
+    with pytest.raises(UserError, match="10 images are in it, but in no class folder"):
+        load(tmp_path / "flat")
+
+
+def test_folders_beside_the_parts_are_said(tmp_path, caplog):
+    for part in ("train", "test"):
+        make_classes(tmp_path / part, ["a", "b"], 4)
+    make_classes(tmp_path, ["c"], 4)
+    load(tmp_path)
+    assert f"OwnImages: {tmp_path}: the images in c are in no part, so they are not" in caplog.text
+
+
+def test_a_class_that_is_called_like_masks_is_said(tmp_path, caplog):
+    make_classes(tmp_path, ["images", "masks"])
+    assert load(tmp_path).classnames == ["images", "masks"]
+    assert "'masks' is a class here, but is called like a folder of segm" in caplog.text
+    caplog.clear()
+    (tmp_path / "classes.json").write_text('["images", "masks"]')
+    load(tmp_path)
+    assert "segmentation" not in caplog.text
+
+
+def test_a_table_that_overrules_class_folders_is_said(tmp_path, caplog):
+    make_classes(tmp_path, ["ash", "birch", "cedar"], 4)
+    rows = {c: [f"{c}/{c[0]}{i:02d}.jpg" for i in range(4)] for c in ("ash", "birch", "cedar")}
+    lines = [f"{path},{'soft' if c == 'cedar' else 'hard'}" for c in rows for path in rows[c]]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]))
+    assert load(tmp_path).classnames == ["hard", "soft"]
+    assert (
+        f"the classes are the labels of {tmp_path / 'labels.csv'} (hard, soft), not the folders "
+        "(ash, birch, cedar)" in caplog.text
+    )
+    caplog.clear()
+    load(tmp_path, SPLIT_FILE="labels.csv")
+    (tmp_path / "split_dplq_OwnImages_labels.json").unlink()
+    lines = [f"{path},{c.title()}" for c in rows for path in rows[c]]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *lines]))
+    load(tmp_path)
+    assert "not the folders" not in caplog.text
+    (tmp_path / "classes.json").write_text('["x", "y"]')
+    with pytest.raises(UserError, match="label 'Ash' is no class of OwnImages, which has 'x', 'y'"):
+        load(tmp_path)
+
+
+def test_broken_links_are_said(tmp_path, caplog):
+    make_classes(tmp_path, ["a", "b"])
+    (tmp_path / "a" / "lost.png").symlink_to("/nowhere/lost.png")
+    assert sum(map(len, parts(load(tmp_path)).values())) == 20
+    assert "OwnImages: 1 links lead to no file, left out: a/lost.png" in caplog.text
 
 
 def test_folders_that_differ_in_case_alone(tmp_path):

@@ -16,7 +16,6 @@ from dplq.datasets._engine.protocol import (
     draw_shots,
     few_shot,
     in_random_order,
-    path_of,
     split_classes,
     split_digest,
     split_sizes,
@@ -63,9 +62,9 @@ def test_split_is_a_partition_and_mixes_the_names():
 def test_split_never_changes():
     """Written down: another Python or another release must give the same images."""
     split = make_split(20)
-    assert [int(item.path[2:5]) for item in split.test] == [1, 2, 11, 12, 16, 17]
+    assert [int(item.path[2:5]) for item in split.test] == [1, 3, 7, 8, 14, 15]
     drawn = few_shot(split, 3, seed=1).train
-    assert [int(item.path[2:5]) for item in drawn] == [8, 10, 19]
+    assert [int(item.path[2:5]) for item in drawn] == [12, 18, 4]
 
 
 def test_nothing_touches_the_global_generator():
@@ -125,10 +124,29 @@ def test_shots_are_nested_and_differ_between_seeds_and_classes():
 
 def test_shots_do_not_depend_on_the_order_or_the_other_classes():
     train = make_split(40, 40).train
-    mixed = in_random_order(train, "any", name=path_of)
+    mixed = in_random_order(train, "any", name=lambda item: item.path)
     assert draw_shots(mixed, 4, 1) == draw_shots(train, 4, 1)
     only_second = [item for item in train if item.label == 1]
     assert draw_shots(only_second, 4, 1) == [i for i in draw_shots(train, 4, 1) if i.label == 1]
+
+
+def test_converting_the_files_moves_no_image():
+    """Another extension, for all files or some, changes neither the split nor the shots."""
+    before = [Item(f"{k % 3}/{k:03d}.jpg", k % 3, f"c{k % 3}") for k in range(120)]
+    want, wanted = split_classes(before, "toy"), few_shot(split_classes(before, "toy"), 4, 1)
+    for ending in (".jpg", "0.jpg"):
+        turned = ending.replace("jpg", "dcm")
+        after = [i._replace(path=i.path.replace(ending, turned)) for i in reversed(before)]
+        split = split_classes(after, "toy")
+        for old, new in zip((*want, *wanted), (*split, *few_shot(split, 4, 1)), strict=True):
+            assert [i.path[:-4] for i in old] == [i.path[:-4] for i in new]
+
+
+def test_files_of_one_name_are_drawn_whatever_their_order():
+    items = [Item(f"0/{k:03d}.{e}", 0, "c") for k in range(9) for e in ("jpg", "png")]
+    assert split_classes(items, "toy") == split_classes(items[::-1], "toy")
+    train = split_classes(items, "toy").train
+    assert draw_shots(train[::-1], 3, 1) == draw_shots(train, 3, 1)
 
 
 def test_an_image_left_out_is_replaced_by_the_next():

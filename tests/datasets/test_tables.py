@@ -446,8 +446,35 @@ def test_files_that_are_no_tables(folder):
 
 
 def test_no_label_column(folder):
-    text = lines("a.png,1,0", "c.jpg,0,1", header="image,MEL,NV")
+    text = lines("a.png,5,0", "c.jpg,0,1", header="image,MEL,NV")
     assert refusal(folder, text).startswith("TABLE has no column for the label: 'image', 'MEL'")
+
+
+def test_a_column_of_0_and_1_per_class(folder):
+    text = lines("a.png,1,0.0,7", "c.jpg,0,1.0,9", header="image,MEL,NV,age")
+    assert refusal(folder, text) == (
+        "TABLE has no column for the label, but 2 columns of 0 and 1: 'MEL', 'NV'. If these are "
+        "the classes, write the name of the one that is 1 into a column 'label' (pandas: "
+        "table[columns].idxmax(axis=1)); images with several cannot be used."
+    )
+
+
+def test_labels_that_join_others_are_said(folder):
+    make(folder, "d.png", "e.png")
+    table = read(folder, lines("a.png,oak", "c.jpg,fir | elm", "d.png,oak|pine", "e.png,pine"))
+    assert (
+        table_warnings(table)
+        == [
+            "1 labels join others and are classes of their own: oak|pine",
+            *table.notes,
+        ][::-1]
+    )
+
+
+def test_a_header_without_known_names(folder):
+    text = refusal(folder, lines("a.png,oak", "c.jpg,pine", header="foo,bar"))
+    assert "row 1 'foo'. If that is a header, set DATASET.COLUMNS.PATH and .LABEL to" in text
+    assert "header" not in refusal(folder, "x.png,oak\na.png,oak\nc.jpg,pine\n")
 
 
 def test_the_documentation_has_the_names_of_columns_and_parts():
@@ -465,6 +492,10 @@ def test_find_table(folder):
     with pytest.raises(
         UserError, match=r"has 2 tables: mine.csv, more.tsv. Set DATASET.SPLIT_FILE"
     ):
+        find_table(str(folder))
+    (folder / "mine.csv").rename(folder / "train.csv")
+    (folder / "more.tsv").rename(folder / "test.tsv")
+    with pytest.raises(UserError, match="put them into one table with a column split"):
         find_table(str(folder))
     make(folder, "Labels.tsv")
     assert find_table(str(folder)) == folder / "Labels.tsv"

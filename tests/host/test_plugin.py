@@ -293,6 +293,52 @@ def test_a_real_dassl_reads_our_images_by_our_reader(monkeypatch, tmp_path):
     assert ours.getextrema() == ((255, 255),) * 3
 
 
+SPAWNED = """
+import sys
+from dplq.host.dassl import describe_dassl, ensure_dassl, prepare_worker
+ensure_dassl()
+from dassl.config import get_cfg_default
+from dassl.data.data_manager import build_data_loader
+from dassl.data.datasets import Datum
+from dassl.data.transforms import build_transform
+from dplq.plugin import extend_cfg
+from dplq.training.loaders import accelerate_loader
+
+def means(path):
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    cfg.INPUT.SIZE, cfg.INPUT.TRANSFORMS = (8, 8), ("center_crop",)
+    for workers in (0, 1):
+        cfg.DATALOADER.NUM_WORKERS = workers
+        plain = build_data_loader(
+            cfg, "SequentialSampler", [Datum(path, 0, 0, "x")], 1,
+            tfm=build_transform(cfg, is_train=False), is_train=False,
+        )
+        quick = accelerate_loader(plain, cfg, is_train=False, prepare_worker=prepare_worker)
+        quick.multiprocessing_context = "spawn" if workers else None
+        yield from (round(float(batch["img"].mean()), 3) for batch in quick)
+
+if __name__ == "__main__":
+    print(describe_dassl(), *means(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("which", ["fallback", "real"])
+def test_spawned_workers_read_as_their_parent_does(tmp_path, which):
+    """With the real Dassl's own reader a 16-bit image would be white."""
+    (tmp_path / "spawned.py").write_text(SPAWNED)
+    values = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    dassl = peer("Dassl.pytorch") if which == "real" else None
+    path = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        command = [sys.executable, str(tmp_path / "spawned.py"), str(tmp_path / "x.png")]
+        last = run(command, dassl=dassl).splitlines()[-1]
+    assert f"Dassl in use: {which}" in last
+    assert last.split()[-2:] == ["0.5", "0.5"]
+
+
 def test_a_broken_real_dassl_is_reported(tmp_path):
     (tmp_path / "dassl").mkdir()
     (tmp_path / "dassl/__init__.py").write_text("import no_such_module\n")

@@ -300,8 +300,8 @@ def test_dicom_refusals(tmp_path, monkeypatch):
     assert refusal(path) == "is a DICOM file; `pip install pydicom` to read it."
 
 
-def facts_of(kind, low, high, span):
-    return ImageFacts(kind, 9, 9, (), low, high, span, 1, 1, 1)
+def facts_of(kind, low, high, span, most=None):
+    return ImageFacts(kind, 9, 9, (), low, high, most or (low, high), span, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +330,101 @@ def test_data_that_use_little_of_their_range_are_refused_together(low, high, spa
     assert unused_range(facts, ReadSettings(window=(0, 5))) == ""
     more = [*facts, facts_of("16-bit grey", span[0], span[1], span)]
     assert unused_range(more, DEFAULTS) == ""
+
+
+def test_a_few_bright_pixels_do_not_make_12_bits_16(tmp_path):
+    values = np.linspace(0, 4095, 64 * 64).astype(np.uint16).reshape(64, 64)
+    values[0, 1:9] = 65535
+    Image.fromarray(values).save(tmp_path / "x.png")
+    facts = read_with_facts(tmp_path / "x.png")[1]
+    assert (facts.low, facts.high, facts.span) == (0, 65535, (0, 65535))
+    assert facts.most == tuple(np.percentile(values, (1, 99)))
+    text = unused_range([facts], DEFAULTS)
+    assert text.startswith("In each of the 16-bit grey images, 98 % of the values are within 4")
+    assert 'set INPUT.WINDOW "[0, 4095]" or percentile' in text
+    wide = facts_of("16-bit grey", 0, 65535, (0, 65535), (0, 20000))
+    assert unused_range([facts, wide], DEFAULTS) == ""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "text"),
+    [
+        (np.uint16, 65535, "65535"),
+        (np.int16, -9999, "-9999 "),
+        (np.float32, -9999, "-9.999e3"),
+        (np.float32, np.float32(-3.4028235e38), "-3.40282346638529e+38"),
+    ],
+)
+def test_pixels_that_gdal_declares_no_data_are_black_and_do_not_count(
+    dtype, nodata, text, tmp_path
+):
+    values = np.linspace(1000, 4000, 64 * 64).astype(dtype).reshape(64, 64)
+    values[:8] = nodata
+    tags = [(42113, "s", 0, text, True)]
+    tifffile.imwrite(tmp_path / "x.tif", values, extratags=tags)
+    inside = values[8:]
+    low, high = np.percentile(inside, (1, 99))
+    image, facts = read_with_facts(tmp_path / "x.tif", ReadSettings(window="percentile"))
+    got = np.asarray(image)[..., 0]
+    assert (got[:8] == 0).all()
+    scaled = np.clip((inside.astype(np.float64) - low) / (high - low) * 255, 0, 255)
+    assert np.abs(got[8:] - scaled).max() <= 0.51
+    assert (facts.low, facts.high) == (inside.min(), inside.max())
+    assert "pixels declared to be without data made black" in facts.steps
+    if dtype == np.float32:
+        assert 'set INPUT.WINDOW "[1375.09, 4000]"' in refusal(tmp_path / "x.tif")
+
+
+def test_no_data_in_one_band_of_three_is_a_value(tmp_path):
+    values = np.full((4, 4, 3), 40000, np.uint16)
+    values[0], values[1, :, 0] = 65535, 65535
+    tags = [(42113, "s", 0, "65535", True)]
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="rgb", extratags=tags)
+    got = np.asarray(read_image(tmp_path / "x.tif"))
+    assert (got[0] == 0).all()
+    assert (got[1] == (255, 156, 156)).all()
+    tifffile.imwrite(tmp_path / "x.tif", values, extratags=[(42113, "s", 0, "none", True)])
+    assert (np.asarray(read_image(tmp_path / "x.tif", ReadSettings(bands=(1,))))[0] == 255).all()
+
+
+def dicom(tmp_path, values, **tags):
+    pydicom = pytest.importorskip("pydicom")
+    path = tmp_path / "x.dcm"
+    KINDS["DICOM 12-bit"].write(path)
+    data = pydicom.dcmread(path)
+    for name in ("WindowCenter", "WindowWidth"):
+        data.pop(name, None)
+    data.Rows, data.Columns = values.shape
+    data.BitsStored, data.HighBit, data.PixelData = 16, 15, values.astype("<u2").tobytes()
+    for name, value in tags.items():
+        setattr(data, name, value)
+    data.save_as(path)
+    return path
+
+
+def test_padding_of_dicom_is_black_and_does_not_count(tmp_path):
+    values = np.linspace(0, 4095, 64 * 64).astype(np.uint16).reshape(64, 64)
+    values[:4], values[4:8] = 65535, 65534
+    path = dicom(tmp_path, values)
+    data = pytest.importorskip("pydicom").dcmread(path)
+    data.add_new("PixelPaddingValue", "US", 65535)
+    data.add_new("PixelPaddingRangeLimit", "US", 65534)
+    data.save_as(path)
+    image, facts = read_with_facts(path, ReadSettings(window=(0, 4095)))
+    assert (np.asarray(image)[:8] == 0).all()
+    assert np.asarray(image)[8:].max() == 255
+    assert (facts.low, facts.high) == (values[8:].min(), 4095)
+    assert 'set INPUT.WINDOW "[0, 4095]"' in unused_range([read_with_facts(path)[1]], DEFAULTS)
+
+
+@pytest.mark.parametrize(("width", "used"), [(0, False), (0.5, False), (-5, False), (400, True)])
+def test_a_dicom_window_that_the_standard_forbids_is_not_used(width, used, tmp_path):
+    values = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    path = dicom(tmp_path, values, WindowCenter=100, WindowWidth=width)
+    image, facts = read_with_facts(path)
+    assert (np.asarray(image).mean() > 250) == used  # as a threshold all would be white
+    said = "window of the file not used: its width is below 1"
+    assert (said in facts.steps) != used
 
 
 def test_files_carry_their_settings(tmp_path):
@@ -373,7 +468,7 @@ def test_settings_that_cannot_be(key, value):
 
 
 def test_extensions():
-    assert {".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp", ".dcm", ".bmp"} <= set(EXTENSIONS)
+    assert {".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp", ".dcm", ".ima"} <= set(EXTENSIONS)
     assert {".pdf", ".eps", ".svg", ".psd", ".npy"}.isdisjoint(EXTENSIONS)
     assert all(name == name.lower() and name[0] == "." for name in EXTENSIONS)
 

@@ -197,6 +197,17 @@ def test_training_on_test_images_is_refused():
     train_images.refuse_test_only(trainer)
 
 
+def test_training_on_images_that_are_all_to_be_tested_names_the_key():
+    given = SimpleNamespace(NAME="OwnImages", ALL_TEST=True)
+    dm = SimpleNamespace(dataset=SimpleNamespace(test_only=True))
+    with pytest.raises(UserError) as caught:
+        train_images.refuse_test_only(SimpleNamespace(dm=dm, cfg=SimpleNamespace(DATASET=given)))
+    assert str(caught.value) == (
+        "DATASET.ALL_TEST is True, so all images of OwnImages are test images: test a trained "
+        "model with --eval-only --model-dir FOLDER, or train without the key."
+    )
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """Flags of a project with 12 images in three classes and 4 in the last; CoOp."""

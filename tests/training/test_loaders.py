@@ -129,6 +129,17 @@ def test_images_are_read_as_the_config_says(tmp_path, workers, cache):
     assert batch["impath"] == paths
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_cannot_be_read_is_one_line_also_from_a_worker(images, tmp_path, workers):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"")
+    batches = loader(config(workers), [*images[:5], Datum(str(bad), 1, 0, "class 1")], False)
+    accelerated = accelerate_loader(batches, config(workers), is_train=False)
+    with pytest.raises(UserError) as caught:
+        list(accelerated)
+    assert str(caught.value) == f"{bad} is empty (0 bytes); get the file again."
+
+
 def test_old_and_new_workers_draw_the_same(images):
     """Python's, NumPy's and torch's generators depend on the epoch's seed and the worker alone."""
     cfg = config(2)

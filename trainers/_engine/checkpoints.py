@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
+from typing import Any
 
 from dassl.engine import TrainerX
 
+from dplq.images.settings import changed_settings
 from dplq.io.checkpoint import MODEL_FOLDER
 from dplq.methods.load import checkpoint_in, load_public
 
 from .trained_on import check_tested_images, split_hash
+
+logger = logging.getLogger(__name__)
 
 
 class CheckpointTrainer(TrainerX):
@@ -19,6 +25,7 @@ class CheckpointTrainer(TrainerX):
     """
 
     tested_epoch: int | None = None  # the epoch whose weights are in the model at a test
+    recorded_in: str = ""  # folder to which this very run wrote its training images
 
     def model_dir(self, directory: str) -> Path:
         """Return the folder of a run's checkpoints."""
@@ -45,7 +52,12 @@ class CheckpointTrainer(TrainerX):
         names += ["model-best"] if is_best or "best" in model_name else []
         for name in names:
             path = self.model_dir(directory) / f"{name}.safetensors"
-            extra = {"epoch": epoch + 1, "val_result": val_result, "split": split_hash(self)}
+            extra: dict[str, Any] = {
+                "epoch": epoch + 1,
+                "val_result": val_result,
+                "split": split_hash(self),
+            }
+            extra["reading"] = changed_settings(self.cfg.INPUT)
             self.model.save(path, trainer=type(self).__name__, **extra)
             print(f"Checkpoint saved to {path}")
 
@@ -67,5 +79,26 @@ class CheckpointTrainer(TrainerX):
         formats = filter(None, [self.model.public])
         path, is_public = checkpoint_in(Path(directory), epoch, formats)
         header = load_public(self.model, path) if is_public else self.model.load(path)
+        warn_of_reading(header, self.cfg.INPUT)
         self.tested_epoch = header.get("epoch")
         print(f'Loaded {MODEL_FOLDER} from "{path}" (epoch = {header.get("epoch")})')
+
+
+def warn_of_reading(header: dict[str, Any], given: Any) -> None:
+    """Warn if images were read otherwise in training: another window gives another image.
+
+    Args:
+        header: of the checkpoint; older ones do not say.
+        given: `cfg.INPUT` of the test.
+    """
+    if "reading" not in header:
+        return
+    then, now = header["reading"], json.loads(json.dumps(changed_settings(given)))
+    for key in sorted(then.keys() | now.keys()):
+        if then.get(key) != now.get(key) and key != "MAX_PIXELS":
+            logger.warning(
+                "INPUT.%s is %s, but the model was trained with %s: it sees other images",
+                key,
+                now.get(key, "not set"),
+                then.get(key, "the default"),
+            )

@@ -14,6 +14,8 @@ from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.domain.load import load_domain_encoder
 from dplq.host.config import GENERAL_KEYS
+from dplq.images.reader import reading_key
+from dplq.images.settings import read_settings
 from dplq.methods.base import CLIPModel
 from dplq.methods.presets import PRESET_NORMALIZE, check_preset
 from dplq.training.feature_cache import FeatureCache
@@ -49,6 +51,7 @@ class DomainTrainer(PromptTrainer):
                 self.model.domain,
                 {
                     "input": dict(self.cfg.INPUT),
+                    "reader": reading_key(read_settings(self.cfg.INPUT)),
                     "precision": self.precision.name,
                     "device": self.device.type,
                     "versions": [library.__version__ for library in DECODERS],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.evaluation.predictions import EvaluationRecord
-from dplq.host.dassl import describe_dassl
+from dplq.host.dassl import describe_dassl, prepare_worker
 from dplq.io.checkpoint import MODEL_FOLDER
 from dplq.methods.base import CLIPModel
 from dplq.training.loaders import accelerate_loader
@@ -69,7 +69,13 @@ class FrozenTrainer(CheckpointTrainer):
         for key in ("train_loader_x", "val_loader", "test_loader"):
             loader, train = getattr(self, key), key == "train_loader_x"
             if loader is not None:
-                quick = accelerate_loader(loader, self.cfg, device=self.device, is_train=train)
+                quick = accelerate_loader(
+                    loader,
+                    self.cfg,
+                    device=self.device,
+                    is_train=train,
+                    prepare_worker=prepare_worker,
+                )
                 setattr(self, key, quick)
 
     @property
@@ -117,6 +123,7 @@ class FrozenTrainer(CheckpointTrainer):
         super().before_train()
         if self.max_epoch and self.output_dir:
             write_train_images(self)
+            self.recorded_in = self.output_dir
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Return 0 finished epochs: without gradient training there is nothing to resume."""

@@ -22,10 +22,16 @@ def refuse_test_only(trainer: Any) -> None:
     Raises:
         UserError: the dataset has test images only.
     """
+    given = trainer.cfg.DATASET
+    if getattr(given, "ALL_TEST", False):
+        raise UserError(
+            f"DATASET.ALL_TEST is True, so all images of {given.NAME} are test images: test a "
+            "trained model with --eval-only --model-dir FOLDER, or train without the key."
+        )
     if getattr(trainer.dm.dataset, "test_only", False):
         raise UserError(
-            f"{trainer.cfg.DATASET.NAME} has test images only: test a trained model with "
-            "--eval-only --model-dir FOLDER."
+            f"{given.NAME} has test images only: test a trained model with --eval-only "
+            "--model-dir FOLDER."
         )
 
 

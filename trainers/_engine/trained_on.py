@@ -53,11 +53,11 @@ def write_train_images(trainer: Any) -> None:
 def check_tested_images(trainer: Any, directory: str) -> None:
     """Compare the images to test with those a model was trained on.
 
+    Datasets that are tested as a whole only cause a warning: their images are asked for.
+
     Args:
         trainer: with the dataset that is to be tested.
         directory: folder of the training run.
-
-    Datasets that are tested as a whole only cause a warning: their images are asked for.
 
     Raises:
         UserError: training images would be tested, and the config does not ask for that.
@@ -66,20 +66,11 @@ def check_tested_images(trainer: Any, directory: str) -> None:
     if not path.is_file():
         logger.info("%s is not there: whether training images are tested is not known", path)
         return
-    if _is_same_folder(directory, trainer.cfg.OUTPUT_DIR):
+    if _is_same_folder(directory, trainer.recorded_in):
         return  # the best epoch of this very run
     record = _read(path)
-    ours = split_hash(trainer)
-    is_same_dataset = record["dataset"] == trainer.cfg.DATASET.NAME
-    if is_same_dataset and ours and record["split"] == ours:
-        return  # what it may hold twice, `data check` reports
-    if is_same_dataset:
-        logger.warning(
-            "The model was trained on another split of %s (hash %s) than this one (hash %s)",
-            record["dataset"],
-            record["split"],
-            ours,
-        )
+    if record["dataset"] == trainer.cfg.DATASET.NAME and not _differs(record, trainer):
+        return  # what the dataset may hold twice, `data check` reports
     tested = [str(item.impath) for item in tested_items(trainer)]
     shared = _shared(record["train"], tested)
     if not shared:
@@ -96,6 +87,34 @@ def check_tested_images(trainer: Any, directory: str) -> None:
             "them all the same."
         )
     logger.warning("%s. They are tested, too: the accuracy is too high.", message)
+
+
+def _differs(record: dict[str, Any], trainer: Any) -> bool:
+    """Warn of, and return, whether split or images are not those of the training any more."""
+    name, ours, theirs = record["dataset"], split_hash(trainer), record["split"]
+    if ours is None or ours != theirs:
+        logger.warning(
+            "The model was trained on another split of %s (hash %s) than this one (hash %s)",
+            name,
+            theirs,
+            ours,
+        )
+        return True
+    if _is_unchanged(record["train"], getattr(trainer.dm.dataset, "image_dir", "")):
+        return False
+    logger.warning("Images of %s have changed since the model was trained on them", name)
+    return True
+
+
+def _is_unchanged(trained: dict[str, list[Any]], folder: str) -> bool:
+    """Return whether the images that were trained on are what their names stand for now."""
+    for name, (size, digest) in trained.items():
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path) or os.path.getsize(path) != size:
+            return False
+        if file_digest(path, DIGEST) != digest:
+            return False
+    return True
 
 
 def _is_same_folder(one: str, other: str) -> bool:

@@ -10,7 +10,7 @@ from dplq.errors import few
 
 from ..names import is_numeric
 from ..options import NO_GROUPS
-from ..protocol import FRACTIONS, Item, Split, by_label, split_classes
+from ..protocol import Item, Split, by_label, split_classes
 from .groups import deviations, groups_from_pattern, repeated_subjects, split_by_group
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,13 @@ def draw(
     return Split(*(sorted([*one, *other], key=lambda i: (i.label, i.path)) for one, other in pairs))
 
 
-def warn_of_groups(name: str, split: Split, groups: Mapping[str, str], pattern: str) -> None:
+def warn_of_groups(
+    name: str,
+    split: Split,
+    groups: Mapping[str, str],
+    pattern: str,
+    fractions: Sequence[float] | None,
+) -> None:
     """Log how groups were kept together, or that file names look like groups.
 
     Args:
@@ -60,10 +66,11 @@ def warn_of_groups(name: str, split: Split, groups: Mapping[str, str], pattern: 
         split: the split in use.
         groups: group by path, as far as known.
         pattern: `DATASET.GROUP`.
+        fractions: wanted share of train and val; None: the split was given, not drawn.
     """
     if not groups:
         if pattern != NO_GROUPS:
-            _warn_of_repeated_subjects(name, split)
+            _warn_of_repeated_subjects(name, split, is_given=fractions is None)
         return
     count = len(set(groups.values()))
     logger.info("%s: %d images are in %d groups", name, len(groups), count)
@@ -74,24 +81,33 @@ def warn_of_groups(name: str, split: Split, groups: Mapping[str, str], pattern: 
                 parts.setdefault(groups[item.path], set()).add(part)
     torn = sorted(group for group, found in parts.items() if "test" in found and len(found) > 1)
     if torn:
+        kept = "; the split is given, so it is kept" if fractions is None else ""
         logger.warning(
-            "%s: %d groups are in test and in train or val: %s", name, len(torn), few(torn, 3)
+            "%s: %d groups are in test and in train or val: %s%s",
+            name,
+            len(torn),
+            few(torn, 3),
+            kept,
         )
-    for text in deviations(split, groups, FRACTIONS):
-        logger.info("%s: %s", name, text)
+    for text in deviations(split, groups, fractions) if fractions else ():
+        logger.warning("%s: %s", name, text)
 
 
-def _warn_of_repeated_subjects(name: str, split: Split) -> None:
+def _warn_of_repeated_subjects(name: str, split: Split, *, is_given: bool) -> None:
     found = repeated_subjects(split)
     if found:
         pattern, count, examples = found
+        cure = "To keep subjects together set"
+        if is_given:
+            cure = "The split is given, so it is kept; one that is drawn keeps subjects together by"
         logger.warning(
             "%s: file names look like several images of one subject, and %d such subjects are in "
-            "train and in test (%s): the test accuracy may be too high. To keep subjects together "
-            "set DATASET.GROUP '%s'; if they are none, set DATASET.GROUP none.",
+            "train and in test (%s): the test accuracy may be too high. %s DATASET.GROUP '%s'; if "
+            "they are none, set DATASET.GROUP none.",
             name,
             count,
             few(examples, 3),
+            cure,
             pattern,
         )
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from dplq.errors import UserError, few
 
-from ..protocol import FRACTIONS, SPLIT_SEED, Item, Split, by_label
+from ..protocol import FRACTIONS, SPLIT_SEED, Item, Split, by_label, drawn_by
 
 TRAIN, VAL, TEST = range(3)
 TOLERANCE = 10  # percentage points of a class by which a share may differ without a word
@@ -29,7 +29,6 @@ MAX_PASSES = 50
 MAX_NODES = 100_000  # of the search for groups that give every class train and test images
 WEIGHT = 1 << 80  # integer weights: sums do not depend on the order of the classes
 SUBJECT = r"([^/]*?\d+)[-_ .][^/]+\.\w+$"  # file name up to its first number, when more follows
-SUBJECT_OR_FILE = SUBJECT + r"|[^/]+$"
 
 
 class Group(NamedTuple):
@@ -144,7 +143,16 @@ def repeated_subjects(split: Split) -> tuple[str, int, list[str]] | None:
         return None
     texts = [f"{n} ({sides[0][n]} in train, {sides[1][n]} in test)" for n in both[:3]]
     complete = all(_subject(item.path) for item in everything)
-    return (SUBJECT if complete else SUBJECT_OR_FILE), len(both), texts
+    return (SUBJECT if complete else or_alone(SUBJECT)), len(both), texts
+
+
+def or_alone(pattern: str) -> str:
+    """Return an expression that makes each path without a match a group of its own.
+
+    Not `pattern|.*`: the second part would match further to the left, so always.
+    """
+    inner = pattern if re.compile(pattern).groups else f"({pattern})"
+    return f".*?(?:{inner})|.*"
 
 
 def groups_from_pattern(paths: Iterable[str], pattern: str) -> dict[str, str]:
@@ -170,8 +178,8 @@ def groups_from_pattern(paths: Iterable[str], pattern: str) -> dict[str, str]:
     if absent:
         raise UserError(
             f"DATASET.GROUP '{pattern}' finds no group in {len(absent)} of {len(found)} paths: "
-            f"{few(absent, 3)}. It is searched in the path below the image folder; add '|[^/]+$' "
-            "to make each of these images a group of its own."
+            f"{few(absent, 3)}. It is searched in the path below the image folder; "
+            f"'{or_alone(pattern)}' makes each of these images a group of its own."
         )
     return found
 
@@ -196,9 +204,10 @@ def _has_subjects(items: Collection[Item]) -> bool:
 def _digest(kind: str, name: str) -> bytes:
     """Return the key that orders groups of one size.
 
-    A single image is keyed by its file name, so that renaming a class folder moves nothing.
+    A single image is keyed by its file name without extension, so that renaming a class folder or
+    converting the files moves nothing.
     """
-    short = name if kind == "group" else name.rsplit("/", 1)[-1]
+    short = name if kind == "group" else drawn_by(name.rsplit("/", 1)[-1])
     text = f"{kind}/{SPLIT_SEED}/{short}"
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 

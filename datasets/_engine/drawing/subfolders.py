@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from dplq.errors import few
-
 Steps = tuple[str, ...]
 
 
@@ -48,9 +46,3 @@ def groups_from_subfolders(
 
 def _names(folders: Iterable[Steps], level: int) -> set[Steps]:
     return {steps[:level] for steps in folders if steps}
-
-
-def describe_groups(groups: dict[str, str]) -> str:
-    """Return a line on how many groups there are, for the log."""
-    names = sorted(set(groups.values()))
-    return f"{len(groups)} images in {len(names)} groups ({few(names, 3)})"

@@ -234,7 +234,29 @@ def _alike(table: _Header, columns: Sequence[int], index: ImageIndex) -> bool:
 def _label_column(table: _Header) -> int:
     named = table.candidates("label")
     classnames = [i for i in table.candidates("prompt") if spelling(table.names[i]) in CLASS_NAMES]
+    if not (named or classnames):
+        _refuse_one_hot(table)
     return table.only("label", named or classnames)
+
+
+def _refuse_one_hot(table: _Header) -> None:
+    """Raise if a column per class says 0 or 1: one of them as the label would be two classes."""
+    free = [i for i in range(len(table.names)) if i not in table.chosen.values()]
+    flags = [i for i in free if {_flag(value) for value in table.values(i)} == {0.0, 1.0}]
+    if len(flags) > 1:
+        names = few([f"'{table.names[i]}'" for i in flags], 8)
+        raise UserError(
+            f"{table.path} has no column for the label, but {len(flags)} columns of 0 and 1: "
+            f"{names}. If these are the classes, write the name of the one that is 1 into a column "
+            "'label' (pandas: table[columns].idxmax(axis=1)); images with several cannot be used."
+        )
+
+
+def _flag(value: str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
 
 
 def _split_column(table: _Header) -> int | None:

@@ -8,6 +8,7 @@ what is not certain is an error that names the row.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from .image_index import ImageIndex
 __all__ = ["SUFFIXES", "Columns", "Row", "Table", "find_table", "read_table", "table_warnings"]
 SUFFIXES = (".csv", ".tsv")
 NAMES = ("labels", "split")  # of the tables that are read without being named
+KEYS = "DATASET.COLUMNS.PATH and .LABEL"
 NO_VALUE = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "<na>", "?"})
 
 
@@ -87,9 +89,13 @@ def find_table(dataset_dir: str, alone: bool = True) -> Path | None:
     named = [name for name in tables if os.path.splitext(name)[0].lower() in NAMES]
     found = named or (tables if alone else [])
     if len(found) > 1:
+        parts = {part_of(os.path.splitext(name)[0]) for name in found}
+        more = (
+            " If each is a part, put them into one table with a column split." if all(parts) else ""
+        )
         raise UserError(
             f"{dataset_dir} has {len(found)} tables: {few(found)}. Set DATASET.SPLIT_FILE to the "
-            "one that lists the images."
+            f"one that lists the images.{more}"
         )
     return Path(dataset_dir, found[0]) if found else None
 
@@ -148,6 +154,10 @@ def table_warnings(table: Table) -> list[str]:
         if row.group and row.split:
             parts.setdefault(row.group, {})[row.split] = None
     torn = {group: found for group, found in parts.items() if len(found) > 1}
+    joined = [label for label in table.classes if _joins(label, table.classes)]
+    if joined:
+        text = f"{len(joined)} labels join others and are classes of their own: {few(joined, 3)}"
+        table = table._replace(notes=(*table.notes, text))
     if not torn:
         return list(table.notes)
     examples = (f"{group} in {' and '.join(found)}" for group, found in torn.items())
@@ -156,6 +166,12 @@ def table_warnings(table: Table) -> list[str]:
         f"{len(torn)} of {len(parts)} groups are in more than one part ({few(examples, 3)}): the "
         "split column is kept, so test images are not independent of training",
     ]
+
+
+def _joins(label: str, labels: Sequence[str]) -> bool:
+    """Return whether a label is several labels with a sign between them, such as `a|b`."""
+    steps = [step.strip() for step in re.split(r"[|;,+&/]", label)]
+    return len(steps) > 1 and set(steps) <= set(labels)
 
 
 class _Rows:
@@ -269,6 +285,9 @@ class _Rows:
         if absent:
             other = [v for _, v, found in rows if not found and index.is_other_file(v)]
             hint = f" Not read as images, by extension: {few(other, 3)}." if other else ""
+            _, first, images = rows[0]
+            if not (self.found.header or images or index.is_image_name(first) or absent[1:]):
+                hint = f" If that is a header, set {KEYS} to what it calls them."
             raise UserError(
                 f"{start} {len(absent)} of {len(rows)} images are not in {index.folder}: "
                 f"{few(absent, 3)}.{hint} Paths may be relative to the folder of the table, to the "

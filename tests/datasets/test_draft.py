@@ -1,0 +1,69 @@
+"""What a dataset says of its groups, and of keys that have no effect."""
+
+from __future__ import annotations
+
+import logging
+
+from dplq.datasets import OwnImages
+from dplq.datasets._engine.options import Options
+from dplq.datasets._engine.tables import Columns
+
+from .lookalikes import make_config, write_image
+
+
+def make(root, folders, names):
+    for folder in folders:
+        for name in names:
+            write_image(root / folder / name)
+
+
+def messages(caplog, root, **keys):
+    caplog.clear()
+    OwnImages(make_config(root, **keys))
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+SUBJECTS = [f"patient{p}_{i}.png" for p in range(4) for i in range(3)]
+
+
+def test_names_like_subjects_have_a_cure_where_the_split_is_drawn(tmp_path, caplog):
+    make(tmp_path, ["cat", "dog"], SUBJECTS)
+    (text,) = messages(caplog, tmp_path)
+    assert (
+        "the test accuracy may be too high. To keep subjects together set DATASET.GROUP '" in text
+    )
+    assert not messages(caplog, tmp_path, GROUP="none")
+    pattern = text.split("'")[-2]
+    assert not [t for t in messages(caplog, tmp_path, GROUP=pattern) if "patient" in t]
+
+
+def test_a_given_split_is_kept_and_the_message_says_so(tmp_path, caplog):
+    folders = ["train/cat", "train/dog", "val/cat", "val/dog", "test/cat", "test/dog"]
+    make(tmp_path, folders, SUBJECTS)
+    (text,) = messages(caplog, tmp_path)
+    assert "too high. The split is given, so it is kept; one that is drawn keeps subjects" in text
+    (text,) = messages(caplog, tmp_path, GROUP=r"(patient\d+)_")
+    assert text.startswith("OwnImages: 4 groups are in test and in train or val: patient0")
+    assert text.endswith("; the split is given, so it is kept")
+
+
+def test_shares_that_groups_do_not_allow_are_a_warning_where_drawn_only(tmp_path, caplog):
+    names = ["a_0.png", *(f"b_{i}.png" for i in range(20))]
+    make(tmp_path, ["cat", "dog"], names)
+    texts = messages(caplog, tmp_path, GROUP="([ab])_")
+    assert [text.split(" images")[0] for text in texts] == [
+        "OwnImages: class 'cat': train / val / test 20 / 0 / 1",
+        "OwnImages: class 'dog': train / val / test 20 / 0 / 1",
+    ]
+
+
+def test_keys_without_effect_are_named():
+    columns, split = Options(columns=Columns(label="dx")), Options(split_file="a.csv")
+    assert columns.unused(has_table=True, all_tested=False) == []
+    assert columns.unused(has_table=False, all_tested=False) == [
+        "DATASET.COLUMNS is not used: no table is read"
+    ]
+    assert split.unused(has_table=True, all_tested=False) == []
+    assert split.unused(has_table=False, all_tested=True) == [
+        "DATASET.SPLIT_FILE is not used: every image is tested"
+    ]

@@ -1,0 +1,116 @@
+"""Images that a model was trained on are not tested in silence."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+from yacs.config import CfgNode
+
+import dplq.plugin  # noqa: F401 (finds Dassl)
+from dplq.errors import UserError
+from dplq.trainers._engine import trained_on
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A trainer with two training and two test images; its record is written."""
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / f"{name}.png").write_bytes(name.encode() * 9)
+    (tmp_path / "copy.png").write_bytes(b"a" * 9)
+
+    def items(*names):
+        return [SimpleNamespace(impath=str(tmp_path / f"{name}.png")) for name in names]
+
+    dataset = SimpleNamespace(
+        train_x=items("a", "b"), val=[], test=items("c", "d"), split_hash="1", test_only=False
+    )
+    dataset.image_dir = str(tmp_path)
+    trainer = SimpleNamespace(
+        dm=SimpleNamespace(dataset=dataset),
+        cfg=CfgNode(
+            {
+                "DATASET": {"NAME": "Mine"},
+                "OUTPUT_DIR": str(tmp_path / "out"),
+                "TEST": {"SPLIT": "test", "ALLOW_TRAIN_IMAGES": False},
+            }
+        ),
+        output_dir=str(tmp_path / "out"),
+        recorded_in="",
+        model_dir=lambda folder: tmp_path / "out/prompt_learner",
+        items=items,
+    )
+    trained_on.write_train_images(trainer)
+    return trainer
+
+
+def other_split(run, *names):
+    run.dm.dataset.test, run.dm.dataset.split_hash = run.items(*names), "2"
+
+
+def test_the_record_has_names_sizes_and_digests(run):
+    record = json.loads((run.model_dir("") / "train_images.json").read_text())
+    assert (record["format"], record["dataset"], record["split"]) == (1, "Mine", "1")
+    assert {name: size for name, (size, _) in record["train"].items()} == {"a.png": 9, "b.png": 9}
+
+
+def test_the_same_split_is_tested_without_a_word(run, caplog):
+    trained_on.check_tested_images(run, run.output_dir)
+    assert not caplog.records
+
+
+def test_files_that_were_renumbered_since_are_compared(run, tmp_path):
+    """The split knows their names alone, and these are as they were."""
+    (tmp_path / "c.png").write_bytes(b"a" * 9)
+    (tmp_path / "a.png").write_bytes(b"c" * 9)
+    with pytest.raises(UserError, match=r"1 of the 2 images to test .*: a\.png = .*c\.png"):
+        trained_on.check_tested_images(run, run.output_dir)
+
+
+@pytest.mark.parametrize("output", ["elsewhere", "out"])
+def test_training_images_are_refused_by_content(run, tmp_path, output):
+    """Also where the test writes into the folder of the training run."""
+    run.cfg.OUTPUT_DIR = str(tmp_path / output)
+    other_split(run, "copy", "c")
+    with pytest.raises(UserError) as caught:
+        trained_on.check_tested_images(run, run.output_dir)
+    assert str(caught.value) == (
+        "1 of the 2 images to test are among the 2 that the model in "
+        f"{run.output_dir} was trained on: a.png = {tmp_path / 'copy.png'}. Test other images, or "
+        "with the split of the training; TEST.ALLOW_TRAIN_IMAGES True tests them all the same."
+    )
+
+
+def test_the_run_itself_loads_its_best_epoch(run):
+    """Whatever a host's dataset, which has no hash, holds twice."""
+    other_split(run, "a")
+    run.recorded_in = run.output_dir
+    trained_on.check_tested_images(run, run.output_dir)
+
+
+@pytest.mark.parametrize("how", ["asked", "test only"])
+def test_training_images_are_tested_where_they_are_asked_for(run, caplog, how):
+    other_split(run, "a", "c")
+    run.cfg.TEST.ALLOW_TRAIN_IMAGES = how == "asked"
+    run.dm.dataset.test_only = how == "test only"
+    trained_on.check_tested_images(run, run.output_dir)
+    assert "another split of Mine (hash 1) than this one (hash 2)" in caplog.text
+    assert "They are tested, too: the accuracy is too high." in caplog.text
+
+
+def test_without_a_record_the_log_says_so(run, caplog):
+    caplog.set_level(logging.INFO)
+    (run.model_dir("") / "train_images.json").unlink()
+    trained_on.check_tested_images(run, run.output_dir)
+    assert "whether training images are tested is not known" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"format": 2}', '{"format": 1, "train": {"a": 1}}']
+)
+def test_a_damaged_record_is_refused(run, content):
+    (run.model_dir("") / "train_images.json").write_text(content)
+    with pytest.raises(UserError, match="cannot be read as the record of a run's training images"):
+        trained_on.check_tested_images(run, run.output_dir)
