@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ._engine.base import FolderDataset
 from ._engine.families import VGG
-from ._engine.folders import ClassTable
+from ._engine.layout.folders import ClassTable
 from ._engine.registration import declare
 
 

@@ -8,7 +8,7 @@ which the user puts into the folder of each dataset; its order is the label orde
 from typing import Any, ClassVar
 
 from ._engine.base import FolderDataset
-from ._engine.folders import CLASSNAMES_FILE
+from ._engine.layout.folders import CLASSNAMES_FILE
 from ._engine.registration import declare
 
 CLASS_NAMES = (

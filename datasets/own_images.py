@@ -13,7 +13,7 @@ from dplq.errors import UserError, few
 from ._engine.base import FolderDataset
 from ._engine.drawing.draft import Draft
 from ._engine.drawing.subfolders import groups_from_subfolders
-from ._engine.folders import (
+from ._engine.layout.folders import (
     CLASSES_FILE,
     MASK_FOLDERS,
     NOT_CLASSES,
@@ -24,8 +24,8 @@ from ._engine.folders import (
     list_images,
     spelling,
 )
-from ._engine.layouts import Layout, Reading
-from ._engine.names import in_order
+from ._engine.layout.layouts import Layout, Reading
+from ._engine.layout.names import in_order
 from ._engine.options import Options
 from ._engine.protocol import Item, Split
 from ._engine.registration import declare

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .base import FolderDataset
-from .folders import ClassTable
+from .layout.folders import ClassTable
 from .splits import classes_of, read_split
 
 DEMO = "dplq.demo"  # imported by name only: the library does not depend on the demo

@@ -29,7 +29,7 @@ from dplq.images.reader import (
 from dplq.images.settings import DEFAULTS, ReadSettings
 from dplq.images.stored import WindowNeeded
 
-from .folders import CHECKED_FILE
+from .layout.folders import CHECKED_FILE
 from .store import Store, read_json
 
 logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from dplq.errors import UserError
 
-from .folders import ClassTable
-from .layouts import Layout
-from .listing import Listing
+from .layout.folders import ClassTable
+from .layout.layouts import Layout
+from .layout.listing import Listing
 from .protocol import SPLIT_SEED, Item, Split, by_label, drawn_by, in_random_order
 
 VAL_FRACTION = 0.2  # of train, where there is no val folder: CoOp's `split_trainval`

@@ -14,7 +14,7 @@ from typing import Any
 
 from dplq.errors import UserError, few
 
-from .folders import ClassTable, list_folders
+from .layout.folders import ClassTable, list_folders
 from .protocol import Item, Split, check_split
 from .store import read_json
 from .tables.image_index import posix

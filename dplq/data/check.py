@@ -27,7 +27,7 @@ from dplq.data.survey import (
 from dplq.datasets._engine import splits
 from dplq.datasets._engine.base import FolderDataset
 from dplq.datasets._engine.images import ImageCheck, describe_problems
-from dplq.datasets._engine.listing import Listing
+from dplq.datasets._engine.layout.listing import Listing
 from dplq.datasets._engine.options import Options
 from dplq.datasets._engine.protocol import Split
 from dplq.datasets._engine.store import Store

@@ -15,7 +15,7 @@ from pathlib import Path
 from dplq.data.download import fetch
 from dplq.data.unpack import BadArchive, is_archive, unpack
 from dplq.datasets._engine.base import FolderDataset
-from dplq.datasets._engine.folders import FEWSHOT_DIR
+from dplq.datasets._engine.layout.folders import FEWSHOT_DIR
 from dplq.errors import UserError
 
 TORCHVISION = "torchvision:"

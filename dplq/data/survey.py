@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from dplq.datasets._engine import splits
 from dplq.datasets._engine.base import FolderDataset
-from dplq.datasets._engine.folders import ClassTable, extensions_text
-from dplq.datasets._engine.listing import Listing, Stray
-from dplq.datasets._engine.names import unsupported
+from dplq.datasets._engine.layout.folders import ClassTable, extensions_text
+from dplq.datasets._engine.layout.listing import Listing, Stray
+from dplq.datasets._engine.layout.names import unsupported
 from dplq.datasets._engine.protocol import Split
 from dplq.errors import few
 from dplq.images.reader import EXTENSIONS

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 from yacs.config import CfgNode
 
-from dplq.datasets._engine.layouts import Layout
+from dplq.datasets._engine.layout.layouts import Layout
 from dplq.datasets._engine.official import labelled
 from dplq.datasets._engine.protocol import split_classes
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from dplq import datasets
-from dplq.datasets._engine.folders import (
+from dplq.datasets._engine.layout.folders import (
     ClassTable,
     has_image,
     in_words,
@@ -15,8 +15,8 @@ from dplq.datasets._engine.folders import (
     list_folders,
     list_images,
 )
-from dplq.datasets._engine.layouts import Layout, find_groups, match_groups
-from dplq.datasets._engine.listing import list_layout
+from dplq.datasets._engine.layout.layouts import Layout, find_groups, match_groups
+from dplq.datasets._engine.layout.listing import list_layout
 from dplq.errors import UserError
 
 from .lookalikes import make_classes

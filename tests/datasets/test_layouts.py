@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dplq.datasets import FolderDataset
-from dplq.datasets._engine.folders import ClassTable
-from dplq.datasets._engine.layouts import (
+from dplq.datasets._engine.layout.folders import ClassTable
+from dplq.datasets._engine.layout.layouts import (
     Layout,
     best_layout,
     declared_layouts,

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dplq.datasets._engine.names import (
+from dplq.datasets._engine.layout.names import (
     NO_EXTENSION,
     in_order,
     is_numeric,

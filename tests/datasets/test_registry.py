@@ -11,7 +11,7 @@ import yaml
 
 from dplq import datasets
 from dplq.datasets import DECLARED
-from dplq.datasets._engine.layouts import Layout
+from dplq.datasets._engine.layout.layouts import Layout
 from dplq.errors import UserError
 
 from .lookalikes import make_config, make_lookalike, parts, write_image

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dplq.datasets._engine.names import in_order
+from dplq.datasets._engine.layout.names import in_order
 from dplq.datasets._engine.splits import read_split
 from dplq.datasets._engine.tables.columns import COMMON_NAMES, PART_NAMES
 from dplq.datasets._engine.tables.image_index import ImageIndex, posix

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from dplq.errors import few
 
-from ..names import is_numeric
+from ..layout.names import is_numeric
 from ..options import NO_GROUPS
 from ..protocol import Item, Split, by_label, split_classes
 from .groups import deviations, groups_from_pattern, repeated_subjects, split_by_group

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dplq.errors import UserError, few, suggest
 
-from ..folders import spelling
+from ..layout.folders import spelling
 from .delimited import Record
 from .image_index import ImageIndex
 

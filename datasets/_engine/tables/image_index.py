@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from dplq.errors import UserError
 
-from ..folders import NOT_CLASSES
-from ..names import is_system_file
+from ..layout.folders import NOT_CLASSES
+from ..layout.names import is_system_file
 
 
 def posix(path: str) -> str:

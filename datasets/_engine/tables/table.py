@@ -17,8 +17,8 @@ from typing import NamedTuple
 from dplq.errors import UserError, few
 from dplq.images.reader import EXTENSIONS
 
-from ..folders import extensions_text, in_words, spelling
-from ..names import in_order, number_of
+from ..layout.folders import extensions_text, in_words, spelling
+from ..layout.names import in_order, number_of
 from .columns import Columns, Found, accepted_parts, find_columns, part_of
 from .delimited import Record, read_records
 from .image_index import ImageIndex

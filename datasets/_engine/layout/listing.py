@@ -15,10 +15,10 @@ from typing import NamedTuple
 from dplq.errors import UserError, few
 from dplq.images.reader import EXTENSIONS
 
+from ..splits import PREFIX
 from .folders import NOT_CLASSES, NOT_IMAGES, ClassTable, extensions_text, list_files
 from .layouts import Layout, Reading, find_groups, match_groups
 from .names import unsupported
-from .splits import PREFIX
 
 logger = logging.getLogger(__name__)
 
