@@ -296,6 +296,20 @@ def test_an_edited_image_stays_in_its_part(tmp_path):
         assert {path for path, *_ in after[part]} == {path for path, *_ in items}
 
 
+def test_a_converted_image_stays_in_its_part(tmp_path, caplog):
+    make_classes(tmp_path, ["oak", "pine"])
+    before = by_name(load(tmp_path))
+    make_classes(tmp_path, ["elm"], 4)  # another class, and files of another kind
+    for path in (tmp_path / "oak").iterdir():
+        path.write_bytes(path.read_bytes() + b"converted")
+        path.rename(path.with_suffix(".jpeg"))
+    after = by_name(load(tmp_path))
+    for part, names in before.items():
+        now = {name.replace(".jpeg", ".jpg") for name in after[part] if name[0] != "e"}
+        assert now == names
+    assert "since it was drawn: 10 moved or renamed" in caplog.text
+
+
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_groups_found_later_come_together_in_train(tmp_path, caplog, size):
     names = [f"{c}/{c[0]}{i:02d}.jpg" for c in ("oak", "pine") for i in range(40)]

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from ..protocol import Split
+from ..protocol import Split, drawn_by
 from .contents import Contents
 
 RANK = {part: rank for rank, part in enumerate(Split._fields)}  # train wins where in doubt
@@ -34,7 +34,8 @@ def recognize(
     """Return what is known of every image that was drawn before, by its path now.
 
     In this order: the same content at the same path; a folder that was renamed; a single image that
-    was moved or renamed; other content at the same path, for an image that was edited.
+    was moved or renamed; other content at the same path, but for the extension, for an image that
+    was edited or converted.
 
     Args:
         paths: of the images now.
@@ -51,8 +52,18 @@ def recognize(
         marks = contents.marks(strange) if marked else dict.fromkeys(strange, "")
         found |= _moved_folders(marks, loose)
         found |= _moved_images(marks, loose, found)
-    edited = {image.path: image for image in loose - set(found.values()) if image.is_current}
-    return {path: edited[path] for path in strange & edited.keys()} | found
+    return _edited(strange - found.keys(), loose - set(found.values())) | found
+
+
+def _edited(paths: Collection[str], loose: Iterable[Known]) -> dict[str, Known]:
+    """Return the images with other content at the same path, or only another extension."""
+    current = {image.path: image for image in loose if image.is_current}
+    found = {path: current[path] for path in current.keys() & paths}
+    converted = {drawn_by(path): image for path, image in current.items() if path not in found}
+    for path in sorted(set(paths) - found.keys()):
+        if drawn_by(path) in converted:
+            found[path] = converted.pop(drawn_by(path))
+    return found
 
 
 def _at_place(known: Iterable[Known], contents: Contents) -> dict[str, Known]:
