@@ -22,6 +22,7 @@ from dplq.data.survey import (
     add_listing,
     fill_from_listing,
     fill_from_split,
+    note_system_files,
     report_listing,
 )
 from dplq.datasets._engine import splits
@@ -110,6 +111,7 @@ def check(
         report.add(str(error), "Fix this first, then check again." if has_data else remedy)
         return report
     report.test_only = dataset.test_only
+    note_system_files(report)
     if refusal and (is_complete or not report.findings):
         report.add(refusal, "No run starts before this is fixed.")
     elif refusal:  # most likely because of what is missing, see above

@@ -13,7 +13,7 @@ from dplq.datasets._engine import splits
 from dplq.datasets._engine.base import FolderDataset
 from dplq.datasets._engine.layout.folders import ClassTable, extensions_text
 from dplq.datasets._engine.layout.listing import Listing, Stray
-from dplq.datasets._engine.layout.names import unsupported
+from dplq.datasets._engine.layout.names import is_system_file, unsupported
 from dplq.datasets._engine.protocol import Split
 from dplq.errors import few
 from dplq.images.reader import EXTENSIONS
@@ -196,3 +196,18 @@ def _report_files(listing: Listing, report: Report) -> None:
     for what, paths in (("masks, left out", listing.masks), ("no images, ignored", rest)):
         if paths:
             report.notes.append(f"{folder}: {what}: {few(paths)}.")
+
+
+def note_system_files(report: Report) -> None:
+    """Note the files and folders that operating systems left in the data folder."""
+    found = []
+    for here, folders, files in os.walk(report.folder):
+        below = os.path.relpath(here, report.folder)
+        names = [*files, *folders]
+        found += [os.path.normpath(os.path.join(below, n)) for n in names if is_system_file(n)]
+        folders[:] = [name for name in folders if not is_system_file(name)]
+    if found:
+        report.notes.append(
+            f"{report.folder}: {len(found)} file(s) or folder(s) of an operating system, ignored: "
+            f"{few(sorted(found), 3)}."
+        )

@@ -150,6 +150,18 @@ def test_stray_folder_and_files(capsys, root):
     assert "no images, ignored: README.md, aGrass/notes.txt." in text
 
 
+def test_files_of_operating_systems_are_noted(capsys, root):
+    (root / "RSSCN7" / "__MACOSX" / "aGrass").mkdir(parents=True)
+    for name in ("__MACOSX/aGrass/._a00.jpg", "aGrass/._a01.jpg", "bField/Thumbs.db"):
+        (root / "RSSCN7" / name).write_bytes(b"x")
+    code, text = check(capsys, root)
+    assert code == 0, text
+    assert (
+        "3 file(s) or folder(s) of an operating system, ignored: __MACOSX, aGrass/._a01.jpg, "
+        "bField/Thumbs.db."
+    ) in text
+
+
 def test_misspelt_folder(capsys, root):
     (root / "RSSCN7" / "cIndustry").rename(root / "RSSCN7" / "cIndsutry")
     code, text = check(capsys, root)
