@@ -56,8 +56,8 @@ class CheckpointTrainer(TrainerX):
                 "epoch": epoch + 1,
                 "val_result": val_result,
                 "split": split_hash(self),
+                "reading": changed_settings(self.cfg.INPUT),
             }
-            extra["reading"] = changed_settings(self.cfg.INPUT)
             self.model.save(path, trainer=type(self).__name__, **extra)
             print(f"Checkpoint saved to {path}")
 
@@ -79,21 +79,20 @@ class CheckpointTrainer(TrainerX):
         formats = filter(None, [self.model.public])
         path, is_public = checkpoint_in(Path(directory), epoch, formats)
         header = load_public(self.model, path) if is_public else self.model.load(path)
-        warn_of_reading(header, self.cfg.INPUT)
+        if "reading" in header:  # not in checkpoints of earlier versions and other projects
+            warn_of_reading(header["reading"], self.cfg.INPUT)
         self.tested_epoch = header.get("epoch")
         print(f'Loaded {MODEL_FOLDER} from "{path}" (epoch = {header.get("epoch")})')
 
 
-def warn_of_reading(header: dict[str, Any], given: Any) -> None:
+def warn_of_reading(then: dict[str, Any], given: Any) -> None:
     """Warn if images were read otherwise in training: another window gives another image.
 
     Args:
-        header: of the checkpoint; older ones do not say.
+        then: the reader's settings in training that were not the defaults.
         given: `cfg.INPUT` of the test.
     """
-    if "reading" not in header:
-        return
-    then, now = header["reading"], json.loads(json.dumps(changed_settings(given)))
+    now = json.loads(json.dumps(changed_settings(given)))
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key) and key != "MAX_PIXELS":
             logger.warning(
