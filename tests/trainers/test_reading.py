@@ -31,12 +31,7 @@ BANDS = SimpleNamespace(WINDOW=None, BANDS=(4, 3, 2), MAX_PIXELS=9)
     ],
 )
 def test_images_that_are_read_otherwise_than_in_training_are_warned_of(then, now, said, caplog):
-    warn_of_reading({"reading": then}, now)
+    warn_of_reading(then, now)
     assert [record.getMessage() for record in caplog.records] == [
         f"{text}: it sees other images" for text in said
     ]
-
-
-def test_checkpoints_that_do_not_say_how_images_were_read(caplog):
-    warn_of_reading({}, BANDS)
-    assert not caplog.records
