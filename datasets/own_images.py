@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from ._engine.protocol import Item, Split
 from ._engine.registration import declare
 from ._engine.splits import classes_of, read_split
 from ._engine.store import read_json
-from ._engine.tables import SUFFIXES, find_table
+from ._engine.tables import find_table, is_table
 
 logger = logging.getLogger(__name__)
 PART_FOLDERS = {
@@ -77,7 +78,7 @@ class OwnImages(FolderDataset):
 
     def _locate(self, root: str, options: Options) -> None:
         super()._locate(root, options)
-        parts = self._parts()
+        parts = self._parts
         self.split_folders = parts if any(parts) else ()
         # a new site's images: there is nothing to train on
         self.test_only = self.test_only or bool(parts.test and not parts.train)
@@ -89,7 +90,7 @@ class OwnImages(FolderDataset):
 
     def layouts(self) -> list[Layout]:
         """Return the one layout: class folders in the folder itself, or in its part folders."""
-        parts = tuple(filter(None, self._parts()))
+        parts = tuple(filter(None, self._parts))
         return [Layout(self.dataset_dir, parts or ("",), kept=bool(parts))]
 
     def find_layout(self) -> Layout:
@@ -138,7 +139,7 @@ class OwnImages(FolderDataset):
 
     def _found_classes(self) -> list[tuple[str, str]]:
         file = self.given_split_file()
-        if file and file.suffix.lower() in SUFFIXES:
+        if file and is_table(file):
             table = self.read_table(file)
             return [(table.prompts[name], name) for name in table.classes]
         folders = [(in_words(name), name) for name in self._class_folders()]
@@ -183,7 +184,7 @@ class OwnImages(FolderDataset):
 
     def draft_split(self) -> Draft:
         """Return the split by train, val and test folders, or a new one."""
-        parts = self._parts()
+        parts = self._parts
         if parts.train and not parts.test and not self.test_only:
             raise UserError(
                 f"OwnImages: {self.dataset_dir} has '{parts.train}' but no test folder. Add "
@@ -215,7 +216,7 @@ class OwnImages(FolderDataset):
         super()._find_groups(items)
         if self.listing is None or self.options.group:
             return
-        depth = 2 if self.listing.is_kept or any(self._parts()) else 1
+        depth = 2 if self.listing.is_kept or any(self._parts) else 1
         self.groups, single = groups_from_subfolders(self.listing.images, depth)
         if single:
             names = few(self.table.prompts[label] for label in single)
@@ -225,6 +226,7 @@ class OwnImages(FolderDataset):
                 names,
             )
 
+    @cached_property
     def _parts(self) -> Parts:
         visible = list_folders(self.dataset_dir)
         folders = {name.lower(): name for name in visible}

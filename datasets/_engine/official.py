@@ -13,7 +13,7 @@ from dplq.errors import UserError
 from .layout.folders import ClassTable
 from .layout.layouts import Layout
 from .layout.listing import Listing
-from .protocol import SPLIT_SEED, Item, Split, by_label, drawn_by, in_random_order
+from .protocol import SPLIT_SEED, Item, Split, by_label, by_place, drawn_by, in_random_order
 
 VAL_FRACTION = 0.2  # of train, where there is no val folder: CoOp's `split_trainval`
 VAL_SOURCES = ("train", "test", "half")
@@ -135,7 +135,7 @@ def _cut(
             wanted -= counts
             left -= counts
     parts = ([i for u in units if (u in taken) == chosen for i in units[u]] for chosen in (1, 0))
-    first, rest = (sorted(part, key=lambda item: (item.label, item.path)) for part in parts)
+    first, rest = (sorted(part, key=by_place) for part in parts)
     return first, rest
 
 

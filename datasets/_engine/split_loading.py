@@ -21,7 +21,7 @@ from .official import (
     split_from_folders,
     split_from_lists,
 )
-from .protocol import Item, Split, check_split, split_digest
+from .protocol import Item, Split, all_as_test, by_place, check_split, split_digest
 from .splits import (
     NEW_SPLIT,
     OWN_NAME,
@@ -33,7 +33,7 @@ from .splits import (
     with_folders_on_disk,
     with_our_prompts,
 )
-from .tables import SUFFIXES, Table, read_table, table_warnings
+from .tables import Table, is_table, read_table, table_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class SplitDataset(LocatedDataset):
         listing = self.used_listing(layout)
         items = labelled(listing.images, self.table.prompts)
         if self.test_only:
-            return Draft(layout.image_dir, Split(items, [], items), ())
+            return Draft(layout.image_dir, all_as_test(items), ())
         self._find_groups(items)
         if layout.kept:
             split = split_from_folders(listing, self.split_folders)
@@ -109,13 +109,12 @@ class SplitDataset(LocatedDataset):
 
     def reads_table(self) -> bool:
         """Return whether the images and their classes are those of a table."""
-        path = None if type(self).test_only else self.given_split_file()
-        return path is not None and path.suffix.lower() in SUFFIXES
+        return not type(self).test_only and is_table(self.given_split_file())
 
     def load_split(self) -> Split:
         """Return the split, read or made; sets `image_dir`, `split_path` and `split_hash`."""
         path = None if type(self).test_only else self.given_split_file()
-        has_table = bool(path and path.suffix.lower() in SUFFIXES)
+        has_table = is_table(path)
         for text in self.options.unused(has_table=has_table, all_tested=type(self).test_only):
             logger.warning("%s: %s", self.name, text)
         if path and has_table:
@@ -156,8 +155,7 @@ class SplitDataset(LocatedDataset):
             self.groups = dict(table.groups)
             self.test_only = self.test_only or not given.train
             if self.test_only:
-                every = sorted(chain(*given), key=by_place)
-                draft = Draft(table.image_dir, Split(every, [], every), ())
+                draft = Draft(table.image_dir, all_as_test(chain(*given)), ())
             else:
                 draft = self._given(table.image_dir, given)
         else:
@@ -165,8 +163,9 @@ class SplitDataset(LocatedDataset):
             self._find_groups(items)
             if not self.options.group:
                 self.groups = dict(table.groups)
-            draft = Draft(table.image_dir, Split(items, [], items), ())
-            if not self.test_only:
+            if self.test_only:
+                draft = Draft(table.image_dir, all_as_test(items), ())
+            else:
                 split = draw(items, self.groups, str(path), self.fractions)
                 draft = Draft(table.image_dir, split, Split._fields)
         stored, split = self._read_or_make_split(draft, f"_{path.stem}")
@@ -191,8 +190,7 @@ class SplitDataset(LocatedDataset):
 
     def _loaded(self, path: Path | None, split: Split) -> Split:
         if self.test_only:
-            items = sorted({item for part in split for item in part}, key=by_place)
-            split = Split(items, [], items)
+            split = all_as_test(chain(*split))
         self.split_path = str(path or "")
         self.split_hash = split_digest(split)
         sizes = " / ".join(str(len(part)) for part in split)
@@ -231,8 +229,3 @@ class SplitDataset(LocatedDataset):
         if self.options.group:
             variant += f"_group-{bytes_digest(self.options.group.encode())[:8]}"
         return variant
-
-
-def by_place(item: Item) -> tuple[int, str]:
-    """Return the key of the order of a split: label, then path."""
-    return item.label, item.path

@@ -32,7 +32,6 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 WITH_EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
-PNG_START = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, GREY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # colour types of PNG
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
-from ..protocol import Item, Split
+from ..protocol import Split, by_place
 from .recognition import first_part
 
 
@@ -51,7 +51,7 @@ def carry_over(
                 before = first_part(by_group[group])
             kept = before if before and {before, part} <= set(drawn) else part
             getattr(result, kept).append(item)
-    return Split(*(sorted(items, key=_place) for items in result))
+    return Split(*(sorted(items, key=by_place) for items in result))
 
 
 def _group_parts(
@@ -62,7 +62,3 @@ def _group_parts(
         if groups.get(path):
             found[groups[path]].add(part)
     return dict(found)
-
-
-def _place(item: Item) -> tuple[int, str]:
-    return item.label, item.path

@@ -10,7 +10,7 @@ from dplq.errors import few
 
 from ..layout.names import is_numeric
 from ..options import NO_GROUPS
-from ..protocol import Item, Split, by_label, split_classes
+from ..protocol import Item, Split, by_label, by_place, split_classes
 from .groups import deviations, groups_from_pattern, repeated_subjects, split_by_group
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def draw(
     whole = [item for item in items if item.label in grouped]
     by_group = split_by_group(whole, groups, source, fractions)
     pairs = zip(by_class, by_group, strict=True)
-    return Split(*(sorted([*one, *other], key=lambda i: (i.label, i.path)) for one, other in pairs))
+    return Split(*(sorted([*one, *other], key=by_place) for one, other in pairs))
 
 
 def warn_of_groups(

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from dplq.errors import UserError, few
 
-from ..protocol import FRACTIONS, SPLIT_SEED, Item, Split, by_label, drawn_by
+from ..protocol import FRACTIONS, SPLIT_SEED, Item, Split, by_label, by_place, drawn_by
 
 TRAIN, VAL, TEST = range(3)
 TOLERANCE = 10  # percentage points of a class by which a share may differ without a word
@@ -80,7 +80,7 @@ def split_by_group(
     split = Split([], [], [])
     for group, content in zip(found, members.values(), strict=True):
         split[parts[group.digest, group.name]].extend(content)
-    return Split(*(sorted(part, key=lambda item: (item.label, item.path)) for part in split))
+    return Split(*(sorted(part, key=by_place) for part in split))
 
 
 def deviations(

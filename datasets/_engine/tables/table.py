@@ -23,7 +23,16 @@ from .columns import Columns, Found, accepted_parts, find_columns, part_of
 from .delimited import Record, read_records
 from .image_index import ImageIndex
 
-__all__ = ["SUFFIXES", "Columns", "Row", "Table", "find_table", "read_table", "table_warnings"]
+__all__ = [
+    "SUFFIXES",
+    "Columns",
+    "Row",
+    "Table",
+    "find_table",
+    "is_table",
+    "read_table",
+    "table_warnings",
+]
 SUFFIXES = (".csv", ".tsv")
 NAMES = ("labels", "split")  # of the tables that are read without being named
 KEYS = "DATASET.COLUMNS.PATH and .LABEL"
@@ -68,6 +77,11 @@ class Table(NamedTuple):
     groups: dict[str, str]
     has_split: bool
     notes: tuple[str, ...] = ()
+
+
+def is_table(path: Path | None) -> bool:
+    """Return whether a file that was named or found is a table, by its extension."""
+    return path is not None and path.suffix.lower() in SUFFIXES
 
 
 def find_table(dataset_dir: str, alone: bool = True) -> Path | None:
