@@ -20,6 +20,8 @@ REQUIREMENTS = [
     "timm>=0.9.16",  # the oldest that was tried
     "safetensors",  # any version
     "yacs>=0.1.8",  # None as a config value
+    "filelock>=3.13",  # the oldest that was tried
+    "msgspec>=0.18",  # the oldest that was tried
     "matplotlib",  # any version
     "numpy",  # any version
     "Pillow>=9.1",  # Image.Resampling

@@ -1,0 +1,134 @@
+"""Validation of what is read from outside: the whole content against a type, before it is used.
+
+JSON is parsed strictly (finite numbers, no key twice, bounded size and depth), then compared with a
+type by msgspec: a `msgspec.Struct`, a dataclass, or annotations such as ``dict[str, list[Count]]``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from dplq.errors import UserError
+
+T = TypeVar("T")
+Count = Annotated[int, Meta(ge=0, le=2**53)]  # a whole number that JSON can hold exactly
+Name = Annotated[str, Meta(min_length=1, max_length=4096)]
+MAX_BYTES = 1 << 28  # of a JSON file: 256 MiB, a hundred times the largest split file
+
+
+class InvalidContent(UserError):
+    """Error for a file whose content is not what it must be; `problem` is why, without the file."""
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{where} cannot be used: {problem}. {remedy}")
+        self.problem = problem
+
+
+def read_json(
+    path: str | os.PathLike[str],
+    shape: type[T] | Any = Any,
+    *,
+    remedy: str = "Repair it, or delete it.",
+    max_bytes: int = MAX_BYTES,
+) -> T:
+    """Return the content of a JSON file, checked whole.
+
+    Args:
+        path: the file, in UTF-8, with or without a byte order mark.
+        shape: the type that it must have.
+        remedy: what to do with a file that is refused, a sentence.
+        max_bytes: the largest size.
+
+    Raises:
+        InvalidContent: it cannot be read, is not JSON, or is not of that type; file and key are
+            named.
+    """
+    where = str(path)
+    try:
+        size = os.path.getsize(path)
+        if size > max_bytes:
+            raise InvalidContent(where, f"it has {size:,} bytes, more than {max_bytes:,}", remedy)
+        text = Path(path).read_text(encoding="utf-8-sig")  # Windows begins UTF-8 with a mark
+    except OSError as error:
+        raise InvalidContent(where, error.strerror or str(error), remedy) from error
+    except ValueError as error:
+        raise InvalidContent(where, f"it is not UTF-8 text ({error})", remedy) from error
+    return parse_json(text, shape, where=where, remedy=remedy)
+
+
+def parse_json(
+    text: str, shape: type[T] | Any = Any, *, where: str, remedy: str = "Repair it, or delete it."
+) -> T:
+    """Return the content of a JSON text, checked whole.
+
+    Args:
+        text: the JSON.
+        shape: the type that it must have.
+        where: what it was read from, for messages.
+        remedy: what to do with a text that is refused, a sentence.
+
+    Raises:
+        InvalidContent: it is not JSON, or not of that type.
+    """
+    try:
+        content = json.loads(
+            text,
+            object_pairs_hook=_without_repeats,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
+    except RecursionError as error:
+        raise InvalidContent(where, "it is nested too deeply", remedy) from error
+    except ValueError as error:
+        raise InvalidContent(where, f"it is not valid JSON ({error})", remedy) from error
+    return convert(content, shape, where=where, remedy=remedy)
+
+
+def convert(
+    content: Any, shape: type[T] | Any, *, where: str, remedy: str = "Repair it, or delete it."
+) -> T:
+    """Return plain content as a type; nothing is converted in silence but lists to tuples.
+
+    Raises:
+        InvalidContent: it is not of that type; the message names the key, such as ``train[0][1]``.
+    """
+    try:
+        return msgspec.convert(content, shape, strict=True)
+    except msgspec.ValidationError as error:
+        raise InvalidContent(where, _in_words(error), remedy) from error
+    except RecursionError as error:
+        raise InvalidContent(where, "it is nested too deeply", remedy) from error
+
+
+def _in_words(error: msgspec.ValidationError) -> str:
+    """Return msgspec's message with the key first: ``seed: Expected `int`, got `str```."""
+    message, _, key = str(error).partition(" - at `")
+    key = key.rstrip("`").removeprefix("$").lstrip(".")
+    message = message[:1].lower() + message[1:]
+    return f"{key}: {message}" if key else message
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key '{twice}' is there twice")
+    return content
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a finite number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
