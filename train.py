@@ -2,11 +2,9 @@
 
 import sys
 
-from dplq.cli.train import build, build_parser, main, one_line_errors, run, setup_cfg
+from dplq.cli.train import build, build_parser, main, run, setup_cfg
 
 __all__ = ["build", "build_parser", "main", "run", "setup_cfg"]
-
-one_line_errors()
 
 if __name__ == "__main__":
     sys.exit(main())

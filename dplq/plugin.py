@@ -16,12 +16,18 @@ from typing import Any
 
 from dplq.host import config
 from dplq.host.dassl import deferred_clash_report, ensure_dassl, report_clashes
+from dplq.host.reporting import one_line_errors
 
 __all__ = ["extend_cfg", "register_all"]
 
 
 def register_all() -> None:
-    """Register every trainer and dataset of this project; what a host registers is the host's."""
+    """Register every trainer and dataset of this project; what a host registers is the host's.
+
+    User errors that nothing catches are printed as one line from now on; with `DPLQ_TRACEBACK=1`
+    their traceback is shown.
+    """
+    one_line_errors()
     ensure_dassl()
     with deferred_clash_report():
         importlib.import_module("dplq.datasets")

@@ -13,19 +13,21 @@ import contextlib
 import errno
 import gc
 import importlib
-import json
 import logging
 import random
+import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dplq.errors import UserError, one_line, suggest
 from dplq.host.dassl import user_error_types
+from dplq.host.reporting import print_error, wants_traceback
+from dplq.training.distributed import refuse_distributed
 
-INTERRUPTED = 130  # what shells report after Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # what shells report after Ctrl-C and SIGTERM
+SEEDS = 2**32
 OVERRIDES = {  # flag -> config key it sets
     "root": "DATASET.ROOT",
     "output_dir": "OUTPUT_DIR",
@@ -66,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model-dir", default="", help="with --eval-only: folder of the training run to test")
     add("--load-epoch", type=int, help="with --eval-only: epoch to test (default: best, else last)")
     add("--no-train", action="store_true", help="build everything, but do not train")
+    add("--overwrite", action="store_true", help="delete the run in --output-dir and begin anew")
     add(
         "--import",
         dest="imports",
@@ -87,6 +90,7 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     from dassl.config import get_cfg_default
 
     from dplq.host.config import extend_cfg, merge_file, merge_options
+    from dplq.io.run_folder import hold
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
@@ -99,11 +103,14 @@ def setup_cfg(args: argparse.Namespace) -> Any:
             set_key(cfg, key, value)
     merge_options(cfg, args.opts)
     check_names(cfg)
-    prepare_output(cfg.OUTPUT_DIR)
-    if cfg.SEED < 0:
-        cfg.SEED = recorded_seed(cfg.RESUME or cfg.OUTPUT_DIR)
-    if cfg.SEED >= 2**32:
+    check_resume(cfg)
+    if cfg.SEED >= SEEDS:
         raise UserError(f"--seed {cfg.SEED} is too large: it must be below 2**32.")
+    folder = hold(cfg.OUTPUT_DIR)
+    if args.overwrite:
+        folder.clear()
+    if cfg.SEED < 0:
+        cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
     cfg.freeze()
     return cfg
 
@@ -141,58 +148,58 @@ def check_names(cfg: Any) -> None:
             raise UserError(f"The {kind} '{name}' is unknown.{suggest(name, names)}")
 
 
-def prepare_output(folder: str) -> None:
-    """Make the output folder, so that a run cannot fail on it when there is something to lose.
+def check_resume(cfg: Any) -> None:
+    """Refuse a folder to resume from that holds nothing to resume; nothing is made yet.
 
     Raises:
-        UserError: it cannot be made or written to.
+        UserError: there is no such folder, or no resume file of ours in it.
     """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder or "."):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"--output-dir {folder} cannot be used: {error.strerror or error}. "
-            "Give a folder that can be written to."
-        ) from error
+    from dassl.engine import TRAINER_REGISTRY
 
+    from dplq.io.checkpoint import MODEL_FOLDER
 
-def check_results(cfg: Any) -> None:
-    """Refuse to overwrite the results of other classes or data.
-
-    Raises:
-        UserError: the output folder holds such results.
-    """
-    path = Path(cfg.OUTPUT_DIR) / "results.json"
-    if not path.is_file():
+    if not cfg.RESUME:
         return
-    with contextlib.suppress(ValueError):
-        there = json.loads(path.read_text())
-        for key, now in (
-            ("dataset", cfg.DATASET.NAME),
-            ("subsample", cfg.DATASET.SUBSAMPLE_CLASSES),
-        ):
-            if there.get(key) != now:
-                raise UserError(
-                    f"{path} holds the results of {key} '{there.get(key)}', not of '{now}': "
-                    "choose another --output-dir, or delete it."
-                )
+    ours = hasattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "model_class")
+    if not Path(cfg.RESUME).is_dir():
+        raise UserError(f"RESUME is {cfg.RESUME}, but there is no such folder.")
+    files = Path(cfg.RESUME) / MODEL_FOLDER
+    if ours and not any(files.glob("resume*.safetensors")):
+        raise UserError(f"RESUME is {cfg.RESUME}, but there is no {files}/resume.safetensors.")
 
 
-def recorded_seed(output_dir: str) -> int:
+def recorded_seed(resume: str, output_dir: str) -> int:
     """Return the recorded seed of a run without --seed, drawing it once."""
     from dplq.io.atomic import write_bytes_atomically
+    from dplq.io.run_folder import SEED_FILE
 
-    path = Path(output_dir) / "seed.txt"
-    if path.is_file():
-        text = path.read_text().strip()
-        if not text.isdigit():
-            raise UserError(f"{path} should hold one whole number, not '{text}': delete it.")
-        return int(text)
+    for folder in filter(None, (resume, output_dir)):
+        path = Path(folder) / SEED_FILE
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace").strip()
+            if not (text.isascii() and text.isdigit() and len(text) < 11 and int(text) < SEEDS):
+                raise UserError(
+                    f"{path} should hold one whole number below 2**32, not '{text:.40}': delete it."
+                )
+            return int(text)
     seed = random.SystemRandom().randrange(2**31)
-    write_bytes_atomically(path, str(seed).encode())
+    write_bytes_atomically(Path(output_dir) / SEED_FILE, str(seed).encode())
     return seed
+
+
+def claim_output(args: argparse.Namespace, cfg: Any) -> None:
+    """Make the output folder this run's, before anything is written there.
+
+    Raises:
+        UserError: it is in use, or another run's.
+    """
+    from dplq.host.run_identity import claim_run, claim_test
+    from dplq.io.run_folder import TRAIN
+
+    if args.eval_only and needs_model(cfg.TRAINER.NAME):
+        claim_test(cfg, args.model_dir, args.load_epoch)
+    else:
+        claim_run(cfg, TRAIN)
 
 
 class CurrentStdout(logging.StreamHandler):
@@ -260,13 +267,18 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: any mistake of the user's.
     """
-    with without_garbage_collection():
-        trainer = build(args)
-    if args.eval_only:
-        trainer.load_model(args.model_dir, epoch=args.load_epoch)
-        trainer.test()
-    elif not args.no_train:
-        trainer.train()
+    from dplq.io.run_folder import release_all
+
+    try:
+        with without_garbage_collection():
+            trainer = build(args)
+        if args.eval_only:
+            trainer.load_model(args.model_dir, epoch=args.load_epoch)
+            trainer.test()
+        elif not args.no_train:
+            trainer.train()
+    finally:
+        release_all()
 
 
 def import_modules(names: list[str]) -> None:
@@ -324,11 +336,12 @@ def build(args: argparse.Namespace) -> Any:
     """
     import dplq.plugin  # noqa: F401  (registers trainers and datasets)
 
+    refuse_distributed()
     import_modules(args.imports)
     cfg = setup_cfg(args)
     if args.eval_only and not args.model_dir and needs_model(cfg.TRAINER.NAME):
         raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
-    check_results(cfg)
+    claim_output(args, cfg)
 
     import torch
     from dassl.engine import build_trainer
@@ -344,17 +357,12 @@ def build(args: argparse.Namespace) -> Any:
     return build_trainer(cfg)
 
 
-def one_line_errors() -> None:
-    """Have a user error that nothing catches printed as one line: for scripts that call `build`."""
-    before = sys.excepthook
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
 
-    def report(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if isinstance(error, user_error_types()):
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            before(kind, error, trace)
 
-    sys.excepthook = report
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
 
 
 def main() -> int:
@@ -363,27 +371,30 @@ def main() -> int:
     parser, arguments = build_parser(), sys.argv[1:]
     asks_help = not {"-h", "--help"}.isdisjoint(arguments)  # whatever else may be wrong there
     args = argparse.Namespace(output_dir="") if asks_help else parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         if asks_help:
             print_help(parser, arguments)
         else:
             run(args)
     except user_error_types() as error:
-        print(f"error: {error}", file=sys.stderr)
+        if wants_traceback():
+            raise
+        print_error(error)
         return 2
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         print(f"error: the disk is full ({error}). What was saved is kept.", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         where = args.output_dir or "the output folder"
         print(
             f"\nInterrupted. Every finished epoch is saved in {where}; "
             "run the same command again to go on from there.",
             file=sys.stderr,
         )
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     return 0
 
 

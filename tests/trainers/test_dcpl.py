@@ -137,6 +137,7 @@ def test_command_line(tmp_path):
     done = train(tmp_path / "log", [*flags, *options, "new"])
     assert done.code == 0, done.err
     assert "(epoch = 1)" in done.out
+    flags[-1] = str(tmp_path / "other")
     done = train(tmp_path / "log", [*flags, "DOMAIN.ENCODER", "none", *options, "new"])
     assert done.code == 2
     assert "DCPL needs a domain encoder" in done.err

@@ -145,7 +145,7 @@ def test_other_settings_are_not_continued(project, tmp_path):
     assert train(tmp_path / "a", [*flags, *out], signal_at_step, 15).code == -signal.SIGKILL
     other = train(tmp_path / "b", [*flags, *out, "OPTIM.LR", "0.1"])
     assert other.code == 2
-    assert "settings.optim.LR: there 0.0035, now 0.1" in other.err
+    assert "OPTIM.LR: there 0.0035, now 0.1" in other.err
 
 
 def test_unseeded_run_resumes_exactly_too(project, tmp_path):

@@ -238,9 +238,8 @@ def test_command_line(project, tmp_path, name):
     weighted = train(tmp_path / "weighted", [*flags, "TRAIN.CLASS_WEIGHTS", "balanced"])
     assert weighted.code == 0, weighted.err
     assert "In use against it: TRAIN.CLASS_WEIGHTS balanced." in weighted.out
-    if name == "CoOp":
-        resumed = train(tmp_path / "again", flags)
-        assert "class_weights: there 'balanced', now None" in resumed.err
+    resumed = train(tmp_path / "again", flags)
+    assert "TRAIN.CLASS_WEIGHTS: there 'balanced', now ''" in resumed.err
     wrong = train(tmp_path / "wrong", [*flags, "TRAIN.CLASS_WEIGHTS", "balance"])
     assert "TRAIN.CLASS_WEIGHTS is 'balance'; it must be empty or balanced." in wrong.err
 

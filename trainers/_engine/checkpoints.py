@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dassl.engine import TrainerX
 
@@ -18,6 +18,14 @@ from .trained_on import check_tested_images, split_hash
 logger = logging.getLogger(__name__)
 
 
+class Loaded(NamedTuple):
+    """What `load_model` was given, and the file that it has loaded; none at first."""
+
+    directory: str
+    epoch: int | None
+    path: Path | None
+
+
 class CheckpointTrainer(TrainerX):
     """Dassl's trainer with this project's checkpoints: safetensors, which real Dassl cannot do.
 
@@ -26,6 +34,7 @@ class CheckpointTrainer(TrainerX):
 
     tested_epoch: int | None = None  # the epoch whose weights are in the model at a test
     recorded_in: str = ""  # folder to which this very run wrote its training images
+    loaded: Loaded = Loaded("", None, None)
 
     def model_dir(self, directory: str) -> Path:
         """Return the folder of a run's checkpoints."""
@@ -82,6 +91,7 @@ class CheckpointTrainer(TrainerX):
         if "reading" in header:  # not in checkpoints of earlier versions and other projects
             warn_of_reading(header["reading"], self.cfg.INPUT)
         self.tested_epoch = header.get("epoch")
+        self.loaded = Loaded(directory, epoch, path)
         print(f'Loaded {MODEL_FOLDER} from "{path}" (epoch = {header.get("epoch")})')
 
 

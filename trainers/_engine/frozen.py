@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,11 +16,13 @@ from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.dassl import describe_dassl, prepare_worker
 from dplq.io.checkpoint import MODEL_FOLDER
 from dplq.methods.base import CLIPModel
+from dplq.training.distributed import refuse_distributed
 from dplq.training.loaders import accelerate_loader
 from dplq.training.precision import Precision, resolve_precision
 from dplq.training.seeding import PHASES, seed_all
 
 from .checkpoints import CheckpointTrainer
+from .ownership import claim_for_test, claim_for_training, report_finished
 from .prompts import print_prompts
 from .results import write_results
 from .train_images import refuse_test_only, report_imbalance
@@ -52,8 +55,10 @@ class FrozenTrainer(CheckpointTrainer):
     precision: Precision
     max_epoch: int
     evaluator: Any
+    results_file: Path | None = None  # of the training run, once it has begun
 
     def __init__(self, cfg: Any) -> None:
+        refuse_distributed()
         # Without a seed the run draws one, so that it can still be resumed exactly.
         self.run_seed = cfg.SEED if cfg.SEED >= 0 else random.SystemRandom().randrange(2**31)
         self.train_seconds, self.train_steps = 0.0, 0
@@ -136,13 +141,19 @@ class FrozenTrainer(CheckpointTrainer):
             self.model.noise_generator.manual_seed(seed)
 
     def train(self) -> None:  # type: ignore[override]  # Dassl's signatures differ
-        """Train as Dassl does, after a word on the training images.
+        """Train as Dassl does, after a word on the training images; leave a finished run as it is.
 
         Raises:
-            UserError: the dataset has test images only, and something is to be learned.
+            UserError: the dataset has test images only, and something is to be learned; or the
+                output folder is in use, or another run's.
         """
         if self.fixed_epochs != 0:
             refuse_test_only(self)
+        if self.output_dir:
+            self.results_file = claim_for_training(self)
+            if not self.cfg.TEST.NO_TEST and report_finished(self.results_file):
+                return
+        if self.fixed_epochs != 0:
             self.report_training_images()
         elif self.cfg.TRAIN.CLASS_WEIGHTS:
             logger.warning(
@@ -161,12 +172,21 @@ class FrozenTrainer(CheckpointTrainer):
         Args:
             split: "val" or "test"; None is the final test on ``cfg.TEST.SPLIT``.
         """
+        path = self._claim_results() if split is None and self.output_dir else None
         self._seed("test", 0)
         started = time.perf_counter()
         accuracy = super().test(split)
-        if split is None and self.output_dir:
-            write_results(self, seconds=time.perf_counter() - started)
+        if path:
+            write_results(self, path, seconds=time.perf_counter() - started)
         return accuracy
+
+    def _claim_results(self) -> Path:
+        """Return the file for the results of the final test."""
+        if self.results_file is not None:
+            return self.results_file
+        if self.fixed_epochs == 0:  # nothing was trained elsewhere
+            return claim_for_training(self)
+        return claim_for_test(self)
 
     def model_inference(self, input: Tensor) -> Tensor:
         """Return logits (B, K) of images (B, 3, H, W)."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from dplq.evaluation.metrics import scores
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import NUMBERED
+from dplq.io.schema import read_json
 
 from .environment import device_name, git_commit, peak_memory_mib, versions
 from .trained_on import split_hash
@@ -16,11 +20,12 @@ from .trained_on import split_hash
 FORMAT = 1
 
 
-def write_results(trainer: Any, seconds: float) -> Path:
-    """Write ``results.json`` into the run's folder, in one step.
+def write_results(trainer: Any, path: Path, seconds: float) -> None:
+    """Write the results of a run, in one step.
 
     Args:
         trainer: a `FrozenTrainer` that has just tested.
+        path: the file, ``results.json`` in most cases.
         seconds: how long the test took.
     """
     cfg, record = trainer.cfg, trainer.evaluator
@@ -52,9 +57,20 @@ def write_results(trainer: Any, seconds: float) -> Path:
         "versions": versions(),
         "config": plain(cfg),
     }
-    path = Path(cfg.OUTPUT_DIR) / "results.json"
     write_bytes_atomically(path, json.dumps(result, indent=1).encode())
-    return path
+
+
+class _Accuracy(msgspec.Struct):
+    accuracy: Annotated[float, Meta(ge=0, le=100)]
+
+
+def read_accuracy(path: Path) -> float:
+    """Return the accuracy in percent from a file of `write_results`.
+
+    Raises:
+        InvalidContent: there is no such file, or it is damaged.
+    """
+    return read_json(path, _Accuracy).accuracy
 
 
 def plain(node: Any) -> Any:

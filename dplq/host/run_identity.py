@@ -1,0 +1,249 @@
+"""Whose folder it is: the identity of a run, from its config, and the claim on `OUTPUT_DIR`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dplq.errors import UserError, few
+from dplq.host.config import all_keys, flatten
+from dplq.io import checkpoint
+from dplq.io.run_folder import RESULTS_FILE, TEST, TRAIN, Identity, RunFolder, hold
+from dplq.io.schema import InvalidContent, read_json
+
+# Keys that decide where and how fast a run works, but not what comes out.
+INDIFFERENT = (
+    *("OUTPUT_DIR", "RESUME", "VERSION", "VERBOSE", "USE_CUDA", "DATASET.ROOT"),
+    *("DATASET.CHECK_IMAGES", "INPUT.MAX_PIXELS", "DATALOADER.TEST.BATCH_SIZE"),
+    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TEST.NO_TEST", "TEST.PER_CLASS_RESULT"),
+    *("TEST.COMPUTE_CMAT", "TEST.ALLOW_TRAIN_IMAGES", "DOMAIN.CACHE"),
+    *("MODEL.TEXT_CHUNK", "MODEL.GRAD_CHECKPOINTING", "MODEL.COMPILE"),
+)
+# Keys that an `Identity` has as fields of their own.
+NAMED = ("TRAINER.NAME", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.NUM_SHOTS", "SEED")
+# Keys whose value may be, or end in, the path of a file: its folder is not part of an identity.
+PATHS = ("MODEL.BACKBONE.NAME", "MODEL.INIT_WEIGHTS", "DOMAIN.ENCODER", "DOMAIN.WEIGHTS")
+FROM_SCRIPTS = "DPLQ_SETTINGS"  # environment variable with the content of settings.txt
+
+
+def run_identity(
+    cfg: Any, kind: str, *, split: str | None = None, model: str | None = None
+) -> Identity:
+    """Return the identity of a run.
+
+    Args:
+        cfg: its config.
+        kind: "train", or "test" of a model that lies elsewhere.
+        split: hash of the split, where the dataset has been read.
+        model: of a test: digest of the checkpoint, where it has been found.
+    """
+    data = cfg.DATASET
+    return Identity(
+        kind=kind,  # type: ignore[arg-type]  # one of the two
+        trainer=cfg.TRAINER.NAME,
+        dataset=data.NAME,
+        subsample=getattr(data, "SUBSAMPLE_CLASSES", "all"),
+        shots=data.NUM_SHOTS,
+        seed=cfg.SEED,
+        settings=_deciding(dict(flatten(cfg)), cfg.TRAINER.NAME),
+        split=split,
+        model=model,
+    )
+
+
+def claim_run(
+    cfg: Any, kind: str, *, split: str | None = None, model: str | None = None
+) -> RunFolder:
+    """Hold the folder `cfg.OUTPUT_DIR` for a run; arguments as for `run_identity`.
+
+    Raises:
+        UserError: another process writes there, or it is another run's.
+    """
+    folder = hold(cfg.OUTPUT_DIR)
+    identity = run_identity(cfg, kind, split=split, model=model)
+    folder.claim(
+        identity,
+        _earlier(folder.path, identity),
+        defaults=_defaults(),
+        settings=os.environ.get(FROM_SCRIPTS, ""),
+    )
+    return folder
+
+
+def claim_test(
+    cfg: Any,
+    model_dir: str,
+    epoch: int | None,
+    *,
+    split: str | None = None,
+    model: str | None = None,
+) -> Path:
+    """Hold the folder `cfg.OUTPUT_DIR` for the test of a trained model.
+
+    In a folder of its own a test owns ``results.json``. In that of the training run it writes a
+    file named by what is tested.
+
+    Args:
+        cfg: the config of the test.
+        model_dir: folder of the training run.
+        epoch: that was chosen; None: the best or last.
+        split: as for `run_identity`.
+        model: as for `run_identity`.
+
+    Returns:
+        The file for the results.
+
+    Raises:
+        UserError: another process writes there, or what is there is another run's.
+    """
+    folder = hold(cfg.OUTPUT_DIR)
+    now = run_identity(cfg, TEST, split=split, model=model)
+    there = folder.recorded() or _earlier(folder.path, now)
+    if there is None or there.kind == TEST or not folder.work():
+        return claim_run(cfg, TEST, split=split, model=model).path / RESULTS_FILE
+    if not _is_same_folder(model_dir, folder.path) or there.trainer != now.trainer:
+        raise UserError(
+            f"{folder.path} holds a training run of {there.trainer}, and what is to be tested is "
+            f"the model of {now.trainer} in {model_dir or 'no folder'}. Give another --output-dir."
+        )
+    if cfg.TEST.COMPUTE_CMAT:
+        raise UserError(
+            f"TEST.COMPUTE_CMAT True would replace the confusion matrix of the run in "
+            f"{folder.path}. Give another --output-dir."
+        )
+    chosen = f"-epoch{epoch}" if epoch is not None else ""
+    name = f"results-{now.dataset}-{now.subsample}-{cfg.TEST.SPLIT}{chosen}.json"
+    _refuse_other_test(folder.path / name, now)
+    return folder.path / name
+
+
+def _is_same_folder(one: str, other: Path) -> bool:
+    return bool(one) and Path(one).resolve() == other.resolve()
+
+
+def _refuse_other_test(path: Path, now: Identity) -> None:
+    """Refuse to replace the results of a test that was made with other settings."""
+    if not path.is_file():
+        return
+    there = _identity_of(read_json(path, _Results), TEST)
+    if differences := there.differences(now, _defaults()):
+        raise UserError(
+            f"{path} holds the results of another test: {few(differences, 6, '; ')}. Give another "
+            "--output-dir, or delete that file."
+        )
+
+
+def _deciding(flat: Mapping[str, Any], trainer: str) -> dict[str, Any]:
+    """Return the keys of a flat config that decide the result of a trainer, JSON-able."""
+    node = f"TRAINER.{_node(trainer)}."
+    kept = {
+        key: _plain(key, value)
+        for key, value in flat.items()
+        if key not in (*INDIFFERENT, *NAMED)
+        and (key.startswith(node) or not key.startswith("TRAINER."))
+        and (_uses_domain(trainer) or not key.startswith("DOMAIN."))
+    }
+    if kept.get("DATALOADER.IMAGE_CACHE") == "decoded":  # the same pixels as without
+        kept["DATALOADER.IMAGE_CACHE"] = ""
+    return kept
+
+
+def _node(trainer: str) -> str:
+    return getattr(_trainer(trainer), "node", trainer.upper())
+
+
+def _uses_domain(trainer: str) -> bool:
+    """Return whether a trainer reads ``DOMAIN.*``; of other projects' trainers that is unknown."""
+    model = getattr(_trainer(trainer), "model_class", None)
+    return model is None or model.uses_domain
+
+
+def _trainer(name: str) -> Any:
+    from dassl.engine import TRAINER_REGISTRY
+
+    known = name in TRAINER_REGISTRY.registered_names()
+    return TRAINER_REGISTRY.get(name) if known else None
+
+
+def _plain(key: str, value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(key, part) for part in value]
+    if key in PATHS and isinstance(value, str):
+        before, colon, path = value.rpartition(":")
+        is_file = path.endswith((".pt", ".pth", ".bin", ".safetensors", ".tar"))
+        if is_file or before == "local-dir":
+            return before + colon + Path(path).name
+    return value
+
+
+def _defaults() -> dict[str, Any]:
+    from dassl.config import get_cfg_default
+
+    theirs = dict(flatten(get_cfg_default()))
+    both = theirs | {key: default for key, default, _ in all_keys()}
+    return {key: _plain(key, value) for key, value in both.items()}
+
+
+class _Results(msgspec.Struct):
+    """What a ``results.json`` tells of its run."""
+
+    trainer: str
+    dataset: str
+    subsample: str
+    shots: int
+    seed: int
+    config: dict[str, Any]
+    split_hash: str | None = None
+
+
+def _earlier(folder: Path, now: Identity) -> Identity | None:
+    """Return the identity of the run whose files lie in a folder without ``run.json``, if known.
+
+    Version 0.1.0 wrote none. Where there is no result, the checkpoints tell the trainer; resuming
+    compares the rest.
+    """
+    try:
+        found: _Results = read_json(folder / RESULTS_FILE, _Results)
+    except InvalidContent:
+        return _from_checkpoints(folder, now)
+    return _identity_of(found, TRAIN if _checkpoints(folder) else now.kind)
+
+
+def _identity_of(found: _Results, kind: str) -> Identity:
+    return Identity(
+        kind=kind,  # type: ignore[arg-type]  # one of the two
+        trainer=found.trainer,
+        dataset=found.dataset,
+        subsample=found.subsample,
+        shots=found.shots,
+        seed=found.seed,
+        settings=_deciding(dict(flatten(found.config)), found.trainer),
+        split=found.split_hash,
+    )
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted((folder / checkpoint.MODEL_FOLDER).glob("*.safetensors"))
+
+
+def _from_checkpoints(folder: Path, now: Identity) -> Identity | None:
+    try:
+        headers = [checkpoint.read(path)[1] for path in _checkpoints(folder)]
+    except UserError:  # damaged: nobody's
+        return None
+    if not headers:
+        return None
+    model = getattr(_trainer(now.trainer), "model_class", None)
+    now = msgspec.structs.replace(now, kind=TRAIN)
+    for header in headers:
+        told = header.get("trainer")
+        method = header.get("method") or header.get("settings", {}).get("model", {}).get("method")
+        if told is None and model is not None and method == model.method:
+            told = now.trainer
+        if told != now.trainer:
+            return msgspec.structs.replace(now, trainer=told or f"of method {method}")
+    return now

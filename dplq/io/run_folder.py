@@ -1,0 +1,225 @@
+"""A run's folder: whose it is (``run.json``), and what lies in it.
+
+The first run that starts in a folder owns it. Whoever comes later with another identity is refused;
+the same identity goes on, or finds that it is done. While a process writes, it holds the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from dplq import __version__
+from dplq.errors import UserError, few
+from dplq.io import checkpoint
+from dplq.io.atomic import write_bytes_atomically
+from dplq.io.run_lock import RunLock
+from dplq.io.schema import Name, read_json
+
+RUN_FILE, RESULTS_FILE, SEED_FILE = "run.json", "results.json", "seed.txt"
+SETTINGS_FILE = "settings.txt"  # written for the scripts, which compare it with a later call
+TESTS = "results-*.json"  # of tests in the folder of a training run
+CHECKPOINTS = ("*/*.safetensors", "*/model*.pth.tar*")  # ours, and those of other projects
+TRAIN, TEST = "train", "test"
+CURE = "Give another --output-dir, or delete that run (train.py --overwrite does)"
+
+Split = Annotated[str, Meta(max_length=128)]
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What makes two runs the same run.
+
+    Attributes:
+        kind: "train", or "test" for a run that only tests a model that lies elsewhere.
+        trainer: name of the trainer.
+        dataset: name of the dataset.
+        subsample: all, base or new classes.
+        shots: training images per class.
+        seed: of the run.
+        settings: every config key that decides the result, with its value.
+        split: hash of the split; None where it is not known (yet), which any hash matches.
+        model: of a test: digest of the checkpoint; None where it is not known (yet).
+    """
+
+    kind: Literal["train", "test"]
+    trainer: Name
+    dataset: str
+    subsample: str
+    shots: int
+    seed: int
+    settings: dict[str, Any]
+    split: Split | None = None
+    model: Split | None = None
+
+    def differences(self, other: Identity, defaults: Mapping[str, Any]) -> list[str]:
+        """Return in words what `other`, which comes now, has otherwise.
+
+        Args:
+            other: compared with this one, which is there.
+            defaults: value of a key that this one's version did not have.
+        """
+        pairs = {
+            name: (getattr(self, name), getattr(other, name))
+            for name in self.__struct_fields__
+            if name != "settings"
+        }
+        for name in ("split", "model"):
+            if None in pairs[name]:
+                del pairs[name]
+        settings = {
+            key: (self.settings.get(key, defaults.get(key)), value)
+            for key, value in other.settings.items()
+        }
+        # another trainer has other settings anyway
+        return _differences(pairs) or _differences(settings)
+
+    def completed_by(self, other: Identity) -> Identity:
+        """Return this identity with what only `other` knows."""
+        return msgspec.structs.replace(
+            self, split=self.split or other.split, model=self.model or other.model
+        )
+
+
+def _differences(pairs: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    return [
+        f"{name}: there {there!r}, now {now!r}"
+        for name, (there, now) in pairs.items()
+        if there != now
+    ]
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """Content of ``run.json``; `version` is that of dplq which began the run."""
+
+    format: Literal[1]
+    identity: Identity
+    version: str = ""
+
+
+class RunFolder:
+    """Folder of a run, locked by this process.
+
+    Args:
+        path: the folder; it is made.
+
+    Raises:
+        UserError: another process writes there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.identity: Identity | None = None  # of the run in this process that owns the folder
+        self._lock = RunLock(path)
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """Let other processes write here."""
+        self._lock.release()
+
+    def claim(
+        self,
+        identity: Identity,
+        earlier: Identity | None = None,
+        *,
+        defaults: Mapping[str, Any] | None = None,
+        settings: str = "",
+    ) -> None:
+        """Make this folder that of a run; ``run.json`` says so.
+
+        Args:
+            identity: of the run.
+            earlier: what the files of a version without ``run.json`` tell of their run.
+            defaults: of config keys, for records of versions that lack some.
+            settings: content of ``settings.txt``; "" for none.
+
+        Raises:
+            UserError: it is another run's; the differences are named.
+        """
+        recorded = self.recorded()
+        there = recorded or earlier
+        found = self.work()
+        if found and there is None:
+            raise UserError(
+                f"{self.path} holds {few(found, 3)}, but no {RUN_FILE} that says of which run. "
+                f"{CURE}."
+            )
+        if found and there is not None:
+            differences = there.differences(identity, defaults or {})
+            if differences:
+                raise UserError(
+                    f"{self.path} holds another run: {few(differences, 6, '; ')}. {CURE}."
+                )
+            identity = there.completed_by(identity)
+        if identity != recorded:
+            self._write(identity)
+        self.identity = identity
+        path = self.path / SETTINGS_FILE
+        if settings and not (identity == recorded and path.is_file()):
+            write_bytes_atomically(path, f"{settings}\n".encode())
+
+    def recorded(self) -> Identity | None:
+        """Return whose run this is; None where nothing says so.
+
+        Raises:
+            UserError: ``run.json`` is damaged.
+        """
+        path = self.path / RUN_FILE
+        if not path.is_file():
+            return None
+        remedy = f"Restore it. {CURE}."
+        return read_json(path, RunRecord, remedy=remedy).identity
+
+    def clear(self) -> None:
+        """Delete what a run wrote here, but for its logs; ``run.json`` goes last."""
+        for pattern in (RESULTS_FILE, TESTS, SEED_FILE, SETTINGS_FILE, "cmat.pt", *CHECKPOINTS):
+            for path in self.path.glob(pattern):
+                path.unlink()
+        for name in (checkpoint.MODEL_FOLDER, "tensorboard"):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(self.path / name)
+        (self.path / RUN_FILE).unlink(missing_ok=True)
+
+    def work(self) -> list[str]:
+        """Return what lies here that took time: results and checkpoints, relative paths."""
+        patterns = (RESULTS_FILE, TESTS, *CHECKPOINTS)
+        found = {path for pattern in patterns for path in self.path.glob(pattern)}
+        return sorted(path.relative_to(self.path).as_posix() for path in found)
+
+    def _write(self, identity: Identity) -> None:
+        record = RunRecord(1, identity, __version__)
+        content = msgspec.json.format(msgspec.json.encode(record), indent=1)
+        write_bytes_atomically(self.path / RUN_FILE, content)
+
+
+_held: dict[Path, RunFolder] = {}
+
+
+def hold(path: str | Path) -> RunFolder:
+    """Return a run's folder, which this process holds from now on; it is made.
+
+    Raises:
+        UserError: it cannot be made, or another process writes there.
+    """
+    key = Path(path).absolute()
+    if key not in _held:
+        try:
+            key.mkdir(parents=True, exist_ok=True)
+            _held[key] = RunFolder(Path(path))
+        except OSError as error:
+            raise UserError(
+                f"--output-dir {path} cannot be used: {error.strerror or error}. "
+                "Give a folder that can be written to."
+            ) from error
+    return _held[key]
+
+
+def release_all() -> None:
+    """Let other processes write to all folders that this one holds."""
+    while _held:
+        _held.popitem()[1].release()

@@ -1,0 +1,51 @@
+"""The folder of a run: a trainer claims it before it writes there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dplq.host.run_identity import claim_run, claim_test
+from dplq.io.files import file_digest
+from dplq.io.run_folder import RESULTS_FILE, TRAIN
+from dplq.io.schema import InvalidContent
+
+from .results import read_accuracy
+from .trained_on import split_hash
+
+
+def claim_for_training(trainer: Any) -> Path:
+    """Claim the folder of a trainer that trains, or has nothing to train.
+
+    Returns:
+        The file for the results.
+
+    Raises:
+        UserError: it is in use, or another run's.
+    """
+    folder = claim_run(trainer.cfg, TRAIN, split=split_hash(trainer))
+    return folder.path / RESULTS_FILE
+
+
+def claim_for_test(trainer: Any) -> Path:
+    """Claim the folder of a trainer that tests a model that was loaded.
+
+    Returns:
+        The file for the results.
+
+    Raises:
+        UserError: it is in use, or another run's.
+    """
+    directory, epoch, path = trainer.loaded
+    digest = file_digest(path, "blake2b-128") if path else None
+    return claim_test(trainer.cfg, directory, epoch, split=split_hash(trainer), model=digest)
+
+
+def report_finished(results: Path) -> bool:
+    """Return whether a run has its results already; print them."""
+    try:
+        accuracy = read_accuracy(results)
+    except InvalidContent:  # none yet, or damaged: they are made (again)
+        return False
+    print(f"Already finished: {results} (accuracy: {accuracy:.1f}%)")
+    return True
