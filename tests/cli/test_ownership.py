@@ -1,0 +1,289 @@
+"""Whose folder it is, through train.py: no later run changes a file of an earlier one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runner import PROJECT, make_project, train
+
+DEPTHS = {
+    "QuaternionPrompt": ["PROMPT_DEPTH"],
+    "DCPL": ["PROMPT_DEPTH"],
+    "MaPLe": ["PROMPT_DEPTH"],
+    "IVLP": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
+    "PromptSRC": ["PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"],
+    "VPT": ["PROMPT_DEPTH_VISION"],
+    "CoOp": [],
+    "CoCoOp": [],
+    "LinearProbe": [],
+    "ZeroshotCLIP": [],
+    "ZeroshotCLIP2": [],
+}
+VOLATILE = ("log.txt", ".lock", "tensorboard")
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("project"))
+
+
+def arguments(flags, name, out, *more):
+    node = "ZEROSHOTCLIP" if name == "ZeroshotCLIP2" else name.upper()
+    keys = [word for key in DEPTHS[name] for word in (f"TRAINER.{node}.{key}", "2")]
+    given = [name if word == "QuaternionPrompt" else word for word in flags]
+    options = ["OPTIM.MAX_EPOCH", "1", "DATASET.NUM_SHOTS", "2", f"TRAINER.{node}.PREC", "fp32"]
+    words = [word for word in more if not word.isupper()]
+    return [*given, "--output-dir", str(out), *words, *options, *keys]
+
+
+def contents(folder):
+    """Return the digest of every file that a run would miss."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file() and not path.relative_to(folder).parts[0].startswith(VOLATILE)
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(flags, tmp_path_factory):
+    """A finished run of every trainer."""
+    folder = tmp_path_factory.mktemp("finished")
+    for name in DEPTHS:
+        done = train(folder / "log", arguments(flags, name, folder / name))
+        assert done.code == 0, done.err
+    return folder
+
+
+@pytest.mark.parametrize("second", DEPTHS)
+def test_no_trainer_changes_the_folder_of_another(flags, finished, tmp_path, second):
+    for first in DEPTHS:
+        before = contents(finished / first)
+        done = train(tmp_path / "log", arguments(flags, second, finished / first))
+        assert contents(finished / first) == before, (first, second)
+        if first == second:
+            assert done.code == 0, done.err
+            assert f"Already finished: {finished / first}/results.json" in done.out
+        else:
+            assert done.code == 2, (first, second)
+            assert done.err.count("\n") == 1, done.err
+            assert f"trainer: there '{first}', now '{second}'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--seed", "2"], "seed: there 1, now 2"),
+        (["DATASET.NUM_SHOTS", "4"], "shots: there 2, now 4"),
+        (["DATASET.SUBSAMPLE_CLASSES", "base"], "subsample: there 'all', now 'base'"),
+        (["TEST.SPLIT", "val"], "TEST.SPLIT: there 'test', now 'val'"),
+        (["OPTIM.LR", "0.5"], "OPTIM.LR: there 0.0035, now 0.5"),
+        (["DOMAIN.ENCODER", "none"], "DOMAIN.ENCODER: there 'clip', now 'none'"),
+    ],
+)
+def test_other_settings_are_refused(flags, finished, tmp_path, more, words):
+    before = contents(finished / "QuaternionPrompt")
+    given = arguments(flags, "QuaternionPrompt", finished / "QuaternionPrompt")
+    given = [*more, *given] if more[0].startswith("--") else [*given, *more]
+    if more[0] == "--seed":
+        at = given.index("--seed", 1)
+        given = [*given[:at], *given[at + 2 :]]
+    done = train(tmp_path / "log", given)
+    assert done.code == 2
+    assert words in done.err
+    assert contents(finished / "QuaternionPrompt") == before
+
+
+def test_what_does_not_change_the_result_is_not_compared(flags, finished, tmp_path):
+    given = arguments(flags, "CoOp", finished / "CoOp")
+    more = ["DATALOADER.TEST.BATCH_SIZE", "4", "MODEL.TEXT_CHUNK", "2", "TRAIN.PRINT_FREQ", "5"]
+    done = train(tmp_path / "log", [*given, *more])
+    assert done.code == 0, done.err
+    assert "Already finished" in done.out
+
+
+def test_a_test_in_the_folder_of_the_training_has_a_file_of_its_own(flags, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished / "CoOp", out)
+    before = contents(out)
+    tested = ["--eval-only", "--model-dir", str(out)]
+    given = [*arguments(flags, "CoOp", out, *tested), "DATASET.SUBSAMPLE_CLASSES"]
+    for subset in ("all", "new"):
+        done = train(tmp_path / "log", [*given, subset])
+        assert done.code == 0, done.err
+    val = train(tmp_path / "log", [*given, "all", "TEST.SPLIT", "val"])
+    epoch = train(tmp_path / "log", ["--load-epoch", "1", *given, "all"])
+    assert (val.code, epoch.code) == (0, 0)
+    after = contents(out)
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() == {
+        "results-OwnImages-all-test.json",
+        "results-OwnImages-new-test.json",
+        "results-OwnImages-all-val.json",
+        "results-OwnImages-all-test-epoch1.json",
+    }
+    results = json.loads((out / "results.json").read_text())
+    again = json.loads((out / "results-OwnImages-all-test.json").read_text())
+    assert again["accuracy"] == results["accuracy"]
+    other = train(tmp_path / "log", [*given, "all", "INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]"])
+    assert other.code == 2
+    assert "results-OwnImages-all-test.json holds the results of another test: INPUT" in other.err
+    assert contents(out) == after
+
+
+def test_a_test_never_enters_the_folder_of_another_training(flags, finished, tmp_path):
+    before = contents(finished / "CoOp")
+    model = ["--eval-only", "--model-dir", str(finished / "CoCoOp")]
+    done = train(tmp_path / "log", arguments(flags, "CoCoOp", finished / "CoOp", *model))
+    assert done.code == 2
+    assert f"{finished / 'CoOp'} holds a training run of CoOp" in done.err
+    assert contents(finished / "CoOp") == before
+
+
+def test_a_test_owns_its_folder(flags, finished, tmp_path):
+    out = tmp_path / "out"
+
+    def test(name, *more):
+        model = ["--eval-only", "--model-dir", str(finished / name)]
+        return train(tmp_path / "log", [*arguments(flags, name, out, *model), *more])
+
+    assert test("CoOp").code == 0
+    before = contents(out)
+    assert json.loads((out / "run.json").read_text())["identity"]["kind"] == "test"
+    assert test("CoOp").code == 0
+    others = {
+        "trainer: there 'CoOp', now 'MaPLe'": test("MaPLe"),
+        "subsample: there 'all', now 'new'": test("CoOp", "DATASET.SUBSAMPLE_CLASSES", "new"),
+        "kind: there 'test', now 'train'": train(tmp_path / "log", arguments(flags, "CoOp", out)),
+    }
+    for words, done in others.items():
+        assert done.code == 2
+        assert words in done.err
+    after = contents(out)
+    assert after.keys() == before.keys()
+    assert after["run.json"] == before["run.json"]
+
+
+def test_a_test_of_a_model_that_was_trained_anew_is_refused(flags, finished, tmp_path):
+    model, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(finished / "CoOp", model)
+    given = arguments(flags, "CoOp", out, "--eval-only", "--model-dir", str(model))
+    assert train(tmp_path / "log", given).code == 0
+    before = contents(out)
+    again = arguments(flags, "CoOp", model, "--overwrite")
+    again[again.index("--seed") + 1] = "2"
+    assert train(tmp_path / "log", again).code == 0
+    done = train(tmp_path / "log", given)
+    assert done.code == 2
+    assert "model: there '" in done.err
+    assert contents(out) == before
+
+
+def test_overwrite(flags, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished / "CoOp", out)
+    (out / "notes.md").write_text("mine")
+    done = train(tmp_path / "log", arguments(flags, "ZeroshotCLIP", out, "--overwrite"))
+    assert done.code == 0, done.err
+    assert json.loads((out / "results.json").read_text())["trainer"] == "ZeroshotCLIP"
+    assert [path.name for path in (out / "prompt_learner").iterdir()] == ["model-0.safetensors"]
+    assert (out / "notes.md").read_text() == "mine"
+
+
+def test_damaged_results_are_made_again(flags, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished / "CoOp", out)
+    whole = json.loads((out / "results.json").read_text())
+    for text in ("[]", "", '{"accuracy": null}', '{"accuracy": 300}'):
+        (out / "results.json").write_text(text)
+        done = train(tmp_path / "log", arguments(flags, "CoOp", out))
+        assert done.code == 0, done.err
+        assert json.loads((out / "results.json").read_text())["accuracy"] == whole["accuracy"]
+
+
+@pytest.mark.parametrize("size", ["2", "many"])
+def test_several_processes_of_one_run_are_refused(flags, tmp_path, monkeypatch, size):
+    command = [sys.executable, "train.py", *arguments(flags, "CoOp", tmp_path / "out")]
+    variables = dict(os.environ, OMP_NUM_THREADS="1", WORLD_SIZE=size)
+    done = subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: WORLD_SIZE is {size}, but a run is one process: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("typo", ["nothing", "empty"])
+def test_a_mistyped_resume_creates_nothing(flags, tmp_path, typo):
+    (tmp_path / "empty").mkdir()
+    at = flags.index("--seed")
+    given = [*flags[:at], *flags[at + 2 :], "--resume", str(tmp_path / typo)]
+    done = train(tmp_path / "log", [*given, "--output-dir", str(tmp_path / "out")])
+    assert done.code == 2
+    assert f"RESUME is {tmp_path / typo}, but there is no" in done.err
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "log.out", "log.err"}
+    assert not list((tmp_path / "empty").iterdir())
+
+
+STARTED = "epoch [1/"
+
+
+def start(flags, out, *more):
+    command = [sys.executable, "-u", "train.py", *arguments(flags, "CoOp", out), *more]
+    return subprocess.Popen(
+        command,
+        cwd=PROJECT,
+        env=dict(os.environ, OMP_NUM_THREADS="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("more", [[], ["OPTIM.LR", "0.5"]])
+def test_two_at_once(flags, tmp_path, more):
+    """One of them makes the run, the other is refused; the folder is that of the first alone."""
+    out = tmp_path / "out"
+    both = [start(flags, out), start(flags, out, *more)]
+    texts = [process.communicate(timeout=100) for process in both]
+    codes = [process.returncode for process in both]
+    assert "Traceback" not in texts[0][1] + texts[1][1]
+    assert 0 in codes, texts
+    for code, (_, err) in zip(codes, texts, strict=True):
+        if code:
+            assert "is in use by process" in err or "holds another run: OPTIM.LR" in err
+    given = arguments(flags, "CoOp", out)
+    winner = [*given, *more] if more and codes[1] == 0 else given
+    before = contents(out)
+    again = train(tmp_path / "log", winner)
+    assert "Already finished" in again.out
+    assert contents(out) == before
+    alone = train(
+        tmp_path / "log", [str(tmp_path / "alone") if w == str(out) else w for w in winner]
+    )
+    assert alone.code == 0
+    for name in ("prompt_learner/model-1.safetensors",):
+        assert contents(tmp_path / "alone")[name] == before[name]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_a_run_with_one_line(flags, tmp_path, number, code):
+    out = tmp_path / "out"
+    process = start(flags, out, "OPTIM.MAX_EPOCH", "500")
+    for line in process.stdout:
+        if STARTED in line:
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert "Interrupted. Every finished epoch is saved" in err
+    assert not (out / ".owner.json").exists()

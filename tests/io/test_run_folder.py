@@ -1,0 +1,151 @@
+"""Whose folder it is: claims, refusals, and what is deleted on request."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dplq.errors import UserError
+from dplq.io.run_folder import Identity, hold, release_all
+
+RUN = Identity(
+    kind="train",
+    trainer="CoOp",
+    dataset="RSSCN7",
+    subsample="base",
+    shots=16,
+    seed=1,
+    settings={"OPTIM.LR": 0.002, "INPUT.SIZE": [224, 224]},
+)
+
+
+def other(**changes):
+    return Identity(**{name: getattr(RUN, name) for name in RUN.__struct_fields__} | changes)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    yield hold(tmp_path / "out")
+    release_all()
+
+
+def work(folder):
+    (folder.path / "prompt_learner").mkdir()
+    (folder.path / "prompt_learner/model-1.safetensors").write_bytes(b"weights")
+
+
+def test_run_json_names_the_run(folder):
+    folder.claim(RUN)
+    record = json.loads((folder.path / "run.json").read_text())
+    assert record["identity"]["trainer"] == "CoOp"
+    assert record["identity"]["settings"] == RUN.settings
+    assert folder.recorded() == RUN
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trainer": "LinearProbe"}, "trainer: there 'CoOp', now 'LinearProbe'"),
+        ({"dataset": "AID"}, "dataset: there 'RSSCN7', now 'AID'"),
+        ({"subsample": "new"}, "subsample: there 'base', now 'new'"),
+        ({"shots": 4}, "shots: there 16, now 4"),
+        ({"seed": 2}, "seed: there 1, now 2"),
+        ({"kind": "test"}, "kind: there 'train', now 'test'"),
+        ({"settings": {**RUN.settings, "OPTIM.LR": 1.0}}, "OPTIM.LR: there 0.002, now 1.0"),
+    ],
+)
+def test_another_identity_is_refused_where_work_lies(folder, changes, words):
+    folder.claim(RUN)
+    folder.claim(other(**changes))  # nothing was computed yet: it may have the folder
+    folder.claim(RUN)
+    work(folder)
+    before = (folder.path / "run.json").read_bytes()
+    with pytest.raises(UserError) as error:
+        folder.claim(other(**changes))
+    assert str(error.value) == (
+        f"{folder.path} holds another run: {words}. Give another --output-dir, or delete that run "
+        "(train.py --overwrite does)."
+    )
+    assert (folder.path / "run.json").read_bytes() == before
+    folder.claim(RUN)
+
+
+def test_another_trainer_is_named_without_its_settings(folder):
+    folder.claim(RUN)
+    work(folder)
+    with pytest.raises(UserError) as error:
+        folder.claim(other(trainer="MaPLe", settings={"OPTIM.LR": 1.0}))
+    assert "OPTIM.LR" not in str(error.value)
+
+
+def test_the_split_is_added_once_known_and_compared_from_then_on(folder):
+    folder.claim(RUN)
+    work(folder)
+    folder.claim(other(split="aaaa"))
+    assert folder.recorded().split == "aaaa"
+    folder.claim(RUN)  # before the dataset is read
+    assert folder.recorded().split == "aaaa"
+    with pytest.raises(UserError, match="split: there 'aaaa', now 'bbbb'"):
+        folder.claim(other(split="bbbb"))
+
+
+def test_a_key_of_a_later_version_counts_as_its_default(folder):
+    folder.claim(RUN)
+    work(folder)
+    later = other(settings={**RUN.settings, "OPTIM.NEW": 5})
+    folder.claim(later, defaults={"OPTIM.NEW": 5})
+    folder.claim(RUN)  # a key that went away is not compared
+    folder.clear()
+    folder.claim(RUN)
+    work(folder)
+    with pytest.raises(UserError, match=r"OPTIM\.NEW: there 4, now 5"):
+        folder.claim(later, defaults={"OPTIM.NEW": 4})
+
+
+def test_files_of_unknown_making_are_refused(folder):
+    work(folder)
+    with pytest.raises(UserError, match=r"model-1\.safetensors, but no run\.json that says"):
+        folder.claim(RUN)
+    folder.claim(RUN, RUN)  # their making is known from elsewhere
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "null", '{"format": 1}', '{"format": 2, "identity": {}}'),
+        '{"format": 1, "identity": {"kind": "other"}}',
+    ],
+)
+def test_a_damaged_record_is_refused_by_name(folder, text):
+    work(folder)
+    (folder.path / "run.json").write_text(text)
+    with pytest.raises(UserError, match=r"run\.json cannot be used: "):
+        folder.claim(RUN)
+
+
+def test_clear_deletes_the_run_alone(folder):
+    folder.claim(RUN, settings="shots 16")
+    work(folder)
+    for name in ("log.txt", "notes.md", "results.json", "results-A-all-test.json", "seed.txt"):
+        (folder.path / name).write_text("1")
+    folder.clear()
+    left = {path.name for path in folder.path.iterdir()} - {".lock", ".owner.json"}
+    assert left == {"log.txt", "notes.md"}
+    folder.claim(other(trainer="MaPLe"))
+
+
+def test_settings_of_a_script_are_written_by_the_owner_alone(folder):
+    folder.claim(RUN, settings="a")
+    assert (folder.path / "settings.txt").read_text() == "a\n"
+    work(folder)
+    with pytest.raises(UserError):
+        folder.claim(other(seed=2), settings="b")
+    folder.claim(RUN, settings="c")
+    assert (folder.path / "settings.txt").read_text() == "a\n"
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--output-dir .*file/out cannot be used: Not a directory"):
+        hold(tmp_path / "file/out")
