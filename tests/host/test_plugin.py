@@ -39,6 +39,20 @@ def run(arguments, *, cwd=PROJECT, dassl=None, stream="stdout", **environment):
     return getattr(done, stream)
 
 
+def failure(arguments, *, cwd=PROJECT, dassl=None, **environment):
+    """Return the exit code and stderr of a fresh process."""
+    variables = dict(os.environ, OMP_NUM_THREADS="1", **environment)
+    variables["PYTHONPATH"] = os.pathsep.join(
+        [*([str(dassl)] if dassl else []), os.environ.get("PYTHONPATH", "")]
+    )
+    done = subprocess.run(arguments, cwd=cwd, env=variables, capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+def last_line(text):
+    return text.strip().splitlines()[-1]
+
+
 def numbers(name, text):
     return [float(value) for value in re.findall(rf"{name} ([0-9.e+-]+)", text)]
 
@@ -116,6 +130,19 @@ def test_two_lines_in_a_host_tree(name, project, tmp_path):
     run([*command, "--output-dir", "out/new", *model, *base, "new"], cwd=tree, dassl=dassl)
     result = json.loads((tree / "out/new/results.json").read_text())
     assert list(result["per_class_accuracy"]) == ["river", "storage tank"]
+    # A mistake of the user's ends in one line there, too, and changes nothing.
+    before = (tree / "out/base/results.json").read_bytes()
+    mistakes = {
+        "kind: there 'test', now 'train'": ["--output-dir", "out/new", *base, "new"],
+        "shots: there 4, now 2": ["--output-dir", "out/base", "DATASET.NUM_SHOTS", "2"],
+    }
+    for words, more in mistakes.items():
+        code, err = failure([*command, *more], cwd=tree, dassl=dassl)
+        assert code == 1
+        assert last_line(err).startswith("error: ")
+        assert words in last_line(err)
+        assert "Traceback" not in err
+    assert (tree / "out/base/results.json").read_bytes() == before
     # The host's own trainers are still the host's.
     own, module = HOSTS[name]
     code = (
@@ -350,6 +377,39 @@ def test_a_broken_real_dassl_is_reported(tmp_path):
     assert "Traceback" not in done.stderr
     assert "The installed Dassl cannot be imported (ModuleNotFoundError" in done.stderr
     assert "DPLQ_DASSL=fallback" in done.stderr
+
+
+HOST = """
+import sys
+from dassl.config import get_cfg_default
+import dplq.plugin
+cfg = get_cfg_default()
+dplq.plugin.extend_cfg(cfg)
+cfg.merge_from_list(sys.argv[1:])
+from dassl.engine import build_trainer
+build_trainer(cfg).train()
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "begins"),
+    [({}, "error: "), ({"DPLQ_TRACEBACK": "0"}, "error: "), ({"DPLQ_TRACEBACK": "1"}, "Traceback")],
+)
+def test_a_users_mistake_is_one_line_in_any_script(tmp_path, environment, begins):
+    script = "import dplq.host.dassl as d; d.ensure_dassl()\n" + HOST
+    keys = ["DATASET.NAME", "OwnImages", "DATASET.ROOT", str(tmp_path), "TRAINER.NAME", "CoOp"]
+    code, err = failure([sys.executable, "-c", script, *keys], **environment)
+    assert code == 1
+    assert begins in err
+    assert ("Traceback" in err) == (begins == "Traceback")
+    assert str(tmp_path) in err
+
+
+def test_other_errors_keep_their_traceback():
+    code, err = failure([sys.executable, "-c", "import dplq.plugin\n1 / 0"])
+    assert code == 1
+    assert err.startswith("Traceback")
+    assert last_line(err) == "ZeroDivisionError: division by zero"
 
 
 def test_extend_cfg_keeps_what_the_host_has():
