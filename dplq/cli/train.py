@@ -15,6 +15,7 @@ import gc
 import importlib
 import json
 import logging
+import os
 import random
 import sys
 import tempfile
@@ -82,10 +83,11 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     """Return the frozen config: defaults, dataset file, trainer file, flags, KEY VALUE pairs.
 
     Raises:
-        UserError: unknown file, key, dataset or trainer.
+        UserError: unknown file, key, dataset or trainer, or a value that a key cannot have.
     """
     from dassl.config import get_cfg_default
 
+    from dplq.host.checks import check_config
     from dplq.host.config import extend_cfg, merge_file, merge_options
 
     cfg = get_cfg_default()
@@ -99,6 +101,7 @@ def setup_cfg(args: argparse.Namespace) -> Any:
             set_key(cfg, key, value)
     merge_options(cfg, args.opts)
     check_names(cfg)
+    check_config(cfg)
     prepare_output(cfg.OUTPUT_DIR)
     if cfg.SEED < 0:
         cfg.SEED = recorded_seed(cfg.RESUME or cfg.OUTPUT_DIR)
@@ -119,7 +122,7 @@ def set_key(cfg: Any, key: str, value: Any) -> None:
 def find_ignoring_case(path: str) -> str:
     """Return the existing file that matches `path`, ignoring case."""
     wanted = Path(path)
-    if wanted.exists() or not wanted.parent.is_dir():
+    if os.path.exists(path) or not os.path.isdir(wanted.parent):  # False for an impossible name
         return path
     same = [p for p in wanted.parent.iterdir() if p.name.lower() == wanted.name.lower()]
     return str(same[0]) if len(same) == 1 else path

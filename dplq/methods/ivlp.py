@@ -21,12 +21,12 @@ from dplq.methods.settings import MethodSettings, option
 class IVLPSettings(MethodSettings):
     """Settings of independent prompts; without vision prompts only the text has prompts."""
 
-    n_ctx_text: int = option(2, "context length, and text prompts per layer")
+    n_ctx_text: int = option(2, "context length, and text prompts per layer", minimum=1)
     n_ctx_vision: int = option(2, "vision prompts per layer; 0: none", minimum=0)
     ctx_init: str = option(
         "a photo of a", "words that initialise the context if N_CTX_TEXT <= 4; empty: random"
     )
-    prompt_depth_text: int = option(9, "text layers with prompts")
+    prompt_depth_text: int = option(9, "text layers with prompts", minimum=1)
     prompt_depth_vision: int = option(9, "vision layers with prompts; 0: none", minimum=0)
 
 

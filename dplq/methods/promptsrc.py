@@ -28,12 +28,12 @@ TEMPLATES = 60  # the authors average over the first 60 of OpenAI's 80
 class PromptSRCSettings(IVLPSettings):
     """Settings of PromptSRC's model and of its training."""
 
-    n_ctx_text: int = option(4, "context length, and text prompts per layer")
+    n_ctx_text: int = option(4, "context length, and text prompts per layer", minimum=1)
     n_ctx_vision: int = option(4, "vision prompts per layer; 0: none", minimum=0)
-    text_loss_weight: float = option(25, "weight of the text consistency loss")
-    image_loss_weight: float = option(10, "weight of the image consistency loss")
+    text_loss_weight: float = option(25, "weight of the text consistency loss", minimum=0)
+    image_loss_weight: float = option(10, "weight of the image consistency loss", minimum=0)
     gpa_mean: float = option(15, "epoch at which Gaussian prompt aggregation peaks")
-    gpa_std: float = option(1, "its width in epochs")
+    gpa_std: float = option(1, "its width in epochs", above=0)
 
 
 @register_method

@@ -23,7 +23,7 @@ class VPTSettings(MethodSettings):
 
     n_ctx_vision: int = option(2, "vision prompts per layer", minimum=1)
     ctx_init: str = option("a photo of a", "words before the class name")
-    prompt_depth_vision: int = option(1, "vision layers with prompts; 1 is shallow VPT")
+    prompt_depth_vision: int = option(1, "vision layers with prompts; 1 is shallow VPT", minimum=1)
 
 
 def _settings_of(state: dict[str, Tensor]) -> dict[str, Any]:
