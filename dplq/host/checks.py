@@ -41,7 +41,8 @@ SAMPLERS = (
 )
 LARGEST = 1 << 13  # pixels of a side, of what a model takes
 MOST_EPOCHS = 10**6
-RATE, SHARE, DECAY = number(low=0), number(0, 1), number(low=0, below=1)
+HIGHEST = 1e30  # of a rate: an optimiser's steps multiply it, and end in float32
+RATE, SHARE, DECAY = number(0, HIGHEST), number(0, 1), number(0, 0.999999)
 SEED = whole(-1, 2**32 - 1)
 
 
@@ -178,7 +179,7 @@ CHECKS: dict[str, Check] = {
         "AVAI_OPTIMS",
         ("adam", "amsgrad", "sgd", "rmsprop", "radam", "adamw"),
     ),
-    "OPTIM.LR": number(above=0),
+    "OPTIM.LR": number(above=0, high=HIGHEST),
     "OPTIM.WEIGHT_DECAY": RATE,
     "OPTIM.MOMENTUM": DECAY,
     "OPTIM.SGD_DAMPNING": SHARE,
@@ -190,7 +191,7 @@ CHECKS: dict[str, Check] = {
     "OPTIM.NEW_LAYERS": lambda value: (
         text(value) if isinstance(value, str) else each(text, "a list of names")(value)
     ),
-    "OPTIM.BASE_LR_MULT": RATE,
+    "OPTIM.BASE_LR_MULT": number(0, 100),
     "OPTIM.LR_SCHEDULER": one_of(SCHEDULERS),
     "OPTIM.STEPSIZE": _stepsize,
     "OPTIM.GAMMA": number(above=0, high=1),
@@ -243,7 +244,7 @@ def check_config(cfg: Any) -> None:
     """Check every key of the config of `train.py`, and that no two of them contradict each other.
 
     Args:
-        cfg: complete, its trainer is registered.
+        cfg: complete.
 
     Raises:
         UserError: naming the first key that is wrong, its value, and what is expected.
@@ -253,7 +254,9 @@ def check_config(cfg: Any) -> None:
 
     checks = {key: like(default) for key, default in _leaves(get_cfg_default())} | known_checks()
     _check_keys(cfg, checks)
-    trainer = TRAINER_REGISTRY.get(cfg.TRAINER.NAME)
+    name = cfg.TRAINER.NAME
+    known = name in TRAINER_REGISTRY.registered_names()
+    trainer = TRAINER_REGISTRY.get(name) if known else None
     if hasattr(trainer, "model_class"):
         check_for_trainer(cfg, trainer)
 

@@ -30,10 +30,16 @@ class PromptSRCSettings(IVLPSettings):
 
     n_ctx_text: int = option(4, "context length, and text prompts per layer", minimum=1)
     n_ctx_vision: int = option(4, "vision prompts per layer; 0: none", minimum=0)
-    text_loss_weight: float = option(25, "weight of the text consistency loss", minimum=0)
-    image_loss_weight: float = option(10, "weight of the image consistency loss", minimum=0)
-    gpa_mean: float = option(15, "epoch at which Gaussian prompt aggregation peaks")
-    gpa_std: float = option(1, "its width in epochs", above=0)
+    text_loss_weight: float = option(
+        25, "weight of the text consistency loss", minimum=0, maximum=10**6
+    )
+    image_loss_weight: float = option(
+        10, "weight of the image consistency loss", minimum=0, maximum=10**6
+    )
+    gpa_mean: float = option(
+        15, "epoch at which Gaussian prompt aggregation peaks", minimum=-(10**6), maximum=10**6
+    )
+    gpa_std: float = option(1, "its width in epochs", above=1e-6, maximum=10**6)
 
 
 @register_method

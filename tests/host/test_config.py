@@ -55,7 +55,10 @@ def test_bad_files(cfg, tmp_path, content, message):
         (["--seed", "2"], "Flags come before the KEY VALUE pairs: move --seed to the front."),
         (["SEED"], "come in pairs KEY VALUE; 'SEED' has no partner"),
         (["SEDE", "2"], "Unknown config key SEDE. Did you mean SEED?"),
-        (["INPUT.BACKGROUND", "white"], "INPUT.BACKGROUND is 'white'; it must be a colour of three"),
+        (
+            ["INPUT.BACKGROUND", "white"],
+            "INPUT.BACKGROUND is 'white'; it must be a colour of three",
+        ),
         (["INPUT.BANDS", "4"], "INPUT.BANDS is 4; it must be three bands (or one) counted from 1"),
         (["INPUT.FRAME", "last"], "INPUT.FRAME is 'last'; it must be a whole number from 1."),
     ],

@@ -202,7 +202,11 @@ def test_number_of_words_is_coop_s_context_length(clip, caplog):
         ("CoOp", {"class_token_position": "centre"}, "CLASS_TOKEN_POSITION 'centre' is unknown"),
         ("CoOp", {"n_ctx": 0}, "N_CTX is 0; it must be at least 1"),
         ("MaPLe", {"prompt_depth": 4}, "PROMPT_DEPTH 4 does not fit .* 1 to 3 layers"),
-        ("VPT, deep", {"prompt_depth_vision": 0}, "PROMPT_DEPTH_VISION is 0; it must be at least 1"),
+        (
+            "VPT, deep",
+            {"prompt_depth_vision": 0},
+            "PROMPT_DEPTH_VISION is 0; it must be at least 1",
+        ),
         ("VPT, deep", {"n_ctx_vision": 0}, "N_CTX_VISION is 0; it must be at least 1"),
         ("IVLP", {"prompt_depth_text": 0}, "PROMPT_DEPTH_TEXT is 0; it must be at least 1"),
         ("IVLP", {"prompt_depth_vision": 4}, "PROMPT_DEPTH_VISION 4 does not fit"),
