@@ -64,6 +64,12 @@ def _names_of(module: str, attribute: str, otherwise: tuple[str, ...]) -> Check:
     return check
 
 
+def _evaluator(value: Any) -> str:
+    from dassl.evaluation import EVALUATOR_REGISTRY
+
+    return one_of(EVALUATOR_REGISTRY.registered_names())(value)
+
+
 def _transforms(value: Any) -> str:
     problem = each(text, "a list of names of transforms")(value)
     if problem:
@@ -149,6 +155,7 @@ CHECKS: dict[str, Check] = {
     "DATASET.NAME": text,
     "DATASET.SOURCE_DOMAINS": each(_name, "a list of names"),
     "DATASET.TARGET_DOMAINS": each(_name, "a list of names"),
+    "DATASET.VAL_PERCENT": SHARE,
     "DATASET.NUM_SHOTS": whole(-1),
     "DATASET.SUBSAMPLE_CLASSES": one_of(("all", "base", "new")),
     "DATASET.SPLIT_FILE": text,
@@ -171,6 +178,7 @@ CHECKS: dict[str, Check] = {
     "MODEL.INIT_WEIGHTS": text,
     "MODEL.BACKBONE.NAME": text,
     "MODEL.BACKBONE.PRETRAINED": flag,
+    "MODEL.HEAD.DROPOUT": SHARE,
     "MODEL.TEXT_CHUNK": whole(0),
     "MODEL.GRAD_CHECKPOINTING": flag,
     "MODEL.COMPILE": one_of(("", *COMPILE_MODES), f"empty or one of {', '.join(COMPILE_MODES)}"),
@@ -205,7 +213,7 @@ CHECKS: dict[str, Check] = {
     "TRAIN.PRINT_FREQ": whole(1),
     "TRAIN.COUNT_ITER": one_of(("train_x", "train_u", "smaller_one")),
     "TRAIN.CLASS_WEIGHTS": one_of(("", "balanced"), "empty or balanced"),
-    "TEST.EVALUATOR": text,
+    "TEST.EVALUATOR": _evaluator,
     "TEST.PER_CLASS_RESULT": flag,
     "TEST.COMPUTE_CMAT": flag,
     "TEST.NO_TEST": flag,
@@ -319,7 +327,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def contradictions(cfg: Any) -> Iterator[str]:
     """Yield a sentence for every pair of keys that cannot both hold, each key by itself valid."""
-    for compare in (_nesterov, _steps, _warm_up, _schedule, _class_sampler, _domain_sampler):
+    for compare in (_nesterov, _steps, _warm_up, _schedule, _class_sampler, _domain_sampler, _blur):
         problem = compare(cfg)
         if problem:
             yield problem
@@ -386,6 +394,16 @@ def _schedule(cfg: Any) -> str:
             f"after OPTIM.WARMUP_EPOCH {warm}: choose a larger GAMMA, or WARMUP_RECOUNT True."
         )
     return ""
+
+
+def _blur(cfg: Any) -> str:
+    given = cfg.INPUT
+    if "gaussian_blur" not in given.TRANSFORMS or min(given.SIZE) > given.GB_K // 2:
+        return ""
+    return (
+        f"INPUT.GB_K is {given.GB_K}, but INPUT.SIZE {tuple(given.SIZE)}: half of the kernel must "
+        "fit the image; choose a smaller one."
+    )
 
 
 def _class_sampler(cfg: Any) -> str:

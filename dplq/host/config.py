@@ -202,6 +202,8 @@ def _literal(key: str, given: str, before: Any, path: str) -> Any:
     except (ValueError, SyntaxError):
         return given
     except (TypeError, MemoryError, RecursionError) as error:
+        if isinstance(before, str):
+            return given
         where = f"{path}: " if path else ""
         raise UserError(f"{where}{key} is {shown(given)}, which stands for no value.") from error
     is_number = isinstance(literal, (int, float, complex)) and not isinstance(literal, bool)

@@ -100,6 +100,8 @@ def initial_context(
     longest = clip.context_length - 4  # SOS, one token of a name, full stop, EOT
     words, asked = " ".join(given.ctx_init.replace("_", " ").split()), getattr(given, key)
     n_ctx = len(words.split()) if whole and words else asked
+    if whole and n_ctx > longest and words:
+        raise UserError(f"CTX_INIT has {n_ctx} words; at most {longest} are possible.")
     if not 1 <= n_ctx <= longest:
         raise UserError(f"{key.upper()} must be at least 1 and at most {longest}, not {n_ctx}.")
     unused = n_ctx > MAX_WORDS and not whole

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
 from dplq.clip.templates import ensemble_features, imagenet_templates
+from dplq.methods.deep_prompts import MAX_VISION_PROMPTS
 from dplq.methods.ivlp import IVLPModel, IVLPSettings, settings_of
 from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS, PublicFormat
 from dplq.methods.registry import register_method
@@ -29,7 +30,9 @@ class PromptSRCSettings(IVLPSettings):
     """Settings of PromptSRC's model and of its training."""
 
     n_ctx_text: int = option(4, "context length, and text prompts per layer", minimum=1)
-    n_ctx_vision: int = option(4, "vision prompts per layer; 0: none", minimum=0)
+    n_ctx_vision: int = option(
+        4, "vision prompts per layer; 0: none", minimum=0, maximum=MAX_VISION_PROMPTS
+    )
     text_loss_weight: float = option(
         25, "weight of the text consistency loss", minimum=0, maximum=10**6
     )

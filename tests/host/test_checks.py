@@ -130,6 +130,9 @@ REFUSED = [
     ("OPTIM.MAX_EPOCH", True),
     ("OPTIM.WARMUP_TYPE", "cubic"),
     ("TRAIN.PRINT_FREQ", 0),
+    ("TEST.EVALUATOR", ""),
+    ("TRAINER.VPT.N_CTX_VISION", 2**31 - 1),
+    ("TRAINER.PROMPTSRC.N_CTX_VISION", -1),
     ("SEED", 2**32),
     ("SEED", -2),
     ("DOMAIN.FEATURE", "pooled"),
@@ -166,6 +169,7 @@ CONTRADICTIONS = [
     (["OPTIM.LR_SCHEDULER", "multi_step"], "OPTIM.STEPSIZE"),
     (["OPTIM.LR_SCHEDULER", "multi_step", "OPTIM.STEPSIZE", "(5, 5)"], "OPTIM.STEPSIZE"),
     (["OPTIM.LR_SCHEDULER", "single_step", "OPTIM.STEPSIZE", "(5, 6)"], "OPTIM.STEPSIZE"),
+    (["INPUT.TRANSFORMS", "['gaussian_blur']", "INPUT.GB_K", "8191"], "INPUT.GB_K"),
     (["OPTIM.MAX_EPOCH", "2", "OPTIM.WARMUP_EPOCH", "3"], "OPTIM.WARMUP_EPOCH"),
     (
         [
@@ -217,7 +221,7 @@ TRAINERS = [path for path in CONFIGS if path.parent.parent.name == "trainers"]
 
 def test_the_config_files_of_the_tree_are_accepted():
     """Every trainer's, each with one dataset's, and every dataset's with one trainer's."""
-    assert len(TRAINERS) > 50
+    assert len(TRAINERS) >= 40
     pairs = {*zip(TRAINERS, itertools.cycle(DATASETS), strict=False)}
     pairs |= {*zip(itertools.cycle(TRAINERS), DATASETS, strict=False)}
     for trainer, dataset in pairs:

@@ -201,6 +201,7 @@ def test_number_of_words_is_coop_s_context_length(clip, caplog):
     [
         ("CoOp", {"class_token_position": "centre"}, "CLASS_TOKEN_POSITION 'centre' is unknown"),
         ("CoOp", {"n_ctx": 0}, "N_CTX is 0; it must be at least 1"),
+        ("CoOp", {"ctx_init": "a " * 80}, "CTX_INIT has 80 words; at most 73 are possible"),
         ("MaPLe", {"prompt_depth": 4}, "PROMPT_DEPTH 4 does not fit .* 1 to 3 layers"),
         (
             "VPT, deep",
