@@ -41,8 +41,8 @@ def tokenize(tokenizer: SimpleTokenizer, texts: Sequence[str], length: int, mode
         ids = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
         if len(ids) > length:
             raise UserError(
-                f"the text {shown(text, 200)} has {len(ids)} tokens (SOS and EOT included), but {model} "
-                f"accepts at most {length}; shorten the class name, CTX_INIT or N_CTX"
+                f"the text {shown(text, 500)} has {len(ids)} tokens (SOS and EOT included), but "
+                f"{model} accepts at most {length}; shorten the class name, CTX_INIT or N_CTX"
             )
         row[: len(ids)] = torch.tensor(ids)
     return tokens
