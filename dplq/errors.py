@@ -29,6 +29,15 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """Return a value as messages show it: its repr, `limit` characters of it at most."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
+        return f"a value of type {type(value).__name__} too long to show"
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """Return the end of an error message: the nearest choices, then all of them.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError
+from dplq.host.checks import check_section
 from dplq.images.settings import ReadSettings, read_settings
 
 from .tables import SUFFIXES, Columns
 
-PROTOCOLS = ("ours", "reference")
 NO_GROUPS = "none"
 SPLIT_SUFFIXES = (".json", *SUFFIXES)  # of DATASET.SPLIT_FILE
 
@@ -54,6 +54,7 @@ class Options:
         Raises:
             UserError: a key has a value that it cannot have.
         """
+        check_section(cfg, "DATASET")
         given, default = cfg.DATASET, cls()
 
         def key(name: str, otherwise: Any) -> Any:
@@ -74,9 +75,6 @@ class Options:
             skip_broken=key("SKIP_BROKEN", default.skip_broken),
             reading=read_settings(getattr(cfg, "INPUT", None)),
         )
-        if options.protocol not in PROTOCOLS:
-            text = suggest(str(options.protocol), PROTOCOLS)
-            raise UserError(f"DATASET.PROTOCOL is '{options.protocol}'.{text}")
         if options.split_file and not options.split_file.lower().endswith(SPLIT_SUFFIXES):
             raise UserError(
                 f"DATASET.SPLIT_FILE is '{options.split_file}', but must end in "

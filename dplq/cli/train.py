@@ -14,6 +14,7 @@ import errno
 import gc
 import importlib
 import logging
+import os
 import random
 import signal
 import sys
@@ -26,7 +27,6 @@ from dplq.host.dassl import user_error_types
 from dplq.host.reporting import print_error, wants_traceback
 from dplq.training.distributed import refuse_distributed
 
-INTERRUPTED, TERMINATED = 130, 143  # what shells report after Ctrl-C and SIGTERM
 SEEDS = 2**32
 OVERRIDES = {  # flag -> config key it sets
     "root": "DATASET.ROOT",
@@ -85,10 +85,11 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     """Return the frozen config: defaults, dataset file, trainer file, flags, KEY VALUE pairs.
 
     Raises:
-        UserError: unknown file, key, dataset or trainer.
+        UserError: unknown file, key, dataset or trainer, or a value that a key cannot have.
     """
     from dassl.config import get_cfg_default
 
+    from dplq.host.checks import check_config
     from dplq.host.config import extend_cfg, merge_file, merge_options
     from dplq.io.run_folder import hold
 
@@ -103,9 +104,8 @@ def setup_cfg(args: argparse.Namespace) -> Any:
             set_key(cfg, key, value)
     merge_options(cfg, args.opts)
     check_names(cfg)
+    check_config(cfg)
     check_resume(cfg)
-    if cfg.SEED >= SEEDS:
-        raise UserError(f"--seed {cfg.SEED} is too large: it must be below 2**32.")
     folder = hold(cfg.OUTPUT_DIR)
     if args.overwrite:
         folder.clear()
@@ -126,7 +126,7 @@ def set_key(cfg: Any, key: str, value: Any) -> None:
 def find_ignoring_case(path: str) -> str:
     """Return the existing file that matches `path`, ignoring case."""
     wanted = Path(path)
-    if wanted.exists() or not wanted.parent.is_dir():
+    if os.path.exists(path) or not os.path.isdir(wanted.parent):  # False for an impossible name
         return path
     same = [p for p in wanted.parent.iterdir() if p.name.lower() == wanted.name.lower()]
     return str(same[0]) if len(same) == 1 else path
@@ -358,11 +358,23 @@ def build(args: argparse.Namespace) -> Any:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
+    """A signal that ends a run as Ctrl-C does; `number` is which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def _terminate(number: int, frame: Any) -> None:
-    raise Terminated
+    signal.signal(number, signal.SIG_IGN)  # a cluster may send it twice
+    raise Terminated(number)
+
+
+def end_on_signals() -> None:
+    """Have SIGTERM and SIGHUP end a run as Ctrl-C does, but for SIGHUP under nohup."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _terminate)
 
 
 def main() -> int:
@@ -371,7 +383,7 @@ def main() -> int:
     parser, arguments = build_parser(), sys.argv[1:]
     asks_help = not {"-h", "--help"}.isdisjoint(arguments)  # whatever else may be wrong there
     args = argparse.Namespace(output_dir="") if asks_help else parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminate)
+    end_on_signals()
     try:
         if asks_help:
             print_help(parser, arguments)
@@ -394,7 +406,7 @@ def main() -> int:
             "run the same command again to go on from there.",
             file=sys.stderr,
         )
-        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
     return 0
 
 

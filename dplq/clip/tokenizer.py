@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dplq.clip.installed import open_clip
-from dplq.errors import UserError
+from dplq.errors import UserError, shown
 
 if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
     from open_clip import SimpleTokenizer
@@ -41,8 +41,8 @@ def tokenize(tokenizer: SimpleTokenizer, texts: Sequence[str], length: int, mode
         ids = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
         if len(ids) > length:
             raise UserError(
-                f"the text '{text}' has {len(ids)} tokens (SOS and EOT included), but {model} "
-                f"accepts at most {length}; shorten it"
+                f"the text {shown(text, 500)} has {len(ids)} tokens (SOS and EOT included), but "
+                f"{model} accepts at most {length}; shorten the class name, CTX_INIT or N_CTX"
             )
         row[: len(ids)] = torch.tensor(ids)
     return tokens

@@ -7,13 +7,19 @@ keys that are there already keep the host's value.
 from __future__ import annotations
 
 import ast
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from dplq.errors import UserError, nearest, suggest
+from dplq.errors import UserError, nearest, shown, suggest
+from dplq.host.checks import known_checks
+from dplq.host.config_file import read_config_file
 from dplq.host.dassl import registered_trainers
-from dplq.images.settings import CHECKS, ReadSettings
+from dplq.images.settings import ReadSettings
+from dplq.io.values import like, require, text
 from dplq.training.precision import PRECISIONS
+
+logger = logging.getLogger(__name__)
 
 Key = tuple[str, Any, str]  # dotted name, default, help
 GENERAL_KEYS: tuple[Key, ...] = (
@@ -127,7 +133,7 @@ def merge_options(cfg: Any, options: list[str]) -> None:
 
     Raises:
         UserError: a flag in place of a key, an odd number of words, an unknown key (nearest names
-            given), or a value of the wrong type.
+            given), or a value that the key cannot have.
     """
     for key in options[::2]:
         if key.startswith("--"):
@@ -136,65 +142,79 @@ def merge_options(cfg: Any, options: list[str]) -> None:
         raise UserError(
             f"Config overrides come in pairs KEY VALUE; '{options[-1]}' has no partner."
         )
-    texts = {key for key, value in flatten(cfg) if isinstance(value, str)}
     for key, given in zip(options[::2], options[1::2], strict=True):
-        _merge_pair(cfg, key, _quoted(given) if key in texts else given)
-
-
-def _merge_pair(cfg: Any, key: str, value: str) -> None:
-    try:
-        _merge(cfg, f"Config key {key}", lambda: cfg.merge_from_list([key, value]), key)
-    except UserError as error:
-        section, _, name = key.partition(".")
-        if section == "INPUT" and name in cfg.INPUT and name.lower() in CHECKS:
-            expected = CHECKS[name.lower()][1]
-            raise UserError(f"{key} is {value}; it must be {expected}.") from error
-        raise
-
-
-def _quoted(value: str) -> str:
-    """Return the value of a key that holds text so that yacs takes none for a number."""
-    try:
-        literal = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return value
-    is_number = isinstance(literal, (int, float)) and not isinstance(literal, bool)
-    return repr(value) if is_number else value
+        _assign(cfg, key, given)
 
 
 def merge_file(cfg: Any, path: str) -> None:
     """Merge a YAML file.
 
     Raises:
-        UserError: no such file, not YAML, an unknown key or a value of the wrong type; the
+        UserError: no such file, not YAML, an unknown key or a value that the key cannot have; the
             message names the file and the key.
     """
-    import yaml
-
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file) or {}
+        content = read_config_file(path)
     except FileNotFoundError as error:
         raise UserError(f"There is no config file {path}.{_neighbours(path)}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"The config file {path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"The config file {path} must hold KEY: VALUE lines, not {content!r}.")
-    known = dict(flatten(cfg))
-    for key, _ in flatten(content):
-        if key not in known:
-            raise UserError(f"{path}: unknown config key {key}.{nearest_keys(key, known)}")
-    _merge(cfg, path, lambda: cfg.merge_from_file(path))
+    if not content:
+        logger.warning("The config file %s is empty: it sets no key.", path)
+    _merge(cfg, content, path)
 
 
-def _merge(cfg: Any, where: str, merge: Any, key: str = "") -> None:
+def _merge(cfg: Any, content: dict[Any, Any], path: str, prefix: str = "") -> None:
+    """Assign every value of a file, whose sections must be those of the config."""
     known = dict(flatten(cfg))
-    if key and key not in known:
-        raise UserError(f"Unknown config key {key}.{nearest_keys(key, known)}")
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        is_section = any(other.startswith(f"{key}.") for other in known)
+        if is_section and not isinstance(value, dict):
+            raise UserError(
+                f"{path}: {key} is a section, with KEY: VALUE lines below it, not {shown(value)}."
+            )
+        if isinstance(value, dict) and key not in known:
+            _merge(cfg, value, path, f"{key}.")
+        else:
+            _assign(cfg, key, value, path)
+
+
+def _assign(cfg: Any, key: str, given: Any, path: str = "") -> None:
+    """Set a key to a value that was written somewhere, once it is known to be a possible one."""
+    known = dict(flatten(cfg))
+    if key not in known:
+        start = f"{path}: unknown" if path else "Unknown"
+        raise UserError(f"{start} config key {key[:200]}.{nearest_keys(key, known)}")
+    value = _literal(key, given, known[key], path) if isinstance(given, str) else given
+    require(key, value, known_checks().get(key) or like(known[key]), path)
+    *sections, leaf = key.split(".")
+    for section in sections:
+        cfg = cfg[section]
+    cfg[leaf] = _in_kind_of(known[key], value)
+
+
+def _literal(key: str, given: str, before: Any, path: str) -> Any:
+    """Return what a text stands for, as yacs does; digits stay text where the key holds text."""
+    problem = text(given)
+    if problem:
+        raise UserError(f"{path + ': ' if path else ''}{key}{problem}")
     try:
-        merge()
-    except (ValueError, KeyError, AssertionError) as error:
-        raise UserError(f"{where}: {error.args[0] if error.args else error}") from error
+        literal = ast.literal_eval(given)
+    except (ValueError, SyntaxError):
+        return given
+    except (TypeError, MemoryError, RecursionError) as error:
+        if isinstance(before, str):
+            return given
+        where = f"{path}: " if path else ""
+        raise UserError(f"{where}{key} is {shown(given)}, which stands for no value.") from error
+    is_number = isinstance(literal, (int, float, complex)) and not isinstance(literal, bool)
+    return given if is_number and isinstance(before, str) else literal
+
+
+def _in_kind_of(before: Any, value: Any) -> Any:
+    """Return a value as yacs would keep it: a list for a list, a tuple for a tuple."""
+    if isinstance(before, (list, tuple)) and isinstance(value, (list, tuple)):
+        return type(before)(value)
+    return float(value) if isinstance(before, float) and isinstance(value, int) else value
 
 
 def nearest_keys(key: str, known: dict[str, Any]) -> str:

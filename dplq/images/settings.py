@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
-from dplq.errors import UserError
+from dplq.errors import UserError, shown
 
 PERCENTILE = "percentile"
+MOST = 2**53  # of a count: the largest whole number that JSON holds exactly
 Window = tuple[float, float] | str | None
 
 
@@ -55,8 +56,8 @@ def read_settings(node: Any) -> ReadSettings:
         convert, expected = CHECKS[field.name]
         try:
             values[field.name] = convert(value)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"INPUT.{key} is {value!r}; it must be {expected}.") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"INPUT.{key} is {shown(value)}; it must be {expected}.") from error
     return ReadSettings(**values)
 
 
@@ -74,33 +75,40 @@ def _window(value: Any) -> Window:
         if value.lower() != PERCENTILE:
             raise ValueError(value)
         return PERCENTILE
-    low, high = (_number(v) for v in value)
+    low, high = (_number(v) for v in _listed(value))
     if not low < high:
         raise ValueError(value)
     return low, high
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    if not math.isfinite(number):
         raise ValueError(value)
-    return float(value)
+    return number
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= MOST:
         raise ValueError(value)
     return int(value)
 
 
+def _listed(value: Any) -> Sequence[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(value)
+    return value
+
+
 def _colour(value: Any) -> tuple[int, int, int]:
-    red, green, blue = (_count(v + 1) - 1 for v in value)
+    red, green, blue = (_count(v + 1) - 1 for v in _listed(value))
     if max(red, green, blue) > 255:
         raise ValueError(value)
     return red, green, blue
 
 
 def _bands(value: Any) -> tuple[int, ...]:
-    bands = tuple(_count(v) for v in ([value] if isinstance(value, int) else value))
+    bands = tuple(_count(v) for v in _listed(value))
     if len(bands) not in (0, 1, 3):
         raise ValueError(value)
     return bands

@@ -20,7 +20,7 @@ from dplq.methods.settings import MethodSettings, option
 class CoCoOpSettings(MethodSettings):
     """Settings of CoCoOp."""
 
-    n_ctx: int = option(16, "context length, where no words set it")
+    n_ctx: int = option(16, "context length, where no words set it", minimum=1)
     ctx_init: str = option("", "words that initialise the context, one token each; empty: random")
 
 

@@ -25,7 +25,7 @@ POSITIONS = ("end", "middle", "front")
 class CoOpSettings(MethodSettings):
     """Settings of CoOp."""
 
-    n_ctx: int = option(16, "context length, where no words set it")
+    n_ctx: int = option(16, "context length, where no words set it", minimum=1)
     ctx_init: str = option("", "words that initialise the context, one token each; empty: random")
     csc: bool = option(False, "class-specific context; random, so not together with CTX_INIT")
     class_token_position: str = option(

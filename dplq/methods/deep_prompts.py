@@ -15,6 +15,8 @@ from dplq.clip.backbone import Backbone
 from dplq.methods.base import Prompts
 from dplq.methods.init import random_tokens
 
+MAX_VISION_PROMPTS = 1000  # per layer; an image has a few hundred patches
+
 
 class VisionPrompts(nn.Module):
     """Prompts for the image tower alone.

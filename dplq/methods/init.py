@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from dplq.clip.backbone import Backbone
 from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError
 
+logger = logging.getLogger(__name__)
 MAX_WORDS = 4  # longest context that is initialised from words; longer ones start random
 CONTEXT_STD = 0.02  # of every prompt token that does not come from words
 REDUCTION = 16  # of the hidden layer of a meta-net
@@ -98,6 +100,8 @@ def initial_context(
     longest = clip.context_length - 4  # SOS, one token of a name, full stop, EOT
     words, asked = " ".join(given.ctx_init.replace("_", " ").split()), getattr(given, key)
     n_ctx = len(words.split()) if whole and words else asked
+    if whole and n_ctx > longest and words:
+        raise UserError(f"CTX_INIT has {n_ctx} words; at most {longest} are possible.")
     if not 1 <= n_ctx <= longest:
         raise UserError(f"{key.upper()} must be at least 1 and at most {longest}, not {n_ctx}.")
     unused = n_ctx > MAX_WORDS and not whole
@@ -113,9 +117,14 @@ def initial_context(
             f"CTX_INIT '{words}' has {count} tokens, fewer than {key.upper()} {n_ctx}: give more "
             f"words, a smaller {key.upper()}, or an empty CTX_INIT for a random context."
         )
-    if n_ctx != asked:
+    if n_ctx != asked:  # only with `whole`
         learned = "" if count == n_ctx else f", of which the first {n_ctx}, one a word, are learned"
         given.report_unused(key, f"CTX_INIT '{words}' has {count} tokens{learned}")
+    elif count > n_ctx:
+        logger.info(
+            "CTX_INIT '%s' has %d tokens: the first %s %d are learned, the rest stay fixed.",
+            *(words, count, key.upper(), n_ctx),
+        )
     with torch.no_grad():
         embedded = clip.embed_tokens(tokens.to(clip.logit_scale.device))
     return words, embedded[0, 1 : 1 + n_ctx].float().cpu()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dplq.clip.backbone import Backbone
 from dplq.methods.base import PromptedCLIP
-from dplq.methods.deep_prompts import VLPrompts
+from dplq.methods.deep_prompts import MAX_VISION_PROMPTS, VLPrompts
 from dplq.methods.init import check_depth, initial_context, seeded_generator
 from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS, PublicFormat
 from dplq.methods.registry import register_method
@@ -21,12 +21,14 @@ from dplq.methods.settings import MethodSettings, option
 class IVLPSettings(MethodSettings):
     """Settings of independent prompts; without vision prompts only the text has prompts."""
 
-    n_ctx_text: int = option(2, "context length, and text prompts per layer")
-    n_ctx_vision: int = option(2, "vision prompts per layer; 0: none", minimum=0)
+    n_ctx_text: int = option(2, "context length, and text prompts per layer", minimum=1)
+    n_ctx_vision: int = option(
+        2, "vision prompts per layer; 0: none", minimum=0, maximum=MAX_VISION_PROMPTS
+    )
     ctx_init: str = option(
         "a photo of a", "words that initialise the context if N_CTX_TEXT <= 4; empty: random"
     )
-    prompt_depth_text: int = option(9, "text layers with prompts")
+    prompt_depth_text: int = option(9, "text layers with prompts", minimum=1)
     prompt_depth_vision: int = option(9, "vision layers with prompts; 0: none", minimum=0)
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
 from dplq.clip.templates import ensemble_features, imagenet_templates
+from dplq.methods.deep_prompts import MAX_VISION_PROMPTS
 from dplq.methods.ivlp import IVLPModel, IVLPSettings, settings_of
 from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS, PublicFormat
 from dplq.methods.registry import register_method
@@ -28,12 +29,20 @@ TEMPLATES = 60  # the authors average over the first 60 of OpenAI's 80
 class PromptSRCSettings(IVLPSettings):
     """Settings of PromptSRC's model and of its training."""
 
-    n_ctx_text: int = option(4, "context length, and text prompts per layer")
-    n_ctx_vision: int = option(4, "vision prompts per layer; 0: none", minimum=0)
-    text_loss_weight: float = option(25, "weight of the text consistency loss")
-    image_loss_weight: float = option(10, "weight of the image consistency loss")
-    gpa_mean: float = option(15, "epoch at which Gaussian prompt aggregation peaks")
-    gpa_std: float = option(1, "its width in epochs")
+    n_ctx_text: int = option(4, "context length, and text prompts per layer", minimum=1)
+    n_ctx_vision: int = option(
+        4, "vision prompts per layer; 0: none", minimum=0, maximum=MAX_VISION_PROMPTS
+    )
+    text_loss_weight: float = option(
+        25, "weight of the text consistency loss", minimum=0, maximum=10**6
+    )
+    image_loss_weight: float = option(
+        10, "weight of the image consistency loss", minimum=0, maximum=10**6
+    )
+    gpa_mean: float = option(
+        15, "epoch at which Gaussian prompt aggregation peaks", minimum=-(10**6), maximum=10**6
+    )
+    gpa_std: float = option(1, "its width in epochs", above=1e-6, maximum=10**6)
 
 
 @register_method

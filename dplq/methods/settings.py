@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
+from functools import partial
 from typing import Any
 
-from dplq.errors import UserError, suggest
+from dplq.io.values import Check, each, flag, number, one_of, optional, require, text, whole
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,8 @@ def option(
     *,
     choices: Sequence[str] = (),
     minimum: int | None = None,
+    maximum: int | None = None,
+    above: float | None = None,
     is_key: bool = True,
 ) -> Any:
     """Declare a field of a settings dataclass.
@@ -31,9 +34,17 @@ def option(
         help: its meaning, one line.
         choices: the words that are accepted; empty for no check.
         minimum: the smallest number that is accepted.
+        maximum: the largest number that is accepted.
+        above: a number that is too small, where any larger one is accepted.
         is_key: False for values that are no config key, such as a width found at run time.
     """
-    metadata = {"help": help, "choices": tuple(choices), "minimum": minimum, "is_key": is_key}
+    limits = {"low": minimum, "high": maximum, "above": above}
+    metadata = {
+        "help": help,
+        "choices": tuple(choices),
+        "limits": {name: limit for name, limit in limits.items() if limit is not None},
+        "is_key": is_key,
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -48,9 +59,7 @@ class MethodSettings:
             UserError: naming the first field that is wrong, by its config key.
         """
         for own in fields(self):
-            value = getattr(self, own.name)
-            if value is not None or own.default is not None:
-                _check(own, value)
+            require(own.name.upper(), getattr(self, own.name), check_of(own))
 
     @classmethod
     def config_fields(cls) -> list[Field[Any]]:
@@ -77,32 +86,34 @@ class MethodSettings:
 class JointPromptSettings(MethodSettings):
     """Settings of the methods whose image prompts are made from the text prompts."""
 
-    n_ctx: int = option(2, "prompts per layer of both towers; in layer 0 the context")
+    n_ctx: int = option(2, "prompts per layer of both towers; in layer 0 the context", minimum=1)
     ctx_init: str = option(
         "a photo of a", "words that initialise the context if N_CTX <= 4; empty: random"
     )
-    prompt_depth: int = option(9, "layers of both towers with prompts, from the first on")
+    prompt_depth: int = option(
+        9, "layers of both towers with prompts, from the first on", minimum=1
+    )
 
 
-KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "int": (int, "a whole number"),
-    "float": ((int, float), "a number"),
-    "str": (str, "a text"),
-    "Sequence[str]": ((list, tuple), "a list of texts"),
+# the annotation of a field, as it is written -> its check, which takes the limits
+KINDS: dict[str, Any] = {
+    "bool": lambda: flag,
+    "int": partial(whole, low=-(2**31)),
+    "float": number,
+    "str": lambda: text,
+    "Sequence[str]": lambda: each(text, "a list of texts"),
 }
 
 
-def _check(own: Field[Any], value: Any) -> None:
-    key, choices, minimum = own.name.upper(), own.metadata["choices"], own.metadata["minimum"]
+def check_of(own: Field[Any]) -> Check:
+    """Return the check of a field: its type, choices and limits; None where it is the default."""
     declared = own.type.__name__ if isinstance(own.type, type) else str(own.type)
-    kind = declared.partition(" | ")[0]
-    # A word such as "false" would count as true.
-    if kind == "bool" and not isinstance(value, bool):
-        raise UserError(f"{key} is {value!r}; write True or False.")
-    accepted, words = KINDS.get(kind, (object, ""))
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind in ("int", "float")):
-        raise UserError(f"{key} is {value!r}; it must be {words}.")
-    if choices and value not in choices:
-        raise UserError(f"{key} '{value}' is unknown.{suggest(str(value), choices)}")
-    if minimum is not None and value < minimum:
-        raise UserError(f"{key} must be at least {minimum}, not {value}.")
+    choices, limits = own.metadata["choices"], own.metadata["limits"]
+    kind = KINDS[declared.partition(" | ")[0]](**limits)
+    check = _chosen(kind, choices) if choices else kind
+    return optional(check) if own.default is None else check
+
+
+def _chosen(kind: Check, choices: Sequence[str]) -> Check:
+    """Return a check for texts that are one of the choices."""
+    return lambda value: kind(value) or one_of(choices)(value)

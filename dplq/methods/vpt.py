@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dplq.clip.backbone import Backbone
 from dplq.methods.base import PromptedCLIP
-from dplq.methods.deep_prompts import VisionPrompts
+from dplq.methods.deep_prompts import MAX_VISION_PROMPTS, VisionPrompts
 from dplq.methods.init import check_depth, seeded_generator
 from dplq.methods.public_checkpoints import FROZEN_CLIP, TOWER_PROMPTS, PublicFormat
 from dplq.methods.registry import register_method
@@ -21,9 +21,9 @@ from dplq.methods.settings import MethodSettings, option
 class VPTSettings(MethodSettings):
     """Settings of VPT."""
 
-    n_ctx_vision: int = option(2, "vision prompts per layer", minimum=1)
+    n_ctx_vision: int = option(2, "vision prompts per layer", minimum=1, maximum=MAX_VISION_PROMPTS)
     ctx_init: str = option("a photo of a", "words before the class name")
-    prompt_depth_vision: int = option(1, "vision layers with prompts; 1 is shallow VPT")
+    prompt_depth_vision: int = option(1, "vision layers with prompts; 1 is shallow VPT", minimum=1)
 
 
 def _settings_of(state: dict[str, Tensor]) -> dict[str, Any]:

@@ -432,7 +432,7 @@ def test_only_the_images_of_the_run_are_decoded(root):
 
 def test_unknown_subset_is_told_before_any_image_is_decoded(root, monkeypatch):
     monkeypatch.setattr(images_module, "examine", lambda path, settings: pytest.fail("decoded"))
-    with pytest.raises(UserError, match="SUBSAMPLE_CLASSES is 'novel'"):
+    with pytest.raises(UserError, match="SUBSAMPLE_CLASSES 'novel' is unknown"):
         RSSCN7(make_config(root, SUBSAMPLE_CLASSES="novel"))
 
 

@@ -290,8 +290,8 @@ def test_files_are_known_by_their_content(tmp_path):
     ("settings", "message"),
     [
         ({"prompt_depth": 13}, "PROMPT_DEPTH 13 does not fit .* 1 to 12 layers"),
-        ({"prompt_depth": 0}, "PROMPT_DEPTH 0 does not fit"),
-        ({"n_ctx": 0}, "N_CTX must be at least 1 and at most 73, not 0"),
+        ({"prompt_depth": 0}, "PROMPT_DEPTH is 0; it must be at least 1"),
+        ({"n_ctx": 0}, "N_CTX is 0; it must be at least 1"),
         ({"n_ctx": 4, "ctx_init": "photo"}, "'photo' has 1 tokens, fewer than N_CTX 4"),
         ({"preset": "refrence"}, "PRESET 'refrence' is unknown. Did you mean 'reference'"),
         ({"fusion": "axis"}, "FUSION 'axis' is unknown. Did you mean 'axes'"),

@@ -170,7 +170,7 @@ def test_minimum_and_types_without_postponed_annotations():
 
     Plain.__dataclass_fields__["size"].type = int
     assert Plain(size=0).size == 0
-    with pytest.raises(UserError, match="SIZE must be at least 0, not -1"):
+    with pytest.raises(UserError, match="SIZE is -1; it must be at least 0"):
         Plain(size=-1)
     with pytest.raises(TypeError, match="unexpected keyword"):
         Plain(sizes=2)

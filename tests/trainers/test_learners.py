@@ -200,13 +200,18 @@ def test_number_of_words_is_coop_s_context_length(clip, caplog):
     ("name", "settings", "message"),
     [
         ("CoOp", {"class_token_position": "centre"}, "CLASS_TOKEN_POSITION 'centre' is unknown"),
-        ("CoOp", {"n_ctx": 0}, "N_CTX must be at least 1 and at most 73, not 0"),
+        ("CoOp", {"n_ctx": 0}, "N_CTX is 0; it must be at least 1"),
+        ("CoOp", {"ctx_init": "a " * 80}, "CTX_INIT has 80 words; at most 73 are possible"),
         ("MaPLe", {"prompt_depth": 4}, "PROMPT_DEPTH 4 does not fit .* 1 to 3 layers"),
-        ("VPT, deep", {"prompt_depth_vision": 0}, "PROMPT_DEPTH_VISION 0 does not fit"),
-        ("VPT, deep", {"n_ctx_vision": 0}, "N_CTX_VISION must be at least 1, not 0"),
-        ("IVLP", {"prompt_depth_text": 0}, "PROMPT_DEPTH_TEXT 0 does not fit"),
+        (
+            "VPT, deep",
+            {"prompt_depth_vision": 0},
+            "PROMPT_DEPTH_VISION is 0; it must be at least 1",
+        ),
+        ("VPT, deep", {"n_ctx_vision": 0}, "N_CTX_VISION is 0; it must be at least 1"),
+        ("IVLP", {"prompt_depth_text": 0}, "PROMPT_DEPTH_TEXT is 0; it must be at least 1"),
         ("IVLP", {"prompt_depth_vision": 4}, "PROMPT_DEPTH_VISION 4 does not fit"),
-        ("IVLP", {"n_ctx_vision": -1}, "N_CTX_VISION must be at least 0, not -1"),
+        ("IVLP", {"n_ctx_vision": -1}, "N_CTX_VISION is -1; it must be at least 0"),
     ],
 )
 def test_bad_settings(name, settings, message, clip):

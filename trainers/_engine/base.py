@@ -28,7 +28,6 @@ from dplq.training.seeding import drawing
 from . import resume
 from .frozen import FrozenTrainer
 from .train_images import class_weights, report_imbalance, report_left_out
-from .validation import require
 
 SCHEDULE_KEYS = ("stepsize", "gamma", "warmup_epoch", "warmup_type", "warmup_cons_lr",
                  "warmup_min_lr", "warmup_recount")  # fmt: skip
@@ -39,11 +38,6 @@ class PromptTrainer(FrozenTrainer):
 
     train_loader_x: Any
     class_weights: Tensor | None = None
-
-    def check_cfg(self, cfg: Any) -> None:
-        """Refuse (UserError) values that nothing can be trained with."""
-        require("OPTIM.MAX_EPOCH", cfg.OPTIM.MAX_EPOCH, cfg.OPTIM.MAX_EPOCH >= 1, "at least 1")
-        super().check_cfg(cfg)
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders; the training loader shows a progress bar."""
@@ -64,7 +58,7 @@ class PromptTrainer(FrozenTrainer):
         try:
             self.optim = build_optimizer(learner, self.cfg.OPTIM)
         except ValueError as error:
-            raise UserError(f"OPTIM.NAME is '{self.cfg.OPTIM.NAME}': {error}") from error
+            raise UserError(f"The optimiser of OPTIM refuses its settings: {error}") from error
         for group in self.optim.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.scaler = self.precision.grad_scaler()

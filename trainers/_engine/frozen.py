@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.evaluation.predictions import EvaluationRecord
+from dplq.host.checks import check_for_trainer
 from dplq.host.dassl import describe_dassl, prepare_worker
 from dplq.io.checkpoint import MODEL_FOLDER
 from dplq.methods.base import CLIPModel
@@ -27,7 +28,7 @@ from .prompts import print_prompts
 from .results import write_results
 from .train_images import refuse_test_only, report_imbalance
 from .trained_on import write_train_images
-from .validation import check_input, check_values
+from .validation import check_input
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class FrozenTrainer(CheckpointTrainer):
 
     def __init__(self, cfg: Any) -> None:
         refuse_distributed()
+        self.check_cfg(cfg)  # Dassl does too, but only after the seed is used
         # Without a seed the run draws one, so that it can still be resumed exactly.
         self.run_seed = cfg.SEED if cfg.SEED >= 0 else random.SystemRandom().randrange(2**31)
         self.train_seconds, self.train_steps = 0.0, 0
@@ -90,7 +92,7 @@ class FrozenTrainer(CheckpointTrainer):
 
     def check_cfg(self, cfg: Any) -> None:
         """Refuse (UserError) values that no trainer can work with."""
-        check_values(cfg)
+        check_for_trainer(cfg, type(self))
 
     def model_settings(self) -> dict[str, Any]:
         """Return the model's settings: this trainer's config keys."""
