@@ -15,6 +15,7 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 source "$ROOT/scripts/trainers.sh"
 # shellcheck source=scripts/signals.sh
 source "$ROOT/scripts/signals.sh"
+catch_signals
 # shellcheck source=scripts/runs.sh
 source "$ROOT/scripts/runs.sh"
 
@@ -216,7 +217,6 @@ start() {
     # settings.txt records one canonical path per folder.
     [ ! -d "$DATA" ] || DATA=$(CDPATH='' cd -- "$DATA" && pwd)
     cd "$ROOT"
-    catch_signals
     DATASET=$(find_dataset "$DATASET")
     choose_trainers
 }
@@ -231,7 +231,7 @@ choose_trainers() {
         split_variable TRAINER "${TRAINER:-$DEFAULT_TRAINERS}"
     fi
     if [ "${WORDS[*]}" = all ]; then
-        names=$(all_trainers)
+        ask names all_trainers
         split_variable TRAINERS "$names"
     fi
     LIST=()
@@ -242,7 +242,7 @@ choose_trainers() {
     TRAINER_LIST=("${LIST[@]}")
     for TRAINER in "${TRAINER_LIST[@]}"; do
         for SHOTS in "${SHOTS_LIST[@]}"; do
-            CFG=$(choose_config)
+            ask CFG choose_config
         done
     done
 }

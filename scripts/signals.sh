@@ -44,6 +44,14 @@ supervise() {
     return "$code"
 }
 
+# Set variable $1 to what the command after it prints; exit with its code if it fails. Ctrl-C waits
+# for the answer: Python would print a traceback.
+ask() {
+    local answer_
+    answer_=$(trap '' INT QUIT && "${@:2}") || exit
+    printf -v "$1" %s "$answer_"
+}
+
 # Exit if a signal has come; callers of `supervise` do this when they are done with the child.
 end_if_stopped() {
     [ -n "$STOP_CODE" ] || return 0

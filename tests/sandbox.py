@@ -17,12 +17,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 PLACE = "RSSCN7/shots_16/QuaternionPrompt/tiny/seed1"
 OURS = ("DATA", "TRAINER", "TRAINERS", "TARGETS", "SHOTS", "STUB_FAIL", "STUB_RUN", "DPLQ_SETTINGS")
 STUB = """#!{python}
-import json, os, signal, subprocess, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 
 args = sys.argv[1:]
 if args[0] != "train.py":
-    sys.exit(subprocess.call([sys.executable, *args]))
+    os.execv(sys.executable, [sys.executable, *args])
 value = {{key: args[i + 1] for i, key in enumerate(args[:-1])}}
 with open({calls!r}, "a") as file:
     file.write(json.dumps({{

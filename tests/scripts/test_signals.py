@@ -85,6 +85,7 @@ def test_a_signal_during_the_table(box):
         send=os.kill,
     )
     assert (code, stderr) == (143, STOPPED)
+    assert not is_running(int(mark.read_text()))
 
 
 def test_the_settings_of_a_stopped_run_are_recorded(box):
