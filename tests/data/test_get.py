@@ -53,15 +53,24 @@ def get(capsys, root: Path, *options) -> tuple[int, str]:
     return run(capsys, "get", "RSSCN7", "--root", root, *options)
 
 
+LOCKS = {".RSSCN7.lock", "downloads/RSSCN7/.RSSCN7.zip.lock", ".root.lock"}
+
+
 def left_in(root: Path) -> list[str]:
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    """The files below a folder, without the locks, which stay."""
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    return sorted(files - LOCKS)
+
+
+def entries(root: Path) -> list[str]:
+    return sorted({path.name for path in root.iterdir()} - LOCKS)
 
 
 def test_get(capsys, tmp_path, site):
     code, text = get(capsys, tmp_path)
     assert code == 0, text
     assert f"RSSCN7 is in {tmp_path}/RSSCN7. Licence: not stated" in text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["RSSCN7", "downloads"]
+    assert entries(tmp_path) == ["RSSCN7", "downloads"]
     assert (tmp_path / "RSSCN7" / "aGrass" / "a00.jpg").is_file(), "the wrapping is off"
     assert not [name for name in left_in(tmp_path) if name.startswith("downloads")]
     assert check(capsys, tmp_path)[0] == 0
@@ -110,7 +119,7 @@ def test_get_of_a_hostile_archive(capsys, tmp_path, site, monkeypatch, member):
     assert code == 2
     assert "is refused: its member" in text
     assert left_in(tmp_path) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["downloads"]
+    assert entries(tmp_path) == ["downloads"]
 
 
 def test_get_on_a_full_disk(capsys, tmp_path, site, monkeypatch):
@@ -181,7 +190,7 @@ def test_get_of_ones_own(capsys, tmp_path):
     root = tmp_path / "data"
     code, text = run(capsys, "get", "OwnImages", "--root", root, "--archive", tmp_path / "x.zip")
     assert code == 0, text
-    assert sorted(path.name for path in root.iterdir()) == ["cat", "dog"]
+    assert entries(root) == ["cat", "dog"]
 
 
 def test_get_says_when_what_was_got_is_not_it(capsys, tmp_path, monkeypatch):
