@@ -205,6 +205,37 @@ def unpack(archive: Path, folder: Path) -> None:
         raise
 
 
+def unpack_over(archive: Path, folder: Path) -> None:
+    """Unpack an archive into a folder that may hold files: those of the same names are replaced.
+
+    Nothing changes before the whole archive is unpacked, into a hidden folder beside.
+
+    Args:
+        archive: as for `unpack`.
+        folder: the target, which exists.
+
+    Raises:
+        UserError: as for `unpack`, or a file has the name of a folder.
+    """
+    staging = folder / f".{archive.name}.unpacking"
+    shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+    unpack(archive, staging)
+    try:
+        for source in sorted(staging.rglob("*")):  # a folder before what is in it
+            target = folder / source.relative_to(staging)
+            if source.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                source.replace(target)
+    except OSError as error:
+        raise UserError(
+            f"Cannot move the content of {archive} to {error.filename2 or error.filename}: "
+            f"{error.strerror}. Move that away, then try again."
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
 def _make(member: _Member, folder: Path, archive: Path, meter: _Meter) -> None:
     parts = [part for part in re.split(r"[/\\]", member.name) if part not in ("", ".")]
     if JUNK.intersection(parts):

@@ -6,16 +6,20 @@ import errno
 import hashlib
 import io
 import shutil
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from dplq.data import get as data_get
 from dplq.data.catalogue import registered
 from dplq.data.check import problem
 from dplq.data.download import fetch
+from dplq.data.unpack import Limits
 from tests.datasets.lookalikes import make_classes, make_lookalike
 
 from .lookalike import by_part, check, dataset, noisy, run, write_split
@@ -139,6 +143,39 @@ def test_get_on_a_full_disk(capsys, tmp_path, site, monkeypatch):
     monkeypatch.setattr("dplq.data.unpack.shutil.copyfileobj", real)
     assert get(capsys, tmp_path)[0] == 0
     assert len(site.asked) == 1, "the whole archive is used again"
+
+
+def test_get_of_an_archive_over_the_limits_keeps_it(capsys, tmp_path, site, monkeypatch):
+    monkeypatch.setattr("dplq.data.unpack.LIMITS", Limits(members=3))
+    code, text = get(capsys, tmp_path)
+    assert code == 2
+    assert "RSSCN7.zip is refused: it unpacks to 42 or more members; at most 3" in text
+    assert left_in(tmp_path) == ["downloads/RSSCN7/RSSCN7.zip"]
+
+
+def test_two_at_once_get_it_once(tmp_path, site, caplog):
+    """One waits for the other, then finds the data in place."""
+    cls = dataset("RSSCN7")
+
+    def one(_):
+        return data_get.get(cls, str(tmp_path), lambda root: problem(cls, root))
+
+    with ThreadPoolExecutor(2) as pool, FileLock(tmp_path / ".RSSCN7.lock"):
+        both = pool.map(one, range(2))
+        deadline = time.monotonic() + 30
+        while len(caplog.messages) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        waiting = (
+            f"another process fills {tmp_path}/RSSCN7 (lock: {tmp_path}/.RSSCN7.lock); waiting"
+        )
+        assert [line.startswith(waiting) for line in caplog.messages] == [True, True]
+        assert site.asked == []
+        caplog.clear()
+    assert list(both) == [tmp_path / "RSSCN7"] * 2
+    assert site.asked == [""]
+    assert caplog.messages == [
+        f"RSSCN7 is in {tmp_path}/RSSCN7 already: another process has got it"
+    ]
 
 
 def test_get_after_a_kill_in_the_middle(capsys, tmp_path, site):
