@@ -65,8 +65,8 @@ END
 }
 
 die() {
-    local message=$*
-    echo "error: ${message//$'\n'/ }" >&2
+    local message=$* newline=$'\n'
+    echo "error: ${message//$newline/ }" >&2
     exit 2
 }
 
