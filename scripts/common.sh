@@ -13,6 +13,9 @@ ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
 # shellcheck source=scripts/trainers.sh
 source "$ROOT/scripts/trainers.sh"
+# shellcheck source=scripts/signals.sh
+source "$ROOT/scripts/signals.sh"
+catch_signals
 # shellcheck source=scripts/runs.sh
 source "$ROOT/scripts/runs.sh"
 
@@ -40,27 +43,61 @@ $USAGE
 Environment (default):
   DATA         folder of the datasets (data)
   OUT          folder for the results (output)
-  TRAINERS     folders of configs/trainers, separated by blanks; TRAINER is the same for one
+  TRAINERS     folders of configs/trainers; TRAINER is the same for one
                ($(default_trainers))
   CFG          a file of configs/trainers/TRAINER, without .yaml; CFG_CoOp and the like for one of
                several trainers (demo for the built-in datasets, else as in configs/protocols.yaml)
   SHOTS        training images per class; -1 takes all ($(default_shots))$MORE_ENVIRONMENT
   PYTHON       the Python to run (python)
-DATA, OUT and PYTHON may be relative to the current directory, which may be any.
+DATA, OUT and PYTHON may be relative to the current directory, which may be any. Lists (seeds,
+TRAINERS, SHOTS, TARGETS) are separated by white space, line breaks included; what is given twice is
+run once.
 
 A run is finished when its folder holds results.json; it is then not repeated. To go on after a
-failure or Ctrl-C, give the same command again. settings.txt in the folder of a run records how it
-was made: a run with other settings, there or for another seed beside it, is refused, so that no two
-are mixed; give another OUT, or remove the folder. A folder with neither results.json nor
-prompt_learner/ (a run that failed early) refuses nothing. A trainer that fails does not stop those
-after it.
-Exit code: 0 done, 2 wrong arguments or settings, else the code of the first run that failed.
+failure or a signal (Ctrl-C, kill), give the same command again. settings.txt in the folder of a run
+records how it was made: a run with other settings, there or for another seed beside it, is refused,
+so that no two are mixed; give another OUT, or remove the folder. A folder with neither results.json
+nor prompt_learner/ (a run that failed early) refuses nothing. A trainer that fails does not stop
+those after it.
+Exit code: 0 done, 2 wrong arguments or settings, 130 Ctrl-C, 143 or 129 SIGTERM or SIGHUP, else the
+code of the first run that failed.
 END
 }
 
 die() {
-    echo "error: $*" >&2
+    local message=$* newline=$'\n'
+    echo "error: ${message//$newline/ }" >&2
     exit 2
+}
+
+# Set WORDS to the words of $1, separated by white space of any kind.
+split_words() {
+    read -ra WORDS <<<"${1//[[:space:]]/ }"
+}
+
+# Set WORDS to the words of $2, the value of variable $1; there must be one.
+split_variable() {
+    split_words "$2"
+    [ ${#WORDS[@]} -gt 0 ] || die "$1 holds white space only: name at least one, or unset it"
+}
+
+# Append word $1 to LIST, unless it holds it.
+add_once() {
+    [[ " ${LIST[*]} " == *" $1 "* ]] || LIST+=("$1")
+}
+
+# Print $2, the value of $1, as an absolute path, relative to the caller's directory.
+path_of() {
+    local path=$2 user
+    [[ $path != *$'\n'* ]] || die "$1 has a line break in it: $(printf %q "$path")"
+    if [[ $path == "~"* ]]; then # the shell leaves it where it is quoted, or no such user exists
+        user=${path%%/*}
+        [[ $user =~ ^~([A-Za-z_][A-Za-z0-9._-]*)?$ ]] && eval "user=$user"
+        [[ $user != "~"* ]] ||
+            die "$1 is '$path', but there is no user '${user#"~"}'; for a folder of that name: ./$path"
+        [[ $path != */* ]] && path=$user || path=$user/${path#*/}
+    fi
+    absolute "$path"
 }
 
 # Print path $1 as an absolute path, relative to the caller's directory.
@@ -102,17 +139,22 @@ find_dataset() {
 
 # Split the arguments into DATASET, SEEDS and OPTS.
 parse_arguments() {
-    local reserved
+    local reserved seed
     DATASET=$1
     shift
-    SEEDS=()
+    LIST=()
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
-        [[ $1 =~ ^(0|[1-9][0-9]*)$ ]] ||
-            die "'$1' is no seed (a whole number); KEY VALUE settings come after --"
-        SEEDS+=("$1")
+        split_words "$1"
+        [ ${#WORDS[@]} -gt 0 ] || WORDS=("$1")
+        for seed in "${WORDS[@]}"; do
+            [[ $seed =~ ^(0|[1-9][0-9]*)$ ]] ||
+                die "'$seed' is no seed (a whole number); KEY VALUE settings come after --"
+            add_once "$seed"
+        done
         shift
     done
-    [ ${#SEEDS[@]} -gt 0 ] || SEEDS=(1 2 3)
+    [ ${#LIST[@]} -gt 0 ] || LIST=(1 2 3)
+    SEEDS=("${LIST[@]}")
     [ $# -eq 0 ] || shift
     [ $(($# % 2)) -eq 0 ] || die "settings after -- come in pairs KEY VALUE; got $# words: $*"
     OPTS=()
@@ -157,40 +199,50 @@ start() {
     fi
     [ "$1" != -- ] || die "give a $FIRST before --"
     parse_arguments "$@"
-    read -ra SHOTS_LIST <<<"${SHOTS:-$(default_shots)}"
-    for SHOTS in "${SHOTS_LIST[@]}"; do
+    split_variable SHOTS "${SHOTS:-$(default_shots)}"
+    LIST=()
+    for SHOTS in "${WORDS[@]}"; do
         [[ $SHOTS =~ ^(-1|[1-9][0-9]*)$ ]] ||
             die "SHOTS is '$SHOTS': give a whole number above 0, or -1"
+        add_once "$SHOTS"
     done
+    SHOTS_LIST=("${LIST[@]}")
     [[ ${#SHOTS_LIST[@]} -eq 1 || $PROTOCOL == few_shot ]] ||
         die "SHOTS is '${SHOTS_LIST[*]}': one number is wanted here"
-    DATA=$(absolute "${DATA:-data}")
-    OUT=$(absolute "${OUT:-output}")
+    DATA=$(path_of DATA "${DATA:-data}")
+    OUT=$(path_of OUT "${OUT:-output}")
     PYTHON=${PYTHON:-python}
-    [[ $PYTHON != */* ]] || PYTHON=$(absolute "$PYTHON")
-    command -v "$PYTHON" >/dev/null || die "no Python '$PYTHON': set PYTHON, e.g. PYTHON=python3"
+    [[ $PYTHON != */* ]] || PYTHON=$(path_of PYTHON "$PYTHON")
+    command -v -- "$PYTHON" >/dev/null || die "no Python '$PYTHON': set PYTHON, e.g. PYTHON=python3"
     # settings.txt records one canonical path per folder.
     [ ! -d "$DATA" ] || DATA=$(CDPATH='' cd -- "$DATA" && pwd)
     cd "$ROOT"
     DATASET=$(find_dataset "$DATASET")
     choose_trainers
-    trap 'echo "stopped; to go on, give the same command again" >&2; exit 130' INT
 }
 
 # Set TRAINER_LIST, and check that every trainer has the configs it will need.
 choose_trainers() {
-    local index names
+    local word names
     GIVEN_CFG=$CFG
-    read -ra TRAINER_LIST <<<"${TRAINERS:-${TRAINER:-$DEFAULT_TRAINERS}}"
-    if [ "${TRAINER_LIST[*]}" = all ]; then
-        names=$(all_trainers)
-        read -ra TRAINER_LIST <<<"$names"
+    if [ -n "$TRAINERS" ]; then
+        split_variable TRAINERS "$TRAINERS"
+    else
+        split_variable TRAINER "${TRAINER:-$DEFAULT_TRAINERS}"
     fi
-    for index in "${!TRAINER_LIST[@]}"; do
-        TRAINER=$(find_name "${TRAINER_LIST[index]}" configs/trainers / TRAINER)
-        TRAINER_LIST[index]=$TRAINER
+    if [ "${WORDS[*]}" = all ]; then
+        ask names all_trainers
+        split_variable TRAINERS "$names"
+    fi
+    LIST=()
+    for word in "${WORDS[@]}"; do
+        TRAINER=$(find_name "$word" configs/trainers / TRAINER)
+        add_once "$TRAINER"
+    done
+    TRAINER_LIST=("${LIST[@]}")
+    for TRAINER in "${TRAINER_LIST[@]}"; do
         for SHOTS in "${SHOTS_LIST[@]}"; do
-            CFG=$(choose_config)
+            ask CFG choose_config
         done
     done
 }

@@ -55,15 +55,27 @@ refuse_difference() {
     die "$1 was made with other settings. $CURE"
 }
 
-# Create folder $1 with settings.txt containing $2; settings.txt is written atomically.
-prepare() {
-    mkdir -p "$1" && printf '%s\n' "$2" >"$1/settings.tmp" &&
-        mv "$1/settings.tmp" "$1/settings.txt"
+# Create folder $1 and check that it can be written.
+make_folder() {
+    mkdir -p "$1" || return
+    [ -w "$1" ] || { echo "$1: no permission to write" && return 1; }
+}
+
+# Succeed if settings.txt in folder $1, if any, is that of a run which failed early.
+is_replaceable() {
+    [ ! -e "$1/run.json" ] && ! holds_work "$1"
+}
+
+# Write settings.txt with $2 in folder $1, atomically, for a child that did not. train.py writes it
+# itself, with run.json, while it holds the folder's lock: neither may be replaced here.
+record_settings() {
+    [ -d "$1" ] && [ ! -e "$1/run.json" ] || return 0
+    printf '%s\n' "$2" >"$1/settings.tmp" && mv "$1/settings.tmp" "$1/settings.txt"
 }
 
 # Train, or with a model folder test: run FOLDER DATASET SEED CLASSES [MODEL_FOLDER]
 run() {
-    local folder=$1 dataset=$2 seed=$3 classes=$4 model=${5:-} wanted what fault code=0
+    local folder=$1 dataset=$2 seed=$3 classes=$4 model=${5:-} wanted what fault code=0 record=''
     local eval_flags=()
     what="train on the $classes classes of $dataset, seed $seed"
     if [ -n "$model" ]; then
@@ -77,14 +89,20 @@ run() {
         echo "already finished: $folder"
         return 0
     fi
-    fault=$(prepare "$folder" "$wanted" 2>&1) ||
+    fault=$(make_folder "$folder" 2>&1) ||
         die "OUT ($OUT) cannot be written; give another: $fault"
+    ! is_replaceable "$folder" || record=yes
     echo "== $what: $folder"
-    "$PYTHON" train.py --root "$DATA" --seed "$seed" --trainer "$TRAINER" \
+    DPLQ_SETTINGS=$wanted supervise "$PYTHON" train.py --root "$DATA" --seed "$seed" --trainer "$TRAINER" \
         --dataset-config-file "configs/datasets/$dataset.yaml" \
         --config-file "configs/trainers/$TRAINER/$CFG.yaml" \
         --output-dir "$folder" "${eval_flags[@]}" \
         DATASET.NUM_SHOTS "$SHOTS" DATASET.SUBSAMPLE_CLASSES "$classes" "${OPTS[@]}" || code=$?
+    if [ -n "$record" ] || [ ! -e "$folder/settings.txt" ]; then
+        fault=$(record_settings "$folder" "$wanted" 2>&1) ||
+            die "OUT ($OUT) cannot be written; give another: $fault"
+    fi
+    end_if_stopped
     if [ "$code" -eq 0 ] && [ ! -s "$folder/results.json" ]; then
         echo "error: train.py ended without writing results.json" >&2
         code=1
@@ -103,6 +121,13 @@ note_failure() {
     [ "$FAILED_CODE" -ne 0 ] || FAILED_CODE=$1
 }
 
+# Call a function with errexit, as a child of the script.
+as_child() {
+    become_child
+    set -e
+    "$@"
+}
+
 # Call a function for every trainer, with TRAINER set. With several, a failure is recorded and the
 # following trainers still run; with one, the script ends with its code.
 each_trainer() {
@@ -112,15 +137,11 @@ each_trainer() {
         return
     fi
     for TRAINER in "${TRAINER_LIST[@]}"; do
-        set +e
-        (
-            set -e
-            trap 'exit 130' INT
-            "$@"
-        )
+        set +e # in a condition, errexit would have no effect on the child
+        supervise as_child "$@"
         code=$?
         set -e
-        [ "$code" -ne 130 ] || exit 130
+        end_if_stopped
         if [ "$code" -ne 0 ]; then
             FAILED+=("$TRAINER")
             note_failure "$code"
@@ -131,7 +152,7 @@ each_trainer() {
 # Train on the base classes and test on the new ones, for every seed.
 base2new() {
     local seed folder
-    CFG=$(choose_config)
+    ask CFG choose_config
     folder=$(place)
     for seed in "${SEEDS[@]}"; do
         run "$OUT/base2new/train_base/$folder/seed$seed" "$DATASET" "$seed" base
@@ -144,7 +165,7 @@ base2new() {
 
 # Print the folders of base2new's runs.
 base2new_folders() {
-    CFG=$(choose_config)
+    ask CFG choose_config
     printf '%s\n' "$OUT/base2new/train_base/$(place)" "$OUT/base2new/test_new/$(place)"
 }
 
@@ -159,7 +180,8 @@ table() {
         done < <("$print_folders")
     done
     if [ ${#folders[@]} -gt 0 ]; then
-        "$PYTHON" -m dplq.results "$@" "${folders[@]}" || note_failure $?
+        supervise "$PYTHON" -m dplq.results "$@" "${folders[@]}" || note_failure $?
+        end_if_stopped
     fi
 }
 

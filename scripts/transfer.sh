@@ -6,19 +6,24 @@
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 PROTOCOL=transfer DEFAULT_TRAINERS=QuaternionPrompt FIRST=SOURCE
 MORE_ENVIRONMENT="
-  TARGETS      files of configs/datasets, separated by blanks
+  TARGETS      files of configs/datasets
                ($TARGET_TEXT)"
 
 # Set TARGET_LIST from TARGETS, by default to the source's targets that exist under DATA.
 choose_targets() {
-    local index names=$TARGETS
+    local word target names=$TARGETS
     if [ -z "$names" ]; then
-        names=$("$PYTHON" -m dplq.data.targets "$DATASET" --root "$DATA" --kind "$TARGET_KIND")
+        ask names "$PYTHON" -m dplq.data.targets "$DATASET" --root "$DATA" --kind "$TARGET_KIND"
     fi
-    read -ra TARGET_LIST <<<"$names"
-    for index in "${!TARGET_LIST[@]}"; do
-        TARGET_LIST[index]=$(find_dataset "${TARGET_LIST[index]}")
-        if [[ ${TARGET_LIST[index]} == "${DATASET}v2" ]]; then
+    split_variable TARGETS "$names"
+    LIST=()
+    for word in "${WORDS[@]}"; do
+        target=$(find_dataset "$word")
+        add_once "$target"
+    done
+    TARGET_LIST=("${LIST[@]}")
+    for target in "${TARGET_LIST[@]}"; do
+        if [[ $target == "${DATASET}v2" ]]; then
             echo "warning: ${DATASET}v2 holds the training images of $DATASET" >&2
         fi
     done
@@ -31,7 +36,7 @@ target_place() {
 
 transfer() {
     local seed target model
-    CFG=$(choose_config)
+    ask CFG choose_config
     for seed in "${SEEDS[@]}"; do
         model=$OUT/$(place)/seed$seed
         run "$model" "$DATASET" "$seed" all
@@ -44,7 +49,7 @@ transfer() {
 
 transfer_folders() {
     local target
-    CFG=$(choose_config)
+    ask CFG choose_config
     printf '%s\n' "$OUT/$(place)"
     for target in "${TARGET_LIST[@]}"; do
         target_place "$target"

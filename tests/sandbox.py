@@ -11,25 +11,41 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 PLACE = "RSSCN7/shots_16/QuaternionPrompt/tiny/seed1"
-OURS = ("DATA", "TRAINER", "TRAINERS", "TARGETS", "SHOTS", "STUB_FAIL", "STUB_RUN")
+OURS = ("DATA", "TRAINER", "TRAINERS", "TARGETS", "SHOTS", "STUB_FAIL", "STUB_RUN", "DPLQ_SETTINGS")
 STUB = """#!{python}
-import json, os, subprocess, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
 
 args = sys.argv[1:]
 if args[0] != "train.py":
-    sys.exit(subprocess.call([sys.executable, *args]))
+    os.execv(sys.executable, [sys.executable, *args])
 value = {{key: args[i + 1] for i, key in enumerate(args[:-1])}}
 with open({calls!r}, "a") as file:
-    file.write(json.dumps({{"args": args, "cwd": os.getcwd()}}) + "\\n")
+    file.write(json.dumps({{
+        "args": args, "cwd": os.getcwd(), "pid": os.getpid(),
+        "settings": os.environ.get("DPLQ_SETTINGS"),
+    }}) + "\\n")
 fail = os.environ.get("STUB_FAIL", "")
 subset, trainer = value["DATASET.SUBSAMPLE_CLASSES"], value["--trainer"]
+out = Path(value["--output-dir"])
 if fail == "sleep":
     time.sleep(30)
-out = Path(value["--output-dir"])
+if fail == "patient":  # takes its time to end, as a run that writes its state
+    came = []
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    (out / "ready").touch()
+    while not came:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    (out / "ended").write_text(repr(came))
+    sys.exit(130)
+if fail == "owner":  # writes its own files, as train.py does
+    (out / "run.json").write_text("{{}}")
+    (out / "settings.txt").write_text(os.environ["DPLQ_SETTINGS"] + "\\n")
 (out / "log.txt").write_text("started\\n")
 if fail == "silent":
     sys.exit(0)
@@ -100,9 +116,13 @@ class Sandbox:
         )
 
     def calls(self) -> list[list[str]]:
+        return [record["args"] for record in self.records()]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the arguments, cwd, pid and DPLQ_SETTINGS of each call of train.py."""
         if not self.calls_file.exists():
             return []
-        return [json.loads(line)["args"] for line in self.calls_file.read_text().splitlines()]
+        return [json.loads(line) for line in self.calls_file.read_text().splitlines()]
 
     @property
     def train(self) -> Path:
@@ -114,9 +134,24 @@ class Sandbox:
 
 
 def interrupt(
-    command: list[str], *, when: Callable[[], object], cwd: Path, env: dict[str, str]
+    command: list[str],
+    *,
+    when: Callable[[], object],
+    cwd: Path,
+    env: dict[str, str],
+    number: int = signal.SIGINT,
+    send: Callable[[int, int], None] = os.killpg,
 ) -> tuple[int, str]:
-    """Start a command, send Ctrl-C once `when()` is true; return exit code and stderr."""
+    """Start a command, send a signal once `when()` is true; return exit code and stderr.
+
+    Args:
+        command: it becomes the leader of a process group.
+        when: asked again and again.
+        cwd: where the command runs.
+        env: its environment.
+        number: the signal.
+        send: `os.killpg`, as a terminal does on Ctrl-C, or `os.kill`.
+    """
     process = subprocess.Popen(
         command,
         cwd=cwd,
@@ -131,6 +166,6 @@ def interrupt(
     deadline = time.monotonic() + 120
     while not when() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
+    send(process.pid, number)
     stderr = process.communicate(timeout=60)[1]
     return process.returncode, stderr

@@ -18,12 +18,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from tqdm import tqdm
 
+from dplq.data.lock import exclusive
 from dplq.errors import UserError
 from dplq.io.files import file_digest
+from dplq.io.schema import InvalidContent, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,13 @@ class _Cut(Exception):
     """The connection broke, or the server is busy: worth another try."""
 
 
+class _Identity(msgspec.Struct):
+    """Content of ``NAME.part.json``; the tag is sent in a header."""
+
+    url: str
+    tag: Annotated[str, msgspec.Meta(pattern=r"^[\x20-\x7e]*\Z", max_length=1024)]
+
+
 def fetch(
     url: str,
     target: Path,
@@ -45,7 +55,7 @@ def fetch(
     tries: int = 5,
     pause: Callable[[float], object] = time.sleep,
 ) -> Path:
-    """Download a file, unless it exists already.
+    """Download a file, unless it exists already; another process that downloads it is waited for.
 
     Args:
         url: http or https. Addresses of the Hugging Face hub follow ``$HF_ENDPOINT``.
@@ -65,23 +75,37 @@ def fetch(
     if not url.startswith(("https://", "http://")):
         raise UserError(f"Cannot download {url}: only http:// and https:// addresses are.")
     try:
-        if target.is_file():
-            if not checksum or _digest_like(checksum, target) == checksum.lower():
-                return target
-            target.unlink()
+        if _is_complete(target, checksum):
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = _Part(url, target, bool(checksum))
-        _fill(part, tries, pause)
-        if checksum:
-            _verify(part.path, url, checksum)
-        os.replace(part.path, target)
-        part.delete()
+        lock = target.with_name(f".{target.name}.lock")
+        with exclusive(lock, f"downloads {target}"):
+            if not _is_complete(target, checksum):  # the other process may have made it
+                _download(url, target, checksum, tries, pause)
     except OSError as error:
         raise UserError(
             f"Cannot write {target}: {error.strerror or error}. Nothing of it is kept. Free space "
             "or choose another folder, then run the same command again."
         ) from error
     return target
+
+
+def _is_complete(target: Path, checksum: str) -> bool:
+    if not target.is_file():
+        return False
+    return not checksum or _digest_like(checksum, target) == checksum.lower()
+
+
+def _download(
+    url: str, target: Path, checksum: str, tries: int, pause: Callable[[float], object]
+) -> None:
+    target.unlink(missing_ok=True)  # a file with another checksum
+    part = _Part(url, target, bool(checksum))
+    _fill(part, tries, pause)
+    if checksum:
+        _verify(part.path, url, checksum)
+    os.replace(part.path, target)
+    part.delete()
 
 
 def need_space(folder: Path, size: int, what: str) -> None:
@@ -146,10 +170,10 @@ class _Part:
 
     def _load_tag(self) -> str:
         try:
-            identity = json.loads(self._identity.read_text(encoding="utf-8"))
-            return identity["tag"] if identity["url"] == self.url else ""
-        except (OSError, ValueError, KeyError, TypeError):
+            identity: _Identity = read_json(self._identity, _Identity, max_bytes=1 << 16)
+        except InvalidContent:  # missing or damaged: the download starts anew
             return ""
+        return identity.tag if identity.url == self.url else ""
 
 
 def _fill(part: _Part, tries: int, pause: Callable[[float], object]) -> None:

@@ -1,11 +1,13 @@
 """Installation of a dataset: download, unpack into a staging folder, validate, then move.
 
 The declaration has the layout, this file the order of events. Downloads are kept in
-``ROOT/downloads/NAME`` until the end; the staging folder is hidden and cleared by the next run.
+``ROOT/downloads/NAME`` until the end; the staging folder is hidden and cleared by the next run. A
+hidden lock file, ``ROOT/.FOLDER.lock``, makes two processes wait for each other.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import urllib.parse
@@ -13,10 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dplq.data.download import fetch
+from dplq.data.lock import exclusive
 from dplq.data.unpack import BadArchive, is_archive, unpack
 from dplq.datasets._engine.base import FolderDataset
 from dplq.datasets._engine.layout.folders import FEWSHOT_DIR
 from dplq.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 TORCHVISION = "torchvision:"
 
@@ -42,9 +47,38 @@ def get(
         The folder that was filled.
 
     Raises:
-        UserError: a download or archive fails, or the folder has data already. It is left
-            unchanged then.
+        UserError: a download or archive fails, or the folder has data already that cannot be used.
+            It is left unchanged then.
     """
+    name = declaration.__name__
+    target = Path(declaration.folder_under(root))
+    try:
+        os.makedirs(root, exist_ok=True)
+        with exclusive(_lock_of(target, root), f"fills {target}"):
+            if problem(root):
+                _install(declaration, root, problem, archives, keep)
+            else:
+                logger.warning("%s is in %s already: another process has got it", name, target)
+    except OSError as error:
+        raise UserError(
+            f"Cannot put {name} into {target}: {error.strerror or error}. Free space or choose "
+            "another --root, then run the same command again."
+        ) from error
+    return target
+
+
+def _lock_of(target: Path, root: str) -> Path:
+    """Return the lock of a folder: variants of a dataset share the folder."""
+    return Path(root, f".{'-'.join(target.relative_to(root).parts) or 'root'}.lock")
+
+
+def _install(
+    declaration: type[FolderDataset],
+    root: str,
+    problem: Callable[[str], str],
+    archives: Sequence[str],
+    keep: bool,
+) -> None:
     name = declaration.__name__
     target = Path(declaration.folder_under(root))
     _refuse_existing_data(name, target)
@@ -64,16 +98,10 @@ def get(
                 _add_download(fetch(url, downloads / filename, checksum), staged)
         _strip_outer_folders(staged, lambda: not problem(str(staging)))
         _move_into_place(staged, target)
-    except OSError as error:
-        raise UserError(
-            f"Cannot put {name} into {target}: {error.strerror or error}. Free space or choose "
-            "another --root, then run the same command again."
-        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     if not keep:
         shutil.rmtree(downloads, ignore_errors=True)
-    return target
 
 
 def _refuse_existing_data(name: str, target: Path) -> None:

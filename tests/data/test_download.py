@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from dplq.data import download
 from dplq.data.download import fetch, in_units
@@ -30,8 +34,12 @@ def get(site: Site, folder: Path, checksum: str = "", **options) -> Path:
     return fetch(f"{site.address}/a.zip", folder / "a.zip", checksum, pause=lambda _: 0, **options)
 
 
+LOCK = ".a.zip.lock"
+
+
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """What lies in a folder, without the lock of a download, which stays."""
+    return sorted({path.name for path in folder.iterdir()} - {LOCK})
 
 
 @pytest.mark.parametrize("checksum", ["", SHA256, MD5, f"md5:{MD5.upper()}"])
@@ -77,6 +85,48 @@ def test_halves_of_two_files_are_never_joined(site, tmp_path, change):
     path = "/b.zip" if change == "other address" else "/a.zip"
     got = fetch(site.address + path, tmp_path / "a.zip", pause=lambda _: 0)
     assert got.read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{", b"\xff", b'{"url": 1}', b'{"url": "URL", "tag": null}', b"[" * 10**5]
+    + [
+        json.dumps({"url": "URL", "tag": tag}).encode()
+        for tag in ("a\r\nX: 1", "\u2603", "a" * 2000)
+    ],
+)
+def test_a_damaged_record_of_a_part_costs_the_part_only(site, tmp_path, content):
+    content = content.replace(b"URL", f"{site.address}/a.zip".encode())
+    (tmp_path / "a.zip.part").write_bytes(b"another file")
+    (tmp_path / "a.zip.part.json").write_bytes(content)
+    assert get(site, tmp_path).read_bytes() == CONTENT
+    assert site.asked == [""]
+
+
+def test_two_processes_download_once(site, tmp_path):
+    code = "from dplq.data.download import fetch; import sys, pathlib as p; "
+    code += "fetch(sys.argv[1], p.Path(sys.argv[2]))"
+    command = [sys.executable, "-c", code, f"{site.address}/a.zip", str(tmp_path / "a.zip")]
+    lock = FileLock(tmp_path / LOCK)
+    with lock:
+        both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [process.stderr.readline() for process in both]
+        assert site.asked == []
+    assert [process.wait(60) for process in both] == [0, 0]
+    for line in said:
+        assert line.startswith(
+            f"another process downloads {tmp_path}/a.zip (lock: {tmp_path}/{LOCK})"
+        )
+    assert site.asked == [""]
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    for process in both:
+        process.stderr.close()
+
+
+def test_a_file_that_is_there_needs_no_lock(site, tmp_path):
+    (tmp_path / "a.zip").write_bytes(CONTENT)
+    with FileLock(tmp_path / LOCK):
+        assert get(site, tmp_path, SHA256).read_bytes() == CONTENT
 
 
 def test_a_whole_part_that_was_never_renamed_is_taken(site, tmp_path):

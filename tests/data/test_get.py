@@ -6,16 +6,20 @@ import errno
 import hashlib
 import io
 import shutil
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from dplq.data import get as data_get
 from dplq.data.catalogue import registered
 from dplq.data.check import problem
 from dplq.data.download import fetch
+from dplq.data.unpack import Limits
 from tests.datasets.lookalikes import make_classes, make_lookalike
 
 from .lookalike import by_part, check, dataset, noisy, run, write_split
@@ -53,15 +57,24 @@ def get(capsys, root: Path, *options) -> tuple[int, str]:
     return run(capsys, "get", "RSSCN7", "--root", root, *options)
 
 
+LOCKS = {".RSSCN7.lock", "downloads/RSSCN7/.RSSCN7.zip.lock", ".root.lock"}
+
+
 def left_in(root: Path) -> list[str]:
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    """The files below a folder, without the locks, which stay."""
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    return sorted(files - LOCKS)
+
+
+def entries(root: Path) -> list[str]:
+    return sorted({path.name for path in root.iterdir()} - LOCKS)
 
 
 def test_get(capsys, tmp_path, site):
     code, text = get(capsys, tmp_path)
     assert code == 0, text
     assert f"RSSCN7 is in {tmp_path}/RSSCN7. Licence: not stated" in text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["RSSCN7", "downloads"]
+    assert entries(tmp_path) == ["RSSCN7", "downloads"]
     assert (tmp_path / "RSSCN7" / "aGrass" / "a00.jpg").is_file(), "the wrapping is off"
     assert not [name for name in left_in(tmp_path) if name.startswith("downloads")]
     assert check(capsys, tmp_path)[0] == 0
@@ -110,7 +123,7 @@ def test_get_of_a_hostile_archive(capsys, tmp_path, site, monkeypatch, member):
     assert code == 2
     assert "is refused: its member" in text
     assert left_in(tmp_path) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["downloads"]
+    assert entries(tmp_path) == ["downloads"]
 
 
 def test_get_on_a_full_disk(capsys, tmp_path, site, monkeypatch):
@@ -130,6 +143,39 @@ def test_get_on_a_full_disk(capsys, tmp_path, site, monkeypatch):
     monkeypatch.setattr("dplq.data.unpack.shutil.copyfileobj", real)
     assert get(capsys, tmp_path)[0] == 0
     assert len(site.asked) == 1, "the whole archive is used again"
+
+
+def test_get_of_an_archive_over_the_limits_keeps_it(capsys, tmp_path, site, monkeypatch):
+    monkeypatch.setattr("dplq.data.unpack.LIMITS", Limits(members=3))
+    code, text = get(capsys, tmp_path)
+    assert code == 2
+    assert "RSSCN7.zip is refused: it unpacks to 42 or more members; at most 3" in text
+    assert left_in(tmp_path) == ["downloads/RSSCN7/RSSCN7.zip"]
+
+
+def test_two_at_once_get_it_once(tmp_path, site, caplog):
+    """One waits for the other, then finds the data in place."""
+    cls = dataset("RSSCN7")
+
+    def one(_):
+        return data_get.get(cls, str(tmp_path), lambda root: problem(cls, root))
+
+    with ThreadPoolExecutor(2) as pool, FileLock(tmp_path / ".RSSCN7.lock"):
+        both = pool.map(one, range(2))
+        deadline = time.monotonic() + 30
+        while len(caplog.messages) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        waiting = (
+            f"another process fills {tmp_path}/RSSCN7 (lock: {tmp_path}/.RSSCN7.lock); waiting"
+        )
+        assert [line.startswith(waiting) for line in caplog.messages] == [True, True]
+        assert site.asked == []
+        caplog.clear()
+    assert list(both) == [tmp_path / "RSSCN7"] * 2
+    assert site.asked == [""]
+    assert caplog.messages == [
+        f"RSSCN7 is in {tmp_path}/RSSCN7 already: another process has got it"
+    ]
 
 
 def test_get_after_a_kill_in_the_middle(capsys, tmp_path, site):
@@ -181,7 +227,7 @@ def test_get_of_ones_own(capsys, tmp_path):
     root = tmp_path / "data"
     code, text = run(capsys, "get", "OwnImages", "--root", root, "--archive", tmp_path / "x.zip")
     assert code == 0, text
-    assert sorted(path.name for path in root.iterdir()) == ["cat", "dog"]
+    assert entries(root) == ["cat", "dog"]
 
 
 def test_get_says_when_what_was_got_is_not_it(capsys, tmp_path, monkeypatch):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import random
+import tarfile
+import zipfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ from dassl.data.transforms import AVAI_CHOICES, build_transform
 from dassl.utils import ChoiceError, InputError, read_image, set_random_seed
 from torchvision.transforms import functional as TF
 
+from dplq.errors import UserError
 from tests.fallback.toys import CLASSES, toy_config, write_images
 
 
@@ -87,6 +91,77 @@ def test_dataset_properties(cfg):
         data.check_input_domains(["art"], ["foto"])
     with pytest.raises(InputError, match="SOURCE_DOMAINS is empty"):
         data.check_input_domains([], ["art"])
+
+
+@pytest.fixture
+def download(tmp_path, monkeypatch):
+    """Have a file "downloaded" by `DatasetBase.download_data` into the folder data."""
+
+    def run(name: str, content: bytes) -> Path:
+        def fetch(url, dst):
+            Path(dst).write_bytes(content)
+
+        monkeypatch.setattr("dassl.data.datasets.base_dataset.fetch", fetch)
+        dst = tmp_path / "data" / name
+        DatasetBase.download_data(None, "http://here", str(dst), from_gdrive=False)
+        return dst.parent
+
+    return run
+
+
+def zip_of(**members: str) -> bytes:
+    with zipfile.ZipFile(content := io.BytesIO(), "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return content.getvalue()
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix == ".txt"
+    }
+
+
+def test_a_download_is_unpacked_beside_itself(download):
+    folder = download("a.zip", zip_of(**{"a/b.txt": "1", "c.txt": "2", "empty/": ""}))
+    (folder / "own.txt").write_text("mine")
+    (folder / "a" / "own.txt").write_text("mine")
+    assert download("a.zip", zip_of(**{"a/b.txt": "3"})) == folder
+    own = {"own.txt": "mine", "a/own.txt": "mine"}
+    assert files_in(folder) == {"a/b.txt": "3", "c.txt": "2", **own}
+    assert (folder / "empty").is_dir()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("a", "a.zip", "c.txt", "empty", "own.txt")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.zip", zip_of(**{"a.txt": "1", "../evil.txt": "1"}), r"a path with '\.\.'"),
+        ("a.zip", b"<html>", "is damaged"),
+        ("a.tar.zst", b"", r"cannot be unpacked here: it must be one of \.zip \.tar"),
+        ("a.zip", zip_of(**{"own.txt/a.txt": "1"}), "Move that away, then try again"),
+    ],
+)
+def test_a_bad_download_changes_nothing(download, tmp_path, name, content, text):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/own.txt").write_text("mine")
+    with pytest.raises(UserError, match=text):
+        download(name, content)
+    assert files_in(tmp_path) == {"data/own.txt": "mine"}
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [name, "own.txt"]
+
+
+def test_links_in_a_download_are_refused(download):
+    with tarfile.open(fileobj=(content := io.BytesIO()), mode="w:gz") as archive:
+        info = tarfile.TarInfo("a")
+        info.type, info.linkname = tarfile.SYMTYPE, "../b"
+        archive.addfile(info)
+    with pytest.raises(UserError, match=r"is a link to '\.\./b'"):
+        download("a.tar.gz", content.getvalue())
 
 
 def test_domain_samplers_balance_each_batch():

@@ -65,6 +65,14 @@ def test_compare_with_other_settings_of_one_trainer(box):
     assert len(box.calls()) == 4  # QuaternionPrompt is run
 
 
+def test_trainers_over_several_lines_are_run_once_each(box):
+    trainers = "CoOp\n\tcoop\r\nQuaternionPrompt CoOp\n"
+    done = box.run("RSSCN7", "1", script="compare", TRAINERS=trainers)
+    assert done.returncode == 0, done.stderr
+    assert flags(box.calls()[::2], "--trainer") == [("CoOp",), ("QuaternionPrompt",)]
+    assert len(box.calls()) == 4
+
+
 def test_several_trainers_take_their_own_configs(box):
     box.add_config("trainers/CoOp/vit_b16_ctxv1.yaml")
     env = {"TRAINERS": "CoOp QuaternionPrompt", "CFG_QuaternionPrompt": "tiny", "CFG": ""}
@@ -75,7 +83,7 @@ def test_several_trainers_take_their_own_configs(box):
 
 def test_few_shot_runs_every_number_of_shots_and_draws_the_curve(box):
     box.add_config("trainers/ZeroshotCLIP/tiny.yaml")
-    done = box.run("RSSCN7", "1", "2", script="few_shot", SHOTS="1 4")
+    done = box.run("RSSCN7", "1", "2", script="few_shot", SHOTS="1\n4\t1")
     assert done.returncode == 0, done.stderr
     words = ("--trainer", "DATASET.NUM_SHOTS", "--seed", "DATASET.SUBSAMPLE_CLASSES")
     ours = [("QuaternionPrompt", n, seed, "all") for n in "14" for seed in "12"]
@@ -126,6 +134,21 @@ def test_domain_generalization_warns_of_the_sources_own_images(box):
     assert done.returncode == 0
     assert len(box.calls()) == 2
     assert "warning: RSSCN7v2 holds the training images of RSSCN7" in done.stderr
+
+
+def test_targets_over_several_lines_are_tested_once_each(box):
+    box.add_config("datasets/AID.yaml")
+    done = box.run("rsscn7", "1", script="cross_dataset", TARGETS="btmri\n aid\nBTMRI\n")
+    assert done.returncode == 0, done.stderr
+    folders = [Path(folder).parts[-2] for (folder,) in flags(box.calls()[1:], "--output-dir")]
+    assert folders == ["btmri", "AID"]
+
+
+def test_targets_of_white_space_only(box):
+    done = box.run("rsscn7", "1", script="cross_dataset", TARGETS="\n")
+    assert (done.returncode, box.calls()) == (2, [])
+    text = "error: TARGETS holds white space only: name at least one, or unset it\n"
+    assert done.stderr == text
 
 
 def test_unknown_target_is_one_line_before_anything_runs(box):

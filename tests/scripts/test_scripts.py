@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox import PROJECT, Sandbox, interrupt
+from tests.sandbox import PLACE, PROJECT, Sandbox
 
 
 @pytest.fixture
@@ -162,6 +162,23 @@ def test_files_of_unknown_making_are_refused(box):
         (["RSSCN7"], {"SHOTS": "1 2"}, "SHOTS is '1 2': one number is wanted here"),
         (["RSSCN7"], {"TRAINERS": "CoOp", "CFG": ""}, "CFG 'vit_b16_ctxv1'. Choices in "),
         (["RSSCN7"], {"PYTHON": "./no python"}, "set PYTHON"),
+        (["RSSCN7"], {"PYTHON": "-V"}, "no Python '-V': set PYTHON"),
+        (["RSSCN7", ""], {}, "'' is no seed"),
+        (["RSSCN7", " \n"], {}, "'  ' is no seed"),
+        (["RSSCN7", "1 *"], {}, "'*' is no seed"),
+        (
+            ["RSSCN7"],
+            {"TRAINER": " "},
+            "TRAINER holds white space only: name at least one, or unset",
+        ),
+        (["RSSCN7"], {"TRAINERS": "\n\t", "TRAINER": "CoOp"}, "TRAINERS holds white space only"),
+        (["RSSCN7"], {"SHOTS": "\n"}, "SHOTS holds white space only"),
+        (["RSSCN7"], {"TRAINERS": "*"}, "unknown TRAINER '*'"),
+        (["RSS\nCN7"], {}, "unknown dataset 'RSS CN7'"),
+        (["RSSCN7"], {"OUT": "a\nb"}, "OUT has a line break in it: $'a\\nb'"),
+        (["RSSCN7"], {"DATA": "a\n"}, "DATA has a line break in it: $'a\\n'"),
+        (["RSSCN7"], {"OUT": "~no-such-user/x"}, "OUT is '~no-such-user/x', but there is no user"),
+        (["RSSCN7"], {"DATA": "~$(id)"}, "DATA is '~$(id)', but there is no user '$(id)'"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_runs(box, args, env, message):
@@ -252,20 +269,56 @@ def test_relative_path_in_a_setting_is_found_from_the_callers_folder(box, key, v
     assert box.calls()[0][-2:] == [key, given.format(caller=box.caller)]
 
 
+@pytest.mark.parametrize(
+    ("out", "place"),
+    [
+        ("-x y", "{caller}/-x y"),
+        ("~/out", "{home}/out"),
+        ("~", "{home}"),
+        ("./~nobody", "{caller}/./~nobody"),
+        ("$(id)*", "{caller}/$(id)*"),
+    ],
+)
+def test_folders_with_odd_names(box, tmp_path, out, place):
+    home = tmp_path / "the home"
+    home.mkdir()
+    done = box.run("RSSCN7", "1", OUT=out, DATA=out, HOME=str(home))
+    assert done.returncode == 0, done.stderr
+    folder = place.format(caller=box.caller, home=home)
+    assert Path(folder, "base2new/train_base", PLACE, "results.json").is_file()
+    assert Path(box.calls()[0][2]).resolve() == Path(folder).resolve()
+    assert "72.00 +- 0.00" in done.stdout
+
+
+def test_seeds_are_separated_by_any_white_space_and_run_once(box):
+    assert box.run("RSSCN7", "1 2\n3", "\t2\r\n", "1").returncode == 0
+    assert [args[args.index("--seed") + 1] for args in box.calls()] == list("112233")
+
+
+def test_train_py_gets_the_settings_and_writes_them(box):
+    assert box.run("RSSCN7", "1", "--", "A", "two words", STUB_FAIL="owner").returncode == 0
+    settings = box.records()[0]["settings"]
+    assert settings.startswith("dataset RSSCN7 (file ")
+    assert "\nclasses base\nseed 1\nA two words" in settings
+    assert (box.train / "settings.txt").read_text() == settings + "\n"
+
+
+def test_settings_of_a_run_that_has_an_owner_are_not_replaced(box):
+    """A second script may come while the first one's train.py has no model yet."""
+    box.train.mkdir(parents=True)
+    (box.train / "run.json").write_text("{}")
+    (box.train / "settings.txt").write_text("of another\n")
+    assert box.run("RSSCN7", "1", STUB_FAIL="base 1").returncode == 7
+    assert (box.train / "settings.txt").read_text() == "of another\n"
+    (box.train / "settings.txt").unlink()
+    assert box.run("RSSCN7", "1", STUB_FAIL="base 1").returncode == 7
+    assert sorted(path.name for path in box.train.iterdir()) == ["log.txt", "run.json"]
+
+
 def test_names_that_differ_in_capitals_only(box):
     (box.root / "configs/datasets/BTMRI.yaml").touch()
     box.run("btmri", "1")
     assert "configs/datasets/btmri.yaml" in box.calls()[0]
-
-
-@pytest.mark.parametrize("trainers", ["QuaternionPrompt", "QuaternionPrompt CoOp"])
-def test_interrupt_stops_everything(box, trainers):
-    env = {**box.env, "STUB_FAIL": "sleep", "TRAINERS": trainers}
-    command = box.command("RSSCN7", "1")
-    code, stderr = interrupt(command, when=box.calls, cwd=box.caller, env=env)
-    assert code == 130
-    assert len(box.calls()) == 1
-    assert stderr.count("stopped; to go on, give the same command again") == 1
 
 
 def test_scripts_pass_shellcheck():

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
-import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from dassl.utils import InputError, MissingFileError, check_availability, mkdir_if_missing
@@ -110,12 +109,16 @@ class DatasetBase:
             check_availability(domain, self.domains, "domain")
 
     def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Download an archive and unpack it beside itself.
+        """Download an archive and unpack it beside itself; files of the same names are replaced.
 
         Args:
             url: address; of Google Drive (needs the package gdown) or any other.
             dst: path of the archive: .zip, .tar, .tar.gz, ...
             from_gdrive: which of the two.
+
+        Raises:
+            UserError: the archive is damaged, refused (links, paths outside the folder, far too
+                large) or of another format.
         """
         folder = os.path.dirname(dst)
         mkdir_if_missing(folder)
@@ -126,9 +129,9 @@ class DatasetBase:
         else:
             fetch(url, dst)
         print("Extracting file ...")
-        safe = ".tar" in dst and hasattr(tarfile, "data_filter")
-        options: dict[str, Any] = {"filter": "data"} if safe else {}
-        shutil.unpack_archive(dst, folder, **options)
+        from dplq.data.unpack import unpack_over
+
+        unpack_over(Path(dst), Path(folder))
         print(f"File extracted to {folder}")
 
     def generate_fewshot_dataset(
