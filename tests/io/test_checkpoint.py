@@ -17,7 +17,7 @@ def test_round_trip_is_exact(tmp_path):
     tensors = {"a": torch.randn(3, 4).T, "scalar": torch.tensor(0.1), "empty": torch.zeros(0, 2)}
     checkpoint.save(tmp_path / "x" / "c.safetensors", tensors, {"epoch": 3, "names": ["a"]})
     read, header = checkpoint.read(tmp_path / "x" / "c.safetensors")
-    assert header == {"format": 1, "epoch": 3, "names": ["a"]}
+    assert header == {"format": 2, "epoch": 3, "names": ["a"]}
     assert all(torch.equal(read[name], tensors[name]) for name in tensors)
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["c.safetensors"]
 
