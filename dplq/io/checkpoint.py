@@ -346,7 +346,7 @@ def restore_optimizer(
         state[int(index)][key] = tensor
     own = _state_after_a_step(optimizer)
     for number, entries in state.items():
-        if entries.keys() != own.get(number, {}).keys():
+        if number not in own or entries.keys() != own[number].keys():
             raise ValueError(f"parameter {number} has the entries {few(entries) or 'none'}")
         for key, value in entries.items():
             if not _is_such(value, own[number][key]):

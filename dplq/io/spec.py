@@ -25,7 +25,7 @@ class SpecEntry(msgspec.Struct):
     name: Name
     weights: str = ""
     pretrained: bool = True
-    seed: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     weights_sha256: str = ""
 
 

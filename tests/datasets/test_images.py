@@ -82,9 +82,12 @@ def test_other_settings_and_older_caches_decode_again(folder, decoded):
     path = folder / "images_checked.json"
     status = os.stat(folder / "hand/1.png")
     stamp = [status.st_size, status.st_mtime_ns]  # what version 0.1.0 wrote
-    key = json.loads(path.read_text())["hand/1.png"][2]
+    key = json.loads(path.read_text())["images"]["hand/1.png"][2]
     for number, entry in enumerate((stamp, [*stamp, key, [1, 2]], [*stamp, key, None], 7, None)):
-        path.write_text(json.dumps({"hand/1.png": entry}))
+        entries = {"hand/1.png": entry}
+        path.write_text(
+            json.dumps({"checksum": images_module._checksum(entries), "images": entries})
+        )
         assert check(folder).broken(["hand/1.png"]) == {}
         assert len(decoded) == 3 + number
 
