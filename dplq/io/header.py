@@ -37,7 +37,7 @@ class ModelHeader(msgspec.Struct):
     backbone: SpecEntry
     domain: SpecEntry | None
     settings: dict[str, Any]
-    classnames: Annotated[list[str], Meta(min_length=1)]
+    classnames: Annotated[list[Name], Meta(min_length=1)]
     trainer: str = ""
     epoch: Count | None = None
     val_result: float | None = None
@@ -57,6 +57,13 @@ def check_model_header(header: Mapping[str, Any], path: str | os.PathLike[str]) 
         convert(dict(header), ModelHeader, where="the header")
         for key in ("backbone", "domain"):
             if header[key] is not None:
-                Spec.from_header(header[key], key)
+                _check_spec(header[key], key)
     except InvalidContent as error:
         raise damaged(path, f"is damaged: in its header, {error.problem}") from error
+
+
+def _check_spec(entry: Mapping[str, Any], key: str) -> None:
+    try:
+        Spec.from_header(entry)
+    except InvalidContent as error:
+        raise error.at(key) from error

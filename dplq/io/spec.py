@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from dplq.errors import UserError
-from dplq.io.schema import Name, convert
+from dplq.io.schema import InvalidContent, Name, convert
 
 LOCAL_DIR = "local-dir:"
 DIGEST = "weights_sha256"
@@ -62,7 +62,11 @@ class Spec:
         """
         known: SpecEntry = convert(dict(entry), SpecEntry, where=where)
         options = {k: v for k, v in entry.items() if k not in (*PLAIN, DIGEST)}
-        convert(options, dict[str, str | float | bool | None], where=where)
+        for key, value in options.items():  # msgspec does not name the keys of a dict
+            try:
+                convert(value, str | float | bool | None, where=where)
+            except InvalidContent as error:
+                raise error.at(key) from error
         plain = {key: getattr(known, key) for key in PLAIN}
         return cls(**plain, sha256=known.weights_sha256, options=options)
 

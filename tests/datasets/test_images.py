@@ -92,6 +92,19 @@ def test_other_settings_and_older_caches_decode_again(folder, decoded):
         assert len(decoded) == 3 + number
 
 
+def test_a_damaged_entry_is_checked_again(folder, decoded, caplog):
+    check(folder).broken(["hand/1.png", "hand/2.png"])
+    path = folder / "images_checked.json"
+    text = path.read_text()
+    for old, new in (("hand/1", "hand/3"), ("16-bit", "17-bit"), ('"images"', '"imagez"')):
+        path.write_text(text.replace(old, new))
+        caplog.clear()
+        before = len(decoded)
+        check(folder).broken(["hand/1.png", "hand/2.png"])
+        assert len(decoded) == before + 2
+        assert f"{path} is damaged, or of an earlier version" in caplog.text
+
+
 def test_problems_of_one_kind_are_told_once():
     problems = dict.fromkeys(["a.tif", "b.tif", "c.tif", "d.tif"], "has 13 bands; set X")
     text = describe_problems(problems | {"e.png": "is empty"})
