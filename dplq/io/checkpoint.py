@@ -344,6 +344,8 @@ def restore_optimizer(
         if not index.isdecimal() or int(index) not in state:
             raise ValueError(f"the tensor {name} belongs to no parameter")
         state[int(index)][key] = tensor
+    if len(state) < len(rest):
+        raise ValueError("a parameter is there twice")
     own = _state_after_a_step(optimizer)
     for number, entries in state.items():
         if number not in own or entries.keys() != own[number].keys():

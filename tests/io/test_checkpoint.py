@@ -197,6 +197,7 @@ def test_weights_that_are_not_finite_are_not_loaded(tmp_path):
     [
         (lambda t, r: t.update(momentum=torch.ones(2)), "momentum belongs to no parameter"),
         (lambda t, r: t.update({"7.exp_avg": torch.ones(2)}), "7.exp_avg belongs to no parameter"),
+        (lambda t, r: r.append(r[0]), "a parameter is there twice"),
         (lambda t, r: r.append([7, {}]), "parameter 7 has the entries none"),
         (lambda t, r: t.pop("0.exp_avg"), "parameter 0 has the entries step, exp_avg_sq"),
         (lambda t, r: t.update({"0.exp_avg": torch.ones(3)}), "0.exp_avg is not what"),

@@ -200,7 +200,7 @@ def _way_out(path: Path) -> str:
     """Return what to do with a damaged resume file: the last good epoch, and how to go on."""
     previous = path.with_name(PREVIOUS_FILE)
     good = checkpoint.good_epochs(path.parent)
-    kept = f" The models of the epochs {', '.join(good)} are good (--load-epoch)." if good else ""
+    kept = f" Good models beside it: epoch {', '.join(good)} (--load-epoch)." if good else ""
     try:
         if path == previous:
             raise DamagedFile(path, "")
