@@ -15,6 +15,7 @@ from dassl.data.data_manager import build_data_loader
 from dassl.data.transforms import build_transform
 from tqdm import tqdm
 
+from dplq.errors import UserError
 from dplq.host.dassl import register_trainer
 from dplq.methods.linear_probe import LinearProbeModel
 from dplq.methods.logistic import DEFAULT_C, Labelled, fit_best, linear_layer
@@ -61,11 +62,22 @@ class LinearProbe(FrozenTrainer):
 
     @torch.no_grad()
     def _features(self, loader: Iterable[dict[str, Any]]) -> Labelled:
-        """Return CLIP's features (N, d) of all images, and their labels (N,)."""
+        """Return CLIP's features (N, d) of all images, and their labels (N,).
+
+        Raises:
+            UserError: a feature is nan or infinite.
+        """
         features, labels = [], []
         for batch in tqdm(loader, desc="features", leave=False):
             images, label = self.parse_batch_test(batch)
             with self.precision.autocast():
                 features.append(self.model.features(images).double().cpu())
             labels.append(label.cpu())
-        return torch.cat(features).numpy(), torch.cat(labels).numpy()
+        found = torch.cat(features)
+        if bad := int((~torch.isfinite(found).all(dim=1)).sum()):
+            raise UserError(
+                f"CLIP's features of {bad} of {len(found)} images are nan or infinite: nothing is "
+                f"fitted. Use TRAINER.{self.node}.PREC fp32 (with another --output-dir, or "
+                "--overwrite); if they stay so, the weights of the CLIP are at fault."
+            )
+        return found.numpy(), torch.cat(labels).numpy()

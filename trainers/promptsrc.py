@@ -8,10 +8,12 @@ import operator
 from torch import Tensor
 
 from dplq.host.dassl import register_trainer
+from dplq.io.checkpoint import check_tensors
 from dplq.methods.aggregation import GaussianAverage
 from dplq.methods.promptsrc import PromptSRCModel
 
 from ._engine.base import PromptTrainer
+from ._engine.resume import RESUME_FILE
 
 
 @register_trainer
@@ -48,4 +50,5 @@ class PromptSRC(PromptTrainer):
 
     def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
         """Go on with the average of an interrupted run."""
+        check_tensors(self.model.prompt_learner.state_dict(), tensors, RESUME_FILE)
         self.average.state = tensors

@@ -2,12 +2,13 @@
 
 Every image that a run will use is decoded once. The good ones are cached by relative path, size,
 modification time and reader's settings, with what they hold, so that later runs only read the
-file's metadata.
+file's metadata. A checksum of the cache keeps a damaged entry from passing for a good image.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 from collections import Counter
@@ -28,6 +29,7 @@ from dplq.images.reader import (
 )
 from dplq.images.settings import DEFAULTS, ReadSettings
 from dplq.images.stored import WindowNeeded
+from dplq.io.files import bytes_digest
 
 from .layout.folders import CHECKED_FILE
 from .store import Store, read_json
@@ -102,15 +104,29 @@ class ImageCheck:
 
     def _load_cache(self) -> dict[str, Any]:
         path = self.store.find(CHECKED_FILE)
-        try:
-            cached = read_json(path) if path else {}
-        except UserError:
+        if path is None:
             return {}
-        return cached if isinstance(cached, dict) else {}
+        try:
+            cached = read_json(path)
+        except UserError:
+            cached = None
+        entries = cached.get("images") if isinstance(cached, dict) else None
+        if not isinstance(entries, dict) or cached.get("checksum") != _checksum(entries):
+            logger.warning(
+                "%s is damaged, or of an earlier version: the images are checked again", path
+            )
+            return {}
+        return entries
 
     def _save_cache(self) -> None:
+        content = {"checksum": _checksum(self._entries), "images": self._entries}
         with contextlib.suppress(UserError):  # only time is lost: the next run decodes again
-            self.store.write(CHECKED_FILE, self._entries)
+            self.store.write(CHECKED_FILE, content)
+
+
+def _checksum(entries: Mapping[str, Any]) -> str:
+    """Return the digest of the cache's entries, in hex."""
+    return bytes_digest(json.dumps(entries, sort_keys=True).encode(), "blake2b-128")
 
 
 def _facts_from(stored: Any) -> ImageFacts | None:

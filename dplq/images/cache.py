@@ -1,10 +1,10 @@
 """On-disk cache of decoded images: `DATALOADER.IMAGE_CACHE`.
 
 An image is decoded once, by `dplq.images.reader`, and written as an uncompressed PPM file, which
-is read back bit for bit, under `dplq.io.files.cache_root()`. Its name is the SHA-256 of the
-original file's content, the name of its folder states how it was read and processed. So all
-splits, seeds and runs share it, a changed original gets a new copy, and any number of processes may
-write at once. Nothing is unpickled.
+is read back bit for bit and has its checksum in a comment, under `dplq.io.files.cache_root()`. Its
+name is the SHA-256 of the original file's content, the name of its folder states how it was read
+and processed. So all splits, seeds and runs share it, a changed original gets a new copy, and any
+number of processes may write at once. A damaged copy is said and made again. Nothing is unpickled.
 
 * ``decoded``: the decoded image. Everything downstream is the same bit for bit.
 * ``resized``: the shorter edge is resized. For test images that is the first step of their
@@ -21,10 +21,11 @@ from __future__ import annotations
 import io
 import logging
 import os
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import PIL
 from PIL import Image
@@ -32,8 +33,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 from tqdm import tqdm
 
-from dplq.errors import UserError, suggest
-from dplq.io.atomic import atomic_write
+from dplq.errors import UserError, few, suggest
+from dplq.io.atomic import atomic_write, clear_temporaries
 from dplq.io.files import bytes_digest, cache_root
 
 from .reader import read_opened, reading_key
@@ -42,6 +43,16 @@ from .settings import DEFAULTS, ReadSettings, read_settings
 logger = logging.getLogger(__name__)
 MODES = ("", "decoded", "resized")
 KEY = "DATALOADER.IMAGE_CACHE"
+FORMAT = "crc32"  # of the copies; those of earlier versions, without a checksum, are not used
+START = b"P6\n# CRC-32 "  # of a copy; eight hex digits and the rest of the file follow
+
+
+class Copy(NamedTuple):
+    """A cached copy: where it is, and what was to be done for it."""
+
+    path: Path
+    is_new: bool = False
+    was_damaged: bool = False
 
 
 class ImageCache:
@@ -71,11 +82,11 @@ class ImageCache:
         if edge is not None:
             processing = f"{'edge' if enlarge else 'atmost'}{edge}-{interpolation}"
         # JPEG decoders differ between versions of Pillow
-        version = f"{reading_key(settings)}-pillow{PIL.__version__}"
+        version = f"{reading_key(settings)}-pillow{PIL.__version__}-{FORMAT}"
         self.folder = cache_root() / "images" / f"{processing}-{version}"
 
     def copies(self, paths: Iterable[str]) -> dict[str, str]:
-        """Return the cached copies of images; missing ones are made.
+        """Return the cached copies of images; missing and damaged ones are made.
 
         Args:
             paths: image files.
@@ -88,25 +99,39 @@ class ImageCache:
         """
         originals = list(dict.fromkeys(paths))
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # Pillow decodes GIL-free
-            made = pool.map(self.copy, originals)
+            made = pool.map(self._copy, originals)
             bar = tqdm(made, "Image cache", len(originals), leave=False, disable=None)
-            copies = dict(zip(originals, bar, strict=True))
+            found = dict(zip(originals, bar, strict=True))
+        for folder in {copy.path.parent for copy in found.values() if copy.is_new}:
+            clear_temporaries(folder)
+        if damaged := [copy.path for copy in found.values() if copy.was_damaged]:
+            logger.warning(
+                "%d copies in the image cache were damaged and are made again: %s",
+                len(damaged),
+                few(damaged, 3),
+            )
         logger.info("%d images are read from the image cache %s", len(originals), self.folder)
-        return copies
+        return {path: str(copy.path) for path, copy in found.items()}
 
     def copy(self, path: str) -> str:
-        """Return the path of an image's cached copy, which is made if there is none."""
+        """Return the path of an image's cached copy, which is made if there is no whole one."""
+        return self.copies([path])[path]
+
+    def _copy(self, path: str) -> Copy:
+        """Return an image's cached copy, which is made if there is no whole one."""
         try:
             content = Path(path).read_bytes()
             digest = bytes_digest(content)
             target = self.folder / digest[:2] / f"{digest}.ppm"
-            if _is_complete(target):
-                return str(target)
+            there = _read(target)
+            if there is not None and _is_whole(there, digest):
+                return Copy(target)
             pixels = self._resize(read_opened(io.BytesIO(content), path, self.settings))
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-        _write(target, b"P6 %d %d 255\n" % pixels.size, pixels.tobytes())
-        return str(target)
+        rest = b"\n%d %d\n255\n" % pixels.size + pixels.tobytes()
+        _write(target, START, _checksum(rest, digest), rest)
+        return Copy(target, is_new=True, was_damaged=there is not None)
 
     def _resize(self, image: Image.Image) -> Image.Image:
         if self.edge is None or (min(image.size) <= self.edge and not self.enlarge):
@@ -139,15 +164,31 @@ def cache_for(cfg: Any, is_train: bool) -> ImageCache | None:
     return ImageCache(edge, cfg.INPUT.INTERPOLATION, not is_train, settings)
 
 
-def _is_complete(path: Path) -> bool:
-    """Return whether a copy exists with all its bytes; a power failure may truncate one."""
+def _read(path: Path) -> bytes | None:
+    """Return the content of a copy, None if there is none."""
     try:
-        with open(path, "rb") as file:
-            header = file.readline(40)
-        _, width, height, _ = header.split()
-        return path.stat().st_size == len(header) + 3 * int(width) * int(height)
-    except (OSError, ValueError):
-        return False
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError:  # of the disk: the copy is made again
+        return b""
+
+
+def _checksum(rest: bytes | memoryview, original: str) -> bytes:
+    """Return the checksum of a copy, in eight hex digits.
+
+    Args:
+        rest: what follows the checksum in the file.
+        original: digest of the original file, so that no copy passes for another image's.
+    """
+    return b"%08x" % zlib.crc32(rest, zlib.crc32(original.encode()))
+
+
+def _is_whole(content: bytes, original: str) -> bool:
+    """Return whether a copy of the image with this digest is as it was written."""
+    at = len(START)
+    rest = memoryview(content)[at + 8 :]
+    return content.startswith(START) and content[at : at + 8] == _checksum(rest, original)
 
 
 def _write(path: Path, *parts: bytes) -> None:

@@ -1,14 +1,29 @@
-"""Atomic file writes: write beside the target, then rename into place."""
+"""Atomic file writes: write beside the target, then rename into place.
+
+A process that is killed while it writes leaves a temporary file, whose name says who wrote it;
+`clear_temporaries` removes those that nobody writes any more.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
+import re
 import threading
+import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from dplq.errors import UserError
+from dplq.io.files import bytes_digest
+
+DAY = 24 * 3600  # seconds; no file takes so long to write
+# .STEM.HOST-PID-THREAD.part.SUFFIX; version 0.1.0 wrote no host
+TEMPORARY = re.compile(
+    r"\..+\.(?:(?P<host>[0-9a-f]{8})-)?(?P<pid>\d+)-\d+\.part(\.[^.]*)?", re.DOTALL
+)
 
 
 @contextlib.contextmanager
@@ -16,14 +31,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it replaces `path` when the block ends.
 
     If the block fails, the temporary file is removed and `path` keeps its content. The temporary
-    name is unique to process and thread, so that any number of them may write one file, and has
-    the suffix of `path`.
+    name is unique to host, process and thread, so that any number of them may write one file, and
+    has the suffix of `path`.
 
     Raises:
         OSError: from the block, or the file cannot be renamed.
     """
     path = Path(path)
-    writer = f"{os.getpid()}-{threading.get_ident()}"
+    writer = f"{_host()}-{os.getpid()}-{threading.get_ident()}"
     temporary = path.with_name(f".{path.stem}.{writer}.part{path.suffix}")
     try:
         yield temporary
@@ -53,3 +68,55 @@ def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             f"Cannot write {path}: {error.strerror or error}. {kept}"
             "Free some space or choose another --output-dir, then run the same command again."
         ) from error
+
+
+def clear_temporaries(folder: str | os.PathLike[str], all: bool = False) -> list[Path]:
+    """Remove unfinished temporaries of `atomic_write` in and below a folder.
+
+    Args:
+        folder: it may be absent.
+        all: whoever wrote them: for a folder that nobody else writes to. Else only those of dead
+            processes of this host, and any that are older than a day.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for path in Path(folder).rglob(".*"):
+        name = TEMPORARY.fullmatch(path.name)
+        if name is None:
+            continue
+        with contextlib.suppress(OSError):  # another process may clear it too
+            if all or _is_abandoned(path, name["host"], int(name["pid"])):
+                path.unlink()
+                removed.append(path)
+    return removed
+
+
+def _is_abandoned(path: Path, host: str | None, pid: int) -> bool:
+    """Return whether nobody writes a temporary file any more."""
+    if time.time() - path.stat().st_mtime > DAY:
+        return True
+    return host == _host() and not _is_alive(pid)
+
+
+@cache
+def _host() -> str:
+    """Return eight hex digits of this host, or of the container: its process ids are its own."""
+    namespace = ""
+    with contextlib.suppress(OSError):  # Linux only
+        namespace = os.readlink("/proc/self/ns/pid")
+    return bytes_digest(f"{platform.node()} {namespace}".encode(errors="replace"))[:8]
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether a process of this host runs; True where that cannot be told."""
+    if os.name != "posix":  # elsewhere signal 0 would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True

@@ -1,11 +1,13 @@
 """Checkpoints: learnable state only, as safetensors with a JSON header.
 
 Writes are atomic, so that a full disk or a killed process never replaces a good file by a broken
-one. Loading is strict: names and shapes must be the model's.
+one. A checksum covers the whole file; files of format 1, of version 0.1.0, have none. Loading is
+strict: names and shapes must be the model's, and all weights finite.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Mapping
@@ -15,28 +17,48 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dplq.errors import UserError, few
+from dplq.errors import UserError, few, one_line
+from dplq.io import checksum
 from dplq.io.atomic import write_bytes_atomically
+from dplq.io.finite import non_finite
+from dplq.io.schema import InvalidContent, parse_json
 
 HEADER_KEY = "dplq"
-FORMAT = 1
+FORMAT = 2
+WITHOUT_CHECKSUM = 1  # the format before
 MODEL_FOLDER = "prompt_learner"  # of the checkpoints, below a run's folder
 NUMBERED, BEST = "model-*.safetensors", "model-best.safetensors"
+
+
+class DamagedFile(UserError):
+    """Error for a file that cannot be used as it is; `problem` is what it is or lacks."""
+
+    def __init__(self, path: str | os.PathLike[str], problem: str, remedy: str = "") -> None:
+        super().__init__(f"{path} {problem}. {remedy}".rstrip())
+        self.path, self.problem = Path(path), problem
 
 
 def save(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> None:
-    """Write tensors and a JSON-able header to `path` atomically.
+    """Write tensors and a JSON-able header to `path` atomically, with their checksum.
 
     Raises:
-        UserError: as for `write_bytes_atomically`.
+        UserError: as for `write_bytes_atomically`, or a number of the header is not finite.
     """
     import safetensors.torch
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {HEADER_KEY: json.dumps({"format": FORMAT, **header}, sort_keys=True)}
-    write_bytes_atomically(path, safetensors.torch.save(contiguous, metadata))
+    content = {"format": FORMAT, **header}
+    try:
+        digits = checksum.placeholder(json.dumps(content, sort_keys=True, allow_nan=False))
+    except ValueError as error:
+        raise UserError(
+            f"{path} is not written: its header is no JSON ({error}). Give finite numbers."
+        ) from error
+    text = json.dumps({**content, checksum.KEY: digits}, sort_keys=True)
+    raw = safetensors.torch.save(contiguous, {HEADER_KEY: text})
+    write_bytes_atomically(path, checksum.with_checksum(raw, digits))
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -44,31 +66,122 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
 
     Raises:
         UserError: no such file, or not a checkpoint of this project.
+        DamagedFile: it was one; the message names the epochs beside it that are good.
     """
-    import safetensors
-
     path = Path(path)
+    try:
+        raw, header = _verified(path)
+        return _tensors(path, raw), header
+    except DamagedFile as error:
+        raise damaged(path, error.problem) from error
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the header of a file written by `save`; its tensors are verified, but not kept.
+
+    Raises:
+        UserError: as `read`.
+    """
+    path = Path(path)
+    try:
+        return _verified(path)[1]
+    except DamagedFile as error:
+        raise damaged(path, error.problem) from error
+
+
+def damaged(path: str | os.PathLike[str], problem: str) -> DamagedFile:
+    """Return the error for a damaged checkpoint, with what else of its run can be used.
+
+    Args:
+        path: the checkpoint.
+        problem: what it is or lacks, to follow its name.
+    """
+    path = Path(path)
+    if not path.match(NUMBERED):
+        return DamagedFile(path, problem, "Restore it from a copy, or make it again.")
+    good = ", ".join(good_epochs(path.parent))
+    if good:
+        remedy = f"Of the epochs beside it these are good: {good} (--load-epoch of train.py)."
+    else:
+        remedy = "No other epoch beside it is good: restore it from a copy, or train again."
+    return DamagedFile(path, problem, remedy)
+
+
+def good_epochs(folder: Path) -> list[str]:
+    """Return the epochs, in order, whose checkpoints in a folder are whole and finite."""
+    good = []
+    for name, path in _numbered(folder, NUMBERED).items():
+        try:
+            raw, _ = _verified(path)
+            if not non_finite(_tensors(path, raw)):
+                good.append(name)
+        except UserError:
+            continue
+    return list(map(str, sorted(good)))
+
+
+def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return the bytes of a checkpoint, once they are found to be whole, and its header."""
     if not path.is_file():
         raise UserError(f"There is no checkpoint at {path}.")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            # safetensors' handle is no mapping: it has keys() and no iterator
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        raise UserError(
-            f"{path} is not a readable safetensors file ({error}). Checkpoints of this project "
-            "end in .safetensors; other trees' model.pth.tar files go to train.py --model-dir."
-        ) from error
-    if HEADER_KEY not in metadata:
-        raise UserError(f"{path} is a safetensors file, but has no dplq header: not a checkpoint.")
-    header = json.loads(metadata[HEADER_KEY])
-    if header.get("format") != FORMAT:
-        raise UserError(
-            f"{path} has format {header.get('format')}, this version of dplq reads {FORMAT}: "
-            "install the version that wrote it."
+        if not is_safetensors(path):
+            raise _unreadable(path, "no header, or bytes are missing")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        outer: dict[str, Any] = parse_json(_header_text(raw), dict[str, Any], where="the header")
+        metadata = outer.get("__metadata__", {})
+        if not isinstance(metadata, dict) or not isinstance(metadata.get(HEADER_KEY), str):
+            _tensors(path, raw)
+            raise DamagedFile(
+                path, "is a safetensors file, but has no dplq header: not a checkpoint"
+            )
+        header: dict[str, Any] = parse_json(
+            metadata[HEADER_KEY], dict[str, Any], where="the dplq header"
         )
-    return tensors, header
+    except InvalidContent as error:
+        raise DamagedFile(path, f"is damaged: in its header, {error.problem}") from error
+    except UnicodeDecodeError as error:
+        raise DamagedFile(path, "is damaged: its header is not UTF-8") from error
+    _check_format(path, raw, header)
+    return raw, {key: value for key, value in header.items() if key != checksum.KEY}
+
+
+def _header_text(raw: bytes) -> str:
+    return raw[8 : 8 + int.from_bytes(raw[:8], "little")].decode()
+
+
+def _check_format(path: Path, raw: bytes, header: dict[str, Any]) -> None:
+    """Refuse formats of other versions, and a file whose checksum is not that of its content."""
+    found, digits = header.get("format"), header.get(checksum.KEY)
+    if digits is None and type(found) is int and found == WITHOUT_CHECKSUM:
+        return
+    if not checksum.has_checksum(raw, digits):
+        raise DamagedFile(path, "is damaged: its checksum is not that of its content")
+    if found != FORMAT:
+        raise UserError(
+            f"{path} has format {found}, this version of dplq reads {FORMAT}: install the version "
+            "that wrote it."
+        )
+
+
+def _tensors(path: Path, raw: bytes) -> dict[str, Tensor]:
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load(raw)
+    except Exception as error:  # safetensors' own, and torch's for kinds of numbers it lacks
+        raise _unreadable(path, one_line(error)) from error
+
+
+def _unreadable(path: Path, why: str) -> DamagedFile:
+    return DamagedFile(
+        path,
+        f"is not a readable safetensors file ({why}). Checkpoints of this project end in "
+        ".safetensors; other trees' model.pth.tar files go to train.py --model-dir",
+    )
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:
@@ -85,9 +198,25 @@ def load_strictly(
     """Copy `tensors` into `module`; names and shapes must agree exactly.
 
     Raises:
-        UserError: naming the first few missing, left-over or misshapen tensors.
+        UserError: as `check_tensors`.
     """
-    own = module.state_dict()
+    check_tensors(module.state_dict(), tensors, path)
+    module.load_state_dict(dict(tensors))
+
+
+def check_tensors(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> None:
+    """Refuse tensors that do not fit a model, or are not finite.
+
+    Args:
+        own: the model's, whose names and shapes must be found.
+        tensors: what is to be loaded.
+        path: where it is from.
+
+    Raises:
+        UserError: naming the first few missing, left-over, misshapen or non-finite tensors.
+    """
     problems = [f"{name} is missing" for name in own if name not in tensors]
     problems += [f"{name} is not part of this model" for name in tensors if name not in own]
     problems += [
@@ -100,7 +229,8 @@ def load_strictly(
             f"{path} does not fit this model: {few(problems, 4, '; ')}. "
             "Use the settings it was trained with, or another checkpoint."
         )
-    module.load_state_dict(dict(tensors))
+    if found := non_finite(tensors):
+        raise damaged(path, f"holds weights that are nan or infinite: {few(found, 4, '; ')}")
 
 
 def check_header(
@@ -155,9 +285,7 @@ def find_checkpoint(
     Raises:
         UserError: it is not there; the message names what is.
     """
-    before, after = map(len, numbered_as.split("*"))
-    found = {path.name[before : len(path.name) - after]: path for path in folder.glob(numbered_as)}
-    numbered = {int(number): path for number, path in found.items() if number.isdigit()}
+    numbered = _numbered(folder, numbered_as)
     best = folder / best_as
     if epoch in numbered:
         return numbered[epoch]
@@ -172,6 +300,13 @@ def find_checkpoint(
         "Check the folder and the epoch (--model-dir and --load-epoch of train.py; without an "
         "epoch the last one is used)."
     )
+
+
+def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
+    """Return the checkpoints of a folder by epoch."""
+    before, after = map(len, pattern.split("*"))
+    found = {path.name[before : len(path.name) - after]: path for path in folder.glob(pattern)}
+    return {int(number): path for number, path in found.items() if number.isdecimal()}
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[Any]]:
@@ -198,10 +333,44 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: list[Any]
 ) -> None:
-    """Restore the result of `flatten_optimizer` to an optimiser with the same parameters."""
+    """Restore the result of `flatten_optimizer` to an optimiser with the same parameters.
+
+    Raises:
+        ValueError: it is not the state of such an optimiser; the message names the entry.
+    """
     state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in rest}
     for name, tensor in tensors.items():
-        index, key = name.split(".", 1)
+        index, _, key = name.partition(".")
+        if not index.isdecimal() or int(index) not in state:
+            raise ValueError(f"the tensor {name} belongs to no parameter")
         state[int(index)][key] = tensor
+    if len(state) < len(rest):
+        raise ValueError("a parameter is there twice")
+    own = _state_after_a_step(optimizer)
+    for number, entries in state.items():
+        if number not in own or entries.keys() != own[number].keys():
+            raise ValueError(f"parameter {number} has the entries {few(entries) or 'none'}")
+        for key, value in entries.items():
+            if not _is_such(value, own[number][key]):
+                raise ValueError(f"{number}.{key} is not what it must be")
+    if found := non_finite(tensors):
+        raise ValueError(f"values are nan or infinite: {few(found, 4, '; ')}")
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
+    """Return the state that a step of an optimiser leaves, which is not changed."""
+    probe = copy.deepcopy(optimizer)
+    for group in probe.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    probe.step()
+    return probe.state_dict()["state"]
+
+
+def _is_such(value: Any, own: Any) -> bool:
+    """Return whether an entry has the type, shape and dtype of an optimiser's own."""
+    if isinstance(value, Tensor) and isinstance(own, Tensor):
+        return value.shape == own.shape and value.dtype == own.dtype
+    return type(value) is type(own)

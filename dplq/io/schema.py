@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -28,7 +29,12 @@ class InvalidContent(UserError):
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
         super().__init__(f"{where} cannot be used: {problem}. {remedy}")
-        self.problem = problem
+        self.where, self.problem, self.remedy = where, problem, remedy
+
+    def at(self, key: str) -> InvalidContent:
+        """Return the error with the problem at `key`, in front of the key that is named."""
+        joint = "." if re.match(r"[\w.[\]]+: ", self.problem) else ": "
+        return InvalidContent(self.where, f"{key}{joint}{self.problem}", self.remedy)
 
 
 def read_json(

@@ -6,13 +6,27 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from dplq.errors import UserError
+from dplq.io.schema import InvalidContent, Name, convert
 
 LOCAL_DIR = "local-dir:"
 DIGEST = "weights_sha256"
 PLAIN = ("name", "weights", "pretrained", "seed")
+
+
+class SpecEntry(msgspec.Struct):
+    """A `Spec` in a checkpoint's header; every other key is one of its options."""
+
+    name: Name
+    weights: str = ""
+    pretrained: bool = True
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,11 +50,25 @@ class Spec:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_header(cls, entry: Mapping[str, Any]) -> Spec:
-        """Return the record that `header` wrote into a checkpoint."""
-        plain = {key: entry[key] for key in PLAIN if key in entry}
+    def from_header(cls, entry: Mapping[str, Any], where: str = "A header") -> Spec:
+        """Return the record that `header` wrote into a checkpoint.
+
+        Args:
+            entry: the record.
+            where: what it was read from, for messages.
+
+        Raises:
+            InvalidContent: it is not such a record; the key is named.
+        """
+        known: SpecEntry = convert(dict(entry), SpecEntry, where=where)
         options = {k: v for k, v in entry.items() if k not in (*PLAIN, DIGEST)}
-        return cls(**plain, sha256=entry.get(DIGEST, ""), options=options)
+        for key, value in options.items():  # msgspec does not name the keys of a dict
+            try:
+                convert(value, str | float | bool | None, where=where)
+            except InvalidContent as error:
+                raise error.at(key) from error
+        plain = {key: getattr(known, key) for key in PLAIN}
+        return cls(**plain, sha256=known.weights_sha256, options=options)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as one JSON-able dict; the digest only if there is one."""

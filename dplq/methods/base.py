@@ -21,6 +21,8 @@ from dplq.clip.packed_text import PackedTexts
 from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError, few
 from dplq.io import checkpoint
+from dplq.io.finite import non_finite
+from dplq.io.header import check_model_header
 from dplq.io.spec import Spec
 from dplq.methods.public_checkpoints import PublicFormat
 from dplq.methods.settings import MethodSettings
@@ -138,18 +140,28 @@ class CLIPModel(nn.Module):
         Args:
             path: the file; `~` is the home folder.
             **extra: JSON-able entries to add to the header.
+
+        Raises:
+            UserError: the file cannot be written, or a weight is nan or infinite.
         """
-        path = Path(path).expanduser()
-        checkpoint.save(path, self.prompt_learner.state_dict(), {**self.header(), **extra})
+        path, state = Path(path).expanduser(), self.prompt_learner.state_dict()
+        if found := non_finite(state):
+            raise UserError(
+                f"{path} is not written: the model's weights are nan or infinite "
+                f"({few(found, 4, '; ')}). Train it again with a lower learning rate, or in fp32."
+            )
+        checkpoint.save(path, state, {**self.header(), **extra})
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Read a file that `save` wrote into this model; return its header.
 
         Raises:
-            UserError: it was made for another backbone, domain encoder, depth, ... (both named).
+            UserError: it is damaged, or was made for another backbone, domain encoder, depth, ...
+                (both named).
         """
         path = Path(path).expanduser()
         tensors, header = checkpoint.read(path)
+        check_model_header(header, path)
         checkpoint.check_header(self._identity(header), self._identity(self.header()), path)
         self.load_tensors(tensors, path, header["classnames"])
         return header

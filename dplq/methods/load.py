@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dplq.domain.load import load_domain_encoder
 from dplq.errors import UserError, few, suggest
 from dplq.io import checkpoint
 from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint
+from dplq.io.header import check_model_header
 from dplq.io.spec import Spec
 from dplq.methods.base import CLIPModel
 from dplq.methods.public_checkpoints import BEST, NUMBERED, PublicFormat, read_public
@@ -72,20 +74,24 @@ def load(
     if domain is not None:
         unused["domain_weights"] = domain_weights
     _refuse_unused(path, "a checkpoint of this project", unused)
-    _, header = checkpoint.read(path)
-    if header.get("method") not in METHODS:
+    header = checkpoint.read_header(path)
+    named = header.get("method")
+    if not isinstance(named, str) or named not in METHODS:
         raise UserError(
-            f"{path} does not hold a model of a known method ({header.get('method')!r}): name a "
+            f"{path} does not hold a model of a known method ({named!r}): name a "
             "file that model.save or a training run wrote (model-<epoch>.safetensors)."
-            f"{suggest(str(header.get('method')), METHODS)}"
+            f"{suggest(str(named), METHODS)}"
         )
     _check_settings(path, header)
     if clip is None:
         spec = Spec.from_header(header["backbone"])
-        clip = load_backbone(**spec.loader_arguments(weights, path, "weights"))
+        arguments = spec.loader_arguments(weights, path, "weights")
+        _check_arguments(load_backbone, arguments, path, "backbone")
+        clip = load_backbone(**arguments)
     if domain is None and header["domain"] is not None:
         spec = Spec.from_header(header["domain"])
         arguments = spec.loader_arguments(domain_weights, path, "domain_weights")
+        _check_arguments(load_domain_encoder, arguments, path, "domain")
         domain = load_domain_encoder(**arguments, backbone=clip)
     own, names = dict(header["settings"]), header["classnames"]
     model = create_model(header["method"], clip, names, domain=domain, seed=0, **own)
@@ -103,15 +109,25 @@ def _refuse_unused(path: Path, what: str, arguments: dict[str, Any]) -> None:
 
 
 def _check_settings(path: Path, header: dict[str, Any]) -> None:
-    """Refuse a header that lacks entries, or has settings that this version does not know."""
-    lacking = [key for key in ("backbone", "domain", "settings", "classnames") if key not in header]
-    if lacking:
-        raise UserError(f"{path} is damaged: its header lacks {few(lacking)}.")
+    """Refuse a damaged header, and one with settings that this version does not know."""
+    check_model_header(header, path)
     known = {field.name for field in fields(METHODS[header["method"]].settings_class)}
     unknown = [name for name in header["settings"] if name not in known]
     if unknown:
         raise UserError(
             f"{path} has settings of {header['method']} that this version of dplq does not know "
+            f"({few(unknown)}): install the version that wrote it."
+        )
+
+
+def _check_arguments(
+    loader: Callable[..., Any], arguments: dict[str, Any], path: Path, key: str
+) -> None:
+    """Refuse a header whose entry `key` has options that a loader does not know."""
+    unknown = [name for name in arguments if name not in inspect.signature(loader).parameters]
+    if unknown:
+        raise UserError(
+            f"{path} has options of {key} that this version of dplq does not know "
             f"({few(unknown)}): install the version that wrote it."
         )
 

@@ -2,7 +2,8 @@
 
 A frozen encoder maps a test image to the same pooled feature every time. Features are stored under
 `dplq.io.files.cache_root()`, one safetensors file per encoder and preparation of the images, keyed
-by the content of the image files: names, folders and times do not matter.
+by the content of the image files: names, folders and times do not matter. A damaged file is said,
+and its features are computed again.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ from torch import Tensor
 
 from dplq.errors import UserError
 from dplq.io import checkpoint
+from dplq.io.atomic import clear_temporaries
+from dplq.io.checkpoint import DamagedFile
 from dplq.io.files import ALGORITHMS, cache_root, file_digest
+from dplq.io.finite import non_finite
 
 logger = logging.getLogger(__name__)
 DIGEST = "blake2b-128"  # of encoders and image files
+DIGEST_BYTES = 16
+KEY = "key"  # of the header: digest of the encoder and the preparation
 
 
 class Encoder(Protocol):
-    """What the cache needs of a frozen domain encoder; its `spec` may be absent."""
+    """What the cache needs of a frozen domain encoder; `spec` and `feature_dim` may be absent."""
 
     def identity(self) -> Mapping[str, Tensor]:
         """Return tensors that differ between encoders."""
@@ -47,6 +53,8 @@ class FeatureCache:
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
         self.path = cache_root() / "features" / f"{digest.hexdigest()}.safetensors"
+        self._width = getattr(encoder, "feature_dim", None)
+        self._is_damage_said = False
         self._rows = self._read()
         self._digests: dict[str, bytes] = {}
         self._unsaved = 0
@@ -57,10 +65,11 @@ class FeatureCache:
         return torch.stack(rows) if len(rows) == len(paths) else None
 
     def put(self, paths: Sequence[str], features: Tensor) -> None:
-        """Add the features (N, d_f) of image files."""
+        """Add the features (N, d_f) of image files; those that are not finite are left out."""
         for path, row in zip(paths, features.detach().float().cpu(), strict=True):
-            self._rows[self._digest(path)] = row
-        self._unsaved += len(paths)
+            if torch.isfinite(row).all():
+                self._rows[self._digest(path)] = row
+                self._unsaved += 1
 
     def write(self) -> None:
         """Write new features, merged with what other runs wrote; a full disk only warns."""
@@ -70,7 +79,8 @@ class FeatureCache:
         keys = torch.tensor([list(key) for key in self._rows], dtype=torch.uint8)
         tensors = {"files": keys, "features": torch.stack(list(self._rows.values()))}
         try:
-            checkpoint.save(self.path, tensors, {})
+            clear_temporaries(self.path.parent)
+            checkpoint.save(self.path, tensors, {KEY: self.path.stem})
             self._unsaved = 0
         except UserError as error:  # the run does not need the file
             logger.warning("Domain features are not kept: %s", error)
@@ -80,12 +90,35 @@ class FeatureCache:
         if not self.path.is_file():
             return {}
         try:
-            tensors, _ = checkpoint.read(self.path)
+            tensors, header = checkpoint.read(self.path)
+            files, features = self._checked(tensors, header)
         except UserError as error:
-            logger.warning("%s The features are computed again.", error)
+            if not self._is_damage_said:
+                problem = error.problem if isinstance(error, DamagedFile) else str(error)
+                logger.warning("%s %s. The features are computed again.", self.path, problem)
+            self._is_damage_said = True
             return {}
-        keys = (bytes(row) for row in tensors["files"].tolist())
-        return dict(zip(keys, tensors["features"], strict=True))
+        return dict(zip(map(bytes, files.tolist()), features, strict=True))
+
+    def _checked(
+        self, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Return digests (N, 16) and features (N, d_f) of a file that is what it must be.
+
+        Raises:
+            DamagedFile: it is something else, or of a version that wrote no checksum.
+        """
+        if header.get("format") == checkpoint.WITHOUT_CHECKSUM:
+            raise DamagedFile(self.path, "was written without a checksum, by an earlier version")
+        files, features = tensors.get("files"), tensors.get("features")
+        if header.get(KEY) != self.path.stem or files is None or features is None:
+            raise DamagedFile(self.path, "is not the cache of this encoder and these settings")
+        shape = (len(files), self._width or features.shape[-1])
+        if files.dtype != torch.uint8 or files.shape[1:] != (DIGEST_BYTES,):
+            raise DamagedFile(self.path, "does not hold digests of files")
+        if features.dtype != torch.float32 or features.shape != shape or non_finite(tensors):
+            raise DamagedFile(self.path, "does not hold one finite feature per file")
+        return files, features
 
     def _digest(self, path: str) -> bytes:
         """Return the digest of a file, which is assumed not to change during a run."""

@@ -230,7 +230,8 @@ def test_resume_in_another_folder_takes_the_best_model_along(project, trained, t
     assert done.code == 0, done.err
     names = {path.name for path in (tmp_path / "a/prompt_learner").iterdir()}
     assert names - {path.name for path in (tmp_path / "b/prompt_learner").iterdir()} == {
-        "resume.safetensors"
+        "resume.safetensors",
+        "resume-previous.safetensors",
     }
     results = [json.loads((tmp_path / n / "results.json").read_text()) for n in ("a", "b")]
     assert results[0]["accuracy"] == results[1]["accuracy"]

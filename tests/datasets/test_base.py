@@ -427,7 +427,7 @@ def test_only_the_images_of_the_run_are_decoded(root):
     dataset = RSSCN7(make_config(root, shots=1, SUBSAMPLE_CLASSES="new"))
     used = {path for items in parts(dataset).values() for path, *_ in items}
     assert len(used) == 3 + 3 + 9
-    assert set(read(root / "RSSCN7" / "images_checked.json")) == used
+    assert set(read(root / "RSSCN7" / "images_checked.json")["images"]) == used
 
 
 def test_unknown_subset_is_told_before_any_image_is_decoded(root, monkeypatch):

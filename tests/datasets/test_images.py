@@ -82,11 +82,27 @@ def test_other_settings_and_older_caches_decode_again(folder, decoded):
     path = folder / "images_checked.json"
     status = os.stat(folder / "hand/1.png")
     stamp = [status.st_size, status.st_mtime_ns]  # what version 0.1.0 wrote
-    key = json.loads(path.read_text())["hand/1.png"][2]
+    key = json.loads(path.read_text())["images"]["hand/1.png"][2]
     for number, entry in enumerate((stamp, [*stamp, key, [1, 2]], [*stamp, key, None], 7, None)):
-        path.write_text(json.dumps({"hand/1.png": entry}))
+        entries = {"hand/1.png": entry}
+        path.write_text(
+            json.dumps({"checksum": images_module._checksum(entries), "images": entries})
+        )
         assert check(folder).broken(["hand/1.png"]) == {}
         assert len(decoded) == 3 + number
+
+
+def test_a_damaged_entry_is_checked_again(folder, decoded, caplog):
+    check(folder).broken(["hand/1.png", "hand/2.png"])
+    path = folder / "images_checked.json"
+    text = path.read_text()
+    for old, new in (("hand/1", "hand/3"), ("16-bit", "17-bit"), ('"images"', '"imagez"')):
+        path.write_text(text.replace(old, new))
+        caplog.clear()
+        before = len(decoded)
+        check(folder).broken(["hand/1.png", "hand/2.png"])
+        assert len(decoded) == before + 2
+        assert f"{path} is damaged, or of an earlier version" in caplog.text
 
 
 def test_problems_of_one_kind_are_told_once():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -105,3 +106,47 @@ def test_full_disk_leaves_no_copy(images, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"No space left on device\. Free some space"):
         ImageCache().copy(images[0])
     assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_flips_and_truncations_are_made_again_and_said_once(images, caplog):
+    cache = ImageCache()
+    (path,) = cache.copies(images[:1]).values()
+    copy, draw = Path(path), random.Random(0)
+    whole = copy.read_bytes()
+    assert np.array_equal(np.asarray(Image.open(copy)), np.asarray(read_image(images[0])))
+    bits = [*range(8 * 30), *(draw.randrange(8 * len(whole)) for _ in range(100))]
+    damaged = [
+        whole[: k // 8] + bytes([whole[k // 8] ^ 1 << k % 8]) + whole[k // 8 + 1 :] for k in bits
+    ]
+    damaged += [whole[: draw.randrange(len(whole))] for _ in range(20)]
+    for content in damaged:
+        caplog.clear()
+        copy.write_bytes(content)
+        cache.copies(images[:1])
+        assert copy.read_bytes() == whole
+        assert [record.getMessage() for record in caplog.records] == [
+            f"1 copies in the image cache were damaged and are made again: {copy}"
+        ]
+    caplog.clear()
+    cache.copies(images[:1])
+    assert not caplog.records
+
+
+def test_a_copy_does_not_pass_for_another_images(images):
+    one, other = map(Path, ImageCache().copies(images[:2]).values())
+    whole = other.read_bytes()
+    other.write_bytes(one.read_bytes())
+    assert ImageCache().copy(images[1]) == str(other)
+    assert other.read_bytes() == whole
+
+
+def test_temporaries_of_dead_runs_are_cleared(images):
+    copy = Path(ImageCache().copy(images[0]))
+    left = copy.with_name(".x.1-1.part.ppm")
+    left.touch()
+    os.utime(left, (1, 1))
+    ImageCache().copy(images[0])
+    assert left.exists()  # nothing was written
+    copy.unlink()
+    ImageCache().copy(images[0])
+    assert list(copy.parent.iterdir()) == [copy]

@@ -235,6 +235,62 @@ def test_headers_of_another_version_are_one_line(change, message, clip, tmp_path
         dplq.load(tmp_path / "m.safetensors", clip=clip)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("settings", None, "settings: expected `object`, got `null`"),
+        ("classnames", 3, "classnames: expected `array`, got `int`"),
+        ("classnames", [], "classnames: expected `array` of length >= 1"),
+        ("classnames", ["a", None], r"classnames\[1\]: expected `str`, got `null`"),
+        ("backbone", {}, "backbone: object missing required field `name`"),
+        ("backbone", {"name": 1}, "backbone.name: expected `str`, got `int`"),
+        ("backbone", {"name": "x", "seed": 10**400}, "backbone.seed: "),
+        (
+            "backbone",
+            {"name": "x", "new": [1]},
+            "backbone.new: expected `bool | float | str | null`, got `array`",
+        ),
+        ("domain", [], "domain: expected `object | null`, got `array`"),
+        ("epoch", -1, "epoch: expected `int` >= 0"),
+        ("val_result", "a", "val_result: expected `float | null`, got `str`"),
+        ("reading", 0, "reading: expected `object | null`, got `int`"),
+    ],
+)
+def test_headers_are_checked_whole(key, value, message, clip, tmp_path):
+    model = model_of("CoOp", clip)
+    header = {**model.header(), key: value}
+    model.header = lambda: header
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    model = model_of("CoOp", clip)
+    for read in (lambda: dplq.load(path, clip=clip), lambda: model.load(path)):
+        with pytest.raises(UserError) as caught:
+            read()
+        assert str(caught.value).startswith(f"{path} is damaged: in its header, ")
+        assert re.search(message.replace("|", r"\|"), str(caught.value)), str(caught.value)
+
+
+def test_options_of_a_later_version_are_refused(clip, tmp_path):
+    model = model_of("CoOp", clip)
+    folder = Path(clip.spec.name.removeprefix("local-dir:"))
+    header = {**model.header(), "backbone": {**clip.spec.header(), "future": 1}}
+    model.header = lambda: header
+    model.save(tmp_path / "m.safetensors")
+    with pytest.raises(UserError, match=r"options of backbone that this version .*\(future\)"):
+        dplq.load(tmp_path / "m.safetensors", weights=str(folder))
+
+
+def test_weights_that_are_not_finite_are_not_saved(clip, tmp_path):
+    model = model_of("CoOp", clip)
+    with torch.no_grad():
+        model.prompt_learner.ctx[0, 0] = float("inf")
+    with pytest.raises(
+        UserError, match=r"m.safetensors is not written.*\(ctx \(1 of \d+ values\)\)"
+    ):
+        model.save(tmp_path / "m.safetensors")
+    assert not (tmp_path / "m.safetensors").exists()
+
+
 def test_a_wrong_method_of_a_public_checkpoint_is_refused(clip, tmp_path):
     from dplq.trainers.vpt import VPT
 

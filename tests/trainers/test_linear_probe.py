@@ -111,6 +111,23 @@ def test_results_json(trained):
     assert list(result["per_class_accuracy"]) == ["forest", "parking lot"]
 
 
+def make_features_infinite():
+    from dplq.methods.linear_probe import LinearProbeModel
+
+    LinearProbeModel.features = lambda self, images: torch.full((len(images), 48), torch.inf)
+
+
+def test_features_that_are_not_finite_are_not_fitted(project, tmp_path):
+    out = tmp_path / "out"
+    done = train(
+        tmp_path / "log", [*project, "--output-dir", str(out), *BASE], make_features_infinite
+    )
+    assert done.code == 2
+    assert "are nan or infinite: nothing is fitted. Use TRAINER.LINEARPROBE.PREC" in done.err
+    assert not (out / MODEL).exists()
+    assert not (out / "results.json").exists()
+
+
 def test_weights_are_scikit_learns_on_un_augmented_images(project, trained):
     import dplq.plugin  # noqa: F401
     from dplq.cli import train as script

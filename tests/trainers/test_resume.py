@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 
+from dplq.errors import UserError
 from dplq.io import checkpoint
 from tests.runner import PROJECT, make_project, train
 
@@ -92,6 +95,8 @@ def outcome(folder):
         ("middle_of_last_epoch", (signal_at_step, 30)),
         ("before_rename", (kill_while_writing, "resume.safetensors", "before")),
         ("after_rename", (kill_while_writing, "resume.safetensors", "after")),
+        ("before_the_previous", (kill_while_writing, "resume-previous.safetensors", "before")),
+        ("after_the_previous", (kill_while_writing, "resume-previous.safetensors", "after")),
         ("in_the_test", (kill_in_test,)),
         ("before_results", (kill_before_results,)),
     ],
@@ -146,6 +151,187 @@ def test_other_settings_are_not_continued(project, tmp_path):
     other = train(tmp_path / "b", [*flags, *out, "OPTIM.LR", "0.1"])
     assert other.code == 2
     assert "OPTIM.LR: there 0.0035, now 0.1" in other.err
+
+
+RESUME, PREVIOUS = (f"prompt_learner/resume{end}.safetensors" for end in ("", "-previous"))
+
+
+@pytest.fixture(scope="module")
+def killed_in_epoch_3(project, tmp_path_factory):
+    folder, flags = tmp_path_factory.mktemp("killed"), project[1]
+    flags = [*flags, "--output-dir", str(folder / "run"), "TRAIN.CHECKPOINT_FREQ", "1"]
+    assert train(folder / "log", flags, signal_at_step, 30).code == -signal.SIGKILL
+    return folder / "run"
+
+
+@pytest.fixture
+def two_epochs(project, killed_in_epoch_3, tmp_path):
+    """A copy of a run that was killed in its third epoch, and its flags."""
+    run = tmp_path / "run"
+    shutil.copytree(killed_in_epoch_3, run)
+    return run, [*project[1], "--output-dir", str(run), "TRAIN.CHECKPOINT_FREQ", "1"]
+
+
+def ends_as_if_never_interrupted(project, run):
+    expected, scores = outcome(project[0] / "whole")
+    tensors, now = outcome(run)
+    return now == scores and all(tensors[key].equal(expected[key]) for key in expected)
+
+
+def test_a_damaged_resume_file_costs_one_epoch(project, two_epochs, tmp_path):
+    run, flags = two_epochs
+    assert [checkpoint.read(run / name)[1]["epoch"] for name in (RESUME, PREVIOUS)] == [2, 1]
+    content = bytearray((run / RESUME).read_bytes())
+    content[-1] ^= 1
+    (run / RESUME).write_bytes(content)
+    refused = train(tmp_path / "refused", flags)
+    assert refused.code == 2
+    assert refused.err.splitlines()[-1] == (
+        f"error: {run / RESUME} is damaged: its checksum is not that of its content. Delete it to "
+        "go on from resume-previous.safetensors, after epoch 1. Good models beside it: epoch 1, 2 "
+        "(--load-epoch). To begin a new run choose another --output-dir, or add --overwrite."
+    )
+    (run / RESUME).unlink()
+    again = train(tmp_path / "again", flags)
+    assert again.code == 0, again.err
+    assert "will resume after epoch 1" in again.out
+    assert ends_as_if_never_interrupted(project, run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": None}, "epoch: expected `int`, got `null`"),
+        ({"epoch": 0}, "epoch: expected `int` >= 1"),
+        ({"run_seed": -1}, "run_seed: expected `int` >= 0"),
+        ({"optimizer": {}}, "optimizer: expected `array`, got `object`"),
+        ({"optimizer": [[-1, {}]]}, "optimizer[0][0]: expected `int` >= 0"),
+        ({"scaler": {"scale": 0}}, "scaler.scale: expected `float` > 0"),
+        ({"train_seconds": -1}, "train_seconds: expected `float` >= 0"),
+        ({"train_steps": 1.5}, "train_steps: expected `int`, got `float`"),
+        ({"draw": "dice"}, "draw: invalid enum value 'dice'"),
+    ],
+)
+def test_types_and_ranges_of_a_resume_header(killed_in_epoch_3, change, message):
+    from dplq.trainers._engine.resume import _checked
+
+    path = killed_in_epoch_3 / RESUME
+    header = checkpoint.read_header(path)
+    assert _checked(header, path).epoch == 2
+    with pytest.raises(UserError) as caught:
+        _checked({**header, **change}, path)
+    assert f"{path} is damaged: in its header, {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"settings": None}, "settings: expected `object`, got `null`"),
+        ({"epoch": 4}, "epoch 4 is not this run's"),
+        ({"run_seed": 2}, "run_seed 2 is not this run's"),
+        ({"optimizer": [[99, {}]]}, "belongs to no parameter"),
+    ],
+)
+def test_a_resume_header_is_checked_whole(two_epochs, tmp_path, change, message):
+    run, flags = two_epochs
+    for name in (RESUME, PREVIOUS):
+        tensors, header = checkpoint.read(run / name)
+        checkpoint.save(run / name, tensors, {**header, **change})
+    refused = train(tmp_path / "refused", flags)
+    assert refused.code == 2, refused.err
+    line = refused.err.splitlines()[-1]
+    assert f"error: {run / RESUME} is damaged: in its " in line
+    assert message in line
+    (run / RESUME).unlink()  # and the previous one is no better
+    line = train(tmp_path / "again", flags).err.splitlines()[-1]
+    assert f"error: {run / PREVIOUS} is damaged: in its " in line
+    assert "Delete it to train from the first epoch on" in line
+
+
+def test_a_tensor_of_no_part_is_refused(two_epochs, tmp_path):
+    run, flags = two_epochs
+    tensors, header = checkpoint.read(run / RESUME)
+    checkpoint.save(run / RESUME, {**tensors, "nodot": torch.ones(1)}, header)
+    assert "it has a tensor nodot" in train(tmp_path / "refused", flags).err
+
+
+def test_a_damaged_model_names_the_good_epochs(two_epochs, tmp_path):
+    run, flags = two_epochs
+    for name in ("2", "3"):
+        model = run / f"prompt_learner/model-{name}.safetensors"
+        model.write_bytes((run / "prompt_learner/model-1.safetensors").read_bytes()[:-1])
+    tested = [*flags[: flags.index("--output-dir")], "--output-dir", str(tmp_path / "out")]
+    tested += ["--eval-only", "--model-dir", str(run)]
+    refused = train(tmp_path / "refused", tested)
+    assert refused.code == 2
+    assert f"{model} is damaged: its checksum" in refused.err
+    assert "these are good: 1 (--load-epoch of train.py)" in refused.err
+    assert not (tmp_path / "out/results.json").exists()
+    assert train(tmp_path / "good", [*tested, "--load-epoch", "1"]).code == 0
+
+
+def make_infinite_at_step(count, what="weight"):
+    """Let a weight, or the momentum of one, overflow in a step whose loss is finite."""
+    from dplq.trainers._engine.base import PromptTrainer
+
+    original = PromptTrainer._step
+    seen = []
+
+    def step(self, loss):
+        original(self, loss)
+        seen.append(1)
+        if len(seen) == count:
+            parameter = next(self.model.prompt_learner.parameters())
+            values = {"weight": parameter.data, "momentum": None}[what]
+            if values is None:
+                values = self.optim.state[parameter]["momentum_buffer"]
+            values.view(-1)[0] = float("inf")
+
+    PromptTrainer._step = step
+
+
+@pytest.mark.parametrize("what", ["weight", "momentum"])
+def test_weights_that_overflow_in_the_last_step_are_not_saved(project, tmp_path, what):
+    _, flags = project
+    run = tmp_path / "run"
+    flags = [*flags, "--output-dir", str(run), "TRAIN.CHECKPOINT_FREQ", "1"]
+    done = train(tmp_path / "log", flags, make_infinite_at_step, 36, what)
+    assert done.code == 2
+    line = done.err.splitlines()[-1]
+    assert "error: The weights became nan or infinite in epoch 3: " in line
+    assert "(1 of " in line
+    assert "choose another --output-dir too, or add --overwrite" in line
+    assert line.endswith("What was saved up to epoch 2 is kept.")
+    assert checkpoint.good_epochs(run / "prompt_learner") == ["1", "2"]
+    assert not (run / LAST).exists()
+    assert not (run / "results.json").exists()
+    assert checkpoint.read(run / RESUME)[1]["epoch"] == 2
+
+
+def make_logits_infinite():
+    from dplq.trainers._engine.domain import DomainTrainer
+
+    original = DomainTrainer.model_inference
+
+    def infer(self, input):
+        logits = original(self, input)
+        logits[0, 0] = float("nan")
+        return logits
+
+    DomainTrainer.model_inference = infer
+
+
+def test_logits_that_are_not_finite_give_no_result(project, tmp_path):
+    _, flags = project
+    flags = [*flags, "--output-dir", str(tmp_path / "run"), "OPTIM.MAX_EPOCH", "1"]
+    done = train(tmp_path / "log", flags, make_logits_infinite)
+    assert done.code == 2
+    line = done.err.splitlines()[-1]
+    assert "tested images are nan or infinite: there is no accuracy, and no result" in line
+    assert "TRAINER.QUATERNIONPROMPT.PREC fp32" in line
+    assert "* accuracy" not in done.out
+    assert not (tmp_path / "run/results.json").exists()
+    assert train(tmp_path / "again", flags).code == 0
 
 
 def test_unseeded_run_resumes_exactly_too(project, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from dplq.domain.load import load_domain_encoder
 from dplq.errors import UserError
+from dplq.io import checkpoint
 from dplq.io.spec import Spec
 from dplq.training.feature_cache import FeatureCache
 from tests.tiny import tiny_backbone
@@ -106,3 +108,70 @@ def test_many_runs_write_one_file(encoder, files):
         list(pool.map(FeatureCache.write, caches))
     assert torch.equal(FeatureCache(encoder, PREPARATION).get(files), torch.ones(3, 4))
     assert [path.suffix for path in caches[0].path.parent.iterdir()] == [".safetensors"]
+
+
+def test_flips_and_truncations_are_recomputed_and_said_once(encoder, files, caplog):
+    features = torch.randn(3, 4)
+    cache = FeatureCache(encoder, PREPARATION)
+    cache.put(files, features)
+    cache.write()
+    whole = cache.path.read_bytes()
+    draw = random.Random(0)
+    bits = [draw.randrange(8 * len(whole)) for _ in range(100)]
+    damaged = [bytes(b ^ (1 << k % 8) * (i == k // 8) for i, b in enumerate(whole)) for k in bits]
+    damaged += [whole[: draw.randrange(len(whole))] for _ in range(20)]
+    for content in damaged:
+        caplog.clear()
+        cache.path.write_bytes(content)
+        again = FeatureCache(encoder, PREPARATION)
+        assert again.get(files) is None
+        again.put(files, features)
+        again.write()
+        assert cache.path.read_bytes() == whole
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said.startswith(str(cache.path))
+        assert said.endswith("The features are computed again.")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors, header: tensors.pop("files"),
+        lambda tensors, header: tensors.update(features=torch.ones(2, 4)),
+        lambda tensors, header: tensors.update(features=torch.ones(3)),
+        lambda tensors, header: tensors.update(features=torch.ones(3, 4).half()),
+        lambda tensors, header: tensors["features"].fill_(float("nan")),
+        lambda tensors, header: tensors.update(files=torch.ones(3, 16)),
+        lambda tensors, header: tensors.update(files=torch.ones(3, 8, dtype=torch.uint8)),
+        lambda tensors, header: header.update(key="another encoder's"),
+        lambda tensors, header: header.update(format=1),
+    ],
+)
+def test_what_is_no_cache_of_this_encoder_is_not_used(change, encoder, files, caplog):
+    cache = FeatureCache(encoder, PREPARATION)
+    cache.put(files, torch.ones(3, 4))
+    cache.write()
+    tensors, header = checkpoint.read(cache.path)
+    change(tensors, header)
+    checkpoint.save(cache.path, tensors, header)
+    assert FeatureCache(encoder, PREPARATION).get(files) is None
+    assert "The features are computed again." in caplog.text
+
+
+def test_features_of_another_width_are_not_used(encoder, files):
+    cache = FeatureCache(encoder, PREPARATION)
+    cache.put(files, torch.ones(3, 4))
+    cache.write()
+    for width, used in ((4, True), (5, False)):
+        encoder.feature_dim = width
+        assert (FeatureCache(encoder, PREPARATION).get(files) is not None) == used
+
+
+def test_features_that_are_not_finite_are_not_stored(encoder, files):
+    cache = FeatureCache(encoder, PREPARATION)
+    cache.put(files, torch.tensor([[1.0], [float("nan")], [float("inf")]]))
+    cache.write()
+    again = FeatureCache(encoder, PREPARATION)
+    assert torch.equal(again.get(files[:1]), torch.ones(1, 1))
+    assert again.get(files[1:2]) is None
+    assert again.get(files[2:]) is None

@@ -18,7 +18,8 @@ from dassl.optim import build_optimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dplq.errors import UserError
+from dplq.errors import UserError, few
+from dplq.io.checkpoint import DamagedFile
 from dplq.training.clock import StepTimer
 from dplq.training.loaders import ProgressLoader
 from dplq.training.loss_guard import NonFiniteLossGuard
@@ -127,6 +128,7 @@ class PromptTrainer(FrozenTrainer):
     def after_epoch(self) -> None:
         """Validate and save as Dassl does, then save what a resumed run needs."""
         self.loss_guard.check()
+        self.loss_guard.check_weights(resume.state_tensors(self), self.epoch)
         self.train_seconds += self.clock.seconds()
         super().after_epoch()
         resume.write_state(self)
@@ -136,7 +138,16 @@ class PromptTrainer(FrozenTrainer):
         return {}
 
     def load_extra_state(self, tensors: dict[str, Tensor]) -> None:
-        """Restore, on a resume, what `extra_state` returned; the tensors are on the CPU."""
+        """Restore, on a resume, what `extra_state` returned; the tensors are on the CPU.
+
+        Raises:
+            DamagedFile: it is something else.
+        """
+        if tensors:
+            raise DamagedFile(
+                resume.RESUME_FILE,
+                f"is damaged: {type(self).__name__} does not know {few(tensors)}",
+            )
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Resume after the last finished epoch found in `directory`; return its number."""

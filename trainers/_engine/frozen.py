@@ -68,7 +68,15 @@ class FrozenTrainer(CheckpointTrainer):
         super().__init__(cfg)
         self.max_epoch = self.max_epoch if self.fixed_epochs is None else self.fixed_epochs
         self.tested_epoch = self.max_epoch
-        self.evaluator = EvaluationRecord(self.evaluator)
+        self.evaluator = EvaluationRecord(self.evaluator, self._advice_on_logits())
+
+    def _advice_on_logits(self) -> str:
+        """Return what to do about logits that are nan or infinite."""
+        model = " --eval-only --model-dir THIS_RUN" if self.max_epoch else ""
+        return (
+            f"Test in fp32:{model} --output-dir ANOTHER TRAINER.{self.node}.PREC fp32. If they "
+            "stay so, the weights of the CLIP or of the domain encoder are at fault."
+        )
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders, made quicker."""

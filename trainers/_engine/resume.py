@@ -1,40 +1,94 @@
 """Resume file: what an interrupted training continues from, bit for bit, after its last epoch.
 
-The functions take a `PromptTrainer`, which imports them.
+The file of the epoch before is kept: should the last one be damaged, one epoch is repeated. The
+functions take a `PromptTrainer`, which imports them.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
+from msgspec import Meta
 from torch import Tensor
 
 from dplq.errors import UserError
 from dplq.images.settings import ReadSettings, changed_settings
 from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
+from dplq.io.checkpoint import DamagedFile
 from dplq.io.files import bytes_digest
+from dplq.io.schema import Count, InvalidContent, convert
 from dplq.training.seeding import BY_NAME, BY_POSITION
 
 RESUME_FILE = "resume.safetensors"
-ADVICE = "To begin a new run choose another --output-dir, or delete that folder."
+PREVIOUS_FILE = "resume-previous.safetensors"  # of the epoch before
+ANEW = "To begin a new run choose another --output-dir, or add --overwrite."
+AboveZero = Annotated[float, Meta(gt=0)]
+
+
+class ScalerState(msgspec.Struct):
+    """State of a `torch.amp.GradScaler`."""
+
+    scale: AboveZero
+    growth_factor: Annotated[float, Meta(gt=1)]
+    backoff_factor: Annotated[float, Meta(gt=0, lt=1)]
+    growth_interval: Annotated[int, Meta(ge=1)]
+    growth_tracker: Count = msgspec.field(name="_growth_tracker")
+
+
+class ResumeHeader(msgspec.Struct):
+    """What a resume file holds beside its tensors.
+
+    Attributes:
+        epoch: number of finished epochs.
+        run_seed: that all generators of the run are made from.
+        optimizer: index and plain values of every parameter's state.
+        scaler: state of the loss scaler; None without one.
+        best_result: best validation accuracy so far; None before the first.
+        train_seconds: spent in steps.
+        train_steps: number of steps.
+        settings: what must be the same for the run to go on.
+        draw: how the few-shot images were drawn; version 0.1.0 did not write it.
+    """
+
+    epoch: Annotated[int, Meta(ge=1, le=2**31)]
+    run_seed: Annotated[int, Meta(ge=0, lt=2**32)]
+    optimizer: list[tuple[Count, dict[str, Any]]]
+    scaler: ScalerState | None
+    best_result: float | None
+    train_seconds: Annotated[float, Meta(ge=0)]
+    train_steps: Count
+    settings: dict[str, Any]
+    draw: Literal[BY_NAME, BY_POSITION] = BY_POSITION  # type: ignore[valid-type]
+
+
+def state_file(folder: Path) -> Path:
+    """Return the resume file of a run; the previous one if a kill left no other."""
+    last, previous = folder / RESUME_FILE, folder / PREVIOUS_FILE
+    return previous if previous.is_file() and not last.is_file() else last
+
+
+def state_tensors(trainer: Any) -> dict[str, Tensor]:
+    """Return the tensors of a trainer's resume file: weights, optimiser, what else it keeps."""
+    parts = {
+        "learner": trainer.model.prompt_learner.state_dict(),
+        "optimizer": checkpoint.flatten_optimizer(trainer.optim)[0],
+        "extra": trainer.extra_state(),
+    }
+    return {
+        f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()
+    }
 
 
 def write_state(trainer: Any) -> None:
     """Save what a resumed run needs after the epoch that was just finished."""
-    momentum, rest = checkpoint.flatten_optimizer(trainer.optim)
-    parts = {
-        "learner": trainer.model.prompt_learner.state_dict(),
-        "optimizer": momentum,
-        "extra": trainer.extra_state(),
-    }
-    tensors = {
-        f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()
-    }
+    tensors, rest = state_tensors(trainer), checkpoint.flatten_optimizer(trainer.optim)[1]
     best = float(trainer.best_result)
     header = {
         "epoch": trainer.epoch + 1,
@@ -47,54 +101,113 @@ def write_state(trainer: Any) -> None:
         "draw": trainer.draw,
         "settings": settings(trainer),
     }
-    checkpoint.save(trainer.model_dir(trainer.output_dir) / RESUME_FILE, tensors, header)
+    path = trainer.model_dir(trainer.output_dir) / RESUME_FILE
+    if path.is_file():
+        os.replace(path, path.with_name(PREVIOUS_FILE))
+    checkpoint.save(path, tensors, header)
 
 
 def recorded_draw(folder: Path) -> str:
     """Return how the run whose checkpoints are in `folder`, if any, drew its few-shot images."""
-    path = folder / RESUME_FILE
+    path = state_file(folder)
     if not path.is_file():
         return BY_NAME
     try:
-        _, header = checkpoint.read(path)
+        return _checked(checkpoint.read_header(path), path).draw
     except UserError:  # reported when it is to be used
         return BY_NAME
-    return header.get("draw", BY_POSITION)  # version 0.1.0 did not write it
 
 
 def read_state(trainer: Any, directory: str) -> int:
     """Restore a trainer from a resume file; return the number of finished epochs.
 
     Raises:
-        UserError: what lies there was trained with other settings, or RESUME names a folder
-            without such a file.
+        UserError: what lies there is damaged or was trained with other settings, or RESUME names a
+            folder without such a file.
     """
     folder = trainer.model_dir(directory)
-    path = folder / RESUME_FILE
+    path = state_file(folder)
     if not path.is_file():
         if trainer.cfg.RESUME:
             raise UserError(f"RESUME is {directory}, but there is no {path}.")
         print("No checkpoint found, train from scratch")
         return 0
-    tensors, header = checkpoint.read(path)
+    try:
+        done = _restore(trainer, path)
+    except DamagedFile as error:
+        raise UserError(f"{path} {error.problem}. {_way_out(path)}") from error
+    _copy_checkpoints(folder, trainer.model_dir(trainer.output_dir))
+    if path.name == PREVIOUS_FILE:
+        print(f"{folder / RESUME_FILE} is not there: the run goes on from {PREVIOUS_FILE}")
+    print(f"Found checkpoint at {directory} (will resume after epoch {done})")
+    return done
+
+
+def _restore(trainer: Any, path: Path) -> int:
+    """Restore a trainer from a resume file; return the number of finished epochs.
+
+    Raises:
+        DamagedFile: it is not whole, or holds what no run has written.
+        UserError: it is of a run with other settings.
+    """
+    tensors, content = checkpoint.read(path)
+    header = _checked(content, path)
     expected = {"settings": json.loads(json.dumps(settings(trainer)))}
-    checkpoint.check_header(header, expected, path, ADVICE)
+    checkpoint.check_header(content, expected, path, ANEW)
+    _check_run(trainer, header, path)
     parts: dict[str, dict[str, Tensor]] = {"learner": {}, "optimizer": {}, "extra": {}}
     for name, tensor in tensors.items():
-        part, rest = name.split(".", 1)
+        part, _, rest = name.partition(".")
+        if part not in parts:
+            raise DamagedFile(path, f"is damaged: it has a tensor {name}")
         parts[part][rest] = tensor
     checkpoint.load_strictly(trainer.model.prompt_learner, parts["learner"], path)
-    checkpoint.restore_optimizer(trainer.optim, parts["optimizer"], header["optimizer"])
     trainer.load_extra_state(parts["extra"])
-    if trainer.scaler and header["scaler"]:
-        trainer.scaler.load_state_dict(header["scaler"])
-    trainer.run_seed = header["run_seed"]
-    trainer.train_seconds, trainer.train_steps = header["train_seconds"], header["train_steps"]
-    if header["best_result"] is not None:
-        trainer.best_result = header["best_result"]
-    _copy_checkpoints(folder, trainer.model_dir(trainer.output_dir))
-    print(f"Found checkpoint at {directory} (will resume after epoch {header['epoch']})")
-    return header["epoch"]
+    try:
+        checkpoint.restore_optimizer(trainer.optim, parts["optimizer"], header.optimizer)
+    except ValueError as error:
+        raise DamagedFile(path, f"is damaged: in its optimizer, {error}") from error
+    if trainer.scaler:
+        trainer.scaler.load_state_dict(content["scaler"])
+    trainer.run_seed = header.run_seed
+    trainer.train_seconds, trainer.train_steps = header.train_seconds, header.train_steps
+    if header.best_result is not None:
+        trainer.best_result = header.best_result
+    return header.epoch
+
+
+def _checked(content: dict[str, Any], path: Path) -> ResumeHeader:
+    try:
+        return convert(content, ResumeHeader, where="the header")
+    except InvalidContent as error:
+        raise DamagedFile(path, f"is damaged: in its header, {error.problem}") from error
+
+
+def _check_run(trainer: Any, header: ResumeHeader, path: Path) -> None:
+    """Refuse a header that contradicts the run's settings, which are known to agree."""
+    seed = trainer.cfg.SEED if trainer.cfg.SEED >= 0 else header.run_seed
+    wrong = {
+        "epoch": header.epoch > trainer.max_epoch,
+        "run_seed": header.run_seed != seed,
+        "scaler": (header.scaler is None) != (trainer.scaler is None),
+    }
+    for key in (key for key, is_wrong in wrong.items() if is_wrong):
+        value = getattr(header, key)
+        raise DamagedFile(path, f"is damaged: in its header, {key} {value} is not this run's")
+
+
+def _way_out(path: Path) -> str:
+    """Return what to do with a damaged resume file: the last good epoch, and how to go on."""
+    previous = path.with_name(PREVIOUS_FILE)
+    good = checkpoint.good_epochs(path.parent)
+    kept = f" Good models beside it: epoch {', '.join(good)} (--load-epoch)." if good else ""
+    try:
+        if path == previous:
+            raise DamagedFile(path, "")
+        epoch = _checked(checkpoint.read(previous)[1], previous).epoch
+    except UserError:
+        return f"Delete it to train from the first epoch on.{kept} {ANEW}"
+    return f"Delete it to go on from {PREVIOUS_FILE}, after epoch {epoch}.{kept} {ANEW}"
 
 
 def _copy_checkpoints(source: Path, target: Path) -> None:
