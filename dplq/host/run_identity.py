@@ -232,8 +232,8 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _from_checkpoints(folder: Path, now: Identity) -> Identity | None:
     try:
-        headers = [checkpoint.read(path)[1] for path in _checkpoints(folder)]
-    except UserError:  # damaged: nobody's
+        headers = [checkpoint.read_header(path) for path in _checkpoints(folder)]
+    except UserError:  # damaged: whose it is, is not known
         return None
     if not headers:
         return None

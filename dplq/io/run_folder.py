@@ -18,7 +18,7 @@ from msgspec import Meta
 from dplq import __version__
 from dplq.errors import UserError, few
 from dplq.io import checkpoint
-from dplq.io.atomic import write_bytes_atomically
+from dplq.io.atomic import clear_temporaries, write_bytes_atomically
 from dplq.io.run_lock import RunLock
 from dplq.io.schema import Name, read_json
 
@@ -117,6 +117,7 @@ class RunFolder:
         self.identity: Identity | None = None  # of the run in this process that owns the folder
         self._lock = RunLock(path)
         self._lock.acquire()
+        clear_temporaries(path, all=True)  # of runs that were killed
 
     def release(self) -> None:
         """Let other processes write here."""
