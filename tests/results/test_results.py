@@ -166,9 +166,10 @@ def test_results_outside_the_layout(tmp_path):
     [
         ('{"format": 1, "trai', "not valid JSON"),
         ("", "not valid JSON"),
-        ("[]", 'does not say "format": 1'),
-        ('{"format": 2}', 'does not say "format": 1'),
-        ('{"format": 1, "trainer": "T"}', "no valid 'dataset'"),
+        ("[]", "expected `object`, got `array`"),
+        ("[" * 10_000, "nested too deeply"),
+        ('{"format": 2}', "format: invalid enum value 2"),
+        ('{"format": 1, "trainer": "T"}', "object missing required field `dataset`"),
     ],
 )
 def test_bad_results_are_skipped_by_name(tmp_path, caplog, text, reason):
@@ -177,13 +178,29 @@ def test_bad_results_are_skipped_by_name(tmp_path, caplog, text, reason):
     (bad / "results.json").write_text(text)
     (bad / "log.txt").write_text("* accuracy: 12.0%\n")
     assert [run.seed for run in collect([tmp_path])] == [1]
-    assert caplog.messages[0].startswith(f"skipped {bad}: results.json ")
+    assert caplog.messages[0].startswith(f"skipped {bad}: {bad}/results.json cannot be used: ")
     assert reason in caplog.text
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"accuracy": float("nan")}, {"accuracy": 101}, {"subsample": "old"}, {"split": "val"}],
+    [
+        {"accuracy": float("nan")},
+        {"accuracy": 101},
+        {"accuracy": None},
+        {"accuracy": True},
+        {"subsample": "old"},
+        {"split": "val"},
+        {"shots": 1.5},
+        {"shots": -2},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"trainer": ""},
+        {"seconds": 3},
+        {"seconds": {"step": -1}},
+        {"learnable_parameters": [1]},
+        {"device": 1},
+    ],
 )
 def test_bad_values_are_skipped(tmp_path, caplog, change):
     write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
@@ -191,7 +208,8 @@ def test_bad_values_are_skipped(tmp_path, caplog, change):
     data = json.loads((bad / "results.json").read_text())
     (bad / "results.json").write_text(json.dumps({**data, **change}))
     assert [run.seed for run in collect([tmp_path])] == [1]
-    assert "seed2: results.json" in caplog.text
+    assert caplog.messages[0].startswith(f"skipped {bad}: ")
+    assert "results.json" in caplog.messages[0]
 
 
 def test_logs_of_coop_and_maple(tmp_path):
