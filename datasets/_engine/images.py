@@ -28,9 +28,10 @@ from dplq.images.reader import (
 )
 from dplq.images.settings import DEFAULTS, ReadSettings
 from dplq.images.stored import WindowNeeded
+from dplq.io.schema import read_json
 
 from .layout.folders import CHECKED_FILE
-from .store import Store, read_json
+from .store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -101,12 +102,11 @@ class ImageCheck:
         return _facts_from(entry[-1])
 
     def _load_cache(self) -> dict[str, Any]:
-        path = self.store.find(CHECKED_FILE)
         try:
-            cached = read_json(path) if path else {}
-        except UserError:
+            path = self.store.find(CHECKED_FILE)
+            return read_json(path, dict[str, Any]) if path else {}
+        except UserError:  # only time is lost: the images are decoded again
             return {}
-        return cached if isinstance(cached, dict) else {}
 
     def _save_cache(self) -> None:
         with contextlib.suppress(UserError):  # only time is lost: the next run decodes again
