@@ -267,7 +267,7 @@ def _rows(path: Path) -> list[tuple[str, str]]:
         "order. Repair it, or delete it."
     )
     names: dict[str, str] | list[str] = read_json(path, dict[str, str] | list[str], remedy=remedy)
-    check_names(names, str(path))
     if isinstance(names, dict):
+        check_names(names, str(path))
         return [(prompt, folder) for folder, prompt in names.items()]
     return [(in_words(name), name) for name in names]

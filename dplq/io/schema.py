@@ -21,6 +21,7 @@ from dplq.io.paths import not_regular
 T = TypeVar("T")
 Count = Annotated[int, Meta(ge=0, le=2**53)]  # a whole number that JSON can hold exactly
 Name = Annotated[str, Meta(min_length=1, max_length=4096)]
+MAX_MESSAGE = 400  # characters of why a content is refused, which may quote from it
 MAX_YAML = 1 << 20  # bytes of a YAML file
 MAX_BYTES = 1 << 28  # of a JSON file: 256 MiB, a hundred times the largest split file
 
@@ -155,6 +156,9 @@ def convert(
         raise InvalidContent(where, _in_words(error), remedy) from error
     except RecursionError as error:
         raise InvalidContent(where, "it is nested too deeply", remedy) from error
+    except UnicodeEncodeError as error:  # half of a surrogate pair, where no text is expected
+        problem = f"it holds '{printable(error.object)[:80]}', which is no text"
+        raise InvalidContent(where, problem, remedy) from error
 
 
 def _in_words(error: msgspec.ValidationError) -> str:
@@ -162,14 +166,14 @@ def _in_words(error: msgspec.ValidationError) -> str:
     message, _, key = str(error).partition(" - at `")
     key = key.rstrip("`").removeprefix("$").lstrip(".")
     message = message[:1].lower() + message[1:]
-    return f"{key}: {message}" if key else message
+    return printable(f"{key}: {message}" if key else message)[:MAX_MESSAGE]
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"the key '{twice}' is there twice")
+        raise ValueError(f"the key '{printable(twice)[:80]}' is there twice")
     return content
 
 

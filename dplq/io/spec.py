@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dplq.errors import UserError
+from dplq.io.paths import user_path
 
 LOCAL_DIR = "local-dir:"
 DIGEST = "weights_sha256"
@@ -80,7 +81,7 @@ class Spec:
             UserError: `given` does not exist, or nothing is found.
         """
         arguments = {key: value for key, value in self.as_dict().items() if key != DIGEST}
-        given = os.path.expanduser(given)
+        given = str(user_path(given, argument)) if given else ""
         if given and not os.path.exists(given):
             raise UserError(f"{argument} is {given}, which does not exist.")
         local = self.weights or (str(self.folder) if self.folder else "")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -21,6 +20,7 @@ from dplq.clip.packed_text import PackedTexts
 from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError, few
 from dplq.io import checkpoint
+from dplq.io.paths import user_path
 from dplq.io.spec import Spec
 from dplq.methods.public_checkpoints import PublicFormat
 from dplq.methods.settings import MethodSettings
@@ -139,7 +139,7 @@ class CLIPModel(nn.Module):
             path: the file; `~` is the home folder.
             **extra: JSON-able entries to add to the header.
         """
-        path = Path(path).expanduser()
+        path = user_path(path, "path")
         checkpoint.save(path, self.prompt_learner.state_dict(), {**self.header(), **extra})
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class CLIPModel(nn.Module):
         Raises:
             UserError: it was made for another backbone, domain encoder, depth, ... (both named).
         """
-        path = Path(path).expanduser()
+        path = user_path(path, "path")
         tensors, header = checkpoint.read(path)
         checkpoint.check_header(self._identity(header), self._identity(self.header()), path)
         self.load_tensors(tensors, path, header["classnames"])
