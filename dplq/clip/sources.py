@@ -47,6 +47,8 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 
 CLIP_VOCABULARY = 49408
 Width = Annotated[int, Meta(ge=1, le=1 << 16)]
+# no tuple: a union of a bounded number and a tuple crashes the garbage collector in msgspec 0.22
+Pair = Annotated[list[Width], Meta(min_length=2, max_length=2)]
 Layers = Annotated[int, Meta(ge=1, le=1 << 10)]
 Ratio = Annotated[float, Meta(gt=0)]
 
@@ -65,7 +67,7 @@ class Vision(msgspec.Struct):
     head_width: Width = 64
     mlp_ratio: Ratio = 4.0
     patch_size: Width | None = 16
-    image_size: Width | tuple[Width, Width] = 224
+    image_size: Width | Pair = 224
 
 
 class Text(msgspec.Struct):
@@ -91,7 +93,7 @@ class Model(msgspec.Struct):
 class Preprocess(msgspec.Struct):
     """How images are prepared for the model."""
 
-    size: Width | tuple[Width, Width] = 224
+    size: Width | Pair = 224
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[Ratio, Ratio, Ratio] = (1.0, 1.0, 1.0)
     interpolation: str = "bicubic"
