@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable
 from unicodedata import category
 
-NOT_PRINTED = ("Cc", "Zl", "Zp")  # control characters, line and paragraph separators
+NOT_PRINTED = ("Cc", "Cs", "Zl", "Zp")  # control, no characters, line and paragraph separators
 
 
 class UserError(Exception):
@@ -29,11 +29,12 @@ def printable(text: str) -> str:
 
     These are control characters, line separators, and bytes of a file name that are not UTF-8.
     """
-    escaped = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(
-        sign.encode("unicode_escape").decode() if category(sign) in NOT_PRINTED else sign
-        for sign in escaped
-    )
+    return "".join(_escaped(sign) if category(sign) in NOT_PRINTED else sign for sign in text)
+
+
+def _escaped(sign: str) -> str:
+    is_byte = "\udc80" <= sign <= "\udcff"  # of a file name, see PEP 383
+    return f"\\x{ord(sign) - 0xDC00:02x}" if is_byte else sign.encode("unicode_escape").decode()
 
 
 def one_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dplq.errors import UserError, few
-from dplq.io.paths import is_file, user_path
+from dplq.io.paths import is_file, refusal, user_folder
 
 from .declaration import Declaration
 from .layout.folders import ClassTable
@@ -81,7 +81,12 @@ class LocatedDataset(Declaration):
             self.template = self.reference_template or self.template
         self.test_only = type(self).test_only or options.all_test
         self.groups, self.listing, self.is_given = {}, None, False
-        self.dataset_dir = self.find_dataset_dir(os.path.abspath(user_path(root, ROOT_KEY)))
+        self.dataset_dir = self.find_dataset_dir(os.path.abspath(user_folder(root, ROOT_KEY)))
+        if problem := refusal(self.dataset_dir):
+            raise UserError(
+                f"{self.name}: the data folder {self.dataset_dir} {problem}. Put the data there, or "
+                "remove it."
+            )
         self.table = self.find_classes()
         self.store = Store(self.dataset_dir, self.name)
 

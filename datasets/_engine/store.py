@@ -35,7 +35,7 @@ class Store:
     is_writable = True
 
     def __init__(self, dataset_dir: str, name: str) -> None:
-        digest = bytes_digest(os.fsencode(Path(dataset_dir).resolve()))[:12]
+        digest = bytes_digest(os.fsencode(os.path.realpath(dataset_dir)))[:12]
         self.dataset_dir = Path(dataset_dir)
         self.outside = cache_root() / f"{name}-{digest}"
         chosen = os.environ.get("DPLQ_CACHE", "")

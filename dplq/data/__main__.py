@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dplq.errors import UserError
-from dplq.io.paths import refused_paths, user_path
+from dplq.io.paths import refused_paths, user_folder, user_path
 
 if TYPE_CHECKING:
     from dplq.datasets import FolderDataset
@@ -127,7 +127,7 @@ def _chosen(args: argparse.Namespace) -> tuple[type[FolderDataset], str]:
     from dplq.data.catalogue import find, registered
 
     declarations = registered()
-    root = os.path.abspath(user_path(args.root, "--root"))
+    root = os.path.abspath(user_folder(args.root, "--root"))
     return declarations[find(args.name, declarations)], root
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from dplq.errors import UserError, suggest
 from dplq.io.files import configs_folder
-from dplq.io.paths import refused_paths, user_path
+from dplq.io.paths import refused_paths, user_folder
 from dplq.io.schema import read_yaml
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def find_targets(
     domain = _domain(known[source])
     if domain == "unknown":
         raise UserError(f"the domain of {source} is not known: give TARGETS, the names of datasets")
-    folder = user_path(root, "--root")
+    folder = user_folder(root, "--root")
     present: list[str] = []
     absent: list[str] = []
     for file, dataset in known.items():

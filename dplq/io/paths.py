@@ -47,6 +47,18 @@ def user_path(text: str | os.PathLike[str], key: str) -> Path:
     return path
 
 
+def user_folder(text: str | os.PathLike[str], key: str) -> Path:
+    """Return the path of a folder that a user gave, as `user_path` does; it need not exist.
+
+    Raises:
+        UserError: as for `user_path`, or something else is there.
+    """
+    path = user_path(text, key)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{key} is {_short(text)}, which is not a folder. Give another path.")
+    return path
+
+
 def refusal(path: str | os.PathLike[str]) -> str:
     """Return why the system cannot use a path, "" if it can or nothing is there."""
     try:

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from dplq.io.schema import Count, Name, read_json
+from dplq.errors import printable
+from dplq.io.paths import name_problem
+from dplq.io.schema import Count, InvalidContent, Name, read_json
 
 RESULTS_FILE = "results.json"
 Percent = Annotated[float, Meta(ge=0, le=100)]
@@ -71,4 +73,8 @@ def read_results(path: str | os.PathLike[str]) -> Results:
             key are named.
     """
     remedy = "Delete it, and test again: the same command, or --eval-only with --model-dir."
-    return read_json(path, Results, remedy=remedy, max_bytes=1 << 24)
+    results: Results = read_json(path, Results, remedy=remedy, max_bytes=1 << 24)
+    for key in ("trainer", "dataset", "device", "precision"):  # which tables show
+        if (text := getattr(results, key)) and (problem := name_problem(text)):
+            raise InvalidContent(str(path), f"{key}: '{printable(text)}' {problem}", remedy)
+    return results

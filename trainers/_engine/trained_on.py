@@ -134,7 +134,7 @@ def _is_unchanged(trained: dict[str, Mark], folder: str) -> bool:
 
 
 def _is_same_folder(one: str, other: str) -> bool:
-    return bool(other) and Path(one).resolve() == Path(other).resolve()
+    return bool(other) and os.path.realpath(one) == os.path.realpath(other)
 
 
 def tested_items(trainer: Any) -> list[Any]:
