@@ -84,8 +84,8 @@ class LocatedDataset(Declaration):
         self.dataset_dir = self.find_dataset_dir(os.path.abspath(user_folder(root, ROOT_KEY)))
         if problem := refusal(self.dataset_dir):
             raise UserError(
-                f"{self.name}: the data folder {self.dataset_dir} {problem}. Put the data there, or "
-                "remove it."
+                f"{self.name}: the data folder {self.dataset_dir} {problem}. Put the data there, "
+                "or remove it."
             )
         self.table = self.find_classes()
         self.store = Store(self.dataset_dir, self.name)

@@ -26,10 +26,9 @@ def cache_root() -> Path:
         ``$DPLQ_CACHE``, or ``~/.cache/dplq`` where it is not set; it may not exist yet.
 
     Raises:
-        UserError: ``$DPLQ_CACHE`` cannot be used as a path.
+        UserError: it cannot be used as a path.
     """
-    chosen = os.environ.get("DPLQ_CACHE", "")
-    return user_path(chosen, "DPLQ_CACHE") if chosen else Path.home() / ".cache" / "dplq"
+    return user_path(os.environ.get("DPLQ_CACHE") or "~/.cache/dplq", "DPLQ_CACHE")
 
 
 def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:

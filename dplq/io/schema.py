@@ -105,7 +105,9 @@ def read_yaml(
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise InvalidContent(_named(path), f"it is not valid YAML ({problem})", remedy) from error
-    except (RecursionError, ValueError) as error:  # nesting; a date that does not exist
+    except RecursionError as error:
+        raise InvalidContent(_named(path), "it is nested too deeply", remedy) from error
+    except ValueError as error:  # such as a date that does not exist
         raise InvalidContent(_named(path), one_line(error), remedy) from error
     return convert(content, shape, where=_named(path), remedy=remedy)
 
