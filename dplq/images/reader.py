@@ -141,7 +141,9 @@ def _settings(path: str | os.PathLike[str], given: ReadSettings | None) -> ReadS
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:
     try:
-        problem = not_regular(os.stat(path).st_mode)  # to open a pipe would wait for a writer
+        problem = not_regular(
+            os.stat(path).st_mode, "an image"
+        )  # to open a pipe would wait for a writer
         if not problem:
             return open(path, "rb")
     except OSError as error:

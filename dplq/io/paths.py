@@ -88,11 +88,11 @@ def is_file(path: str | os.PathLike[str]) -> bool:
     return False
 
 
-def not_regular(mode: int) -> str:
+def not_regular(mode: int, wanted: str = "a file") -> str:
     """Return what is wrong with a file's mode: reading a pipe or a device may never end."""
     if stat.S_ISREG(mode):
         return ""
-    return "is a folder, not a file" if stat.S_ISDIR(mode) else "is a pipe or device, not a file"
+    return f"is a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}, not {wanted}"
 
 
 def name_problem(name: str) -> str:
