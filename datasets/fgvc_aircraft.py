@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+from dplq.io.paths import is_file
+from dplq.io.schema import read_text
+
 from ._engine.base import FolderDataset
 from ._engine.families import VGG
 from ._engine.layout.folders import ClassTable
@@ -44,5 +47,9 @@ class FGVCAircraft(FolderDataset):
     def find_classes(self) -> ClassTable:
         """Return the classes in `variants.txt`, names alone; none if it is absent."""
         path = Path(self.dataset_dir, self.class_file)
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = (
+            read_text(path, remedy="It lists the classes: get it again.").splitlines()
+            if is_file(path)
+            else []
+        )
         return ClassTable([(line.strip(),) for line in lines if line.strip()])

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dplq.errors import UserError, few
+from dplq.io.paths import is_file
+from dplq.io.schema import read_json
 
 from ._engine.base import FolderDataset
 from ._engine.drawing.draft import Draft
 from ._engine.drawing.subfolders import groups_from_subfolders
+from ._engine.entries import check_class_names, check_names
 from ._engine.layout.folders import (
     CLASSES_FILE,
     MASK_FOLDERS,
@@ -31,7 +34,6 @@ from ._engine.options import Options
 from ._engine.protocol import Item, Split
 from ._engine.registration import declare
 from ._engine.splits import classes_of, read_split
-from ._engine.store import read_json
 from ._engine.tables import find_table, is_table
 
 logger = logging.getLogger(__name__)
@@ -111,9 +113,10 @@ class OwnImages(FolderDataset):
     def find_classes(self) -> ClassTable:
         """Return the classes of `classes.json`, the table, or the folders."""
         path = Path(self.dataset_dir, CLASSES_FILE)
-        rows = _rows(read_json(path), path) if path.is_file() else self._found_classes()
+        is_named = is_file(path)
+        rows = _rows(path) if is_named else self._found_classes()
         if len(rows) < 2:
-            where = path if path.is_file() else self.dataset_dir
+            where = path if is_named else self.dataset_dir
             state = (
                 f"has {len(rows)} class{'es' * (len(rows) != 1)}"
                 if Path(self.dataset_dir).is_dir()
@@ -123,7 +126,10 @@ class OwnImages(FolderDataset):
                 f"OwnImages: {where} {state}; at least 2 classes are needed.{self._near_miss()}\n"
                 f"{self.expected_layout()}"
             )
-        return ClassTable(rows)
+        table = ClassTable(rows)
+        source = path if is_named else self.given_split_file() or self.dataset_dir
+        check_class_names(table.prompts, str(source))
+        return table
 
     def _near_miss(self) -> str:
         """Return what may be meant by a folder without class folders."""
@@ -254,13 +260,14 @@ def _class_folders_beside(dataset_dir: str, folders: Sequence[str], parts: Parts
     return any(has_image(os.path.join(dataset_dir, name), True) for name in others)
 
 
-def _rows(raw: object, path: Path) -> list[tuple[str, str]]:
-    names = list(raw.values()) if isinstance(raw, dict) else raw
-    if isinstance(names, list) and all(isinstance(n, str) and n.strip() for n in names):
-        if isinstance(raw, dict):
-            return [(prompt, folder) for folder, prompt in raw.items()]
-        return [(in_words(name), name) for name in names]
-    raise UserError(
-        f'{path} must be {{"folder": "prompt name", ...}} or ["prompt name or folder", ...], '
-        "in label order."
+def _rows(path: Path) -> list[tuple[str, str]]:
+    """Return prompt and folder of every class in a `classes.json`."""
+    remedy = (
+        'It must be {"folder": "prompt name", ...} or ["prompt name or folder", ...], in label '
+        "order. Repair it, or delete it."
     )
+    names: dict[str, str] | list[str] = read_json(path, dict[str, str] | list[str], remedy=remedy)
+    if isinstance(names, dict):
+        check_names(names, str(path))
+        return [(prompt, folder) for folder, prompt in names.items()]
+    return [(in_words(name), name) for name in names]

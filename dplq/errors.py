@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from unicodedata import category
+
+NOT_PRINTED = ("Cc", "Cs", "Zl", "Zp")  # control, no characters, line and paragraph separators
 
 
 class UserError(Exception):
@@ -19,6 +22,19 @@ def few(names: Iterable[object], limit: int = 5, separator: str = ", ") -> str:
     words = [str(name) for name in names]
     more = f" and {len(words) - limit} more" if len(words) > limit else ""
     return separator.join(words[:limit]) + more
+
+
+def printable(text: str) -> str:
+    """Return a text for a message of one line: what cannot be printed is escaped.
+
+    These are control characters, line separators, and bytes of a file name that are not UTF-8.
+    """
+    return "".join(_escaped(sign) if category(sign) in NOT_PRINTED else sign for sign in text)
+
+
+def _escaped(sign: str) -> str:
+    is_byte = "\udc80" <= sign <= "\udcff"  # of a file name, see PEP 383
+    return f"\\x{ord(sign) - 0xDC00:02x}" if is_byte else sign.encode("unicode_escape").decode()
 
 
 def one_line(error: BaseException) -> str:

@@ -6,6 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dplq.io.paths import is_file
+
 from .base import FolderDataset
 from .layout.folders import ClassTable
 from .splits import classes_of, read_split
@@ -57,7 +59,7 @@ class CoOpDataset(FolderDataset):
     def find_classes(self) -> ClassTable:
         """Return the classes of the split file in its order, without `_`; none if it is absent."""
         path = Path(self.dataset_dir, self.split_files[0])
-        names = classes_of(read_split(path, self.split_remedy())) if path.is_file() else []
+        names = classes_of(read_split(path, self.split_remedy())) if is_file(path) else []
         return ClassTable([(name.replace("_", " "), name) for name in names])
 
 

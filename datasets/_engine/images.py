@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import msgspec
 from tqdm import tqdm
 
 from dplq.errors import UserError, few
@@ -30,9 +31,10 @@ from dplq.images.reader import (
 from dplq.images.settings import DEFAULTS, ReadSettings
 from dplq.images.stored import WindowNeeded
 from dplq.io.files import bytes_digest
+from dplq.io.schema import read_json
 
 from .layout.folders import CHECKED_FILE
-from .store import Store, read_json
+from .store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -103,25 +105,32 @@ class ImageCheck:
         return _facts_from(entry[-1])
 
     def _load_cache(self) -> dict[str, Any]:
-        path = self.store.find(CHECKED_FILE)
-        if path is None:
-            return {}
+        path = None
         try:
-            cached = read_json(path)
+            path = self.store.find(CHECKED_FILE)
+            if path is None:
+                return {}
+            cached: _Cache | None = read_json(path, _Cache)
         except UserError:
             cached = None
-        entries = cached.get("images") if isinstance(cached, dict) else None
-        if not isinstance(entries, dict) or cached.get("checksum") != _checksum(entries):
+        if cached is None or cached.checksum != _checksum(cached.images):
             logger.warning(
                 "%s is damaged, or of an earlier version: the images are checked again", path
             )
             return {}
-        return entries
+        return cached.images
 
     def _save_cache(self) -> None:
         content = {"checksum": _checksum(self._entries), "images": self._entries}
         with contextlib.suppress(UserError):  # only time is lost: the next run decodes again
             self.store.write(CHECKED_FILE, content)
+
+
+class _Cache(msgspec.Struct):
+    """Content of the cache: facts by relative path, and their digest."""
+
+    checksum: str
+    images: dict[str, Any]
 
 
 def _checksum(entries: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dplq.errors import UserError, few
+from dplq.io.paths import is_file, refusal, user_folder
 
 from .declaration import Declaration
 from .layout.folders import ClassTable
@@ -25,6 +26,7 @@ from .store import Store
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T", bound="LocatedDataset")
+ROOT_KEY = "DATASET.ROOT (--root)"
 
 
 class LocatedDataset(Declaration):
@@ -79,7 +81,12 @@ class LocatedDataset(Declaration):
             self.template = self.reference_template or self.template
         self.test_only = type(self).test_only or options.all_test
         self.groups, self.listing, self.is_given = {}, None, False
-        self.dataset_dir = self.find_dataset_dir(os.path.abspath(os.path.expanduser(root)))
+        self.dataset_dir = self.find_dataset_dir(os.path.abspath(user_folder(root, ROOT_KEY)))
+        if problem := refusal(self.dataset_dir):
+            raise UserError(
+                f"{self.name}: the data folder {self.dataset_dir} {problem}. Put the data there, "
+                "or remove it."
+            )
         self.table = self.find_classes()
         self.store = Store(self.dataset_dir, self.name)
 
@@ -95,7 +102,7 @@ class LocatedDataset(Declaration):
     def find_classes(self) -> ClassTable:
         """Return the classes; none as long as the file that names them is absent."""
         path = Path(self.dataset_dir, self.class_file)
-        if self.class_file and path.is_file():
+        if self.class_file and is_file(path):
             return ClassTable.read(path)
         return ClassTable(self.class_table)
 
@@ -132,7 +139,7 @@ class LocatedDataset(Declaration):
             if os.path.isdir(self.dataset_dir):
                 state = "holds no class folder"
             root = os.path.dirname(self.dataset_dir)
-            if any(self.table.label_of(g.name) is not None for g in find_groups(root)):
+            if self._holds_classes(root):
                 state += f", but {root} holds some: DATASET.ROOT must be the folder above"
             raise UserError(
                 f"{self.name}: {self.dataset_dir} {state}. Searched: {', '.join(places)}.\n"
@@ -140,6 +147,12 @@ class LocatedDataset(Declaration):
                 f"{self.expected_layout()}\nGet the data from {self.homepage}"
             )
         return layout
+
+    def _holds_classes(self, folder: str) -> bool:
+        try:
+            return any(self.table.label_of(g.name) is not None for g in find_groups(folder))
+        except UserError:  # it cannot be listed, which is not what is wrong here
+            return False
 
     def reading(self) -> Reading:
         """Return how the files of the class folders are read."""

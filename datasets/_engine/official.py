@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dplq.errors import UserError
+from dplq.errors import UserError, printable
+from dplq.io.schema import read_text
 
+from .entries import check_labels, check_paths
 from .layout.folders import ClassTable
 from .layout.layouts import Layout
 from .layout.listing import Listing
@@ -66,18 +68,21 @@ def split_from_lists(
         if match is None or label is None:
             near = table.nearest(match["class"]) if match else None
             hint = f"Expected: {line}" if near is None else f"Nearest: '{table.folder_of(near)}'"
-            raise UserError(f"{path}, line {number}: '{text}' names no known class. {hint}.")
+            raise UserError(
+                f"{path}, line {number}: '{printable(text)}' names no known class. {hint}."
+            )
         found = image.format(**match.groupdict(), folder=table.folder_of(label))
         return Item(found, label, table.prompts[label])
 
     def items(path: Path) -> list[Item]:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"The list {path} cannot be read: {error}.") from error
+        lines = read_text(path, remedy="It lists images: get it again.").splitlines()
         return [item(text, path, i) for i, text in enumerate(lines, 1) if text.strip()]
 
-    return Split(*(items(Path(dataset_dir, file)) if file else [] for file in files))
+    split = Split(*(items(Path(dataset_dir, file)) if file else [] for file in files))
+    for file, part in zip(files, split, strict=True):
+        check_paths([i.path for i in part], str(Path(dataset_dir, file)), "get the list again")
+    check_labels(split, dataset_dir, "get the lists again")
+    return split
 
 
 def drawn_parts(split: Split, source: str) -> tuple[str, ...]:

@@ -263,8 +263,8 @@ def check_split(split: Split, source: str, whole: Split | None = None) -> None:
     for item in (item for part in whole or split for item in part):
         if names.setdefault(item.label, item.classname) != item.classname:
             raise UserError(
-                f"{source}: label {item.label} is called both '{names[item.label]}' and "
-                f"'{item.classname}'. Give every label one class name."
+                f"{source}: label {item.label} is called both {names[item.label]!r} and "
+                f"{item.classname!r}. Give every label one class name."
             )
     if sorted(names) != list(range(len(names))) or not names:
         raise UserError(

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from dplq.errors import UserError, few
 from dplq.io.files import bytes_digest
+from dplq.io.paths import is_file, user_path
 
 from .drawing.draft import Draft, draw, groups_of, warn_of_groups, warn_of_numbers
 from .drawing.stored import read_or_store
+from .entries import repeated_names
 from .located import LocatedDataset
 from .official import (
     drawn_parts,
@@ -98,8 +100,9 @@ class SplitDataset(LocatedDataset):
         """
         if not self.options.split_file:
             return find_foreign_split(self.dataset_dir, self.name, self.split_files)
-        places = (Path(self.dataset_dir, self.options.split_file), Path(self.options.split_file))
-        found = next((path for path in places if path.is_file()), None)
+        given = user_path(self.options.split_file, "DATASET.SPLIT_FILE")
+        places = (Path(self.dataset_dir, given), given)
+        found = next(filter(is_file, places), None)
         if found is None:
             raise UserError(
                 f"DATASET.SPLIT_FILE is '{self.options.split_file}', but there is no "
@@ -122,7 +125,9 @@ class SplitDataset(LocatedDataset):
         elif path:
             self.is_given = True
             dirs = [layout.image_dir for layout in self.layouts()]
-            split = with_folders_on_disk(read_split(path, self.split_remedy()), dirs, self.table)
+            same = repeated_names(self.table.prompts)
+            split = read_split(path, self.split_remedy(), same)
+            split = with_folders_on_disk(split, dirs, self.table)
             self.image_dir = find_image_dir(split, path, dirs, self.split_remedy())
             self._find_groups([item for part in split for item in part])
             if not self.reference:

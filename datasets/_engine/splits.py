@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from dplq.errors import UserError, few
+import msgspec
 
+from dplq.errors import UserError, few, printable
+from dplq.io.paths import is_file
+from dplq.io.schema import Count, Name, read_json
+
+from .entries import ONE_NAME, check_class_names, check_labels, check_paths
 from .layout.folders import ClassTable, list_folders
 from .protocol import Item, Split, check_split
-from .store import read_json
 from .tables.image_index import posix
 
 logger = logging.getLogger(__name__)
@@ -24,6 +27,8 @@ logger = logging.getLogger(__name__)
 FOREIGN_NAMES = ("split_cao_{}.json", "split_zhou_{}.json", "split_{}.json")  # DPLQ, CoOp, others
 OWN_NAME = "split_dplq_{}.json"
 NEW_SPLIT = "delete the split file to have a new split made"  # where a run can do without it
+FORMAT = 'A split file is {"train": [[path, label, classname], ...], "val": [...], "test": [...]}.'
+Entry = tuple[Name, Count, Name]  # path, label, class name
 PREFIX, OWN_PREFIX = "split_", "split_dplq_"
 
 
@@ -36,71 +41,58 @@ def find_foreign_split(
         dataset_dir: the data folder.
         name: of the dataset.
         files: names of the file, `{}` for `name`, in order of preference.
+
+    Raises:
+        UserError: something else has the name of such a file, such as a link to nothing.
     """
     paths = (Path(dataset_dir, pattern.format(name)) for pattern in files)
-    return next((path for path in paths if path.is_file()), None)
+    return next(filter(is_file, paths), None)
 
 
-def read_split(path: Path, remedy: str = NEW_SPLIT) -> Split:
+class SplitFile(msgspec.Struct):
+    """What a split file holds; other keys are not read."""
+
+    train: list[Entry]
+    val: list[Entry]
+    test: list[Entry]
+
+
+def read_split(path: Path, remedy: str = NEW_SPLIT, same_names: Collection[str] = ()) -> Split:
     """Read a split file; labels, names and order stay as they are in it.
 
     Args:
         path: the file; the paths in it may have back slashes, as on Windows.
         remedy: what to do with a file that cannot be repaired, for messages.
+        same_names: names that several classes may have.
 
     Raises:
-        UserError: it is not a split in CoOp's format, or `check_split` refuses it.
+        UserError: it is not a split in CoOp's format: labels are whole numbers from 0 on, every
+            class has one name of its own, every image one label and a path in the image folder.
     """
-    raw = read_json(path, remedy)
-    try:
-        split = Split(*([_item(row) for row in raw[part]] for part in Split._fields))
-    except (KeyError, TypeError, ValueError) as error:
-        at = f" ({error})" if isinstance(error, _BadRow) else ""
-        raise UserError(
-            f'{path} is not a split file: expected {{"train": [[path, label, classname], ...], '
-            f'"val": [...], "test": [...]}}{at}. Repair it, or {remedy}.'
-        ) from error
-    turned = sum("\\" in str(row[0]) for part in Split._fields for row in raw[part])
+    raw: SplitFile = read_json(path, SplitFile, remedy=f"{FORMAT} Repair it, or {remedy}.")
+    split = Split(*([Item(posix(i), k, n) for i, k, n in part] for part in _parts(raw)))
+    turned = sum("\\" in row[0] for part in _parts(raw) for row in part)
     if turned:
         logger.info("%s: back slashes in %d paths are read as slashes", path, turned)
-    check_split(split, str(path))
+    source = printable(str(path))
+    check_paths((item.path for part in split for item in part), source, remedy)
+    check_split(split, source)
+    cure = f"{ONE_NAME}, or {remedy}"
+    check_class_names(classes_of(split), source, cure, same_names)
+    check_labels(split, source, remedy)
     others = [] if split.val == split.test else split.val  # CoOp's ImageNet has one set for both
     seen = {item.path for item in split.train + others}
     shared = sum(item.path in seen for item in split.test)
     if shared:
         logger.warning("%s: %d test images are also in train or val", path, shared)
-    _warn_of_repeats(split, path)
+    repeats = sum(len(part) - len({item.path for item in part}) for part in split)
+    if repeats:
+        logger.warning("%s: %d rows name an image of their part again", path, repeats)
     return split
 
 
-class _BadRow(ValueError):
-    """A row of a split file that does not name an image, a label and a class."""
-
-
-def _item(row: Any) -> Item:
-    if not isinstance(row, list) or len(row) != 3:
-        raise _BadRow(f"there is {row!r:.80}")
-    image, label, name = row
-    if not (isinstance(image, str) and image.strip() and isinstance(name, str) and name.strip()):
-        raise _BadRow(f"path and class name must be texts, there is {row!r:.80}")
-    if not isinstance(label, int) or isinstance(label, bool):
-        raise _BadRow(f"labels must be whole numbers, there is {row!r:.80}")
-    return Item(posix(image), label, name)
-
-
-def _warn_of_repeats(split: Split, path: Path) -> None:
-    """Warn of images that a part has more than once, and of those with two labels."""
-    labels: dict[str, set[int]] = {}
-    repeats = 0
-    for part in split:
-        repeats += len(part) - len({item.path for item in part})
-        for item in part:
-            labels.setdefault(item.path, set()).add(item.label)
-    several = [image for image, known in labels.items() if len(known) > 1]
-    if several:
-        logger.warning("%s: %d images have two labels: %s", path, len(several), few(several, 3))
-    if repeats:
-        logger.warning("%s: %d rows name an image of their part again", path, repeats)
+def _parts(raw: SplitFile) -> tuple[list[Entry], list[Entry], list[Entry]]:
+    return raw.train, raw.val, raw.test
 
 
 def with_folders_on_disk(split: Split, candidates: Iterable[str], table: ClassTable) -> Split:
@@ -169,12 +161,9 @@ def find_image_dir(
     image_dir = next(holding, folders[0])
     absent = [item.path for item in items if not exists(image_dir, item)]
     if absent:
-        cure = "Put them back"
-        if all(image.startswith("/") or image[1:2] == ":" for image in absent):
-            cure = "They are of another machine: write paths from the image folder on"
         raise UserError(
             f"{path} names {len(absent)} image(s) (of {len(items)}) that do not exist in "
-            f"{image_dir}: {few(absent, 3)}. {cure}, or {remedy}."
+            f"{image_dir}: {few(absent, 3)}. Put them back, or {remedy}."
         )
     return image_dir
 

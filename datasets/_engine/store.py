@@ -16,6 +16,7 @@ from typing import Any
 from dplq.errors import UserError
 from dplq.io.atomic import atomic_write
 from dplq.io.files import bytes_digest, cache_root
+from dplq.io.paths import is_file
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Store:
     is_writable = True
 
     def __init__(self, dataset_dir: str, name: str) -> None:
-        digest = bytes_digest(os.fsencode(Path(dataset_dir).resolve()))[:12]
+        digest = bytes_digest(os.fsencode(os.path.realpath(dataset_dir)))[:12]
         self.dataset_dir = Path(dataset_dir)
         self.outside = cache_root() / f"{name}-{digest}"
         chosen = os.environ.get("DPLQ_CACHE", "")
@@ -42,17 +43,24 @@ class Store:
         self._announced = False
 
     def find(self, filename: str) -> Path | None:
-        """Return the path of a file written before, in the cache or beside the data."""
+        """Return the path of a file written before, in the cache or beside the data.
+
+        Raises:
+            UserError: something else has its name.
+        """
         folders = dict.fromkeys([*self._write_to, self.dataset_dir])
-        return next((path for f in folders if (path := f / filename).is_file()), None)
+        return next((path for f in folders if is_file(path := f / filename)), None)
 
     def versions(self, filename: str) -> list[Path]:
         """Return the paths of all files of a name, in the cache and beside the data, oldest first.
 
         There are two where the data folder was read-only, or `DPLQ_CACHE` set, for some time.
+
+        Raises:
+            UserError: something else has its name.
         """
         folders = dict.fromkeys([*self._write_to, self.dataset_dir])
-        found = [path for f in folders if (path := f / filename).is_file()]
+        found = [path for f in folders if is_file(path := f / filename)]
         return sorted(found[::-1], key=lambda path: path.stat().st_mtime_ns)
 
     def write(self, filename: str, payload: Any) -> Path:
@@ -78,33 +86,6 @@ class Store:
             f"Cannot write {filename} to {' or '.join(map(str, self._write_to))}: "
             f"{problem.strerror or problem}. Set DPLQ_CACHE to a folder that can be written to."
         )
-
-
-def read_json(path: Path, remedy: str = "delete it") -> Any:
-    """Return the content of a JSON file.
-
-    Args:
-        path: the file.
-        remedy: what to do if it cannot be repaired.
-
-    Raises:
-        UserError: it cannot be read, is not JSON, or has a key twice, of which one would be lost.
-    """
-    try:
-        # Windows begins UTF-8 with a byte order mark
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read as JSON: {error}. Repair it, or {remedy}."
-        ) from error
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"the key '{twice}' is there twice")
-    return content
 
 
 def write_json(path: Path, payload: Any) -> None:

@@ -53,7 +53,7 @@ def build(source: Source) -> CLIP | CustomTextCLIP:
     with private_rng(source.spec.seed), torch.device("cpu"), initialisation:
         try:
             return kind(**config)
-        except (TypeError, ValueError, AssertionError) as error:
+        except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"open_clip {version} cannot build the architecture of '{source.name}' "
                 f"({one_line(error)}); correct its config or install a newer open_clip_torch"

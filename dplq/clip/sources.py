@@ -8,19 +8,22 @@ here, before anything is downloaded.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+from msgspec import Meta
 from torch import Tensor
 
 from dplq.clip.installed import open_clip
-from dplq.errors import UserError, few, one_line, suggest
+from dplq.errors import UserError, few, one_line, printable, suggest
 from dplq.io.packaged import packaged_model
+from dplq.io.paths import is_file, user_path
+from dplq.io.schema import convert, read_json
 from dplq.io.spec import LOCAL_DIR, Spec
 
 # CoOp's names for OpenAI's models -> open_clip's; these weights were trained with QuickGELU.
@@ -43,12 +46,65 @@ WEIGHT_FILES = (
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 
 CLIP_VOCABULARY = 49408
+Width = Annotated[int, Meta(ge=1, le=1 << 16)]
+# no tuple: a union of a bounded number and a tuple crashes the garbage collector in msgspec 0.22
+Pair = Annotated[list[Width], Meta(min_length=2, max_length=2)]
+Layers = Annotated[int, Meta(ge=1, le=1 << 10)]
+Ratio = Annotated[float, Meta(gt=0)]
 
 REQUIREMENT = (
     "Prompts need a plain ViT and CLIP's causal text transformer: "
     + ", ".join(OPENAI_VITS)
     + ", or open_clip models such as ViT-B-32:laion2b_s34b_b79k or ViT-L-14:datacomp_xl_s13b_b90k."
 )
+
+
+class Vision(msgspec.Struct):
+    """What an open_clip config says of the image tower; keys that are not here open_clip checks."""
+
+    layers: Layers | list[Layers] = 12
+    width: Width = 768
+    head_width: Width = 64
+    mlp_ratio: Ratio = 4.0
+    patch_size: Width | None = 16
+    image_size: Width | Pair = 224
+
+
+class Text(msgspec.Struct):
+    """The same for the text tower."""
+
+    context_length: Width = 77
+    vocab_size: Annotated[int, Meta(ge=1, le=1 << 24)] = CLIP_VOCABULARY
+    width: Width = 512
+    heads: Width = 8
+    layers: Layers = 12
+    mlp_ratio: Ratio = 4.0
+    tokenizer_kwargs: dict[str, Any] | None = None
+
+
+class Model(msgspec.Struct):
+    """The architecture in an open_clip config."""
+
+    embed_dim: Width
+    vision_cfg: Vision
+    text_cfg: Text
+
+
+class Preprocess(msgspec.Struct):
+    """How images are prepared for the model."""
+
+    size: Width | Pair = 224
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[Ratio, Ratio, Ratio] = (1.0, 1.0, 1.0)
+    interpolation: str = "bicubic"
+    resize_mode: str = "shortest"
+
+
+class ConfigFile(msgspec.Struct):
+    """Content of an `open_clip_config.json`: types and ranges, for validation only."""
+
+    model_cfg: Model
+    preprocess_cfg: Preprocess | None = None
 
 
 @dataclass
@@ -95,7 +151,7 @@ def find_source(name: str, weights: str, pretrained: bool, seed: int) -> Source:
     if packaged is not None:
         source = _from_package(spec, packaged, find_file)
     elif spec.folder is not None:
-        source = _from_local_dir(spec, spec.folder.expanduser(), find_file)
+        source = _from_local_dir(spec, user_path(spec.folder, LOCAL_DIR), find_file)
     elif name.startswith(HF_HUB):
         source = _from_hf_hub(spec, find_file)
     else:
@@ -119,7 +175,7 @@ def _use_file(source: Source, path: str) -> None:
 
 def _existing_file(path: str) -> Path:
     """Return `path` if it is an existing file."""
-    file = Path(path).expanduser()
+    file = user_path(path, "weights (MODEL.INIT_WEIGHTS)")
     if not file.is_file():
         raise UserError(f"no weights at '{file.absolute()}'; use the path of a checkpoint file")
     return file
@@ -128,7 +184,7 @@ def _existing_file(path: str) -> Path:
 def _from_local_dir(spec: Spec, folder: Path, find_file: bool) -> Source:
     """Resolve local-dir:PATH."""
     config = folder / CONFIG_FILE
-    if not config.is_file():
+    if not is_file(config):
         raise UserError(
             f"'{spec.name}': no {CONFIG_FILE} in '{folder.absolute()}'; a local model is a folder "
             "with that file and its weights, as open_clip publishes it"
@@ -141,15 +197,13 @@ def _from_local_dir(spec: Spec, folder: Path, find_file: bool) -> Source:
 
 def _from_config_file(spec: Spec, path: Path) -> Source:
     """Return the source described by an `open_clip_config.json`, without weights."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        config = content["model_cfg"]
-        config = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")} | config
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"'{path}' is not an open_clip config: expected JSON with 'model_cfg' holding "
-            f"embed_dim, vision_cfg and text_cfg ({type(error).__name__}: {error})"
-        ) from error
+    remedy = (
+        "An open_clip config is JSON with 'model_cfg' holding embed_dim, vision_cfg and text_cfg: "
+        "correct it, or get it again."
+    )
+    content: dict[str, Any] = read_json(path, dict[str, Any], remedy=remedy, max_bytes=1 << 20)
+    convert(content, ConfigFile, where=printable(str(path)), remedy=remedy)
+    config = content["model_cfg"]
     _refuse_unpromptable(spec.name, config)
     return Source(spec.name, spec, config, content.get("preprocess_cfg") or {})
 
@@ -241,7 +295,7 @@ def _tag_as_file(arch: str, tag: str) -> str:
     """Return `tag`, which is no tag of `arch`, if it can be a path."""
     list_pretrained_tags_by_model = open_clip("pretrained").list_pretrained_tags_by_model
 
-    if Path(tag).suffix in WEIGHT_SUFFIXES or "/" in tag or os.sep in tag or Path(tag).is_file():
+    if Path(tag).suffix in WEIGHT_SUFFIXES or "/" in tag or os.sep in tag or os.path.isfile(tag):
         return tag
     raise UserError(
         f"'{tag}' is neither a pretrained tag of {arch} nor a checkpoint file."

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dplq.errors import UserError
+from dplq.io.paths import refused_paths, user_folder, user_path
 
 if TYPE_CHECKING:
     from dplq.datasets import FolderDataset
@@ -66,9 +67,8 @@ def run_get(args: argparse.Namespace) -> int:
     if not (cls.download or args.archives):
         print(f"{state.splitlines()[0]}\n\n{_by_hand(cls, root, args)}")
         return PROBLEMS
-    folder = get(
-        cls, root, lambda place: problem(cls, place), archives=args.archives, keep=args.keep
-    )
+    archives = [str(user_path(file, "--archive")) for file in args.archives]
+    folder = get(cls, root, lambda place: problem(cls, place), archives=archives, keep=args.keep)
     left = problem(cls, root)
     print(f"{name} is in {folder}. Licence: {cls.licence}. Cite: {cls.citation}.")
     if left:
@@ -112,7 +112,7 @@ def run_sheet(args: argparse.Namespace) -> int:
     from dplq.data.report import cells
 
     cls, root = _chosen(args)
-    out = Path(args.out or f"{cls.__name__}.png")
+    out = user_path(args.out, "--out") if args.out else Path(f"{cls.__name__}.png")
     report = check(cls, root, quick=True, options=_options(args))
     if not any(report.images):
         raise UserError(report.findings[0].what)
@@ -127,7 +127,7 @@ def _chosen(args: argparse.Namespace) -> tuple[type[FolderDataset], str]:
     from dplq.data.catalogue import find, registered
 
     declarations = registered()
-    root = os.path.abspath(os.path.expanduser(args.root))
+    root = os.path.abspath(user_folder(args.root, "--root"))
     return declarations[find(args.name, declarations)], root
 
 
@@ -220,7 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import dplq.plugin  # noqa: F401  registers the datasets
 
-        return args.run(args)
+        with refused_paths():
+            return args.run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE

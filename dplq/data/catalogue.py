@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from dplq.data.datasheet import UNKNOWN, Declarations, how_to_get, number_of_classes
 from dplq.datasets._engine.base import FolderDataset
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError, printable, suggest
 
 
 def registered() -> dict[str, type[FolderDataset]]:
@@ -29,7 +29,7 @@ def find(name: str, declarations: Declarations) -> str:
         return name
     matching = [known for known in declarations if known.casefold() == name.casefold()]
     if not matching:
-        raise UserError(f"There is no dataset '{name}'.{suggest(name, declarations)}")
+        raise UserError(f"There is no dataset '{printable(name)}'.{suggest(name, declarations)}")
     return matching[0]
 
 

@@ -170,8 +170,8 @@ def _try_split(dataset: FolderDataset, report: Report) -> tuple[Split | None, st
 
 def _split_as_written(dataset: FolderDataset, report: Report) -> Split | None:
     """Return the split file's entries for existing images, even if every run would refuse it."""
-    own = dataset.store.find(splits.OWN_NAME.format(dataset.name))
     try:
+        own = dataset.store.find(splits.OWN_NAME.format(dataset.name))
         path = dataset.given_split_file() or own
         with _collected_warnings([]):
             split = splits.read_split(path) if path and path.suffix == ".json" else None

@@ -15,8 +15,7 @@ from dplq.datasets._engine.layout.folders import ClassTable, extensions_text
 from dplq.datasets._engine.layout.listing import Listing, Stray
 from dplq.datasets._engine.layout.names import is_system_file, unsupported
 from dplq.datasets._engine.protocol import Split
-from dplq.errors import few
-from dplq.images.reader import EXTENSIONS
+from dplq.errors import few, printable
 
 
 class Finding(NamedTuple):
@@ -186,13 +185,20 @@ def _report_files(listing: Listing, report: Report) -> None:
             f"{folder}: files of a kind that is not read: {texts}.",
             f"Convert them; images end in {extensions_text()}.",
         )
-    broken = [path for path in listing.others if path.lower().endswith(EXTENSIONS)]
+    broken, devices = listing.dead_links(), listing.devices()
+    if devices:
+        report.add(
+            f"{folder}: {len(devices)} are called like images, but are pipes or devices: "
+            f"{few(devices, 3)}.",
+            "They are left out. Move them away.",
+        )
     if broken:
         report.add(
             f"{folder}: {len(broken)} link(s) lead to no file: {few(broken, 3)}.",
             "They are left out. Restore what they link to, or remove them.",
         )
-    rest = [path for path in listing.others if not unsupported([path]) and path not in broken]
+    named = {*broken, *devices}
+    rest = [path for path in listing.others if not unsupported([path]) and path not in named]
     for what, paths in (("masks, left out", listing.masks), ("no images, ignored", rest)):
         if paths:
             report.notes.append(f"{folder}: {what}: {few(paths)}.")
@@ -204,7 +210,11 @@ def note_system_files(report: Report) -> None:
     for here, folders, files in os.walk(report.folder):
         below = os.path.relpath(here, report.folder)
         names = [*files, *folders]
-        found += [os.path.normpath(os.path.join(below, n)) for n in names if is_system_file(n)]
+        found += [
+            printable(os.path.normpath(os.path.join(below, name)))
+            for name in names
+            if is_system_file(name)
+        ]
         folders[:] = [name for name in folders if not is_system_file(name)]
     if found:
         report.notes.append(

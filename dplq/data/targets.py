@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
+import msgspec
 
 from dplq.errors import UserError, suggest
 from dplq.io.files import configs_folder
+from dplq.io.paths import refused_paths, user_folder
+from dplq.io.schema import read_yaml
 
 if TYPE_CHECKING:
     from dplq.datasets import FolderDataset
@@ -25,14 +27,25 @@ KINDS = ("cross", "whole")  # test split of other datasets; all images of them (
 DEMO = "demo"
 
 
+class DatasetNode(msgspec.Struct):
+    """The node DATASET of a config file."""
+
+    NAME: str = ""
+
+
+class DatasetConfig(msgspec.Struct):
+    """A file of ``configs/datasets``; only the name of the dataset is read."""
+
+    DATASET: DatasetNode | None = None
+
+
 def config_names(folder: Path = CONFIGS) -> dict[str, str]:
     """Return the config file of each dataset, without its extension, by ``DATASET.NAME``."""
     names: dict[str, str] = {}
     for path in sorted(folder.glob("*.yaml")):
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        name = content.get("DATASET", {}).get("NAME")
-        if name:
-            names.setdefault(name, path.stem)
+        content: DatasetConfig | None = read_yaml(path, DatasetConfig | None)
+        if content and content.DATASET and content.DATASET.NAME:
+            names.setdefault(content.DATASET.NAME, path.stem)
     return names
 
 
@@ -63,6 +76,7 @@ def find_targets(
     domain = _domain(known[source])
     if domain == "unknown":
         raise UserError(f"the domain of {source} is not known: give TARGETS, the names of datasets")
+    folder = user_folder(root, "--root")
     present: list[str] = []
     absent: list[str] = []
     for file, dataset in known.items():
@@ -70,7 +84,7 @@ def find_targets(
             continue
         if dataset.__name__ == known[source].v2_name:
             continue
-        exists = domain == DEMO or Path(root, dataset.dataset_dir).is_dir()
+        exists = domain == DEMO or Path(folder, dataset.dataset_dir).is_dir()
         (present if exists else absent).append(file)
     return present, absent
 
@@ -92,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kind", choices=KINDS, default="cross")
     args = parser.parse_args(argv)
     try:
-        present, absent = find_targets(args.source, args.root, args.kind)
+        with refused_paths():
+            present, absent = find_targets(args.source, args.root, args.kind)
         if absent:
             print(f"not under {args.root}, left out: {' '.join(absent)}", file=sys.stderr)
         if not present:

@@ -31,6 +31,7 @@ from dplq.domain.recipes import (
 )
 from dplq.errors import UserError, few, nearest, one_line, suggest
 from dplq.io.files import file_digest
+from dplq.io.paths import user_path
 from dplq.io.spec import Spec
 from dplq.io.weights import (
     describe_checkpoint,
@@ -149,7 +150,7 @@ def _weights_file(name: str, weights: str, recipe: Recipe | None) -> Path | None
         UserError: a published encoder without `weights`.
     """
     if weights:
-        return Path(weights).expanduser()
+        return user_path(weights, "weights (DOMAIN.WEIGHTS)")
     if recipe and not recipe.weights:
         raise UserError(
             f"domain encoder '{name}' has no weights to download: set weights (DOMAIN.WEIGHTS) "

@@ -9,24 +9,42 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import yaml
+import msgspec
 
 from dplq.errors import UserError, suggest
 from dplq.io.files import configs_folder
+from dplq.io.paths import is_file
+from dplq.io.schema import read_yaml
 
 CONFIGS = configs_folder()
 PROTOCOLS = ("base2new", "few_shot", "transfer")
-PROPERTIES = {"trained": True, "any_classes": True}  # with the value where nothing is said
+PROPERTIES = ("any_classes", "trained")
 DEMO = "demo"  # config for the built-in datasets
 
 
-def read_protocols(configs: Path = CONFIGS) -> dict[str, dict[str, Any]]:
-    """Return the entries of ``protocols.yaml`` by trainer; empty where there is no such file."""
+class Entry(msgspec.Struct, forbid_unknown_fields=True):
+    """What ``protocols.yaml`` says of one trainer; the keys are explained there."""
+
+    default: str = ""
+    base2new: str = ""
+    few_shot: str | dict[int | Literal["other"], str] = ""
+    transfer: str = ""
+    trained: bool = True
+    any_classes: bool = True
+
+
+def read_protocols(configs: Path = CONFIGS) -> dict[str, Entry]:
+    """Return the entries of ``protocols.yaml`` by trainer; empty where there is no such file.
+
+    Raises:
+        UserError: an entry is not as the head of that file explains.
+    """
     path = configs / "protocols.yaml"
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return {name: entry or {} for name, entry in (content or {}).items()}
+    shape = dict[str, Entry | None] | None
+    content: dict[str, Entry | None] | None = read_yaml(path, shape) if is_file(path) else None
+    return {name: entry or Entry() for name, entry in (content or {}).items()}
 
 
 def trainers(configs: Path = CONFIGS) -> list[str]:
@@ -48,10 +66,10 @@ def default_config(trainer: str, protocol: str, shots: int, configs: Path = CONF
     Raises:
         UserError: the trainer has several configs and none is named as the default.
     """
-    entry = read_protocols(configs).get(trainer, {})
-    choice = entry.get(protocol, entry.get("default"))
+    entry = read_protocols(configs).get(trainer, Entry())
+    choice = getattr(entry, protocol) or entry.default
     if isinstance(choice, Mapping):
-        choice = choice.get(shots, choice.get("other"))
+        choice = choice.get(shots, choice.get("other", ""))
     if choice:
         return str(choice)
     files = sorted((configs / "trainers" / trainer).glob("*.yaml"))
@@ -66,7 +84,7 @@ def default_config(trainer: str, protocol: str, shots: int, configs: Path = CONF
 
 def has_property(trainer: str, name: str, configs: Path = CONFIGS) -> bool:
     """Return a property of a trainer, one of `PROPERTIES`."""
-    return bool(read_protocols(configs).get(trainer, {}).get(name, PROPERTIES[name]))
+    return bool(getattr(read_protocols(configs).get(trainer, Entry()), name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config.add_argument("shots", type=int)
     check = actions.add_parser("has", help="print yes if a trainer has a property, else no")
     check.add_argument("trainer")
-    check.add_argument("property", choices=sorted(PROPERTIES))
+    check.add_argument("property", choices=PROPERTIES)
     args = parser.parse_args(argv)
     try:
         if args.action == "trainers":

@@ -13,8 +13,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
 
-from dplq.errors import UserError, one_line
+from dplq.errors import UserError, one_line, printable
 from dplq.io.files import bytes_digest
+from dplq.io.paths import not_regular
 
 from .dicom import read_dicom
 from .pictures import as_raster, decodes, picture_to_rgb, read_picture, turn
@@ -91,7 +92,7 @@ class UnreadableImage(UserError):
     """
 
     def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"{name} {problem}.")
+        super().__init__(f"{printable(name)} {problem}.")
         self.name, self.problem = name, problem
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -140,12 +141,17 @@ def _settings(path: str | os.PathLike[str], given: ReadSettings | None) -> ReadS
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:
     try:
-        return open(path, "rb")
-    except IsADirectoryError as error:
-        raise UnreadableImage(os.fspath(path), "is a folder, not an image") from error
+        problem = not_regular(
+            os.stat(path).st_mode, "an image"
+        )  # to open a pipe would wait for a writer
+        if not problem:
+            return open(path, "rb")
     except OSError as error:
-        why = error.strerror or str(error)
-        raise UnreadableImage(os.fspath(path), f"cannot be opened: {why}") from error
+        problem = f"cannot be opened: {error.strerror or error}"
+        raise UnreadableImage(os.fspath(path), problem) from error
+    except ValueError as error:
+        raise UnreadableImage(os.fspath(path), f"cannot be opened: {error}") from error
+    raise UnreadableImage(os.fspath(path), problem)
 
 
 def _decode(

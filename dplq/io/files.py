@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dplq.io.paths import user_path
+
 CHUNK = 1 << 20  # bytes read at a time
 ALGORITHMS: dict[str, Callable[..., Any]] = {
     "sha256": hashlib.sha256,
@@ -22,9 +24,11 @@ def cache_root() -> Path:
 
     Returns:
         ``$DPLQ_CACHE``, or ``~/.cache/dplq`` where it is not set; it may not exist yet.
+
+    Raises:
+        UserError: it cannot be used as a path.
     """
-    chosen = os.environ.get("DPLQ_CACHE", "")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "dplq"
+    return user_path(os.environ.get("DPLQ_CACHE") or "~/.cache/dplq", "DPLQ_CACHE")
 
 
 def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:

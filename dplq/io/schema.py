@@ -16,11 +16,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from dplq.errors import UserError
+from dplq.errors import UserError, one_line, printable
+from dplq.io.paths import not_regular
 
 T = TypeVar("T")
 Count = Annotated[int, Meta(ge=0, le=2**53)]  # a whole number that JSON can hold exactly
 Name = Annotated[str, Meta(min_length=1, max_length=4096)]
+MAX_MESSAGE = 400  # characters of why a content is refused, which may quote from it
+MAX_YAML = 1 << 20  # bytes of a YAML file
 MAX_BYTES = 1 << 28  # of a JSON file: 256 MiB, a hundred times the largest split file
 
 
@@ -56,17 +59,67 @@ def read_json(
         InvalidContent: it cannot be read, is not JSON, or is not of that type; file and key are
             named.
     """
-    where = str(path)
+    text = read_text(path, remedy=remedy, max_bytes=max_bytes)
+    return parse_json(text, shape, where=_named(path), remedy=remedy)
+
+
+def read_text(
+    path: str | os.PathLike[str],
+    *,
+    remedy: str = "Repair it, or delete it.",
+    max_bytes: int = MAX_BYTES,
+) -> str:
+    """Return the text of a file.
+
+    Args:
+        path: the file, in UTF-8, with or without a byte order mark.
+        remedy: what to do with a file that is refused, a sentence.
+        max_bytes: the largest size.
+
+    Raises:
+        InvalidContent: it cannot be read, is no regular file, is too large or not UTF-8.
+    """
+    where = _named(path)
     try:
-        size = os.path.getsize(path)
-        if size > max_bytes:
+        status = os.stat(path)  # before it is opened: a pipe would wait for a writer
+        if problem := not_regular(status.st_mode):
+            raise InvalidContent(where, f"it {problem}", remedy)
+        if (size := status.st_size) > max_bytes:
             raise InvalidContent(where, f"it has {size:,} bytes, more than {max_bytes:,}", remedy)
-        text = Path(path).read_text(encoding="utf-8-sig")  # Windows begins UTF-8 with a mark
+        return Path(path).read_text(encoding="utf-8-sig")  # Windows begins UTF-8 with a mark
     except OSError as error:
         raise InvalidContent(where, error.strerror or str(error), remedy) from error
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise InvalidContent(where, f"it is not UTF-8 text ({error})", remedy) from error
-    return parse_json(text, shape, where=where, remedy=remedy)
+    except ValueError as error:
+        raise InvalidContent(where, f"its name cannot be used ({error})", remedy) from error
+
+
+def read_yaml(
+    path: str | os.PathLike[str],
+    shape: type[T] | Any = Any,
+    *,
+    remedy: str = "Repair it.",
+    max_bytes: int = MAX_YAML,
+) -> T:
+    """Return the content of a YAML file, checked whole; see `read_json`."""
+    import yaml
+
+    text = read_text(path, remedy=remedy, max_bytes=max_bytes)
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise InvalidContent(_named(path), f"it is not valid YAML ({problem})", remedy) from error
+    except RecursionError as error:
+        raise InvalidContent(_named(path), "it is nested too deeply", remedy) from error
+    except ValueError as error:  # such as a date that does not exist
+        raise InvalidContent(_named(path), one_line(error), remedy) from error
+    return convert(content, shape, where=_named(path), remedy=remedy)
+
+
+def _named(path: str | os.PathLike[str]) -> str:
+    return printable(str(path))
 
 
 def parse_json(
@@ -111,6 +164,9 @@ def convert(
         raise InvalidContent(where, _in_words(error), remedy) from error
     except RecursionError as error:
         raise InvalidContent(where, "it is nested too deeply", remedy) from error
+    except UnicodeEncodeError as error:  # half of a surrogate pair, where no text is expected
+        problem = f"it holds '{printable(error.object)[:80]}', which is no text"
+        raise InvalidContent(where, problem, remedy) from error
 
 
 def _in_words(error: msgspec.ValidationError) -> str:
@@ -118,14 +174,14 @@ def _in_words(error: msgspec.ValidationError) -> str:
     message, _, key = str(error).partition(" - at `")
     key = key.rstrip("`").removeprefix("$").lstrip(".")
     message = message[:1].lower() + message[1:]
-    return f"{key}: {message}" if key else message
+    return printable(f"{key}: {message}" if key else message)[:MAX_MESSAGE]
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"the key '{twice}' is there twice")
+        raise ValueError(f"the key '{printable(twice)[:80]}' is there twice")
     return content
 
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from dplq.errors import UserError
+from dplq.io.paths import user_path
 from dplq.io.schema import InvalidContent, Name, convert
 
 LOCAL_DIR = "local-dir:"
@@ -108,7 +109,7 @@ class Spec:
             UserError: `given` does not exist, or nothing is found.
         """
         arguments = {key: value for key, value in self.as_dict().items() if key != DIGEST}
-        given = os.path.expanduser(given)
+        given = str(user_path(given, argument)) if given else ""
         if given and not os.path.exists(given):
             raise UserError(f"{argument} is {given}, which does not exist.")
         local = self.weights or (str(self.folder) if self.folder else "")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -23,6 +22,7 @@ from dplq.errors import UserError, few
 from dplq.io import checkpoint
 from dplq.io.finite import non_finite
 from dplq.io.header import check_model_header
+from dplq.io.paths import user_path
 from dplq.io.spec import Spec
 from dplq.methods.public_checkpoints import PublicFormat
 from dplq.methods.settings import MethodSettings
@@ -144,7 +144,7 @@ class CLIPModel(nn.Module):
         Raises:
             UserError: the file cannot be written, or a weight is nan or infinite.
         """
-        path, state = Path(path).expanduser(), self.prompt_learner.state_dict()
+        path, state = user_path(path, "path"), self.prompt_learner.state_dict()
         if found := non_finite(state):
             raise UserError(
                 f"{path} is not written: the model's weights are nan or infinite "
@@ -159,7 +159,7 @@ class CLIPModel(nn.Module):
             UserError: it is damaged, or was made for another backbone, domain encoder, depth, ...
                 (both named).
         """
-        path = Path(path).expanduser()
+        path = user_path(path, "path")
         tensors, header = checkpoint.read(path)
         check_model_header(header, path)
         checkpoint.check_header(self._identity(header), self._identity(self.header()), path)

@@ -18,6 +18,7 @@ from dplq.errors import UserError, few, suggest
 from dplq.io import checkpoint
 from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint
 from dplq.io.header import check_model_header
+from dplq.io.paths import user_path
 from dplq.io.spec import Spec
 from dplq.methods.base import CLIPModel
 from dplq.methods.public_checkpoints import BEST, NUMBERED, PublicFormat, read_public
@@ -58,7 +59,7 @@ def load(
     Raises:
         UserError: nothing to load there, as for the loaders, or the parts do not fit.
     """
-    path = Path(path).expanduser()
+    path = user_path(path, "path")
     if path.is_dir():
         formats = [cls.public for cls in METHODS.values() if cls.public]
         path, _ = checkpoint_in(path, epoch, formats)

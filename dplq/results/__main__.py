@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from dplq.errors import UserError
+from dplq.io.paths import refused_paths, user_path
 from dplq.results.curve import draw_curve
 from dplq.results.grids import shots_table, transfer_table
 from dplq.results.rendering import FORMATS, Table
@@ -58,18 +59,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        runs = collect(args.out)
-        table = make_table(args, runs)
-        print(table.render(args.format, ci95=args.ci95))
-        if args.format == "csv":
-            print(table.full_note(), file=sys.stderr)
-        if args.curve:
-            draw_curve(runs, args.curve, ci95=args.ci95)
-            print(f"Curve: {args.curve}", file=sys.stderr if args.format == "csv" else sys.stdout)
+        with refused_paths():
+            report(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def report(args: argparse.Namespace) -> None:
+    """Print the table, and draw the curve, that the arguments select."""
+    curve = user_path(args.curve, "--curve") if args.curve else None
+    runs = collect(args.out)
+    table = make_table(args, runs)
+    print(table.render(args.format, ci95=args.ci95))
+    if args.format == "csv":
+        print(table.full_note(), file=sys.stderr)
+    if curve:
+        draw_curve(runs, curve, ci95=args.ci95)
+        print(f"Curve: {curve}", file=sys.stderr if args.format == "csv" else sys.stdout)
 
 
 def make_table(args: argparse.Namespace, runs: Sequence[Run]) -> Table:

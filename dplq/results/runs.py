@@ -6,36 +6,28 @@ Dassl ``log.txt`` as CoOp and MaPLe write it. Neither torch nor Dassl is importe
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dplq.errors import UserError
+from dplq.errors import UserError, printable
+from dplq.io.paths import is_file, name_problem, user_path
+from dplq.io.results import RESULTS_FILE, Results, read_results
 
 logger = logging.getLogger(__name__)
 
 SUBSETS = ("base", "new", "all")
-RESULTS_FILE = "results.json"
 SETTINGS_FILE = "settings.txt"  # scripts/common.sh writes it before a run starts
-_RESULTS_FORMAT = 1
-_RESULTS_TYPES: dict[str, type | tuple[type, ...]] = {
-    "trainer": str,
-    "dataset": str,
-    "subsample": str,
-    "shots": int,
-    "seed": int,
-    "accuracy": (int, float),
-}
-COSTS = {  # name -> path of keys in results.json
-    "learnable_parameters": ("learnable_parameters",),
-    "seconds_per_step": ("seconds", "step"),
-    "peak_memory_mib": ("peak_memory_mib",),
-    "checkpoint_bytes": ("checkpoint_bytes",),
+COSTS = {  # name -> key in results.json
+    "learnable_parameters": "learnable_parameters",
+    "seconds_per_step": "seconds.step",
+    "peak_memory_mib": "peak_memory_mib",
+    "checkpoint_bytes": "checkpoint_bytes",
 }
 
 _LAYOUTS = (
@@ -104,7 +96,7 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
     Raises:
         UserError: a path is no folder, or no finished run was found.
     """
-    roots = [Path(path) for path in paths]
+    roots = [user_path(path, "OUT") for path in paths]
     for root in roots:
         if not root.is_dir():
             raise UserError(f"no folder {root}: give output folders, for example output/base2new")
@@ -113,9 +105,10 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
         if folder in runs:
             continue
         try:
+            _require_printable(folder)
             runs[folder] = read(folder)
-        except (OSError, ValueError) as error:
-            logger.warning("skipped %s: %s", folder, error)
+        except (OSError, ValueError, UserError) as error:
+            logger.warning("skipped %s: %s", printable(str(folder)), error)
     if not runs:
         searched = ", ".join(map(str, roots))
         raise UserError(
@@ -124,10 +117,22 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
     return list(runs.values())
 
 
+def _require_printable(folder: Path) -> None:
+    """Raise ValueError if a name on a run's path cannot stand in a table."""
+    for name in folder.parts:
+        if problem := name_problem(name):
+            raise ValueError(f"the name '{printable(name)}' {problem}")
+
+
+def _warn_of_folder(error: OSError) -> None:
+    name = printable(os.fsdecode(error.filename))
+    logger.warning("%s cannot be searched: %s", name, error.strerror)
+
+
 def _candidates(paths: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
     """Yield the folder of every run, with the function that parses it."""
     for path in paths:
-        for name, folders, files in os.walk(path.resolve()):
+        for name, folders, files in os.walk(path.resolve(), onerror=_warn_of_folder):
             folders.sort()
             if RESULTS_FILE in files:
                 yield Path(name), _read_results
@@ -136,47 +141,33 @@ def _candidates(paths: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
 
 
 def _read_results(folder: Path) -> Run:
-    """Parse a results.json; raise ValueError where it is not valid."""
-    path = folder / RESULTS_FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{RESULTS_FILE} is not valid JSON ({error})") from None
-    if not isinstance(data, dict) or data.get("format") != _RESULTS_FORMAT:
-        raise ValueError(f'{RESULTS_FILE} does not say "format": {_RESULTS_FORMAT}')
-    for key, kind in _RESULTS_TYPES.items():
-        if not isinstance(data.get(key), kind):
-            raise ValueError(f"{RESULTS_FILE} has no valid '{key}'")
-    if data["subsample"] not in SUBSETS:
-        raise ValueError(f"{RESULTS_FILE}: 'subsample' is none of {', '.join(SUBSETS)}")
-    if not 0 <= data["accuracy"] <= 100:
-        raise ValueError(f"{RESULTS_FILE}: 'accuracy' is not between 0 and 100")
-    if data.get("split", "test") != "test":
-        raise ValueError(f"{RESULTS_FILE} is about the {data['split']} split, not test")
+    """Parse a results.json.
+
+    Raises:
+        UserError: it is not valid.
+        ValueError: it is about another split than test.
+    """
+    results = read_results(folder / RESULTS_FILE)
+    if results.split != "test":
+        raise ValueError(f"{RESULTS_FILE} is about the {results.split} split, not test")
     root, config = _experiment(folder)
     return Run(
-        setting=Setting(root, data["trainer"], config, data["shots"]),
-        dataset=data["dataset"],
-        subset=data["subsample"],
-        seed=data["seed"],
-        accuracy=float(data["accuracy"]),
+        setting=Setting(root, results.trainer, config, results.shots),
+        dataset=results.dataset,
+        subset=results.subsample,
+        seed=results.seed,
+        accuracy=results.accuracy,
         rounded=False,
         folder=folder,
-        costs=_costs(data),
-        device=", ".join(filter(None, (data.get("device"), data.get("precision")))),
+        costs=_costs(results),
+        device=", ".join(filter(None, (results.device, results.precision))),
     )
 
 
-def _costs(data: Mapping[str, Any]) -> dict[str, float]:
+def _costs(results: Results) -> dict[str, float]:
     """Return those of `COSTS` that a results.json holds."""
-    costs = {}
-    for name, keys in COSTS.items():
-        value: Any = data
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, (int, float)):
-            costs[name] = float(value)
-    return costs
+    costs = {name: attrgetter(key)(results) for name, key in COSTS.items()}
+    return {name: float(value) for name, value in costs.items() if value is not None}
 
 
 def match_layout(folder: Path) -> re.Match[str] | None:
@@ -222,6 +213,7 @@ def _last_accuracy(folder: Path) -> float:
     # Dassl starts log.txt-DATE when a run is started again, so the last name is the newest.
     for path in sorted(folder.glob("log.txt*")):
         is_test = True
+        is_file(path)  # raises for a pipe, which would never end
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             split = _LOG_SPLIT.search(line)
             if split:
@@ -229,6 +221,8 @@ def _last_accuracy(folder: Path) -> float:
             found = _LOG_ACCURACY.match(line)
             if found and is_test:
                 accuracy = float(found[1])
+    if accuracy is not None and not 0 <= accuracy <= 100:
+        raise ValueError(f"log.txt has a test accuracy of {accuracy} %")
     if accuracy is None:
         raise ValueError("log.txt has no test accuracy: the run has not finished")
     return accuracy

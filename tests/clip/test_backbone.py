@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -602,10 +603,33 @@ def test_architectures_that_do_not_support_prompts(
         load_backbone(write_clip_dir(tmp_path, config), pretrained=False)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"model_cfg": {"embed_dim": 4}}'])
-def test_bad_config_file(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "it is not valid JSON"),
+        ("[]", "expected `object`, got `array`"),
+        (
+            '{"model_cfg": {"embed_dim": 4}}',
+            "model_cfg: object missing required field `vision_cfg`",
+        ),
+        (
+            '{"model_cfg": {"embed_dim": null, "vision_cfg": {}, "text_cfg": {}}}',
+            "model_cfg.embed_dim: expected `int`, got `null`",
+        ),
+        (
+            '{"model_cfg": {"embed_dim": 4, "vision_cfg": {"layers": 0}, "text_cfg": {}}}',
+            "model_cfg.vision_cfg.layers: expected `int` >= 1",
+        ),
+        (
+            '{"model_cfg": {"embed_dim": 4, "vision_cfg": {}, "text_cfg": {}}, '
+            '"preprocess_cfg": {"std": [0, 1, 1]}}',
+            "preprocess_cfg.std[0]: expected `float` > 0.0",
+        ),
+    ],
+)
+def test_bad_config_file(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / CONFIG_FILE).write_text(content)
-    with pytest.raises(UserError, match=r"open_clip_config\.json' is not an open_clip config"):
+    with pytest.raises(UserError, match=rf"{CONFIG_FILE} cannot be used: {re.escape(said)}"):
         load_backbone(f"local-dir:{tmp_path}", pretrained=False)
 
 

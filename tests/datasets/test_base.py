@@ -15,6 +15,7 @@ from dplq.datasets import BTMRI, RSSCN7, WHURS19
 from dplq.datasets._engine import images as images_module
 from dplq.datasets._engine import store as store_module
 from dplq.errors import UserError
+from tests.oddities import KINDS, make_odd
 
 from .lookalikes import (
     REPOSITORY_RSSCN7,
@@ -249,14 +250,17 @@ def test_split_file_that_is_none(root, text):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (["aGrass/a03.jpg", 0.5, "Grass"], "labels must be whole numbers, there is ['aGrass"),
-        (["aGrass/a03.jpg", True, "Grass"], "labels must be whole numbers"),
-        (["aGrass/a03.jpg", "0", "Grass"], "labels must be whole numbers"),
-        (["aGrass/a03.jpg", 0, None], "path and class name must be texts"),
-        (["aGrass/a03.jpg", 0, " "], "path and class name must be texts"),
-        ([None, 0, "Grass"], "path and class name must be texts, there is [None, 0, 'Grass']"),
-        (["aGrass/a03.jpg", 0], "there is ['aGrass/a03.jpg', 0]"),
-        ({"impath": "x"}, "there is {'impath': 'x'}"),
+        (["aGrass/a03.jpg", 0.5, "Grass"], "train[35][1]: expected `int`, got `float`"),
+        (["aGrass/a03.jpg", 0.0, "Grass"], "train[35][1]: expected `int`, got `float`"),
+        (["aGrass/a03.jpg", True, "Grass"], "train[35][1]: expected `int`, got `bool`"),
+        (["aGrass/a03.jpg", "0", "Grass"], "train[35][1]: expected `int`, got `str`"),
+        (["aGrass/a03.jpg", -1, "Grass"], "train[35][1]: expected `int` >= 0"),
+        (["aGrass/a03.jpg", 10**30, "Grass"], "train[35][1]: expected `int` <= "),
+        (["aGrass/a03.jpg", 0, None], "train[35][2]: expected `str`, got `null`"),
+        ([None, 0, "Grass"], "train[35][0]: expected `str`, got `null`"),
+        (["", 0, "Grass"], "train[35][0]: expected `str` of length >= 1"),
+        (["aGrass/a03.jpg", 0], "train[35]: expected `array` of length 3, got 2"),
+        ({"impath": "x"}, "train[35]: expected `array`, got `object`"),
     ],
 )
 def test_rows_of_a_split_file_are_validated(root, row, said):
@@ -265,19 +269,89 @@ def test_rows_of_a_split_file_are_validated(root, row, said):
     edit_json(path, train=[*read(path)["train"], row])
     with pytest.raises(UserError, match=re.escape(said)) as caught:
         RSSCN7(make_config(root))
-    assert str(caught.value).startswith(f"{path} is not a split file: expected ")
+    message = str(caught.value)
+    assert message.startswith(f"{path} cannot be used: ")
+    assert 'A split file is {"train": [[path, label, classname], ...], "val": ' in message
 
 
-def test_repeated_and_contradicting_rows_of_a_split_are_warned_of(root, caplog):
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (["../secret.jpg", 0, "Grass"], "'../secret.jpg' leads out of its folder by '..'"),
+        (["a\\..\\..\\s.jpg", 0, "Grass"], "'a/../../s.jpg' leads out of its folder by '..'"),
+        (["/etc/s.jpg", 0, "Grass"], "1 image(s) (of 71) by an absolute path: /etc/s.jpg. They"),
+        (["C:\\s.jpg", 0, "Grass"], "by an absolute path: C:/s.jpg. They are of another machine"),
+        (["aGrass/a\n.jpg", 0, "Grass"], r"'aGrass/a\n.jpg' has a control character"),
+        (["aGrass/a\0.jpg", 0, "Grass"], r"'aGrass/a\x00.jpg' has a control character"),
+        (["aGrass/a\udce9.jpg", 0, "Grass"], r"'aGrass/a\xe9.jpg' is not UTF-8"),
+        ([" ", 0, "Grass"], "the image path ' ' is empty"),
+        (["./", 0, "Grass"], "the image path '' is empty"),
+        (["aGrass/a03.jpg", 2, "Wood"], "label 2 is called both 'Grass' and 'Wood'"),
+        (["aGrass/a03.jpg", 1, "Forest"], "1 image(s) have two labels: aGrass/a03.jpg (1 and 2)"),
+    ],
+)
+def test_nonsense_in_a_split_file_is_refused(root, row, said):
+    path = root / "RSSCN7" / "split_RSSCN7.json"
+    RSSCN7(make_config(root))
+    split = read(root / "RSSCN7" / SPLIT)
+    every = [item for part in ("train", "val", "test") for item in split[part]]
+    assert "aGrass/a03.jpg" in [item[0] for item in every]
+    path.write_text(json.dumps({**split, "train": [*split["train"], row]}))
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        RSSCN7(make_config(root))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Forest", "classes 0 and 1 have one name, 'Forest' and 'Forest'"),
+        (" fOREST", "classes 0 and 1 have one name, ' fOREST' and 'Forest' (case, spaces and '_' "),
+        ("a\tb", r"the name 'a\tb' has a control character"),
+        (" ", "the name ' ' is empty"),
+    ],
+)
+def test_class_names_in_a_split_file_are_told_apart(root, name, said):
+    path = root / "RSSCN7" / "split_RSSCN7.json"
+    RSSCN7(make_config(root))
+    split = read(root / "RSSCN7" / SPLIT)
+    rows = {
+        part: [[p, k, name if k == 0 else n] for p, k, n in split[part]]
+        for part in ("train", "val", "test")
+    }
+    path.write_text(json.dumps(rows))
+    with pytest.raises(UserError, match=re.escape(f"{path}: {said}")):
+        RSSCN7(make_config(root))
+
+
+def test_steps_that_lead_nowhere_are_left_out_of_paths(root):
+    path = root / "RSSCN7" / "split_RSSCN7.json"
+    before = parts(RSSCN7(make_config(root)))
+    split = read(root / "RSSCN7" / SPLIT)
+    rows = {
+        part: [["./" + p.replace("/", "/.//"), k, n] for p, k, n in split[part]]
+        for part in ("train", "val", "test")
+    }
+    path.write_text(json.dumps(rows))
+    assert parts(RSSCN7(make_config(root))) == before
+
+
+def test_repeated_rows_of_a_split_are_warned_of(root, caplog):
     path = root / "RSSCN7" / SPLIT
     RSSCN7(make_config(root))
     split = read(path)
-    image = split["test"][0][0]
-    other = [image, *split["test"][-1][1:]]
-    edit_json(path, test=[*split["test"], split["test"][0], other])
+    edit_json(path, test=[*split["test"], split["test"][0]])
     RSSCN7(make_config(root))
-    assert f"{path}: 1 images have two labels: {image}" in caplog.text
-    assert f"{path}: 2 rows name an image of their part again" in caplog.text
+    assert f"{path}: 1 rows name an image of their part again" in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_only_has_the_name_of_a_split_file_is_refused(root, kind):
+    path = root / "RSSCN7" / "split_RSSCN7.json"
+    make_odd(path, kind)
+    with pytest.raises(UserError, match=f"{re.escape(str(path))} (is a|cannot be used: Too many)"):
+        RSSCN7(make_config(root))
 
 
 def test_absolute_paths_of_another_machine_are_named(root):

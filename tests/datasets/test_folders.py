@@ -96,7 +96,7 @@ def test_links_are_followed_and_cycles_end(tmp_path):
     (oak / "e.jpg").symlink_to(tmp_path / "elsewhere" / "e00.jpg")
     files = list_files(str(oak), nested=True)
     assert files.images == ("e.jpg", "linked/e00.jpg", "o00.jpg", "other/p00.jpg")
-    assert files.others == ()
+    assert files.others == ("itself.jpg",)
     (tmp_path / "root" / "whole").symlink_to(".")
     assert list_folders(str(tmp_path / "root")) == ["oak", "pine"]
     (tmp_path / "bare").mkdir()

@@ -222,7 +222,9 @@ def test_lists_with_mistakes(tmp_path, extra, text):
     with pytest.raises(UserError, match=text):
         toy(tmp_path, **LISTS)
     (tmp_path / "toy" / "train.txt").unlink()
-    with pytest.raises(UserError, match=r"The list .*train\.txt cannot be read: .*No such file"):
+    with pytest.raises(
+        UserError, match=r"train\.txt cannot be used: No such file .* It lists images"
+    ):
         toy(tmp_path, **LISTS)
 
 

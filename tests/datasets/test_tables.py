@@ -112,11 +112,13 @@ def test_byte_order_mark(folder):
 
 def test_commas_and_line_ends_inside_quotes(folder):
     make(folder, "oak/a, b.png")
-    text = 'path,label,prompt\n"oak/a, b.png",oak,"oak, a\ntree"\nmissing.png,pine,pine\n'
+    text = 'path,label,remark\n"oak/a, b.png",oak,"oak, a\ntree"\nmissing.png,pine,pine\n'
     assert refusal(folder, text).startswith("TABLE: column 'path': 1 of 2 images are not in DATA: ")
     assert "row 4 'missing.png'" in refusal(folder, text)
     table = read(folder, text.replace("missing.png", "c.jpg"))
     assert table.rows[0].path == "oak/a, b.png"
+    said = refusal(folder, text.replace("remark", "prompt"))
+    assert "column 'prompt' has line breaks or control characters in 1 of 2 rows: row 2" in said
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_one_message_names_file_and_key(tmp_path, text, words):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match="No such file"):
         read_json(tmp_path / "absent.json")
-    with pytest.raises(UserError, match="Is a directory"):
+    with pytest.raises(UserError, match="it is a folder, not a file"):
         read_json(tmp_path)
     (tmp_path / "latin.json").write_bytes(b'{"a": "\xe9"}')
     with pytest.raises(UserError, match="it is not UTF-8 text"):

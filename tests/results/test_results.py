@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from dplq.errors import UserError
 from dplq.results import Stat, collect, render, summarise
 from dplq.results.__main__ import main
+from tests.oddities import KINDS, make_odd
 
 KIND = {"base": "base2new/train_base", "new": "base2new/test_new", "all": "few_shot"}
 BASE = {1: 97.31, 2: 96.05, 3: 98.4}
@@ -166,9 +168,10 @@ def test_results_outside_the_layout(tmp_path):
     [
         ('{"format": 1, "trai', "not valid JSON"),
         ("", "not valid JSON"),
-        ("[]", 'does not say "format": 1'),
-        ('{"format": 2}', 'does not say "format": 1'),
-        ('{"format": 1, "trainer": "T"}', "no valid 'dataset'"),
+        ("[]", "expected `object`, got `array`"),
+        ("[" * 10_000, "nested too deeply"),
+        ('{"format": 2}', "format: invalid enum value 2"),
+        ('{"format": 1, "trainer": "T"}', "object missing required field `dataset`"),
     ],
 )
 def test_bad_results_are_skipped_by_name(tmp_path, caplog, text, reason):
@@ -177,13 +180,31 @@ def test_bad_results_are_skipped_by_name(tmp_path, caplog, text, reason):
     (bad / "results.json").write_text(text)
     (bad / "log.txt").write_text("* accuracy: 12.0%\n")
     assert [run.seed for run in collect([tmp_path])] == [1]
-    assert caplog.messages[0].startswith(f"skipped {bad}: results.json ")
+    assert caplog.messages[0].startswith(f"skipped {bad}: {bad}/results.json cannot be used: ")
     assert reason in caplog.text
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"accuracy": float("nan")}, {"accuracy": 101}, {"subsample": "old"}, {"split": "val"}],
+    [
+        {"accuracy": float("nan")},
+        {"accuracy": 101},
+        {"accuracy": None},
+        {"accuracy": True},
+        {"subsample": "old"},
+        {"split": "val"},
+        {"shots": 1.5},
+        {"shots": -2},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"trainer": ""},
+        {"seconds": 3},
+        {"seconds": {"step": -1}},
+        {"learnable_parameters": [1]},
+        {"device": 1},
+        {"device": "a\nb"},
+        {"trainer": "\udce9"},
+    ],
 )
 def test_bad_values_are_skipped(tmp_path, caplog, change):
     write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
@@ -191,7 +212,46 @@ def test_bad_values_are_skipped(tmp_path, caplog, change):
     data = json.loads((bad / "results.json").read_text())
     (bad / "results.json").write_text(json.dumps({**data, **change}))
     assert [run.seed for run in collect([tmp_path])] == [1]
-    assert "seed2: results.json" in caplog.text
+    assert caplog.messages[0].startswith(f"skipped {bad}: ")
+    assert "results.json" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["results.json", "log.txt"])
+def test_what_is_no_file_is_skipped(tmp_path, caplog, kind, name):
+    write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
+    bad = write_run(tmp_path, "RSSCN7", "base", 2, 90.0)
+    (bad / "results.json").unlink()
+    make_odd(bad / name, kind)
+    assert [run.seed for run in collect([tmp_path])] == [1]
+    if kind != "folder":  # which os.walk does not list as a file
+        assert caplog.messages[0].startswith(f"skipped {bad}: {bad}/{name} ")
+
+
+@pytest.mark.parametrize(("name", "shown"), [(b"caf\xe9", r"caf\xe9"), (b"a\nb", r"a\nb")])
+def test_folders_whose_names_cannot_be_written_are_skipped(tmp_path, caplog, name, shown):
+    write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
+    write_run(tmp_path / os.fsdecode(name), "RSSCN7", "base", 2, 90.0)
+    assert [run.seed for run in collect([tmp_path])] == [1]
+    assert caplog.messages[0].startswith(f"skipped {tmp_path}/{shown}/")
+    assert "\n" not in caplog.messages[0]
+
+
+@pytest.mark.parametrize("accuracy", ["900", "1.2.3"])
+def test_accuracies_in_logs_are_validated(tmp_path, caplog, accuracy):
+    write_log(tmp_path, "eurosat", "base", 1, "* accuracy: 97.3%\n")
+    write_log(tmp_path, "eurosat", "base", 2, f"* accuracy: {accuracy}%\n")
+    assert [run.seed for run in collect([tmp_path])] == [1]
+    assert "seed2: " in caplog.messages[0]
+
+
+@pytest.mark.parametrize("flags", [["OUT"], [".", "--curve", "OUT"]])
+@pytest.mark.parametrize("path", ["~nobody-has-this-name/x", "a" * 300, "a\0b", "\udce9"])
+def test_paths_that_cannot_be_used(capsys, flags, path):
+    assert main([path if flag == "OUT" else flag for flag in flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"error: {flags[-2] if flags[1:] else 'OUT'} is ")
+    assert captured.err.count("\n") == 1
 
 
 def test_logs_of_coop_and_maple(tmp_path):

@@ -108,9 +108,22 @@ def test_without_a_record_the_log_says_so(run, caplog):
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"format": 2}', '{"format": 1, "train": {"a": 1}}']
+    ("content", "said"),
+    [
+        ("{", "it is not valid JSON"),
+        ("[]", "expected `object`, got `array`"),
+        ('{"format": 2}', "format: invalid enum value 2"),
+        (
+            '{"format": 1, "dataset": "Mine", "split": null, "train": {"a": 1}}',
+            r"train\[\.\.\.\]: expected `array`, got `int`",
+        ),
+        (
+            '{"format": 1, "dataset": "Mine", "split": null, "train": {"a": [-1, "b"]}}',
+            r"train\[\.\.\.\]\[0\]: expected `int` >= 0",
+        ),
+    ],
 )
-def test_a_damaged_record_is_refused(run, content):
+def test_a_damaged_record_is_refused(run, content, said):
     (run.model_dir("") / "train_images.json").write_text(content)
-    with pytest.raises(UserError, match="cannot be read as the record of a run's training images"):
+    with pytest.raises(UserError, match=f"train_images.json cannot be used: {said}.* record of"):
         trained_on.check_tested_images(run, run.output_dir)

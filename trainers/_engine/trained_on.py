@@ -11,17 +11,33 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from dplq.errors import UserError, few
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.files import file_digest
+from dplq.io.paths import is_file
+from dplq.io.schema import Count, Name, read_json
 
 logger = logging.getLogger(__name__)
 FILE = "train_images.json"
 FORMAT = 1
 DIGEST = "blake2b-128"
 KEY = "TEST.ALLOW_TRAIN_IMAGES"
+
+
+Mark = tuple[Count, Name]  # size and digest of an image
+
+
+class Record(msgspec.Struct):
+    """What the file says: dataset, hash of its split, mark of every image by name."""
+
+    format: Literal[1]
+    dataset: Name
+    split: str | None
+    train: dict[Name, Mark]
 
 
 def split_hash(trainer: Any) -> str | None:
@@ -63,20 +79,20 @@ def check_tested_images(trainer: Any, directory: str) -> None:
         UserError: training images would be tested, and the config does not ask for that.
     """
     path = trainer.model_dir(directory) / FILE
-    if not path.is_file():
+    if not is_file(path):
         logger.info("%s is not there: whether training images are tested is not known", path)
         return
     if _is_same_folder(directory, trainer.recorded_in):
         return  # the best epoch of this very run
     record = _read(path)
-    if record["dataset"] == trainer.cfg.DATASET.NAME and not _differs(record, trainer):
+    if record.dataset == trainer.cfg.DATASET.NAME and not _differs(record, trainer):
         return  # what the dataset may hold twice, `data check` reports
     tested = [str(item.impath) for item in tested_items(trainer)]
-    shared = _shared(record["train"], tested)
+    shared = _shared(record.train, tested)
     if not shared:
         return
     message = (
-        f"{len(shared)} of the {len(tested)} images to test are among the {len(record['train'])} "
+        f"{len(shared)} of the {len(tested)} images to test are among the {len(record.train)} "
         f"that the model in {directory} was trained on: "
         + few((f"{name} = {path}" for path, name in shared.items()), 3)
     )
@@ -89,9 +105,9 @@ def check_tested_images(trainer: Any, directory: str) -> None:
     logger.warning("%s. They are tested, too: the accuracy is too high.", message)
 
 
-def _differs(record: dict[str, Any], trainer: Any) -> bool:
+def _differs(record: Record, trainer: Any) -> bool:
     """Warn of, and return, whether split or images are not those of the training any more."""
-    name, ours, theirs = record["dataset"], split_hash(trainer), record["split"]
+    name, ours, theirs = record.dataset, split_hash(trainer), record.split
     if ours is None or ours != theirs:
         logger.warning(
             "The model was trained on another split of %s (hash %s) than this one (hash %s)",
@@ -100,13 +116,13 @@ def _differs(record: dict[str, Any], trainer: Any) -> bool:
             ours,
         )
         return True
-    if _is_unchanged(record["train"], getattr(trainer.dm.dataset, "image_dir", "")):
+    if _is_unchanged(record.train, getattr(trainer.dm.dataset, "image_dir", "")):
         return False
     logger.warning("Images of %s have changed since the model was trained on them", name)
     return True
 
 
-def _is_unchanged(trained: dict[str, list[Any]], folder: str) -> bool:
+def _is_unchanged(trained: dict[str, Mark], folder: str) -> bool:
     """Return whether the images that were trained on are what their names stand for now."""
     for name, (size, digest) in trained.items():
         path = os.path.join(folder, name)
@@ -118,7 +134,7 @@ def _is_unchanged(trained: dict[str, list[Any]], folder: str) -> bool:
 
 
 def _is_same_folder(one: str, other: str) -> bool:
-    return bool(other) and Path(one).resolve() == Path(other).resolve()
+    return bool(other) and os.path.realpath(one) == os.path.realpath(other)
 
 
 def tested_items(trainer: Any) -> list[Any]:
@@ -127,7 +143,7 @@ def tested_items(trainer: Any) -> list[Any]:
     return list(data.val if trainer.cfg.TEST.SPLIT == "val" and data.val else data.test)
 
 
-def _shared(trained: dict[str, list[Any]], tested: Iterable[str]) -> dict[str, str]:
+def _shared(trained: dict[str, Mark], tested: Iterable[str]) -> dict[str, str]:
     """Return the name in training of every tested image that was trained on; sizes differ first."""
     by_size: dict[int, dict[str, str]] = defaultdict(dict)
     for name, (size, digest) in trained.items():
@@ -141,17 +157,9 @@ def _shared(trained: dict[str, list[Any]], tested: Iterable[str]) -> dict[str, s
     return shared
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
-            raise ValueError(f"format {record['format']}, not {FORMAT}")
-        for name, (size, digest) in record["train"].items():
-            if not (isinstance(name, str) and isinstance(size, int) and isinstance(digest, str)):
-                raise ValueError(f"entry {name}")
-        return {key: record[key] for key in ("dataset", "split", "train")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} cannot be read as the record of a run's training images ({error}). Restore "
-            "it, or delete it to test without this check."
-        ) from error
+def _read(path: Path) -> Record:
+    remedy = (
+        "It is the record of a run's training images: restore it, or delete it to test without "
+        "this check."
+    )
+    return read_json(path, Record, remedy=remedy)

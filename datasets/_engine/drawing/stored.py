@@ -10,20 +10,38 @@ import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from dplq.errors import UserError, few
+from dplq.io.schema import Name, read_json
 
+from ..entries import repeated_names
 from ..protocol import Split, check_split
 from ..splits import classes_of, find_image_dir, read_split
-from ..store import Store, read_json
+from ..store import Store
 from .carry_over import carry_over, parts_of, torn_groups
 from .contents import Contents
 from .draft import Draft
 from .recognition import Known, recognize
 
 logger = logging.getLogger(__name__)
-CONTENTS = "contents"  # mark by path, see `contents.py`
-EARLIER = "earlier"  # [path, part, mark] of images that were in an earlier split
+_REPAIR = "Repair it, or delete that entry."
+
+
+class _Memory(msgspec.Struct):
+    """What a stored split holds beside the parts.
+
+    Attributes:
+        contents: mark by path, see `contents.py`.
+        earlier: path, part and mark of images that were in an earlier split.
+    """
+
+    contents: dict[Name, str] = msgspec.field(default_factory=dict)
+    earlier: list[tuple[Name, Literal["train", "val", "test"], str]] = msgspec.field(
+        default_factory=list
+    )
 
 
 def read_or_store(
@@ -46,8 +64,9 @@ def read_or_store(
     if not versions:
         return _write(store, filename, fresh, [], contents), fresh
     path = versions[-1]
-    stored = read_split(path)
-    known = read_known(versions, stored)
+    same = repeated_names(classes_of(fresh))
+    stored = read_split(path, same_names=same)
+    known = read_known(versions, stored, same)
     found = recognize([item.path for part in fresh for item in part], known, contents)
     torn = torn_groups(stored, groups, drawn)
     if drawn == Split._fields and not torn and _still_holds(stored, fresh, found, image_dir):
@@ -67,40 +86,27 @@ def read_or_store(
     return _write(store, filename, split, gone, contents), split
 
 
-def read_known(versions: list[Path], latest: Split) -> list[Known]:
+def read_known(
+    versions: list[Path], latest: Split, same_names: Collection[str] = ()
+) -> list[Known]:
     """Return all images that stored splits know.
 
     Args:
         versions: of one split, oldest first; a later one counts more.
         latest: the content of the last version.
+        same_names: as for `read_split`.
     """
     known: dict[tuple[str, str], Known] = {}
     for path in versions:
-        content = read_json(path)
-        marks, earlier = _memory(content, path)
-        parts = parts_of(latest if path == versions[-1] else read_split(path))
+        memory: _Memory = read_json(path, _Memory, remedy=_REPAIR)
+        marks = memory.contents
+        earlier = [Known(old, part, mark, False) for old, part, mark in memory.earlier]
+        split = latest if path == versions[-1] else read_split(path, same_names=same_names)
+        parts = parts_of(split)
         now = [Known(name, part, marks.get(name, "")) for name, part in parts.items()]
         known = {key: image._replace(is_current=False) for key, image in known.items()}
         known |= {(image.path, image.mark): image for image in (*earlier, *now)}
     return list(known.values())
-
-
-def _memory(content: dict[str, object], path: Path) -> tuple[dict[str, str], list[Known]]:
-    """Return the marks and the earlier images of a stored split."""
-    marks, earlier = content.get(CONTENTS, {}), content.get(EARLIER, [])
-    if not isinstance(marks, dict) or not all(isinstance(mark, str) for mark in marks.values()):
-        raise UserError(f'{path}: "{CONTENTS}" must be {{"path": "mark", ...}}. {_REPAIR}')
-    if not isinstance(earlier, list) or not all(map(_is_earlier, earlier)):
-        raise UserError(f'{path}: "{EARLIER}" must be [["path", "part", "mark"], ...]. {_REPAIR}')
-    return marks, [Known(old, part, mark, False) for old, part, mark in earlier]
-
-
-_REPAIR = "Repair it, or delete that entry."
-
-
-def _is_earlier(row: object) -> bool:
-    texts = isinstance(row, list) and len(row) == 3 and all(isinstance(text, str) for text in row)
-    return texts and isinstance(row, list) and row[1] in Split._fields
 
 
 def _still_holds(stored: Split, fresh: Split, found: Mapping[str, Known], image_dir: str) -> bool:
@@ -165,7 +171,7 @@ def _write(
         return store.write(filename, split._asdict())
     marks = contents.marks(parts_of(split))
     payload: dict[str, object] = {**split._asdict()}
-    payload[CONTENTS] = {path: mark for path, mark in marks.items() if mark}
+    payload["contents"] = {path: mark for path, mark in marks.items() if mark}
     if gone:
-        payload[EARLIER] = [[image.path, image.part, image.mark] for image in gone]
+        payload["earlier"] = [[image.path, image.part, image.mark] for image in gone]
     return store.write(filename, payload)

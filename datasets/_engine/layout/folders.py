@@ -14,8 +14,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from dplq.errors import UserError, few, nearest
+from dplq.errors import UserError, few, nearest, printable
 from dplq.images.reader import EXTENSIONS
+from dplq.io.paths import name_problem
+from dplq.io.schema import read_text
 
 from .names import is_system_file, mask_of
 
@@ -52,8 +54,8 @@ class ClassTable:
                 known = self._labels.setdefault(spelling(name), label)
                 if known != label:
                     raise UserError(
-                        f"Classes '{self.prompts[known]}' and '{row[0]}' share the spelling "
-                        f"'{name}' (case, spaces, '_' and '-' do not count). Rename one."
+                        f"Classes {self.prompts[known]!r} and {row[0]!r} share the spelling "
+                        f"{name!r} (case, spaces, '_' and '-' do not count). Rename one."
                     )
 
     @classmethod
@@ -63,14 +65,14 @@ class ClassTable:
         Raises:
             UserError: it cannot be read, or a line has no prompt name.
         """
+        expected = "Expected: one line 'folder prompt name' per class, in label order."
+        lines = read_text(path, remedy=f"{expected} Repair it, or get it again.").splitlines()
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
             pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
             rows = [(prompt.strip(), folder, str(i)) for i, (folder, prompt) in enumerate(pairs)]
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise UserError(
-                f"The class names {path} cannot be read: {error}. Expected: one line "
-                "'folder prompt name' per class, in label order."
+                f"The class names {path} cannot be read: {error}. {expected}"
             ) from error
         return cls(rows, same_prompts=True)
 
@@ -119,6 +121,10 @@ def _visible(folder: str, above: tuple[str, ...] = ()) -> Iterator[os.DirEntry[s
     Args:
         folder: it need not exist.
         above: folders through which it was reached; a link may lead from elsewhere into them.
+
+    Raises:
+        UserError: it cannot be listed, or a name cannot be written: it is not UTF-8, or has control
+            characters.
     """
     try:
         with os.scandir(folder) as entries:
@@ -130,19 +136,31 @@ def _visible(folder: str, above: tuple[str, ...] = ()) -> Iterator[os.DirEntry[s
     for entry in listed:
         if entry.name.startswith(".") or is_system_file(entry.name):
             continue
+        if problem := name_problem(entry.name):
+            name = printable(os.path.join(folder, entry.name))
+            raise UserError(f"{name}: this name {problem}. Rename it.")
         if not (entry.is_symlink() and _leads_back(entry, (*above, folder))):
             yield entry
 
 
 def _leads_back(link: os.DirEntry[str], above: Iterable[str]) -> bool:
     """Return whether a link leads to itself, to one of the folders, or to what holds one."""
-    try:
-        if not link.is_dir():
-            return False
-    except OSError:  # a cycle of links
-        return True
+    if not _is_folder(link):
+        return False
     target = Path(os.path.realpath(link.path))
     return any(Path(os.path.realpath(folder)).is_relative_to(target) for folder in above)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to what may not be seen
+        return False
+
+
+def is_dead_link(path: str) -> bool:
+    """Return whether a path is a link that leads to nothing, or to itself."""
+    return os.path.islink(path) and not os.path.exists(path)
 
 
 def list_folders(folder: str) -> list[str]:
@@ -150,7 +168,7 @@ def list_folders(folder: str) -> list[str]:
 
     Hidden ones and those of operating systems are not listed, here and below.
     """
-    return [entry.name for entry in _visible(folder) if entry.is_dir()]
+    return [entry.name for entry in _visible(folder) if _is_folder(entry)]
 
 
 def list_images(folder: str) -> list[str]:
@@ -176,7 +194,7 @@ def _has_image(folder: str, nested: bool, above: tuple[str, ...]) -> bool:
     if any(_is_image(entry) for entry in visible):
         return True
     above = (*above, folder)
-    return nested and any(_has_image(e.path, True, above) for e in visible if e.is_dir())
+    return nested and any(_has_image(e.path, True, above) for e in visible if _is_folder(e))
 
 
 class Files(NamedTuple):
@@ -229,10 +247,10 @@ def _list_files(
     masks = {name for name in names if any(fnmatch(name.lower(), p) for p in mask_patterns)}
     masks |= set(mask_of(names)) if find_masks else set()
     images = [name for name in names if name not in masks]
-    others = [e.name for e in entries if not e.is_dir() and not _is_image(e)]
+    others = [e.name for e in entries if not _is_folder(e) and not _is_image(e)]
     below: list[str] = []
     for entry in entries:
-        if shallow or not entry.is_dir() or entry.name in NOT_CLASSES:
+        if shallow or not _is_folder(entry) or entry.name in NOT_CLASSES:
             continue
         inner = _list_files(entry.path, (*above, folder), True, False, mask_patterns, find_masks)
         inside = [[f"{entry.name}/{name}" for name in part] for part in inner]
@@ -248,4 +266,7 @@ def _list_files(
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
+    try:
+        return entry.name.lower().endswith(EXTENSIONS) and entry.is_file()
+    except OSError:  # as in _is_folder
+        return False

@@ -16,7 +16,14 @@ from dplq.errors import UserError, few
 from dplq.images.reader import EXTENSIONS
 
 from ..splits import PREFIX
-from .folders import NOT_CLASSES, NOT_IMAGES, ClassTable, extensions_text, list_files
+from .folders import (
+    NOT_CLASSES,
+    NOT_IMAGES,
+    ClassTable,
+    extensions_text,
+    is_dead_link,
+    list_files,
+)
 from .layouts import Layout, Reading, find_groups, match_groups
 from .names import unsupported
 
@@ -76,6 +83,15 @@ class Listing:
         }
         images = [self.images[label] for label in kept]
         return replace(self, table=self.table.only(kept), images=images, found=found)
+
+    def dead_links(self) -> list[str]:
+        """Return the links that lead to no file; one in place of a class folder is no class."""
+        return [p for p in self.others if is_dead_link(os.path.join(self.image_dir, p))]
+
+    def devices(self) -> list[str]:
+        """Return what is called like an image and is no file: pipes, devices."""
+        named = {path for path in self.others if path.lower().endswith(EXTENSIONS)}
+        return sorted(named - set(self.dead_links()))
 
     def found_as(self, label: int) -> list[str]:
         """Return the names of the folders of a class, in order of the parts."""
@@ -206,10 +222,12 @@ def _report_files(listing: Listing, name: str) -> None:
     if counts:
         kinds = few(f"{count} {extension}" for extension, count in counts.items())
         logger.warning("%s: files of a kind that is not read, left out: %s", name, kinds)
-    broken = [path for path in listing.others if path.lower().endswith(EXTENSIONS)]
-    if broken:
-        text = few(broken, 3)
-        logger.warning("%s: %d links lead to no file, left out: %s", name, len(broken), text)
+    for what, paths in (
+        ("links lead to no file, left out", listing.dead_links()),
+        ("are called like images, but are pipes or devices, left out", listing.devices()),
+    ):
+        if paths:
+            logger.warning("%s: %d %s: %s", name, len(paths), what, few(paths, 3))
     if listing.masks:
         text = few(listing.masks, 3)
         logger.warning("%s: %d masks are left out: %s", name, len(listing.masks), text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dplq.errors import UserError
+from dplq.io.schema import MAX_BYTES
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SAMPLE = 50  # records that decide which delimiter it is
@@ -56,6 +57,12 @@ def read_records(path: Path) -> list[Record]:
 
 def _decoded(path: Path) -> str:
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise UserError(
+                f"The table {path} has {size:,} bytes, more than {MAX_BYTES:,}: remove the columns "
+                "that are not needed."
+            )
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"The table {path} cannot be read: {error.strerror}.") from error

@@ -8,18 +8,17 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
-from dplq.errors import UserError
+from dplq.errors import UserError, printable
+from dplq.io.paths import name_problem
 
 from ..layout.folders import NOT_CLASSES
 from ..layout.names import is_system_file
 
 
 def posix(path: str) -> str:
-    r"""Return a path with single slashes and no leading `./`: `.\a\b.png` -> `a/b.png`."""
-    path = re.sub(r"[\\/]+", "/", path)
-    while path.startswith("./"):
-        path = path[2:]
-    return path
+    r"""Return a path with single slashes and no step `.`: `.\a\.\b.png` -> `a/b.png`."""
+    steps = re.sub(r"[\\/]+", "/", path).split("/")
+    return "/".join(step for step in steps if step != ".")
 
 
 class ImageIndex:
@@ -109,7 +108,13 @@ def _files_below(folder: str) -> Iterator[str]:
         folders[:] = [name for name in folders if _is_visible(name) and name not in NOT_CLASSES]
         below = os.path.relpath(here, folder).replace(os.sep, "/")
         prefix = "" if below == "." else below + "/"
-        yield from (prefix + name for name in files if _is_visible(name))
+        for name in files:
+            if not _is_visible(name):
+                continue
+            if problem := name_problem(prefix + name):
+                path = printable(os.path.join(folder, prefix + name))
+                raise UserError(f"{path}: this name {problem}. Rename it.")
+            yield prefix + name
 
 
 def _is_visible(name: str) -> bool:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dplq.errors import UserError, few
+from dplq.errors import UserError, few, printable
 from dplq.images.reader import EXTENSIONS
+from dplq.io.paths import is_file, name_problem
 
 from ..layout.folders import extensions_text, in_words, spelling
 from ..layout.names import in_order, number_of
@@ -95,13 +96,14 @@ def find_table(dataset_dir: str, alone: bool = True) -> Path | None:
         `labels.csv`, `split.csv` (or `.tsv`), else the only table.
 
     Raises:
-        UserError: there are several, so one must be named.
+        UserError: there are several, so one must be named; or what has their name is no file.
     """
-    with os.scandir(dataset_dir) as entries:
-        names = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
+    names = sorted(name for name in os.listdir(dataset_dir) if not name.startswith("."))
     tables = [name for name in names if name.lower().endswith(SUFFIXES)]
     named = [name for name in tables if os.path.splitext(name)[0].lower() in NAMES]
-    found = named or (tables if alone else [])
+    named = [name for name in named if is_file(os.path.join(dataset_dir, name))]
+    others = [name for name in tables if os.path.isfile(os.path.join(dataset_dir, name))]
+    found = named or (others if alone else [])
     if len(found) > 1:
         parts = {part_of(os.path.splitext(name)[0]) for name in found}
         more = (
@@ -188,6 +190,10 @@ def _joins(label: str, labels: Sequence[str]) -> bool:
     return len(steps) > 1 and set(steps) <= set(labels)
 
 
+def _is_unwritable(cell: str) -> bool:
+    return bool(name_problem(cell))
+
+
 class _Rows:
     """The rows of a table, column by column; every problem is reported with its rows."""
 
@@ -200,6 +206,7 @@ class _Rows:
         if column is None:
             return [""] * len(self.found.records)
         self._refuse(column, "no value", lambda cell: not cell, cure)
+        self._refuse(column, "line breaks or control characters", _is_unwritable, cure)
         return [record.cells[column] for record in self.found.records]
 
     def labels(self) -> list[str]:
@@ -277,7 +284,8 @@ class _Rows:
     def _refuse(self, column: int, what: str, bad: Callable[[str], bool], cure: str) -> None:
         """Raise if any cell of a column is bad, with the count and the first rows."""
         rows = [
-            f"row {record.line}" + (f" '{record.cells[column]}'" if record.cells[column] else "")
+            f"row {record.line}"
+            + (f" '{printable(cell)[:80]}'" if (cell := record.cells[column]) else "")
             for record in self.found.records
             if bad(record.cells[column])
         ]

@@ -1,0 +1,80 @@
+"""``results.json``, the record of a finished test: its keys, and the one reader of it."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from dplq.errors import printable
+from dplq.io.paths import name_problem
+from dplq.io.schema import Count, InvalidContent, Name, read_json
+
+RESULTS_FILE = "results.json"
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Amount = Annotated[float, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+Shots = Annotated[int, Meta(ge=-1, le=2**53)]  # -1, as 0: all
+
+
+class Seconds(msgspec.Struct):
+    """Durations in seconds; None where there was nothing to time."""
+
+    train: Amount | None = None
+    test: Amount | None = None
+    step: Amount | None = None
+
+
+class Results(msgspec.Struct):
+    """What a ``results.json`` says; keys that are not named here are not read.
+
+    Attributes:
+        format: of the file.
+        trainer: its registered name.
+        dataset: its registered name.
+        subsample: classes that were tested.
+        shots: training images per class; below 1 all.
+        seed: of the run.
+        accuracy: top-1 accuracy in percent.
+        split: part that was tested.
+        split_hash: of the split; None for a host's datasets, "" in files of version 0.1.0.
+        learnable_parameters: how many the model has.
+        checkpoint_bytes: size of the last checkpoint.
+        seconds: durations.
+        peak_memory_mib: of the device.
+        precision: of the computation.
+        device: name of the device.
+    """
+
+    format: Literal[1]
+    trainer: Name
+    dataset: Name
+    subsample: Literal["base", "new", "all"]
+    shots: Shots
+    seed: Seed
+    accuracy: Percent
+    split: Literal["train", "val", "test"] = "test"
+    split_hash: str | None = ""
+    learnable_parameters: Count | None = None
+    checkpoint_bytes: Count | None = None
+    seconds: Seconds = msgspec.field(default_factory=Seconds)
+    peak_memory_mib: Amount | None = None
+    precision: str | None = None
+    device: str | None = None
+
+
+def read_results(path: str | os.PathLike[str]) -> Results:
+    """Return the content of a ``results.json``, checked whole.
+
+    Raises:
+        UserError: it cannot be read, or a value is missing or none that a run can have; file and
+            key are named.
+    """
+    remedy = "Delete it, and test again: the same command, or --eval-only with --model-dir."
+    results: Results = read_json(path, Results, remedy=remedy, max_bytes=1 << 24)
+    for key in ("trainer", "dataset", "device", "precision"):  # which tables show
+        if (text := getattr(results, key)) and (problem := name_problem(text)):
+            raise InvalidContent(str(path), f"{key}: '{printable(text)}' {problem}", remedy)
+    return results
