@@ -25,9 +25,9 @@ from typing import Any
 from dplq.errors import UserError, one_line, suggest
 from dplq.host.dassl import user_error_types
 from dplq.host.reporting import print_error, wants_traceback
+from dplq.io.paths import refused_paths, user_folder, user_path
 from dplq.training.distributed import refuse_distributed
 
-SEEDS = 2**32
 OVERRIDES = {  # flag -> config key it sets
     "root": "DATASET.ROOT",
     "output_dir": "OUTPUT_DIR",
@@ -95,9 +95,10 @@ def setup_cfg(args: argparse.Namespace) -> Any:
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
-    for path in (args.dataset_config_file, args.config_file):
-        if path:
-            merge_file(cfg, find_ignoring_case(path))
+    for flag in ("dataset_config_file", "config_file"):
+        if path := getattr(args, flag):
+            given = user_path(path, f"--{flag.replace('_', '-')}")
+            merge_file(cfg, find_ignoring_case(str(given)))
     for flag, key in OVERRIDES.items():
         value = getattr(args, flag)
         if value not in (None, ""):
@@ -105,6 +106,8 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     merge_options(cfg, args.opts)
     check_names(cfg)
     check_config(cfg)
+    cfg.OUTPUT_DIR = usable_folder(cfg.OUTPUT_DIR, "--output-dir")
+    cfg.RESUME = usable_folder(cfg.RESUME, "--resume")
     check_resume(cfg)
     folder = hold(cfg.OUTPUT_DIR)
     if args.overwrite:
@@ -113,6 +116,16 @@ def setup_cfg(args: argparse.Namespace) -> Any:
         cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
     cfg.freeze()
     return cfg
+
+
+def usable_folder(text: str, flag: str) -> str:
+    """Return a folder's path as it was given, but with its ``~`` expanded.
+
+    Raises:
+        UserError: it cannot be a folder.
+    """
+    path = user_folder(text, flag) if text else Path()
+    return str(path) if text.startswith("~") else text
 
 
 def set_key(cfg: Any, key: str, value: Any) -> None:
@@ -171,17 +184,15 @@ def check_resume(cfg: Any) -> None:
 def recorded_seed(resume: str, output_dir: str) -> int:
     """Return the recorded seed of a run without --seed, drawing it once."""
     from dplq.io.atomic import write_bytes_atomically
+    from dplq.io.paths import is_file
+    from dplq.io.results import Seed
     from dplq.io.run_folder import SEED_FILE
+    from dplq.io.schema import read_json
 
     for folder in filter(None, (resume, output_dir)):
         path = Path(folder) / SEED_FILE
-        if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace").strip()
-            if not (text.isascii() and text.isdigit() and len(text) < 11 and int(text) < SEEDS):
-                raise UserError(
-                    f"{path} should hold one whole number below 2**32, not '{text:.40}': delete it."
-                )
-            return int(text)
+        if is_file(path):
+            return read_json(path, Seed, remedy="Delete it.")
     seed = random.SystemRandom().randrange(2**31)
     write_bytes_atomically(Path(output_dir) / SEED_FILE, str(seed).encode())
     return seed
@@ -338,6 +349,7 @@ def build(args: argparse.Namespace) -> Any:
 
     refuse_distributed()
     import_modules(args.imports)
+    args.model_dir = usable_folder(args.model_dir, "--model-dir")
     cfg = setup_cfg(args)
     if args.eval_only and not args.model_dir and needs_model(cfg.TRAINER.NAME):
         raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
@@ -388,7 +400,8 @@ def main() -> int:
         if asks_help:
             print_help(parser, arguments)
         else:
-            run(args)
+            with refused_paths():
+                run(args)
     except user_error_types() as error:
         if wants_traceback():
             raise

@@ -16,7 +16,7 @@ import msgspec
 from dplq.errors import UserError, suggest
 from dplq.io.files import configs_folder
 from dplq.io.paths import is_file
-from dplq.io.schema import read_yaml
+from dplq.io.yaml_file import read_yaml
 
 CONFIGS = configs_folder()
 PROTOCOLS = ("base2new", "few_shot", "transfer")

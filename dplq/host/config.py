@@ -13,10 +13,11 @@ from typing import Any
 
 from dplq.errors import UserError, nearest, shown, suggest
 from dplq.host.checks import known_checks
-from dplq.host.config_file import read_config_file
 from dplq.host.dassl import registered_trainers
 from dplq.images.settings import ReadSettings
+from dplq.io.paths import is_file
 from dplq.io.values import like, require, text
+from dplq.io.yaml_file import read_yaml
 from dplq.training.precision import PRECISIONS
 
 logger = logging.getLogger(__name__)
@@ -153,12 +154,14 @@ def merge_file(cfg: Any, path: str) -> None:
         UserError: no such file, not YAML, an unknown key or a value that the key cannot have; the
             message names the file and the key.
     """
-    try:
-        content = read_config_file(path)
-    except FileNotFoundError as error:
-        raise UserError(f"There is no config file {path}.{_neighbours(path)}") from error
+    if not is_file(path):
+        raise UserError(f"There is no config file {path}.{_neighbours(path)}")
+    content: Any = read_yaml(path)
     if not content:
         logger.warning("The config file %s is empty: it sets no key.", path)
+        return
+    if not isinstance(content, dict):
+        raise UserError(f"The config file {path} must hold KEY: VALUE lines, not {shown(content)}.")
     _merge(cfg, content, path)
 
 

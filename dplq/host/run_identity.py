@@ -12,8 +12,8 @@ import msgspec
 from dplq.errors import UserError, few
 from dplq.host.config import all_keys, flatten
 from dplq.io import checkpoint
-from dplq.io.run_folder import RESULTS_FILE, TEST, TRAIN, Identity, RunFolder, hold
-from dplq.io.schema import InvalidContent, read_json
+from dplq.io.results import RESULTS_FILE, Results, read_results
+from dplq.io.run_folder import TEST, TRAIN, Identity, RunFolder, hold
 
 # Keys that decide where and how fast a run works, but not what comes out.
 INDIFFERENT = (
@@ -129,7 +129,7 @@ def _refuse_other_test(path: Path, now: Identity) -> None:
     """Refuse to replace the results of a test that was made with other settings."""
     if not path.is_file():
         return
-    there = _identity_of(read_json(path, _Results), TEST)
+    there = _identity_of(read_results(path), TEST)
     if differences := there.differences(now, _defaults()):
         raise UserError(
             f"{path} holds the results of another test: {few(differences, 6, '; ')}. Give another "
@@ -188,18 +188,6 @@ def _defaults() -> dict[str, Any]:
     return {key: _plain(key, value) for key, value in both.items()}
 
 
-class _Results(msgspec.Struct):
-    """What a ``results.json`` tells of its run."""
-
-    trainer: str
-    dataset: str
-    subsample: str
-    shots: int
-    seed: int
-    config: dict[str, Any]
-    split_hash: str | None = None
-
-
 def _earlier(folder: Path, now: Identity) -> Identity | None:
     """Return the identity of the run whose files lie in a folder without ``run.json``, if known.
 
@@ -207,13 +195,13 @@ def _earlier(folder: Path, now: Identity) -> Identity | None:
     compares the rest.
     """
     try:
-        found: _Results = read_json(folder / RESULTS_FILE, _Results)
-    except InvalidContent:
+        found = read_results(folder / RESULTS_FILE)
+    except UserError:  # none, or damaged
         return _from_checkpoints(folder, now)
     return _identity_of(found, TRAIN if _checkpoints(folder) else now.kind)
 
 
-def _identity_of(found: _Results, kind: str) -> Identity:
+def _identity_of(found: Results, kind: str) -> Identity:
     return Identity(
         kind=kind,  # type: ignore[arg-type]  # one of the two
         trainer=found.trainer,
@@ -222,7 +210,7 @@ def _identity_of(found: _Results, kind: str) -> Identity:
         shots=found.shots,
         seed=found.seed,
         settings=_deciding(dict(flatten(found.config)), found.trainer),
-        split=found.split_hash,
+        split=found.split_hash or None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -46,6 +46,7 @@ class Results(msgspec.Struct):
         peak_memory_mib: of the device.
         precision: of the computation.
         device: name of the device.
+        config: the run's, as nested dicts and lists.
     """
 
     format: Literal[1]
@@ -53,7 +54,7 @@ class Results(msgspec.Struct):
     dataset: Name
     subsample: Literal["base", "new", "all"]
     shots: Shots
-    seed: Seed
+    seed: Annotated[int, Meta(ge=-1, lt=2**32)]  # -1 in host trees: none
     accuracy: Percent
     split: Literal["train", "val", "test"] = "test"
     split_hash: str | None = ""
@@ -63,6 +64,7 @@ class Results(msgspec.Struct):
     peak_memory_mib: Amount | None = None
     precision: str | None = None
     device: str | None = None
+    config: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:

@@ -19,10 +19,11 @@ from dplq import __version__
 from dplq.errors import UserError, few
 from dplq.io import checkpoint
 from dplq.io.atomic import clear_temporaries, write_bytes_atomically
+from dplq.io.results import RESULTS_FILE
 from dplq.io.run_lock import RunLock
 from dplq.io.schema import Name, read_json
 
-RUN_FILE, RESULTS_FILE, SEED_FILE = "run.json", "results.json", "seed.txt"
+RUN_FILE, SEED_FILE = "run.json", "seed.txt"
 SETTINGS_FILE = "settings.txt"  # written for the scripts, which compare it with a later call
 TESTS = "results-*.json"  # of tests in the folder of a training run
 CHECKPOINTS = ("*/*.safetensors", "*/model*.pth.tar*")  # ours, and those of other projects

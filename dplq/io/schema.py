@@ -16,14 +16,13 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from dplq.errors import UserError, one_line, printable
+from dplq.errors import UserError, printable
 from dplq.io.paths import not_regular
 
 T = TypeVar("T")
 Count = Annotated[int, Meta(ge=0, le=2**53)]  # a whole number that JSON can hold exactly
 Name = Annotated[str, Meta(min_length=1, max_length=4096)]
 MAX_MESSAGE = 400  # characters of why a content is refused, which may quote from it
-MAX_YAML = 1 << 20  # bytes of a YAML file
 MAX_BYTES = 1 << 28  # of a JSON file: 256 MiB, a hundred times the largest split file
 
 
@@ -93,29 +92,6 @@ def read_text(
         raise InvalidContent(where, f"it is not UTF-8 text ({error})", remedy) from error
     except ValueError as error:
         raise InvalidContent(where, f"its name cannot be used ({error})", remedy) from error
-
-
-def read_yaml(
-    path: str | os.PathLike[str],
-    shape: type[T] | Any = Any,
-    *,
-    remedy: str = "Repair it.",
-    max_bytes: int = MAX_YAML,
-) -> T:
-    """Return the content of a YAML file, checked whole; see `read_json`."""
-    import yaml
-
-    text = read_text(path, remedy=remedy, max_bytes=max_bytes)
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise InvalidContent(_named(path), f"it is not valid YAML ({problem})", remedy) from error
-    except RecursionError as error:
-        raise InvalidContent(_named(path), "it is nested too deeply", remedy) from error
-    except ValueError as error:  # such as a date that does not exist
-        raise InvalidContent(_named(path), one_line(error), remedy) from error
-    return convert(content, shape, where=_named(path), remedy=remedy)
 
 
 def _named(path: str | os.PathLike[str]) -> str:

@@ -33,7 +33,7 @@ def test_digits_are_text_for_a_key_that_holds_text(cfg):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xfe\x00\x80", "The config file {path} cannot be read: 'utf-8' codec can't decode"),
+        (b"\xff\xfe\x00\x80", "{path} cannot be used: it is not UTF-8"),
         (b"1: 2\n", "{path}: unknown config key 1."),
         (b"DATASET:\n  2: 3\n", "{path}: unknown config key DATASET.2."),
         (b"DATASET:\n  SUBSAMPLE_CLASES: new\n", "Did you mean DATASET.SUBSAMPLE_CLASSES"),

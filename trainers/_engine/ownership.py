@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dplq.errors import UserError
 from dplq.host.run_identity import claim_run, claim_test
 from dplq.io.files import file_digest
-from dplq.io.run_folder import RESULTS_FILE, TRAIN
-from dplq.io.schema import InvalidContent
+from dplq.io.results import RESULTS_FILE, read_results
+from dplq.io.run_folder import TRAIN
 
-from .results import read_accuracy
 from .trained_on import split_hash
 
 
@@ -44,8 +44,8 @@ def claim_for_test(trainer: Any) -> Path:
 def report_finished(results: Path) -> bool:
     """Return whether a run has its results already; print them."""
     try:
-        accuracy = read_accuracy(results)
-    except InvalidContent:  # none yet, or damaged: they are made (again)
+        accuracy = read_results(results).accuracy
+    except UserError:  # none yet, or damaged: they are made (again)
         return False
     print(f"Already finished: {results} (accuracy: {accuracy:.1f}%)")
     return True

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
-
-import msgspec
-from msgspec import Meta
+from typing import Any
 
 from dplq.evaluation.metrics import scores
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import NUMBERED
-from dplq.io.schema import read_json
 
 from .environment import device_name, git_commit, peak_memory_mib, versions
 from .trained_on import split_hash
@@ -58,19 +54,6 @@ def write_results(trainer: Any, path: Path, seconds: float) -> None:
         "config": plain(cfg),
     }
     write_bytes_atomically(path, json.dumps(result, indent=1).encode())
-
-
-class _Accuracy(msgspec.Struct):
-    accuracy: Annotated[float, Meta(ge=0, le=100)]
-
-
-def read_accuracy(path: Path) -> float:
-    """Return the accuracy in percent from a file of `write_results`.
-
-    Raises:
-        InvalidContent: there is no such file, or it is damaged.
-    """
-    return read_json(path, _Accuracy).accuracy
 
 
 def plain(node: Any) -> Any:
