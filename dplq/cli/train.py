@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dplq.errors import UserError, one_line, suggest
+from dplq.errors import UserError, one_line, printable, suggest
 from dplq.host.dassl import user_error_types
 from dplq.host.reporting import print_error, wants_traceback
 from dplq.io.paths import refused_paths, user_folder, user_path
@@ -185,17 +185,29 @@ def recorded_seed(resume: str, output_dir: str) -> int:
     """Return the recorded seed of a run without --seed, drawing it once."""
     from dplq.io.atomic import write_bytes_atomically
     from dplq.io.paths import is_file
-    from dplq.io.results import Seed
     from dplq.io.run_folder import SEED_FILE
-    from dplq.io.schema import read_json
 
     for folder in filter(None, (resume, output_dir)):
         path = Path(folder) / SEED_FILE
         if is_file(path):
-            return read_json(path, Seed, remedy="Delete it.")
+            return _read_seed(path)
     seed = random.SystemRandom().randrange(2**31)
     write_bytes_atomically(Path(output_dir) / SEED_FILE, str(seed).encode())
     return seed
+
+
+def _read_seed(path: Path) -> int:
+    from dplq.io.results import Seed
+    from dplq.io.schema import InvalidContent, parse_json, read_text
+
+    text = read_text(path, remedy="Delete it.", max_bytes=1000)
+    try:
+        return parse_json(text, Seed, where=str(path))
+    except InvalidContent as error:
+        raise UserError(
+            f"{path} should hold one whole number, not '{printable(text.strip()):.40}' (0 to "
+            "2**32 - 1): delete it."
+        ) from error
 
 
 def claim_output(args: argparse.Namespace, cfg: Any) -> None:

@@ -157,7 +157,7 @@ def merge_file(cfg: Any, path: str) -> None:
     if not is_file(path):
         raise UserError(f"There is no config file {path}.{_neighbours(path)}")
     content: Any = read_yaml(path)
-    if not content:
+    if content in (None, {}):
         logger.warning("The config file %s is empty: it sets no key.", path)
         return
     if not isinstance(content, dict):

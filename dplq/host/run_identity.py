@@ -67,7 +67,7 @@ def claim_run(
     identity = run_identity(cfg, kind, split=split, model=model)
     folder.claim(
         identity,
-        _earlier(folder.path, identity),
+        None if folder.recorded() else _earlier(folder.path, identity),
         defaults=_defaults(),
         settings=os.environ.get(FROM_SCRIPTS, ""),
     )
@@ -218,6 +218,15 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted((folder / checkpoint.MODEL_FOLDER).glob("*.safetensors"))
 
 
+def _method_of_resume_file(header: dict[str, Any]) -> Any:
+    """Return the method in a resume file's header, None where it is damaged."""
+    for key in ("settings", "model"):
+        header = header.get(key) or {}
+        if not isinstance(header, dict):
+            return None
+    return header.get("method")
+
+
 def _from_checkpoints(folder: Path, now: Identity) -> Identity | None:
     try:
         headers = [checkpoint.read_header(path) for path in _checkpoints(folder)]
@@ -229,7 +238,7 @@ def _from_checkpoints(folder: Path, now: Identity) -> Identity | None:
     now = msgspec.structs.replace(now, kind=TRAIN)
     for header in headers:
         told = header.get("trainer")
-        method = header.get("method") or header.get("settings", {}).get("model", {}).get("method")
+        method = header.get("method") or _method_of_resume_file(header)
         if told is None and model is not None and method == model.method:
             told = now.trainer
         if told != now.trainer:

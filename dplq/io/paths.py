@@ -55,7 +55,9 @@ def user_folder(text: str | os.PathLike[str], key: str) -> Path:
     """
     path = user_path(text, key)
     if path.exists() and not path.is_dir():
-        raise UserError(f"{key} is {_short(text)}, which is not a folder. Give another path.")
+        raise UserError(
+            f"{key} {_short(text)} cannot be used: it is not a folder. Give another path."
+        )
     return path
 
 

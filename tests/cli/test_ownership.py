@@ -191,12 +191,12 @@ def test_a_test_of_a_model_that_was_trained_anew_is_refused(flags, finished, tmp
 def test_overwrite(flags, finished, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(finished / "CoOp", out)
-    (out / "notes.md").write_text("mine")
+    (out / "notes.txt").write_text("mine")
     done = train(tmp_path / "log", arguments(flags, "ZeroshotCLIP", out, "--overwrite"))
     assert done.code == 0, done.err
     assert json.loads((out / "results.json").read_text())["trainer"] == "ZeroshotCLIP"
     assert [path.name for path in (out / "prompt_learner").iterdir()] == ["model-0.safetensors"]
-    assert (out / "notes.md").read_text() == "mine"
+    assert (out / "notes.txt").read_text() == "mine"
 
 
 def test_damaged_results_are_made_again(flags, finished, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,12 @@ def counts(items: Any) -> dict[int, int]:
 def require_agreement(cls: Any, root: Path, **keys: Any) -> str:
     """Check, run, and check again; return why the run was refused, "" if it was not."""
     cfg = make_config(root, CHECK_IMAGES=False, **keys)
-    options = Options.of(cfg)
+    try:
+        options = Options.of(cfg)
+    except UserError as error:  # both read them so
+        with pytest.raises(UserError, match=re.escape(str(error))):
+            cls(cfg)
+        return str(error)
     stored = set(root.rglob("*.*"))
     before = check(cls, str(root), quick=True, options=options)
     assert set(root.rglob("*.*")) == stored, "check writes nothing"

@@ -217,15 +217,15 @@ def test_a_class_folder_that_is_a_link_to_itself_is_said(tmp_path, caplog):
     ("root", "said"),
     [
         ("~nobody-has-this-name/x", "the home folder of ~nobody-has-this-name is not known"),
-        ("x\0y", r"x\x00y, which has a NUL character"),
-        ("a" * 5000, "cannot be used: File name too long"),
-        ("caf\udce9", r"caf\xe9, which is not UTF-8"),
+        ("x\0y", r"'x\x00y'; it must be a text without null characters"),
+        ("a" * 5000, "DATASET.ROOT has 5,000 characters; at most 4,096 are possible"),
+        ("caf\udce9", r"'caf\udce9'; it must be a text without null characters, in UTF-8"),
     ],
 )
 def test_a_root_that_is_no_path(root, said):
     with pytest.raises(UserError, match=re.escape(said)) as error:
         OwnImages(make_config(root))
-    assert str(error.value).startswith("DATASET.ROOT (--root) is ")
+    assert str(error.value).startswith("DATASET.ROOT ")
     assert len(str(error.value)) < 500
 
 

@@ -289,7 +289,7 @@ def test_reference_protocol_has_the_original_prompts(tmp_path):
     Path(ours.split_path).unlink()
     renamed = toy(tmp_path, {"PROTOCOL": "reference"}, **REFERENCE)
     assert renamed.classnames == ["DenseResidential", "Forest", "Port"]
-    with pytest.raises(UserError, match=r"PROTOCOL is 'referense'\. Did you mean 'reference'"):
+    with pytest.raises(UserError, match=r"'referense' is unknown\. Did you mean 'reference'"):
         toy(tmp_path, {"PROTOCOL": "referense"})
 
 

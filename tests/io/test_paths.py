@@ -13,7 +13,8 @@ from dplq.errors import UserError, printable
 from dplq.images.reader import read_image
 from dplq.io.files import cache_root
 from dplq.io.paths import is_file, name_problem, refused_paths, user_folder, user_path
-from dplq.io.schema import InvalidContent, read_json, read_text, read_yaml
+from dplq.io.schema import InvalidContent, read_json, read_text
+from dplq.io.yaml_file import read_yaml
 from tests.oddities import KINDS, make_odd
 
 UNUSABLE = [
@@ -53,7 +54,7 @@ def test_paths_that_can_be_used(tmp_path, monkeypatch):
     assert user_folder(tmp_path / "link", "--root") == tmp_path / "link"
     assert user_folder(tmp_path / "absent", "--root") == tmp_path / "absent"
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--root is .*file, which is not a folder"):
+    with pytest.raises(UserError, match=r"--root .*file cannot be used: it is not a folder"):
         user_folder(tmp_path / "file", "--root")
 
 

@@ -127,11 +127,11 @@ def test_a_damaged_record_is_refused_by_name(folder, text):
 def test_clear_deletes_the_run_alone(folder):
     folder.claim(RUN, settings="shots 16")
     work(folder)
-    for name in ("log.txt", "notes.md", "results.json", "results-A-all-test.json", "seed.txt"):
+    for name in ("log.txt", "notes.txt", "results.json", "results-A-all-test.json", "seed.txt"):
         (folder.path / name).write_text("1")
     folder.clear()
     left = {path.name for path in folder.path.iterdir()} - {".lock", ".owner.json"}
-    assert left == {"log.txt", "notes.md"}
+    assert left == {"log.txt", "notes.txt"}
     folder.claim(other(trainer="MaPLe"))
 
 

@@ -195,7 +195,7 @@ def test_bad_results_are_skipped_by_name(tmp_path, caplog, text, reason):
         {"split": "val"},
         {"shots": 1.5},
         {"shots": -2},
-        {"seed": -1},
+        {"seed": -2},
         {"seed": 2**32},
         {"trainer": ""},
         {"seconds": 3},

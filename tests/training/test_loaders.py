@@ -232,7 +232,7 @@ def test_runs_with_each_cache(tmp_path):
     given = [*flags, "--output-dir", str(tmp_path / "outresized"), "OPTIM.MAX_EPOCH", "2"]
     mixed = train(tmp_path / "mixed", given, choose_cache_folder, str(tmp_path / "c"))
     assert mixed.code == 2
-    assert "settings.resized_images: there True, now False" in mixed.err
+    assert "DATALOADER.IMAGE_CACHE: there 'resized', now ''" in mixed.err
 
 
 class Seen(nn.Module):
