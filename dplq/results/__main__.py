@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dplq.errors import UserError
 from dplq.io.paths import refused_paths, user_path
+from dplq.results.comparison import comparison
 from dplq.results.curve import draw_curve
 from dplq.results.grids import shots_table, transfer_table
 from dplq.results.rendering import FORMATS, Table
@@ -35,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--ci95",
         action="store_true",
-        help="95 %% interval, 1.96 std / sqrt(seeds), in place of the standard deviation",
+        help="Student's 95 %% interval of the mean in place of the standard deviation",
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
@@ -49,6 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
         choices=sorted(GRIDS),
         help="all-class runs only, a line per trainer: accuracy over shots, or on the source and"
         " on each target of cross-dataset tests",
+    )
+    kind.add_argument(
+        "--compare",
+        metavar="TRAINER",
+        help="every trainer against this one, over the pairs of equal dataset and seed: mean"
+        " difference, paired t-test, Wilcoxon; average ranks",
     )
     add("--curve", metavar="PNG", help="also draw accuracy over shots into this file")
     return parser
@@ -71,6 +78,9 @@ def report(args: argparse.Namespace) -> None:
     """Print the table, and draw the curve, that the arguments select."""
     curve = user_path(args.curve, "--curve") if args.curve else None
     runs = collect(args.out)
+    if args.compare:
+        print(comparison(runs, args.compare))
+        return
     table = make_table(args, runs)
     print(table.render(args.format, ci95=args.ci95))
     if args.format == "csv":

@@ -132,9 +132,8 @@ def _escape_latex(text: str) -> str:
 def _cell(stat: Stat | None, ci95: bool, is_latex: bool) -> str:
     if stat is None:
         return "-"
-    spread = stat.spread(ci95)
-    if spread is None:
+    if stat.std is None:  # an average over datasets
         return f"{stat.mean:.2f}"
-    return (
-        f"${stat.mean:.2f} \\pm {spread:.2f}$" if is_latex else f"{stat.mean:.2f} +- {spread:.2f}"
-    )
+    spread = stat.spread(ci95)
+    half = "-" if spread is None else f"{spread:.2f}"
+    return f"${stat.mean:.2f} \\pm {half}$" if is_latex else f"{stat.mean:.2f} +- {half}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, harmonic_mean, pstdev
 
 from dplq.results.runs import COSTS, SUBSETS, Run, Setting
+from dplq.results.statistics import t_quantile
 
 logger = logging.getLogger(__name__)
 
@@ -17,17 +18,22 @@ CLOSED_SET = ("LinearProbe",)  # trainers that cannot name a class they were not
 
 @dataclass(frozen=True)
 class Stat:
-    """Mean over `count` seeds and the population standard deviation (None where it has none)."""
+    """Mean over `count` seeds and the population standard deviation (None for other averages)."""
 
     mean: float
     std: float | None
     count: int
 
     def spread(self, ci95: bool) -> float | None:
-        """Return the standard deviation, or with `ci95` half the 95 % interval."""
-        if self.std is None or not ci95:
+        """Return the standard deviation, or with `ci95` half of Student's 95 % interval.
+
+        One seed has neither: None.
+        """
+        if self.std is None or self.count < 2:
+            return None
+        if not ci95:
             return self.std
-        return 1.96 * self.std / math.sqrt(self.count)
+        return t_quantile(self.count - 1) * self.std / math.sqrt(self.count - 1)
 
 
 @dataclass(frozen=True)

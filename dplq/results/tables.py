@@ -55,8 +55,8 @@ def render(
 
 def spread_note(ci95: bool) -> str:
     """Return the first line of every note."""
-    spread = "95 % interval, 1.96 std / sqrt(seeds)" if ci95 else "population standard deviation"
-    return f"Top-1 accuracy in %: mean +- {spread} over seeds (std is np.std, population)."
+    spread = "95 % interval (Student's t)" if ci95 else "population standard deviation (np.std)"
+    return f"Top-1 accuracy in %: mean +- {spread} over seeds; '-' for one seed."
 
 
 def note(rows: Sequence[Row], *, ci95: bool = False) -> list[str]:

@@ -75,7 +75,10 @@ def test_zero_accuracy_has_zero_harmonic_mean(tmp_path):
 
 
 def test_ci95():
-    assert Stat(50.0, 2.0, 4).spread(ci95=True) == pytest.approx(1.96)
+    values = [50.0, 52.0, 54.0, 49.0]  # scipy.stats.t.interval(0.95, 3, ...)
+    half = Stat(np.mean(values), np.std(values), 4).spread(ci95=True)
+    assert half == pytest.approx(3.182446 * np.std(values, ddof=1) / 2, rel=1e-6)
+    assert Stat(50.0, 0.0, 1).spread(ci95=True) is Stat(50.0, 0.0, 1).spread(ci95=False) is None
     assert Stat(50.0, 2.0, 4).spread(ci95=False) == 2.0
 
 
@@ -97,7 +100,7 @@ def test_only_base(tmp_path, caplog):
     write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
     (row,) = summarise(collect([tmp_path]))
     assert set(row.stats) == {"base"}
-    assert render([row]).splitlines()[2].split()[-5:] == ["90.00", "+-", "0.00", "-", "-"]
+    assert render([row]).splitlines()[2].split()[-5:] == ["90.00", "+-", "-", "-", "-"]
     assert "no finished run on the new classes" in caplog.text
 
 
@@ -298,7 +301,7 @@ def test_formats(tmp_path):
     (record,) = csv.DictReader(render(rows, "csv", ci95=True).splitlines())
     assert record["base_mean"] == "97.2500"
     assert record["rounded"] == "no"
-    assert float(record["base_ci95"]) == pytest.approx(1.96 * 0.25 / np.sqrt(2), abs=1e-4)
+    assert float(record["base_ci95"]) == pytest.approx(12.7062 * 0.25, abs=1e-3)
     with pytest.raises(UserError, match=r"'html'\. Choices: csv, github, latex, simple\."):
         render(rows, "html")
 

@@ -1,0 +1,95 @@
+"""Paired comparison of trainers over datasets and seeds, as text."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from statistics import harmonic_mean
+from typing import Any
+
+from tabulate import tabulate
+
+from dplq.errors import UserError, suggest
+from dplq.results.runs import Run
+from dplq.results.statistics import Comparison, average_ranks, compare
+
+METRICS = ("base", "new", "H", "all")
+Values = dict[str, dict[str, dict[Any, float]]]  # metric -> trainer -> (dataset, seed) -> accuracy
+NOTE = (
+    "difference: accuracy of the trainer minus that of {reference} in points, mean +- 95 % interval"
+    " (Student's t) over the pairs: runs with the same output folder, dataset, shots and seed. p:"
+    " two-sided, of the paired t-test and of Wilcoxon's signed-rank test; not corrected for several"
+    " comparisons. Seeds of one dataset share its test images, so few datasets prove little about"
+    " others."
+)
+
+
+def comparison(runs: Iterable[Run], reference: str) -> str:
+    """Return the table of every trainer against one, and their average ranks.
+
+    Args:
+        runs: what `collect` returns.
+        reference: name of a trainer, in any case.
+
+    Raises:
+        UserError: the reference has no run, or there is nothing to compare it with.
+    """
+    values = _values(runs)
+    trainers = sorted({name for by_trainer in values.values() for name in by_trainer})
+    chosen = next((name for name in trainers if name.lower() == reference.lower()), None)
+    if chosen is None:
+        raise UserError(f"no run of '{reference}' to compare with.{suggest(reference, trainers)}")
+    rows = [
+        [name, metric, *_cells(result)]
+        for name in trainers
+        for metric in METRICS
+        if name != chosen
+        and (result := compare(values[metric].get(name, {}), values[metric].get(chosen, {})))
+    ]
+    if not rows:
+        raise UserError(f"no trainer has a run of the dataset and seed of one of {chosen}")
+    headings = ["trainer", "metric", "pairs", "difference", "p (t)", "p (Wilcoxon)"]
+    table = tabulate(rows, headings, disable_numparse=True)
+    return "\n".join([table, "", NOTE.format(reference=chosen), *_ranks(values)])
+
+
+def _values(runs: Iterable[Run]) -> Values:
+    """Return the accuracies; H for the seeds that have base and new."""
+    values: Values = {metric: defaultdict(dict) for metric in METRICS}
+    for run in runs:
+        setting = run.setting
+        key = (setting.root, run.dataset, setting.shots, run.seed)
+        known = values[run.subset][setting.trainer]
+        if key in known:
+            raise UserError(
+                f"{setting.trainer} has two runs of {run.dataset}, seed {run.seed} "
+                f"({run.folder} is one): give the folders of one config"
+            )
+        known[key] = run.accuracy
+    for trainer, base in values["base"].items():
+        new = values["new"].get(trainer, {})
+        values["H"][trainer] = {
+            key: harmonic_mean([base[key], new[key]]) for key in base if key in new
+        }
+    return values
+
+
+def _cells(result: Comparison) -> list[str]:
+    half = "-" if result.half is None else f"{result.half:.2f}"
+    tests = ("-" if p is None else f"{p:.3f}" for p in (result.t_test, result.wilcoxon))
+    return [str(result.pairs), f"{result.difference:+.2f} +- {half}", *tests]
+
+
+def _ranks(values: Mapping[str, Mapping[str, Mapping[Any, float]]]) -> list[str]:
+    """Return a line per metric with the average ranks, where they can be had."""
+    lines = []
+    for metric in ("H", "all"):
+        ranks = average_ranks({name: v for name, v in values[metric].items() if v})
+        if ranks is not None:
+            listed = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.average.items())
+            lines.append(
+                f"Average rank in {metric} over {ranks.blocks} datasets and seeds: {listed}. "
+                f"Critical difference at 5 % (Nemenyi): {ranks.critical_difference:.2f}; all alike "
+                f"(Friedman): p {ranks.friedman:.3f}."
+            )
+    return lines

@@ -1,0 +1,117 @@
+"""Intervals cover what they promise; paired tests are right and are wrong no more than 5 %."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dplq.errors import UserError
+from dplq.results import collect
+from dplq.results.__main__ import main
+from dplq.results.comparison import comparison
+from dplq.results.statistics import average_ranks, compare, half_interval
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_the_interval_covers_the_mean_in_95_of_100(seeds):
+    """20,000 drawn tables; the population deviation over sqrt(n) times 1.96 covered 75 at three."""
+    random = np.random.default_rng(seeds)
+    drawn = random.normal(70, 2, (20_000, seeds))
+    covered = np.mean([abs(np.mean(row) - 70) <= half_interval(row) for row in drawn])
+    assert 0.945 < covered < 0.955
+
+
+@pytest.mark.parametrize("pairs", [6, 12, 24])
+def test_false_positives_of_the_paired_tests(pairs):
+    random = np.random.default_rng(pairs)
+    found = {"t_test": 0, "wilcoxon": 0}
+    for row in random.normal(0, 2, (2000, pairs)):
+        result = compare(dict(enumerate(row)), dict.fromkeys(range(pairs), 0.0))
+        for name in found:
+            found[name] += getattr(result, name) < 0.05
+    # 2.3 standard errors of a share of 5 % in 2,000
+    assert found["t_test"] / 2000 < 0.0613
+    assert found["wilcoxon"] / 2000 < 0.0613
+
+
+def test_comparison_equals_scipy():
+    random = np.random.default_rng(0)
+    one, other = random.normal(70, 3, 9), random.normal(68, 3, 9)
+    keys = [("RSSCN7", seed) for seed in range(9)]
+    result = compare(
+        dict(zip(keys, one, strict=True)), dict(zip(reversed(keys), other[::-1], strict=True))
+    )
+    assert result.pairs == 9
+    assert result.difference == pytest.approx(np.mean(one - other))
+    assert result.t_test == pytest.approx(stats.ttest_rel(one, other).pvalue, rel=1e-9)
+    assert result.wilcoxon == pytest.approx(stats.wilcoxon(one, other).pvalue)
+    low, high = stats.t.interval(0.95, 8, np.mean(one - other), stats.sem(one - other))
+    assert result.half == pytest.approx((high - low) / 2)
+
+
+def test_where_a_test_has_no_result():
+    assert compare({1: 70.0}, {2: 70.0}) is None
+    one = compare({1: 70.0}, {1: 69.0})
+    assert (one.pairs, one.difference, one.half, one.t_test) == (1, 1.0, None, None)
+    same = compare({1: 70.0, 2: 71.0}, {1: 70.0, 2: 71.0})
+    assert (same.half, same.t_test, same.wilcoxon) == (0.0, None, None)
+
+
+def test_average_ranks():
+    """Four methods, five blocks; q is 2.569 in Demsar's table, times sqrt(k (k + 1) / 6 N)."""
+    values = {
+        "a": dict(enumerate([90, 91, 92, 93, 94])),
+        "b": dict(enumerate([80, 91, 82, 83, 84])),
+        "c": dict(enumerate([70, 71, 72, 73, 95])),
+        "d": dict(enumerate([60, 61, 62, 63, 64])),
+    }
+    ranks = average_ranks(values)
+    assert ranks.average == pytest.approx({"a": 1.3, "b": 2.1, "c": 2.6, "d": 4.0})
+    assert ranks.critical_difference == pytest.approx(2.569 * np.sqrt(20 / 30), abs=1e-3)
+    by_block = [list(v.values()) for v in values.values()]
+    assert ranks.friedman == pytest.approx(stats.friedmanchisquare(*by_block).pvalue)
+    assert average_ranks({"a": values["a"], "b": values["b"]}) is None
+
+
+def write(out, subset, trainer, seed, accuracy, config="tiny"):
+    kind = {"base": "train_base", "new": "test_new"}[subset]
+    folder = out / kind / "RSSCN7/shots_16" / trainer / config / f"seed{seed}"
+    folder.mkdir(parents=True)
+    data = {
+        **{"format": 1, "trainer": trainer, "dataset": "RSSCN7", "subsample": subset},
+        **{"split": "test", "shots": 16, "seed": seed, "accuracy": accuracy},
+    }
+    (folder / "results.json").write_text(json.dumps(data))
+
+
+def test_the_table(tmp_path, capsys):
+    for seed, base in enumerate((80.0, 81.0, 82.0)):
+        write(tmp_path, "base", "CoOp", seed, base)
+        write(tmp_path, "new", "CoOp", seed, 60.0)
+        write(tmp_path, "base", "MaPLe", seed, base + 1 + seed)
+        write(tmp_path, "new", "MaPLe", seed, 60.0)
+        write(tmp_path, "base", "LinearProbe", seed, base)
+    write(tmp_path, "base", "MaPLe", 9, 10.0)  # no partner
+    assert main([str(tmp_path), "--compare", "coop"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    cells = [line.split() for line in lines]
+    assert ["MaPLe", "base", "3", "+2.00", "+-", "2.48", "0.074", "0.250"] in cells
+    assert ["MaPLe", "new", "3", "+0.00", "+-", "0.00", "-", "-"] in cells
+    assert ["LinearProbe", "base", "3", "+0.00", "+-", "0.00", "-", "-"] in cells
+    assert any(row[:2] == ["MaPLe", "H"] for row in cells)
+    assert not any(row[:2] == ["LinearProbe", "H"] for row in cells)
+
+
+def test_what_cannot_be_compared(tmp_path):
+    write(tmp_path, "base", "CoOp", 1, 80.0)
+    runs = collect([tmp_path])
+    with pytest.raises(UserError, match="no run of 'MaPLe' to compare with"):
+        comparison(runs, "MaPLe")
+    with pytest.raises(UserError, match="no trainer has a run of the dataset and seed of one of"):
+        comparison(runs, "CoOp")
+    write(tmp_path, "base", "CoOp", 1, 81.0, config="other")
+    with pytest.raises(UserError, match="CoOp has two runs of RSSCN7, seed 1"):
+        comparison(collect([tmp_path]), "CoOp")
