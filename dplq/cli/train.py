@@ -84,14 +84,16 @@ def build_parser() -> argparse.ArgumentParser:
 def setup_cfg(args: argparse.Namespace) -> Any:
     """Return the frozen config: defaults, dataset file, trainer file, flags, KEY VALUE pairs.
 
+    Nothing is written.
+
     Raises:
-        UserError: unknown file, key, dataset or trainer, or a value that a key cannot have.
+        UserError: unknown file, key, dataset or trainer, a value that a key cannot have, or flags
+            that contradict each other.
     """
     from dassl.config import get_cfg_default
 
     from dplq.host.checks import check_config
     from dplq.host.config import extend_cfg, merge_file, merge_options
-    from dplq.io.run_folder import hold
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
@@ -108,12 +110,11 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     check_config(cfg)
     cfg.OUTPUT_DIR = usable_folder(cfg.OUTPUT_DIR, "--output-dir")
     cfg.RESUME = usable_folder(cfg.RESUME, "--resume")
+    if not cfg.OUTPUT_DIR:
+        raise UserError("OUTPUT_DIR is empty: give --output-dir, the folder of the run.")
     check_resume(cfg)
-    folder = hold(cfg.OUTPUT_DIR)
-    if args.overwrite:
-        folder.clear()
-    if cfg.SEED < 0:
-        cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
+    check_test(args, cfg)
+    check_overwrite(args, cfg)
     cfg.freeze()
     return cfg
 
@@ -181,9 +182,33 @@ def check_resume(cfg: Any) -> None:
         raise UserError(f"RESUME is {cfg.RESUME}, but there is no {files}/resume.safetensors.")
 
 
+def check_test(args: argparse.Namespace, cfg: Any) -> None:
+    """Refuse a test (UserError) without the model that it needs."""
+    if args.eval_only and not args.model_dir and needs_model(cfg.TRAINER.NAME):
+        raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
+
+
+def check_overwrite(args: argparse.Namespace, cfg: Any) -> None:
+    """Refuse to delete what the run is to begin with.
+
+    Raises:
+        UserError: --overwrite, and the output folder is the one to resume from or to test.
+    """
+    from dplq.io.paths import is_same_folder
+
+    if not args.overwrite:
+        return
+    tested = args.model_dir if args.eval_only else ""
+    for flag, folder in (("--resume", cfg.RESUME), ("--model-dir", tested)):
+        if folder and is_same_folder(folder, cfg.OUTPUT_DIR):
+            raise UserError(
+                f"--overwrite would delete the run in {cfg.OUTPUT_DIR}, which {flag} names. Leave "
+                "--overwrite out, or give another --output-dir."
+            )
+
+
 def recorded_seed(resume: str, output_dir: str) -> int:
-    """Return the recorded seed of a run without --seed, drawing it once."""
-    from dplq.io.atomic import write_bytes_atomically
+    """Return the recorded seed of a run without --seed, or a new one."""
     from dplq.io.paths import is_file
     from dplq.io.run_folder import SEED_FILE
 
@@ -191,9 +216,7 @@ def recorded_seed(resume: str, output_dir: str) -> int:
         path = Path(folder) / SEED_FILE
         if is_file(path):
             return _read_seed(path)
-    seed = random.SystemRandom().randrange(2**31)
-    write_bytes_atomically(Path(output_dir) / SEED_FILE, str(seed).encode())
-    return seed
+    return random.SystemRandom().randrange(2**31)
 
 
 def _read_seed(path: Path) -> int:
@@ -211,18 +234,30 @@ def _read_seed(path: Path) -> int:
 
 
 def claim_output(args: argparse.Namespace, cfg: Any) -> None:
-    """Make the output folder this run's, before anything is written there.
+    """Make the output folder this run's, before anything else is written there.
+
+    A run without --seed gets its seed here, as `cfg.SEED`.
 
     Raises:
         UserError: it is in use, or another run's.
     """
     from dplq.host.run_identity import claim_run, claim_test
-    from dplq.io.run_folder import TRAIN
+    from dplq.io.atomic import write_bytes_atomically
+    from dplq.io.run_folder import SEED_FILE, TRAIN, hold
 
+    folder = hold(cfg.OUTPUT_DIR)
+    if args.overwrite:
+        folder.clear()
+    if is_unseeded := cfg.SEED < 0:
+        cfg.defrost()
+        cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
+        cfg.freeze()
     if args.eval_only and needs_model(cfg.TRAINER.NAME):
         claim_test(cfg, args.model_dir, args.load_epoch)
     else:
         claim_run(cfg, TRAIN)
+    if is_unseeded:
+        write_bytes_atomically(folder.path / SEED_FILE, str(cfg.SEED).encode())
 
 
 class CurrentStdout(logging.StreamHandler):
@@ -363,8 +398,6 @@ def build(args: argparse.Namespace) -> Any:
     import_modules(args.imports)
     args.model_dir = usable_folder(args.model_dir, "--model-dir")
     cfg = setup_cfg(args)
-    if args.eval_only and not args.model_dir and needs_model(cfg.TRAINER.NAME):
-        raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
     claim_output(args, cfg)
 
     import torch

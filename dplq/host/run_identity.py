@@ -12,6 +12,7 @@ import msgspec
 from dplq.errors import UserError, few
 from dplq.host.config import all_keys, flatten
 from dplq.io import checkpoint
+from dplq.io.paths import is_same_folder
 from dplq.io.results import RESULTS_FILE, Results, read_results
 from dplq.io.run_folder import TEST, TRAIN, Identity, RunFolder, hold
 
@@ -105,7 +106,7 @@ def claim_test(
     there = folder.recorded() or _earlier(folder.path, now)
     if there is None or there.kind == TEST or not folder.work():
         return claim_run(cfg, TEST, split=split, model=model).path / RESULTS_FILE
-    if not _is_same_folder(model_dir, folder.path) or there.trainer != now.trainer:
+    if not is_same_folder(model_dir, folder.path) or there.trainer != now.trainer:
         raise UserError(
             f"{folder.path} holds a training run of {there.trainer}, and what is to be tested is "
             f"the model of {now.trainer} in {model_dir or 'no folder'}. Give another --output-dir."
@@ -119,10 +120,6 @@ def claim_test(
     name = f"results-{now.dataset}-{now.subsample}-{cfg.TEST.SPLIT}{chosen}.json"
     _refuse_other_test(folder.path / name, now)
     return folder.path / name
-
-
-def _is_same_folder(one: str, other: Path) -> bool:
-    return bool(one) and Path(one).resolve() == other.resolve()
 
 
 def _refuse_other_test(path: Path, now: Identity) -> None:

@@ -6,6 +6,7 @@ the same identity goes on, or finds that it is done. While a process writes, it 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import shutil
 from collections.abc import Mapping
@@ -17,8 +18,9 @@ from msgspec import Meta
 
 from dplq import __version__
 from dplq.errors import UserError, few
-from dplq.io import checkpoint
 from dplq.io.atomic import clear_temporaries, write_bytes_atomically
+from dplq.io.checkpoint import MODEL_FOLDER
+from dplq.io.paths import is_file
 from dplq.io.results import RESULTS_FILE
 from dplq.io.run_lock import RunLock
 from dplq.io.schema import Name, read_json
@@ -26,7 +28,8 @@ from dplq.io.schema import Name, read_json
 RUN_FILE, SEED_FILE = "run.json", "seed.txt"
 SETTINGS_FILE = "settings.txt"  # written for the scripts, which compare it with a later call
 TESTS = "results-*.json"  # of tests in the folder of a training run
-CHECKPOINTS = ("*/*.safetensors", "*/model*.pth.tar*")  # ours, and those of other projects
+# ours, and those of other projects; other safetensors files are the user's
+CHECKPOINTS = (f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*")
 TRAIN, TEST = "train", "test"
 CURE = "Give another --output-dir, or delete that run (train.py --overwrite does)"
 
@@ -118,7 +121,8 @@ class RunFolder:
         self.identity: Identity | None = None  # of the run in this process that owns the folder
         self._lock = RunLock(path)
         self._lock.acquire()
-        clear_temporaries(path, all=True)  # of runs that were killed
+        for folder in (path, path / MODEL_FOLDER):
+            clear_temporaries(folder, all=True)  # of runs that were killed
 
     def release(self) -> None:
         """Let other processes write here."""
@@ -169,10 +173,10 @@ class RunFolder:
         """Return whose run this is; None where nothing says so.
 
         Raises:
-            UserError: ``run.json`` is damaged.
+            UserError: ``run.json`` is damaged, or no file.
         """
         path = self.path / RUN_FILE
-        if not path.is_file():
+        if not is_file(path):
             return None
         remedy = f"Restore it. {CURE}."
         return read_json(path, RunRecord, remedy=remedy).identity
@@ -182,7 +186,7 @@ class RunFolder:
         for pattern in (RESULTS_FILE, TESTS, SEED_FILE, SETTINGS_FILE, "cmat.pt", *CHECKPOINTS):
             for path in self.path.glob(pattern):
                 path.unlink()
-        for name in (checkpoint.MODEL_FOLDER, "tensorboard"):
+        for name in (MODEL_FOLDER, "tensorboard"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(self.path / name)
         (self.path / RUN_FILE).unlink(missing_ok=True)
@@ -221,6 +225,7 @@ def hold(path: str | Path) -> RunFolder:
     return _held[key]
 
 
+@atexit.register  # the train.py of a host tree does not call it
 def release_all() -> None:
     """Let other processes write to all folders that this one holds."""
     while _held:

@@ -18,6 +18,7 @@ import msgspec
 
 from dplq.errors import UserError
 from dplq.io.atomic import write_bytes_atomically
+from dplq.io.process import is_alive
 from dplq.io.schema import Count, InvalidContent, Name, read_json
 
 LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
@@ -50,15 +51,7 @@ class Owner(msgspec.Struct, frozen=True):
     @property
     def is_dead(self) -> bool:
         """Return whether it is known to have ended: a process of this machine that is gone."""
-        if not self.is_here:
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except OSError:  # another user's process
-            return False
-        return False
+        return self.is_here and not is_alive(self.pid)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" + (f" (since {self.since})" * bool(self.since))

@@ -199,6 +199,43 @@ def test_overwrite(flags, finished, tmp_path):
     assert (out / "notes.txt").read_text() == "mine"
 
 
+def test_overwrite_never_deletes_what_the_run_needs(flags, finished, tmp_path):
+    before = contents(finished / "CoOp")
+    given = arguments(flags, "CoOp", finished / "CoOp", "--overwrite")
+    itself = str(finished / "CoCoOp/../CoOp")
+    for flag, more in (("--resume", []), ("--model-dir", ["--eval-only"])):
+        done = train(tmp_path / "log", [*more, flag, itself, *given])
+        assert done.code == 2
+        assert f"--overwrite would delete the run in {finished / 'CoOp'}, which {flag}" in done.err
+        assert contents(finished / "CoOp") == before
+    done = train(tmp_path / "log", ["--eval-only", *given])
+    assert done.code == 2
+    assert "--eval-only needs --model-dir" in done.err
+    assert contents(finished / "CoOp") == before
+
+
+def test_a_refused_run_without_a_seed_leaves_none(flags, finished, tmp_path):
+    given = arguments(flags, "CoOp", finished / "CoOp")
+    at = given.index("--seed")
+    before = contents(finished / "CoOp")
+    done = train(tmp_path / "log", [*given[:at], *given[at + 2 :]])
+    assert done.code == 2
+    assert "seed: there 1, now " in done.err
+    assert contents(finished / "CoOp") == before
+    alone = [str(tmp_path / "out") if w == str(finished / "CoOp") else w for w in given]
+    for words in ("Checkpoint saved", "Already finished"):
+        done = train(tmp_path / "log", [*alone[:at], *alone[at + 2 :]])
+        assert words in done.out
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    assert run["identity"]["seed"] == int((tmp_path / "out/seed.txt").read_text())
+
+
+def test_an_empty_output_folder_is_refused(flags, tmp_path):
+    done = train(tmp_path / "log", [*flags, "OUTPUT_DIR", ""])
+    assert done.code == 2
+    assert done.err == "error: OUTPUT_DIR is empty: give --output-dir, the folder of the run.\n"
+
+
 def test_damaged_results_are_made_again(flags, finished, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(finished / "CoOp", out)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -133,6 +135,37 @@ def test_clear_deletes_the_run_alone(folder):
     left = {path.name for path in folder.path.iterdir()} - {".lock", ".owner.json"}
     assert left == {"log.txt", "notes.txt"}
     folder.claim(other(trainer="MaPLe"))
+
+
+def test_weights_of_the_user_are_no_work_of_a_run(tmp_path):
+    weights = tmp_path / "weights/vit.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    folder = hold(tmp_path)
+    folder.claim(RUN)
+    work(folder)
+    assert folder.work() == ["prompt_learner/model-1.safetensors"]
+    folder.clear()
+    release_all()
+    assert weights.exists()
+
+
+def test_temporaries_of_runs_in_other_folders_are_left(tmp_path):
+    mine = tmp_path / "prompt_learner/.model-1.0123abcd-1-2.part.safetensors"
+    other = tmp_path / "other" / mine.name
+    for path in (mine, other):
+        path.parent.mkdir()
+        path.touch()
+    hold(tmp_path)
+    release_all()
+    assert not mine.exists()
+    assert other.exists()
+
+
+def test_a_process_that_ends_leaves_no_owner(tmp_path):
+    code = "import sys; from dplq.io.run_folder import hold; hold(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_settings_of_a_script_are_written_by_the_owner_alone(folder):

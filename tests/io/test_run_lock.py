@@ -87,6 +87,12 @@ def test_a_damaged_note_of_the_owner_is_no_owner(tmp_path, content):
     lock.release()
 
 
+def test_a_number_that_no_process_has_is_dead():
+    assert Owner(2**53, socket.gethostname()).is_dead
+    assert not Owner(os.getpid(), socket.gethostname()).is_dead
+    assert not Owner(2**53, "node17").is_dead
+
+
 def test_a_live_holder_is_not_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "ORPHANS", 30)
     process = holder(tmp_path)

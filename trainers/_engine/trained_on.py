@@ -18,7 +18,7 @@ import msgspec
 from dplq.errors import UserError, few
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.files import file_digest
-from dplq.io.paths import is_file
+from dplq.io.paths import is_file, is_same_folder
 from dplq.io.schema import Count, Name, read_json
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def check_tested_images(trainer: Any, directory: str) -> None:
     if not is_file(path):
         logger.info("%s is not there: whether training images are tested is not known", path)
         return
-    if _is_same_folder(directory, trainer.recorded_in):
+    if is_same_folder(directory, trainer.recorded_in):
         return  # the best epoch of this very run
     record = _read(path)
     if record.dataset == trainer.cfg.DATASET.NAME and not _differs(record, trainer):
@@ -131,10 +131,6 @@ def _is_unchanged(trained: dict[str, Mark], folder: str) -> bool:
         if file_digest(path, DIGEST) != digest:
             return False
     return True
-
-
-def _is_same_folder(one: str, other: str) -> bool:
-    return bool(other) and os.path.realpath(one) == os.path.realpath(other)
 
 
 def tested_items(trainer: Any) -> list[Any]:
