@@ -94,6 +94,7 @@ def setup_cfg(args: argparse.Namespace) -> Any:
 
     from dplq.host.checks import check_config
     from dplq.host.config import extend_cfg, merge_file, merge_options
+    from dplq.host.nodes import set_key
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
@@ -127,14 +128,6 @@ def usable_folder(text: str, flag: str) -> str:
     """
     path = user_folder(text, flag) if text else Path()
     return str(path) if text.startswith("~") else text
-
-
-def set_key(cfg: Any, key: str, value: Any) -> None:
-    """Set one dotted key."""
-    *path, leaf = key.split(".")
-    for part in path:
-        cfg = cfg[part]
-    cfg[leaf] = value
 
 
 def find_ignoring_case(path: str) -> str:
@@ -283,7 +276,8 @@ def warn_of_foreign_keys(cfg: Any) -> None:
     """Warn if a key was set that the trainer does not read: another trainer's, or a general one."""
     from dassl.engine import TRAINER_REGISTRY
 
-    from dplq.host.config import all_keys, flatten
+    from dplq.host.config import all_keys
+    from dplq.host.nodes import flatten
 
     name = cfg.TRAINER.NAME
     trainer = TRAINER_REGISTRY.get(name)

@@ -27,6 +27,7 @@ from typing import IO, Any, NamedTuple, NoReturn, cast
 from tqdm import tqdm
 
 from dplq.data.download import in_units, need_space
+from dplq.data.lock import exclusive
 from dplq.errors import UserError
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -208,7 +209,8 @@ def unpack(archive: Path, folder: Path) -> None:
 def unpack_over(archive: Path, folder: Path) -> None:
     """Unpack an archive into a folder that may hold files: those of the same names are replaced.
 
-    Nothing changes before the whole archive is unpacked, into a hidden folder beside.
+    Nothing changes before the whole archive is unpacked, into a hidden folder beside. Another
+    process that unpacks it there is waited for.
 
     Args:
         archive: as for `unpack`.
@@ -217,6 +219,17 @@ def unpack_over(archive: Path, folder: Path) -> None:
     Raises:
         UserError: as for `unpack`, or a file has the name of a folder.
     """
+    try:
+        with exclusive(folder / f".{archive.name}.lock", f"unpacks {archive}"):
+            _unpack_over(archive, folder)
+    except OSError as error:
+        raise UserError(
+            f"Cannot unpack {archive} to {folder}: {error.strerror or error}. Choose a folder that "
+            "can be written to."
+        ) from error
+
+
+def _unpack_over(archive: Path, folder: Path) -> None:
     staging = folder / f".{archive.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
     unpack(archive, staging)

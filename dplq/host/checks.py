@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dplq.errors import UserError, shown
-from dplq.images.cache import MODES as CACHE_MODES
+from dplq.images.cache import CHECK as CACHE_CHECK
 from dplq.images.settings import CHECKS as READ_CHECKS
 from dplq.io.values import (
     Check,
@@ -33,6 +33,7 @@ from dplq.training.precision import PRECISIONS
 from dplq.training.schedule import SCHEDULERS, WARMUPS, learning_rate
 
 from .dassl import registered_trainers
+from .nodes import flatten
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")  # torch.compile's
 SAMPLERS = (
@@ -169,7 +170,7 @@ CHECKS: dict[str, Check] = {
     "DATALOADER.NUM_WORKERS": whole(0, 1024),
     "DATALOADER.K_TRANSFORMS": whole(1, 1024),
     "DATALOADER.RETURN_IMG0": flag,
-    "DATALOADER.IMAGE_CACHE": one_of(CACHE_MODES),
+    "DATALOADER.IMAGE_CACHE": CACHE_CHECK,
     **_loader("TRAIN_X"),
     **_loader("TRAIN_U"),
     "DATALOADER.TRAIN_U.SAME_AS_X": flag,
@@ -260,7 +261,7 @@ def check_config(cfg: Any) -> None:
     from dassl.config import get_cfg_default
     from dassl.engine import TRAINER_REGISTRY
 
-    checks = {key: like(default) for key, default in _leaves(get_cfg_default())} | known_checks()
+    checks = {key: like(default) for key, default in flatten(get_cfg_default())} | known_checks()
     _check_keys(cfg, checks)
     name = cfg.TRAINER.NAME
     known = name in TRAINER_REGISTRY.registered_names()
@@ -315,14 +316,6 @@ def _nodes(cfg: Any, key: str) -> list[Any]:
             name = ".".join(way[:depth])
             raise UserError(f"{name} is {shown(node)}; it must be a section of keys.")
     return [node]
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def contradictions(cfg: Any) -> Iterator[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ast
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from dplq.errors import UserError, nearest, shown, suggest
 from dplq.host.checks import known_checks
 from dplq.host.dassl import registered_trainers
+from dplq.host.nodes import flatten, set_key
 from dplq.images.settings import ReadSettings
 from dplq.io.paths import is_file
 from dplq.io.values import like, require, text
@@ -120,15 +121,6 @@ def extend_cfg(cfg: Any) -> None:
             node[leaf] = default
 
 
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every leaf of a config as (dotted key, value)."""
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def merge_options(cfg: Any, options: list[str]) -> None:
     """Merge the free ``KEY VALUE`` pairs of a command line.
 
@@ -189,10 +181,7 @@ def _assign(cfg: Any, key: str, given: Any, path: str = "") -> None:
         raise UserError(f"{start} config key {key[:200]}.{nearest_keys(key, known)}")
     value = _literal(key, given, known[key], path) if isinstance(given, str) else given
     require(key, value, known_checks().get(key) or like(known[key]), path)
-    *sections, leaf = key.split(".")
-    for section in sections:
-        cfg = cfg[section]
-    cfg[leaf] = _in_kind_of(known[key], value)
+    set_key(cfg, key, _in_kind_of(known[key], value))
 
 
 def _literal(key: str, given: str, before: Any, path: str) -> Any:

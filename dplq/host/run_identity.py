@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 
 from dplq.errors import UserError, few
-from dplq.host.config import all_keys, flatten
+from dplq.host.config import all_keys
+from dplq.host.nodes import flatten
 from dplq.io import checkpoint
 from dplq.io.paths import is_same_folder
 from dplq.io.results import RESULTS_FILE, Results, read_results
-from dplq.io.run_folder import TEST, TRAIN, Identity, RunFolder, hold
+from dplq.io.run_folder import TEST, TRAIN, Identity, Kind, RunFolder, hold
 
 # Keys that decide where and how fast a run works, but not what comes out.
 INDIFFERENT = (
@@ -32,7 +33,7 @@ FROM_SCRIPTS = "DPLQ_SETTINGS"  # environment variable with the content of setti
 
 
 def run_identity(
-    cfg: Any, kind: str, *, split: str | None = None, model: str | None = None
+    cfg: Any, kind: Kind, *, split: str | None = None, model: str | None = None
 ) -> Identity:
     """Return the identity of a run.
 
@@ -44,7 +45,7 @@ def run_identity(
     """
     data = cfg.DATASET
     return Identity(
-        kind=kind,  # type: ignore[arg-type]  # one of the two
+        kind=kind,
         trainer=cfg.TRAINER.NAME,
         dataset=data.NAME,
         subsample=getattr(data, "SUBSAMPLE_CLASSES", "all"),
@@ -57,7 +58,7 @@ def run_identity(
 
 
 def claim_run(
-    cfg: Any, kind: str, *, split: str | None = None, model: str | None = None
+    cfg: Any, kind: Kind, *, split: str | None = None, model: str | None = None
 ) -> RunFolder:
     """Hold the folder `cfg.OUTPUT_DIR` for a run; arguments as for `run_identity`.
 
@@ -198,9 +199,9 @@ def _earlier(folder: Path, now: Identity) -> Identity | None:
     return _identity_of(found, TRAIN if _checkpoints(folder) else now.kind)
 
 
-def _identity_of(found: Results, kind: str) -> Identity:
+def _identity_of(found: Results, kind: Kind) -> Identity:
     return Identity(
-        kind=kind,  # type: ignore[arg-type]  # one of the two
+        kind=kind,
         trainer=found.trainer,
         dataset=found.dataset,
         subsample=found.subsample,

@@ -144,7 +144,7 @@ def refused_paths() -> Iterator[None]:
             raise
         name = os.fsdecode(error.filename) if error.filename != "" else "the current folder"
         raise UserError(
-            f"{_short(name)} cannot be used: {error.strerror}. Give another path, or repair this one."
+            f"{_short(name)} cannot be used: {error.strerror}. Give another one, or repair it."
         ) from error
     except UnicodeEncodeError as error:
         if error.reason != "surrogates not allowed":

@@ -13,6 +13,7 @@ from dplq.io.paths import name_problem
 from dplq.io.schema import Count, InvalidContent, Name, read_json
 
 RESULTS_FILE = "results.json"
+FORMAT = 1
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Amount = Annotated[float, Meta(ge=0)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]

@@ -30,7 +30,9 @@ SETTINGS_FILE = "settings.txt"  # written for the scripts, which compare it with
 TESTS = "results-*.json"  # of tests in the folder of a training run
 # ours, and those of other projects; other safetensors files are the user's
 CHECKPOINTS = (f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*")
-TRAIN, TEST = "train", "test"
+Kind = Literal["train", "test"]
+TRAIN: Kind = "train"
+TEST: Kind = "test"
 CURE = "Give another --output-dir, or delete that run (train.py --overwrite does)"
 
 Split = Annotated[str, Meta(max_length=128)]
@@ -51,7 +53,7 @@ class Identity(msgspec.Struct, frozen=True):
         model: of a test: digest of the checkpoint; None where it is not known (yet).
     """
 
-    kind: Literal["train", "test"]
+    kind: Kind
     trainer: Name
     dataset: str
     subsample: str

@@ -23,11 +23,8 @@ from dplq.io.schema import Count, Name, read_json
 
 logger = logging.getLogger(__name__)
 FILE = "train_images.json"
-FORMAT = 1
 DIGEST = "blake2b-128"
 KEY = "TEST.ALLOW_TRAIN_IMAGES"
-
-
 Mark = tuple[Count, Name]  # size and digest of an image
 
 
@@ -50,20 +47,16 @@ def write_train_images(trainer: Any) -> None:
 
     Images are known by their content, so that another folder or another name hides none of them.
     """
-    images = {}
+    images: dict[str, Mark] = {}
     folder = getattr(trainer.dm.dataset, "image_dir", "")
     for item in trainer.dm.dataset.train_x:
         path = str(item.impath)
         name = os.path.relpath(path, folder) if folder else os.path.basename(path)
-        images[name] = [os.path.getsize(path), file_digest(path, DIGEST)]
-    record = {
-        "format": FORMAT,
-        "dataset": trainer.cfg.DATASET.NAME,
-        "split": split_hash(trainer),
-        "train": images,
-    }
+        images[name] = (os.path.getsize(path), file_digest(path, DIGEST))
+    record = Record(1, trainer.cfg.DATASET.NAME, split_hash(trainer), images)
     path = trainer.model_dir(trainer.output_dir) / FILE
-    write_bytes_atomically(path, json.dumps(record, indent=0).encode())
+    content = json.dumps(msgspec.to_builtins(record), indent=0)  # names may be no UTF-8
+    write_bytes_atomically(path, content.encode())
 
 
 def check_tested_images(trainer: Any, directory: str) -> None:
