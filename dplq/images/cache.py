@@ -4,7 +4,8 @@ An image is decoded once, by `dplq.images.reader`, and written as an uncompresse
 is read back bit for bit and has its checksum in a comment, under `dplq.io.files.cache_root()`. Its
 name is the SHA-256 of the original file's content, the name of its folder states how it was read
 and processed. So all splits, seeds and runs share it, a changed original gets a new copy, and any
-number of processes may write at once. A damaged copy is reported and made again. Nothing is unpickled.
+number of processes may write at once. A damaged copy is reported and made again. Nothing is
+unpickled.
 
 * ``decoded``: the decoded image. Everything downstream is the same bit for bit.
 * ``resized``: the shorter edge is resized. For test images that is the first step of their
