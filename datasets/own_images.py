@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dplq.errors import UserError, few
-from dplq.io.paths import is_file
-from dplq.io.schema import read_json
+from dplq.io.validation.paths import is_file
+from dplq.io.validation.schema import read_json
 
 from ._engine.base import FolderDataset
 from ._engine.drawing.draft import Draft

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dplq.errors import UserError, few
-from dplq.io.paths import is_file, refusal, user_folder
+from dplq.io.validation.paths import is_file, refusal, user_folder
 
 from .declaration import Declaration
 from .layout.folders import ClassTable

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dplq.errors import UserError, few
 from dplq.io.files import bytes_digest
-from dplq.io.paths import is_file, user_path
+from dplq.io.validation.paths import is_file, user_path
 
 from .drawing.draft import Draft, draw, groups_of, warn_of_groups, warn_of_numbers
 from .drawing.stored import read_or_store

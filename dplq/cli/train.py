@@ -25,7 +25,7 @@ from typing import Any
 from dplq.errors import UserError, one_line, printable, suggest
 from dplq.host.dassl import user_error_types
 from dplq.host.reporting import print_error, wants_traceback
-from dplq.io.paths import refused_paths, user_folder, user_path
+from dplq.io.validation.paths import refused_paths, user_folder, user_path
 from dplq.training.distributed import refuse_distributed
 
 OVERRIDES = {  # flag -> config key it sets
@@ -163,7 +163,7 @@ def check_resume(cfg: Any) -> None:
     """
     from dassl.engine import TRAINER_REGISTRY
 
-    from dplq.io.checkpoint import MODEL_FOLDER
+    from dplq.io.runs.files import MODEL_FOLDER
 
     if not cfg.RESUME:
         return
@@ -187,7 +187,7 @@ def check_overwrite(args: argparse.Namespace, cfg: Any) -> None:
     Raises:
         UserError: --overwrite, and the output folder is the one to resume from or to test.
     """
-    from dplq.io.paths import is_same_folder
+    from dplq.io.validation.paths import is_same_folder
 
     if not args.overwrite:
         return
@@ -202,8 +202,8 @@ def check_overwrite(args: argparse.Namespace, cfg: Any) -> None:
 
 def recorded_seed(resume: str, output_dir: str) -> int:
     """Return the recorded seed of a run without --seed, or a new one."""
-    from dplq.io.paths import is_file
-    from dplq.io.run_folder import SEED_FILE
+    from dplq.io.runs.files import SEED_FILE
+    from dplq.io.validation.paths import is_file
 
     for folder in filter(None, (resume, output_dir)):
         path = Path(folder) / SEED_FILE
@@ -213,8 +213,8 @@ def recorded_seed(resume: str, output_dir: str) -> int:
 
 
 def _read_seed(path: Path) -> int:
-    from dplq.io.results import Seed
-    from dplq.io.schema import InvalidContent, parse_json, read_text
+    from dplq.io.runs.results import Seed
+    from dplq.io.validation.schema import InvalidContent, parse_json, read_text
 
     text = read_text(path, remedy="Delete it.", max_bytes=1000)
     try:
@@ -236,7 +236,8 @@ def claim_output(args: argparse.Namespace, cfg: Any) -> None:
     """
     from dplq.host.run_identity import claim_run, claim_test
     from dplq.io.atomic import write_bytes_atomically
-    from dplq.io.run_folder import SEED_FILE, TRAIN, hold
+    from dplq.io.runs.files import SEED_FILE
+    from dplq.io.runs.folder import TRAIN, hold
 
     folder = hold(cfg.OUTPUT_DIR)
     if args.overwrite:
@@ -319,7 +320,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: any mistake of the user's.
     """
-    from dplq.io.run_folder import release_all
+    from dplq.io.runs.folder import release_all
 
     try:
         with without_garbage_collection():

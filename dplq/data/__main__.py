@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dplq.errors import UserError
-from dplq.io.paths import refused_paths, user_folder, user_path
+from dplq.io.validation.paths import refused_paths, user_folder, user_path
 
 if TYPE_CHECKING:
     from dplq.datasets import FolderDataset

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from dplq.data.lock import exclusive
 from dplq.errors import UserError
 from dplq.io.files import file_digest
-from dplq.io.schema import InvalidContent, read_json
+from dplq.io.validation.schema import InvalidContent, read_json
 
 logger = logging.getLogger(__name__)
 

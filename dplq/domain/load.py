@@ -31,8 +31,8 @@ from dplq.domain.recipes import (
 )
 from dplq.errors import UserError, few, nearest, one_line, suggest
 from dplq.io.files import file_digest
-from dplq.io.paths import user_path
 from dplq.io.spec import Spec
+from dplq.io.validation.paths import user_path
 from dplq.io.weights import (
     describe_checkpoint,
     is_torchscript,

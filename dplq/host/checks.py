@@ -14,7 +14,7 @@ from typing import Any
 from dplq.errors import UserError, shown
 from dplq.images.cache import CHECK as CACHE_CHECK
 from dplq.images.settings import CHECKS as READ_CHECKS
-from dplq.io.values import (
+from dplq.io.validation.values import (
     Check,
     converted,
     each,

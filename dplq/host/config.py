@@ -16,9 +16,9 @@ from dplq.host.checks import known_checks
 from dplq.host.dassl import registered_trainers
 from dplq.host.nodes import flatten, set_key
 from dplq.images.settings import ReadSettings
-from dplq.io.paths import is_file
-from dplq.io.values import like, require, text
-from dplq.io.yaml_file import read_yaml
+from dplq.io.validation.paths import is_file
+from dplq.io.validation.values import like, require, text
+from dplq.io.validation.yaml_file import read_yaml
 from dplq.training.precision import PRECISIONS
 
 logger = logging.getLogger(__name__)

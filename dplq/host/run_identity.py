@@ -13,9 +13,10 @@ from dplq.errors import UserError, few
 from dplq.host.config import all_keys
 from dplq.host.nodes import flatten
 from dplq.io import checkpoint
-from dplq.io.paths import is_same_folder
-from dplq.io.results import RESULTS_FILE, Results, read_results
-from dplq.io.run_folder import TEST, TRAIN, Identity, Kind, RunFolder, hold
+from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE
+from dplq.io.runs.folder import TEST, TRAIN, Identity, Kind, RunFolder, hold
+from dplq.io.runs.results import Results, read_results
+from dplq.io.validation.paths import is_same_folder
 
 # Keys that decide where and how fast a run works, but not what comes out.
 INDIFFERENT = (
@@ -213,7 +214,7 @@ def _identity_of(found: Results, kind: Kind) -> Identity:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted((folder / checkpoint.MODEL_FOLDER).glob("*.safetensors"))
+    return sorted((folder / MODEL_FOLDER).glob("*.safetensors"))
 
 
 def _method_of_resume_file(header: dict[str, Any]) -> Any:

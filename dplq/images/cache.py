@@ -37,7 +37,7 @@ from tqdm import tqdm
 from dplq.errors import UserError, few
 from dplq.io.atomic import atomic_write, clear_temporaries
 from dplq.io.files import bytes_digest, cache_root
-from dplq.io.values import one_of, require
+from dplq.io.validation.values import one_of, require
 
 from .reader import read_opened, reading_key
 from .settings import DEFAULTS, ReadSettings, read_settings

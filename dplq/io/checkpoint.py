@@ -21,12 +21,11 @@ from dplq.errors import UserError, few, one_line
 from dplq.io import checksum
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.finite import non_finite
-from dplq.io.schema import InvalidContent, parse_json
+from dplq.io.validation.schema import InvalidContent, parse_json
 
 HEADER_KEY = "dplq"
 FORMAT = 2
 WITHOUT_CHECKSUM = 1  # the format before
-MODEL_FOLDER = "prompt_learner"  # of the checkpoints, below a run's folder
 NUMBERED, BEST = "model-*.safetensors", "model-best.safetensors"
 
 

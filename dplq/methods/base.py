@@ -22,8 +22,8 @@ from dplq.errors import UserError, few
 from dplq.io import checkpoint
 from dplq.io.finite import non_finite
 from dplq.io.header import check_model_header
-from dplq.io.paths import user_path
 from dplq.io.spec import Spec
+from dplq.io.validation.paths import user_path
 from dplq.methods.public_checkpoints import PublicFormat
 from dplq.methods.settings import MethodSettings
 

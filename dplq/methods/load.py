@@ -16,10 +16,11 @@ from dplq.domain.encoder import DomainEncoder
 from dplq.domain.load import load_domain_encoder
 from dplq.errors import UserError, few, suggest
 from dplq.io import checkpoint
-from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint
+from dplq.io.checkpoint import find_checkpoint
 from dplq.io.header import check_model_header
-from dplq.io.paths import user_path
+from dplq.io.runs.files import MODEL_FOLDER
 from dplq.io.spec import Spec
+from dplq.io.validation.paths import user_path
 from dplq.methods.base import CLIPModel
 from dplq.methods.public_checkpoints import BEST, NUMBERED, PublicFormat, read_public
 from dplq.methods.registry import METHODS, create_model

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from dplq.errors import UserError
-from dplq.io.run_folder import Identity, hold, release_all
+from dplq.io.runs.folder import Identity, hold, release_all
 
 RUN = Identity(
     kind="train",
@@ -163,7 +163,7 @@ def test_temporaries_of_runs_in_other_folders_are_left(tmp_path):
 
 
 def test_a_process_that_ends_leaves_no_owner(tmp_path):
-    code = "import sys; from dplq.io.run_folder import hold; hold(sys.argv[1])"
+    code = "import sys; from dplq.io.runs.folder import hold; hold(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 

@@ -14,12 +14,12 @@ import msgspec
 import pytest
 
 from dplq.errors import UserError
-from dplq.io import run_lock
-from dplq.io.run_lock import Owner, RunLock
+from dplq.io.runs import lock as run_lock
+from dplq.io.runs.lock import Owner, RunLock
 
 HOLD = """
 import multiprocessing, pathlib, sys, time
-from dplq.io.run_lock import RunLock
+from dplq.io.runs.lock import RunLock
 lock = RunLock(pathlib.Path(sys.argv[1]))
 lock.acquire()
 if sys.argv[2] == "with a child":

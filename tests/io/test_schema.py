@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from dplq.errors import UserError
-from dplq.io.schema import Count, Name, parse_json, read_json
+from dplq.io.validation.schema import Count, Name, parse_json, read_json
 
 
 class Record(msgspec.Struct):

@@ -15,7 +15,7 @@ from dplq.clip.backbone import Backbone, load_backbone
 from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.checks import check_for_trainer
 from dplq.host.dassl import describe_dassl, prepare_worker
-from dplq.io.checkpoint import MODEL_FOLDER
+from dplq.io.runs.files import MODEL_FOLDER
 from dplq.methods.base import CLIPModel
 from dplq.training.distributed import refuse_distributed
 from dplq.training.loaders import accelerate_loader

@@ -8,8 +8,9 @@ from typing import Any
 from dplq.errors import UserError
 from dplq.host.run_identity import claim_run, claim_test
 from dplq.io.files import file_digest
-from dplq.io.results import RESULTS_FILE, read_results
-from dplq.io.run_folder import TRAIN
+from dplq.io.runs.files import RESULTS_FILE
+from dplq.io.runs.folder import TRAIN
+from dplq.io.runs.results import read_results
 
 from .trained_on import split_hash
 

@@ -23,7 +23,7 @@ from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import DamagedFile
 from dplq.io.files import bytes_digest
-from dplq.io.schema import Count, InvalidContent, convert
+from dplq.io.validation.schema import Count, InvalidContent, convert
 from dplq.training.seeding import BY_NAME, BY_POSITION
 
 RESUME_FILE = "resume.safetensors"

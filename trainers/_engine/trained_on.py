@@ -18,8 +18,8 @@ import msgspec
 from dplq.errors import UserError, few
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.files import file_digest
-from dplq.io.paths import is_file, is_same_folder
-from dplq.io.schema import Count, Name, read_json
+from dplq.io.validation.paths import is_file, is_same_folder
+from dplq.io.validation.schema import Count, Name, read_json
 
 logger = logging.getLogger(__name__)
 FILE = "train_images.json"

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from dplq.errors import UserError, few, nearest, printable
 from dplq.images.reader import EXTENSIONS
-from dplq.io.paths import name_problem
-from dplq.io.schema import read_text
+from dplq.io.validation.paths import name_problem
+from dplq.io.validation.schema import read_text
 
 from .names import is_system_file, mask_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dplq.errors import UserError
-from dplq.io.schema import MAX_BYTES
+from dplq.io.validation.schema import MAX_BYTES
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SAMPLE = 50  # records that decide which delimiter it is

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from dplq.errors import UserError, few, printable
 from dplq.images.reader import EXTENSIONS
-from dplq.io.paths import is_file, name_problem
+from dplq.io.validation.paths import is_file, name_problem
 
 from ..layout.folders import extensions_text, in_words, spelling
 from ..layout.names import in_order, number_of

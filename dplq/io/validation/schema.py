@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from dplq.errors import UserError, printable
-from dplq.io.paths import not_regular
+from dplq.io.validation.paths import not_regular
 
 T = TypeVar("T")
 Count = Annotated[int, Meta(ge=0, le=2**53)]  # a whole number that JSON can hold exactly

@@ -24,7 +24,7 @@ def read_yaml(
 
     Args:
         path: the file, in UTF-8.
-        shape: the type that it must have, as for `dplq.io.schema.read_json`.
+        shape: the type that it must have, as for `dplq.io.validation.schema.read_json`.
         remedy: what to do with a file that is refused, a sentence.
 
     Raises:

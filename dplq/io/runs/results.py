@@ -9,10 +9,9 @@ import msgspec
 from msgspec import Meta
 
 from dplq.errors import printable
-from dplq.io.paths import name_problem
-from dplq.io.schema import Count, InvalidContent, Name, read_json
+from dplq.io.validation.paths import name_problem
+from dplq.io.validation.schema import Count, InvalidContent, Name, read_json
 
-RESULTS_FILE = "results.json"
 FORMAT = 1
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Amount = Annotated[float, Meta(ge=0)]

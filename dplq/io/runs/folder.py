@@ -19,15 +19,18 @@ from msgspec import Meta
 from dplq import __version__
 from dplq.errors import UserError, few
 from dplq.io.atomic import clear_temporaries, write_bytes_atomically
-from dplq.io.checkpoint import MODEL_FOLDER
-from dplq.io.paths import is_file
-from dplq.io.results import RESULTS_FILE
-from dplq.io.run_lock import RunLock
-from dplq.io.schema import Name, read_json
+from dplq.io.runs.files import (
+    MODEL_FOLDER,
+    RESULTS_FILE,
+    RUN_FILE,
+    SEED_FILE,
+    SETTINGS_FILE,
+    TESTS,
+)
+from dplq.io.runs.lock import RunLock
+from dplq.io.validation.paths import is_file
+from dplq.io.validation.schema import Name, read_json
 
-RUN_FILE, SEED_FILE = "run.json", "seed.txt"
-SETTINGS_FILE = "settings.txt"  # written for the scripts, which compare it with a later call
-TESTS = "results-*.json"  # of tests in the folder of a training run
 # ours, and those of other projects; other safetensors files are the user's
 CHECKPOINTS = (f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*")
 Kind = Literal["train", "test"]

@@ -19,7 +19,7 @@ import msgspec
 from dplq.errors import UserError
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.process import is_alive
-from dplq.io.schema import Count, InvalidContent, Name, read_json
+from dplq.io.validation.schema import Count, InvalidContent, Name, read_json
 
 LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
 ORPHANS = 30.0  # seconds for which the children of a killed process may live on: loader workers
