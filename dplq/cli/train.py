@@ -82,13 +82,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def setup_cfg(args: argparse.Namespace) -> Any:
-    """Return the frozen config: defaults, dataset file, trainer file, flags, KEY VALUE pairs.
-
-    Nothing is written.
+    """Return the config: defaults, dataset file, trainer file, flags, KEY VALUE pairs.
 
     Raises:
-        UserError: unknown file, key, dataset or trainer, a value that a key cannot have, or flags
-            that contradict each other.
+        UserError: unknown file, key, dataset or trainer, or a value that a key cannot have.
     """
     from dassl.config import get_cfg_default
 
@@ -109,14 +106,11 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     merge_options(cfg, args.opts)
     check_names(cfg)
     check_config(cfg)
-    cfg.OUTPUT_DIR = usable_folder(cfg.OUTPUT_DIR, "--output-dir")
-    cfg.RESUME = usable_folder(cfg.RESUME, "--resume")
     if not cfg.OUTPUT_DIR:
         raise UserError("OUTPUT_DIR is empty: give --output-dir, the folder of the run.")
+    cfg.OUTPUT_DIR = usable_folder(cfg.OUTPUT_DIR, "--output-dir")
+    cfg.RESUME = usable_folder(cfg.RESUME, "--resume")
     check_resume(cfg)
-    check_test(args, cfg)
-    check_overwrite(args, cfg)
-    cfg.freeze()
     return cfg
 
 
@@ -175,33 +169,8 @@ def check_resume(cfg: Any) -> None:
         raise UserError(f"RESUME is {cfg.RESUME}, but there is no {files}/resume.safetensors.")
 
 
-def check_test(args: argparse.Namespace, cfg: Any) -> None:
-    """Refuse a test (UserError) without the model that it needs."""
-    if args.eval_only and not args.model_dir and needs_model(cfg.TRAINER.NAME):
-        raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
-
-
-def check_overwrite(args: argparse.Namespace, cfg: Any) -> None:
-    """Refuse to delete what the run is to begin with.
-
-    Raises:
-        UserError: --overwrite, and the output folder is the one to resume from or to test.
-    """
-    from dplq.io.validation.paths import is_same_folder
-
-    if not args.overwrite:
-        return
-    tested = args.model_dir if args.eval_only else ""
-    for flag, folder in (("--resume", cfg.RESUME), ("--model-dir", tested)):
-        if folder and is_same_folder(folder, cfg.OUTPUT_DIR):
-            raise UserError(
-                f"--overwrite would delete the run in {cfg.OUTPUT_DIR}, which {flag} names. Leave "
-                "--overwrite out, or give another --output-dir."
-            )
-
-
 def recorded_seed(resume: str, output_dir: str) -> int:
-    """Return the recorded seed of a run without --seed, or a new one."""
+    """Return the recorded seed of a run without --seed; a new one if there is none."""
     from dplq.io.runs.files import SEED_FILE
     from dplq.io.validation.paths import is_file
 
@@ -227,9 +196,7 @@ def _read_seed(path: Path) -> int:
 
 
 def claim_output(args: argparse.Namespace, cfg: Any) -> None:
-    """Make the output folder this run's, before anything else is written there.
-
-    A run without --seed gets its seed here, as `cfg.SEED`.
+    """Make the output folder this run's, before anything is written there; freeze the config.
 
     Raises:
         UserError: it is in use, or another run's.
@@ -241,17 +208,34 @@ def claim_output(args: argparse.Namespace, cfg: Any) -> None:
 
     folder = hold(cfg.OUTPUT_DIR)
     if args.overwrite:
+        refuse_to_delete_what_is_used(args, cfg)
         folder.clear()
-    if is_unseeded := cfg.SEED < 0:
-        cfg.defrost()
+    without_seed = cfg.SEED < 0
+    if without_seed:
         cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
-        cfg.freeze()
+    cfg.freeze()
     if args.eval_only and needs_model(cfg.TRAINER.NAME):
         claim_test(cfg, args.model_dir, args.load_epoch)
     else:
         claim_run(cfg, TRAIN)
-    if is_unseeded:
+    if without_seed:
         write_bytes_atomically(folder.path / SEED_FILE, str(cfg.SEED).encode())
+
+
+def refuse_to_delete_what_is_used(args: argparse.Namespace, cfg: Any) -> None:
+    """Refuse --overwrite of the run that is to be tested or continued.
+
+    Raises:
+        UserError: it would be deleted.
+    """
+    from dplq.io.validation.paths import is_same_folder
+
+    for flag, used in (("--model-dir", args.model_dir), ("--resume", cfg.RESUME)):
+        if is_same_folder(used, cfg.OUTPUT_DIR):
+            raise UserError(
+                f"--overwrite would delete the run in {cfg.OUTPUT_DIR}, which {flag} names. Leave "
+                "it out, or give another --output-dir."
+            )
 
 
 class CurrentStdout(logging.StreamHandler):
@@ -393,6 +377,8 @@ def build(args: argparse.Namespace) -> Any:
     import_modules(args.imports)
     args.model_dir = usable_folder(args.model_dir, "--model-dir")
     cfg = setup_cfg(args)
+    if args.eval_only and not args.model_dir and needs_model(cfg.TRAINER.NAME):
+        raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
     claim_output(args, cfg)
 
     import torch

@@ -27,8 +27,8 @@ from typing import IO, Any, NamedTuple, NoReturn, cast
 from tqdm import tqdm
 
 from dplq.data.download import in_units, need_space
-from dplq.data.lock import exclusive
 from dplq.errors import UserError
+from dplq.io.lock import exclusive
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 SUFFIXES = (".zip", *TAR_SUFFIXES)

@@ -40,8 +40,7 @@ def test_those_of_dead_processes_are_cleared(left, tmp_path):
     kept = ["model.safetensors", ".hidden", ".part", ".model-1.part.safetensors", "a.1-2.part"]
     for name in kept:
         (tmp_path / name).touch()
-    assert clear_temporaries(tmp_path) == []  # it is not in this folder
-    assert clear_temporaries(left.parent) == [left]
+    assert clear_temporaries(tmp_path) == [left]
     assert names(tmp_path) == sorted(kept)
     assert clear_temporaries(tmp_path / "absent") == []
 
@@ -58,10 +57,10 @@ def test_those_of_unknown_hosts_are_cleared_after_a_day(host, left, tmp_path):
     """Version 0.1.0 wrote no host."""
     known = left.name.split(".")[2].split("-", 1)[0]
     left = left.rename(left.with_name(left.name.replace(f"{known}-", host)))
-    assert clear_temporaries(left.parent) == []
+    assert clear_temporaries(tmp_path) == []
     then = time.time() - 25 * 3600
     os.utime(left, (then, then))
-    assert clear_temporaries(left.parent) == [left]
+    assert clear_temporaries(tmp_path) == [left]
 
 
 def test_all_are_cleared_on_demand(tmp_path):

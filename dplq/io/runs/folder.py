@@ -31,8 +31,8 @@ from dplq.io.runs.lock import RunLock
 from dplq.io.validation.paths import is_file
 from dplq.io.validation.schema import Name, read_json
 
-# ours, and those of other projects; other safetensors files are the user's
-CHECKPOINTS = (f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*")
+OURS, THEIRS = f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*"
+CHECKPOINTS = (OURS, THEIRS)  # theirs: of other projects
 Kind = Literal["train", "test"]
 TRAIN: Kind = "train"
 TEST: Kind = "test"
