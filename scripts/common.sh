@@ -231,7 +231,7 @@ choose_trainers() {
         split_variable TRAINER "${TRAINER:-$DEFAULT_TRAINERS}"
     fi
     if [ "${WORDS[*]}" = all ]; then
-        ask names all_trainers
+        capture names all_trainers
         split_variable TRAINERS "$names"
     fi
     LIST=()
@@ -242,7 +242,7 @@ choose_trainers() {
     TRAINER_LIST=("${LIST[@]}")
     for TRAINER in "${TRAINER_LIST[@]}"; do
         for SHOTS in "${SHOTS_LIST[@]}"; do
-            ask CFG choose_config
+            capture CFG choose_config
         done
     done
 }

@@ -152,7 +152,7 @@ each_trainer() {
 # Train on the base classes and test on the new ones, for every seed.
 base2new() {
     local seed folder
-    ask CFG choose_config
+    capture CFG choose_config
     folder=$(place)
     for seed in "${SEEDS[@]}"; do
         run "$OUT/base2new/train_base/$folder/seed$seed" "$DATASET" "$seed" base
@@ -165,7 +165,7 @@ base2new() {
 
 # Print the folders of base2new's runs.
 base2new_folders() {
-    ask CFG choose_config
+    capture CFG choose_config
     printf '%s\n' "$OUT/base2new/train_base/$(place)" "$OUT/base2new/test_new/$(place)"
 }
 

@@ -250,7 +250,7 @@ def known_checks() -> dict[str, Check]:
 
 
 def check_config(cfg: Any) -> None:
-    """Check every key of the config of `train.py`, and that no two of them contradict each other.
+    """Check the config of `train.py`: every key, and contradictions.
 
     Args:
         cfg: complete.

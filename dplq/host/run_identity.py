@@ -1,4 +1,4 @@
-"""Whose folder it is: the identity of a run, from its config, and the claim on `OUTPUT_DIR`."""
+"""Identity of a run, from its config, and its claim on `OUTPUT_DIR`."""
 
 from __future__ import annotations
 
@@ -236,10 +236,10 @@ def _from_checkpoints(folder: Path, now: Identity) -> Identity | None:
     model = getattr(_trainer(now.trainer), "model_class", None)
     now = msgspec.structs.replace(now, kind=TRAIN)
     for header in headers:
-        told = header.get("trainer")
+        trainer = header.get("trainer")
         method = header.get("method") or _method_of_resume_file(header)
-        if told is None and model is not None and method == model.method:
-            told = now.trainer
-        if told != now.trainer:
-            return msgspec.structs.replace(now, trainer=told or f"of method {method}")
+        if trainer is None and model is not None and method == model.method:
+            trainer = now.trainer
+        if trainer != now.trainer:
+            return msgspec.structs.replace(now, trainer=trainer or f"of method {method}")
     return now

@@ -15,7 +15,7 @@ from dplq.io.files import bytes_digest
 
 @cache
 def host_digest() -> str:
-    """Return eight hex digits of this host, or of the container: its process ids are its own."""
+    """Return eight hex digits of this host, or container with process ids of its own."""
     namespace = ""
     with contextlib.suppress(OSError):  # Linux only
         namespace = os.readlink("/proc/self/ns/pid")

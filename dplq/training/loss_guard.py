@@ -1,4 +1,4 @@
-"""Guard against non-finite losses and weights that does not make each step wait for the device."""
+"""Guard against non-finite losses and weights, without a wait in each step."""
 
 from __future__ import annotations
 

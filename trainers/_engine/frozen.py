@@ -151,7 +151,7 @@ class FrozenTrainer(CheckpointTrainer):
             self.model.noise_generator.manual_seed(seed)
 
     def train(self) -> None:  # type: ignore[override]  # Dassl's signatures differ
-        """Train as Dassl does, after a word on the training images; leave a finished run as it is.
+        """Train as Dassl does, after a report on the images; skip a finished run.
 
         Raises:
             UserError: the dataset has test images only, and something is to be learned; or the

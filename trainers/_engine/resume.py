@@ -53,7 +53,7 @@ class ResumeHeader(msgspec.Struct):
         best_result: best validation accuracy so far; None before the first.
         train_seconds: spent in steps.
         train_steps: number of steps.
-        settings: what must be the same for the run to go on.
+        settings: what must be the same for the run to be resumed.
         draw: how the few-shot images were drawn; version 0.1.0 did not write it.
     """
 

@@ -1,7 +1,7 @@
 """A run's folder: whose it is (``run.json``), and what lies in it.
 
-The first run that starts in a folder owns it. Whoever comes later with another identity is refused;
-the same identity goes on, or finds that it is done. While a process writes, it holds the lock.
+The first run that starts in a folder owns it. A later run of another identity is refused; one of
+the same identity resumes, or ends at once if all is done. A process that writes holds the lock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``results.json``, the record of a finished test: its keys, and the one reader of it."""
+"""``results.json``, the record of a finished test: schema and reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths that a user gives, and names found on disk: refused early, with a message that prints."""
+"""Validation of paths that a user gives, and of names on disk."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Validation of what is read from outside: the whole content against a type, before it is used.
+"""Validation of what is read from outside: the content against a type.
 
-JSON is parsed strictly (finite numbers, no key twice, bounded size and depth), then compared with a
-type by msgspec: a `msgspec.Struct`, a dataclass, or annotations such as ``dict[str, list[Count]]``.
+JSON is parsed strictly (finite numbers, no key twice, bounded size and depth), then compared as a
+whole with a type by msgspec: a `msgspec.Struct`, a dataclass, or annotations such as
+``dict[str, list[Count]]``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MAX_BYTES = 1 << 28  # of a JSON file: 256 MiB, a hundred times the largest spli
 
 
 class InvalidContent(UserError):
-    """Error for a file whose content is not what it must be; `problem` is why, without the file."""
+    """Error for a file with invalid content; `problem` is why, without the file."""
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
         super().__init__(f"{where} cannot be used: {problem}. {remedy}")

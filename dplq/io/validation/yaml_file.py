@@ -1,4 +1,4 @@
-"""Reading of a YAML file, refused where it is more than nested keys and values."""
+"""Strict reading of YAML files: nested keys and values alone."""
 
 from __future__ import annotations
 
