@@ -47,7 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--trainer NAME --help lists the config keys of a trainer as well.",
+        epilog="--trainer NAME --help lists the config keys of a trainer as well. A mistake is one "
+        "line and exit code 2; DPLQ_TRACEBACK=1 shows its traceback. docs/protocol.md lists the "
+        "files of a run.",
         add_help=False,
     )
     add = parser.add_argument
@@ -440,9 +442,10 @@ def main() -> int:
         return 2
     except KeyboardInterrupt as error:
         where = args.output_dir or "the output folder"
+        anew = ", without --overwrite," if getattr(args, "overwrite", False) else ""
         print(
             f"\nInterrupted. Every finished epoch is saved in {where}; "
-            "run the same command again to go on from there.",
+            f"run the same command again{anew} to go on from there.",
             file=sys.stderr,
         )
         return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)

@@ -323,4 +323,15 @@ def test_signals_end_a_run_with_one_line(flags, tmp_path, number, code):
     assert process.returncode == code
     assert "Traceback" not in err
     assert "Interrupted. Every finished epoch is saved" in err
+    assert "run the same command again to go on" in err
     assert not (out / ".owner.json").exists()
+
+
+def test_the_advice_after_an_interrupted_overwrite_deletes_nothing(flags, tmp_path):
+    process = start(["--overwrite", *flags], tmp_path / "out", "OPTIM.MAX_EPOCH", "500")
+    for line in process.stdout:
+        if STARTED in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert "run the same command again, without --overwrite, to go on from there" in err
