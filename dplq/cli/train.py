@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def setup_cfg(args: argparse.Namespace) -> Any:
-    """Return the frozen config: defaults, dataset file, trainer file, flags, KEY VALUE pairs.
+    """Return the config: defaults, dataset file, trainer file, flags, KEY VALUE pairs.
 
     Raises:
         UserError: unknown file, key, dataset or trainer, or a value that a key cannot have.
@@ -91,7 +91,6 @@ def setup_cfg(args: argparse.Namespace) -> Any:
 
     from dplq.host.checks import check_config
     from dplq.host.config import extend_cfg, merge_file, merge_options
-    from dplq.io.run_folder import hold
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
@@ -109,12 +108,6 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     cfg.OUTPUT_DIR = usable_folder(cfg.OUTPUT_DIR, "--output-dir")
     cfg.RESUME = usable_folder(cfg.RESUME, "--resume")
     check_resume(cfg)
-    folder = hold(cfg.OUTPUT_DIR)
-    if args.overwrite:
-        folder.clear()
-    if cfg.SEED < 0:
-        cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
-    cfg.freeze()
     return cfg
 
 
@@ -182,8 +175,7 @@ def check_resume(cfg: Any) -> None:
 
 
 def recorded_seed(resume: str, output_dir: str) -> int:
-    """Return the recorded seed of a run without --seed, drawing it once."""
-    from dplq.io.atomic import write_bytes_atomically
+    """Return the recorded seed of a run without --seed; a new one if there is none."""
     from dplq.io.paths import is_file
     from dplq.io.run_folder import SEED_FILE
 
@@ -191,9 +183,7 @@ def recorded_seed(resume: str, output_dir: str) -> int:
         path = Path(folder) / SEED_FILE
         if is_file(path):
             return _read_seed(path)
-    seed = random.SystemRandom().randrange(2**31)
-    write_bytes_atomically(Path(output_dir) / SEED_FILE, str(seed).encode())
-    return seed
+    return random.SystemRandom().randrange(2**31)
 
 
 def _read_seed(path: Path) -> int:
@@ -211,18 +201,43 @@ def _read_seed(path: Path) -> int:
 
 
 def claim_output(args: argparse.Namespace, cfg: Any) -> None:
-    """Make the output folder this run's, before anything is written there.
+    """Make the output folder this run's, before anything is written there; freeze the config.
 
     Raises:
         UserError: it is in use, or another run's.
     """
     from dplq.host.run_identity import claim_run, claim_test
-    from dplq.io.run_folder import TRAIN
+    from dplq.io.atomic import write_bytes_atomically
+    from dplq.io.run_folder import SEED_FILE, TRAIN, hold
 
+    folder = hold(cfg.OUTPUT_DIR)
+    if args.overwrite:
+        refuse_to_delete_what_is_used(args, cfg)
+        folder.clear()
+    without_seed = cfg.SEED < 0
+    if without_seed:
+        cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
+    cfg.freeze()
     if args.eval_only and needs_model(cfg.TRAINER.NAME):
         claim_test(cfg, args.model_dir, args.load_epoch)
     else:
         claim_run(cfg, TRAIN)
+    if without_seed:
+        write_bytes_atomically(folder.path / SEED_FILE, str(cfg.SEED).encode())
+
+
+def refuse_to_delete_what_is_used(args: argparse.Namespace, cfg: Any) -> None:
+    """Refuse --overwrite of the run that is to be tested or continued.
+
+    Raises:
+        UserError: it would be deleted.
+    """
+    for flag, used in (("--model-dir", args.model_dir), ("--resume", cfg.RESUME)):
+        if used and os.path.realpath(used) == os.path.realpath(cfg.OUTPUT_DIR):
+            raise UserError(
+                f"--overwrite would delete the run in {cfg.OUTPUT_DIR}, which {flag} names. Leave "
+                "it out, or give another --output-dir."
+            )
 
 
 class CurrentStdout(logging.StreamHandler):

@@ -71,18 +71,18 @@ def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def clear_temporaries(folder: str | os.PathLike[str], all: bool = False) -> list[Path]:
-    """Remove unfinished temporaries of `atomic_write` in and below a folder.
+    """Remove unfinished temporaries of `atomic_write` in a folder and, but for `all`, below it.
 
     Args:
         folder: it may be absent.
-        all: whoever wrote them: for a folder that nobody else writes to. Else only those of dead
-            processes of this host, and any that are older than a day.
+        all: whoever wrote them: for a folder that nobody else writes to; others may write below
+            it. Else only those of dead processes of this host, and any that are older than a day.
 
     Returns:
         What was removed.
     """
     removed = []
-    for path in Path(folder).rglob(".*"):
+    for path in Path(folder).glob(".*" if all else "**/.*"):
         name = TEMPORARY.fullmatch(path.name)
         if name is None:
             continue

@@ -7,6 +7,7 @@ the same identity goes on, or finds that it is done. While a process writes, it 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,8 @@ from dplq.io.schema import Name, read_json
 RUN_FILE, SEED_FILE = "run.json", "seed.txt"
 SETTINGS_FILE = "settings.txt"  # written for the scripts, which compare it with a later call
 TESTS = "results-*.json"  # of tests in the folder of a training run
-CHECKPOINTS = ("*/*.safetensors", "*/model*.pth.tar*")  # ours, and those of other projects
+OURS, THEIRS = f"{checkpoint.MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*"
+CHECKPOINTS = (OURS, THEIRS)  # theirs: of other projects
 TRAIN, TEST = "train", "test"
 CURE = "Give another --output-dir, or delete that run (train.py --overwrite does)"
 
@@ -118,7 +120,16 @@ class RunFolder:
         self.identity: Identity | None = None  # of the run in this process that owns the folder
         self._lock = RunLock(path)
         self._lock.acquire()
-        clear_temporaries(path, all=True)  # of runs that were killed
+        for folder in (path, path / checkpoint.MODEL_FOLDER):
+            clear_temporaries(folder, all=True)  # of runs that were killed
+
+    def check(self) -> None:
+        """Make sure that the folder is still this process's: it may have been deleted.
+
+        Raises:
+            UserError: it is not.
+        """
+        self._lock.check()
 
     def release(self) -> None:
         """Let other processes write here."""
@@ -208,7 +219,7 @@ def hold(path: str | Path) -> RunFolder:
     Raises:
         UserError: it cannot be made, or another process writes there.
     """
-    key = Path(path).absolute()
+    key = Path(os.path.realpath(path))  # a link is another name of the same folder
     if key not in _held:
         try:
             key.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from dplq.errors import UserError
 from dplq.host.run_identity import claim_run, claim_test
 from dplq.io.files import file_digest
 from dplq.io.results import RESULTS_FILE, read_results
-from dplq.io.run_folder import TRAIN
+from dplq.io.run_folder import TRAIN, hold
 
 from .trained_on import split_hash
 
@@ -23,8 +23,8 @@ def claim_for_training(trainer: Any) -> Path:
     Raises:
         UserError: it is in use, or another run's.
     """
-    folder = claim_run(trainer.cfg, TRAIN, split=split_hash(trainer))
-    return folder.path / RESULTS_FILE
+    trainer.run_folder = claim_run(trainer.cfg, TRAIN, split=split_hash(trainer))
+    return trainer.run_folder.path / RESULTS_FILE
 
 
 def claim_for_test(trainer: Any) -> Path:
@@ -38,7 +38,10 @@ def claim_for_test(trainer: Any) -> Path:
     """
     directory, epoch, path = trainer.loaded
     digest = file_digest(path, "blake2b-128") if path else None
-    return claim_test(trainer.cfg, directory, epoch, split=split_hash(trainer), model=digest)
+    split = split_hash(trainer)
+    results = claim_test(trainer.cfg, directory, epoch, split=split, model=digest)
+    trainer.run_folder = hold(results.parent)
+    return results
 
 
 def report_finished(results: Path) -> bool:
