@@ -1,13 +1,15 @@
 """Lock of a run's folder: one process at a time writes there.
 
 The lock is the operating system's (by `filelock`), so it ends with the process that holds it. A
-file beside it names the holder, for messages, and for file systems on which machines do not see
-each other's locks.
+file beside it, the note, names the holder, for messages, and for file systems on which machines do
+not see each other's locks. On a file system without locks there is the note alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import socket
 import time
@@ -24,6 +26,10 @@ LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
 ORPHANS = 30.0  # seconds for which the children of a killed process may live on: loader workers
 NOTE = 1.0  # seconds from taking the lock to the note of it, at most
 POLL = 0.05  # seconds between two attempts
+SETTLE = 0.2  # seconds after which the last of two notes written at once stands
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without them say
+
+logger = logging.getLogger(__name__)
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -76,7 +82,7 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._owner_file = folder / OWNER_FILE
-        self._lock = filelock.FileLock(str(folder / LOCK_FILE))
+        self._lock = filelock.FileLock(str(folder / LOCK_FILE), fallback_to_soft=False)
         self._noted: Owner | None = None  # this process, while it holds the lock
 
     def acquire(self) -> None:
@@ -104,6 +110,11 @@ class RunLock:
             )
         self._noted = Owner.here()
         write_bytes_atomically(self._owner_file, msgspec.json.encode(self._noted))
+        if not self._lock.is_locked:
+            time.sleep(SETTLE)
+            if (owner := self.owner()) != self._noted:  # another one came at the same moment
+                self._noted = None
+                raise UserError(self._in_use(owner))
 
     def check(self) -> None:
         """Make sure that the folder has not been deleted, nor taken by another process.
@@ -128,7 +139,7 @@ class RunLock:
             if self.owner() == self._noted:
                 self._owner_file.unlink(missing_ok=True)
         self._noted = None
-        self._lock.release(force=True)
+        self._lock.release(force=True)  # nothing, where there is no lock
 
     def owner(self) -> Owner | None:
         """Return who holds the lock, as far as is noted."""
@@ -138,10 +149,17 @@ class RunLock:
             return None
 
     def _try(self) -> bool:
-        with contextlib.suppress(filelock.Timeout):
+        try:
             self._lock.acquire(timeout=0)
-            return True
-        return False
+        except filelock.Timeout:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            logger.warning("%s is on a file system without locks: a note stands in", self.folder)
+            owner = self.owner()
+            return owner is None or owner.is_dead or not owner.is_here
+        return True
 
     def _in_use(self, owner: Owner | None) -> str:
         return (
