@@ -142,6 +142,7 @@ class RunFolder:
         *,
         defaults: Mapping[str, Any] | None = None,
         settings: str = "",
+        record: bool = True,
     ) -> None:
         """Make this folder that of a run; ``run.json`` says so.
 
@@ -150,6 +151,7 @@ class RunFolder:
             earlier: what the files of a version without ``run.json`` tell of their run.
             defaults: of config keys, for records of versions that lack some.
             settings: content of ``settings.txt``; "" for none.
+            record: write ``run.json``; False where `earlier` is not known to be right yet.
 
         Raises:
             UserError: it is another run's; the differences are named.
@@ -169,9 +171,11 @@ class RunFolder:
                     f"{self.path} holds another run: {few(differences, 6, '; ')}. {CURE}."
                 )
             identity = there.completed_by(identity)
+        self.identity = identity
+        if not record:
+            return
         if identity != recorded:
             self._write(identity)
-        self.identity = identity
         path = self.path / SETTINGS_FILE
         if settings and not (identity == recorded and path.is_file()):
             write_bytes_atomically(path, f"{settings}\n".encode())

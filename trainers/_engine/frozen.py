@@ -163,7 +163,7 @@ class FrozenTrainer(CheckpointTrainer):
             refuse_test_only(self)
         if self.output_dir:
             self.results_file = claim_for_training(self)
-            if not self.cfg.TEST.NO_TEST and report_finished(self.results_file):
+            if report_finished(self.results_file):
                 return
         if self.fixed_epochs != 0:
             self.report_training_images()

@@ -14,8 +14,12 @@ from dplq.io.run_folder import TRAIN, hold
 from .trained_on import split_hash
 
 
-def claim_for_training(trainer: Any) -> Path:
+def claim_for_training(trainer: Any, resumed: bool = False) -> Path:
     """Claim the folder of a trainer that trains, or has nothing to train.
+
+    Args:
+        trainer: a `FrozenTrainer`.
+        resumed: it has been restored from the resume file in its folder.
 
     Returns:
         The file for the results.
@@ -23,7 +27,8 @@ def claim_for_training(trainer: Any) -> Path:
     Raises:
         UserError: it is in use, or another run's.
     """
-    trainer.run_folder = claim_run(trainer.cfg, TRAIN, split=split_hash(trainer))
+    split = split_hash(trainer)
+    trainer.run_folder = claim_run(trainer.cfg, TRAIN, split=split, resumed=resumed)
     return trainer.run_folder.path / RESULTS_FILE
 
 
