@@ -159,6 +159,7 @@ def check_resume(cfg: Any) -> None:
     """
     from dassl.engine import TRAINER_REGISTRY
 
+    from dplq.host.run_identity import has_resume_file
     from dplq.io.runs.files import MODEL_FOLDER
 
     if not cfg.RESUME:
@@ -166,9 +167,9 @@ def check_resume(cfg: Any) -> None:
     ours = hasattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "model_class")
     if not Path(cfg.RESUME).is_dir():
         raise UserError(f"RESUME is {cfg.RESUME}, but there is no such folder.")
-    files = Path(cfg.RESUME) / MODEL_FOLDER
-    if ours and not any(files.glob("resume*.safetensors")):
-        raise UserError(f"RESUME is {cfg.RESUME}, but there is no {files}/resume.safetensors.")
+    if ours and not has_resume_file(cfg.RESUME):
+        file = Path(cfg.RESUME) / MODEL_FOLDER / "resume.safetensors"
+        raise UserError(f"RESUME is {cfg.RESUME}, but there is no {file}.")
 
 
 def recorded_seed(resume: str, output_dir: str) -> int:
@@ -220,7 +221,7 @@ def claim_output(args: argparse.Namespace, cfg: Any) -> None:
         claim_test(cfg, args.model_dir, args.load_epoch)
     else:
         claim_run(cfg, TRAIN)
-    if without_seed:
+    if without_seed and folder.recorded():
         write_bytes_atomically(folder.path / SEED_FILE, str(cfg.SEED).encode())
 
 

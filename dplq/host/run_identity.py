@@ -59,20 +59,39 @@ def run_identity(
 
 
 def claim_run(
-    cfg: Any, kind: Kind, *, split: str | None = None, model: str | None = None
+    cfg: Any,
+    kind: Kind,
+    *,
+    split: str | None = None,
+    model: str | None = None,
+    resumed: bool = False,
 ) -> RunFolder:
-    """Hold the folder `cfg.OUTPUT_DIR` for a run; arguments as for `run_identity`.
+    """Hold the folder `cfg.OUTPUT_DIR` for a run; other arguments as for `run_identity`.
+
+    Args:
+        cfg: as for `run_identity`.
+        kind: as for `run_identity`.
+        split: as for `run_identity`.
+        model: as for `run_identity`.
+        resumed: the resume file in the folder is known to be of this run.
 
     Raises:
         UserError: another process writes there, or it is another run's.
     """
     folder = hold(cfg.OUTPUT_DIR)
     identity = run_identity(cfg, kind, split=split, model=model)
+    earlier, is_certain = None, True
+    if kind == TRAIN and not folder.recorded():  # which model an earlier test was of is not known
+        earlier = _from_results(folder.path, identity)
+        continues = not cfg.RESUME or is_same_folder(cfg.RESUME, folder.path)
+        if earlier is None and continues and has_resume_file(folder.path):
+            earlier, is_certain = _from_checkpoints(folder.path, identity), resumed
     folder.claim(
         identity,
-        None if folder.recorded() else _earlier(folder.path, identity),
+        earlier,
         defaults=_defaults(),
         settings=os.environ.get(FROM_SCRIPTS, ""),
+        record=is_certain,
     )
     return folder
 
@@ -105,7 +124,9 @@ def claim_test(
     """
     folder = hold(cfg.OUTPUT_DIR)
     now = run_identity(cfg, TEST, split=split, model=model)
-    there = folder.recorded() or _earlier(folder.path, now)
+    there = (
+        folder.recorded() or _from_results(folder.path, now) or _from_checkpoints(folder.path, now)
+    )
     if there is None or there.kind == TEST or not folder.work():
         return claim_run(cfg, TEST, split=split, model=model).path / RESULTS_FILE
     if not is_same_folder(model_dir, folder.path) or there.trainer != now.trainer:
@@ -187,17 +208,21 @@ def _defaults() -> dict[str, Any]:
     return {key: _plain(key, value) for key, value in both.items()}
 
 
-def _earlier(folder: Path, now: Identity) -> Identity | None:
-    """Return the identity of the run whose files lie in a folder without ``run.json``, if known.
+def _from_results(folder: Path, now: Identity) -> Identity | None:
+    """Return the identity of the run whose results lie in a folder without ``run.json``, if any.
 
-    Version 0.1.0 wrote none. Where there is no result, the checkpoints tell the trainer; resuming
-    compares the rest.
+    Version 0.1.0 wrote none.
     """
     try:
         found = read_results(folder / RESULTS_FILE)
     except UserError:  # none, or damaged
-        return _from_checkpoints(folder, now)
+        return None
     return _identity_of(found, TRAIN if _checkpoints(folder) else now.kind)
+
+
+def has_resume_file(folder: str | Path) -> bool:
+    """Return whether a run can be resumed from what lies in its folder."""
+    return any((Path(folder) / MODEL_FOLDER).glob("resume*.safetensors"))
 
 
 def _identity_of(found: Results, kind: Kind) -> Identity:
@@ -227,6 +252,10 @@ def _method_of_resume_file(header: dict[str, Any]) -> Any:
 
 
 def _from_checkpoints(folder: Path, now: Identity) -> Identity | None:
+    """Return the identity of the run whose checkpoints lie in a folder, if known.
+
+    They tell the trainer; the rest is taken from the run that comes now, and resuming compares it.
+    """
     try:
         headers = [checkpoint.read_header(path) for path in _checkpoints(folder)]
     except UserError:  # damaged: whose it is, is not known

@@ -335,3 +335,70 @@ def test_the_advice_after_an_interrupted_overwrite_deletes_nothing(flags, tmp_pa
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert "run the same command again, without --overwrite, to go on from there" in err
+
+
+@pytest.mark.parametrize("flag", ["--model-dir", "--resume"])
+def test_overwrite_never_deletes_what_it_is_to_use(flags, finished, tmp_path, flag):
+    out, link = tmp_path / "out", tmp_path / "link"
+    shutil.copytree(finished / "CoOp", out)
+    link.symlink_to(out)
+    before = contents(out)
+    more = [flag, str(link), *(["--eval-only"] if flag == "--model-dir" else [])]
+    done = train(tmp_path / "log", arguments(flags, "CoOp", out, "--overwrite", *more))
+    assert done.code == 2
+    assert f"--overwrite would delete the run in {out}, which {flag} names" in done.err
+    assert contents(out) == before
+
+
+def test_overwrite_without_what_to_test_deletes_nothing(flags, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished / "CoOp", out)
+    before = contents(out)
+    done = train(tmp_path / "log", arguments(flags, "CoOp", out, "--overwrite", "--eval-only"))
+    assert done.code == 2
+    assert "--eval-only needs --model-dir" in done.err
+    assert contents(out) == before
+
+
+def test_a_link_is_another_name_of_the_folder(flags, finished, tmp_path):
+    out, link = tmp_path / "out", tmp_path / "link"
+    shutil.copytree(finished / "CoOp", out)
+    link.symlink_to(out)
+    assert "Already finished" in train(tmp_path / "log", arguments(flags, "CoOp", link)).out
+    model = ["--eval-only", "--model-dir", str(out)]
+    assert train(tmp_path / "log", arguments(flags, "CoOp", link, *model)).code == 0
+    assert (out / "results-OwnImages-all-test.json").is_file()
+    done = train(tmp_path / "log", arguments(flags, "MaPLe", link))
+    assert done.code == 2
+    assert "trainer: there 'CoOp', now 'MaPLe'" in done.err
+
+
+def delete_folder_at_epoch(count, folder, taken=""):
+    """Delete the output folder in an epoch, as somebody else may; another process may take it."""
+    from dplq.trainers._engine.base import PromptTrainer
+
+    original = PromptTrainer.before_epoch
+
+    def before_epoch(self):
+        original(self)
+        if self.epoch + 1 == count:
+            shutil.rmtree(folder)
+        if self.epoch + 1 == count and taken:
+            shutil.copytree(taken, folder)
+
+    PromptTrainer.before_epoch = before_epoch
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_run_whose_folder_is_deleted_stops(flags, finished, tmp_path, taken):
+    out = tmp_path / "out"
+    other = str(finished / "MaPLe") if taken else ""
+    given = arguments(flags, "CoOp", out)
+    done = train(tmp_path / "log", given, delete_folder_at_epoch, 1, str(out), other)
+    assert done.code == 2
+    assert f"{out} was deleted while this run wrote there: it stops" in done.err
+    if taken:
+        assert contents(out) == contents(finished / "MaPLe")
+    else:
+        assert contents(out) == {}
+        assert train(tmp_path / "log", given).code == 0

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from dplq.errors import UserError
+from dplq.io.atomic import atomic_write
 from dplq.io.runs.folder import Identity, hold, release_all
 
 RUN = Identity(
@@ -182,3 +183,34 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--output-dir .*file/out cannot be used: Not a directory"):
         hold(tmp_path / "file/out")
+
+
+def test_a_run_in_a_folder_of_a_run_is_left_alone(folder):
+    """Both write: neither clears the other's temporaries, or counts the other's files."""
+    inner = hold(folder.path / "inner")
+    inner.claim(other(trainer="MaPLe"))
+    work(inner)
+    with atomic_write(inner.path / "results.json") as temporary:
+        temporary.write_text("half")
+        release_all()
+        outer = hold(folder.path)
+        assert temporary.exists()
+    outer.claim(RUN)
+    outer.claim(other(seed=2))
+    outer.clear()
+    assert (inner.path / "prompt_learner/model-1.safetensors").exists()
+
+
+def test_weights_of_others_are_no_work_and_stay(folder):
+    """The output folder may be one in which there is more, as a checkout."""
+    (folder.path / "weights").mkdir()
+    (folder.path / "weights/clip.safetensors").write_bytes(b"weights")
+    assert folder.work() == []
+    folder.claim(RUN)
+    folder.clear()
+    assert (folder.path / "weights/clip.safetensors").exists()
+
+
+def test_a_link_is_the_same_folder(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder.path)
+    assert hold(tmp_path / "link") is folder

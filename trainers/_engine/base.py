@@ -28,6 +28,7 @@ from dplq.training.seeding import drawing
 
 from . import resume
 from .frozen import FrozenTrainer
+from .ownership import claim_for_training
 from .train_images import class_weights, report_imbalance, report_left_out
 
 SCHEDULE_KEYS = ("stepsize", "gamma", "warmup_epoch", "warmup_type", "warmup_cons_lr",
@@ -151,4 +152,7 @@ class PromptTrainer(FrozenTrainer):
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Resume after the last finished epoch found in `directory`; return its number."""
-        return resume.read_state(self, directory)
+        done = resume.read_state(self, directory)
+        if done and self.output_dir:  # version 0.1.0 wrote no run.json: now it is known whose it is
+            claim_for_training(self, resumed=True)
+        return done

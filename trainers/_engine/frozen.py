@@ -16,6 +16,7 @@ from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.checks import check_for_trainer
 from dplq.host.dassl import describe_dassl, prepare_worker
 from dplq.io.runs.files import MODEL_FOLDER
+from dplq.io.runs.folder import RunFolder
 from dplq.methods.base import CLIPModel
 from dplq.training.distributed import refuse_distributed
 from dplq.training.loaders import accelerate_loader
@@ -57,6 +58,7 @@ class FrozenTrainer(CheckpointTrainer):
     max_epoch: int
     evaluator: Any
     results_file: Path | None = None  # of the training run, once it has begun
+    run_folder: RunFolder | None = None  # once it is claimed
 
     def __init__(self, cfg: Any) -> None:
         refuse_distributed()
@@ -161,7 +163,7 @@ class FrozenTrainer(CheckpointTrainer):
             refuse_test_only(self)
         if self.output_dir:
             self.results_file = claim_for_training(self)
-            if not self.cfg.TEST.NO_TEST and report_finished(self.results_file):
+            if report_finished(self.results_file):
                 return
         if self.fixed_epochs != 0:
             self.report_training_images()
@@ -170,6 +172,16 @@ class FrozenTrainer(CheckpointTrainer):
                 "TRAIN.CLASS_WEIGHTS is not used: %s learns nothing.", type(self).__name__
             )
         super().train()
+
+    def after_epoch(self) -> None:
+        """Validate and save as Dassl does, where the folder is still this run's."""
+        self.check_folder()
+        super().after_epoch()
+
+    def check_folder(self) -> None:
+        """Refuse (UserError) to write to a folder that was deleted or taken by another process."""
+        if self.run_folder is not None:
+            self.run_folder.check()
 
     def report_training_images(self) -> None:
         """Print what the user should know of the training images."""
@@ -187,6 +199,7 @@ class FrozenTrainer(CheckpointTrainer):
         started = time.perf_counter()
         accuracy = super().test(split)
         if path:
+            self.check_folder()
             write_results(self, path, seconds=time.perf_counter() - started)
         return accuracy
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,6 +130,14 @@ class RunFolder:
         for folder in (path, path / MODEL_FOLDER):
             clear_temporaries(folder, all=True)  # of runs that were killed
 
+    def check(self) -> None:
+        """Make sure that the folder is still this process's: it may have been deleted.
+
+        Raises:
+            UserError: it is not.
+        """
+        self._lock.check()
+
     def release(self) -> None:
         """Let other processes write here."""
         self._lock.release()
@@ -140,6 +149,7 @@ class RunFolder:
         *,
         defaults: Mapping[str, Any] | None = None,
         settings: str = "",
+        record: bool = True,
     ) -> None:
         """Make this folder that of a run; ``run.json`` says so.
 
@@ -148,6 +158,7 @@ class RunFolder:
             earlier: what the files of a version without ``run.json`` tell of their run.
             defaults: of config keys, for records of versions that lack some.
             settings: content of ``settings.txt``; "" for none.
+            record: write ``run.json``; False where `earlier` is not known to be right yet.
 
         Raises:
             UserError: it is another run's; the differences are named.
@@ -167,9 +178,11 @@ class RunFolder:
                     f"{self.path} holds another run: {few(differences, 6, '; ')}. {CURE}."
                 )
             identity = there.completed_by(identity)
+        self.identity = identity
+        if not record:
+            return
         if identity != recorded:
             self._write(identity)
-        self.identity = identity
         path = self.path / SETTINGS_FILE
         if settings and not (identity == recorded and path.is_file()):
             write_bytes_atomically(path, f"{settings}\n".encode())
@@ -217,7 +230,7 @@ def hold(path: str | Path) -> RunFolder:
     Raises:
         UserError: it cannot be made, or another process writes there.
     """
-    key = Path(path).absolute()
+    key = Path(os.path.realpath(path))  # a link is another name of the same folder
     if key not in _held:
         try:
             key.mkdir(parents=True, exist_ok=True)
