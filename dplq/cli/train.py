@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model-dir", default="", help="with --eval-only: folder of the training run to test")
     add("--load-epoch", type=int, help="with --eval-only: epoch to test (default: best, else last)")
     add("--no-train", action="store_true", help="build everything, but do not train")
-    add("--overwrite", action="store_true", help="delete the run in --output-dir and begin anew")
+    add("--overwrite", action="store_true", help="replace the run in --output-dir by a new one")
     add(
         "--import",
         dest="imports",
@@ -109,9 +109,9 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     cfg.OUTPUT_DIR = usable_folder(cfg.OUTPUT_DIR, "--output-dir")
     cfg.RESUME = usable_folder(cfg.RESUME, "--resume")
     check_resume(cfg)
-    folder = hold(cfg.OUTPUT_DIR)
     if args.overwrite:
-        folder.clear()
+        check_overwrite(cfg, args.model_dir)
+    hold(cfg.OUTPUT_DIR).to_be_cleared = args.overwrite
     if cfg.SEED < 0:
         cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
     cfg.freeze()
@@ -181,19 +181,39 @@ def check_resume(cfg: Any) -> None:
         raise UserError(f"RESUME is {cfg.RESUME}, but there is no {files}/resume.safetensors.")
 
 
+def check_overwrite(cfg: Any, model_dir: str) -> None:
+    """Refuse to delete, with the run in the output folder, what the new run needs.
+
+    Raises:
+        UserError: the model to test or the run to resume lies there.
+    """
+    output = Path(cfg.OUTPUT_DIR).resolve()
+    for flag, folder in (("--model-dir", model_dir), ("--resume", cfg.RESUME)):
+        if folder and output in (Path(folder).resolve(), *Path(folder).resolve().parents):
+            raise UserError(
+                f"--overwrite would delete the run in {cfg.OUTPUT_DIR}, which {flag} needs. Give "
+                "another --output-dir, or leave --overwrite out."
+            )
+
+
 def recorded_seed(resume: str, output_dir: str) -> int:
-    """Return the recorded seed of a run without --seed, drawing it once."""
-    from dplq.io.atomic import write_bytes_atomically
+    """Return the seed of the run that goes on where no --seed was given, else a new one.
+
+    ``run.json`` will record it; version 0.1.0 wrote ``seed.txt``.
+    """
     from dplq.io.paths import is_file
-    from dplq.io.run_folder import SEED_FILE
+    from dplq.io.run_folder import SEED_FILE, is_to_be_cleared, recorded_identity
 
     for folder in filter(None, (resume, output_dir)):
+        if is_to_be_cleared(folder):
+            continue
+        recorded = recorded_identity(Path(folder))
+        if recorded and recorded.seed >= 0:  # -1 in host trees: none
+            return recorded.seed
         path = Path(folder) / SEED_FILE
         if is_file(path):
             return _read_seed(path)
-    seed = random.SystemRandom().randrange(2**31)
-    write_bytes_atomically(Path(output_dir) / SEED_FILE, str(seed).encode())
-    return seed
+    return random.SystemRandom().randrange(2**31)
 
 
 def _read_seed(path: Path) -> int:
@@ -290,13 +310,17 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: any mistake of the user's.
     """
-    from dplq.io.run_folder import release_all
+    from dplq.io.run_folder import hold, release_all
 
     try:
         with without_garbage_collection():
             trainer = build(args)
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        if args.overwrite and (args.eval_only or not args.no_train):
+            hold(trainer.cfg.OUTPUT_DIR).clear()
+            claim_output(args, trainer.cfg)
+        if args.eval_only:
             trainer.test()
         elif not args.no_train:
             trainer.train()
@@ -365,7 +389,8 @@ def build(args: argparse.Namespace) -> Any:
     cfg = setup_cfg(args)
     if args.eval_only and not args.model_dir and needs_model(cfg.TRAINER.NAME):
         raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
-    claim_output(args, cfg)
+    if not args.overwrite:
+        claim_output(args, cfg)
 
     import torch
     from dassl.engine import build_trainer

@@ -23,8 +23,8 @@ def claim_for_training(trainer: Any) -> Path:
     Raises:
         UserError: it is in use, or another run's.
     """
-    folder = claim_run(trainer.cfg, TRAIN, split=split_hash(trainer))
-    return folder.path / RESULTS_FILE
+    known = {"split": split_hash(trainer), "weights": weight_digests(trainer.model)}
+    return claim_run(trainer.cfg, TRAIN, **known).path / RESULTS_FILE
 
 
 def claim_for_test(trainer: Any) -> Path:
@@ -39,6 +39,16 @@ def claim_for_test(trainer: Any) -> Path:
     directory, epoch, path = trainer.loaded
     digest = file_digest(path, "blake2b-128") if path else None
     return claim_test(trainer.cfg, directory, epoch, split=split_hash(trainer), model=digest)
+
+
+def weight_digests(model: Any) -> dict[str, str] | None:
+    """Return the digests of the local files with a model's frozen weights; None without a file.
+
+    A config names a file without its folder: another one may have the same name.
+    """
+    parts = {"backbone": model.clip, "domain": model.domain}
+    found = {name: part.spec.sha256[:16] for name, part in parts.items() if part is not None}
+    return {name: digest for name, digest in found.items() if digest} or None
 
 
 def report_finished(results: Path) -> bool:
