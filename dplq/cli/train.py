@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model-dir", default="", help="with --eval-only: folder of the training run to test")
     add("--load-epoch", type=int, help="with --eval-only: epoch to test (default: best, else last)")
     add("--no-train", action="store_true", help="build everything, but do not train")
-    add("--overwrite", action="store_true", help="delete the run in --output-dir and begin anew")
+    add("--overwrite", action="store_true", help="replace the run in --output-dir by a new one")
     add(
         "--import",
         dest="imports",
@@ -173,11 +173,17 @@ def check_resume(cfg: Any) -> None:
 
 
 def recorded_seed(resume: str, output_dir: str) -> int:
-    """Return the recorded seed of a run without --seed; a new one if there is none."""
+    """Return the seed of the run that goes on where no --seed was given, else a new one."""
     from dplq.io.runs.files import SEED_FILE
+    from dplq.io.runs.folder import is_to_be_cleared, recorded_identity
     from dplq.io.validation.paths import is_file
 
     for folder in filter(None, (resume, output_dir)):
+        if is_to_be_cleared(folder):
+            continue
+        recorded = recorded_identity(Path(folder))
+        if recorded and recorded.seed >= 0:  # -1 in host trees: none
+            return recorded.seed
         path = Path(folder) / SEED_FILE
         if is_file(path):
             return _read_seed(path)
@@ -204,24 +210,35 @@ def claim_output(args: argparse.Namespace, cfg: Any) -> None:
     Raises:
         UserError: it is in use, or another run's.
     """
-    from dplq.host.run_identity import claim_run, claim_test
-    from dplq.io.atomic import write_bytes_atomically
-    from dplq.io.runs.files import SEED_FILE
-    from dplq.io.runs.folder import TRAIN, hold
+    from dplq.io.runs.folder import hold
 
     folder = hold(cfg.OUTPUT_DIR)
     if args.overwrite:
         refuse_to_delete_what_is_used(args, cfg)
-        folder.clear()
-    without_seed = cfg.SEED < 0
-    if without_seed:
+        folder.to_be_cleared = True
+    if cfg.SEED < 0:
         cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
     cfg.freeze()
+    if not args.overwrite:  # else `run` does it, once nothing can refuse the new run any more
+        claim(args, cfg)
+
+
+def claim(args: argparse.Namespace, cfg: Any) -> None:
+    """Record in the output folder whose it is.
+
+    Raises:
+        UserError: it is another run's.
+    """
+    from dplq.host.run_identity import claim_run, claim_test
+    from dplq.io.atomic import write_bytes_atomically
+    from dplq.io.runs.files import SEED_FILE
+    from dplq.io.runs.folder import TRAIN
+
     if args.eval_only and needs_model(cfg.TRAINER.NAME):
         claim_test(cfg, args.model_dir, args.load_epoch)
-    else:
-        claim_run(cfg, TRAIN)
-    if without_seed and folder.recorded():
+        return
+    folder = claim_run(cfg, TRAIN)
+    if args.seed is None and folder.recorded():
         write_bytes_atomically(folder.path / SEED_FILE, str(cfg.SEED).encode())
 
 
@@ -234,7 +251,8 @@ def refuse_to_delete_what_is_used(args: argparse.Namespace, cfg: Any) -> None:
     from dplq.io.validation.paths import is_same_folder
 
     for flag, used in (("--model-dir", args.model_dir), ("--resume", cfg.RESUME)):
-        if is_same_folder(used, cfg.OUTPUT_DIR):
+        above = [used, *Path(os.path.abspath(used)).parents] if used else []
+        if any(is_same_folder(folder, cfg.OUTPUT_DIR) for folder in above):
             raise UserError(
                 f"--overwrite would delete the run in {cfg.OUTPUT_DIR}, which {flag} names. Leave "
                 "it out, or give another --output-dir."
@@ -307,13 +325,17 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: any mistake of the user's.
     """
-    from dplq.io.runs.folder import release_all
+    from dplq.io.runs.folder import hold, release_all
 
     try:
         with without_garbage_collection():
             trainer = build(args)
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        if args.overwrite and (args.eval_only or not args.no_train):
+            hold(trainer.cfg.OUTPUT_DIR).clear()
+            claim(args, trainer.cfg)
+        if args.eval_only:
             trainer.test()
         elif not args.no_train:
             trainer.train()

@@ -26,6 +26,11 @@ INDIFFERENT = (
     *("TEST.COMPUTE_CMAT", "TEST.ALLOW_TRAIN_IMAGES", "DOMAIN.CACHE"),
     *("MODEL.TEXT_CHUNK", "MODEL.GRAD_CHECKPOINTING", "MODEL.COMPILE"),
 )
+# Keys, and sections of keys, that decide what is learned, but not how it is tested.
+OF_TRAINING = (
+    *("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "DATALOADER.TRAIN_U.", "DATALOADER.NUM_WORKERS"),
+    "TEST.FINAL_MODEL",
+)
 # Keys that an `Identity` has as fields of their own.
 NAMED = ("TRAINER.NAME", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.NUM_SHOTS", "SEED")
 # Keys whose value may be, or end in, the path of a file: its folder is not part of an identity.
@@ -34,7 +39,12 @@ FROM_SCRIPTS = "DPLQ_SETTINGS"  # environment variable with the content of setti
 
 
 def run_identity(
-    cfg: Any, kind: Kind, *, split: str | None = None, model: str | None = None
+    cfg: Any,
+    kind: Kind,
+    *,
+    split: str | None = None,
+    model: str | None = None,
+    weights: dict[str, str] | None = None,
 ) -> Identity:
     """Return the identity of a run.
 
@@ -43,6 +53,7 @@ def run_identity(
         kind: "train", or "test" of a model that lies elsewhere.
         split: hash of the split, where the dataset has been read.
         model: of a test: digest of the checkpoint, where it has been found.
+        weights: digests of the files with the frozen weights, where they have been read.
     """
     data = cfg.DATASET
     return Identity(
@@ -52,34 +63,27 @@ def run_identity(
         subsample=getattr(data, "SUBSAMPLE_CLASSES", "all"),
         shots=data.NUM_SHOTS,
         seed=cfg.SEED,
-        settings=_deciding(dict(flatten(cfg)), cfg.TRAINER.NAME),
+        settings=_deciding(dict(flatten(cfg)), cfg.TRAINER.NAME, kind),
         split=split,
         model=model,
+        weights=weights,
     )
 
 
-def claim_run(
-    cfg: Any,
-    kind: Kind,
-    *,
-    split: str | None = None,
-    model: str | None = None,
-    resumed: bool = False,
-) -> RunFolder:
-    """Hold the folder `cfg.OUTPUT_DIR` for a run; other arguments as for `run_identity`.
+def claim_run(cfg: Any, kind: Kind, *, resumed: bool = False, **known: Any) -> RunFolder:
+    """Hold the folder `cfg.OUTPUT_DIR` for a run.
 
     Args:
         cfg: as for `run_identity`.
         kind: as for `run_identity`.
-        split: as for `run_identity`.
-        model: as for `run_identity`.
         resumed: the resume file in the folder is known to be of this run.
+        **known: as for `run_identity`.
 
     Raises:
         UserError: another process writes there, or it is another run's.
     """
     folder = hold(cfg.OUTPUT_DIR)
-    identity = run_identity(cfg, kind, split=split, model=model)
+    identity = run_identity(cfg, kind, **known)
     earlier, is_certain = None, True
     if kind == TRAIN and not folder.recorded():  # which model an earlier test was of is not known
         earlier = _from_results(folder.path, identity)
@@ -157,13 +161,15 @@ def _refuse_other_test(path: Path, now: Identity) -> None:
         )
 
 
-def _deciding(flat: Mapping[str, Any], trainer: str) -> dict[str, Any]:
+def _deciding(flat: Mapping[str, Any], trainer: str, kind: str) -> dict[str, Any]:
     """Return the keys of a flat config that decide the result of a trainer, JSON-able."""
     node = f"TRAINER.{_node(trainer)}."
+    learns = kind == TRAIN and getattr(_trainer(trainer), "fixed_epochs", None) != 0
     kept = {
         key: _plain(key, value)
         for key, value in flat.items()
         if key not in (*INDIFFERENT, *NAMED)
+        and (learns or not key.startswith(OF_TRAINING))
         and (key.startswith(node) or not key.startswith("TRAINER."))
         and (_uses_domain(trainer) or not key.startswith("DOMAIN."))
     }
@@ -233,7 +239,7 @@ def _identity_of(found: Results, kind: Kind) -> Identity:
         subsample=found.subsample,
         shots=found.shots,
         seed=found.seed,
-        settings=_deciding(dict(flatten(found.config)), found.trainer),
+        settings=_deciding(dict(flatten(found.config)), found.trainer, kind),
         split=found.split_hash or None,
     )
 

@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.runner import PROJECT, make_project, train
+from tests.tiny import tiny_backbone
 
 DEPTHS = {
     "QuaternionPrompt": ["PROMPT_DEPTH"],
@@ -134,6 +136,10 @@ def test_a_test_in_the_folder_of_the_training_has_a_file_of_its_own(flags, finis
     results = json.loads((out / "results.json").read_text())
     again = json.loads((out / "results-OwnImages-all-test.json").read_text())
     assert again["accuracy"] == results["accuracy"]
+    learning = ["OPTIM.LR", "0.5", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "TRAIN.PRINT_FREQ", "2"]
+    again = train(tmp_path / "log", [*given, "all", *learning])  # which a test does not do
+    assert again.code == 0, again.err
+    after = contents(out)
     other = train(tmp_path / "log", [*given, "all", "INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]"])
     assert other.code == 2
     assert "results-OwnImages-all-test.json holds the results of another test: INPUT" in other.err
@@ -199,6 +205,85 @@ def test_overwrite(flags, finished, tmp_path):
     assert (out / "notes.txt").read_text() == "mine"
 
 
+def without_seed(given):
+    at = given.index("--seed")
+    return [*given[:at], *given[at + 2 :]]
+
+
+def test_a_mistake_beside_overwrite_deletes_nothing(flags, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished / "CoOp", out)
+    before = contents(out)
+    given = arguments(flags, "CoOp", out, "--overwrite")
+    root = list(given)
+    root[root.index("--root") + 1] = str(tmp_path / "nowhere")
+    tested = ["--eval-only", "--model-dir", str(out / "prompt_learner")]
+    needed = "--overwrite would delete the run in {}, which {} names. Leave it out"
+    for wrong, words in (
+        (root, "nowhere is absent"),
+        ([*given, "OPTIM.LR", "-1"], "OPTIM.LR is -1"),
+        ([*given, "TRAINER.COOP.N_CTX", "100"], "N_CTX must be"),
+        ([*tested, *given], needed.format(out, "--model-dir")),
+        (["--resume", str(out), *given], needed.format(out, "--resume")),
+    ):
+        done = train(tmp_path / "log", wrong)
+        assert done.code == 2, words
+        assert words in done.err
+        assert contents(out) == before, words
+    assert train(tmp_path / "log", ["--no-train", *given]).code == 0
+    assert contents(out) == before
+
+
+def test_overwrite_owes_nothing_to_the_run_before(flags, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished / "CoOp", out)
+    (out / "run.json").write_text("{")  # whatever it was, it goes
+    given = arguments(flags, "CoOp", out, "--overwrite")
+    done = train(tmp_path / "log", without_seed(given))
+    assert done.code == 0, done.err
+    seed = json.loads((out / "run.json").read_text())["identity"]["seed"]
+    assert seed == json.loads((out / "results.json").read_text())["seed"] != 1
+    assert train(tmp_path / "log", given).code == 0
+    whole = json.loads((finished / "CoOp/results.json").read_text())
+    assert json.loads((out / "results.json").read_text())["accuracy"] == whole["accuracy"]
+
+
+def test_without_a_seed_the_run_that_is_there_goes_on(flags, finished, tmp_path):
+    before = contents(finished / "CoOp")
+    given = without_seed(arguments(flags, "CoOp", finished / "CoOp"))
+    done = train(tmp_path / "log", given)
+    assert done.code == 0, done.err
+    assert "Already finished" in done.out
+    other = train(tmp_path / "log", [*given, "OPTIM.LR", "0.5"])
+    assert other.code == 2
+    assert "holds another run: OPTIM.LR: there 0.0035, now 0.5. Give" in other.err
+    assert contents(finished / "CoOp") == before
+
+
+def test_another_file_of_the_same_name_is_another_run(flags, tmp_path):
+    given = arguments(flags, "ZeroshotCLIP", tmp_path / "out")
+    own = tiny_backbone(vision_layers=2, text_layers=2).clip.state_dict()
+    for folder, shift in (("a", 0), ("b", 0), ("c", 1)):
+        weights = {name: value + shift for name, value in own.items()}
+        (tmp_path / folder).mkdir()
+        torch.save(weights, tmp_path / folder / "clip.pt")
+
+    def run(folder):
+        path = str(tmp_path / folder / "clip.pt")
+        keys = ["MODEL.INIT_WEIGHTS", path, "MODEL.BACKBONE.PRETRAINED", "True"]
+        return train(tmp_path / "log", [*given, *keys])
+
+    assert run("a").code == 0
+    before = contents(tmp_path / "out")
+    same = run("b")
+    assert same.code == 0, same.err
+    assert "Already finished" in same.out
+    other = run("c")
+    assert other.code == 2
+    assert "out holds another run: weights: there {'backbone': '" in other.err
+    assert contents(tmp_path / "out") == before
+
+
 def test_overwrite_never_deletes_what_the_run_needs(flags, finished, tmp_path):
     before = contents(finished / "CoOp")
     given = arguments(flags, "CoOp", finished / "CoOp", "--overwrite")
@@ -214,17 +299,10 @@ def test_overwrite_never_deletes_what_the_run_needs(flags, finished, tmp_path):
     assert contents(finished / "CoOp") == before
 
 
-def test_a_refused_run_without_a_seed_leaves_none(flags, finished, tmp_path):
-    given = arguments(flags, "CoOp", finished / "CoOp")
-    at = given.index("--seed")
-    before = contents(finished / "CoOp")
-    done = train(tmp_path / "log", [*given[:at], *given[at + 2 :]])
-    assert done.code == 2
-    assert "seed: there 1, now " in done.err
-    assert contents(finished / "CoOp") == before
-    alone = [str(tmp_path / "out") if w == str(finished / "CoOp") else w for w in given]
+def test_a_seed_is_recorded_twice_alike(flags, finished, tmp_path):
+    given = arguments(flags, "CoOp", tmp_path / "out")
     for words in ("Checkpoint saved", "Already finished"):
-        done = train(tmp_path / "log", [*alone[:at], *alone[at + 2 :]])
+        done = train(tmp_path / "log", without_seed(given))
         assert words in done.out
     run = json.loads((tmp_path / "out/run.json").read_text())
     assert run["identity"]["seed"] == int((tmp_path / "out/seed.txt").read_text())

@@ -201,7 +201,7 @@ def test_missing_and_wrong_checkpoints(project, trained, tmp_path):
     assert "none" in line
     model = ["--model-dir", str(trained[0])]
     line = refused(tmp_path, [*test, *model, "--load-epoch", "7"])
-    assert "does not hold epoch 7; there is epochs 3" in line
+    assert "holds no checkpoint of epoch 7; epochs that are there: 3" in line
     line = refused(tmp_path, [*test, *model, "TRAINER.QUATERNIONPROMPT.PROMPT_DEPTH", "1"])
     assert "settings.prompt_depth: there 2, now 1" in line
     line = refused(tmp_path, [*test, *model, "TRAINER.QUATERNIONPROMPT.N_CTX", "4"])

@@ -46,6 +46,25 @@ def test_run_json_names_the_run(folder):
     assert folder.recorded() == RUN
 
 
+def test_what_is_known_later_completes_the_identity(folder):
+    folder.claim(RUN)
+    work(folder)
+    known = {"split": "0a", "weights": {"domain": "1b"}}
+    folder.claim(other(**known))
+    assert folder.recorded() == other(**known)
+    folder.claim(RUN)
+    assert folder.recorded() == other(**known)
+    with pytest.raises(UserError, match=r"weights: there \{'domain': '1b'\}, now \{'domain': '2"):
+        folder.claim(other(weights={"domain": "2c"}))
+
+
+def test_a_damaged_run_json_can_be_deleted(folder):
+    folder.claim(RUN)
+    (folder.path / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run.json cannot be used: .* delete this one file"):
+        folder.claim(RUN)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -74,11 +74,18 @@ class FrozenTrainer(CheckpointTrainer):
 
     def _advice_on_logits(self) -> str:
         """Return what to do about logits that are nan or infinite."""
-        model = " --eval-only --model-dir THIS_RUN" if self.max_epoch else ""
-        return (
-            f"Test in fp32:{model} --output-dir ANOTHER TRAINER.{self.node}.PREC fp32. If they "
-            "stay so, the weights of the CLIP or of the domain encoder are at fault."
-        )
+        advice, model = [], " --eval-only --model-dir THIS_RUN" if self.max_epoch else ""
+        if self.precision.name != "fp32":
+            advice.append(
+                f"Test in fp32:{model} --output-dir ANOTHER TRAINER.{self.node}.PREC fp32."
+            )
+        if self.fixed_epochs is None:
+            advice.append(
+                "Train with a lower OPTIM.LR: that is another run, so choose another --output-dir "
+                "too, or add --overwrite."
+            )
+        last = "If they stay so, the weights of the CLIP or of the domain encoder are at fault."
+        return " ".join([*advice, last])
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders, made quicker."""

@@ -28,8 +28,8 @@ def claim_for_training(trainer: Any, resumed: bool = False) -> Path:
     Raises:
         UserError: it is in use, or another run's.
     """
-    split = split_hash(trainer)
-    trainer.run_folder = claim_run(trainer.cfg, TRAIN, split=split, resumed=resumed)
+    known = {"split": split_hash(trainer), "weights": weight_digests(trainer.model)}
+    trainer.run_folder = claim_run(trainer.cfg, TRAIN, resumed=resumed, **known)
     return trainer.run_folder.path / RESULTS_FILE
 
 
@@ -48,6 +48,16 @@ def claim_for_test(trainer: Any) -> Path:
     results = claim_test(trainer.cfg, directory, epoch, split=split, model=digest)
     trainer.run_folder = hold(results.parent)
     return results
+
+
+def weight_digests(model: Any) -> dict[str, str] | None:
+    """Return the digests of the local files with a model's frozen weights; None without a file.
+
+    A config names a file without its folder: another one may have the same name.
+    """
+    parts = {"backbone": model.clip, "domain": model.domain}
+    found = {name: part.spec.sha256[:16] for name, part in parts.items() if part is not None}
+    return {name: digest for name, digest in found.items() if digest} or None
 
 
 def report_finished(results: Path) -> bool:

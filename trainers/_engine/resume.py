@@ -140,7 +140,28 @@ def read_state(trainer: Any, directory: str) -> int:
     if path.name == PREVIOUS_FILE:
         print(f"{folder / RESUME_FILE} is not there: the run goes on from {PREVIOUS_FILE}")
     print(f"Found checkpoint at {directory} (will resume after epoch {done})")
+    _check_best_model(trainer)
+    if done == trainer.max_epoch:
+        _restore_last_model(trainer)
     return done
+
+
+def _check_best_model(trainer: Any) -> None:
+    """Refuse to go on without the model that the run will test, where one was saved."""
+    path = trainer.model_dir(trainer.output_dir) / checkpoint.BEST
+    is_wanted = trainer.cfg.TEST.FINAL_MODEL == "best_val" and math.isfinite(trainer.best_result)
+    if is_wanted and not path.is_file():
+        raise UserError(
+            f"{path} is not there, the model that TEST.FINAL_MODEL best_val tests. Restore it from "
+            "a copy, or train again (train.py --overwrite)."
+        )
+
+
+def _restore_last_model(trainer: Any) -> None:
+    """Save the model of a run whose epochs are all done once more, if it is lost or damaged."""
+    name = checkpoint.NUMBERED.replace("*", str(trainer.max_epoch))
+    if not checkpoint.is_good(trainer.model_dir(trainer.output_dir) / name):
+        trainer.save_model(trainer.max_epoch - 1, trainer.output_dir)
 
 
 def _restore(trainer: Any, path: Path) -> int:

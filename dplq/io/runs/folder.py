@@ -39,7 +39,8 @@ TRAIN: Kind = "train"
 TEST: Kind = "test"
 CURE = "Give another --output-dir, or delete that run (train.py --overwrite does)"
 
-Split = Annotated[str, Meta(max_length=128)]
+Digest = Annotated[str, Meta(max_length=128)]
+UNKNOWN_AT_FIRST = ("split", "model", "weights")  # fields of an identity
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -55,6 +56,8 @@ class Identity(msgspec.Struct, frozen=True):
         settings: every config key that decides the result, with its value.
         split: hash of the split; None where it is not known (yet), which any hash matches.
         model: of a test: digest of the checkpoint; None where it is not known (yet).
+        weights: digests of the files with the frozen weights, by part; None where they are not
+            known (yet), or there is no file.
     """
 
     kind: Kind
@@ -64,8 +67,9 @@ class Identity(msgspec.Struct, frozen=True):
     shots: int
     seed: int
     settings: dict[str, Any]
-    split: Split | None = None
-    model: Split | None = None
+    split: Digest | None = None
+    model: Digest | None = None
+    weights: dict[str, Digest] | None = None
 
     def differences(self, other: Identity, defaults: Mapping[str, Any]) -> list[str]:
         """Return in words what `other`, which comes now, has otherwise.
@@ -79,7 +83,7 @@ class Identity(msgspec.Struct, frozen=True):
             for name in self.__struct_fields__
             if name != "settings"
         }
-        for name in ("split", "model"):
+        for name in UNKNOWN_AT_FIRST:
             if None in pairs[name]:
                 del pairs[name]
         settings = {
@@ -91,9 +95,8 @@ class Identity(msgspec.Struct, frozen=True):
 
     def completed_by(self, other: Identity) -> Identity:
         """Return this identity with what only `other` knows."""
-        return msgspec.structs.replace(
-            self, split=self.split or other.split, model=self.model or other.model
-        )
+        known = {key: getattr(self, key) or getattr(other, key) for key in UNKNOWN_AT_FIRST}
+        return msgspec.structs.replace(self, **known)
 
 
 def _differences(pairs: Mapping[str, tuple[Any, Any]]) -> list[str]:
@@ -112,11 +115,31 @@ class RunRecord(msgspec.Struct, frozen=True):
     version: str = ""
 
 
+def recorded_identity(folder: Path) -> Identity | None:
+    """Return whose run lies in a folder; None where no ``run.json`` says so.
+
+    Raises:
+        UserError: ``run.json`` is damaged.
+    """
+    path = folder / RUN_FILE
+    if not is_file(path):
+        return None
+    remedy = (
+        "Restore it, or delete this one file: the results and checkpoints beside it tell whose "
+        "run it is."
+    )
+    return read_json(path, RunRecord, remedy=remedy).identity
+
+
 class RunFolder:
     """Folder of a run, locked by this process.
 
     Args:
         path: the folder; it is made.
+
+    Attributes:
+        identity: of the run in this process that owns the folder; None before it claims it.
+        to_be_cleared: whether the run that lies here is to be deleted once the new one can begin.
 
     Raises:
         UserError: another process writes there.
@@ -124,7 +147,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.identity: Identity | None = None  # of the run in this process that owns the folder
+        self.identity: Identity | None = None
+        self.to_be_cleared = False
         self._lock = RunLock(path)
         self._lock.acquire()
         for folder in (path, path / MODEL_FOLDER):
@@ -193,11 +217,7 @@ class RunFolder:
         Raises:
             UserError: ``run.json`` is damaged, or no file.
         """
-        path = self.path / RUN_FILE
-        if not is_file(path):
-            return None
-        remedy = f"Restore it. {CURE}."
-        return read_json(path, RunRecord, remedy=remedy).identity
+        return recorded_identity(self.path)
 
     def clear(self) -> None:
         """Delete what a run wrote here, but for its logs; ``run.json`` goes last."""
@@ -208,6 +228,7 @@ class RunFolder:
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(self.path / name)
         (self.path / RUN_FILE).unlink(missing_ok=True)
+        self.to_be_cleared = False
 
     def work(self) -> list[str]:
         """Return what lies here that took time: results and checkpoints, relative paths."""
@@ -222,6 +243,12 @@ class RunFolder:
 
 
 _held: dict[Path, RunFolder] = {}
+
+
+def is_to_be_cleared(path: str | Path) -> bool:
+    """Return whether the run in a folder is to be deleted, so that nothing of it may be used."""
+    folder = _held.get(Path(path).absolute())
+    return folder is not None and folder.to_be_cleared
 
 
 def hold(path: str | Path) -> RunFolder:
