@@ -14,7 +14,15 @@ NOT_PRINTED = ("Cc", "Cs", "Zl", "Zp")  # control, no characters, line and parag
 
 
 class UserError(Exception):
-    """Bad input. The message names what was wrong, what was expected and what to do."""
+    """Bad input. The message names what was wrong, what was expected and what to do.
+
+    Args:
+        message: in which values may be quoted: what cannot be printed is escaped, but for the line
+            breaks of a message of several lines.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("\n".join(map(printable, message.split("\n"))))
 
 
 def few(names: Iterable[object], limit: int = 5, separator: str = ", ") -> str:
