@@ -224,6 +224,11 @@ def check_tensors(
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ]
+    problems += [
+        f"{name} is {tensors[name].dtype}, the model has {own[name].dtype}"
+        for name in own
+        if name in tensors and tensors[name].is_floating_point() != own[name].is_floating_point()
+    ]
     if problems:
         raise UserError(
             f"{path} does not fit this model: {few(problems, 4, '; ')}. "

@@ -1,7 +1,7 @@
 """A campaign of mutated inputs: how many, what may come of each, and the count of it.
 
 An input is accepted, and then what it gives is checked by the test, or it is refused by exactly one
-`UserError`. Anything else fails the test: another exception (a traceback for the user), more time
+user error. Anything else fails the test: another exception (a traceback for the user), more time
 than `SECONDS` (a hang), a file that is changed or gone.
 """
 
@@ -14,11 +14,12 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 from hypothesis import HealthCheck, given, settings
 
-from dplq.errors import UserError
+from dplq.host.dassl import user_error_types
 
 FEW = 1200  # inputs of a usual test run
 SECONDS = 30.0  # for one input; hundreds of times what any needs
@@ -53,6 +54,22 @@ def fuzzed(share: float, **strategies: Any) -> Callable[[Any], Any]:
     return decorate
 
 
+class Refusal(NamedTuple):
+    """Text of the user error in which a refused input ends."""
+
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Held(SimpleNamespace):
+    """What a fixture gives; the report of a failed test does not print it."""
+
+    def __repr__(self) -> str:
+        return f"Held({', '.join(vars(self))})"
+
+
 class Hang(BaseException):
     """Error for an input that takes too long; no `except Exception` hides it."""
 
@@ -74,7 +91,7 @@ def deadline(seconds: float = SECONDS) -> Iterator[None]:
 
 
 def outcome(kind: str, function: Callable[..., Any], *arguments: Any, lines: int = 1) -> Any:
-    """Return what a function returns, or the `UserError` that it raises, whose text is checked.
+    """Return what a function returns, or a `Refusal`, whose text is checked.
 
     Args:
         kind: of the input, for the report.
@@ -89,10 +106,10 @@ def outcome(kind: str, function: Callable[..., Any], *arguments: Any, lines: int
             result = function(*arguments)
         count["accepted"] += 1
         return result
-    except UserError as error:
+    except user_error_types() as error:
         check_message(str(error), lines)
         count["refused"] += 1
-        return error
+        return Refusal(str(error))
     except BaseException as error:
         count["hangs" if isinstance(error, Hang) else "tracebacks"] += 1
         raise

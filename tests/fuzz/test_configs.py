@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 
-import pytest
 import torch
 import yaml
 from hypothesis import strategies as st
 
 import dplq.plugin  # noqa: F401  (registers the trainers, whose keys are added)
-from dplq.errors import UserError
 from dplq.host.checks import check_config, known_checks
-from dplq.host.config import extend_cfg, flatten, merge_file, merge_options
+from dplq.host.config import flatten, merge_file, merge_options
 from dplq.host.dassl import registered_trainers
-from tests.fuzz.campaign import fuzzed, outcome, untouched
+from tests.fuzz.campaign import Refusal, fuzzed, outcome, untouched
 from tests.fuzz.mutations import NONSENSE, TEXTS, damaged, trees
-from tests.runner import PROJECT, make_project
+from tests.fuzz.tiny_runs import fresh, one_step
+from tests.runner import PROJECT
 
 LEARNS = {trainer.__name__: trainer.fixed_epochs is None for trainer in registered_trainers()}
 TRAINERS = list(LEARNS)
-
-
-def fresh(trainer="QuaternionPrompt"):
-    from dassl.config import get_cfg_default  # found once the plug-in has been imported
-
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
-    cfg.TRAINER.NAME, cfg.DATASET.NAME = trainer, "OwnImages"
-    return cfg
 
 
 DEFAULTS = dict(flatten(fresh()))
@@ -85,9 +73,9 @@ def require_sane(cfg):
     """Require what every config is that was accepted, key by key of its default's kind."""
     for key, value in flatten(cfg):
         default = DEFAULTS[key]
-        if isinstance(default, bool | int | str):
+        if isinstance(default, bool | str):
             assert type(value) is type(default), (key, value)
-        if isinstance(default, float):
+        elif isinstance(default, int | float):
             assert type(value) in (int, float), (key, value)
             assert math.isfinite(value), (key, value)
         if isinstance(default, str):
@@ -99,7 +87,7 @@ def require_sane(cfg):
     assert cfg.OPTIM.LR > 0
     assert 0 <= cfg.OPTIM.MOMENTUM < 1
     assert cfg.OPTIM.MAX_EPOCH >= 1
-    learns = LEARNS[cfg.TRAINER.NAME]
+    learns = LEARNS.get(cfg.TRAINER.NAME)
     assert not learns or cfg.OPTIM.WARMUP_EPOCH <= cfg.OPTIM.MAX_EPOCH
     assert min(cfg.DATALOADER.TRAIN_X.BATCH_SIZE, cfg.DATALOADER.TEST.BATCH_SIZE) >= 1
     assert [type(side) for side in cfg.INPUT.SIZE] == [int, int]
@@ -121,7 +109,7 @@ def test_values(given):
     for key, value in values.items():
         put(cfg, key, value)
     got = outcome("config values", check_config, cfg)
-    if isinstance(got, UserError):
+    if isinstance(got, Refusal):
         assert names_a_key(str(got), values), got
     else:
         require_sane(cfg)
@@ -171,7 +159,7 @@ def test_key_value_pairs(given, odd, misspelt):
     words = [word for key, value in values.items() for word in (key + misspelt, value)]
     words = words[: len(words) - odd]
     got = outcome("KEY VALUE pairs", merged, words, trainer)
-    if isinstance(got, UserError):
+    if isinstance(got, Refusal):
         assert odd or misspelt or names_a_key(str(got), values), got
     else:
         require_sane(got)
@@ -210,49 +198,13 @@ def test_yaml_files(content, tmp_path_factory):
 
     with untouched(path.parent):
         got = outcome("YAML files", merge)
-    if not isinstance(got, UserError):
+    if not isinstance(got, Refusal):
         require_sane(got)
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """The folder of a tiny project, and its config; runs in it cache nothing elsewhere."""
-    folder = tmp_path_factory.mktemp("project")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DPLQ_CACHE", str(folder / "cache"))
-        make_project(folder, images=6)
-        cfg = fresh()
-        for name in ("trainer.yaml", "dataset.yaml"):
-            merge_file(cfg, str(folder / name))
-        cfg.DATASET.ROOT, cfg.SEED = str(folder / "data"), 1
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield folder, cfg
-        torch.set_num_threads(threads)
 
 
 # costly, or of the machine: processes, compilation, and the folders of the project itself
 NOT_RUN = ("DATALOADER.NUM_WORKERS", "MODEL.COMPILE", "DATASET.ROOT", "OUTPUT_DIR", "RESUME")
 NOT_RUN += ("TRAINER.NAME", "DATASET.NAME", "USE_CUDA", "MODEL.BACKBONE.NAME", "DOMAIN.ENCODER")
-
-
-def one_step(cfg):
-    """Build the trainer of a config, make a step and test a batch; return loss and logits."""
-    from dassl.engine import build_trainer
-
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        trainer = build_trainer(cfg)
-        loss = torch.zeros(())
-        if trainer.fixed_epochs is None:
-            trainer.epoch = trainer.batch_idx = 0
-            trainer.set_model_mode("train")
-            trainer.before_epoch()
-            batch = next(iter(trainer.train_loader_x))
-            loss = trainer.forward_backward(batch)["loss"]
-        trainer.set_model_mode("eval")
-        with torch.no_grad():
-            images, _ = trainer.parse_batch_test(next(iter(trainer.test_loader)))
-            return loss, trainer.model_inference(images), trainer.num_classes, len(images)
 
 
 @fuzzed(0.05, given=settings_of(near_misses))
@@ -261,19 +213,17 @@ def test_what_is_accepted_can_be_run(given, project):
 
     The first step is before that.
     """
-    folder, base = project
     trainer, values = given
-    cfg = base.clone()
+    cfg = project.cfg.clone()
     cfg.TRAINER.NAME = trainer
     for key, value in values.items():
         if key not in NOT_RUN:
             put(cfg, key, value)
-    if isinstance(outcome("configs to run", check_config, cfg), UserError):
+    if isinstance(outcome("configs to run", check_config, cfg), Refusal):
         return
-    with untouched(folder / "data"):
+    with untouched(project.folder / "data"):
         got = outcome("steps of what is accepted", one_step, cfg)
-    if not isinstance(got, UserError):
-        loss, logits, classes, images = got
+    if not isinstance(got, Refusal):
+        loss, logits = got
         assert torch.isfinite(loss)
-        assert logits.shape == (images, classes)
-        assert classes >= 2
+        assert logits.shape[1] >= 2
