@@ -52,7 +52,7 @@ def parts_of(dataset):
 
 
 def require_sound_dataset(dataset, *, is_given=False):
-    """Require a sound split; where we have drawn it, no image is in two parts."""
+    """Require a sound split; where it is not given, but drawn, every image is there once."""
     named = parts(dataset)
     require_sound(Split(*([Item(*row) for row in rows] for rows in named.values())))
     assert dataset.num_classes == len(dataset.classnames) >= 1
@@ -96,7 +96,7 @@ def test_stored_splits(content, folder):
         if isinstance(got, Refusal):
             assert path.read_bytes() == content
         else:
-            require_sound_dataset(got)
+            require_sound_dataset(got, is_given=True)
     finally:
         path.unlink()
 
