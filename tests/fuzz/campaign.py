@@ -44,11 +44,18 @@ def begin(inputs: int | None) -> None:
     _how["derandomize"] = inputs is None
 
 
-def fuzzed(share: float, **strategies: Any) -> Callable[[Any], Any]:
-    """Return a decorator: run a test on this share of all inputs, drawn from the strategies."""
+def fuzzed(share: float, few: int = 0, **strategies: Any) -> Callable[[Any], Any]:
+    """Return a decorator: run a test on inputs that are drawn from strategies.
+
+    Args:
+        share: of all inputs of the campaign.
+        few: how many inputs of a usual test run, for a test that is slow; 0: its share.
+        **strategies: of the test's arguments.
+    """
+    inputs = few if few and _how["derandomize"] else max(3, round(share * _inputs))
 
     def decorate(test: Any) -> Any:
-        profile = settings(**_how, max_examples=max(3, round(share * _inputs)))
+        profile = settings(**_how, max_examples=inputs)
         return profile(given(**strategies)(test))
 
     return decorate
