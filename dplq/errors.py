@@ -17,12 +17,15 @@ class UserError(Exception):
     """Bad input. The message names what was wrong, what was expected and what to do.
 
     Args:
-        message: in which values may be quoted: what cannot be printed is escaped, but for the line
-            breaks of a message of several lines.
+        *lines: of the message, one in nearly all cases. Values may be quoted in them: line breaks,
+            and all that cannot be printed, are escaped.
     """
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__("\n".join(map(printable, message.split("\n"))))
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*map(printable, lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 def few(names: Iterable[object], limit: int = 5, separator: str = ", ") -> str:

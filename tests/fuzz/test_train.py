@@ -107,7 +107,9 @@ def tried(
     folder = place.work / out
     before = files(place.work, of_run=of_run)
     there = contents(folder) if folder.is_dir() else {}
-    got = outcome(f"train.py: {kind}", ended, place, ["--output-dir", str(folder), *arguments])
+    got = outcome(
+        f"train.py: {kind}", ended, place, ["--output-dir", str(folder), *arguments], lines=lines
+    )
     after = files(place.work, of_run=of_run)
     assert {name: after.get(name) for name in before} == before
     if isinstance(got, Refusal):
