@@ -123,8 +123,8 @@ class OwnImages(FolderDataset):
                 else "is absent"
             )
             raise UserError(
-                f"OwnImages: {where} {state}; at least 2 classes are needed.{self._near_miss()}\n"
-                f"{self.expected_layout()}"
+                f"OwnImages: {where} {state}; at least 2 classes are needed.{self._near_miss()}",
+                *self.expected_layout().splitlines(),
             )
         table = ClassTable(rows)
         source = path if is_named else self.given_split_file() or self.dataset_dir

@@ -14,7 +14,18 @@ NOT_PRINTED = ("Cc", "Cs", "Zl", "Zp")  # control, no characters, line and parag
 
 
 class UserError(Exception):
-    """Bad input. The message names what was wrong, what was expected and what to do."""
+    """Bad input. The message names what was wrong, what was expected and what to do.
+
+    Args:
+        *lines: of the message, one in nearly all cases. Values may be quoted in them: line breaks,
+            and all that cannot be printed, are escaped.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*map(printable, lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 def few(names: Iterable[object], limit: int = 5, separator: str = ", ") -> str:

@@ -23,7 +23,7 @@ import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError, shown, suggest
 from dplq.io.files import bytes_digest
 from dplq.training.seeding import BY_NAME, current_draw
 
@@ -263,8 +263,8 @@ def check_split(split: Split, source: str, whole: Split | None = None) -> None:
     for item in (item for part in whole or split for item in part):
         if names.setdefault(item.label, item.classname) != item.classname:
             raise UserError(
-                f"{source}: label {item.label} is called both {names[item.label]!r} and "
-                f"{item.classname!r}. Give every label one class name."
+                f"{source}: label {item.label} is called both {shown(names[item.label])} and "
+                f"{shown(item.classname)}. Give every label one class name."
             )
     if sorted(names) != list(range(len(names))) or not names:
         raise UserError(

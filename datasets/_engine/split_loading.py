@@ -59,8 +59,9 @@ class SplitDataset(LocatedDataset):
         if not self.table.rows:
             raise UserError(
                 f"{self.name}: no class is known without {self.class_file or 'the class names'} in "
-                f"{self.dataset_dir}. Expected:\n{self.expected_layout()}\n"
-                f"Get the data from {self.homepage}"
+                f"{self.dataset_dir}. Expected:",
+                *self.expected_layout().splitlines(),
+                f"Get the data from {self.homepage}",
             )
         if self.list_files:
             lists = (self.list_files, self.list_line, self.list_image)

@@ -27,7 +27,7 @@ from typing import IO, Any, NamedTuple, NoReturn, cast
 from tqdm import tqdm
 
 from dplq.data.download import in_units, need_space
-from dplq.errors import UserError
+from dplq.errors import UserError, shown
 from dplq.io.lock import exclusive
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -256,8 +256,8 @@ def _make(member: _Member, folder: Path, archive: Path, meter: _Meter) -> None:
     refusal = member.refusal or _outside(member.name, parts)
     if refusal:
         raise BadArchive(
-            f"{archive} is refused: its member {member.name!r} {refusal}. Nothing is unpacked. It "
-            "is not the expected archive, or has been tampered with."
+            f"{archive} is refused: its member {shown(member.name)} {refusal}. Nothing is "
+            "unpacked. It is not the expected archive, or has been tampered with."
         )
     path = folder.joinpath(*parts)
     if member.is_folder:
@@ -306,7 +306,7 @@ def _tar_members(archive: Path, folder: Path, meter: _Meter) -> Iterator[_Member
             meter.check(meter.written + info.size)
             refusal = ""
             if info.issym() or info.islnk():
-                refusal = f"is a link to {info.linkname!r}"
+                refusal = f"is a link to {shown(info.linkname)}"
             elif not (info.isreg() or info.isdir()):
                 refusal = "is a special file"
             yield _Member(info.name, info.isdir(), refusal, partial(opened.extractfile, info))

@@ -282,10 +282,9 @@ def check_for_trainer(cfg: Any, trainer: Any) -> None:
     """
     _check_keys(cfg, CHECKS | checks_of(trainer))
     _check_keys(cfg, OF_OUR_TRAINERS)
-    if trainer.fixed_epochs is None:
-        problem = next(contradictions(cfg), None)
-        if problem:
-            raise UserError(problem)
+    problem = next(contradictions(cfg, by_gradients=trainer.fixed_epochs is None), None)
+    if problem:
+        raise UserError(problem)
 
 
 def check_section(cfg: Any, section: str) -> None:
@@ -318,9 +317,15 @@ def _nodes(cfg: Any, key: str) -> list[Any]:
     return [node]
 
 
-def contradictions(cfg: Any) -> Iterator[str]:
-    """Yield a sentence for every pair of keys that cannot both hold, each key by itself valid."""
-    for compare in (_nesterov, _steps, _warm_up, _schedule, _class_sampler, _domain_sampler, _blur):
+def contradictions(cfg: Any, by_gradients: bool = True) -> Iterator[str]:
+    """Yield a sentence for every pair of keys that cannot both hold, each key by itself valid.
+
+    Args:
+        cfg: complete.
+        by_gradients: whether the trainer has an optimiser; all trainers have loaders.
+    """
+    optim = (_nesterov, _steps, _warm_up, _schedule) if by_gradients else ()
+    for compare in (*optim, _class_sampler, _domain_sampler, _blur):
         problem = compare(cfg)
         if problem:
             yield problem

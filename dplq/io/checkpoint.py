@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dplq.errors import UserError, few, one_line
+from dplq.errors import UserError, few, one_line, shown
 from dplq.io import checksum
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.finite import non_finite
@@ -228,6 +228,11 @@ def check_tensors(
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ]
+    problems += [
+        f"{name} is {tensors[name].dtype}, the model has {own[name].dtype}"
+        for name in own
+        if name in tensors and tensors[name].is_floating_point() != own[name].is_floating_point()
+    ]
     if problems:
         raise UserError(
             f"{path} does not fit this model: {few(problems, 4, '; ')}. "
@@ -256,7 +261,7 @@ def check_header(
         UserError: naming every setting that differs, with both values.
     """
     differences = [
-        f"{key}: there {theirs!r}, now {ours!r}"
+        f"{key}: there {shown(theirs, 200)}, now {shown(ours, 200)}"
         for key, (theirs, ours) in _pairs(header, expected).items()
         if theirs != ours
     ]

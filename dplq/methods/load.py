@@ -14,7 +14,7 @@ from torch import Tensor
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.domain.load import load_domain_encoder
-from dplq.errors import UserError, few, suggest
+from dplq.errors import UserError, few, shown, suggest
 from dplq.io import checkpoint
 from dplq.io.checkpoint import find_checkpoint
 from dplq.io.header import check_model_header
@@ -80,7 +80,7 @@ def load(
     named = header.get("method")
     if not isinstance(named, str) or named not in METHODS:
         raise UserError(
-            f"{path} does not hold a model of a known method ({named!r}): name a "
+            f"{path} does not hold a model of a known method ({shown(named)}): name a "
             "file that model.save or a training run wrote (model-<epoch>.safetensors)."
             f"{suggest(str(named), METHODS)}"
         )

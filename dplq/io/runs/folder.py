@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from dplq import __version__
-from dplq.errors import UserError, few
+from dplq.errors import UserError, few, shown
 from dplq.io.atomic import clear_temporaries, write_bytes_atomically
 from dplq.io.runs.files import (
     MODEL_FOLDER,
@@ -101,7 +101,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 def _differences(pairs: Mapping[str, tuple[Any, Any]]) -> list[str]:
     return [
-        f"{name}: there {there!r}, now {now!r}"
+        f"{name}: there {shown(there, 200)}, now {shown(now, 200)}"
         for name, (there, now) in pairs.items()
         if there != now
     ]
