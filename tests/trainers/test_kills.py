@@ -132,16 +132,21 @@ def set_settings(kill=None, *rest):
 
 
 def session(leader):
-    """Return the processes of a session that have not ended."""
-    found = []
+    """Return the processes of a session that do not end, zombies aside."""
+    deadline = time.monotonic() + 10  # those that were killed need a moment
+    while (running := list(_running(leader))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return running
+
+
+def _running(leader):
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, owner = path.read_text().rpartition(")")[2].split()[:4]
         except OSError:  # just gone
             continue
         if int(owner) == leader and state not in "ZX":
-            found.append(int(path.parent.name))
-    return found
+            yield int(path.parent.name)
 
 
 def start(command, log, **environment):
