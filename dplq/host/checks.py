@@ -281,10 +281,11 @@ def check_for_trainer(cfg: Any, trainer: Any) -> None:
     """
     _check_keys(cfg, CHECKS | checks_of(trainer))
     _check_keys(cfg, OF_OUR_TRAINERS)
-    if trainer.fixed_epochs is None:
-        problem = next(contradictions(cfg), None)
-        if problem:
-            raise UserError(problem)
+    problem = _weights(dict(_leaves(cfg)), trainer.model_class.uses_domain)
+    if not problem and trainer.fixed_epochs is None:
+        problem = next(contradictions(cfg), "")
+    if problem:
+        raise UserError(problem)
 
 
 def check_section(cfg: Any, section: str) -> None:
@@ -323,6 +324,26 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _weights(given: dict[str, Any], uses_domain: bool) -> str:
+    """Return what is wrong with files of weights that other keys rule out; "" for nothing."""
+    encoder = given.get("DOMAIN.ENCODER")
+    if uses_domain and encoder == "clip" and given.get("DOMAIN.WEIGHTS"):
+        return (
+            f"DOMAIN.WEIGHTS is {shown(given['DOMAIN.WEIGHTS'])}, but DOMAIN.ENCODER clip is the "
+            "CLIP itself, whose weights MODEL.INIT_WEIGHTS names: leave DOMAIN.WEIGHTS empty."
+        )
+    pairs = [("MODEL.INIT_WEIGHTS", "MODEL.BACKBONE.PRETRAINED")]
+    if uses_domain and encoder != "none":
+        pairs.append(("DOMAIN.WEIGHTS", "DOMAIN.PRETRAINED"))
+    for key, pretrained in pairs:
+        if given.get(key) and not given.get(pretrained, True):
+            return (
+                f"{key} is {shown(given[key])}, but {pretrained} False asks for random weights: "
+                "change one of the two."
+            )
+    return ""
 
 
 def contradictions(cfg: Any) -> Iterator[str]:
