@@ -282,7 +282,9 @@ def check_for_trainer(cfg: Any, trainer: Any) -> None:
     """
     _check_keys(cfg, CHECKS | checks_of(trainer))
     _check_keys(cfg, OF_OUR_TRAINERS)
-    problem = next(contradictions(cfg, by_gradients=trainer.fixed_epochs is None), None)
+    problem = _weights(dict(flatten(cfg)), trainer.model_class.uses_domain)
+    if not problem:
+        problem = next(contradictions(cfg, by_gradients=trainer.fixed_epochs is None), "")
     if problem:
         raise UserError(problem)
 
@@ -315,6 +317,26 @@ def _nodes(cfg: Any, key: str) -> list[Any]:
             name = ".".join(way[:depth])
             raise UserError(f"{name} is {shown(node)}; it must be a section of keys.")
     return [node]
+
+
+def _weights(given: dict[str, Any], uses_domain: bool) -> str:
+    """Return what is wrong with files of weights that other keys rule out; "" for nothing."""
+    encoder = given.get("DOMAIN.ENCODER")
+    if uses_domain and encoder == "clip" and given.get("DOMAIN.WEIGHTS"):
+        return (
+            f"DOMAIN.WEIGHTS is {shown(given['DOMAIN.WEIGHTS'])}, but DOMAIN.ENCODER clip is the "
+            "CLIP itself, whose weights MODEL.INIT_WEIGHTS names: leave DOMAIN.WEIGHTS empty."
+        )
+    pairs = [("MODEL.INIT_WEIGHTS", "MODEL.BACKBONE.PRETRAINED")]
+    if uses_domain and encoder != "none":
+        pairs.append(("DOMAIN.WEIGHTS", "DOMAIN.PRETRAINED"))
+    for key, pretrained in pairs:
+        if given.get(key) and not given.get(pretrained, True):
+            return (
+                f"{key} is {shown(given[key])}, but {pretrained} False asks for random weights: "
+                "change one of the two."
+            )
+    return ""
 
 
 def contradictions(cfg: Any, by_gradients: bool = True) -> Iterator[str]:

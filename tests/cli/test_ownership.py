@@ -222,7 +222,7 @@ def test_a_mistake_beside_overwrite_deletes_nothing(flags, finished, tmp_path):
     for wrong, words in (
         (root, "nowhere is absent"),
         ([*given, "OPTIM.LR", "-1"], "OPTIM.LR is -1"),
-        ([*given, "TRAINER.COOP.N_CTX", "100"], "N_CTX must be"),
+        ([*given, "TRAINER.COOP.N_CTX", "100"], "error: TRAINER.COOP.N_CTX must be"),
         ([*tested, *given], needed.format(out, "--model-dir")),
         (["--resume", str(out), *given], needed.format(out, "--resume")),
     ):

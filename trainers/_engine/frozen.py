@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone, load_backbone
+from dplq.errors import UserError
 from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.checks import check_for_trainer
 from dplq.host.dassl import describe_dassl, prepare_worker
@@ -122,14 +123,25 @@ class FrozenTrainer(CheckpointTrainer):
         return build(clip, classnames, seed=seed, **self.model_settings())
 
     def build_model(self) -> None:
-        """Build frozen and learnable parts; without Dassl's scheduler: it fails on torch >= 2.7."""
+        """Build frozen and learnable parts; without Dassl's scheduler: it fails on torch >= 2.7.
+
+        Raises:
+            UserError: as the loaders and the model; a setting of the model is named by its key.
+        """
         cfg, self.precision = self.cfg, resolve_precision(self.keys.PREC, self.device)
         name, pretrained = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED
         print(f"Loading CLIP (backbone: {name})")
         clip = load_backbone(name, weights=cfg.MODEL.INIT_WEIGHTS, pretrained=pretrained)
         check_input(cfg.INPUT, clip)
         names = list(self.dm.dataset.classnames)
-        self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
+        try:
+            self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
+        except UserError as error:
+            message = str(error)
+            own = (one.name.upper() for one in self.model_class.settings_class.config_fields())
+            if message.partition(" ")[0] not in own:
+                raise
+            raise UserError(f"TRAINER.{self.node}.{message}") from error
         configure_model(self.model, self.precision, cfg.MODEL)
         self.model.noise_generator = torch.Generator(self.device)
         learner = self.model.prompt_learner
