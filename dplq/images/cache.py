@@ -151,7 +151,7 @@ def cache_for(cfg: Any, is_train: bool) -> ImageCache | None:
     """
     mode = getattr(cfg.DATALOADER, "IMAGE_CACHE", "")
     if mode not in MODES:
-        raise UserError(f"{KEY} is '{mode}'.{suggest(str(mode), MODES)}")
+        raise UserError(f"{KEY} is '{mode}'.{suggest(mode, MODES)}")
     if not mode:
         return None
     # only these two transforms begin with a step that resizes any image to the input size
