@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dplq.errors import UserError, few
 from dplq.io.validation.paths import is_file
-from dplq.io.validation.schema import read_json
+from dplq.io.validation.schema import Name, read_json
 
 from ._engine.base import FolderDataset
 from ._engine.drawing.draft import Draft
@@ -266,7 +266,8 @@ def _rows(path: Path) -> list[tuple[str, str]]:
         'It must be {"folder": "prompt name", ...} or ["prompt name or folder", ...], in label '
         "order. Repair it, or delete it."
     )
-    names: dict[str, str] | list[str] = read_json(path, dict[str, str] | list[str], remedy=remedy)
+    names: dict[str, str] | list[str]
+    names = read_json(path, dict[Name, Name] | list[Name], remedy=remedy)
     if isinstance(names, dict):
         check_names(names, str(path))
         return [(prompt, folder) for folder, prompt in names.items()]

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from dplq.errors import UserError
+from dplq.errors import UserError, suggest
 from dplq.images.reader import UnreadableImage
 
 
@@ -24,3 +24,8 @@ def test_lines_stay_lines_and_errors_cross_processes():
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
     image = UnreadableImage("a\nb.png", "is empty")
     assert str(pickle.loads(pickle.dumps(image))) == str(image) == "a\\nb.png is empty."
+
+
+@pytest.mark.parametrize("name", [None, 3, True, ["base"]])
+def test_nothing_is_near_to_what_is_no_text(name):
+    assert suggest(name, ["new", "base"]) == " Choices: base, new."

@@ -230,7 +230,7 @@ def take_subset(split: Split, which: str) -> Split:
         UserError: another value, or only one class, which leaves no new one.
     """
     if which not in SUBSETS:
-        raise UserError(f"DATASET.SUBSAMPLE_CLASSES is '{which}'.{suggest(str(which), SUBSETS)}")
+        raise UserError(f"DATASET.SUBSAMPLE_CLASSES is '{which}'.{suggest(which, SUBSETS)}")
     if which == "all":
         return split
     labels = list(by_label(split.train))

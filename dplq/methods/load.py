@@ -82,7 +82,7 @@ def load(
         raise UserError(
             f"{path} does not hold a model of a known method ({shown(named)}): name a "
             "file that model.save or a training run wrote (model-<epoch>.safetensors)."
-            f"{suggest(str(named), METHODS)}"
+            f"{suggest(named, METHODS)}"
         )
     _check_settings(path, header)
     if clip is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from dplq.host.dassl import user_error_types
 
@@ -30,6 +30,7 @@ _how: dict[str, Any] = {
     "deadline": None,  # `outcome` has one
     "database": None,
     "derandomize": True,
+    "phases": (Phase.generate, Phase.shrink),
     "print_blob": True,
     "report_multiple_bugs": False,
     "suppress_health_check": list(HealthCheck),
