@@ -6,6 +6,7 @@ the same identity goes on, or finds that it is done. While a process writes, it 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -236,6 +237,7 @@ def hold(path: str | Path) -> RunFolder:
     return _held[key]
 
 
+@atexit.register  # a host's train.py does not call it
 def release_all() -> None:
     """Let other processes write to all folders that this one holds."""
     while _held:
