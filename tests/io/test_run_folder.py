@@ -233,3 +233,11 @@ def test_weights_of_others_are_no_work_and_stay(folder):
 def test_a_link_is_the_same_folder(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder.path)
     assert hold(tmp_path / "link") is folder
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "raise ValueError"])
+def test_a_process_that_ends_gives_its_folders_back(tmp_path, end):
+    """Else its note would refuse the next one where that runs on another machine."""
+    code = f"from dplq.io.runs.folder import hold\nhold({str(tmp_path)!r})\n{end}"
+    subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock"}
