@@ -266,8 +266,8 @@ def _rows(path: Path) -> list[tuple[str, str]]:
         'It must be {"folder": "prompt name", ...} or ["prompt name or folder", ...], in label '
         "order. Repair it, or delete it."
     )
-    names: dict[str, str] | list[str]
-    names = read_json(path, dict[Name, Name] | list[Name], remedy=remedy)
+    shape = dict[Name, Name] | list[Name]
+    names: dict[str, str] | list[str] = read_json(path, shape, remedy=remedy)
     if isinstance(names, dict):
         check_names(names, str(path))
         return [(prompt, folder) for folder, prompt in names.items()]
