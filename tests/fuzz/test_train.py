@@ -58,7 +58,7 @@ def place(tmp_path_factory):
 CACHED = ["DATALOADER.IMAGE_CACHE", "decoded", "DOMAIN.ENCODER", "clip"]
 
 
-def tested(place):
+def eval_only(place):
     """Return the arguments for a test of the finished run."""
     return ["--eval-only", "--model-dir", str(place.work / "run")]
 
@@ -226,7 +226,7 @@ def test_models(data, headers, place):
     if headers:
         header = data.draw(trees(checkpoint.read(path)[1]))
         content = (written(path, header) if isinstance(header, dict) else None) or content
-    options = [*tested(place), *QUICK, *CACHED]
+    options = [*eval_only(place), *QUICK, *CACHED]
     got = tried(place, "models", options, f"run/{MODEL}", content, out="new")
     require_result(got, place.work / "new")
 
@@ -235,7 +235,7 @@ def test_models(data, headers, place):
 def test_training_images(data, place):
     name = "run/prompt_learner/train_images.json"
     content = data.draw(json_files(json.loads((place.kept / name).read_bytes())))
-    options = [*tested(place), *QUICK, *CACHED]
+    options = [*eval_only(place), *QUICK, *CACHED]
     got = tried(place, "train_images.json", options, name, content, out="new")
     require_result(got, place.work / "new")
 
@@ -248,7 +248,7 @@ def test_caches(data, place):
     suffix = data.draw(st.sampled_from(kinds))
     path = data.draw(st.sampled_from([path for path in caches if path.suffix == suffix]))
     content = data.draw(damaged(path.read_bytes(), head=600))
-    options = [*tested(place), *QUICK, *CACHED]
+    options = [*eval_only(place), *QUICK, *CACHED]
     got = tried(
         place, f"caches, {suffix}", options, path.relative_to(place.kept), content, out="new"
     )
