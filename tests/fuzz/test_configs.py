@@ -187,7 +187,8 @@ def as_yaml(tree):
     ),
 )
 def test_yaml_files(content, tmp_path_factory):
-    path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
+    path = tmp_path_factory.getbasetemp() / "fuzzed" / "config.yaml"
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
 
     def merge():
