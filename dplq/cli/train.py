@@ -238,7 +238,7 @@ def claim(args: argparse.Namespace, cfg: Any) -> None:
         claim_test(cfg, args.model_dir, args.load_epoch)
         return
     folder = claim_run(cfg, TRAIN)
-    if args.seed is None and folder.recorded():
+    if args.seed is None and not folder.work():
         write_bytes_atomically(folder.path / SEED_FILE, str(cfg.SEED).encode())
 
 
