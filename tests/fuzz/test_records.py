@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from dplq.cli.train import recorded_seed
-from dplq.io.runs.folder import Identity, hold, release_all
+from dplq.io.runs.folder import hold, release_all
 from dplq.io.runs.lock import OWNER_FILE, RunLock
 from dplq.io.runs.results import read_results
 from dplq.results import collect, render, summarise
@@ -21,6 +21,8 @@ from dplq.results.__main__ import main
 from dplq.trainers._engine import trained_on
 from tests.fuzz.campaign import Refusal, fuzzed, outcome, untouched
 from tests.fuzz.mutations import TEXTS, json_files
+from tests.io.test_run_folder import RUN as ONE
+from tests.io.test_run_folder import other
 from tests.trainers.test_trained_on import make_run
 
 RESULTS = {
@@ -69,16 +71,7 @@ def test_results(content, folder):
         printed.getvalue().encode()
 
 
-RUN = Identity(
-    kind="train",
-    trainer="CoOp",
-    dataset="RSSCN7",
-    subsample="base",
-    shots=16,
-    seed=1,
-    settings={"OPTIM.LR": 0.002, "INPUT.SIZE": [224, 224], "OPTIM.NAME": "sgd"},
-    split="0123",
-)
+RUN = other(settings={**ONE.settings, "OPTIM.NAME": "sgd"}, split="0123")
 RECORD = {
     "format": 1,
     "identity": {name: getattr(RUN, name) for name in RUN.__struct_fields__},

@@ -198,14 +198,19 @@ def written(path, header):
         path.with_name("new").unlink(missing_ok=True)
 
 
+def drawn(data, path, headers, head):
+    """Return a checkpoint with damaged bytes or, where it can be written, with another header."""
+    content = data.draw(damaged(path.read_bytes(), head=head))
+    if not headers:
+        return content
+    header = data.draw(trees(checkpoint.read(path)[1]))
+    return (written(path, header) if isinstance(header, dict) else None) or content
+
+
 @fuzzed(SHARE, few=2, data=st.data(), headers=st.booleans())
 def test_resume_files(data, headers, place):
     """A run that was interrupted before its test is continued."""
-    path = place.kept / "run" / RESUME
-    content = data.draw(damaged(path.read_bytes(), head=3000))
-    if headers:
-        header = data.draw(trees(checkpoint.read(path)[1]))
-        content = (written(path, header) if isinstance(header, dict) else None) or content
+    content = drawn(data, place.kept / "run" / RESUME, headers, head=3000)
     got = tried(
         place,
         "resume files",
@@ -221,11 +226,7 @@ def test_resume_files(data, headers, place):
 @fuzzed(SHARE, few=2, data=st.data(), headers=st.booleans())
 def test_models(data, headers, place):
     """A model is tested that was trained before."""
-    path = place.kept / "run" / MODEL
-    content = data.draw(damaged(path.read_bytes(), head=2000))
-    if headers:
-        header = data.draw(trees(checkpoint.read(path)[1]))
-        content = (written(path, header) if isinstance(header, dict) else None) or content
+    content = drawn(data, place.kept / "run" / MODEL, headers, head=2000)
     options = [*eval_only(place), *QUICK, *CACHED]
     got = tried(place, "models", options, f"run/{MODEL}", content, out="new")
     require_result(got, place.work / "new")
