@@ -25,6 +25,7 @@ from typing import NamedTuple, TypeVar
 
 from dplq.errors import UserError, shown, suggest
 from dplq.io.files import bytes_digest
+from dplq.io.runs.results import SUBSETS
 from dplq.training.seeding import BY_NAME, current_draw
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ T = TypeVar("T")
 
 SPLIT_SEED = 1
 FRACTIONS = (0.5, 0.2)  # of train and val; the rest is test
-SUBSETS = ("all", "base", "new")
 MAX_VAL_SHOTS = 4
 
 

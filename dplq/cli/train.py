@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from dplq.errors import UserError, one_line, printable, suggest
-from dplq.host.dassl import user_error_types
+from dplq.host.dassl import find_trainer, user_error_types
 from dplq.host.reporting import print_error, wants_traceback
 from dplq.io.validation.paths import refused_paths, user_folder, user_path
 from dplq.training.distributed import refuse_distributed
@@ -157,14 +157,12 @@ def check_resume(cfg: Any) -> None:
     Raises:
         UserError: there is no such folder, or no resume file of ours in it.
     """
-    from dassl.engine import TRAINER_REGISTRY
-
     from dplq.host.run_identity import has_resume_file
     from dplq.io.runs.files import MODEL_FOLDER
 
     if not cfg.RESUME:
         return
-    ours = hasattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "model_class")
+    ours = hasattr(find_trainer(cfg.TRAINER.NAME), "model_class")
     if not Path(cfg.RESUME).is_dir():
         raise UserError(f"RESUME is {cfg.RESUME}, but there is no such folder.")
     if ours and not has_resume_file(cfg.RESUME):
@@ -273,20 +271,16 @@ class CurrentStdout(logging.StreamHandler):
 
 def needs_model(trainer: str) -> bool:
     """Return whether a trainer needs a model to test; zero-shot ones do not."""
-    from dassl.engine import TRAINER_REGISTRY
-
-    return getattr(TRAINER_REGISTRY.get(trainer), "fixed_epochs", None) != 0
+    return getattr(find_trainer(trainer), "fixed_epochs", None) != 0
 
 
 def warn_of_foreign_keys(cfg: Any) -> None:
     """Warn if a key was set that the trainer does not read: another trainer's, or a general one."""
-    from dassl.engine import TRAINER_REGISTRY
-
     from dplq.host.config import all_keys
     from dplq.host.nodes import flatten
 
     name = cfg.TRAINER.NAME
-    trainer = TRAINER_REGISTRY.get(name)
+    trainer = find_trainer(name)
     model = getattr(trainer, "model_class", None)  # None: not one of this project's trainers
     foreign = ["TRAINER."] + ([] if model else ["TRAIN.CLASS_WEIGHTS"])
     foreign += [] if getattr(model, "uses_domain", False) else ["DOMAIN."]
@@ -376,10 +370,8 @@ def print_help(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
     from dplq.host.dassl import registered_trainers
 
     import_modules(named.imports)
-    from dassl.engine import TRAINER_REGISTRY
-
     own = {trainer.__name__: trainer for trainer in registered_trainers()}
-    if named.trainer in TRAINER_REGISTRY.registered_names() and named.trainer not in own:
+    if find_trainer(named.trainer) and named.trainer not in own:
         print(f"\n{named.trainer} has no config keys of this project.")
         return
     if named.trainer not in own:

@@ -14,6 +14,7 @@ from typing import Any
 from dplq.errors import UserError, shown
 from dplq.images.cache import CHECK as CACHE_CHECK
 from dplq.images.settings import CHECKS as READ_CHECKS
+from dplq.io.runs.results import SUBSETS
 from dplq.io.validation.values import (
     Check,
     converted,
@@ -32,7 +33,7 @@ from dplq.methods.settings import check_of
 from dplq.training.precision import PRECISIONS
 from dplq.training.schedule import SCHEDULERS, WARMUPS, learning_rate
 
-from .dassl import registered_trainers
+from .dassl import find_trainer, registered_trainers
 from .nodes import flatten
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")  # torch.compile's
@@ -158,7 +159,7 @@ CHECKS: dict[str, Check] = {
     "DATASET.TARGET_DOMAINS": each(_name, "a list of names"),
     "DATASET.VAL_PERCENT": SHARE,
     "DATASET.NUM_SHOTS": whole(-1),
-    "DATASET.SUBSAMPLE_CLASSES": one_of(("all", "base", "new")),
+    "DATASET.SUBSAMPLE_CLASSES": one_of(SUBSETS),
     "DATASET.SPLIT_FILE": text,
     **{f"DATASET.COLUMNS.{name}": text for name in ("PATH", "LABEL", "SPLIT", "GROUP", "PROMPT")},
     "DATASET.GROUP": _pattern,
@@ -259,15 +260,12 @@ def check_config(cfg: Any) -> None:
         UserError: naming the first key that is wrong, its value, and what is expected.
     """
     from dassl.config import get_cfg_default
-    from dassl.engine import TRAINER_REGISTRY
 
     checks = {key: like(default) for key, default in flatten(get_cfg_default())} | known_checks()
     _check_keys(cfg, checks)
-    name = cfg.TRAINER.NAME
-    known = name in TRAINER_REGISTRY.registered_names()
-    trainer = TRAINER_REGISTRY.get(name) if known else None
+    trainer = find_trainer(cfg.TRAINER.NAME)
     if hasattr(trainer, "model_class"):
-        check_for_trainer(cfg, trainer)
+        _check_rules(cfg, trainer)
 
 
 def check_for_trainer(cfg: Any, trainer: Any) -> None:
@@ -281,6 +279,11 @@ def check_for_trainer(cfg: Any, trainer: Any) -> None:
         UserError: as `check_config`.
     """
     _check_keys(cfg, CHECKS | checks_of(trainer))
+    _check_rules(cfg, trainer)
+
+
+def _check_rules(cfg: Any, trainer: Any) -> None:
+    """Check what holds for our trainers beyond the keys, each of which is valid by itself."""
     _check_keys(cfg, OF_OUR_TRAINERS)
     problem = _weights(dict(flatten(cfg)), trainer.model_class.uses_domain)
     if not problem:

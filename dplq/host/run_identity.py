@@ -11,6 +11,7 @@ import msgspec
 
 from dplq.errors import UserError, few
 from dplq.host.config import all_keys
+from dplq.host.dassl import find_trainer
 from dplq.host.nodes import flatten
 from dplq.io import checkpoint
 from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE
@@ -104,9 +105,7 @@ def claim_test(
     cfg: Any,
     model_dir: str,
     epoch: int | None,
-    *,
-    split: str | None = None,
-    model: str | None = None,
+    **known: Any,
 ) -> Path:
     """Hold the folder `cfg.OUTPUT_DIR` for the test of a trained model.
 
@@ -117,8 +116,7 @@ def claim_test(
         cfg: the config of the test.
         model_dir: folder of the training run.
         epoch: that was chosen; None: the best or last.
-        split: as for `run_identity`.
-        model: as for `run_identity`.
+        **known: as for `run_identity`.
 
     Returns:
         The file for the results.
@@ -127,12 +125,12 @@ def claim_test(
         UserError: another process writes there, or what is there is another run's.
     """
     folder = hold(cfg.OUTPUT_DIR)
-    now = run_identity(cfg, TEST, split=split, model=model)
+    now = run_identity(cfg, TEST, **known)
     there = (
         folder.recorded() or _from_results(folder.path, now) or _from_checkpoints(folder.path, now)
     )
     if there is None or there.kind == TEST or not folder.work():
-        return claim_run(cfg, TEST, split=split, model=model).path / RESULTS_FILE
+        return claim_run(cfg, TEST, **known).path / RESULTS_FILE
     if not is_same_folder(model_dir, folder.path) or there.trainer != now.trainer:
         raise UserError(
             f"{folder.path} holds a training run of {there.trainer}, and what is to be tested is "
@@ -163,36 +161,22 @@ def _refuse_other_test(path: Path, now: Identity) -> None:
 
 def _deciding(flat: Mapping[str, Any], trainer: str, kind: str) -> dict[str, Any]:
     """Return the keys of a flat config that decide the result of a trainer, JSON-able."""
-    node = f"TRAINER.{_node(trainer)}."
-    learns = kind == TRAIN and getattr(_trainer(trainer), "fixed_epochs", None) != 0
+    cls = find_trainer(trainer)
+    node = f"TRAINER.{getattr(cls, 'node', trainer.upper())}."
+    learns = kind == TRAIN and getattr(cls, "fixed_epochs", None) != 0
+    model = getattr(cls, "model_class", None)
+    uses_domain = model is None or model.uses_domain  # not known of other projects' trainers
     kept = {
         key: _plain(key, value)
         for key, value in flat.items()
         if key not in (*INDIFFERENT, *NAMED)
         and (learns or not key.startswith(OF_TRAINING))
         and (key.startswith(node) or not key.startswith("TRAINER."))
-        and (_uses_domain(trainer) or not key.startswith("DOMAIN."))
+        and (uses_domain or not key.startswith("DOMAIN."))
     }
     if kept.get("DATALOADER.IMAGE_CACHE") == "decoded":  # the same pixels as without
         kept["DATALOADER.IMAGE_CACHE"] = ""
     return kept
-
-
-def _node(trainer: str) -> str:
-    return getattr(_trainer(trainer), "node", trainer.upper())
-
-
-def _uses_domain(trainer: str) -> bool:
-    """Return whether a trainer reads ``DOMAIN.*``; of other projects' trainers that is unknown."""
-    model = getattr(_trainer(trainer), "model_class", None)
-    return model is None or model.uses_domain
-
-
-def _trainer(name: str) -> Any:
-    from dassl.engine import TRAINER_REGISTRY
-
-    known = name in TRAINER_REGISTRY.registered_names()
-    return TRAINER_REGISTRY.get(name) if known else None
 
 
 def _plain(key: str, value: Any) -> Any:
@@ -268,7 +252,7 @@ def _from_checkpoints(folder: Path, now: Identity) -> Identity | None:
         return None
     if not headers:
         return None
-    model = getattr(_trainer(now.trainer), "model_class", None)
+    model = getattr(find_trainer(now.trainer), "model_class", None)
     now = msgspec.structs.replace(now, kind=TRAIN)
     for header in headers:
         trainer = header.get("trainer")

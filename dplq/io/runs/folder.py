@@ -138,7 +138,6 @@ class RunFolder:
         path: the folder; it is made.
 
     Attributes:
-        identity: of the run in this process that owns the folder; None before it claims it.
         to_be_cleared: whether the run that lies here is to be deleted once the new one can begin.
 
     Raises:
@@ -147,7 +146,6 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.identity: Identity | None = None
         self.to_be_cleared = False
         self._lock = RunLock(path)
         self._lock.acquire()
@@ -202,7 +200,6 @@ class RunFolder:
                     f"{self.path} holds another run: {few(differences, 6, '; ')}. {CURE}."
                 )
             identity = there.completed_by(identity)
-        self.identity = identity
         if not record:
             return
         if identity != recorded:
