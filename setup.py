@@ -20,7 +20,7 @@ REQUIREMENTS = [
     "timm>=0.9.16",  # the oldest that was tried
     "safetensors",  # any version
     "yacs>=0.1.8",  # None as a config value
-    "filelock>=3.13",  # the oldest that was tried
+    "filelock>=3.32",  # forked children do not hold, or give back, the lock; fallback_to_soft
     "msgspec>=0.18",  # the oldest that was tried
     "matplotlib",  # any version
     "numpy",  # any version

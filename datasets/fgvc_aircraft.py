@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from dplq.io.paths import is_file
-from dplq.io.schema import read_text
+from dplq.io.validation.paths import is_file
+from dplq.io.validation.schema import read_text
 
 from ._engine.base import FolderDataset
 from ._engine.families import VGG

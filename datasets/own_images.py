@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dplq.errors import UserError, few
-from dplq.io.paths import is_file
-from dplq.io.schema import read_json
+from dplq.io.validation.paths import is_file
+from dplq.io.validation.schema import Name, read_json
 
 from ._engine.base import FolderDataset
 from ._engine.drawing.draft import Draft
@@ -123,8 +123,8 @@ class OwnImages(FolderDataset):
                 else "is absent"
             )
             raise UserError(
-                f"OwnImages: {where} {state}; at least 2 classes are needed.{self._near_miss()}\n"
-                f"{self.expected_layout()}"
+                f"OwnImages: {where} {state}; at least 2 classes are needed.{self._near_miss()}",
+                *self.expected_layout().splitlines(),
             )
         table = ClassTable(rows)
         source = path if is_named else self.given_split_file() or self.dataset_dir
@@ -266,7 +266,8 @@ def _rows(path: Path) -> list[tuple[str, str]]:
         'It must be {"folder": "prompt name", ...} or ["prompt name or folder", ...], in label '
         "order. Repair it, or delete it."
     )
-    names: dict[str, str] | list[str] = read_json(path, dict[str, str] | list[str], remedy=remedy)
+    shape = dict[Name, Name] | list[Name]
+    names: dict[str, str] | list[str] = read_json(path, shape, remedy=remedy)
     if isinstance(names, dict):
         check_names(names, str(path))
         return [(prompt, folder) for folder, prompt in names.items()]

@@ -14,7 +14,18 @@ NOT_PRINTED = ("Cc", "Cs", "Zl", "Zp")  # control, no characters, line and parag
 
 
 class UserError(Exception):
-    """Bad input. The message names what was wrong, what was expected and what to do."""
+    """Bad input. The message names what was wrong, what was expected and what to do.
+
+    Args:
+        *lines: of the message, one in nearly all cases. Values may be quoted in them: line breaks,
+            and all that cannot be printed, are escaped.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*map(printable, lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 def few(names: Iterable[object], limit: int = 5, separator: str = ", ") -> str:
@@ -54,18 +65,18 @@ def shown(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"
 
 
-def suggest(name: str, choices: Iterable[str]) -> str:
+def suggest(name: object, choices: Iterable[str]) -> str:
     """Return the end of an error message: the nearest choices, then all of them.
 
     Args:
-        name: what the user wrote.
+        name: what the user wrote; nothing is near to what is no text.
         choices: what would have been accepted.
 
     Returns:
         For example ``" Did you mean 'RSSCN7'? Choices: BTMRI, RSSCN7, WHURS19."``.
     """
     by_lower = {choice.lower(): choice for choice in choices}
-    near = nearest(name, by_lower.values())
+    near = nearest(name, by_lower.values()) if isinstance(name, str) else []
     hint = " Did you mean " + " or ".join(f"'{choice}'" for choice in near) + "?" if near else ""
     return f"{hint} Choices: {', '.join(sorted(by_lower.values(), key=str.lower))}."
 

@@ -57,8 +57,9 @@ A run is finished when its folder holds results.json; it is then not repeated. T
 failure or a signal (Ctrl-C, kill), give the same command again. settings.txt in the folder of a run
 records how it was made: a run with other settings, there or for another seed beside it, is refused,
 so that no two are mixed; give another OUT, or remove the folder. A folder with neither results.json
-nor prompt_learner/ (a run that failed early) refuses nothing. A trainer that fails does not stop
-those after it.
+nor prompt_learner/ (a run that failed early) refuses nothing. While a run goes on in a folder, a
+second one there is refused, with the process id and host of the first. A trainer that fails does not
+stop those after it.
 Exit code: 0 done, 2 wrong arguments or settings, 130 Ctrl-C, 143 or 129 SIGTERM or SIGHUP, else the
 code of the first run that failed.
 END
@@ -231,7 +232,7 @@ choose_trainers() {
         split_variable TRAINER "${TRAINER:-$DEFAULT_TRAINERS}"
     fi
     if [ "${WORDS[*]}" = all ]; then
-        ask names all_trainers
+        capture names all_trainers
         split_variable TRAINERS "$names"
     fi
     LIST=()
@@ -242,7 +243,7 @@ choose_trainers() {
     TRAINER_LIST=("${LIST[@]}")
     for TRAINER in "${TRAINER_LIST[@]}"; do
         for SHOTS in "${SHOTS_LIST[@]}"; do
-            ask CFG choose_config
+            capture CFG choose_config
         done
     done
 }

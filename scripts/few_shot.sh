@@ -23,7 +23,7 @@ few_shot() {
     local seed
     choose_shots
     for SHOTS in "${SHOTS_OF[@]}"; do
-        ask CFG choose_config
+        capture CFG choose_config
         for seed in "${SEEDS[@]}"; do
             run "$OUT/$(place)/seed$seed" "$DATASET" "$seed" all
         done
@@ -33,7 +33,7 @@ few_shot() {
 few_shot_folders() {
     choose_shots
     for SHOTS in "${SHOTS_OF[@]}"; do
-        ask CFG choose_config
+        capture CFG choose_config
         printf '%s\n' "$OUT/$(place)"
     done
 }

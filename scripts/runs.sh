@@ -69,8 +69,9 @@ is_replaceable() {
 # Write settings.txt with $2 in folder $1, atomically, for a child that did not. train.py writes it
 # itself, with run.json, while it holds the folder's lock: neither may be replaced here.
 record_settings() {
+    local temporary=$1/.settings.$$-0.part.txt # a name that train.py clears after a kill
     [ -d "$1" ] && [ ! -e "$1/run.json" ] || return 0
-    printf '%s\n' "$2" >"$1/settings.tmp" && mv "$1/settings.tmp" "$1/settings.txt"
+    printf '%s\n' "$2" >"$temporary" && mv "$temporary" "$1/settings.txt"
 }
 
 # Train, or with a model folder test: run FOLDER DATASET SEED CLASSES [MODEL_FOLDER]
@@ -98,7 +99,8 @@ run() {
         --config-file "configs/trainers/$TRAINER/$CFG.yaml" \
         --output-dir "$folder" "${eval_flags[@]}" \
         DATASET.NUM_SHOTS "$SHOTS" DATASET.SUBSAMPLE_CLASSES "$classes" "${OPTS[@]}" || code=$?
-    if [ -n "$record" ] || [ ! -e "$folder/settings.txt" ]; then
+    # After code 2 train.py wrote nothing, and the folder may be that of another process by now.
+    if [ "$code" -ne 2 ] && { [ -n "$record" ] || [ ! -e "$folder/settings.txt" ]; }; then
         fault=$(record_settings "$folder" "$wanted" 2>&1) ||
             die "OUT ($OUT) cannot be written; give another: $fault"
     fi
@@ -152,7 +154,7 @@ each_trainer() {
 # Train on the base classes and test on the new ones, for every seed.
 base2new() {
     local seed folder
-    ask CFG choose_config
+    capture CFG choose_config
     folder=$(place)
     for seed in "${SEEDS[@]}"; do
         run "$OUT/base2new/train_base/$folder/seed$seed" "$DATASET" "$seed" base
@@ -165,7 +167,7 @@ base2new() {
 
 # Print the folders of base2new's runs.
 base2new_folders() {
-    ask CFG choose_config
+    capture CFG choose_config
     printf '%s\n' "$OUT/base2new/train_base/$(place)" "$OUT/base2new/test_new/$(place)"
 }
 

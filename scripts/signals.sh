@@ -46,7 +46,7 @@ supervise() {
 
 # Set variable $1 to what the command after it prints; exit with its code if it fails. Ctrl-C waits
 # for the answer: Python would print a traceback.
-ask() {
+capture() {
     local answer_
     answer_=$(trap '' INT QUIT && "${@:2}") || exit
     printf -v "$1" %s "$answer_"

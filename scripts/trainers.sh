@@ -40,7 +40,7 @@ default_shots() {
 # Succeed if TRAINER has property $1 of configs/protocols.yaml.
 has_property() {
     local answer
-    ask answer protocols has "$TRAINER" "$1"
+    capture answer protocols has "$TRAINER" "$1"
     [ "$answer" = yes ]
 }
 

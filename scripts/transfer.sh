@@ -13,7 +13,7 @@ MORE_ENVIRONMENT="
 choose_targets() {
     local word target names=$TARGETS
     if [ -z "$names" ]; then
-        ask names "$PYTHON" -m dplq.data.targets "$DATASET" --root "$DATA" --kind "$TARGET_KIND"
+        capture names "$PYTHON" -m dplq.data.targets "$DATASET" --root "$DATA" --kind "$TARGET_KIND"
     fi
     split_variable TARGETS "$names"
     LIST=()
@@ -36,7 +36,7 @@ target_place() {
 
 transfer() {
     local seed target model
-    ask CFG choose_config
+    capture CFG choose_config
     for seed in "${SEEDS[@]}"; do
         model=$OUT/$(place)/seed$seed
         run "$model" "$DATASET" "$seed" all
@@ -49,7 +49,7 @@ transfer() {
 
 transfer_folders() {
     local target
-    ask CFG choose_config
+    capture CFG choose_config
     printf '%s\n' "$OUT/$(place)"
     for target in "${TARGET_LIST[@]}"; do
         target_place "$target"

@@ -95,12 +95,15 @@ def train(
 
     Args:
         log: a file name; stdout and stderr go to ``<log>.out`` and ``<log>.err``.
-        arguments: the command line.
+        arguments: the command line; without --output-dir the run goes to ``<log>-output``, not to
+            the checkout, where several tests at once would refuse each other.
         before: a module-level function, to break things in the child.
         *given: its arguments.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
+    if "--output-dir" not in arguments:
+        arguments = ["--output-dir", f"{log}-output", *arguments]
     child = context.Process(target=_child, args=(str(log), arguments, before, given))
     child.start()
     child.join()

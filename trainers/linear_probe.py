@@ -75,9 +75,14 @@ class LinearProbe(FrozenTrainer):
             labels.append(label.cpu())
         found = torch.cat(features)
         if bad := int((~torch.isfinite(found).all(dim=1)).sum()):
+            advice = "The weights of the CLIP are at fault."
+            if self.precision.name != "fp32":
+                advice = (
+                    f"Use TRAINER.{self.node}.PREC fp32 (with another --output-dir, or "
+                    "--overwrite); if they stay so, the weights of the CLIP are at fault."
+                )
             raise UserError(
                 f"CLIP's features of {bad} of {len(found)} images are nan or infinite: nothing is "
-                f"fitted. Use TRAINER.{self.node}.PREC fp32 (with another --output-dir, or "
-                "--overwrite); if they stay so, the weights of the CLIP are at fault."
+                f"fitted. {advice}"
             )
         return found.numpy(), torch.cat(labels).numpy()

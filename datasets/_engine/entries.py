@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 from dplq.errors import UserError, few, printable
-from dplq.io.paths import name_problem
+from dplq.io.validation.paths import name_problem
 
 from .protocol import Split
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dplq.io.paths import is_file
+from dplq.io.validation.paths import is_file
 
 from .base import FolderDataset
 from .layout.folders import ClassTable

@@ -31,7 +31,7 @@ from dplq.images.reader import (
 from dplq.images.settings import DEFAULTS, ReadSettings
 from dplq.images.stored import WindowNeeded
 from dplq.io.files import bytes_digest
-from dplq.io.schema import read_json
+from dplq.io.validation.schema import read_json
 
 from .layout.folders import CHECKED_FILE
 from .store import Store

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dplq.errors import UserError, few
-from dplq.io.paths import is_file, refusal, user_folder
+from dplq.io.validation.paths import is_file, refusal, user_folder
 
 from .declaration import Declaration
 from .layout.folders import ClassTable
@@ -142,9 +142,10 @@ class LocatedDataset(Declaration):
             if self._holds_classes(root):
                 state += f", but {root} holds some: DATASET.ROOT must be the folder above"
             raise UserError(
-                f"{self.name}: {self.dataset_dir} {state}. Searched: {', '.join(places)}.\n"
-                f"Expected, where DATASET.ROOT (--root) is {root}:\n"
-                f"{self.expected_layout()}\nGet the data from {self.homepage}"
+                f"{self.name}: {self.dataset_dir} {state}. Searched: {', '.join(places)}.",
+                f"Expected, where DATASET.ROOT (--root) is {root}:",
+                *self.expected_layout().splitlines(),
+                f"Get the data from {self.homepage}",
             )
         return layout
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dplq.errors import UserError, printable
-from dplq.io.schema import read_text
+from dplq.io.validation.schema import read_text
 
 from .entries import check_labels, check_paths
 from .layout.folders import ClassTable

@@ -23,8 +23,9 @@ import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError, shown, suggest
 from dplq.io.files import bytes_digest
+from dplq.io.runs.results import SUBSETS
 from dplq.training.seeding import BY_NAME, current_draw
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,6 @@ T = TypeVar("T")
 
 SPLIT_SEED = 1
 FRACTIONS = (0.5, 0.2)  # of train and val; the rest is test
-SUBSETS = ("all", "base", "new")
 MAX_VAL_SHOTS = 4
 
 
@@ -230,7 +230,7 @@ def take_subset(split: Split, which: str) -> Split:
         UserError: another value, or only one class, which leaves no new one.
     """
     if which not in SUBSETS:
-        raise UserError(f"DATASET.SUBSAMPLE_CLASSES is '{which}'.{suggest(str(which), SUBSETS)}")
+        raise UserError(f"DATASET.SUBSAMPLE_CLASSES is '{which}'.{suggest(which, SUBSETS)}")
     if which == "all":
         return split
     labels = list(by_label(split.train))
@@ -263,8 +263,8 @@ def check_split(split: Split, source: str, whole: Split | None = None) -> None:
     for item in (item for part in whole or split for item in part):
         if names.setdefault(item.label, item.classname) != item.classname:
             raise UserError(
-                f"{source}: label {item.label} is called both {names[item.label]!r} and "
-                f"{item.classname!r}. Give every label one class name."
+                f"{source}: label {item.label} is called both {shown(names[item.label])} and "
+                f"{shown(item.classname)}. Give every label one class name."
             )
     if sorted(names) != list(range(len(names))) or not names:
         raise UserError(

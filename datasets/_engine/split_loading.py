@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dplq.errors import UserError, few
 from dplq.io.files import bytes_digest
-from dplq.io.paths import is_file, user_path
+from dplq.io.validation.paths import is_file, user_path
 
 from .drawing.draft import Draft, draw, groups_of, warn_of_groups, warn_of_numbers
 from .drawing.stored import read_or_store
@@ -59,8 +59,9 @@ class SplitDataset(LocatedDataset):
         if not self.table.rows:
             raise UserError(
                 f"{self.name}: no class is known without {self.class_file or 'the class names'} in "
-                f"{self.dataset_dir}. Expected:\n{self.expected_layout()}\n"
-                f"Get the data from {self.homepage}"
+                f"{self.dataset_dir}. Expected:",
+                *self.expected_layout().splitlines(),
+                f"Get the data from {self.homepage}",
             )
         if self.list_files:
             lists = (self.list_files, self.list_line, self.list_image)

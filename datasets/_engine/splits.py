@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from dplq.errors import UserError, few, printable
-from dplq.io.paths import is_file
-from dplq.io.schema import Count, Name, read_json
+from dplq.io.validation.paths import is_file
+from dplq.io.validation.schema import Count, Name, read_json
 
 from .entries import ONE_NAME, check_class_names, check_labels, check_paths
 from .layout.folders import ClassTable, list_folders

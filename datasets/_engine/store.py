@@ -16,7 +16,7 @@ from typing import Any
 from dplq.errors import UserError
 from dplq.io.atomic import atomic_write
 from dplq.io.files import bytes_digest, cache_root
-from dplq.io.paths import is_file
+from dplq.io.validation.paths import is_file
 
 logger = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from dplq.errors import UserError, one_line, printable, suggest
-from dplq.host.dassl import user_error_types
+from dplq.host.dassl import find_trainer, user_error_types
 from dplq.host.reporting import print_error, wants_traceback
-from dplq.io.paths import refused_paths, user_folder, user_path
+from dplq.io.validation.paths import refused_paths, user_folder, user_path
 from dplq.training.distributed import refuse_distributed
 
 OVERRIDES = {  # flag -> config key it sets
@@ -47,7 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--trainer NAME --help lists the config keys of a trainer as well.",
+        epilog="--trainer NAME --help lists the config keys of a trainer as well. A mistake is one "
+        "line and exit code 2; DPLQ_TRACEBACK=1 shows its traceback. docs/protocol.md lists the "
+        "files of a run.",
         add_help=False,
     )
     add = parser.add_argument
@@ -68,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model-dir", default="", help="with --eval-only: folder of the training run to test")
     add("--load-epoch", type=int, help="with --eval-only: epoch to test (default: best, else last)")
     add("--no-train", action="store_true", help="build everything, but do not train")
-    add("--overwrite", action="store_true", help="delete the run in --output-dir and begin anew")
+    add("--overwrite", action="store_true", help="replace the run in --output-dir by a new one")
     add(
         "--import",
         dest="imports",
@@ -82,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def setup_cfg(args: argparse.Namespace) -> Any:
-    """Return the frozen config: defaults, dataset file, trainer file, flags, KEY VALUE pairs.
+    """Return the config: defaults, dataset file, trainer file, flags, KEY VALUE pairs.
 
     Raises:
         UserError: unknown file, key, dataset or trainer, or a value that a key cannot have.
@@ -91,7 +93,7 @@ def setup_cfg(args: argparse.Namespace) -> Any:
 
     from dplq.host.checks import check_config
     from dplq.host.config import extend_cfg, merge_file, merge_options
-    from dplq.io.run_folder import hold
+    from dplq.host.nodes import set_key
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
@@ -106,15 +108,11 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     merge_options(cfg, args.opts)
     check_names(cfg)
     check_config(cfg)
+    if not cfg.OUTPUT_DIR:
+        raise UserError("OUTPUT_DIR is empty: give --output-dir, the folder of the run.")
     cfg.OUTPUT_DIR = usable_folder(cfg.OUTPUT_DIR, "--output-dir")
     cfg.RESUME = usable_folder(cfg.RESUME, "--resume")
     check_resume(cfg)
-    folder = hold(cfg.OUTPUT_DIR)
-    if args.overwrite:
-        folder.clear()
-    if cfg.SEED < 0:
-        cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
-    cfg.freeze()
     return cfg
 
 
@@ -126,14 +124,6 @@ def usable_folder(text: str, flag: str) -> str:
     """
     path = user_folder(text, flag) if text else Path()
     return str(path) if text.startswith("~") else text
-
-
-def set_key(cfg: Any, key: str, value: Any) -> None:
-    """Set one dotted key."""
-    *path, leaf = key.split(".")
-    for part in path:
-        cfg = cfg[part]
-    cfg[leaf] = value
 
 
 def find_ignoring_case(path: str) -> str:
@@ -167,38 +157,40 @@ def check_resume(cfg: Any) -> None:
     Raises:
         UserError: there is no such folder, or no resume file of ours in it.
     """
-    from dassl.engine import TRAINER_REGISTRY
-
-    from dplq.io.checkpoint import MODEL_FOLDER
+    from dplq.host.run_identity import has_resume_file
+    from dplq.io.runs.files import MODEL_FOLDER
 
     if not cfg.RESUME:
         return
-    ours = hasattr(TRAINER_REGISTRY.get(cfg.TRAINER.NAME), "model_class")
+    ours = hasattr(find_trainer(cfg.TRAINER.NAME), "model_class")
     if not Path(cfg.RESUME).is_dir():
         raise UserError(f"RESUME is {cfg.RESUME}, but there is no such folder.")
-    files = Path(cfg.RESUME) / MODEL_FOLDER
-    if ours and not any(files.glob("resume*.safetensors")):
-        raise UserError(f"RESUME is {cfg.RESUME}, but there is no {files}/resume.safetensors.")
+    if ours and not has_resume_file(cfg.RESUME):
+        file = Path(cfg.RESUME) / MODEL_FOLDER / "resume.safetensors"
+        raise UserError(f"RESUME is {cfg.RESUME}, but there is no {file}.")
 
 
 def recorded_seed(resume: str, output_dir: str) -> int:
-    """Return the recorded seed of a run without --seed, drawing it once."""
-    from dplq.io.atomic import write_bytes_atomically
-    from dplq.io.paths import is_file
-    from dplq.io.run_folder import SEED_FILE
+    """Return the seed of the run that goes on where no --seed was given, else a new one."""
+    from dplq.io.runs.files import SEED_FILE
+    from dplq.io.runs.folder import is_to_be_cleared, recorded_identity
+    from dplq.io.validation.paths import is_file
 
     for folder in filter(None, (resume, output_dir)):
+        if is_to_be_cleared(folder):
+            continue
+        recorded = recorded_identity(Path(folder))
+        if recorded and recorded.seed >= 0:  # -1 in host trees: none
+            return recorded.seed
         path = Path(folder) / SEED_FILE
         if is_file(path):
             return _read_seed(path)
-    seed = random.SystemRandom().randrange(2**31)
-    write_bytes_atomically(Path(output_dir) / SEED_FILE, str(seed).encode())
-    return seed
+    return random.SystemRandom().randrange(2**31)
 
 
 def _read_seed(path: Path) -> int:
-    from dplq.io.results import Seed
-    from dplq.io.schema import InvalidContent, parse_json, read_text
+    from dplq.io.runs.results import Seed
+    from dplq.io.validation.schema import InvalidContent, parse_json, read_text
 
     text = read_text(path, remedy="Delete it.", max_bytes=1000)
     try:
@@ -211,18 +203,58 @@ def _read_seed(path: Path) -> int:
 
 
 def claim_output(args: argparse.Namespace, cfg: Any) -> None:
-    """Make the output folder this run's, before anything is written there.
+    """Make the output folder this run's, before anything is written there; freeze the config.
 
     Raises:
         UserError: it is in use, or another run's.
     """
+    from dplq.io.runs.folder import hold
+
+    folder = hold(cfg.OUTPUT_DIR)
+    if args.overwrite:
+        refuse_to_delete_what_is_used(args, cfg)
+        folder.to_be_cleared = True
+    if cfg.SEED < 0:
+        cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
+    cfg.freeze()
+    if not args.overwrite:  # else `run` does it, once nothing can refuse the new run any more
+        claim(args, cfg)
+
+
+def claim(args: argparse.Namespace, cfg: Any) -> None:
+    """Record in the output folder whose it is.
+
+    Raises:
+        UserError: it is another run's.
+    """
     from dplq.host.run_identity import claim_run, claim_test
-    from dplq.io.run_folder import TRAIN
+    from dplq.io.atomic import write_bytes_atomically
+    from dplq.io.runs.files import SEED_FILE
+    from dplq.io.runs.folder import TRAIN
 
     if args.eval_only and needs_model(cfg.TRAINER.NAME):
         claim_test(cfg, args.model_dir, args.load_epoch)
-    else:
-        claim_run(cfg, TRAIN)
+        return
+    folder = claim_run(cfg, TRAIN)
+    if args.seed is None and not folder.work():
+        write_bytes_atomically(folder.path / SEED_FILE, str(cfg.SEED).encode())
+
+
+def refuse_to_delete_what_is_used(args: argparse.Namespace, cfg: Any) -> None:
+    """Refuse --overwrite of the run that is to be tested or continued.
+
+    Raises:
+        UserError: it would be deleted.
+    """
+    from dplq.io.validation.paths import is_same_folder
+
+    for flag, used in (("--model-dir", args.model_dir), ("--resume", cfg.RESUME)):
+        above = [used, *Path(os.path.abspath(used)).parents] if used else []
+        if any(is_same_folder(folder, cfg.OUTPUT_DIR) for folder in above):
+            raise UserError(
+                f"--overwrite would delete the run in {cfg.OUTPUT_DIR}, which {flag} names. Leave "
+                "it out, or give another --output-dir."
+            )
 
 
 class CurrentStdout(logging.StreamHandler):
@@ -239,19 +271,16 @@ class CurrentStdout(logging.StreamHandler):
 
 def needs_model(trainer: str) -> bool:
     """Return whether a trainer needs a model to test; zero-shot ones do not."""
-    from dassl.engine import TRAINER_REGISTRY
-
-    return getattr(TRAINER_REGISTRY.get(trainer), "fixed_epochs", None) != 0
+    return getattr(find_trainer(trainer), "fixed_epochs", None) != 0
 
 
 def warn_of_foreign_keys(cfg: Any) -> None:
     """Warn if a key was set that the trainer does not read: another trainer's, or a general one."""
-    from dassl.engine import TRAINER_REGISTRY
-
-    from dplq.host.config import all_keys, flatten
+    from dplq.host.config import all_keys
+    from dplq.host.nodes import flatten
 
     name = cfg.TRAINER.NAME
-    trainer = TRAINER_REGISTRY.get(name)
+    trainer = find_trainer(name)
     model = getattr(trainer, "model_class", None)  # None: not one of this project's trainers
     foreign = ["TRAINER."] + ([] if model else ["TRAIN.CLASS_WEIGHTS"])
     foreign += [] if getattr(model, "uses_domain", False) else ["DOMAIN."]
@@ -290,13 +319,17 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: any mistake of the user's.
     """
-    from dplq.io.run_folder import release_all
+    from dplq.io.runs.folder import hold, release_all
 
     try:
         with without_garbage_collection():
             trainer = build(args)
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
+        if args.overwrite and (args.eval_only or not args.no_train):
+            hold(trainer.cfg.OUTPUT_DIR).clear()
+            claim(args, trainer.cfg)
+        if args.eval_only:
             trainer.test()
         elif not args.no_train:
             trainer.train()
@@ -337,10 +370,8 @@ def print_help(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
     from dplq.host.dassl import registered_trainers
 
     import_modules(named.imports)
-    from dassl.engine import TRAINER_REGISTRY
-
     own = {trainer.__name__: trainer for trainer in registered_trainers()}
-    if named.trainer in TRAINER_REGISTRY.registered_names() and named.trainer not in own:
+    if find_trainer(named.trainer) and named.trainer not in own:
         print(f"\n{named.trainer} has no config keys of this project.")
         return
     if named.trainer not in own:
@@ -426,9 +457,10 @@ def main() -> int:
         return 2
     except KeyboardInterrupt as error:
         where = args.output_dir or "the output folder"
+        anew = ", without --overwrite," if getattr(args, "overwrite", False) else ""
         print(
             f"\nInterrupted. Every finished epoch is saved in {where}; "
-            "run the same command again to go on from there.",
+            f"run the same command again{anew} to go on from there.",
             file=sys.stderr,
         )
         return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)

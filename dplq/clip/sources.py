@@ -22,9 +22,9 @@ from torch import Tensor
 from dplq.clip.installed import open_clip
 from dplq.errors import UserError, few, one_line, printable, suggest
 from dplq.io.packaged import packaged_model
-from dplq.io.paths import is_file, user_path
-from dplq.io.schema import convert, read_json
 from dplq.io.spec import LOCAL_DIR, Spec
+from dplq.io.validation.paths import is_file, user_path
+from dplq.io.validation.schema import convert, read_json
 
 # CoOp's names for OpenAI's models -> open_clip's; these weights were trained with QuickGELU.
 OPENAI_VITS = {

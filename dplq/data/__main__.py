@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dplq.errors import UserError
-from dplq.io.paths import refused_paths, user_folder, user_path
+from dplq.io.validation.paths import refused_paths, user_folder, user_path
 
 if TYPE_CHECKING:
     from dplq.datasets import FolderDataset
@@ -115,7 +115,7 @@ def run_sheet(args: argparse.Namespace) -> int:
     out = user_path(args.out, "--out") if args.out else Path(f"{cls.__name__}.png")
     report = check(cls, root, quick=True, options=_options(args))
     if not any(report.images):
-        raise UserError(report.findings[0].what)
+        raise UserError(*report.findings[0].what.splitlines())
     total = sum(map(len, report.images))
     title = f"{report.name}: {total:,} images in {len(report.prompts)} classes"
     write(draw(title, cells(report, cls), per_class=args.per_class, size=args.size), out)

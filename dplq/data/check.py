@@ -103,7 +103,7 @@ def check(
         dataset = declaration.at(root, options)
         split, refusal = _try_split(dataset, report)
         if refusal and dataset.reads_table():  # no class folder is needed, whatever is wrong
-            raise UserError(refusal)
+            raise UserError(*refusal.splitlines())
         is_complete = _survey(dataset, split, report)
     except UserError as error:
         remedy = f"`python -m dplq.data get {name} --root {root}` gets the data or says how."

@@ -23,10 +23,10 @@ from typing import Annotated, Any
 import msgspec
 from tqdm import tqdm
 
-from dplq.data.lock import exclusive
 from dplq.errors import UserError
 from dplq.io.files import file_digest
-from dplq.io.schema import InvalidContent, read_json
+from dplq.io.lock import exclusive
+from dplq.io.validation.schema import InvalidContent, read_json
 
 logger = logging.getLogger(__name__)
 

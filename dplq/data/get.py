@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dplq.data.download import fetch
-from dplq.data.lock import exclusive
 from dplq.data.unpack import BadArchive, is_archive, unpack
 from dplq.datasets._engine.base import FolderDataset
 from dplq.datasets._engine.layout.folders import FEWSHOT_DIR
 from dplq.errors import UserError
+from dplq.io.lock import exclusive
 
 logger = logging.getLogger(__name__)
 

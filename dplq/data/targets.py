@@ -16,8 +16,8 @@ import msgspec
 
 from dplq.errors import UserError, suggest
 from dplq.io.files import configs_folder
-from dplq.io.paths import refused_paths, user_folder
-from dplq.io.yaml_file import read_yaml
+from dplq.io.validation.paths import refused_paths, user_folder
+from dplq.io.validation.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from dplq.datasets import FolderDataset

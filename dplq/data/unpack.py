@@ -27,7 +27,8 @@ from typing import IO, Any, NamedTuple, NoReturn, cast
 from tqdm import tqdm
 
 from dplq.data.download import in_units, need_space
-from dplq.errors import UserError
+from dplq.errors import UserError, shown
+from dplq.io.lock import exclusive
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 SUFFIXES = (".zip", *TAR_SUFFIXES)
@@ -208,7 +209,8 @@ def unpack(archive: Path, folder: Path) -> None:
 def unpack_over(archive: Path, folder: Path) -> None:
     """Unpack an archive into a folder that may hold files: those of the same names are replaced.
 
-    Nothing changes before the whole archive is unpacked, into a hidden folder beside.
+    Nothing changes before the whole archive is unpacked, into a hidden folder beside. Another
+    process that unpacks it there is waited for.
 
     Args:
         archive: as for `unpack`.
@@ -217,6 +219,17 @@ def unpack_over(archive: Path, folder: Path) -> None:
     Raises:
         UserError: as for `unpack`, or a file has the name of a folder.
     """
+    try:
+        with exclusive(folder / f".{archive.name}.lock", f"unpacks {archive}"):
+            _unpack_over(archive, folder)
+    except OSError as error:
+        raise UserError(
+            f"Cannot unpack {archive} to {folder}: {error.strerror or error}. Choose a folder that "
+            "can be written to."
+        ) from error
+
+
+def _unpack_over(archive: Path, folder: Path) -> None:
     staging = folder / f".{archive.name}.unpacking"
     shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
     unpack(archive, staging)
@@ -243,8 +256,8 @@ def _make(member: _Member, folder: Path, archive: Path, meter: _Meter) -> None:
     refusal = member.refusal or _outside(member.name, parts)
     if refusal:
         raise BadArchive(
-            f"{archive} is refused: its member {member.name!r} {refusal}. Nothing is unpacked. It "
-            "is not the expected archive, or has been tampered with."
+            f"{archive} is refused: its member {shown(member.name)} {refusal}. Nothing is "
+            "unpacked. It is not the expected archive, or has been tampered with."
         )
     path = folder.joinpath(*parts)
     if member.is_folder:
@@ -293,7 +306,7 @@ def _tar_members(archive: Path, folder: Path, meter: _Meter) -> Iterator[_Member
             meter.check(meter.written + info.size)
             refusal = ""
             if info.issym() or info.islnk():
-                refusal = f"is a link to {info.linkname!r}"
+                refusal = f"is a link to {shown(info.linkname)}"
             elif not (info.isreg() or info.isdir()):
                 refusal = "is a special file"
             yield _Member(info.name, info.isdir(), refusal, partial(opened.extractfile, info))

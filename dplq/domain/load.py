@@ -29,10 +29,10 @@ from dplq.domain.recipes import (
     Recipe,
     find_recipe,
 )
-from dplq.errors import UserError, few, nearest, one_line, suggest
+from dplq.errors import UserError, few, nearest, one_line, shown, suggest
 from dplq.io.files import file_digest
-from dplq.io.paths import user_path
 from dplq.io.spec import Spec
+from dplq.io.validation.paths import user_path
 from dplq.io.weights import (
     describe_checkpoint,
     is_torchscript,
@@ -140,7 +140,7 @@ def _check_arguments(
 def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
     """Raise UserError if `value` is not one of `choices`."""
     if value not in choices:
-        raise UserError(f"unknown domain {key} '{value}'.{suggest(value, choices)}")
+        raise UserError(f"unknown domain {key} {shown(value)}.{suggest(value, choices)}")
 
 
 def _weights_file(name: str, weights: str, recipe: Recipe | None) -> Path | None:

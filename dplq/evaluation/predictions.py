@@ -47,7 +47,7 @@ class EvaluationRecord:
         """Return what Dassl's evaluator does, once all logits are found to be finite.
 
         Raises:
-            UserError: some are not; how many is said.
+            UserError: some are not; the message has their number.
         """
         if bad := int(self.bad):
             raise UserError(

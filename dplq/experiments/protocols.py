@@ -15,8 +15,8 @@ import msgspec
 
 from dplq.errors import UserError, suggest
 from dplq.io.files import configs_folder
-from dplq.io.paths import is_file
-from dplq.io.yaml_file import read_yaml
+from dplq.io.validation.paths import is_file
+from dplq.io.validation.yaml_file import read_yaml
 
 CONFIGS = configs_folder()
 PROTOCOLS = ("base2new", "few_shot", "transfer")

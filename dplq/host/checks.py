@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from dplq.errors import UserError, shown
-from dplq.images.cache import MODES as CACHE_MODES
+from dplq.images.cache import CHECK as CACHE_CHECK
 from dplq.images.settings import CHECKS as READ_CHECKS
-from dplq.io.values import (
+from dplq.io.runs.results import SUBSETS
+from dplq.io.validation.values import (
     Check,
     converted,
     each,
@@ -32,7 +33,8 @@ from dplq.methods.settings import check_of
 from dplq.training.precision import PRECISIONS
 from dplq.training.schedule import SCHEDULERS, WARMUPS, learning_rate
 
-from .dassl import registered_trainers
+from .dassl import find_trainer, registered_trainers
+from .nodes import flatten
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")  # torch.compile's
 SAMPLERS = (
@@ -157,7 +159,7 @@ CHECKS: dict[str, Check] = {
     "DATASET.TARGET_DOMAINS": each(_name, "a list of names"),
     "DATASET.VAL_PERCENT": SHARE,
     "DATASET.NUM_SHOTS": whole(-1),
-    "DATASET.SUBSAMPLE_CLASSES": one_of(("all", "base", "new")),
+    "DATASET.SUBSAMPLE_CLASSES": one_of(SUBSETS),
     "DATASET.SPLIT_FILE": text,
     **{f"DATASET.COLUMNS.{name}": text for name in ("PATH", "LABEL", "SPLIT", "GROUP", "PROMPT")},
     "DATASET.GROUP": _pattern,
@@ -169,7 +171,7 @@ CHECKS: dict[str, Check] = {
     "DATALOADER.NUM_WORKERS": whole(0, 1024),
     "DATALOADER.K_TRANSFORMS": whole(1, 1024),
     "DATALOADER.RETURN_IMG0": flag,
-    "DATALOADER.IMAGE_CACHE": one_of(CACHE_MODES),
+    "DATALOADER.IMAGE_CACHE": CACHE_CHECK,
     **_loader("TRAIN_X"),
     **_loader("TRAIN_U"),
     "DATALOADER.TRAIN_U.SAME_AS_X": flag,
@@ -249,7 +251,7 @@ def known_checks() -> dict[str, Check]:
 
 
 def check_config(cfg: Any) -> None:
-    """Check every key of the config of `train.py`, and that no two of them contradict each other.
+    """Check the config of `train.py`: every key, and contradictions.
 
     Args:
         cfg: complete.
@@ -258,15 +260,12 @@ def check_config(cfg: Any) -> None:
         UserError: naming the first key that is wrong, its value, and what is expected.
     """
     from dassl.config import get_cfg_default
-    from dassl.engine import TRAINER_REGISTRY
 
-    checks = {key: like(default) for key, default in _leaves(get_cfg_default())} | known_checks()
+    checks = {key: like(default) for key, default in flatten(get_cfg_default())} | known_checks()
     _check_keys(cfg, checks)
-    name = cfg.TRAINER.NAME
-    known = name in TRAINER_REGISTRY.registered_names()
-    trainer = TRAINER_REGISTRY.get(name) if known else None
+    trainer = find_trainer(cfg.TRAINER.NAME)
     if hasattr(trainer, "model_class"):
-        check_for_trainer(cfg, trainer)
+        _check_rules(cfg, trainer)
 
 
 def check_for_trainer(cfg: Any, trainer: Any) -> None:
@@ -280,11 +279,17 @@ def check_for_trainer(cfg: Any, trainer: Any) -> None:
         UserError: as `check_config`.
     """
     _check_keys(cfg, CHECKS | checks_of(trainer))
+    _check_rules(cfg, trainer)
+
+
+def _check_rules(cfg: Any, trainer: Any) -> None:
+    """Check what holds for our trainers beyond the keys, each of which is valid by itself."""
     _check_keys(cfg, OF_OUR_TRAINERS)
-    if trainer.fixed_epochs is None:
-        problem = next(contradictions(cfg), None)
-        if problem:
-            raise UserError(problem)
+    problem = _weights(dict(flatten(cfg)), trainer.model_class.uses_domain)
+    if not problem:
+        problem = next(contradictions(cfg, by_gradients=trainer.fixed_epochs is None), "")
+    if problem:
+        raise UserError(problem)
 
 
 def check_section(cfg: Any, section: str) -> None:
@@ -317,17 +322,35 @@ def _nodes(cfg: Any, key: str) -> list[Any]:
     return [node]
 
 
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _weights(given: dict[str, Any], uses_domain: bool) -> str:
+    """Return what is wrong with files of weights that other keys rule out; "" for nothing."""
+    encoder = given.get("DOMAIN.ENCODER")
+    if uses_domain and encoder == "clip" and given.get("DOMAIN.WEIGHTS"):
+        return (
+            f"DOMAIN.WEIGHTS is {shown(given['DOMAIN.WEIGHTS'])}, but DOMAIN.ENCODER clip is the "
+            "CLIP itself, whose weights MODEL.INIT_WEIGHTS names: leave DOMAIN.WEIGHTS empty."
+        )
+    pairs = [("MODEL.INIT_WEIGHTS", "MODEL.BACKBONE.PRETRAINED")]
+    if uses_domain and encoder != "none":
+        pairs.append(("DOMAIN.WEIGHTS", "DOMAIN.PRETRAINED"))
+    for key, pretrained in pairs:
+        if given.get(key) and not given.get(pretrained, True):
+            return (
+                f"{key} is {shown(given[key])}, but {pretrained} False asks for random weights: "
+                "change one of the two."
+            )
+    return ""
 
 
-def contradictions(cfg: Any) -> Iterator[str]:
-    """Yield a sentence for every pair of keys that cannot both hold, each key by itself valid."""
-    for compare in (_nesterov, _steps, _warm_up, _schedule, _class_sampler, _domain_sampler, _blur):
+def contradictions(cfg: Any, by_gradients: bool = True) -> Iterator[str]:
+    """Yield a sentence for every pair of keys that cannot both hold, each key by itself valid.
+
+    Args:
+        cfg: complete.
+        by_gradients: whether the trainer has an optimiser; all trainers have loaders.
+    """
+    optim = (_nesterov, _steps, _warm_up, _schedule) if by_gradients else ()
+    for compare in (*optim, _class_sampler, _domain_sampler, _blur):
         problem = compare(cfg)
         if problem:
             yield problem

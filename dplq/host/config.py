@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import ast
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from dplq.errors import UserError, nearest, shown, suggest
 from dplq.host.checks import known_checks
 from dplq.host.dassl import registered_trainers
+from dplq.host.nodes import flatten, set_key
 from dplq.images.settings import ReadSettings
-from dplq.io.paths import is_file
-from dplq.io.values import like, require, text
-from dplq.io.yaml_file import read_yaml
+from dplq.io.validation.paths import is_file
+from dplq.io.validation.values import Check, like, require, text
+from dplq.io.validation.yaml_file import read_yaml
 from dplq.training.precision import PRECISIONS
 
 logger = logging.getLogger(__name__)
@@ -120,15 +121,6 @@ def extend_cfg(cfg: Any) -> None:
             node[leaf] = default
 
 
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every leaf of a config as (dotted key, value)."""
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def merge_options(cfg: Any, options: list[str]) -> None:
     """Merge the free ``KEY VALUE`` pairs of a command line.
 
@@ -143,8 +135,9 @@ def merge_options(cfg: Any, options: list[str]) -> None:
         raise UserError(
             f"Config overrides come in pairs KEY VALUE; '{options[-1]}' has no partner."
         )
+    checks = known_checks()
     for key, given in zip(options[::2], options[1::2], strict=True):
-        _assign(cfg, key, given)
+        _assign(cfg, key, given, checks)
 
 
 def merge_file(cfg: Any, path: str) -> None:
@@ -162,10 +155,12 @@ def merge_file(cfg: Any, path: str) -> None:
         return
     if not isinstance(content, dict):
         raise UserError(f"The config file {path} must hold KEY: VALUE lines, not {shown(content)}.")
-    _merge(cfg, content, path)
+    _merge(cfg, content, known_checks(), path)
 
 
-def _merge(cfg: Any, content: dict[Any, Any], path: str, prefix: str = "") -> None:
+def _merge(
+    cfg: Any, content: dict[Any, Any], checks: dict[str, Check], path: str, prefix: str = ""
+) -> None:
     """Assign every value of a file, whose sections must be those of the config."""
     known = dict(flatten(cfg))
     for name, value in content.items():
@@ -176,23 +171,20 @@ def _merge(cfg: Any, content: dict[Any, Any], path: str, prefix: str = "") -> No
                 f"{path}: {key} is a section, with KEY: VALUE lines below it, not {shown(value)}."
             )
         if isinstance(value, dict) and key not in known:
-            _merge(cfg, value, path, f"{key}.")
+            _merge(cfg, value, checks, path, f"{key}.")
         else:
-            _assign(cfg, key, value, path)
+            _assign(cfg, key, value, checks, path)
 
 
-def _assign(cfg: Any, key: str, given: Any, path: str = "") -> None:
+def _assign(cfg: Any, key: str, given: Any, checks: dict[str, Check], path: str = "") -> None:
     """Set a key to a value that was written somewhere, once it is known to be a possible one."""
     known = dict(flatten(cfg))
     if key not in known:
         start = f"{path}: unknown" if path else "Unknown"
         raise UserError(f"{start} config key {key[:200]}.{nearest_keys(key, known)}")
     value = _literal(key, given, known[key], path) if isinstance(given, str) else given
-    require(key, value, known_checks().get(key) or like(known[key]), path)
-    *sections, leaf = key.split(".")
-    for section in sections:
-        cfg = cfg[section]
-    cfg[leaf] = _in_kind_of(known[key], value)
+    require(key, value, checks.get(key) or like(known[key]), path)
+    set_key(cfg, key, _in_kind_of(known[key], value))
 
 
 def _literal(key: str, given: str, before: Any, path: str) -> Any:

@@ -139,6 +139,14 @@ def registered_trainers() -> list[Any]:
     return list(_trainers)
 
 
+def find_trainer(name: str) -> Any:
+    """Return the class that Dassl builds for a trainer's name, None where it is not registered."""
+    from dassl.engine import TRAINER_REGISTRY
+
+    known = name in TRAINER_REGISTRY.registered_names()
+    return TRAINER_REGISTRY.get(name) if known else None
+
+
 def register_dataset(cls: T) -> T:
     """Register a dataset class with Dassl (a decorator); a name clash only warns."""
     from dassl.data.datasets import DATASET_REGISTRY

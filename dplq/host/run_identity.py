@@ -1,4 +1,4 @@
-"""Whose folder it is: the identity of a run, from its config, and the claim on `OUTPUT_DIR`."""
+"""Identity of a run, from its config, and its claim on `OUTPUT_DIR`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Any
 import msgspec
 
 from dplq.errors import UserError, few
-from dplq.host.config import all_keys, flatten
+from dplq.host.config import all_keys
+from dplq.host.dassl import find_trainer
+from dplq.host.nodes import flatten
 from dplq.io import checkpoint
-from dplq.io.results import RESULTS_FILE, Results, read_results
-from dplq.io.run_folder import TEST, TRAIN, Identity, RunFolder, hold
+from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE
+from dplq.io.runs.folder import TEST, TRAIN, Identity, Kind, RunFolder, hold
+from dplq.io.runs.results import Results, read_results
+from dplq.io.validation.paths import is_same_folder
 
 # Keys that decide where and how fast a run works, but not what comes out.
 INDIFFERENT = (
@@ -23,6 +27,11 @@ INDIFFERENT = (
     *("TEST.COMPUTE_CMAT", "TEST.ALLOW_TRAIN_IMAGES", "DOMAIN.CACHE"),
     *("MODEL.TEXT_CHUNK", "MODEL.GRAD_CHECKPOINTING", "MODEL.COMPILE"),
 )
+# Keys, and sections of keys, that decide what is learned, but not how it is tested.
+OF_TRAINING = (
+    *("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "DATALOADER.TRAIN_U.", "DATALOADER.NUM_WORKERS"),
+    "TEST.FINAL_MODEL",
+)
 # Keys that an `Identity` has as fields of their own.
 NAMED = ("TRAINER.NAME", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.NUM_SHOTS", "SEED")
 # Keys whose value may be, or end in, the path of a file: its folder is not part of an identity.
@@ -31,7 +40,12 @@ FROM_SCRIPTS = "DPLQ_SETTINGS"  # environment variable with the content of setti
 
 
 def run_identity(
-    cfg: Any, kind: str, *, split: str | None = None, model: str | None = None
+    cfg: Any,
+    kind: Kind,
+    *,
+    split: str | None = None,
+    model: str | None = None,
+    weights: dict[str, str] | None = None,
 ) -> Identity:
     """Return the identity of a run.
 
@@ -40,36 +54,49 @@ def run_identity(
         kind: "train", or "test" of a model that lies elsewhere.
         split: hash of the split, where the dataset has been read.
         model: of a test: digest of the checkpoint, where it has been found.
+        weights: digests of the files with the frozen weights, where they have been read.
     """
     data = cfg.DATASET
     return Identity(
-        kind=kind,  # type: ignore[arg-type]  # one of the two
+        kind=kind,
         trainer=cfg.TRAINER.NAME,
         dataset=data.NAME,
         subsample=getattr(data, "SUBSAMPLE_CLASSES", "all"),
         shots=data.NUM_SHOTS,
         seed=cfg.SEED,
-        settings=_deciding(dict(flatten(cfg)), cfg.TRAINER.NAME),
+        settings=_deciding(dict(flatten(cfg)), cfg.TRAINER.NAME, kind),
         split=split,
         model=model,
+        weights=weights,
     )
 
 
-def claim_run(
-    cfg: Any, kind: str, *, split: str | None = None, model: str | None = None
-) -> RunFolder:
-    """Hold the folder `cfg.OUTPUT_DIR` for a run; arguments as for `run_identity`.
+def claim_run(cfg: Any, kind: Kind, *, resumed: bool = False, **known: Any) -> RunFolder:
+    """Hold the folder `cfg.OUTPUT_DIR` for a run.
+
+    Args:
+        cfg: as for `run_identity`.
+        kind: as for `run_identity`.
+        resumed: the resume file in the folder is known to be of this run.
+        **known: as for `run_identity`.
 
     Raises:
         UserError: another process writes there, or it is another run's.
     """
     folder = hold(cfg.OUTPUT_DIR)
-    identity = run_identity(cfg, kind, split=split, model=model)
+    identity = run_identity(cfg, kind, **known)
+    earlier, is_certain = None, True
+    if kind == TRAIN and not folder.recorded():  # which model an earlier test was of is not known
+        earlier = _from_results(folder.path, identity)
+        continues = not cfg.RESUME or is_same_folder(cfg.RESUME, folder.path)
+        if earlier is None and continues and has_resume_file(folder.path):
+            earlier, is_certain = _from_checkpoints(folder.path, identity), resumed
     folder.claim(
         identity,
-        None if folder.recorded() else _earlier(folder.path, identity),
+        earlier,
         defaults=_defaults(),
         settings=os.environ.get(FROM_SCRIPTS, ""),
+        record=is_certain,
     )
     return folder
 
@@ -78,9 +105,7 @@ def claim_test(
     cfg: Any,
     model_dir: str,
     epoch: int | None,
-    *,
-    split: str | None = None,
-    model: str | None = None,
+    **known: Any,
 ) -> Path:
     """Hold the folder `cfg.OUTPUT_DIR` for the test of a trained model.
 
@@ -91,8 +116,7 @@ def claim_test(
         cfg: the config of the test.
         model_dir: folder of the training run.
         epoch: that was chosen; None: the best or last.
-        split: as for `run_identity`.
-        model: as for `run_identity`.
+        **known: as for `run_identity`.
 
     Returns:
         The file for the results.
@@ -101,11 +125,13 @@ def claim_test(
         UserError: another process writes there, or what is there is another run's.
     """
     folder = hold(cfg.OUTPUT_DIR)
-    now = run_identity(cfg, TEST, split=split, model=model)
-    there = folder.recorded() or _earlier(folder.path, now)
+    now = run_identity(cfg, TEST, **known)
+    there = (
+        folder.recorded() or _from_results(folder.path, now) or _from_checkpoints(folder.path, now)
+    )
     if there is None or there.kind == TEST or not folder.work():
-        return claim_run(cfg, TEST, split=split, model=model).path / RESULTS_FILE
-    if not _is_same_folder(model_dir, folder.path) or there.trainer != now.trainer:
+        return claim_run(cfg, TEST, **known).path / RESULTS_FILE
+    if not is_same_folder(model_dir, folder.path) or there.trainer != now.trainer:
         raise UserError(
             f"{folder.path} holds a training run of {there.trainer}, and what is to be tested is "
             f"the model of {now.trainer} in {model_dir or 'no folder'}. Give another --output-dir."
@@ -121,10 +147,6 @@ def claim_test(
     return folder.path / name
 
 
-def _is_same_folder(one: str, other: Path) -> bool:
-    return bool(one) and Path(one).resolve() == other.resolve()
-
-
 def _refuse_other_test(path: Path, now: Identity) -> None:
     """Refuse to replace the results of a test that was made with other settings."""
     if not path.is_file():
@@ -137,36 +159,24 @@ def _refuse_other_test(path: Path, now: Identity) -> None:
         )
 
 
-def _deciding(flat: Mapping[str, Any], trainer: str) -> dict[str, Any]:
+def _deciding(flat: Mapping[str, Any], trainer: str, kind: str) -> dict[str, Any]:
     """Return the keys of a flat config that decide the result of a trainer, JSON-able."""
-    node = f"TRAINER.{_node(trainer)}."
+    cls = find_trainer(trainer)
+    node = f"TRAINER.{getattr(cls, 'node', trainer.upper())}."
+    learns = kind == TRAIN and getattr(cls, "fixed_epochs", None) != 0
+    model = getattr(cls, "model_class", None)
+    uses_domain = model is None or model.uses_domain  # not known of other projects' trainers
     kept = {
         key: _plain(key, value)
         for key, value in flat.items()
         if key not in (*INDIFFERENT, *NAMED)
+        and (learns or not key.startswith(OF_TRAINING))
         and (key.startswith(node) or not key.startswith("TRAINER."))
-        and (_uses_domain(trainer) or not key.startswith("DOMAIN."))
+        and (uses_domain or not key.startswith("DOMAIN."))
     }
     if kept.get("DATALOADER.IMAGE_CACHE") == "decoded":  # the same pixels as without
         kept["DATALOADER.IMAGE_CACHE"] = ""
     return kept
-
-
-def _node(trainer: str) -> str:
-    return getattr(_trainer(trainer), "node", trainer.upper())
-
-
-def _uses_domain(trainer: str) -> bool:
-    """Return whether a trainer reads ``DOMAIN.*``; of other projects' trainers that is unknown."""
-    model = getattr(_trainer(trainer), "model_class", None)
-    return model is None or model.uses_domain
-
-
-def _trainer(name: str) -> Any:
-    from dassl.engine import TRAINER_REGISTRY
-
-    known = name in TRAINER_REGISTRY.registered_names()
-    return TRAINER_REGISTRY.get(name) if known else None
 
 
 def _plain(key: str, value: Any) -> Any:
@@ -188,34 +198,38 @@ def _defaults() -> dict[str, Any]:
     return {key: _plain(key, value) for key, value in both.items()}
 
 
-def _earlier(folder: Path, now: Identity) -> Identity | None:
-    """Return the identity of the run whose files lie in a folder without ``run.json``, if known.
+def _from_results(folder: Path, now: Identity) -> Identity | None:
+    """Return the identity of the run whose results lie in a folder without ``run.json``, if any.
 
-    Version 0.1.0 wrote none. Where there is no result, the checkpoints tell the trainer; resuming
-    compares the rest.
+    Version 0.1.0 wrote none.
     """
     try:
         found = read_results(folder / RESULTS_FILE)
     except UserError:  # none, or damaged
-        return _from_checkpoints(folder, now)
+        return None
     return _identity_of(found, TRAIN if _checkpoints(folder) else now.kind)
 
 
-def _identity_of(found: Results, kind: str) -> Identity:
+def has_resume_file(folder: str | Path) -> bool:
+    """Return whether a run can be resumed from what lies in its folder."""
+    return any((Path(folder) / MODEL_FOLDER).glob("resume*.safetensors"))
+
+
+def _identity_of(found: Results, kind: Kind) -> Identity:
     return Identity(
-        kind=kind,  # type: ignore[arg-type]  # one of the two
+        kind=kind,
         trainer=found.trainer,
         dataset=found.dataset,
         subsample=found.subsample,
         shots=found.shots,
         seed=found.seed,
-        settings=_deciding(dict(flatten(found.config)), found.trainer),
+        settings=_deciding(dict(flatten(found.config)), found.trainer, kind),
         split=found.split_hash or None,
     )
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted((folder / checkpoint.MODEL_FOLDER).glob("*.safetensors"))
+    return sorted((folder / MODEL_FOLDER).glob("*.safetensors"))
 
 
 def _method_of_resume_file(header: dict[str, Any]) -> Any:
@@ -228,19 +242,23 @@ def _method_of_resume_file(header: dict[str, Any]) -> Any:
 
 
 def _from_checkpoints(folder: Path, now: Identity) -> Identity | None:
+    """Return the identity of the run whose checkpoints lie in a folder, if known.
+
+    They tell the trainer; the rest is taken from the run that comes now, and resuming compares it.
+    """
     try:
         headers = [checkpoint.read_header(path) for path in _checkpoints(folder)]
     except UserError:  # damaged: whose it is, is not known
         return None
     if not headers:
         return None
-    model = getattr(_trainer(now.trainer), "model_class", None)
+    model = getattr(find_trainer(now.trainer), "model_class", None)
     now = msgspec.structs.replace(now, kind=TRAIN)
     for header in headers:
-        told = header.get("trainer")
+        trainer = header.get("trainer")
         method = header.get("method") or _method_of_resume_file(header)
-        if told is None and model is not None and method == model.method:
-            told = now.trainer
-        if told != now.trainer:
-            return msgspec.structs.replace(now, trainer=told or f"of method {method}")
+        if trainer is None and model is not None and method == model.method:
+            trainer = now.trainer
+        if trainer != now.trainer:
+            return msgspec.structs.replace(now, trainer=trainer or f"of method {method}")
     return now

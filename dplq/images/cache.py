@@ -4,7 +4,8 @@ An image is decoded once, by `dplq.images.reader`, and written as an uncompresse
 is read back bit for bit and has its checksum in a comment, under `dplq.io.files.cache_root()`. Its
 name is the SHA-256 of the original file's content, the name of its folder states how it was read
 and processed. So all splits, seeds and runs share it, a changed original gets a new copy, and any
-number of processes may write at once. A damaged copy is said and made again. Nothing is unpickled.
+number of processes may write at once. A damaged copy is reported and made again. Nothing is
+unpickled.
 
 * ``decoded``: the decoded image. Everything downstream is the same bit for bit.
 * ``resized``: the shorter edge is resized. For test images that is the first step of their
@@ -33,16 +34,17 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 from tqdm import tqdm
 
-from dplq.errors import UserError, few, suggest
+from dplq.errors import UserError, few
 from dplq.io.atomic import atomic_write, clear_temporaries
 from dplq.io.files import bytes_digest, cache_root
+from dplq.io.validation.values import one_of, require
 
 from .reader import read_opened, reading_key
 from .settings import DEFAULTS, ReadSettings, read_settings
 
 logger = logging.getLogger(__name__)
-MODES = ("", "decoded", "resized")
 KEY = "DATALOADER.IMAGE_CACHE"
+CHECK = one_of(("", "decoded", "resized"), "empty, decoded or resized")  # of its value
 FORMAT = "crc32"  # of the copies; those of earlier versions, without a checksum, are not used
 START = b"P6\n# CRC-32 "  # of a copy; eight hex digits and the rest of the file follow
 
@@ -150,8 +152,7 @@ def cache_for(cfg: Any, is_train: bool) -> ImageCache | None:
         UserError: unknown kind of cache.
     """
     mode = getattr(cfg.DATALOADER, "IMAGE_CACHE", "")
-    if mode not in MODES:
-        raise UserError(f"{KEY} is '{mode}'.{suggest(str(mode), MODES)}")
+    require(KEY, mode, CHECK)
     if not mode:
         return None
     # only these two transforms begin with a step that resizes any image to the input size

@@ -89,6 +89,8 @@ def read_picture(file: BinaryIO, settings: ReadSettings, edge: int | None = None
     steps: list[str] = []
     frames = getattr(image, "n_frames", 1)
     if frames > 1 or settings.frame > 1:
+        if image.format not in ("JPEG", "MPO"):  # which `_draft` makes smaller
+            check_size(*image.size, settings)  # to go to a frame, those before are decoded
         image.seek(choose_frame(frames, settings, steps))
     if image.format == "JPEG":
         _draft(image, settings, edge, steps)

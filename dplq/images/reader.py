@@ -15,7 +15,7 @@ from PIL import Image
 
 from dplq.errors import UserError, one_line, printable
 from dplq.io.files import bytes_digest
-from dplq.io.paths import not_regular
+from dplq.io.validation.paths import not_regular
 
 from .dicom import read_dicom
 from .pictures import as_raster, decodes, picture_to_rgb, read_picture, turn

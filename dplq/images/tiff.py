@@ -144,12 +144,30 @@ def _absent(page: Any, values: np.ndarray) -> np.ndarray | None:
 
 
 def _require_whole(file: BinaryIO, page: Any) -> None:
-    """Refuse a file that ends before its image does; tifffile would fill up with zeros."""
+    """Refuse a file that lacks a part of its image; tifffile would fill up with zeros, or nothing.
+
+    What it leaves out is what happens to be in memory.
+    """
     size = file.seek(0, 2)
+    listed, needed = min(len(page.dataoffsets), len(page.databytecounts)), _segments(page)
+    is_one_block = page.compression == 1 and not page.is_tiled  # however many strips are listed
+    if listed < needed and not is_one_block:
+        raise Refusal(
+            f"is damaged: it lists {listed} of the {needed} parts of its image; get the file again"
+        )
     ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
     short = page.compression == 1 and not page.is_tiled and all(page.databytecounts)
     if max(ends, default=0) > size or (short and sum(page.databytecounts) < page.nbytes):
         raise Refusal("is truncated: its image data end early; get the file again")
+
+
+def _segments(page: Any) -> int:
+    """Return the number of strips or tiles that a page needs."""
+    if page.is_tiled:
+        per_band = -(-page.imagelength // page.tilelength) * -(-page.imagewidth // page.tilewidth)
+    else:
+        per_band = -(-page.imagelength // max(min(page.rowsperstrip, page.imagelength), 1))
+    return per_band * (page.samplesperpixel if page.axes.startswith("S") else 1)
 
 
 def _values(file: BinaryIO, page: Any) -> tuple[np.ndarray, tuple[int, bool]]:

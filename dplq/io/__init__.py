@@ -1,1 +1,1 @@
-"""Files: checkpoints, public weights, specs, atomic writes, digests, the cache folder."""
+"""Files: runs' folders, checkpoints, public weights, atomic writes, digests, validation."""

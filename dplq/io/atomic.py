@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import re
 import threading
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 from dplq.errors import UserError
-from dplq.io.files import bytes_digest
+from dplq.io.process import host_digest, is_alive
 
 DAY = 24 * 3600  # seconds; no file takes so long to write
 # .STEM.HOST-PID-THREAD.part.SUFFIX; version 0.1.0 wrote no host
@@ -38,7 +36,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: from the block, or the file cannot be renamed.
     """
     path = Path(path)
-    writer = f"{_host()}-{os.getpid()}-{threading.get_ident()}"
+    writer = f"{host_digest()}-{os.getpid()}-{threading.get_ident()}"
     temporary = path.with_name(f".{path.stem}.{writer}.part{path.suffix}")
     try:
         yield temporary
@@ -71,18 +69,18 @@ def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def clear_temporaries(folder: str | os.PathLike[str], all: bool = False) -> list[Path]:
-    """Remove unfinished temporaries of `atomic_write` in and below a folder.
+    """Remove unfinished temporaries of `atomic_write` in a folder and, but for `all`, below it.
 
     Args:
         folder: it may be absent.
-        all: whoever wrote them: for a folder that nobody else writes to. Else only those of dead
-            processes of this host, and any that are older than a day.
+        all: whoever wrote them: for a folder that nobody else writes to; others may write below
+            it. Else only those of dead processes of this host, and any that are older than a day.
 
     Returns:
         What was removed.
     """
     removed = []
-    for path in Path(folder).rglob(".*"):
+    for path in Path(folder).glob(".*" if all else "**/.*"):
         name = TEMPORARY.fullmatch(path.name)
         if name is None:
             continue
@@ -97,26 +95,4 @@ def _is_abandoned(path: Path, host: str | None, pid: int) -> bool:
     """Return whether nobody writes a temporary file any more."""
     if time.time() - path.stat().st_mtime > DAY:
         return True
-    return host == _host() and not _is_alive(pid)
-
-
-@cache
-def _host() -> str:
-    """Return eight hex digits of this host, or of the container: its process ids are its own."""
-    namespace = ""
-    with contextlib.suppress(OSError):  # Linux only
-        namespace = os.readlink("/proc/self/ns/pid")
-    return bytes_digest(f"{platform.node()} {namespace}".encode(errors="replace"))[:8]
-
-
-def _is_alive(pid: int) -> bool:
-    """Return whether a process of this host runs; True where that cannot be told."""
-    if os.name != "posix":  # elsewhere signal 0 would end it
-        return True
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # another user's
-        return True
-    return True
+    return host == host_digest() and not is_alive(pid)

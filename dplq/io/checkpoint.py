@@ -17,16 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dplq.errors import UserError, few, one_line
+from dplq.errors import UserError, few, one_line, shown
 from dplq.io import checksum
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.finite import non_finite
-from dplq.io.schema import InvalidContent, parse_json
+from dplq.io.validation.schema import InvalidContent, parse_json
 
 HEADER_KEY = "dplq"
 FORMAT = 2
 WITHOUT_CHECKSUM = 1  # the format before
-MODEL_FOLDER = "prompt_learner"  # of the checkpoints, below a run's folder
 NUMBERED, BEST = "model-*.safetensors", "model-best.safetensors"
 
 
@@ -99,25 +98,30 @@ def damaged(path: str | os.PathLike[str], problem: str) -> DamagedFile:
     path = Path(path)
     if not path.match(NUMBERED):
         return DamagedFile(path, problem, "Restore it from a copy, or make it again.")
-    good = ", ".join(good_epochs(path.parent))
-    if good:
-        remedy = f"Of the epochs beside it these are good: {good} (--load-epoch of train.py)."
-    else:
-        remedy = "No other epoch beside it is good: restore it from a copy, or train again."
+    remedy = (
+        "Restore it from a copy; or delete it and the results.json of its run, and the command of "
+        "the training makes both again."
+        if path.stem.rpartition("-")[2].isdecimal()
+        else "Restore it from a copy, or train again (train.py --overwrite)."  # the best one
+    )
+    if good := ", ".join(good_epochs(path.parent)):
+        remedy += f" Of the epochs beside it these are good: {good} (--load-epoch of train.py)."
     return DamagedFile(path, problem, remedy)
 
 
 def good_epochs(folder: Path) -> list[str]:
     """Return the epochs, in order, whose checkpoints in a folder are whole and finite."""
-    good = []
-    for name, path in _numbered(folder, NUMBERED).items():
-        try:
-            raw, _ = _verified(path)
-            if not non_finite(_tensors(path, raw)):
-                good.append(name)
-        except UserError:
-            continue
-    return list(map(str, sorted(good)))
+    numbered = _numbered(folder, NUMBERED)
+    return [str(epoch) for epoch in sorted(numbered) if is_good(numbered[epoch])]
+
+
+def is_good(path: Path) -> bool:
+    """Return whether a checkpoint is there, whole and finite."""
+    try:
+        raw, _ = _verified(path)
+        return not non_finite(_tensors(path, raw))
+    except UserError:
+        return False
 
 
 def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
@@ -224,6 +228,11 @@ def check_tensors(
         for name in own
         if name in tensors and tensors[name].shape != own[name].shape
     ]
+    problems += [
+        f"{name} is {tensors[name].dtype}, the model has {own[name].dtype}"
+        for name in own
+        if name in tensors and tensors[name].is_floating_point() != own[name].is_floating_point()
+    ]
     if problems:
         raise UserError(
             f"{path} does not fit this model: {few(problems, 4, '; ')}. "
@@ -252,7 +261,7 @@ def check_header(
         UserError: naming every setting that differs, with both values.
     """
     differences = [
-        f"{key}: there {theirs!r}, now {ours!r}"
+        f"{key}: there {shown(theirs, 200)}, now {shown(ours, 200)}"
         for key, (theirs, ours) in _pairs(header, expected).items()
         if theirs != ours
     ]
@@ -293,10 +302,10 @@ def find_checkpoint(
         return best
     if epoch is None and numbered:
         return numbered[max(numbered)]
-    there = f"epochs {', '.join(map(str, sorted(numbered)))}" if numbered else "no checkpoint"
-    wanted = "a checkpoint" if epoch is None else f"epoch {epoch}"
+    there = f"; epochs that are there: {', '.join(map(str, sorted(numbered)))}" if numbered else ""
+    wanted = "checkpoint" if epoch is None or not numbered else f"checkpoint of epoch {epoch}"
     raise UserError(
-        f"{folder} does not hold {wanted}; there is {there}. "
+        f"{folder} holds no {wanted}{there}. "
         "Check the folder and the epoch (--model-dir and --load-epoch of train.py; without an "
         "epoch the last one is used)."
     )

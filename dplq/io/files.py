@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dplq.io.paths import user_path
+from dplq.io.validation.paths import user_path
 
 CHUNK = 1 << 20  # bytes read at a time
 ALGORITHMS: dict[str, Callable[..., Any]] = {

@@ -11,8 +11,8 @@ from msgspec import Meta
 
 from dplq.errors import few
 from dplq.io.checkpoint import damaged
-from dplq.io.schema import Count, InvalidContent, Name, convert
 from dplq.io.spec import Spec, SpecEntry
+from dplq.io.validation.schema import Count, InvalidContent, Name, convert
 
 NEEDED = ("method", "backbone", "domain", "settings", "classnames")
 

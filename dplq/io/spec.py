@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from dplq.errors import UserError
-from dplq.io.paths import user_path
-from dplq.io.schema import InvalidContent, Name, convert
+from dplq.io.validation.paths import user_path
+from dplq.io.validation.schema import InvalidContent, Name, convert
 
 LOCAL_DIR = "local-dir:"
 DIGEST = "weights_sha256"

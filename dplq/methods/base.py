@@ -7,7 +7,7 @@ one model on which every prompt method of this project is a learner that makes `
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from dplq.clip.backbone import Backbone
 from dplq.clip.packed_text import PackedTexts
 from dplq.clip.tokenizer import eot_index
-from dplq.errors import UserError, few
+from dplq.errors import UserError, few, shown
 from dplq.io import checkpoint
 from dplq.io.finite import non_finite
 from dplq.io.header import check_model_header
-from dplq.io.paths import user_path
 from dplq.io.spec import Spec
+from dplq.io.validation.paths import user_path
 from dplq.methods.public_checkpoints import PublicFormat
 from dplq.methods.settings import MethodSettings
 
@@ -223,13 +223,17 @@ def validate_classnames(classnames: Sequence[str]) -> list[str]:
     """Return class names as a list.
 
     Raises:
-        UserError: there is none, or it is one text instead of a list.
+        UserError: there is none, one is no text, or it is one text instead of a list.
     """
-    if isinstance(classnames, str):
-        raise UserError(f"classnames is the text '{classnames}'; give a list of names.")
-    if not classnames:
+    if isinstance(classnames, str) or not isinstance(classnames, Iterable):
+        raise UserError(f"classnames is {shown(classnames)}; give a list of names.")
+    names = list(classnames)  # of an array, too, which has no truth value
+    if not names:
         raise UserError("At least one class name is needed.")
-    return list(classnames)
+    for index, name in enumerate(names):
+        if not isinstance(name, str):
+            raise UserError(f"classnames[{index}] is {shown(name)}; it must be a text.")
+    return list(map(str, names))  # numpy's texts are not JSON's
 
 
 @dataclass(frozen=True)

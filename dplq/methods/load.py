@@ -14,12 +14,13 @@ from torch import Tensor
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.domain.load import load_domain_encoder
-from dplq.errors import UserError, few, suggest
+from dplq.errors import UserError, few, shown, suggest
 from dplq.io import checkpoint
-from dplq.io.checkpoint import MODEL_FOLDER, find_checkpoint
+from dplq.io.checkpoint import find_checkpoint
 from dplq.io.header import check_model_header
-from dplq.io.paths import user_path
+from dplq.io.runs.files import MODEL_FOLDER
 from dplq.io.spec import Spec
+from dplq.io.validation.paths import user_path
 from dplq.methods.base import CLIPModel
 from dplq.methods.public_checkpoints import BEST, NUMBERED, PublicFormat, read_public
 from dplq.methods.registry import METHODS, create_model
@@ -79,9 +80,9 @@ def load(
     named = header.get("method")
     if not isinstance(named, str) or named not in METHODS:
         raise UserError(
-            f"{path} does not hold a model of a known method ({named!r}): name a "
+            f"{path} does not hold a model of a known method ({shown(named)}): name a "
             "file that model.save or a training run wrote (model-<epoch>.safetensors)."
-            f"{suggest(str(named), METHODS)}"
+            f"{suggest(named, METHODS)}"
         )
     _check_settings(path, header)
     if clip is None:

@@ -12,7 +12,17 @@ from dataclasses import Field, dataclass, field, fields
 from functools import partial
 from typing import Any
 
-from dplq.io.values import Check, each, flag, number, one_of, optional, require, text, whole
+from dplq.io.validation.values import (
+    Check,
+    each,
+    flag,
+    number,
+    one_of,
+    optional,
+    require,
+    text,
+    whole,
+)
 
 logger = logging.getLogger(__name__)
 

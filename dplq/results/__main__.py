@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from dplq.errors import UserError
-from dplq.io.paths import refused_paths, user_path
+from dplq.io.validation.paths import refused_paths, user_path
 from dplq.results.comparison import comparison
 from dplq.results.curve import draw_curve
 from dplq.results.grids import shots_table, transfer_table

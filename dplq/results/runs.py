@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dplq.errors import UserError, printable
-from dplq.io.paths import is_file, name_problem, user_path
-from dplq.io.results import RESULTS_FILE, Results, read_results
+from dplq.io.runs.files import RESULTS_FILE, SETTINGS_FILE
+from dplq.io.runs.results import SUBSETS as SUBSETS
+from dplq.io.runs.results import Results, read_results
+from dplq.io.validation.paths import is_file, name_problem, user_path
 
 logger = logging.getLogger(__name__)
 
-SUBSETS = ("base", "new", "all")
-SETTINGS_FILE = "settings.txt"  # scripts/common.sh writes it before a run starts
 COSTS = {  # name -> key in results.json
     "learnable_parameters": "learnable_parameters",
     "seconds_per_step": "seconds.step",

@@ -8,7 +8,7 @@ from dplq.errors import UserError
 
 
 def refuse_distributed() -> None:
-    """Refuse to be one of several processes of a run, which would each train all of it.
+    """Refuse to run as one of several processes: each would train all.
 
     Raises:
         UserError: `WORLD_SIZE`, which torchrun and clusters set, is not 1.

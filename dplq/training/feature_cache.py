@@ -2,8 +2,8 @@
 
 A frozen encoder maps a test image to the same pooled feature every time. Features are stored under
 `dplq.io.files.cache_root()`, one safetensors file per encoder and preparation of the images, keyed
-by the content of the image files: names, folders and times do not matter. A damaged file is said,
-and its features are computed again.
+by the content of the image files: names, folders and times do not matter. A damaged file is
+reported, and its features are computed again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class FeatureCache:
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
         self.path = cache_root() / "features" / f"{digest.hexdigest()}.safetensors"
         self._width = getattr(encoder, "feature_dim", None)
-        self._is_damage_said = False
+        self._has_warned = False
         self._rows = self._read()
         self._digests: dict[str, bytes] = {}
         self._unsaved = 0
@@ -93,10 +93,10 @@ class FeatureCache:
             tensors, header = checkpoint.read(self.path)
             files, features = self._checked(tensors, header)
         except UserError as error:
-            if not self._is_damage_said:
+            if not self._has_warned:
                 problem = error.problem if isinstance(error, DamagedFile) else str(error)
                 logger.warning("%s %s. The features are computed again.", self.path, problem)
-            self._is_damage_said = True
+            self._has_warned = True
             return {}
         return dict(zip(map(bytes, files.tolist()), features, strict=True))
 

@@ -1,4 +1,4 @@
-"""Guard against non-finite losses and weights that does not make each step wait for the device."""
+"""Guard against non-finite losses and weights, without a wait in each step."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ class NonFiniteLossGuard:
     Args:
         node: config node of the trainer, for the advice.
         every: interval in batches between checks of the loss.
+        precision: of the run, for the advice.
     """
 
-    def __init__(self, node: str, every: int) -> None:
-        self.node, self.every = node, every
+    def __init__(self, node: str, every: int, precision: str) -> None:
+        self.node, self.every, self.precision = node, every, precision
         self.finite: Tensor | None = None
         self.last, self.epoch = "", 0
 
@@ -67,8 +68,9 @@ class NonFiniteLossGuard:
 
     def _advice(self, finished: int) -> str:
         """Return what is kept after so many finished epochs, and what to change."""
+        exact = "" if self.precision == "fp32" else f", or use TRAINER.{self.node}.PREC fp32"
         return (
-            f"Lower OPTIM.LR, or use TRAINER.{self.node}.PREC fp32: that is another run, so choose "
+            f"Lower OPTIM.LR{exact}: that is another run, so choose "
             "another --output-dir too, or add --overwrite to replace this one. "
             + (
                 f"What was saved up to epoch {finished} is kept."

@@ -15,6 +15,7 @@ import torch
 
 from dplq.io import checkpoint
 from dplq.results import collect
+from tests.cli.test_ownership import contents
 from tests.runner import make_project, train
 
 WRITTEN = Path(__file__).resolve().parents[1] / "fixtures" / "written_by_0_1_0"
@@ -91,3 +92,76 @@ def test_results_are_read(tmp_path):
         shutil.copy(WRITTEN / name / "results.json", place)
     runs = collect([tmp_path])
     assert {run.setting.trainer for run in runs} == set(OPTIONS)
+
+
+def old(tmp_path, *files):
+    """Return a folder of the earlier version with these files of CoOp, and its digests."""
+    run = tmp_path / "run"
+    (run / "prompt_learner").mkdir(parents=True)
+    for file in files:
+        there = "results.json" if file == "results.json" else f"prompt_learner/{file}"
+        shutil.copy(WRITTEN / "CoOp" / file, run / there.replace("resume-2", "resume"))
+    return run, contents(run)
+
+
+@pytest.mark.parametrize(
+    "more", [["OPTIM.LR", "0.5"], ["TEST.FINAL_MODEL", "best_val"], ["SEED", "-1"]]
+)
+def test_wrong_settings_do_not_take_over_an_interrupted_run(flags, tmp_path, more):
+    """The resume file tells the settings: before it has agreed, the folder is nobody's."""
+    run, before = old(tmp_path, "resume-2.safetensors")
+    given = arguments(flags, "CoOp", run)
+    if more[0] == "SEED":
+        at = given.index("--seed")
+        wrong = [*given[:at], *given[at + 2 :]]
+    else:
+        wrong = [*given, *more]
+    refused = train(tmp_path / "log", wrong)
+    assert refused.code == 2
+    assert "was made with other settings" in refused.err
+    assert contents(run) == before
+    done = train(tmp_path / "log", given)
+    assert done.code == 0, done.err
+    assert "will resume after epoch 2" in done.out
+    assert json.loads((run / "run.json").read_text())["identity"]["seed"] == 1
+
+
+def test_a_run_continued_from_elsewhere_replaces_no_interrupted_one(flags, tmp_path):
+    run, before = old(tmp_path, "resume-2.safetensors")
+    shutil.copytree(run, tmp_path / "other")
+    given = arguments(flags, "CoOp", run, "--resume", str(tmp_path / "other"))
+    refused = train(tmp_path / "log", given)
+    assert refused.code == 2
+    assert "holds prompt_learner/resume.safetensors, but no run.json" in refused.err
+    assert contents(run) == before
+
+
+def test_a_checkpoint_alone_is_tested_but_never_trained_over(flags, tmp_path):
+    """Of which seed it is, nothing tells."""
+    run, before = old(tmp_path, "model-3.safetensors")
+    for more in ([], ["TEST.SPLIT", "val"]):
+        refused = train(tmp_path / "log", [*arguments(flags, "CoOp", run), *more])
+        assert refused.code == 2
+        assert "holds prompt_learner/model-3.safetensors, but no run.json" in refused.err
+        assert contents(run) == before
+    tested = ["--eval-only", "--model-dir", str(run)]
+    done = train(tmp_path / "log", arguments(flags, "CoOp", run, *tested))
+    assert done.code == 0, done.err
+    after = contents(run)
+    assert after.keys() - before.keys() == {"results-OwnImages-all-test.json"}
+    assert {name: after[name] for name in before} == before
+
+
+def test_results_alone_are_replaced_by_no_test(flags, tmp_path):
+    """Of which model they are, nothing tells; a training run they may be of is done."""
+    model, _ = old(tmp_path / "model", "model-3.safetensors")
+    run, before = old(tmp_path, "results.json")
+    tested = ["--eval-only", "--model-dir", str(model)]
+    refused = train(tmp_path / "log", arguments(flags, "CoOp", run, *tested))
+    assert refused.code == 2
+    assert "holds results.json, but no run.json that says of which run" in refused.err
+    assert contents(run) == before
+    for more in ([], ["TEST.NO_TEST", "True"]):
+        done = train(tmp_path / "log", [*arguments(flags, "CoOp", run), *more])
+        assert "Already finished" in done.out
+    assert contents(run)["results.json"] == before["results.json"]

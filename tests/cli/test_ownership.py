@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.runner import PROJECT, make_project, train
+from tests.tiny import tiny_backbone
 
 DEPTHS = {
     "QuaternionPrompt": ["PROMPT_DEPTH"],
@@ -134,6 +136,10 @@ def test_a_test_in_the_folder_of_the_training_has_a_file_of_its_own(flags, finis
     results = json.loads((out / "results.json").read_text())
     again = json.loads((out / "results-OwnImages-all-test.json").read_text())
     assert again["accuracy"] == results["accuracy"]
+    learning = ["OPTIM.LR", "0.5", "DATALOADER.TRAIN_X.BATCH_SIZE", "4", "TRAIN.PRINT_FREQ", "2"]
+    again = train(tmp_path / "log", [*given, "all", *learning])  # which a test does not do
+    assert again.code == 0, again.err
+    after = contents(out)
     other = train(tmp_path / "log", [*given, "all", "INPUT.PIXEL_MEAN", "[0.5, 0.5, 0.5]"])
     assert other.code == 2
     assert "results-OwnImages-all-test.json holds the results of another test: INPUT" in other.err
@@ -197,6 +203,115 @@ def test_overwrite(flags, finished, tmp_path):
     assert json.loads((out / "results.json").read_text())["trainer"] == "ZeroshotCLIP"
     assert [path.name for path in (out / "prompt_learner").iterdir()] == ["model-0.safetensors"]
     assert (out / "notes.txt").read_text() == "mine"
+
+
+def without_seed(given):
+    at = given.index("--seed")
+    return [*given[:at], *given[at + 2 :]]
+
+
+def test_a_mistake_beside_overwrite_deletes_nothing(flags, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished / "CoOp", out)
+    before = contents(out)
+    given = arguments(flags, "CoOp", out, "--overwrite")
+    root = list(given)
+    root[root.index("--root") + 1] = str(tmp_path / "nowhere")
+    tested = ["--eval-only", "--model-dir", str(out / "prompt_learner")]
+    needed = "--overwrite would delete the run in {}, which {} names. Leave it out"
+    for wrong, words in (
+        (root, "nowhere is absent"),
+        ([*given, "OPTIM.LR", "-1"], "OPTIM.LR is -1"),
+        ([*given, "TRAINER.COOP.N_CTX", "100"], "error: TRAINER.COOP.N_CTX must be"),
+        ([*tested, *given], needed.format(out, "--model-dir")),
+        (["--resume", str(out), *given], needed.format(out, "--resume")),
+    ):
+        done = train(tmp_path / "log", wrong)
+        assert done.code == 2, words
+        assert words in done.err
+        assert contents(out) == before, words
+    assert train(tmp_path / "log", ["--no-train", *given]).code == 0
+    assert contents(out) == before
+
+
+def test_overwrite_owes_nothing_to_the_run_before(flags, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished / "CoOp", out)
+    (out / "run.json").write_text("{")  # whatever it was, it goes
+    given = arguments(flags, "CoOp", out, "--overwrite")
+    done = train(tmp_path / "log", without_seed(given))
+    assert done.code == 0, done.err
+    seed = json.loads((out / "run.json").read_text())["identity"]["seed"]
+    assert seed == json.loads((out / "results.json").read_text())["seed"] != 1
+    assert train(tmp_path / "log", given).code == 0
+    whole = json.loads((finished / "CoOp/results.json").read_text())
+    assert json.loads((out / "results.json").read_text())["accuracy"] == whole["accuracy"]
+
+
+def test_without_a_seed_the_run_that_is_there_goes_on(flags, finished, tmp_path):
+    before = contents(finished / "CoOp")
+    given = without_seed(arguments(flags, "CoOp", finished / "CoOp"))
+    done = train(tmp_path / "log", given)
+    assert done.code == 0, done.err
+    assert "Already finished" in done.out
+    other = train(tmp_path / "log", [*given, "OPTIM.LR", "0.5"])
+    assert other.code == 2
+    assert "holds another run: OPTIM.LR: there 0.0035, now 0.5. Give" in other.err
+    assert contents(finished / "CoOp") == before
+
+
+def test_another_file_of_the_same_name_is_another_run(flags, tmp_path):
+    given = arguments(flags, "ZeroshotCLIP", tmp_path / "out")
+    own = tiny_backbone(vision_layers=2, text_layers=2).clip.state_dict()
+    for folder, shift in (("a", 0), ("b", 0), ("c", 1)):
+        weights = {name: value + shift for name, value in own.items()}
+        (tmp_path / folder).mkdir()
+        torch.save(weights, tmp_path / folder / "clip.pt")
+
+    def run(folder):
+        path = str(tmp_path / folder / "clip.pt")
+        keys = ["MODEL.INIT_WEIGHTS", path, "MODEL.BACKBONE.PRETRAINED", "True"]
+        return train(tmp_path / "log", [*given, *keys])
+
+    assert run("a").code == 0
+    before = contents(tmp_path / "out")
+    same = run("b")
+    assert same.code == 0, same.err
+    assert "Already finished" in same.out
+    other = run("c")
+    assert other.code == 2
+    assert "out holds another run: weights: there {'backbone': '" in other.err
+    assert contents(tmp_path / "out") == before
+
+
+def test_overwrite_never_deletes_what_the_run_needs(flags, finished, tmp_path):
+    before = contents(finished / "CoOp")
+    given = arguments(flags, "CoOp", finished / "CoOp", "--overwrite")
+    itself = str(finished / "CoCoOp/../CoOp")
+    for flag, more in (("--resume", []), ("--model-dir", ["--eval-only"])):
+        done = train(tmp_path / "log", [*more, flag, itself, *given])
+        assert done.code == 2
+        assert f"--overwrite would delete the run in {finished / 'CoOp'}, which {flag}" in done.err
+        assert contents(finished / "CoOp") == before
+    done = train(tmp_path / "log", ["--eval-only", *given])
+    assert done.code == 2
+    assert "--eval-only needs --model-dir" in done.err
+    assert contents(finished / "CoOp") == before
+
+
+def test_a_seed_is_recorded_twice_alike(flags, finished, tmp_path):
+    given = arguments(flags, "CoOp", tmp_path / "out")
+    for words in ("Checkpoint saved", "Already finished"):
+        done = train(tmp_path / "log", without_seed(given))
+        assert words in done.out
+    run = json.loads((tmp_path / "out/run.json").read_text())
+    assert run["identity"]["seed"] == int((tmp_path / "out/seed.txt").read_text())
+
+
+def test_an_empty_output_folder_is_refused(flags, tmp_path):
+    done = train(tmp_path / "log", [*flags, "OUTPUT_DIR", ""])
+    assert done.code == 2
+    assert done.err == "error: OUTPUT_DIR is empty: give --output-dir, the folder of the run.\n"
 
 
 def test_damaged_results_are_made_again(flags, finished, tmp_path):
@@ -286,4 +401,82 @@ def test_signals_end_a_run_with_one_line(flags, tmp_path, number, code):
     assert process.returncode == code
     assert "Traceback" not in err
     assert "Interrupted. Every finished epoch is saved" in err
+    assert "run the same command again to go on" in err
     assert not (out / ".owner.json").exists()
+
+
+def test_the_advice_after_an_interrupted_overwrite_deletes_nothing(flags, tmp_path):
+    process = start(["--overwrite", *flags], tmp_path / "out", "OPTIM.MAX_EPOCH", "500")
+    for line in process.stdout:
+        if STARTED in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert "run the same command again, without --overwrite, to go on from there" in err
+
+
+@pytest.mark.parametrize("flag", ["--model-dir", "--resume"])
+def test_overwrite_never_deletes_what_it_is_to_use(flags, finished, tmp_path, flag):
+    out, link = tmp_path / "out", tmp_path / "link"
+    shutil.copytree(finished / "CoOp", out)
+    link.symlink_to(out)
+    before = contents(out)
+    more = [flag, str(link), *(["--eval-only"] if flag == "--model-dir" else [])]
+    done = train(tmp_path / "log", arguments(flags, "CoOp", out, "--overwrite", *more))
+    assert done.code == 2
+    assert f"--overwrite would delete the run in {out}, which {flag} names" in done.err
+    assert contents(out) == before
+
+
+def test_overwrite_without_what_to_test_deletes_nothing(flags, finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished / "CoOp", out)
+    before = contents(out)
+    done = train(tmp_path / "log", arguments(flags, "CoOp", out, "--overwrite", "--eval-only"))
+    assert done.code == 2
+    assert "--eval-only needs --model-dir" in done.err
+    assert contents(out) == before
+
+
+def test_a_link_is_another_name_of_the_folder(flags, finished, tmp_path):
+    out, link = tmp_path / "out", tmp_path / "link"
+    shutil.copytree(finished / "CoOp", out)
+    link.symlink_to(out)
+    assert "Already finished" in train(tmp_path / "log", arguments(flags, "CoOp", link)).out
+    model = ["--eval-only", "--model-dir", str(out)]
+    assert train(tmp_path / "log", arguments(flags, "CoOp", link, *model)).code == 0
+    assert (out / "results-OwnImages-all-test.json").is_file()
+    done = train(tmp_path / "log", arguments(flags, "MaPLe", link))
+    assert done.code == 2
+    assert "trainer: there 'CoOp', now 'MaPLe'" in done.err
+
+
+def delete_folder_at_epoch(count, folder, taken=""):
+    """Delete the output folder in an epoch, as somebody else may; another process may take it."""
+    from dplq.trainers._engine.base import PromptTrainer
+
+    original = PromptTrainer.before_epoch
+
+    def before_epoch(self):
+        original(self)
+        if self.epoch + 1 == count:
+            shutil.rmtree(folder)
+        if self.epoch + 1 == count and taken:
+            shutil.copytree(taken, folder)
+
+    PromptTrainer.before_epoch = before_epoch
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_run_whose_folder_is_deleted_stops(flags, finished, tmp_path, taken):
+    out = tmp_path / "out"
+    other = str(finished / "MaPLe") if taken else ""
+    given = arguments(flags, "CoOp", out)
+    done = train(tmp_path / "log", given, delete_folder_at_epoch, 1, str(out), other)
+    assert done.code == 2
+    assert f"{out} was deleted while this run wrote there: it stops" in done.err
+    if taken:
+        assert contents(out) == contents(finished / "MaPLe")
+    else:
+        assert contents(out) == {}
+        assert train(tmp_path / "log", given).code == 0

@@ -197,11 +197,10 @@ def test_missing_and_wrong_checkpoints(project, trained, tmp_path):
     test = [*flags, "--eval-only", "--output-dir", str(tmp_path / "run")]
     assert "--eval-only needs --model-dir" in refused(tmp_path, test)
     line = refused(tmp_path, [*test, "--model-dir", str(tmp_path / "none")])
-    assert "there is no checkpoint" in line
-    assert "none" in line
+    assert "none/prompt_learner holds no checkpoint. Check the folder and the epoch" in line
     model = ["--model-dir", str(trained[0])]
     line = refused(tmp_path, [*test, *model, "--load-epoch", "7"])
-    assert "does not hold epoch 7; there is epochs 3" in line
+    assert "holds no checkpoint of epoch 7; epochs that are there: 3" in line
     line = refused(tmp_path, [*test, *model, "TRAINER.QUATERNIONPROMPT.PROMPT_DEPTH", "1"])
     assert "settings.prompt_depth: there 2, now 1" in line
     line = refused(tmp_path, [*test, *model, "TRAINER.QUATERNIONPROMPT.N_CTX", "4"])

@@ -6,13 +6,16 @@ import errno
 import gzip
 import io
 import tarfile
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from dplq.data import unpack as data_unpack
-from dplq.data.unpack import Limits, TooLarge, unpack
+from dplq.data.unpack import Limits, TooLarge, unpack, unpack_over
 from dplq.errors import UserError
 
 
@@ -260,3 +263,16 @@ def test_a_tar_that_cannot_fit_is_refused_before(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"or more in it\) needs .* only 10 bytes are free"):
         unpack(archive, tmp_path / "out")
     assert names(tmp_path) == ["x.tar.gz"]
+
+
+def test_unpacking_into_one_folder_waits_for_another_process(tmp_path, caplog):
+    archive = write_zip(tmp_path / "a.zip", {"a.txt": b"1"})
+    with ThreadPoolExecutor(1) as pool, FileLock(tmp_path / ".a.zip.lock"):
+        done = pool.submit(unpack_over, archive, tmp_path)
+        deadline = time.monotonic() + 30
+        while not caplog.messages and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert caplog.messages[0].startswith(f"another process unpacks {archive} (lock: ")
+        assert not (tmp_path / "a.txt").exists()
+    done.result()
+    assert (tmp_path / "a.txt").read_text() == "1"

@@ -2,113 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import re
-import sys
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from dplq.datasets import OwnImages
-from dplq.datasets._engine.entries import check_class_names, in_prompt, repeated_names
-from dplq.datasets._engine.protocol import Split
+from dplq.datasets._engine.entries import check_class_names, repeated_names
 from dplq.datasets._engine.splits import read_split
 from dplq.errors import UserError
+from tests.fuzz.mutations import as_json, trees
 from tests.oddities import KINDS, make_odd
 
 from .lookalikes import make_classes, make_config
-
-CLASSES = ("apple tree", "boat", "dune")
-VALID: dict[str, Any] = {
-    part: [
-        [f"{name}/{part}{i}.jpg", label, name]
-        for label, name in enumerate(CLASSES)
-        for i in range(count)
-    ]
-    for part, count in (("train", 3), ("val", 1), ("test", 2))
-}
-NONSENSE = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-3, 4),
-    st.sampled_from([0.5, 1.0, -0.0, float("nan"), float("inf"), 2**53, 10**400, -(10**30)]),
-    st.sampled_from(["", " ", "boat", "BOAT ", "apple_tree", "../x.jpg", "/x.jpg", "C:\\x.jpg"]),
-    st.sampled_from(["boat/train0.jpg", "boat/./train0.jpg", "a\nb", "a\0", "\udce9", "x" * 9999]),
-    st.sampled_from([[], {}, [[]], [["a", 0, "b"]], {"a": {"b": [1]}}]),
-    st.text(max_size=8),
-)
-
-
-def places(node: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the path of every value below a node."""
-    keys = list(node) if isinstance(node, dict) else range(len(node))
-    found = []
-    for key in keys:
-        found.append((*at, key))
-        if isinstance(node[key], list | dict):
-            found += places(node[key], (*at, key))
-    return found
-
-
-@st.composite
-def mutated(draw: st.DrawFn) -> Any:
-    content = copy.deepcopy(VALID)
-    for _ in range(draw(st.integers(1, 3))):
-        every = places(content)
-        if not every:
-            break
-        *above, key = draw(st.sampled_from(every))
-        node = content
-        for step in above:
-            node = node[step]
-        how = draw(st.sampled_from(["drop", "replace", "replace", "repeat", "nest"]))
-        if how == "drop":
-            del node[key]
-        elif how == "replace":
-            node[key] = copy.deepcopy(draw(NONSENSE))
-        elif how == "nest":
-            node[key] = [node[key]]
-        elif isinstance(node, list):
-            node.insert(key, copy.deepcopy(node[key]))
-    return draw(st.sampled_from([content, content, content, [content], None]))
-
-
-def require_sound(split: Split) -> None:
-    items = [item for part in split for item in part]
-    names = {item.label: item.classname for item in items}
-    assert sorted(names) == list(range(len(names)))
-    assert all(type(item.label) is int and names[item.label] == item.classname for item in items)
-    assert len({in_prompt(name) for name in names.values()}) == len(names)
-    assert len({item.path: item.label for item in items}) == len(
-        {(item.path, item.label) for item in items}
-    )
-    for item in items:
-        assert item.path.strip()
-        assert item.classname.strip()
-        assert item.path[0] != "/"
-        assert ".." not in item.path.split("/")
-        assert not re.search("[\0\n]", item.path + item.classname)
-        (item.path + item.classname).encode()
-    for part in (split.train, split.test):
-        assert {item.label for item in part} == set(names)
+from .sound_splits import NONSENSE, VALID, require_sound
 
 
 @settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(content=mutated())
+@given(content=trees(VALID, NONSENSE))
 def test_a_mutated_split_file_is_a_sound_split_or_one_message(tmp_path, content):
     path = tmp_path / "split_zhou_Toy.json"
-    limit = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)
-    try:
-        path.write_text(json.dumps(content))
-    finally:
-        sys.set_int_max_str_digits(limit)
+    path.write_bytes(as_json(content))
     try:
         split = read_split(path)
     except UserError as error:

@@ -71,6 +71,27 @@ def refusal(root: Path, text: str | bytes, **columns: str) -> str:
     return message.replace(f"{root}/labels.csv", "TABLE").replace(str(root), "DATA")
 
 
+LONG = "x" * 9000
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{LONG},label\na.png,oak\n", "has no column for the path: "),
+        (f"path,{LONG}\na.png,oak\n", "has no column for the label: "),
+        (f"path,label\n{LONG},oak\n", "images are not in"),
+        (f"path,label\na.png,{LONG}\nb.png,{LONG.upper()}\n", "are one number, or differ in"),
+        (f"path,label,prompt\na.png,oak,{LONG}\nb.png,oak,y\n", "has two prompts, "),
+        (f"{LONG}.png,{LONG}\n", "has no known column name"),
+    ],
+)
+def test_a_long_cell_is_quoted_by_its_start(folder, text, said):
+    message = refusal(folder, text)
+    assert said in message
+    assert "characters)" in message or "x" * 200 in message
+    assert len(message) < 2000
+
+
 def test_path_and_label_are_enough(folder):
     table = read(folder, rows_of())
     assert table == Table(

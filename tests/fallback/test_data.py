@@ -133,7 +133,7 @@ def test_a_download_is_unpacked_beside_itself(download):
     assert files_in(folder) == {"a/b.txt": "3", "c.txt": "2", **own}
     assert (folder / "empty").is_dir()
     assert sorted(path.name for path in folder.iterdir()) == [
-        *("a", "a.zip", "c.txt", "empty", "own.txt")
+        *(".a.zip.lock", "a", "a.zip", "c.txt", "empty", "own.txt")
     ]
 
 
@@ -152,7 +152,9 @@ def test_a_bad_download_changes_nothing(download, tmp_path, name, content, text)
     with pytest.raises(UserError, match=text):
         download(name, content)
     assert files_in(tmp_path) == {"data/own.txt": "mine"}
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [name, "own.txt"]
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
+        *(f".{name}.lock", name, "own.txt")
+    ]
 
 
 def test_links_in_a_download_are_refused(download):

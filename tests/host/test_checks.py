@@ -10,8 +10,9 @@ import pytest
 import dplq.plugin  # noqa: F401  (registers the trainers, whose keys are added)
 from dplq.errors import UserError
 from dplq.host.checks import CHECKS, check_config, check_for_trainer, known_checks
-from dplq.host.config import GENERAL_KEYS, all_keys, extend_cfg, flatten, merge_file, merge_options
+from dplq.host.config import GENERAL_KEYS, all_keys, extend_cfg, merge_file, merge_options
 from dplq.host.dassl import registered_trainers
+from dplq.host.nodes import flatten
 from tests.runner import PROJECT, make_project, train
 
 NESTED: list = []
@@ -166,6 +167,12 @@ CONTRADICTIONS = [
         ["OPTIM.NAME", "sgd", "OPTIM.SGD_NESTEROV", "True", "OPTIM.SGD_DAMPNING", "0.5"],
         "OPTIM.SGD_DAMPNING",
     ),
+    (
+        ["MODEL.INIT_WEIGHTS", "a.pt", "MODEL.BACKBONE.PRETRAINED", "False"],
+        "MODEL.INIT_WEIGHTS",
+    ),
+    (["DOMAIN.WEIGHTS", "a.pth", "DOMAIN.PRETRAINED", "False"], "DOMAIN.WEIGHTS"),
+    (["DOMAIN.WEIGHTS", "a.pth", "DOMAIN.ENCODER", "clip"], "DOMAIN.WEIGHTS"),
     (["OPTIM.LR_SCHEDULER", "multi_step"], "OPTIM.STEPSIZE"),
     (["OPTIM.LR_SCHEDULER", "multi_step", "OPTIM.STEPSIZE", "(5, 5)"], "OPTIM.STEPSIZE"),
     (["OPTIM.LR_SCHEDULER", "single_step", "OPTIM.STEPSIZE", "(5, 6)"], "OPTIM.STEPSIZE"),
@@ -194,6 +201,13 @@ def test_keys_that_contradict_each_other(options, key):
     cfg = config()
     merge_options(cfg, options)
     assert refusal(cfg).startswith(f"{key} is ")
+
+
+def test_weights_of_an_encoder_that_is_not_used_contradict_nothing():
+    cfg = config()
+    merge_options(cfg, ["DOMAIN.WEIGHTS", "a.pth", "DOMAIN.PRETRAINED", "False"])
+    merge_options(cfg, ["DOMAIN.ENCODER", "none"])
+    check_config(cfg)
 
 
 def test_a_warm_up_as_long_as_the_run_is_possible():
@@ -322,7 +336,11 @@ def project(tmp_path_factory):
     ("options", "code", "message"),
     [
         (["OPTIM.LR", "-1"], 2, "error: OPTIM.LR is -1; it must be above 0."),
-        (["TRAINER.QUATERNIONPROMPT.N_CTX", "74"], 2, "error: N_CTX must be at least 1 and at mo"),
+        (
+            ["TRAINER.QUATERNIONPROMPT.N_CTX", "74"],
+            2,
+            "error: TRAINER.QUATERNIONPROMPT.N_CTX must be at",
+        ),
         (["INPUT.CROP_PADDING", "8192", "OPTIM.MOMENTUM", "0.999999"], 0, ""),
         (["OPTIM.WEIGHT_DECAY", "1e30"], 2, "error: "),
     ],

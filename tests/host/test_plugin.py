@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 from dplq.host import dassl as dassl_compat
-from dplq.host.config import all_keys, flatten
+from dplq.host.config import all_keys
+from dplq.host.nodes import flatten
 from dplq.images.reader import ImageFile
 from dplq.images.settings import ReadSettings
 from dplq.io import checkpoint

@@ -255,6 +255,34 @@ def test_truncated_files_are_refused(name, share, tmp_path):
     assert text.endswith(("replace it.", "get the file again."))
 
 
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_a_tiff_that_lists_too_few_parts_is_refused(tile, tmp_path):
+    """Three planes instead of one need three times as many; the rest would be random values."""
+    path = tmp_path / "x.tif"
+    how = {"tile": tile} if tile else {"rowsperstrip": 9}
+    tifffile.imwrite(path, WORDS, photometric="rgb", compression="zlib", **how)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        at, parts = tiff.pages[0].tags["PlanarConfiguration"].valueoffset, tiff.pages[0].dataoffsets
+    content[at : at + 2] = struct.pack("<H", 2)
+    path.write_bytes(content)
+    assert refusal(path) == (
+        f"is damaged: it lists {len(parts)} of the {3 * len(parts)} parts of its image; get the "
+        "file again."
+    )
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_the_size_is_checked_before_frames_are_decoded(suffix, tmp_path, monkeypatch):
+    path = tmp_path / f"x.{suffix}"
+    frames = [Image.new("RGB", (48, 36), colour) for colour in ("red", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    plugin = type(Image.open(path))
+    monkeypatch.setattr(plugin, "seek", lambda *_: pytest.fail("a frame is decoded"))
+    text = refusal(path, ReadSettings(frame=2, max_pixels=1000))
+    assert text.startswith("has 48 x 36 = 1,728 pixels, more than INPUT.MAX_PIXELS")
+
+
 def test_what_is_no_image(tmp_path):
     (tmp_path / "page.jpg").write_text("<html>not found, but long enough for a header</html>")
     (tmp_path / "empty.png").touch()

@@ -179,9 +179,13 @@ def test_a_damaged_epoch_names_the_good_ones(tmp_path):
     with pytest.raises(DamagedFile) as caught:
         checkpoint.read(path)
     assert str(caught.value) == (
-        f"{path} is damaged: its checksum is not that of its content. Of the epochs beside it "
-        "these are good: 1, 10 (--load-epoch of train.py)."
+        f"{path} is damaged: its checksum is not that of its content. Restore it from a copy; "
+        "or delete it and the results.json of its run, and the command of the training makes both "
+        "again. Of the epochs beside it these are good: 1, 10 (--load-epoch of train.py)."
     )
+    path.rename(tmp_path / "model-best.safetensors")
+    with pytest.raises(DamagedFile, match=r"a copy, or train again \(train.py --overwrite\)\. Of"):
+        checkpoint.read(tmp_path / "model-best.safetensors")
 
 
 def test_weights_that_are_not_finite_are_not_loaded(tmp_path):

@@ -12,9 +12,9 @@ from dplq import load, load_backbone, load_domain_encoder
 from dplq.errors import UserError, printable
 from dplq.images.reader import read_image
 from dplq.io.files import cache_root
-from dplq.io.paths import is_file, name_problem, refused_paths, user_folder, user_path
-from dplq.io.schema import InvalidContent, read_json, read_text
-from dplq.io.yaml_file import read_yaml
+from dplq.io.validation.paths import is_file, name_problem, refused_paths, user_folder, user_path
+from dplq.io.validation.schema import InvalidContent, read_json, read_text
+from dplq.io.validation.yaml_file import read_yaml
 from tests.oddities import KINDS, make_odd
 
 UNUSABLE = [

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from dplq.errors import UserError
-from dplq.io.run_folder import Identity, hold, release_all
+from dplq.io.atomic import atomic_write
+from dplq.io.runs.folder import Identity, hold, release_all
 
 RUN = Identity(
     kind="train",
@@ -41,6 +44,25 @@ def test_run_json_names_the_run(folder):
     assert record["identity"]["trainer"] == "CoOp"
     assert record["identity"]["settings"] == RUN.settings
     assert folder.recorded() == RUN
+
+
+def test_what_is_known_later_completes_the_identity(folder):
+    folder.claim(RUN)
+    work(folder)
+    known = {"split": "0a", "weights": {"domain": "1b"}}
+    folder.claim(other(**known))
+    assert folder.recorded() == other(**known)
+    folder.claim(RUN)
+    assert folder.recorded() == other(**known)
+    with pytest.raises(UserError, match=r"weights: there \{'domain': '1b'\}, now \{'domain': '2"):
+        folder.claim(other(weights={"domain": "2c"}))
+
+
+def test_a_damaged_run_json_can_be_deleted(folder):
+    folder.claim(RUN)
+    (folder.path / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run.json cannot be used: .* delete this one file"):
+        folder.claim(RUN)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +157,37 @@ def test_clear_deletes_the_run_alone(folder):
     folder.claim(other(trainer="MaPLe"))
 
 
+def test_weights_of_the_user_are_no_work_of_a_run(tmp_path):
+    weights = tmp_path / "weights/vit.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    folder = hold(tmp_path)
+    folder.claim(RUN)
+    work(folder)
+    assert folder.work() == ["prompt_learner/model-1.safetensors"]
+    folder.clear()
+    release_all()
+    assert weights.exists()
+
+
+def test_temporaries_of_runs_in_other_folders_are_left(tmp_path):
+    mine = tmp_path / "prompt_learner/.model-1.0123abcd-1-2.part.safetensors"
+    other = tmp_path / "other" / mine.name
+    for path in (mine, other):
+        path.parent.mkdir()
+        path.touch()
+    hold(tmp_path)
+    release_all()
+    assert not mine.exists()
+    assert other.exists()
+
+
+def test_a_process_that_ends_leaves_no_owner(tmp_path):
+    code = "import sys; from dplq.io.runs.folder import hold; hold(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
 def test_settings_of_a_script_are_written_by_the_owner_alone(folder):
     folder.claim(RUN, settings="a")
     assert (folder.path / "settings.txt").read_text() == "a\n"
@@ -149,3 +202,42 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--output-dir .*file/out cannot be used: Not a directory"):
         hold(tmp_path / "file/out")
+
+
+def test_a_run_in_a_folder_of_a_run_is_left_alone(folder):
+    """Both write: neither clears the other's temporaries, or counts the other's files."""
+    inner = hold(folder.path / "inner")
+    inner.claim(other(trainer="MaPLe"))
+    work(inner)
+    with atomic_write(inner.path / "results.json") as temporary:
+        temporary.write_text("half")
+        release_all()
+        outer = hold(folder.path)
+        assert temporary.exists()
+    outer.claim(RUN)
+    outer.claim(other(seed=2))
+    outer.clear()
+    assert (inner.path / "prompt_learner/model-1.safetensors").exists()
+
+
+def test_weights_of_others_are_no_work_and_stay(folder):
+    """The output folder may be one in which there is more, as a checkout."""
+    (folder.path / "weights").mkdir()
+    (folder.path / "weights/clip.safetensors").write_bytes(b"weights")
+    assert folder.work() == []
+    folder.claim(RUN)
+    folder.clear()
+    assert (folder.path / "weights/clip.safetensors").exists()
+
+
+def test_a_link_is_the_same_folder(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder.path)
+    assert hold(tmp_path / "link") is folder
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "raise ValueError"])
+def test_a_process_that_ends_gives_its_folders_back(tmp_path, end):
+    """Else its note would refuse the next one where that runs on another machine."""
+    code = f"from dplq.io.runs.folder import hold\nhold({str(tmp_path)!r})\n{end}"
+    subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock"}

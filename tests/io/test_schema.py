@@ -1,12 +1,14 @@
-"""The one door for JSON: strict syntax, then the whole content against a type."""
+"""JSON files: strict syntax, then the whole content against a type."""
 
 from __future__ import annotations
+
+import time
 
 import msgspec
 import pytest
 
 from dplq.errors import UserError
-from dplq.io.schema import Count, Name, parse_json, read_json
+from dplq.io.validation.schema import Count, Name, parse_json, read_json
 
 
 class Record(msgspec.Struct):
@@ -41,6 +43,14 @@ def test_one_message_names_file_and_key(tmp_path, text, words):
     assert words in message
     assert message.endswith(". Delete it.")
     assert "\n" not in message
+
+
+def test_a_repeated_key_among_many_is_found_at_once():
+    text = "{" + ", ".join(f'"{number}": 0' for number in [*range(200_000), 7]) + "}"
+    began = time.monotonic()
+    with pytest.raises(UserError, match="the key '7' is there twice"):
+        parse_json(text, dict[str, int], where="text")
+    assert time.monotonic() - began < 10
 
 
 def test_files_that_cannot_be_read(tmp_path):

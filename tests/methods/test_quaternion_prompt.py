@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -346,8 +349,13 @@ def test_missing_parts(backbone):
         QuaternionPromptCLIP(backbone, None, CLASSNAMES)
     with pytest.raises(dplq.UserError, match="At least one class name"):
         QuaternionPromptCLIP(backbone, None, [], domain_dim=4, prompt_depth=1)
-    with pytest.raises(dplq.UserError, match="classnames is the text 'cat'"):
+    with pytest.raises(dplq.UserError, match="classnames is 'cat'; give a list of names"):
         QuaternionPromptCLIP(backbone, None, "cat", domain_dim=4, prompt_depth=1)
+    with pytest.raises(dplq.UserError, match=r"classnames\[1\] is None; it must be a text"):
+        QuaternionPromptCLIP(backbone, None, ["cat", None], domain_dim=4, prompt_depth=1)
+    names = np.array(["cat", "dog"])
+    model = QuaternionPromptCLIP(backbone, None, names, domain_dim=4, prompt_depth=1)
+    assert json.dumps(model.classnames) == '["cat", "dog"]'
     images = torch.zeros(3, 3, 32, 32)
     for shape in ((3, DOMAIN_DIM + 1), (1, DOMAIN_DIM)):
         with pytest.raises(dplq.UserError, match=r"expected \(3, 20\)"):

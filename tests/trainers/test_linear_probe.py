@@ -123,7 +123,7 @@ def test_features_that_are_not_finite_are_not_fitted(project, tmp_path):
         tmp_path / "log", [*project, "--output-dir", str(out), *BASE], make_features_infinite
     )
     assert done.code == 2
-    assert "are nan or infinite: nothing is fitted. Use TRAINER.LINEARPROBE.PREC" in done.err
+    assert "are nan or infinite: nothing is fitted. The weights of the CLIP are at" in done.err
     assert not (out / MODEL).exists()
     assert not (out / "results.json").exists()
 

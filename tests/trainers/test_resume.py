@@ -270,6 +270,32 @@ def test_a_damaged_model_names_the_good_epochs(two_epochs, tmp_path):
     assert train(tmp_path / "good", [*tested, "--load-epoch", "1"]).code == 0
 
 
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_finished_model_is_made_again_as_the_message_says(project, tmp_path, is_lost):
+    run = tmp_path / "run"
+    shutil.copytree(project[0] / "whole", run)
+    whole = (run / LAST).read_bytes()
+    (run / "results.json").unlink()
+    (run / LAST).unlink() if is_lost else (run / LAST).write_bytes(whole[:-1])
+    done = train(tmp_path / "log", [*project[1], "--output-dir", str(run)])
+    assert done.code == 0, done.err
+    assert (run / LAST).read_bytes() == whole
+    assert (run / "results.json").is_file()
+
+
+def test_a_lost_best_model_is_not_replaced_by_the_last(project, tmp_path):
+    run = tmp_path / "run"
+    flags = [*project[1], "--output-dir", str(run), "TEST.FINAL_MODEL", "best_val"]
+    assert train(tmp_path / "log", flags).code == 0
+    best = run / "prompt_learner/model-best.safetensors"
+    best.unlink()
+    (run / "results.json").unlink()
+    done = train(tmp_path / "log", flags)
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith(f"error: {best} is not there, the model that TEST.")
+    assert not (run / "results.json").exists()
+
+
 def make_infinite_at_step(count, what="weight"):
     """Let a weight, or the momentum of one, overflow in a step whose loss is finite."""
     from dplq.trainers._engine.base import PromptTrainer
@@ -328,7 +354,8 @@ def test_logits_that_are_not_finite_give_no_result(project, tmp_path):
     assert done.code == 2
     line = done.err.splitlines()[-1]
     assert "tested images are nan or infinite: there is no accuracy, and no result" in line
-    assert "TRAINER.QUATERNIONPROMPT.PREC fp32" in line
+    assert "PREC" not in line  # it is fp32
+    assert "Train with a lower OPTIM.LR: that is another run, so choose another --output" in line
     assert "* accuracy" not in done.out
     assert not (tmp_path / "run/results.json").exists()
     assert train(tmp_path / "again", flags).code == 0
@@ -339,9 +366,9 @@ def test_unseeded_run_resumes_exactly_too(project, tmp_path):
     at = flags.index("--seed")
     flags = [*flags[:at], *flags[at + 2 :], "--output-dir", str(tmp_path / "run")]
     assert train(tmp_path / "a", flags, signal_at_step, 15).code == -signal.SIGKILL
-    seed = (tmp_path / "run" / "seed.txt").read_text()
+    seed = json.loads((tmp_path / "run" / "run.json").read_text())["identity"]["seed"]
     assert train(tmp_path / "b", flags).code == 0
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["seed"] == int(seed)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["seed"] == seed
 
 
 DRIVER = """

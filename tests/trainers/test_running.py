@@ -70,16 +70,17 @@ def test_a_step_reads_nothing_back(tmp_path, name):
 
 
 def test_losses_are_checked_when_they_should_be():
-    now = NonFiniteLossGuard("COOP", 1)
+    now = NonFiniteLossGuard("COOP", 1, "fp16")
     now.add(GOOD, 0, 0)
     with pytest.raises(
         UserError, match=r"nan or infinite in epoch 3, batch 8. Lower OPTIM.LR.*COOP"
     ):
         now.add(BAD, 2, 7)
-    later = NonFiniteLossGuard("COOP", 3)
+    later = NonFiniteLossGuard("COOP", 3, "fp32")
     later.add(BAD, 0, 0)
     later.add(GOOD, 0, 1)
-    with pytest.raises(UserError, match="in or before epoch 1, batch 3"):
+    words = "in or before epoch 1, batch 3. Lower OPTIM.LR: that is another run"
+    with pytest.raises(UserError, match=words):
         later.add(GOOD, 0, 2)
     later.add(BAD, 1, 0)  # counts with the batches of its epoch, as the log lines do
     with pytest.raises(UserError):

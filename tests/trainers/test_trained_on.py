@@ -16,7 +16,11 @@ from dplq.trainers._engine import trained_on
 
 @pytest.fixture
 def run(tmp_path):
-    """A trainer with two training and two test images; its record is written."""
+    return make_run(tmp_path)
+
+
+def make_run(tmp_path):
+    """Return a trainer with two training and two test images; its record is written."""
     for name in ("a", "b", "c", "d"):
         (tmp_path / f"{name}.png").write_bytes(name.encode() * 9)
     (tmp_path / "copy.png").write_bytes(b"a" * 9)

@@ -201,7 +201,7 @@ def test_batches_on_a_gpu(images):
 
 def test_unknown_kind_of_cache(images):
     cfg = config(cache="pickled")
-    with pytest.raises(UserError, match=r"DATALOADER\.IMAGE_CACHE is 'pickled'"):
+    with pytest.raises(UserError, match=r"DATALOADER\.IMAGE_CACHE is 'pickled'; it must"):
         accelerate_loader(loader(cfg, images), cfg, is_train=True)
 
 

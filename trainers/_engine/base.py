@@ -20,14 +20,16 @@ from torch.nn import functional as F
 
 from dplq.errors import UserError, few
 from dplq.io.checkpoint import DamagedFile
+from dplq.io.runs.folder import is_to_be_cleared
 from dplq.training.clock import StepTimer
 from dplq.training.loaders import ProgressLoader
 from dplq.training.loss_guard import NonFiniteLossGuard
 from dplq.training.schedule import learning_rate
-from dplq.training.seeding import drawing
+from dplq.training.seeding import BY_NAME, drawing
 
 from . import resume
 from .frozen import FrozenTrainer
+from .ownership import claim_for_training
 from .train_images import class_weights, report_imbalance, report_left_out
 
 SCHEDULE_KEYS = ("stepsize", "gamma", "warmup_epoch", "warmup_type", "warmup_cons_lr",
@@ -42,8 +44,9 @@ class PromptTrainer(FrozenTrainer):
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders; the training loader shows a progress bar."""
-        folder = self.model_dir(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
-        self.draw = resume.recorded_draw(folder)
+        directory = self.cfg.RESUME or self.cfg.OUTPUT_DIR
+        is_new = is_to_be_cleared(directory)
+        self.draw = BY_NAME if is_new else resume.recorded_draw(self.model_dir(directory))
         with drawing(self.draw):
             super().build_data_loader()
         self.train_loader_x = ProgressLoader(self.train_loader_x, self.cfg.TRAIN.PRINT_FREQ)
@@ -65,7 +68,7 @@ class PromptTrainer(FrozenTrainer):
         self.scaler = self.precision.grad_scaler()
         # A CPU has nothing to wait for.
         every = 1 if self.device.type == "cpu" else self.cfg.TRAIN.PRINT_FREQ
-        self.loss_guard = NonFiniteLossGuard(self.node, every)
+        self.loss_guard = NonFiniteLossGuard(self.node, every, self.precision.name)
         self.clock = StepTimer(self.device)
         return self.optim
 
@@ -151,4 +154,7 @@ class PromptTrainer(FrozenTrainer):
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Resume after the last finished epoch found in `directory`; return its number."""
-        return resume.read_state(self, directory)
+        done = resume.read_state(self, directory)
+        if done and self.output_dir:  # version 0.1.0 wrote no run.json: now it is known whose it is
+            claim_for_training(self, resumed=True)
+        return done

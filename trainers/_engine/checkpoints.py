@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from dassl.engine import TrainerX
 
 from dplq.images.settings import changed_settings
-from dplq.io.checkpoint import MODEL_FOLDER
+from dplq.io.runs.files import MODEL_FOLDER
 from dplq.methods.load import checkpoint_in, load_public
 
 from .trained_on import check_tested_images, split_hash

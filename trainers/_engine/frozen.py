@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone, load_backbone
+from dplq.errors import UserError
 from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.checks import check_for_trainer
 from dplq.host.dassl import describe_dassl, prepare_worker
-from dplq.io.checkpoint import MODEL_FOLDER
+from dplq.io.runs.files import MODEL_FOLDER
+from dplq.io.runs.folder import RunFolder
 from dplq.methods.base import CLIPModel
 from dplq.training.distributed import refuse_distributed
 from dplq.training.loaders import accelerate_loader
@@ -57,6 +59,7 @@ class FrozenTrainer(CheckpointTrainer):
     max_epoch: int
     evaluator: Any
     results_file: Path | None = None  # of the training run, once it has begun
+    run_folder: RunFolder | None = None  # once it is claimed
 
     def __init__(self, cfg: Any) -> None:
         refuse_distributed()
@@ -72,11 +75,18 @@ class FrozenTrainer(CheckpointTrainer):
 
     def _advice_on_logits(self) -> str:
         """Return what to do about logits that are nan or infinite."""
-        model = " --eval-only --model-dir THIS_RUN" if self.max_epoch else ""
-        return (
-            f"Test in fp32:{model} --output-dir ANOTHER TRAINER.{self.node}.PREC fp32. If they "
-            "stay so, the weights of the CLIP or of the domain encoder are at fault."
-        )
+        advice, model = [], " --eval-only --model-dir THIS_RUN" if self.max_epoch else ""
+        if self.precision.name != "fp32":
+            advice.append(
+                f"Test in fp32:{model} --output-dir ANOTHER TRAINER.{self.node}.PREC fp32."
+            )
+        if self.fixed_epochs is None:
+            advice.append(
+                "Train with a lower OPTIM.LR: that is another run, so choose another --output-dir "
+                "too, or add --overwrite."
+            )
+        last = "If they stay so, the weights of the CLIP or of the domain encoder are at fault."
+        return " ".join([*advice, last])
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders, made quicker."""
@@ -113,14 +123,25 @@ class FrozenTrainer(CheckpointTrainer):
         return build(clip, classnames, seed=seed, **self.model_settings())
 
     def build_model(self) -> None:
-        """Build frozen and learnable parts; without Dassl's scheduler: it fails on torch >= 2.7."""
+        """Build frozen and learnable parts; without Dassl's scheduler: it fails on torch >= 2.7.
+
+        Raises:
+            UserError: as the loaders and the model; a setting of the model is named by its key.
+        """
         cfg, self.precision = self.cfg, resolve_precision(self.keys.PREC, self.device)
         name, pretrained = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED
         print(f"Loading CLIP (backbone: {name})")
         clip = load_backbone(name, weights=cfg.MODEL.INIT_WEIGHTS, pretrained=pretrained)
         check_input(cfg.INPUT, clip)
         names = list(self.dm.dataset.classnames)
-        self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
+        try:
+            self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
+        except UserError as error:
+            message = str(error)
+            own = (one.name.upper() for one in self.model_class.settings_class.config_fields())
+            if message.partition(" ")[0] not in own:
+                raise
+            raise UserError(f"TRAINER.{self.node}.{message}") from error
         configure_model(self.model, self.precision, cfg.MODEL)
         self.model.noise_generator = torch.Generator(self.device)
         learner = self.model.prompt_learner
@@ -151,7 +172,7 @@ class FrozenTrainer(CheckpointTrainer):
             self.model.noise_generator.manual_seed(seed)
 
     def train(self) -> None:  # type: ignore[override]  # Dassl's signatures differ
-        """Train as Dassl does, after a word on the training images; leave a finished run as it is.
+        """Train as Dassl does, after a report on the images; skip a finished run.
 
         Raises:
             UserError: the dataset has test images only, and something is to be learned; or the
@@ -161,7 +182,7 @@ class FrozenTrainer(CheckpointTrainer):
             refuse_test_only(self)
         if self.output_dir:
             self.results_file = claim_for_training(self)
-            if not self.cfg.TEST.NO_TEST and report_finished(self.results_file):
+            if report_finished(self.results_file):
                 return
         if self.fixed_epochs != 0:
             self.report_training_images()
@@ -170,6 +191,16 @@ class FrozenTrainer(CheckpointTrainer):
                 "TRAIN.CLASS_WEIGHTS is not used: %s learns nothing.", type(self).__name__
             )
         super().train()
+
+    def after_epoch(self) -> None:
+        """Validate and save as Dassl does, where the folder is still this run's."""
+        self.check_folder()
+        super().after_epoch()
+
+    def check_folder(self) -> None:
+        """Refuse (UserError) to write to a folder that was deleted or taken by another process."""
+        if self.run_folder is not None:
+            self.run_folder.check()
 
     def report_training_images(self) -> None:
         """Print what the user should know of the training images."""
@@ -187,6 +218,7 @@ class FrozenTrainer(CheckpointTrainer):
         started = time.perf_counter()
         accuracy = super().test(split)
         if path:
+            self.check_folder()
             write_results(self, path, seconds=time.perf_counter() - started)
         return accuracy
 

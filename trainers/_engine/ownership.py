@@ -8,14 +8,19 @@ from typing import Any
 from dplq.errors import UserError
 from dplq.host.run_identity import claim_run, claim_test
 from dplq.io.files import file_digest
-from dplq.io.results import RESULTS_FILE, read_results
-from dplq.io.run_folder import TRAIN
+from dplq.io.runs.files import RESULTS_FILE
+from dplq.io.runs.folder import TRAIN, hold
+from dplq.io.runs.results import read_results
 
 from .trained_on import split_hash
 
 
-def claim_for_training(trainer: Any) -> Path:
+def claim_for_training(trainer: Any, resumed: bool = False) -> Path:
     """Claim the folder of a trainer that trains, or has nothing to train.
+
+    Args:
+        trainer: a `FrozenTrainer`.
+        resumed: it has been restored from the resume file in its folder.
 
     Returns:
         The file for the results.
@@ -23,8 +28,9 @@ def claim_for_training(trainer: Any) -> Path:
     Raises:
         UserError: it is in use, or another run's.
     """
-    folder = claim_run(trainer.cfg, TRAIN, split=split_hash(trainer))
-    return folder.path / RESULTS_FILE
+    known = {"split": split_hash(trainer), "weights": weight_digests(trainer.model)}
+    trainer.run_folder = claim_run(trainer.cfg, TRAIN, resumed=resumed, **known)
+    return trainer.run_folder.path / RESULTS_FILE
 
 
 def claim_for_test(trainer: Any) -> Path:
@@ -38,7 +44,20 @@ def claim_for_test(trainer: Any) -> Path:
     """
     directory, epoch, path = trainer.loaded
     digest = file_digest(path, "blake2b-128") if path else None
-    return claim_test(trainer.cfg, directory, epoch, split=split_hash(trainer), model=digest)
+    split = split_hash(trainer)
+    results = claim_test(trainer.cfg, directory, epoch, split=split, model=digest)
+    trainer.run_folder = hold(results.parent)
+    return results
+
+
+def weight_digests(model: Any) -> dict[str, str] | None:
+    """Return the digests of the local files with a model's frozen weights; None without a file.
+
+    A config names a file without its folder: another one may have the same name.
+    """
+    parts = {"backbone": model.clip, "domain": model.domain}
+    found = {name: part.spec.sha256[:16] for name, part in parts.items() if part is not None}
+    return {name: digest for name, digest in found.items() if digest} or None
 
 
 def report_finished(results: Path) -> bool:

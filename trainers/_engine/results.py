@@ -9,11 +9,10 @@ from typing import Any
 from dplq.evaluation.metrics import scores
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import NUMBERED
+from dplq.io.runs.results import FORMAT
 
 from .environment import device_name, git_commit, peak_memory_mib, versions
 from .trained_on import split_hash
-
-FORMAT = 1
 
 
 def write_results(trainer: Any, path: Path, seconds: float) -> None:

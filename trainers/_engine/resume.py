@@ -23,7 +23,7 @@ from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import DamagedFile
 from dplq.io.files import bytes_digest
-from dplq.io.schema import Count, InvalidContent, convert
+from dplq.io.validation.schema import Count, InvalidContent, convert
 from dplq.training.seeding import BY_NAME, BY_POSITION
 
 RESUME_FILE = "resume.safetensors"
@@ -53,7 +53,7 @@ class ResumeHeader(msgspec.Struct):
         best_result: best validation accuracy so far; None before the first.
         train_seconds: spent in steps.
         train_steps: number of steps.
-        settings: what must be the same for the run to go on.
+        settings: what must be the same for the run to be resumed.
         draw: how the few-shot images were drawn; version 0.1.0 did not write it.
     """
 
@@ -140,7 +140,28 @@ def read_state(trainer: Any, directory: str) -> int:
     if path.name == PREVIOUS_FILE:
         print(f"{folder / RESUME_FILE} is not there: the run goes on from {PREVIOUS_FILE}")
     print(f"Found checkpoint at {directory} (will resume after epoch {done})")
+    _check_best_model(trainer)
+    if done == trainer.max_epoch:
+        _restore_last_model(trainer)
     return done
+
+
+def _check_best_model(trainer: Any) -> None:
+    """Refuse to go on without the model that the run will test, where one was saved."""
+    path = trainer.model_dir(trainer.output_dir) / checkpoint.BEST
+    is_wanted = trainer.cfg.TEST.FINAL_MODEL == "best_val" and math.isfinite(trainer.best_result)
+    if is_wanted and not path.is_file():
+        raise UserError(
+            f"{path} is not there, the model that TEST.FINAL_MODEL best_val tests. Restore it from "
+            "a copy, or train again (train.py --overwrite)."
+        )
+
+
+def _restore_last_model(trainer: Any) -> None:
+    """Save the model of a run whose epochs are all done once more, if it is lost or damaged."""
+    name = checkpoint.NUMBERED.replace("*", str(trainer.max_epoch))
+    if not checkpoint.is_good(trainer.model_dir(trainer.output_dir) / name):
+        trainer.save_model(trainer.max_epoch - 1, trainer.output_dir)
 
 
 def _restore(trainer: Any, path: Path) -> int:

@@ -18,16 +18,13 @@ import msgspec
 from dplq.errors import UserError, few
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.files import file_digest
-from dplq.io.paths import is_file
-from dplq.io.schema import Count, Name, read_json
+from dplq.io.validation.paths import is_file, is_same_folder
+from dplq.io.validation.schema import Count, Name, read_json
 
 logger = logging.getLogger(__name__)
 FILE = "train_images.json"
-FORMAT = 1
 DIGEST = "blake2b-128"
 KEY = "TEST.ALLOW_TRAIN_IMAGES"
-
-
 Mark = tuple[Count, Name]  # size and digest of an image
 
 
@@ -50,20 +47,16 @@ def write_train_images(trainer: Any) -> None:
 
     Images are known by their content, so that another folder or another name hides none of them.
     """
-    images = {}
+    images: dict[str, Mark] = {}
     folder = getattr(trainer.dm.dataset, "image_dir", "")
     for item in trainer.dm.dataset.train_x:
         path = str(item.impath)
         name = os.path.relpath(path, folder) if folder else os.path.basename(path)
-        images[name] = [os.path.getsize(path), file_digest(path, DIGEST)]
-    record = {
-        "format": FORMAT,
-        "dataset": trainer.cfg.DATASET.NAME,
-        "split": split_hash(trainer),
-        "train": images,
-    }
+        images[name] = (os.path.getsize(path), file_digest(path, DIGEST))
+    record = Record(1, trainer.cfg.DATASET.NAME, split_hash(trainer), images)
     path = trainer.model_dir(trainer.output_dir) / FILE
-    write_bytes_atomically(path, json.dumps(record, indent=0).encode())
+    content = json.dumps(msgspec.to_builtins(record), indent=0)  # names may be no UTF-8
+    write_bytes_atomically(path, content.encode())
 
 
 def check_tested_images(trainer: Any, directory: str) -> None:
@@ -82,7 +75,7 @@ def check_tested_images(trainer: Any, directory: str) -> None:
     if not is_file(path):
         logger.info("%s is not there: whether training images are tested is not known", path)
         return
-    if _is_same_folder(directory, trainer.recorded_in):
+    if is_same_folder(directory, trainer.recorded_in):
         return  # the best epoch of this very run
     record = _read(path)
     if record.dataset == trainer.cfg.DATASET.NAME and not _differs(record, trainer):
@@ -131,10 +124,6 @@ def _is_unchanged(trained: dict[str, Mark], folder: str) -> bool:
         if file_digest(path, DIGEST) != digest:
             return False
     return True
-
-
-def _is_same_folder(one: str, other: str) -> bool:
-    return bool(other) and os.path.realpath(one) == os.path.realpath(other)
 
 
 def tested_items(trainer: Any) -> list[Any]:

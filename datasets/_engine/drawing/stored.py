@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from dplq.errors import UserError, few
-from dplq.io.schema import Name, read_json
+from dplq.io.validation.schema import Name, read_json
 
 from ..entries import repeated_names
 from ..protocol import Split, check_split

@@ -14,10 +14,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from dplq.errors import UserError, few, nearest, printable
+from dplq.errors import UserError, few, nearest, printable, shown
 from dplq.images.reader import EXTENSIONS
-from dplq.io.paths import name_problem
-from dplq.io.schema import read_text
+from dplq.io.validation.paths import name_problem
+from dplq.io.validation.schema import read_text
 
 from .names import is_system_file, mask_of
 
@@ -54,8 +54,9 @@ class ClassTable:
                 known = self._labels.setdefault(spelling(name), label)
                 if known != label:
                     raise UserError(
-                        f"Classes {self.prompts[known]!r} and {row[0]!r} share the spelling "
-                        f"{name!r} (case, spaces, '_' and '-' do not count). Rename one."
+                        f"Classes {shown(self.prompts[known])} and {shown(row[0])} share the "
+                        f"spelling {shown(name)} (case, spaces, '_' and '-' do not count). "
+                        "Rename one."
                     )
 
     @classmethod

@@ -10,7 +10,7 @@ from pathlib import Path
 from dplq.errors import UserError, few, suggest
 
 from ..layout.folders import spelling
-from .delimited import Record
+from .delimited import Record, quoted
 from .image_index import ImageIndex
 
 NOT_USED = "none"
@@ -89,7 +89,7 @@ class Found:
 
     def title(self, column: int) -> str:
         """Return how messages call a column."""
-        return f"column '{self.header[column]}'" if self.header else f"column {column + 1}"
+        return f"column {quoted(self.header[column])}" if self.header else f"column {column + 1}"
 
 
 def part_of(value: str) -> str:
@@ -155,8 +155,8 @@ class _Header:
         if len(same) != 1:
             state = "no column" if not same else f"{len(same)} columns"
             raise UserError(
-                f"{self.path} has {state} '{name}' (DATASET.COLUMNS.{role.upper()})."
-                f"{suggest(name, filter(None, self.names))}"
+                f"{self.path} has {state} {quoted(name)} (DATASET.COLUMNS.{role.upper()})."
+                f"{suggest(name, (title[:200] for title in self.names if title))}"
             )
         return same[0]
 
@@ -179,7 +179,7 @@ class _Header:
         """
         if len(found) == 1:
             return found[0]
-        titles = few([f"'{self.names[i]}'" for i in found or range(len(self.names))], 8)
+        titles = few([quoted(self.names[i]) for i in found or range(len(self.names))], 8)
         state = f"several columns for the {role}" if found else f"no column for the {role}"
         raise UserError(
             f"{self.path} has {state}: {titles}. Set DATASET.COLUMNS.{role.upper()} to one of "
@@ -244,7 +244,7 @@ def _refuse_one_hot(table: _Header) -> None:
     free = [i for i in range(len(table.names)) if i not in table.chosen.values()]
     flags = [i for i in free if {_flag(value) for value in table.values(i)} == {0.0, 1.0}]
     if len(flags) > 1:
-        names = few([f"'{table.names[i]}'" for i in flags], 8)
+        names = few([quoted(table.names[i]) for i in flags], 8)
         raise UserError(
             f"{table.path} has no column for the label, but {len(flags)} columns of 0 and 1: "
             f"{names}. If these are the classes, write the name of the one that is 1 into a column "
@@ -264,9 +264,8 @@ def _split_column(table: _Header) -> int | None:
     for column in table.candidates("split"):
         weak = spelling(table.names[column]) in ONLY_IF_PARTS
         if weak and not all(map(part_of, table.values(column))):
-            table.notes.append(
-                f"column '{table.names[column]}' is not used: its values are not train, val, test"
-            )
+            title = quoted(table.names[column])
+            table.notes.append(f"column {title} is not used: its values are not train, val, test")
         else:
             fitting.append(column)
     return table.only("split", fitting) if fitting else None
@@ -275,9 +274,9 @@ def _split_column(table: _Header) -> int | None:
 def _group_column(table: _Header) -> int | None:
     found = table.candidates("group")
     if len(found) > 1:
-        others = few([f"'{table.names[i]}'" for i in found[1:]])
+        others = few([quoted(table.names[i]) for i in found[1:]])
         table.notes.append(
-            f"groups are those of column '{table.names[found[0]]}', not {others} "
+            f"groups are those of column {quoted(table.names[found[0]])}, not {others} "
             "(DATASET.COLUMNS.GROUP)"
         )
     return found[0] if found else None
@@ -287,14 +286,17 @@ def _by_content(
     records: Sequence[Record], given: dict[str, str], index: ImageIndex, path: Path
 ) -> Found:
     width = len(records[0].cells)
-    start = f"{path}: its first row ({few(records[0].cells)}) has no known column name, and "
+    first = few(cell[:200] for cell in records[0].cells)
+    start = f"{path}: its first row ({first}) has no known column name, and "
     chosen: dict[str, int | None] = {}
     for role, name in given.items():
         if not name or (name.lower() == NOT_USED and role in OPTIONAL):
             continue
         if not 1 <= (position := _position(name)) <= width:
             key = f"DATASET.COLUMNS.{role.upper()}"
-            raise UserError(f"{start}{key} is '{name}', which it does not have either. {CURE}")
+            raise UserError(
+                f"{start}{key} is {quoted(name)}, which it does not have either. {CURE}"
+            )
         chosen[role] = position - 1
 
     def free() -> dict[int, list[str]]:

@@ -9,8 +9,8 @@ import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
-from dplq.errors import UserError
-from dplq.io.schema import MAX_BYTES
+from dplq.errors import UserError, shown
+from dplq.io.validation.schema import MAX_BYTES
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 SAMPLE = 50  # records that decide which delimiter it is
@@ -21,6 +21,11 @@ class Record(NamedTuple):
 
     line: int
     cells: list[str]
+
+
+def quoted(cell: str) -> str:
+    """Return a cell as messages show it: in quotes, the start of a long one."""
+    return shown(cell, 200)
 
 
 def read_records(path: Path) -> list[Record]:

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from dplq.errors import UserError, printable
-from dplq.io.paths import name_problem
+from dplq.io.validation.paths import name_problem
 
 from ..layout.folders import NOT_CLASSES
 from ..layout.names import is_system_file

@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 from dplq.errors import UserError, few, printable
 from dplq.images.reader import EXTENSIONS
-from dplq.io.paths import is_file, name_problem
+from dplq.io.validation.paths import is_file, name_problem
 
 from ..layout.folders import extensions_text, in_words, spelling
 from ..layout.names import in_order, number_of
 from .columns import Columns, Found, accepted_parts, find_columns, part_of
-from .delimited import Record, read_records
+from .delimited import Record, quoted, read_records
 from .image_index import ImageIndex
 
 __all__ = [
@@ -172,11 +172,12 @@ def table_warnings(table: Table) -> list[str]:
     torn = {group: found for group, found in parts.items() if len(found) > 1}
     joined = [label for label in table.classes if _joins(label, table.classes)]
     if joined:
-        text = f"{len(joined)} labels join others and are classes of their own: {few(joined, 3)}"
+        names = few((label[:200] for label in joined), 3)
+        text = f"{len(joined)} labels join others and are classes of their own: {names}"
         table = table._replace(notes=(*table.notes, text))
     if not torn:
         return list(table.notes)
-    examples = (f"{group} in {' and '.join(found)}" for group, found in torn.items())
+    examples = (f"{group[:200]} in {' and '.join(found)}" for group, found in torn.items())
     return [
         *table.notes,
         f"{len(torn)} of {len(parts)} groups are in more than one part ({few(examples, 3)}): the "
@@ -222,9 +223,9 @@ class _Rows:
             if other != label:
                 rows = [self.found.records[labels.index(text)].line for text in (other, label)]
                 raise UserError(
-                    f"{self.path}: labels '{other}' (row {rows[0]}) and '{label}' (row {rows[1]}) "
-                    "are one number, or differ in case, spaces, '_' or '-' only. Write the label "
-                    "of a class in one way."
+                    f"{self.path}: labels {quoted(other)} (row {rows[0]}) and {quoted(label)} "
+                    f"(row {rows[1]}) are one number, or differ in case, spaces, '_' or '-' only. "
+                    "Write the label of a class in one way."
                 )
         return labels
 
@@ -267,17 +268,17 @@ class _Rows:
             first, where = known.setdefault(label, (prompt, record))
             if first != prompt:
                 raise UserError(
-                    f"{self.path}: label '{label}' has two prompts, '{first}' (row {where.line}) "
-                    f"and '{prompt}' (row {record.line}). Write one, or set DATASET.COLUMNS.PROMPT "
-                    "none if the column is no class name."
+                    f"{self.path}: label {quoted(label)} has two prompts, {quoted(first)} (row "
+                    f"{where.line}) and {quoted(prompt)} (row {record.line}). Write one, or set "
+                    "DATASET.COLUMNS.PROMPT none if the column is no class name."
                 )
         names = {label: known[label][0] or in_words(label) for label in classes}
         for name, count in Counter(names.values()).items():
             if count > 1:
-                same = few([f"'{label}'" for label in classes if names[label] == name])
+                same = few([quoted(label) for label in classes if names[label] == name])
                 raise UserError(
-                    f"{self.path}: labels {same} have one prompt, '{name}'. Give every class a "
-                    "prompt of its own."
+                    f"{self.path}: labels {same} have one prompt, {quoted(name)}. Give every class "
+                    "a prompt of its own."
                 )
         return names
 
@@ -301,11 +302,11 @@ class _Rows:
     ) -> None:
         """Raise if values name no image, or more than one."""
         rows = list(zip(self.found.records, values, matches, strict=True))
-        absent = [f"row {r.line} '{value}'" for r, value, found in rows if not found]
+        absent = [f"row {r.line} {quoted(value)}" for r, value, found in rows if not found]
         title = self.found.title(self.found.path)
         start = f"{self.path}: {title}:"
         if absent:
-            other = [v for _, v, found in rows if not found and index.is_other_file(v)]
+            other = [v[:200] for _, v, found in rows if not found and index.is_other_file(v)]
             hint = f" Not read as images, by extension: {few(other, 3)}." if other else ""
             _, first, images = rows[0]
             if not (self.found.header or images or index.is_image_name(first) or absent[1:]):
@@ -317,7 +318,9 @@ class _Rows:
                 f"{extensions_text()}."
             )
         several = [
-            f"row {r.line} '{value}' ({few(found, 2)})" for r, value, found in rows if found[1:]
+            f"row {r.line} {quoted(value)} ({few(found, 2)})"
+            for r, value, found in rows
+            if found[1:]
         ]
         if several:
             raise UserError(
@@ -336,7 +339,7 @@ class _Rows:
                 labels = [r.cells[self.found.label] for r in (other, record)]
                 differ = labels[0] != labels[1]
                 conflicts += differ
-                said = f" as '{labels[0]}' and '{labels[1]}'" if differ else ""
+                said = f" as {quoted(labels[0])} and {quoted(labels[1])}" if differ else ""
                 repeats.append(f"{image} in rows {other.line} and {record.line}{said}")
         if repeats:
             cure = "Keep one row per image"

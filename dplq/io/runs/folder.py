@@ -1,12 +1,14 @@
 """A run's folder: whose it is (``run.json``), and what lies in it.
 
-The first run that starts in a folder owns it. Whoever comes later with another identity is refused;
-the same identity goes on, or finds that it is done. While a process writes, it holds the lock.
+The first run that starts in a folder owns it. A later run of another identity is refused; one of
+the same identity resumes, or ends at once if all is done. A process that writes holds the lock.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,21 +18,29 @@ import msgspec
 from msgspec import Meta
 
 from dplq import __version__
-from dplq.errors import UserError, few
-from dplq.io import checkpoint
+from dplq.errors import UserError, few, shown
 from dplq.io.atomic import clear_temporaries, write_bytes_atomically
-from dplq.io.results import RESULTS_FILE
-from dplq.io.run_lock import RunLock
-from dplq.io.schema import Name, read_json
+from dplq.io.runs.files import (
+    MODEL_FOLDER,
+    RESULTS_FILE,
+    RUN_FILE,
+    SEED_FILE,
+    SETTINGS_FILE,
+    TESTS,
+)
+from dplq.io.runs.lock import RunLock
+from dplq.io.validation.paths import is_file
+from dplq.io.validation.schema import Name, read_json
 
-RUN_FILE, SEED_FILE = "run.json", "seed.txt"
-SETTINGS_FILE = "settings.txt"  # written for the scripts, which compare it with a later call
-TESTS = "results-*.json"  # of tests in the folder of a training run
-CHECKPOINTS = ("*/*.safetensors", "*/model*.pth.tar*")  # ours, and those of other projects
-TRAIN, TEST = "train", "test"
+OURS, THEIRS = f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*"
+CHECKPOINTS = (OURS, THEIRS)  # theirs: of other projects
+Kind = Literal["train", "test"]
+TRAIN: Kind = "train"
+TEST: Kind = "test"
 CURE = "Give another --output-dir, or delete that run (train.py --overwrite does)"
 
-Split = Annotated[str, Meta(max_length=128)]
+Digest = Annotated[str, Meta(max_length=128)]
+UNKNOWN_AT_FIRST = ("split", "model", "weights")  # fields of an identity
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -46,17 +56,20 @@ class Identity(msgspec.Struct, frozen=True):
         settings: every config key that decides the result, with its value.
         split: hash of the split; None where it is not known (yet), which any hash matches.
         model: of a test: digest of the checkpoint; None where it is not known (yet).
+        weights: digests of the files with the frozen weights, by part; None where they are not
+            known (yet), or there is no file.
     """
 
-    kind: Literal["train", "test"]
+    kind: Kind
     trainer: Name
     dataset: str
     subsample: str
     shots: int
     seed: int
     settings: dict[str, Any]
-    split: Split | None = None
-    model: Split | None = None
+    split: Digest | None = None
+    model: Digest | None = None
+    weights: dict[str, Digest] | None = None
 
     def differences(self, other: Identity, defaults: Mapping[str, Any]) -> list[str]:
         """Return in words what `other`, which comes now, has otherwise.
@@ -70,7 +83,7 @@ class Identity(msgspec.Struct, frozen=True):
             for name in self.__struct_fields__
             if name != "settings"
         }
-        for name in ("split", "model"):
+        for name in UNKNOWN_AT_FIRST:
             if None in pairs[name]:
                 del pairs[name]
         settings = {
@@ -82,14 +95,13 @@ class Identity(msgspec.Struct, frozen=True):
 
     def completed_by(self, other: Identity) -> Identity:
         """Return this identity with what only `other` knows."""
-        return msgspec.structs.replace(
-            self, split=self.split or other.split, model=self.model or other.model
-        )
+        known = {key: getattr(self, key) or getattr(other, key) for key in UNKNOWN_AT_FIRST}
+        return msgspec.structs.replace(self, **known)
 
 
 def _differences(pairs: Mapping[str, tuple[Any, Any]]) -> list[str]:
     return [
-        f"{name}: there {there!r}, now {now!r}"
+        f"{name}: there {shown(there, 200)}, now {shown(now, 200)}"
         for name, (there, now) in pairs.items()
         if there != now
     ]
@@ -103,11 +115,30 @@ class RunRecord(msgspec.Struct, frozen=True):
     version: str = ""
 
 
+def recorded_identity(folder: Path) -> Identity | None:
+    """Return whose run lies in a folder; None where no ``run.json`` says so.
+
+    Raises:
+        UserError: ``run.json`` is damaged.
+    """
+    path = folder / RUN_FILE
+    if not is_file(path):
+        return None
+    remedy = (
+        "Restore it, or delete this one file: the results and checkpoints beside it tell whose "
+        "run it is."
+    )
+    return read_json(path, RunRecord, remedy=remedy).identity
+
+
 class RunFolder:
     """Folder of a run, locked by this process.
 
     Args:
         path: the folder; it is made.
+
+    Attributes:
+        to_be_cleared: whether the run that lies here is to be deleted once the new one can begin.
 
     Raises:
         UserError: another process writes there.
@@ -115,10 +146,19 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.identity: Identity | None = None  # of the run in this process that owns the folder
+        self.to_be_cleared = False
         self._lock = RunLock(path)
         self._lock.acquire()
-        clear_temporaries(path, all=True)  # of runs that were killed
+        for folder in (path, path / MODEL_FOLDER):
+            clear_temporaries(folder, all=True)  # of runs that were killed
+
+    def check(self) -> None:
+        """Make sure that the folder is still this process's: it may have been deleted.
+
+        Raises:
+            UserError: it is not.
+        """
+        self._lock.check()
 
     def release(self) -> None:
         """Let other processes write here."""
@@ -131,6 +171,7 @@ class RunFolder:
         *,
         defaults: Mapping[str, Any] | None = None,
         settings: str = "",
+        record: bool = True,
     ) -> None:
         """Make this folder that of a run; ``run.json`` says so.
 
@@ -139,6 +180,7 @@ class RunFolder:
             earlier: what the files of a version without ``run.json`` tell of their run.
             defaults: of config keys, for records of versions that lack some.
             settings: content of ``settings.txt``; "" for none.
+            record: write ``run.json``; False where `earlier` is not known to be right yet.
 
         Raises:
             UserError: it is another run's; the differences are named.
@@ -158,9 +200,10 @@ class RunFolder:
                     f"{self.path} holds another run: {few(differences, 6, '; ')}. {CURE}."
                 )
             identity = there.completed_by(identity)
+        if not record:
+            return
         if identity != recorded:
             self._write(identity)
-        self.identity = identity
         path = self.path / SETTINGS_FILE
         if settings and not (identity == recorded and path.is_file()):
             write_bytes_atomically(path, f"{settings}\n".encode())
@@ -169,23 +212,20 @@ class RunFolder:
         """Return whose run this is; None where nothing says so.
 
         Raises:
-            UserError: ``run.json`` is damaged.
+            UserError: ``run.json`` is damaged, or no file.
         """
-        path = self.path / RUN_FILE
-        if not path.is_file():
-            return None
-        remedy = f"Restore it. {CURE}."
-        return read_json(path, RunRecord, remedy=remedy).identity
+        return recorded_identity(self.path)
 
     def clear(self) -> None:
         """Delete what a run wrote here, but for its logs; ``run.json`` goes last."""
         for pattern in (RESULTS_FILE, TESTS, SEED_FILE, SETTINGS_FILE, "cmat.pt", *CHECKPOINTS):
             for path in self.path.glob(pattern):
                 path.unlink()
-        for name in (checkpoint.MODEL_FOLDER, "tensorboard"):
+        for name in (MODEL_FOLDER, "tensorboard"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(self.path / name)
         (self.path / RUN_FILE).unlink(missing_ok=True)
+        self.to_be_cleared = False
 
     def work(self) -> list[str]:
         """Return what lies here that took time: results and checkpoints, relative paths."""
@@ -202,13 +242,19 @@ class RunFolder:
 _held: dict[Path, RunFolder] = {}
 
 
+def is_to_be_cleared(path: str | Path) -> bool:
+    """Return whether the run in a folder is to be deleted, so that nothing of it may be used."""
+    folder = _held.get(Path(path).absolute())
+    return folder is not None and folder.to_be_cleared
+
+
 def hold(path: str | Path) -> RunFolder:
     """Return a run's folder, which this process holds from now on; it is made.
 
     Raises:
         UserError: it cannot be made, or another process writes there.
     """
-    key = Path(path).absolute()
+    key = Path(os.path.realpath(path))  # a link is another name of the same folder
     if key not in _held:
         try:
             key.mkdir(parents=True, exist_ok=True)
@@ -221,6 +267,7 @@ def hold(path: str | Path) -> RunFolder:
     return _held[key]
 
 
+@atexit.register  # the train.py of a host tree does not call it
 def release_all() -> None:
     """Let other processes write to all folders that this one holds."""
     while _held:

@@ -1,4 +1,4 @@
-"""Paths that a user gives, and names found on disk: refused early, with a message that prints."""
+"""Validation of paths that a user gives, and of names on disk."""
 
 from __future__ import annotations
 
@@ -90,6 +90,12 @@ def is_file(path: str | os.PathLike[str]) -> bool:
     return False
 
 
+def is_same_folder(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Return whether two paths name one folder, links resolved; "" names none."""
+    named = os.fspath(one) != "" and os.fspath(other) != ""
+    return named and os.path.realpath(one) == os.path.realpath(other)
+
+
 def not_regular(mode: int, wanted: str = "a file") -> str:
     """Return what is wrong with a file's mode: reading a pipe or a device may never end."""
     if stat.S_ISREG(mode):
@@ -138,7 +144,7 @@ def refused_paths() -> Iterator[None]:
             raise
         name = os.fsdecode(error.filename) if error.filename != "" else "the current folder"
         raise UserError(
-            f"{_short(name)} cannot be used: {error.strerror}. Give another path, or mend this one."
+            f"{_short(name)} cannot be used: {error.strerror}. Give another one, or repair it."
         ) from error
     except UnicodeEncodeError as error:
         if error.reason != "surrogates not allowed":

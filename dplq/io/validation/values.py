@@ -20,13 +20,16 @@ LONGEST_LIST = 10_000
 
 
 def require(key: str, value: Any, check: Check, where: str = "") -> None:
-    """Raise a UserError that names key, value and what is expected, if the check says so.
+    """Raise if a value fails its check.
 
     Args:
         key: its name in messages.
         value: of the key.
         check: what it must pass.
         where: the file that the value is from, if any.
+
+    Raises:
+        UserError: it does; the message names key, value and what is expected.
     """
     problem = check(value)
     if problem:
@@ -165,14 +168,14 @@ def converted(convert: Callable[[Any], Any], words: str) -> Check:
 
 
 def _plain(value: Any) -> str:
-    """Check for an element of a list that says nothing of its kind: a text, number or flag."""
+    """Check for an element of a list of any type: a text, number or flag."""
     if isinstance(value, str):
         return text(value)
     return "" if isinstance(value, bool) else number()(value)
 
 
 def like(default: Any) -> Check:
-    """Return the check that a default implies: its kind; a list's elements are of one kind, too."""
+    """Return the check that a default implies: its type, and that of a list's elements."""
     if isinstance(default, bool):
         return flag
     if isinstance(default, int):

@@ -1,18 +1,20 @@
-"""``results.json``, the record of a finished test: its keys, and the one reader of it."""
+"""``results.json``, the record of a finished test: schema and reader."""
 
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
 from dplq.errors import printable
-from dplq.io.paths import name_problem
-from dplq.io.schema import Count, InvalidContent, Name, read_json
+from dplq.io.validation.paths import name_problem
+from dplq.io.validation.schema import Count, InvalidContent, Name, read_json
 
-RESULTS_FILE = "results.json"
+FORMAT = 1
+Subset = Literal["base", "new", "all"]  # DATASET.SUBSAMPLE_CLASSES
+SUBSETS: tuple[str, ...] = get_args(Subset)
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Amount = Annotated[float, Meta(ge=0)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
@@ -52,7 +54,7 @@ class Results(msgspec.Struct):
     format: Literal[1]
     trainer: Name
     dataset: Name
-    subsample: Literal["base", "new", "all"]
+    subsample: Subset
     shots: Shots
     seed: Annotated[int, Meta(ge=-1, lt=2**32)]  # -1 in host trees: none
     accuracy: Percent

@@ -1,4 +1,4 @@
-"""Reading of a YAML file, refused where it is more than nested keys and values."""
+"""Strict reading of YAML files: nested keys and values alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_yaml(
 
     Args:
         path: the file, in UTF-8.
-        shape: the type that it must have, as for `dplq.io.schema.read_json`.
+        shape: the type that it must have, as for `dplq.io.validation.schema.read_json`.
         remedy: what to do with a file that is refused, a sentence.
 
     Raises:

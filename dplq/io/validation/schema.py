@@ -1,7 +1,8 @@
-"""Validation of what is read from outside: the whole content against a type, before it is used.
+"""Validation of what is read from outside: the content against a type.
 
-JSON is parsed strictly (finite numbers, no key twice, bounded size and depth), then compared with a
-type by msgspec: a `msgspec.Struct`, a dataclass, or annotations such as ``dict[str, list[Count]]``.
+JSON is parsed strictly (finite numbers, no key twice, bounded size and depth), then compared as a
+whole with a type by msgspec: a `msgspec.Struct`, a dataclass, or annotations such as
+``dict[str, list[Count]]``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -17,7 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from dplq.errors import UserError, printable
-from dplq.io.paths import not_regular
+from dplq.io.validation.paths import not_regular
 
 T = TypeVar("T")
 Count = Annotated[int, Meta(ge=0, le=2**53)]  # a whole number that JSON can hold exactly
@@ -27,7 +29,7 @@ MAX_BYTES = 1 << 28  # of a JSON file: 256 MiB, a hundred times the largest spli
 
 
 class InvalidContent(UserError):
-    """Error for a file whose content is not what it must be; `problem` is why, without the file."""
+    """Error for a file with invalid content; `problem` is why, without the file."""
 
     def __init__(self, where: str, problem: str, remedy: str) -> None:
         super().__init__(f"{where} cannot be used: {problem}. {remedy}")
@@ -156,7 +158,7 @@ def _in_words(error: msgspec.ValidationError) -> str:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"the key '{printable(twice)[:80]}' is there twice")
     return content
 

@@ -1,0 +1,11 @@
+"""Names of the files in a run's folder; `docs/protocol.md` says what is in them.
+
+A module of names, because readers of finished runs need neither the lock nor the identity.
+"""
+
+RUN_FILE = "run.json"  # whose the folder is
+RESULTS_FILE = "results.json"  # of the finished run
+TESTS = "results-*.json"  # of tests in the folder of a training run
+SEED_FILE = "seed.txt"  # of a run without --seed
+SETTINGS_FILE = "settings.txt"  # of a script's run; the script compares it with a later call
+MODEL_FOLDER = "prompt_learner"  # of the checkpoints

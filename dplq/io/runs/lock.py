@@ -1,0 +1,161 @@
+"""Lock of a run's folder: one process at a time writes there.
+
+The lock is the operating system's (by `filelock`), so it ends with the process that holds it. A
+file beside it, the note, names the holder, for messages, and for file systems on which machines do
+not see each other's locks. On a file system without locks there is the note alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+
+import filelock
+import msgspec
+
+from dplq.errors import UserError
+from dplq.io.atomic import write_bytes_atomically
+from dplq.io.process import is_alive
+from dplq.io.validation.schema import Count, InvalidContent, Name, read_json
+
+LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
+ORPHANS = 30.0  # seconds for which the children of a killed process may live on: loader workers
+NOTE = 1.0  # seconds from taking the lock to the note of it, at most
+POLL = 0.05  # seconds between two attempts
+SETTLE = 0.2  # seconds after which the last of two notes written at once stands
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without them say
+
+logger = logging.getLogger(__name__)
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Process that holds a lock.
+
+    Attributes:
+        pid: its number.
+        host: name of the machine on which it runs.
+        since: when it took the lock, local time.
+    """
+
+    pid: Count
+    host: Name
+    since: str = ""
+
+    @classmethod
+    def here(cls) -> Owner:
+        """Return this process."""
+        return cls(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"))
+
+    @property
+    def is_here(self) -> bool:
+        """Return whether it is a process of this machine."""
+        return self.host == socket.gethostname()
+
+    @property
+    def is_dead(self) -> bool:
+        """Return whether it is known to have ended: a process of this machine that is gone."""
+        return self.is_here and not is_alive(self.pid)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}" + (f" (since {self.since})" * bool(self.since))
+
+
+class RunLock:
+    """Lock of a folder that exists; released when the process ends, however it ends.
+
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._owner_file = folder / OWNER_FILE
+        self._lock = filelock.FileLock(str(folder / LOCK_FILE), fallback_to_soft=False)
+        self._noted: Owner | None = None  # this process, while it holds the lock
+
+    def acquire(self) -> None:
+        """Take the lock; that of a dead process of this machine is taken over.
+
+        Raises:
+            UserError: another process holds it, or one of another machine may; it is named.
+            OSError: the folder or its file system lets nobody lock.
+        """
+        began = time.monotonic()
+        while not self._try():
+            owner = self.owner()
+            # the note comes after the lock, so one that is missing or of the dead may be replaced
+            patience = NOTE if owner is None else ORPHANS if owner.is_dead else 0.0
+            if time.monotonic() - began >= patience:
+                raise UserError(self._in_use(owner))
+            time.sleep(POLL)
+        owner = self.owner()
+        if owner is not None and not owner.is_here:
+            self._lock.release()
+            raise UserError(
+                f"{self.folder} is marked as in use by {owner}, and this machine cannot tell "
+                f"whether that one still runs. If it does not, delete {self._owner_file}; or "
+                "choose another --output-dir."
+            )
+        self._noted = Owner.here()
+        write_bytes_atomically(self._owner_file, msgspec.json.encode(self._noted))
+        if not self._lock.is_locked:
+            time.sleep(SETTLE)
+            if (owner := self.owner()) != self._noted:  # another one came at the same moment
+                self._noted = None
+                raise UserError(self._in_use(owner))
+
+    def check(self) -> None:
+        """Make sure that the folder has not been deleted, nor taken by another process.
+
+        Raises:
+            UserError: it has; what happened is said.
+        """
+        owner = self.owner()
+        if owner == self._noted:
+            return
+        raise UserError(
+            (f"{self.folder} was taken over by {owner}" if owner else f"{self.folder} was deleted")
+            + " while this run wrote there: it stops, so that nothing is mixed. Start it again, "
+            "with another --output-dir if that one is in use."
+        )
+
+    def release(self) -> None:
+        """Give the lock back; a child of the process that took it cannot."""
+        if self._noted is None or self._noted.pid != os.getpid():
+            return
+        with contextlib.suppress(OSError):  # the folder may have been deleted
+            if self.owner() == self._noted:
+                self._owner_file.unlink(missing_ok=True)
+        self._noted = None
+        self._lock.release(force=True)  # nothing, where there is no lock
+
+    def owner(self) -> Owner | None:
+        """Return who holds the lock, as far as is noted."""
+        try:
+            return read_json(self._owner_file, Owner)
+        except InvalidContent:  # none, or one that was just deleted
+            return None
+
+    def _try(self) -> bool:
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            logger.warning("%s is on a file system without locks: a note stands in", self.folder)
+            owner = self.owner()
+            return owner is None or owner.is_dead or not owner.is_here
+        return True
+
+    def _in_use(self, owner: Owner | None) -> str:
+        return (
+            f"{self.folder} is in use by {owner or 'another process'}. Wait until that has ended, "
+            "or choose another --output-dir."
+        )

@@ -1,0 +1,1 @@
+"""Validation of what comes from outside: files, values, paths."""
