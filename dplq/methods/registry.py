@@ -63,8 +63,8 @@ class MethodRegistry(Mapping[str, "type[CLIPModel]"]):
         if self._is_complete:
             return
         package = importlib.import_module("dplq.methods")
-        for found in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"dplq.methods.{found.name}")
+        for found in pkgutil.walk_packages(package.__path__, "dplq.methods."):
+            importlib.import_module(found.name)
         self._is_complete = True
 
 
