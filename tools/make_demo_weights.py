@@ -3,14 +3,16 @@
 Two models are trained from scratch, on pictures rendered for it:
 
 * a tiny CLIP, with open_clip's contrastive loss, on general-look pictures and varied captions: it
-  has learned the concepts, but not the domain;
+  has learned the concepts, but not the domain. It is trained on with its logit scale raised to that
+  of public CLIPs, so that published learning rates act on it as on them;
 * a tiny domain encoder, a timm ViT trained as a masked autoencoder on unlabelled domain-look
   pictures: it has learned the domain, but not the words.
 
 The weights and the measured accuracies (`figures.json`) are written side by side. Training takes
 about ten minutes on a GPU and two hours and a half on two CPU cores (50 minutes with
 ``--clip-pictures 1000 --clip-epochs 10 --domain-pictures 300 --domain-epochs 12``, for a CLIP that
-is less accurate in the general look).
+is less accurate in the general look). Raising the logit scale takes half an hour more on one core;
+``--only raise`` does this alone, with the CLIP in the folder.
 """
 
 from __future__ import annotations
@@ -42,10 +44,13 @@ from dplq.demo.models import (
     DOMAIN_ARCHITECTURE,
     DOMAIN_CONFIG,
     DOMAIN_FILE,
+    FILLED,
     SIZE,
     compact_tokens,
+    expand_tokens,
 )
 from dplq.domain.encoder import IMAGENET_MEAN, IMAGENET_STD
+from dplq.errors import UserError
 from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.spec import Spec
@@ -57,6 +62,8 @@ FIRST_SEED = {"train": 0, "test": 500_000}
 BATCH = 128
 ZERO_SHOT = "a photo of a {}."
 PATCH_DROPOUT = 0.5  # of CLIP's training (Li et al., FLIP): half the computation
+LEARNING_RATE = {"clip": 1e-3, "raise": 3e-4}
+SCALE = 100.0  # logit scale of public CLIPs: the limit in training (Radford et al., 2021, 2.5)
 
 
 @dataclass
@@ -125,26 +132,67 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * (1 + math.cos(math.pi * (step - warm) / (steps - warm))) / 2
 
 
-def train_clip(
-    pictures: Pictures, seed: int, epochs: int, batch: int, device: str = "cpu"
-) -> tuple[Backbone, Tensor]:
-    """Train the tiny CLIP; return it frozen, and the tokens used, bool (vocabulary,)."""
+def ramp(epoch: float, epochs: int, first: float, last: float) -> float:
+    """Return the logit scale: geometric over half the epochs, then constant.
+
+    Args:
+        epoch: epochs completed, with fractions.
+        epochs: of the whole training.
+        first: logit scale at epoch 0.
+        last: logit scale from the middle of the training on.
+    """
+    return first * (last / first) ** min(2 * epoch / epochs, 1.0)
+
+
+def new_clip(seed: int) -> Backbone:
+    """Return the tiny CLIP untrained, and seed torch for its training."""
     import open_clip
 
     torch.manual_seed(seed)
+    return Backbone(open_clip.CLIP(**CLIP_CONFIG), CLIP_CONFIG, {}, Spec("demo"))
+
+
+def train_clip(
+    backbone: Backbone,
+    pictures: Pictures,
+    seed: int,
+    epochs: int,
+    batch: int,
+    device: str = "cpu",
+    raise_to: float | None = None,
+) -> Tensor:
+    """Train the tiny CLIP in place, and freeze it again.
+
+    Args:
+        backbone: of `new_clip`, whose weights may have been replaced.
+        pictures: to train on.
+        seed: of the order, the augmentations and the captions.
+        epochs: passes over the pictures.
+        batch: pictures per step.
+        device: to train on.
+        raise_to: the logit scale follows `ramp` to it; None: it is learned, up to `SCALE`.
+
+    Returns:
+        The tokens used, bool (vocabulary,).
+    """
+    import open_clip
+
     generator = torch.Generator().manual_seed(seed)
     words = np.random.default_rng(seed)
-    model = open_clip.CLIP(**CLIP_CONFIG)
-    backbone = Backbone(model, CLIP_CONFIG, {}, Spec("demo")).to(device)
+    model: Any = backbone.to(device).clip
     model.requires_grad_(True)
+    model.logit_scale.requires_grad_(raise_to is None)
     model.visual.patch_dropout = open_clip.transformer.PatchDropout(PATCH_DROPOUT)
     model.train()
     loss_of = open_clip.ClipLoss()
     tokens_of = functools.cache(lambda text: backbone.tokenize([text])[0])
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    learned = [p for p in model.parameters() if p.requires_grad]
+    decay = [p for p in learned if p.ndim > 1]
+    plain = [p for p in learned if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98))
+    peak = LEARNING_RATE["clip" if raise_to is None else "raise"]
+    optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+    first = backbone.logit_scale.item()
     steps, step, started = epochs * (len(pictures.labels) // batch), 0, time.time()
     used = torch.zeros(CLIP_CONFIG["text_cfg"]["vocab_size"], dtype=torch.bool)
     for epoch in range(epochs):
@@ -158,18 +206,23 @@ def train_clip(
             text = F.normalize(backbone.encode_text(tokens.to(device)), dim=-1)
             loss = loss_of(image, text, backbone.logit_scale)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, 1e-3)
+                group["lr"] = learning_rate(step, steps, peak)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(learned, 1.0)
             optimizer.step()
-            model.logit_scale.data.clamp_(0, math.log(100))
             step += 1
-        seconds = time.time() - started
-        logger.info("CLIP epoch %d/%d loss %.3f, %.0f s", epoch + 1, epochs, loss.item(), seconds)
+            if raise_to is not None:
+                scale = ramp(epochs * step / steps, epochs, first, raise_to)
+                model.logit_scale.data.fill_(math.log(scale))
+            model.logit_scale.data.clamp_(0, math.log(SCALE))
+        scale, seconds = backbone.logit_scale.item(), time.time() - started
+        message = "CLIP epoch %d/%d loss %.3f, logit scale %.1f, %.0f s"
+        logger.info(message, epoch + 1, epochs, loss.item(), scale, seconds)
     model.requires_grad_(False).eval()
     used[0] = False  # padding follows the end token, masked out
-    return backbone.cpu(), used
+    backbone.cpu()
+    return used
 
 
 @torch.no_grad()
@@ -285,10 +338,15 @@ def probe(encoder: Any, train: Pictures, test: Pictures) -> float:
 
 
 def round_to_half(model: Any) -> dict[str, Tensor]:
-    """Round a module's weights to half precision, in place; return the state dict in it."""
+    """Round a module's weights to half precision, in place; return the state dict in it.
+
+    Scalars stay as they are: a rounded logarithm of 100 is no longer one of 100.
+    """
     for parameter in model.parameters():
-        parameter.data = parameter.data.half().float()
-    return {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+        if parameter.ndim:
+            parameter.data = parameter.data.half().float()
+    state = model.state_dict()
+    return {k: v.half() if v.is_floating_point() and v.ndim else v for k, v in state.items()}
 
 
 def main() -> None:
@@ -297,43 +355,84 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ASSETS, help="default: inside the package")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("clip", "domain"), help="train one of the two")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(PARTS), help="default: all, in this order"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="rendering processes")
     parser.add_argument("--clip-pictures", type=int, default=2000, help="per class")
     parser.add_argument("--clip-epochs", type=int, default=20)
+    parser.add_argument("--raise-pictures", type=int, default=1000, help="per class")
+    parser.add_argument("--raise-epochs", type=int, default=8)
     parser.add_argument("--domain-pictures", type=int, default=600, help="per class")
     parser.add_argument("--domain-epochs", type=int, default=40)
     args = parser.parse_args()
     path = args.out / "figures.json"
     figures = json.loads(path.read_text()) if path.is_file() else {}
     tests = {look: draw(look, "test", 50, args.workers) for look in ("general", "domain")}
-    for name, make in (("clip", make_clip), ("domain", make_domain)):
-        if args.only in (None, name):
-            started = time.time()
-            made = make(args, tests)
-            seconds = round(time.time() - started)
-            figures[name] = {"seed": args.seed, "seconds": seconds, "device": args.device} | made
+    for name in args.only or PARTS:
+        started = time.time()
+        made = PARTS[name](args, tests)
+        seconds = round(time.time() - started)
+        figures[name] = {"seed": args.seed, "seconds": seconds, "device": args.device} | made
+    figures = {name: figures[name] for name in PARTS if name in figures}
     write_bytes_atomically(path, json.dumps(figures, indent=1).encode())
     logger.info("%s", json.dumps(figures, indent=1))
 
 
 def make_clip(args: argparse.Namespace, tests: dict[str, Pictures]) -> dict[str, Any]:
-    """Train and write the tiny CLIP; return its accuracies."""
+    """Train and write the tiny CLIP; return its figures."""
     train = draw("general", "train", args.clip_pictures, args.workers)
-    backbone, used = train_clip(train, args.seed, args.clip_epochs, BATCH, args.device)
+    backbone = new_clip(args.seed)
+    used = train_clip(backbone, train, args.seed, args.clip_epochs, BATCH, args.device)
+    figures = {"pictures per class": args.clip_pictures, "epochs": args.clip_epochs}
+    return figures | write_clip(args.out / CLIP_FILE, backbone, used, tests)
+
+
+def make_raised(args: argparse.Namespace, tests: dict[str, Pictures]) -> dict[str, Any]:
+    """Train the written CLIP on, with its logit scale raised; return its figures.
+
+    Raises:
+        UserError: its logit scale is `SCALE` already.
+    """
+    path = args.out / CLIP_FILE
+    backbone, used = read_clip(path, args.seed)
+    if math.isclose(backbone.logit_scale.item(), SCALE, rel_tol=1e-3):
+        raise UserError(
+            f"{path}: its logit scale is {SCALE:g} already. Train it anew first: --only clip raise."
+        )
+    train = draw("general", "train", args.raise_pictures, args.workers)
+    used |= train_clip(
+        backbone, train, args.seed, args.raise_epochs, BATCH, args.device, raise_to=SCALE
+    )
+    figures = {"pictures per class": args.raise_pictures, "epochs": args.raise_epochs}
+    return figures | write_clip(path, backbone, used, tests)
+
+
+def read_clip(path: Path, seed: int) -> tuple[Backbone, Tensor]:
+    """Return a written CLIP and the tokens it was trained with, bool (vocabulary,)."""
+    state, _ = checkpoint.read(path)
+    backbone = new_clip(seed)
+    model: Any = backbone.clip
+    checkpoint.load_strictly(model, expand_tokens(state), path)
+    used = torch.zeros(CLIP_CONFIG["text_cfg"]["vocab_size"], dtype=torch.bool)
+    used[state[FILLED]] = True
+    return backbone, used
+
+
+def write_clip(
+    path: Path, backbone: Backbone, used: Tensor, tests: dict[str, Pictures]
+) -> dict[str, Any]:
+    """Write a tiny CLIP; return its logit scale and accuracies."""
     state = round_to_half(backbone.clip)
-    checkpoint.save(args.out / CLIP_FILE, compact_tokens(state, used.nonzero()[:, 0].tolist()), {})
+    checkpoint.save(path, compact_tokens(state, used.nonzero()[:, 0].tolist()), {})
     accuracies = {
         f"{family}, {look} look": zero_shot(backbone, pictures, classes)
         for family, classes in (("aerial", AERIAL_CLASSES), ("tissue", TISSUE_CLASSES))
         for look, pictures in tests.items()
     }
-    return {
-        "pictures per class": args.clip_pictures,
-        "epochs": args.clip_epochs,
-        "zero-shot accuracy": accuracies,
-    }
+    scale = round(backbone.logit_scale.item(), 2)
+    return {"logit scale": scale, "zero-shot accuracy": accuracies}
 
 
 def make_domain(args: argparse.Namespace, tests: dict[str, Pictures]) -> dict[str, Any]:
@@ -347,6 +446,9 @@ def make_domain(args: argparse.Namespace, tests: dict[str, Pictures]) -> dict[st
         "epochs": args.domain_epochs,
         "linear probe, aerial, domain look": probe(encoder, *aerial),
     }
+
+
+PARTS = {"clip": make_clip, "raise": make_raised, "domain": make_domain}
 
 
 if __name__ == "__main__":
