@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 
 import pytest
 import torch
@@ -104,3 +105,33 @@ def test_a_written_clip_is_raised_once(pictures, tmp_path, monkeypatch):
     assert path.read_bytes() != first
     with pytest.raises(dplq.UserError, match=r"its logit scale is 100 already.*--only clip raise"):
         make_raised(given, {"general": pictures})
+
+
+@pytest.mark.parametrize(
+    ("only", "run", "figures"),
+    [
+        ([], ["clip", "raise", "domain"], {"clip": 1, "raise": 1, "domain": 1}),
+        (["--only", "raise", "clip"], ["clip", "raise"], {"clip": 1, "raise": 1, "domain": 0}),
+        (["--only", "raise"], ["raise"], {"clip": 0, "raise": 1, "domain": 0}),
+        (["--only", "clip"], ["clip"], {"clip": 1, "domain": 0}),
+    ],
+)
+def test_parts_run_in_order_and_figures_of_replaced_weights_go(
+    only, run, figures, tmp_path, monkeypatch
+):
+    done = []
+
+    def part(name):
+        return lambda args, tests: done.append(name) or {"new": 1}
+
+    names = ("clip", "raise", "domain")
+    monkeypatch.setattr(make_demo_weights, "PARTS", {name: part(name) for name in names})
+    monkeypatch.setattr(make_demo_weights, "draw", lambda *args: None)
+    monkeypatch.setattr("sys.argv", ["make_demo_weights", "--out", str(tmp_path), *only])
+    path = tmp_path / "figures.json"
+    path.write_text(json.dumps({name: {"new": 0} for name in names}))
+    make_demo_weights.main()
+    written = json.loads(path.read_text())
+    assert done == run
+    assert {name: made["new"] for name, made in written.items()} == figures
+    assert list(written) == list(figures)
