@@ -10,10 +10,10 @@ from typing import Any
 from tabulate import tabulate
 
 from dplq.errors import UserError, suggest
-from dplq.results.runs import Run
+from dplq.results.runs import PAIRS, Run
 from dplq.results.statistics import Comparison, average_ranks, compare
 
-METRICS = ("base", "new", "H", "all")
+METRICS = ("base", "new", "H", *PAIRS["gen. H"], "gen. H", "all")
 Values = dict[str, dict[str, dict[Any, float]]]  # metric -> trainer -> (dataset, seed) -> accuracy
 NOTE = (
     "difference: accuracy of the trainer minus that of {reference} in points, mean +- 95 % interval"
@@ -66,11 +66,13 @@ def _values(runs: Iterable[Run]) -> Values:
                 f"({run.folder} is one): give the folders of one config"
             )
         known[key] = run.accuracy
-    for trainer, base in values["base"].items():
-        new = values["new"].get(trainer, {})
-        values["H"][trainer] = {
-            key: harmonic_mean([base[key], new[key]]) for key in base if key in new
-        }
+    for name, halves in PAIRS.items():
+        both = [values[half] for half in halves]
+        for trainer in both[0].keys() & both[1].keys():
+            base, new = (half[trainer] for half in both)
+            values[name][trainer] = {
+                key: harmonic_mean([base[key], new[key]]) for key in base if key in new
+            }
     return values
 
 
@@ -83,7 +85,7 @@ def _cells(result: Comparison) -> list[str]:
 def _ranks(values: Mapping[str, Mapping[str, Mapping[Any, float]]]) -> list[str]:
     """Return a line per metric with the average ranks, where they can be had."""
     lines = []
-    for metric in ("H", "all"):
+    for metric in (*PAIRS, "all"):
         ranks = average_ranks({name: v for name, v in values[metric].items() if v})
         if ranks is not None:
             listed = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.average.items())

@@ -17,7 +17,6 @@ from dplq.results.tables import ROUNDED_NOTE, shorten, spread_note
 
 logger = logging.getLogger(__name__)
 
-ZERO_SHOT = ("ZeroshotCLIP", "ZeroshotCLIP2")  # trained on no image
 ALL_SHOTS = -1  # DATASET.NUM_SHOTS for all training images
 SOURCE = "on source"
 AVERAGE = "average"
@@ -59,7 +58,7 @@ def all_class_runs(runs: Iterable[Run]) -> list[Run]:
 
 def shots_of(run: Run) -> int:
     """Return the training images per class of a run; 0 for zero-shot."""
-    return 0 if run.setting.trainer in ZERO_SHOT else run.setting.shots
+    return 0 if run.zero_shot else run.setting.shots
 
 
 def shots_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:

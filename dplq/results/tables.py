@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dplq.results.rendering import Line, Number, Table
-from dplq.results.runs import SUBSETS
-from dplq.results.summary import CLOSED_SET, Row
+from dplq.results.runs import PAIRS, SUBSETS
+from dplq.results.summary import Row
 
 COST_COLUMNS = {  # names as in `dplq.results.runs.COSTS`
     "learnable_parameters": Number("learnable", lambda count: f"{count:,.0f}"),
@@ -67,9 +67,14 @@ def note(rows: Sequence[Row], *, ci95: bool = False) -> list[str]:
             "H: harmonic mean of the averaged base and new accuracy, as in published tables, over"
             " the seeds that have both; its +- is over the per-seed harmonic means."
         )
-        closed = sorted({row.setting.trainer for row in rows} & set(CLOSED_SET))
+        closed = sorted({row.setting.trainer for row in rows if not row.any_classes})
         if closed:
             lines.append(f"{', '.join(closed)}: knows its training classes only, no new ones.")
+    if "gen. H" in _columns(rows):
+        lines.append(
+            "gen.: generalised, the model of the base classes chooses among all class names:"
+            " accuracy on base images, on new images, and H of the two."
+        )
     if any(stat.std is None for row in rows for stat in row.stats.values()):
         lines.append("average: mean over datasets; its H is that of the two averages.")
     if any(row.rounded for row in rows):
@@ -82,7 +87,12 @@ ROUNDED_NOTE = "*: from accuracies that a log.txt gives rounded (one decimal as 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
     present = {name for row in rows for name in row.stats}
-    columns = ["base", "new", "H"] if present & {"base", "new"} else []
+    columns = [
+        column
+        for name, halves in PAIRS.items()
+        if present & set(halves)
+        for column in (*halves, name)
+    ]
     return columns + ["all"] * ("all" in present)
 
 

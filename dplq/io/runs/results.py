@@ -29,6 +29,13 @@ class Seconds(msgspec.Struct):
     step: Amount | None = None
 
 
+class Halves(msgspec.Struct):
+    """Accuracies of a generalised test (dplq/evaluation/halves.py)."""
+
+    base: Percent
+    new: Percent
+
+
 class Results(msgspec.Struct):
     """What a ``results.json`` says; keys that are not named here are not read.
 
@@ -49,6 +56,9 @@ class Results(msgspec.Struct):
         precision: of the computation.
         device: name of the device.
         config: the run's, as nested dicts and lists.
+        generalised: accuracies of a test of all classes, of a model of the base half; else None.
+        zero_shot: the trainer uses no training image; None in files of earlier versions.
+        any_classes: it can name classes that it was not trained on; None as for `zero_shot`.
     """
 
     format: Literal[1]
@@ -67,6 +77,9 @@ class Results(msgspec.Struct):
     precision: str | None = None
     device: str | None = None
     config: dict[str, Any] = msgspec.field(default_factory=dict)
+    generalised: Halves | None = None
+    zero_shot: bool | None = None
+    any_classes: bool | None = None
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:
