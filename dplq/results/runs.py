@@ -163,7 +163,7 @@ def _read_results(folder: Path) -> list[Run]:
         raise ValueError(f"{RESULTS_FILE} is about the {results.split} split, not test")
     root, config = _experiment(folder)
     trainer, layout = results.trainer, match_layout(folder)
-    accuracies = {results.subsample: results.accuracy}
+    accuracies: dict[str, float] = {results.subsample: results.accuracy}
     if results.generalised and layout and layout.groupdict().get("subset") == "all":
         both = (results.generalised.base, results.generalised.new)
         accuracies = dict(zip(GENERALISED, both, strict=True))

@@ -40,6 +40,7 @@ def write_results(trainer: Any, path: Path, seconds: float) -> None:
         "generalised": _generalised(trainer),
         "zero_shot": trainer.fixed_epochs == 0,
         "any_classes": trainer.model.any_classes,
+        "train_accuracy": trainer.train_accuracy,
         "learnable_parameters": learnable,
         "checkpoint_bytes": saved[-1].stat().st_size if saved and learnable else None,
         "epochs": trainer.tested_epoch,

@@ -36,6 +36,13 @@ class Halves(msgspec.Struct):
     new: Percent
 
 
+class TrainAccuracy(msgspec.Struct):
+    """Accuracy on the training images; `start` is None in runs that an earlier version began."""
+
+    end: Percent
+    start: Percent | None = None
+
+
 class Results(msgspec.Struct):
     """What a ``results.json`` says; keys that are not named here are not read.
 
@@ -57,6 +64,7 @@ class Results(msgspec.Struct):
         device: name of the device.
         config: the run's, as nested dicts and lists.
         generalised: accuracies of a test of all classes, of a model of the base half; else None.
+        train_accuracy: of a training by gradient steps on few images; else None.
         zero_shot: the trainer uses no training image; None in files of earlier versions.
         any_classes: it can name classes that it was not trained on; None as for `zero_shot`.
     """
@@ -78,6 +86,7 @@ class Results(msgspec.Struct):
     device: str | None = None
     config: dict[str, Any] = msgspec.field(default_factory=dict)
     generalised: Halves | None = None
+    train_accuracy: TrainAccuracy | None = None
     zero_shot: bool | None = None
     any_classes: bool | None = None
 
