@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from dassl.data.data_manager import build_data_loader
+from dassl.data.transforms import build_transform
 from tqdm import tqdm
 
 from dplq.errors import UserError
@@ -18,7 +20,6 @@ from dplq.host.dassl import register_trainer
 from dplq.methods.linear_probe import LinearProbeModel
 from dplq.methods.logistic import DEFAULT_C, Labelled, fit_best, linear_layer
 
-from ._engine.fit import unaugmented
 from ._engine.frozen import FrozenTrainer
 
 logger = logging.getLogger(__name__)
@@ -35,10 +36,15 @@ class LinearProbe(FrozenTrainer):
     def run_epoch(self) -> None:
         """Fit the linear layer."""
         started = time.perf_counter()
-        val = self._features(self.val_loader) if self._has_validation_set() else None
-        best = fit_best(
-            self._features(unaugmented(self)), val, self.cfg.TRAIN.CLASS_WEIGHTS or None
+        images = build_data_loader(
+            self.cfg,
+            data_source=self.dm.dataset.train_x,
+            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
+            tfm=build_transform(self.cfg, is_train=False),
+            is_train=False,
         )
+        val = self._features(self.val_loader) if self._has_validation_set() else None
+        best = fit_best(self._features(images), val, self.cfg.TRAIN.CLASS_WEIGHTS or None)
         print(f"Linear probe: C is {best.C:g}")
         self.model.settings["C"] = best.C
         weight, bias = map(torch.from_numpy, linear_layer(best))
