@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dplq.errors import UserError
 from dplq.io.validation.paths import refused_paths, user_path
 from dplq.results.comparison import comparison
+from dplq.results.composite import composites
 from dplq.results.curve import draw_curve
 from dplq.results.grids import shots_table, transfer_table
 from dplq.results.rendering import FORMATS, Table
@@ -57,6 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="every trainer against this one, over the pairs of equal dataset and seed: mean"
         " difference, paired t-test, Wilcoxon; average ranks",
     )
+    add(
+        "--composite",
+        action="store_true",
+        help="add a row of two models: the best head that only knows its own classes, on base, and"
+        " the best zero-shot CLIP, on new",
+    )
     add("--curve", metavar="PNG", help="also draw accuracy over shots into this file")
     return parser
 
@@ -78,6 +85,8 @@ def report(args: argparse.Namespace) -> None:
     """Print the table, and draw the curve, that the arguments select."""
     curve = user_path(args.curve, "--curve") if args.curve else None
     runs = collect(args.out)
+    if args.composite:
+        runs += composites(runs)
     if args.compare:
         print(comparison(runs, args.compare))
         return

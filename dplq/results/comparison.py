@@ -10,6 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from dplq.errors import UserError, suggest
+from dplq.results.names import row_names
 from dplq.results.runs import PAIRS, Run
 from dplq.results.statistics import Comparison, average_ranks, compare
 
@@ -29,7 +30,7 @@ def comparison(runs: Iterable[Run], reference: str) -> str:
 
     Args:
         runs: what `collect` returns.
-        reference: name of a trainer, in any case.
+        reference: name of a trainer, in any case, as `row_names` has it.
 
     Raises:
         UserError: the reference has no run, or there is nothing to compare it with.
@@ -55,14 +56,16 @@ def comparison(runs: Iterable[Run], reference: str) -> str:
 
 def _values(runs: Iterable[Run]) -> Values:
     """Return the accuracies; H for the seeds that have base and new."""
+    runs = list(runs)
     values: Values = {metric: defaultdict(dict) for metric in METRICS}
+    names = row_names(run.setting for run in runs)
     for run in runs:
         setting = run.setting
         key = (setting.root, run.dataset, setting.shots, run.seed)
-        known = values[run.subset][setting.trainer]
+        known = values[run.subset][names[setting]]
         if key in known:
             raise UserError(
-                f"{setting.trainer} has two runs of {run.dataset}, seed {run.seed} "
+                f"{names[setting]} has two runs of {run.dataset}, seed {run.seed} "
                 f"({run.folder} is one): give the folders of one config"
             )
         known[key] = run.accuracy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -145,6 +146,10 @@ def _lines(
                     c: stat(run.accuracy for run in runs.values()) for c, runs in columns.items()
                 },
                 rounded=any(run.rounded for runs in columns.values() for run in runs.values()),
+                values={
+                    c: {seed: run.accuracy for seed, run in runs.items()}
+                    for c, runs in columns.items()
+                },
             )
         )
     return lines
@@ -156,7 +161,7 @@ def _with_average(line: Line, targets: list[str]) -> Line:
         return line
     mean = fmean(line.stats[target].mean for target in targets)
     average = {AVERAGE: Stat(mean, None, len(targets))}
-    return Line(line.labels, {**line.stats, **average}, line.rounded)
+    return replace(line, stats={**line.stats, **average})
 
 
 def _table(
@@ -168,4 +173,5 @@ def _table(
     noted: tuple[str, ...],
 ) -> Table:
     rounded = [ROUNDED_NOTE] if any(line.rounded for line in lines) else []
-    return Table(lines, columns, [spread_note(ci95), *more, *rounded], noted=noted)
+    note = [spread_note(ci95), *more, *rounded]
+    return Table(lines, columns, note, noted=noted, group=("output", noted[0]))

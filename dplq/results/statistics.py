@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 LEVEL = 0.95
 
 
@@ -88,6 +89,30 @@ def _wilcoxon(differences: Sequence[float]) -> float | None:
     from scipy.stats import wilcoxon
 
     return float(wilcoxon(moved).pvalue)
+
+
+def best_ones(means: Mapping[T, float], values: Mapping[T, Mapping[Any, float]]) -> set[T]:
+    """Return the best of several methods, and those that cannot be told apart from it.
+
+    That is the highest mean, and all whose paired t-test against it has p >= 5 % over the keys that
+    both have, at least two. None is, of a single method, or where the best has one key alone.
+
+    Args:
+        means: of each method; larger is better.
+        values: by method, then by key (seed, or dataset and seed).
+    """
+    best = max(means, key=means.__getitem__)
+    if len(means) < 2 or len(values[best]) < 2:
+        return set()
+    return {best} | {name for name in means if _is_alike(compare(values[best], values[name]))}
+
+
+def _is_alike(result: Comparison | None) -> bool:
+    if result is None or result.pairs < 2:
+        return False
+    if result.t_test is None:  # all differences are equal
+        return result.difference == 0
+    return result.t_test >= 1 - LEVEL
 
 
 @dataclass(frozen=True)

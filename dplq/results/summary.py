@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, harmonic_mean, pstdev
+from typing import Any
 
 from dplq.results.runs import COSTS, PAIRS, SUBSETS, Run, Setting
 from dplq.results.statistics import t_quantile
@@ -47,6 +48,7 @@ class Row:
         costs: any of `COSTS`, mean over the seeds, of the runs that trained.
         devices: devices of those runs.
         any_classes: the trainer can name classes that it was not trained on.
+        values: what `stats` are of, by seed, or in an average by dataset and seed.
     """
 
     setting: Setting
@@ -57,6 +59,7 @@ class Row:
     costs: Mapping[str, float] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     any_classes: bool = True
+    values: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
 
 
 def summarise(runs: Iterable[Run], *, keep_order: bool = False) -> list[Row]:
@@ -108,10 +111,11 @@ def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]
     stats = {subset: stat(values.values()) for subset, values in accuracies.items()}
     for name, halves in PAIRS.items():
         base, new = (accuracies.get(half, {}) for half in halves)
-        pairs = [(base[seed], new[seed]) for seed in base if seed in new]
+        pairs = {seed: (base[seed], new[seed]) for seed in base if seed in new}
         if pairs:
-            per_seed = stat([harmonic_mean(pair) for pair in pairs])
-            mean = harmonic_mean([fmean(column) for column in zip(*pairs, strict=True)])
+            accuracies[name] = {seed: harmonic_mean(pair) for seed, pair in pairs.items()}
+            per_seed = stat(accuracies[name].values())
+            mean = harmonic_mean([fmean(column) for column in zip(*pairs.values(), strict=True)])
             stats[name] = Stat(mean, per_seed.std, per_seed.count)
     any_classes = all(run.any_classes for runs in subsets.values() for run in runs.values())
     if any_classes:
@@ -120,12 +124,13 @@ def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]
     return Row(
         setting=setting,
         dataset=dataset,
-        seeds={subset: tuple(values) for subset, values in accuracies.items()},
+        seeds={subset: tuple(accuracies[subset]) for subset in subsets},
         stats=stats,
         rounded=any(run.rounded for runs in subsets.values() for run in runs.values()),
         costs=_mean_costs(trained),
         devices=tuple(sorted({run.device for run in trained if run.device})),
         any_classes=any_classes,
+        values=accuracies,
     )
 
 
@@ -187,4 +192,8 @@ def _average(block: Sequence[Row]) -> Row:
         stats=stats,
         rounded=any(row.rounded for row in block),
         any_classes=block[0].any_classes,
+        values={
+            name: {(row.dataset, s): v for row in block for s, v in row.values[name].items()}
+            for name in stats
+        },
     )

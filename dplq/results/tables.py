@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dplq.results.composite import MARK
+from dplq.results.composite import NOTE as COMPOSITE_NOTE
 from dplq.results.rendering import Line, Number, Table
 from dplq.results.runs import PAIRS, SUBSETS
 from dplq.results.summary import Row
@@ -15,6 +17,7 @@ COST_COLUMNS = {  # names as in `dplq.results.runs.COSTS`
     "peak_memory_mib": Number("memory (MiB)", lambda mib: f"{mib:,.0f}"),
     "checkpoint_bytes": Number("checkpoint (kB)", lambda count: f"{count / 1000:,.1f}"),
 }
+GROUP = ("output", "shots", "dataset")  # lines whose best is sought
 COST_NOTE = (
     "learnable: parameters that are trained. s/step: wall-clock seconds of a training step, with"
     " each method's own batch size.",
@@ -34,7 +37,7 @@ def accuracy_table(rows: Sequence[Row], *, ci95: bool = False, costs: bool = Fal
     """
     lines = [_line(row) for row in rows]
     if not costs:
-        return Table(lines, _columns(rows), note(rows, ci95=ci95))
+        return Table(lines, _columns(rows), note(rows, ci95=ci95), group=GROUP)
     devices = sorted({device for row in rows for device in row.devices})
     ran_on = [f"Run on: {'; '.join(devices)}."] if devices else []
     return Table(
@@ -43,6 +46,7 @@ def accuracy_table(rows: Sequence[Row], *, ci95: bool = False, costs: bool = Fal
         note=[*note(rows, ci95=ci95), *COST_NOTE, *ran_on],
         numbers=COST_COLUMNS,
         noted=("config", "shots", "dataset", "seeds"),
+        group=GROUP,
     )
 
 
@@ -77,6 +81,8 @@ def note(rows: Sequence[Row], *, ci95: bool = False) -> list[str]:
         )
     if any(stat.std is None for row in rows for stat in row.stats.values()):
         lines.append("average: mean over datasets; its H is that of the two averages.")
+    if any(row.setting.trainer.endswith(MARK) for row in rows):
+        lines.append(COMPOSITE_NOTE)
     if any(row.rounded for row in rows):
         lines.append(ROUNDED_NOTE)
     return lines
@@ -105,7 +111,7 @@ def _line(row: Row) -> Line:
         "dataset": row.dataset,
         "seeds": seed_text(row.seeds),
     }
-    return Line(labels, row.stats, row.rounded, row.costs)
+    return Line(labels, row.stats, row.rounded, row.costs, row.values)
 
 
 def shorten(root: str) -> str:

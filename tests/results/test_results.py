@@ -338,8 +338,8 @@ def test_formats(tmp_path):
     assert record["base_mean"] == "97.2500"
     assert record["rounded"] == "no"
     assert float(record["base_ci95"]) == pytest.approx(12.7062 * 0.25, abs=1e-3)
-    with pytest.raises(UserError, match=r"'html'\. Choices: csv, github, latex, simple\."):
-        render(rows, "html")
+    with pytest.raises(UserError, match=r"'pdf'\. Choices: csv, github, html, latex, simple\."):
+        render(rows, "pdf")
 
 
 def test_nothing_found(tmp_path, capsys):
@@ -362,9 +362,9 @@ def test_command_line(tmp_path, capsys):
     assert captured.out.count("\n") == 2
     assert "population" in captured.err
     with pytest.raises(SystemExit) as stop:
-        main([str(tmp_path), "--format", "html"])
+        main([str(tmp_path), "--format", "pdf"])
     assert stop.value.code == 2
-    assert "invalid choice: 'html'" in capsys.readouterr().err
+    assert "invalid choice: 'pdf'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "population standard deviation" in " ".join(capsys.readouterr().out.split())
