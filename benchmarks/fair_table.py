@@ -135,7 +135,7 @@ def make_table(by_field: Mapping[str, Sequence[Run]]) -> Table:
         lines += [_line(field, names[row.setting], row) for row in of_field]
         rows += of_field
         devices |= {device for row in of_field for device in row.devices}
-    ran_on = f"Run on: {'; '.join(sorted(devices))}; several runs at once."
+    ran_on = f"Run on: {'; '.join(sorted(devices)) or 'not known'}; several runs at once."
     return Table(
         lines=lines,
         columns=COLUMNS,

@@ -10,11 +10,13 @@ from typing import Any
 from tabulate import tabulate
 
 from dplq.errors import UserError, suggest
+from dplq.results.composite import MARK
 from dplq.results.names import row_names
 from dplq.results.runs import PAIRS, Run
 from dplq.results.statistics import Comparison, average_ranks, compare
 
 METRICS = ("base", "new", "H", *PAIRS["gen. H"], "gen. H", "all")
+COMPOSITE = "composite"  # one name for all: which head is the best may differ between datasets
 Values = dict[str, dict[str, dict[Any, float]]]  # metric -> trainer -> (dataset, seed) -> accuracy
 NOTE = (
     "difference: accuracy of the trainer minus that of {reference} in points, mean +- 95 % interval"
@@ -58,7 +60,10 @@ def _values(runs: Iterable[Run]) -> Values:
     """Return the accuracies; H for the seeds that have base and new."""
     runs = list(runs)
     values: Values = {metric: defaultdict(dict) for metric in METRICS}
-    names = row_names(run.setting for run in runs)
+    names = {
+        setting: COMPOSITE if setting.trainer.endswith(MARK) else name
+        for setting, name in row_names(run.setting for run in runs).items()
+    }
     for run in runs:
         setting = run.setting
         key = (setting.root, run.dataset, setting.shots, run.seed)

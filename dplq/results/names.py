@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from dplq.results.composite import MARK
 from dplq.results.runs import Setting
 
 
@@ -14,7 +13,7 @@ def row_names(settings: Iterable[Setting]) -> dict[Setting, str]:
 
     Of several configs of a trainer in one folder the shortest is the plain one; a longer one is
     named by what it adds: ``demo_ctx`` beside ``demo`` is "ctx", and so is ``vit_b16_ctx`` beside
-    ``vit_b16``. All composites share one name.
+    ``vit_b16``.
     """
     settings = list(dict.fromkeys(settings))
     configs: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -24,6 +23,5 @@ def row_names(settings: Iterable[Setting]) -> dict[Setting, str]:
     for setting in settings:
         plain = min(configs[setting.root, setting.trainer], key=lambda name: (len(name), name))
         added = setting.config.removeprefix(plain).lstrip("_")
-        name = f"{setting.trainer} ({added})" if added else setting.trainer
-        names[setting] = "composite" if setting.trainer.endswith(MARK) else name
+        names[setting] = f"{setting.trainer} ({added})" if added else setting.trainer
     return names
