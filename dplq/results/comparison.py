@@ -37,7 +37,7 @@ def comparison(runs: Iterable[Run], reference: str) -> str:
     Raises:
         UserError: the reference has no run, or there is nothing to compare it with.
     """
-    values = _values(runs)
+    values = values_of(runs)
     trainers = sorted({name for by_trainer in values.values() for name in by_trainer})
     chosen = next((name for name in trainers if name.lower() == reference.lower()), None)
     if chosen is None:
@@ -56,8 +56,12 @@ def comparison(runs: Iterable[Run], reference: str) -> str:
     return "\n".join([table, "", NOTE.format(reference=chosen), *_ranks(values)])
 
 
-def _values(runs: Iterable[Run]) -> Values:
-    """Return the accuracies; H for the seeds that have base and new."""
+def values_of(runs: Iterable[Run]) -> Values:
+    """Return the accuracies by metric, name and pair; H for the seeds that have base and new.
+
+    Raises:
+        UserError: two runs have the same place.
+    """
     runs = list(runs)
     values: Values = {metric: defaultdict(dict) for metric in METRICS}
     names = {

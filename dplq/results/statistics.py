@@ -132,6 +132,10 @@ class Ranks:
     friedman: float
     critical_difference: float
 
+    def are_alike(self, one: str, two: str) -> bool:
+        """Return whether Nemenyi's test does not tell two methods apart."""
+        return abs(self.average[one] - self.average[two]) <= self.critical_difference
+
 
 def average_ranks(values: Mapping[str, Mapping[Any, float]]) -> Ranks | None:
     """Rank methods in every block that all of them have; None for fewer than 3 methods or 2 blocks.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dplq.results import collect
 from dplq.results.__main__ import main
 from dplq.results.comparison import comparison
 from dplq.results.composite import composites
+from dplq.results.diagram import draw_diagram
 from dplq.results.statistics import average_ranks, compare, half_interval
 
 
@@ -163,3 +165,36 @@ def test_no_composite_without_both(tmp_path):
     write(tmp_path, "new", "MaPLe", 1, 80.0)
     with pytest.raises(UserError, match="no composite: give folders with runs on base classes"):
         composites(collect([tmp_path]))
+
+
+def test_the_diagram_draws_the_ranks_and_who_is_alike(tmp_path, capsys):
+    pytest.importorskip("scikit_posthocs")
+    for seed in range(8):
+        for trainer, base in {"CoOp": 60.0, "MaPLe": 70.0, "VPT": 69.0 + 2 * (seed % 2)}.items():
+            write(tmp_path, "base", trainer, seed, base + seed)
+            write(tmp_path, "new", trainer, seed, 50.0)
+    path = tmp_path / "ranks.png"
+    assert main([str(tmp_path), "--diagram", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert f"Diagram: {path}" in capsys.readouterr().out
+    ranks = draw_diagram(collect([tmp_path]), path)
+    assert ranks.average == {"MaPLe": 1.5, "VPT": 1.5, "CoOp": 3.0}
+    assert ranks.are_alike("MaPLe", "VPT")
+    assert not ranks.are_alike("CoOp", "VPT")
+
+
+def test_a_diagram_of_two_trainers_is_refused(tmp_path):
+    for trainer in ("CoOp", "MaPLe"):
+        write(tmp_path, "base", trainer, 1, 80.0)
+    with pytest.raises(UserError, match="the diagram needs all of three trainers or more"):
+        draw_diagram(collect([tmp_path]), tmp_path / "ranks.png")
+
+
+def test_a_diagram_without_its_library(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scikit_posthocs", None)
+    for trainer in ("CoOp", "MaPLe", "VPT"):
+        for seed in (1, 2):
+            write(tmp_path, "base", trainer, seed, 80.0 + seed)
+            write(tmp_path, "new", trainer, seed, 60.0)
+    with pytest.raises(UserError, match="pip install scikit-posthocs"):
+        draw_diagram(collect([tmp_path]), tmp_path / "ranks.png")
