@@ -80,7 +80,7 @@ class Sandbox:
         (self.root / "dplq").mkdir()
         (self.root / "dplq/__init__.py").touch()
         shutil.copy(PROJECT / "dplq/errors.py", self.root / "dplq")
-        for package in ("experiments", "io", "results"):
+        for package in ("evaluation", "experiments", "io", "results"):
             shutil.copytree(PROJECT / "dplq" / package, self.root / "dplq" / package)
         (self.root / "configs").mkdir()
         shutil.copy(PROJECT / "configs/protocols.yaml", self.root / "configs")

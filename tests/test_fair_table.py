@@ -49,7 +49,7 @@ def test_rows_of_all_fields_between_the_marks(tmp_path, calls, capsys):
         "real:\n  dataset: ucm\n  root: photos\n  options: {INPUT.SIZE: '(112, 112)'}\n"
         "  trainers: {MaPLe: {TRAINER.MAPLE.PROMPT_DEPTH: 4}}\n  leave_out: [ZeroshotCLIP]\n"
     )
-    docs = tmp_path / "docs.md"
+    docs = tmp_path / "page.txt"
     docs.write_text("before\n<!-- table -->\nOLD\n<!-- end -->\nafter\n")
     words = ["--fields", str(tmp_path / "fields.yaml"), "--only", "real", "demo_tissue"]
     words += ["--trainers", "MaPLe", "LinearProbe", "ZeroshotCLIP", "--seeds", "1", "2"]
@@ -128,7 +128,7 @@ def test_bad_fields_are_one_line(tmp_path, calls, capsys, content, message):
 
 
 def test_bad_words(tmp_path, calls, capsys):
-    docs = tmp_path / "docs.md"
+    docs = tmp_path / "page.txt"
     docs.write_text("no marks")
     assert fair_table.main(["--table", str(docs)]) == 2
     assert "has no lines <!-- table --> and <!-- end -->" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dplq.errors import UserError, printable
+from dplq.evaluation.fit import fit_problem
 from dplq.io.runs.files import RESULTS_FILE, SETTINGS_FILE
 from dplq.io.runs.results import SUBSETS as TESTED
 from dplq.io.runs.results import Results, read_results
@@ -78,6 +79,7 @@ class Run:
         device: device and precision, e.g. "cpu, fp32"; "" when read from a log.
         zero_shot: its trainer uses no training image.
         any_classes: its trainer can name classes that it was not trained on.
+        problem: of its training, as `fit_problem` has it; mostly "".
     """
 
     setting: Setting
@@ -91,6 +93,7 @@ class Run:
     device: str = ""
     zero_shot: bool = False
     any_classes: bool = True
+    problem: str = ""
 
 
 def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
@@ -162,7 +165,7 @@ def _read_results(folder: Path) -> list[Run]:
     if results.split != "test":
         raise ValueError(f"{RESULTS_FILE} is about the {results.split} split, not test")
     root, config = _experiment(folder)
-    trainer, layout = results.trainer, match_layout(folder)
+    trainer, layout, trained = results.trainer, match_layout(folder), results.train_accuracy
     accuracies: dict[str, float] = {results.subsample: results.accuracy}
     if results.generalised and layout and layout.groupdict().get("subset") == "all":
         both = (results.generalised.base, results.generalised.new)
@@ -180,6 +183,7 @@ def _read_results(folder: Path) -> list[Run]:
             device=", ".join(filter(None, (results.device, results.precision))),
             zero_shot=_known(results.zero_shot, trainer in ZERO_SHOT),
             any_classes=_known(results.any_classes, trainer not in CLOSED_SET),
+            problem=fit_problem(trained.start, trained.end) if trained else "",
         )
         for subset, accuracy in accuracies.items()
     ]

@@ -49,6 +49,7 @@ class Row:
         devices: devices of those runs.
         any_classes: the trainer can name classes that it was not trained on.
         values: what `stats` are of, by seed, or in an average by dataset and seed.
+        problems: of its trainings, with their seeds.
     """
 
     setting: Setting
@@ -60,6 +61,7 @@ class Row:
     devices: tuple[str, ...] = ()
     any_classes: bool = True
     values: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
+    problems: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def summarise(runs: Iterable[Run], *, keep_order: bool = False) -> list[Row]:
@@ -131,7 +133,14 @@ def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]
         devices=tuple(sorted({run.device for run in trained if run.device})),
         any_classes=any_classes,
         values=accuracies,
+        problems=_problems(trained),
     )
+
+
+def _problems(runs: Sequence[Run]) -> dict[str, tuple[int, ...]]:
+    """Return the seeds of the runs whose training has a problem, by problem."""
+    found = sorted({(run.problem, run.seed) for run in runs if run.problem})
+    return {name: tuple(seed for other, seed in found if other == name) for name, _ in found}
 
 
 def _mean_costs(runs: Sequence[Run]) -> dict[str, float]:

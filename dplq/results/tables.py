@@ -81,11 +81,25 @@ def note(rows: Sequence[Row], *, ci95: bool = False) -> list[str]:
         )
     if any(stat.std is None for row in rows for stat in row.stats.values()):
         lines.append("average: mean over datasets; its H is that of the two averages.")
+    lines += _training_notes(rows)
     if any(row.setting.trainer.endswith(MARK) for row in rows):
         lines.append(COMPOSITE_NOTE)
     if any(row.rounded for row in rows):
         lines.append(ROUNDED_NOTE)
     return lines
+
+
+def _training_notes(rows: Sequence[Row]) -> list[str]:
+    """Return a line for every problem of trainings, with those that have it."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for problem, seeds in row.problems.items():
+            where = f"{row.setting.trainer} ({row.setting.config}, {row.dataset}, seeds"
+            found.setdefault(problem, []).append(f"{where} {' '.join(map(str, seeds))})")
+    return [
+        f"On its own training images the training {problem}: {'; '.join(found[problem])}."
+        for problem in sorted(found)
+    ]
 
 
 ROUNDED_NOTE = "*: from accuracies that a log.txt gives rounded (one decimal as a rule)."

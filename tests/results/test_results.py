@@ -132,6 +132,20 @@ def test_all_class_runs_elsewhere_are_not_generalised(tmp_path):
     assert [(run.subset, run.accuracy) for run in collect([tmp_path])] == [("all", 70.0)]
 
 
+def test_trainings_that_failed_are_named(tmp_path):
+    ends = {1: (60.0, 50.0), 2: (60.0, 99.0), 3: (60.0, 59.0), 4: (None, 40.0)}
+    for seed, (start, end) in ends.items():
+        folder = write_run(tmp_path, "RSSCN7", "base", seed, 90.0)
+        data = json.loads((folder / "results.json").read_text())
+        data["train_accuracy"] = {"start": start, "end": end}
+        (folder / "results.json").write_text(json.dumps(data))
+    text = render(summarise(collect([tmp_path])))
+    which = "QuaternionPrompt (tiny, RSSCN7, seeds"
+    start = "On its own training images the training"
+    assert f"{start} did not fit: {which} 4).\n" in text
+    assert f"{start} ended below its start: {which} 1 3)." in text
+
+
 def test_only_base(tmp_path, caplog):
     write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
     (row,) = summarise(collect([tmp_path]))
