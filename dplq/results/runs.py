@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from dplq.errors import UserError, printable
 from dplq.evaluation.fit import fit_problem
+from dplq.evaluation.hits import decode_hits
 from dplq.io.runs.files import RESULTS_FILE, SETTINGS_FILE
 from dplq.io.runs.results import SUBSETS as TESTED
 from dplq.io.runs.results import Results, read_results
@@ -54,6 +55,14 @@ _LOG_ACCURACY = re.compile(r"^\* accuracy: ([\d.]+)%")
 _LOG_SPLIT = re.compile(r"evaluat\w+ on (?:the )?\*?(\w+)\*? set", re.IGNORECASE)
 
 
+class Tested(NamedTuple):
+    """What was tested, and which images were right; two runs are of the same images, or differ."""
+
+    split: str  # its hash
+    total: int
+    hits: str  # as `decode_hits` reads it
+
+
 class Setting(NamedTuple):
     """Experiment, trainer, config and shots, which the rows of a block share."""
 
@@ -80,6 +89,7 @@ class Run:
         zero_shot: its trainer uses no training image.
         any_classes: its trainer can name classes that it was not trained on.
         problem: of its training, as `fit_problem` has it; mostly "".
+        tested: its images, where results.json says which were right.
     """
 
     setting: Setting
@@ -94,6 +104,7 @@ class Run:
     zero_shot: bool = False
     any_classes: bool = True
     problem: str = ""
+    tested: Tested | None = None
 
 
 def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
@@ -184,9 +195,18 @@ def _read_results(folder: Path) -> list[Run]:
             zero_shot=_known(results.zero_shot, trainer in ZERO_SHOT),
             any_classes=_known(results.any_classes, trainer not in CLOSED_SET),
             problem=fit_problem(trained.start, trained.end) if trained else "",
+            tested=_tested(results) if subset not in GENERALISED else None,
         )
         for subset, accuracy in accuracies.items()
     ]
+
+
+def _tested(results: Results) -> Tested | None:
+    """Return which images were right; raise ValueError where that contradicts their number."""
+    if not results.hits or not results.total or not results.split_hash:
+        return None
+    decode_hits(results.hits, results.total)
+    return Tested(results.split_hash, results.total, results.hits)
 
 
 def _known(said: bool | None, otherwise: bool) -> bool:

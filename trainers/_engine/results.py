@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dplq.evaluation.halves import base_count, generalised
+from dplq.evaluation.hits import encode_hits
 from dplq.evaluation.metrics import scores
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import NUMBERED
@@ -37,6 +38,7 @@ def write_results(trainer: Any, path: Path, seconds: float) -> None:
         "shots": cfg.DATASET.NUM_SHOTS,
         "seed": cfg.SEED,
         **scores(record.labels, record.predictions, trainer.lab2cname),
+        "hits": encode_hits(record.labels, record.predictions),
         "generalised": _generalised(trainer),
         "zero_shot": trainer.fixed_epochs == 0,
         "any_classes": trainer.model.any_classes,
