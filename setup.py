@@ -33,6 +33,7 @@ REQUIREMENTS = [
     "tifffile",  # any version
     "tqdm",  # any version
 ]
+DIAGRAM_REQUIREMENTS = ["scikit-posthocs>=0.9"]  # keyword arguments of the diagram
 DICOM_REQUIREMENTS = ["pydicom>=2.4"]  # the oldest that was tried
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,
@@ -54,7 +55,11 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     install_requires=REQUIREMENTS,
-    extras_require={"test": TEST_REQUIREMENTS, "dicom": DICOM_REQUIREMENTS},
+    extras_require={
+        "test": TEST_REQUIREMENTS,
+        "dicom": DICOM_REQUIREMENTS,
+        "diagram": DIAGRAM_REQUIREMENTS,
+    },
     packages=[
         *find_namespace_packages(include=["dplq", "dplq.*"], exclude=["*__pycache__*"]),
         *(

@@ -12,20 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
-from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.script_runs import MARKS, ROOT, base2new, has_marks, in_parallel, write_table
+
 NODE = "TRAINER.QUATERNIONPROMPT."
 TRAINER, DATASET = "QuaternionPrompt", "demo_aerial"
-MARKS = ("<!-- table -->", "<!-- end -->")
 # name of the row: settings that differ from the default
 VARIANTS: dict[str, dict[str, str]] = {
     "default": {},
@@ -52,17 +49,9 @@ def train_and_test(name: str, settings: dict[str, str], seed: int, out: Path) ->
         RuntimeError: a run failed; the message contains the end of its output.
     """
     folder = out / name.replace(" ", "_").replace(",", "").replace("'", "")
-    options = [
-        word
-        for key, value in settings.items()
-        for word in (key if "." in key else NODE + key, value)
-    ]
-    command = ["bash", "scripts/base2new.sh", DATASET, str(seed), "--", *options]
-    given = {"OUT": str(folder), "PYTHON": sys.executable, "TRAINERS": TRAINER}
-    given |= {"CFG": "demo", "SHOTS": "16"}
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | given, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    options = {key if "." in key else NODE + key: value for key, value in settings.items()}
+    given = {"OUT": str(folder), "TRAINERS": TRAINER, "CFG": "demo", "SHOTS": "16"}
+    base2new(DATASET, [seed], options, given)
     place = f"{DATASET}/shots_16/{TRAINER}/demo/seed{seed}/results.json"
     base, new = (
         json.loads((folder / "base2new" / part / place).read_text())
@@ -98,33 +87,24 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="write the table between the marks of this file")
     args = parser.parse_args()
     args.out = args.out.resolve()
-    if args.table and MARKS[0] not in args.table.read_text():
+    if args.table and not has_marks(args.table):
         parser.error(f"{args.table} has no lines {' and '.join(MARKS)} for the table")
-    os.environ["OMP_NUM_THREADS"] = str(max(os.cpu_count() // args.jobs, 1))
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the published table is from the CPU
-    tasks = [(name, seed) for name in VARIANTS for seed in args.seeds]
-    first = tasks.pop(0)  # alone: it draws the demo's images
-    results = {first: train_and_test(first[0], VARIANTS[first[0]], first[1], args.out)}
-    with ThreadPoolExecutor(args.jobs) as pool:
-        waiting = {
-            task: pool.submit(train_and_test, task[0], VARIANTS[task[0]], task[1], args.out)
-            for task in tasks
-        }
-        for task, future in tqdm(waiting.items(), desc="runs"):
-            results[task] = future.result()
+    tasks = {
+        (name, seed): partial(train_and_test, name, VARIANTS[name], seed, args.out)
+        for name in VARIANTS
+        for seed in args.seeds
+    }
+    results = {}
+    for task, result in in_parallel(tasks, args.jobs):
+        if isinstance(result, RuntimeError):
+            raise result
+        results[task] = result
     rows = [row(name, [results[name, seed] for seed in args.seeds]) for name in VARIANTS]
     header = ("variant", "base %", "new %", "H %", "learnable parameters")
     table = tabulate(rows, header, tablefmt="github", disable_numparse=True)
     print(table)
     if args.table:
         write_table(args.table, table)
-
-
-def write_table(path: Path, table: str) -> None:
-    """Replace the text between the two lines `MARKS`."""
-    first, last = MARKS
-    head, rest = path.read_text().split(first, 1)
-    path.write_text(f"{head}{first}\n\n{table}\n\n{last}{rest.split(last, 1)[1]}")
 
 
 if __name__ == "__main__":

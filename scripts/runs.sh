@@ -151,24 +151,29 @@ each_trainer() {
     done
 }
 
-# Train on the base classes and test on the new ones, for every seed.
+# Train on the base classes and test on the new ones, for every seed; where GENERALISED is yes, on
+# all of them, too.
 base2new() {
-    local seed folder
+    local seed place model
     capture CFG choose_config
-    folder=$(place)
+    place=$(place)
     for seed in "${SEEDS[@]}"; do
-        run "$OUT/base2new/train_base/$folder/seed$seed" "$DATASET" "$seed" base
-        if can_name_classes; then
-            run "$OUT/base2new/test_new/$folder/seed$seed" "$DATASET" "$seed" new \
-                "$OUT/base2new/train_base/$folder/seed$seed"
-        fi
+        model=$OUT/base2new/train_base/$place/seed$seed
+        run "$model" "$DATASET" "$seed" base
+        can_name_classes || continue
+        run "$OUT/base2new/test_new/$place/seed$seed" "$DATASET" "$seed" new "$model"
+        [ "$GENERALISED" != yes ] ||
+            run "$OUT/base2new/test_all/$place/seed$seed" "$DATASET" "$seed" all "$model"
     done
 }
 
 # Print the folders of base2new's runs.
 base2new_folders() {
+    local part
     capture CFG choose_config
-    printf '%s\n' "$OUT/base2new/train_base/$(place)" "$OUT/base2new/test_new/$(place)"
+    for part in train_base test_new test_all; do
+        printf '%s\n' "$OUT/base2new/$part/$(place)"
+    done
 }
 
 # Print the table of the runs in the folders that function $1 prints for every trainer; further

@@ -37,6 +37,16 @@ default_shots() {
     if [ "$PROTOCOL" = few_shot ]; then echo 1 2 4 8 16; else echo 16; fi
 }
 
+# Have the script take GENERALISED, and explain it.
+offer_generalised() {
+    MORE_ENVIRONMENT="
+  GENERALISED  yes: test the model of the base classes among all class names together, too; not for
+               trainers that only know the classes they were trained on (no)"
+    GENERALISED=${GENERALISED:-no}
+    [[ $GENERALISED == yes || $GENERALISED == no ]] ||
+        die "GENERALISED is '$GENERALISED': give yes or no"
+}
+
 # Succeed if TRAINER has property $1 of configs/protocols.yaml.
 has_property() {
     local answer

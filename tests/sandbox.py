@@ -15,7 +15,8 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 PLACE = "RSSCN7/shots_16/QuaternionPrompt/tiny/seed1"
-OURS = ("DATA", "TRAINER", "TRAINERS", "TARGETS", "SHOTS", "STUB_FAIL", "STUB_RUN", "DPLQ_SETTINGS")
+OURS = ("DATA", "TRAINER", "TRAINERS", "TARGETS", "SHOTS", "STUB_FAIL", "STUB_RUN", "DPLQ_SETTINGS",
+        "GENERALISED")  # fmt: skip
 STUB = """#!{python}
 import json, os, signal, sys, time
 from pathlib import Path
@@ -61,6 +62,7 @@ result = {{
     "accuracy": 90.0 if subset == "base" else 60.0, "run": os.environ.get("STUB_RUN", ""),
     "learnable_parameters": 1234, "checkpoint_bytes": 5678, "peak_memory_mib": 900.2,
     "seconds": {{"step": 0.25}}, "device": "cpu", "precision": "fp32",
+    "generalised": {{"base": 80.0, "new": 40.0}} if subset == "all" else None,
 }}
 (out / "results.json").write_text(json.dumps(result))
 """
@@ -78,7 +80,7 @@ class Sandbox:
         (self.root / "dplq").mkdir()
         (self.root / "dplq/__init__.py").touch()
         shutil.copy(PROJECT / "dplq/errors.py", self.root / "dplq")
-        for package in ("experiments", "io", "results"):
+        for package in ("evaluation", "experiments", "io", "results"):
             shutil.copytree(PROJECT / "dplq" / package, self.root / "dplq" / package)
         (self.root / "configs").mkdir()
         shutil.copy(PROJECT / "configs/protocols.yaml", self.root / "configs")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from dplq.clip.backbone import Backbone
-from dplq.clip.templates import select_templates
+from dplq.clip.templates import PLACEHOLDER, select_templates
+from dplq.errors import UserError
 from dplq.host.dassl import register_trainer
 from dplq.methods.base import CLIPModel
 from dplq.methods.zeroshot import DEFAULT_TEMPLATE, ZeroshotModel
@@ -39,12 +40,26 @@ class ZeroshotCLIP(FrozenTrainer):
         own = getattr(self.dm.dataset, "template", "")
         return own or TEMPLATES.get(self.cfg.DATASET.NAME, DEFAULT_TEMPLATE)
 
+    def own_text(self) -> str:
+        """Return TEMPLATE, or the text of this dataset.
+
+        Raises:
+            UserError: TEMPLATE has no place for the class name.
+        """
+        text = self.keys.TEMPLATE or self.dataset_template()
+        if PLACEHOLDER not in text:
+            raise UserError(
+                f"TRAINER.{self.node}.TEMPLATE is '{text}'; it must have {PLACEHOLDER} in place of "
+                "the class name, as in 'a photo of a {}.'."
+            )
+        return text
+
     def templates(self) -> list[str]:
         """Return the texts whose features are averaged."""
-        return [self.dataset_template()]
+        return [self.own_text()]
 
     def model_settings(self) -> dict[str, Any]:
-        """Return the templates, which follow from the dataset."""
+        """Return the templates, which follow from TEMPLATE and the dataset."""
         templates = self.templates()
         print(f"Texts ({len(templates)}): {' | '.join(templates)}")
         return {"templates": templates}
@@ -76,5 +91,5 @@ class ZeroshotCLIP2(ZeroshotCLIP):
 
     def templates(self) -> list[str]:
         """Return OpenAI's selection for ImageNet; for another dataset its own text too."""
-        own = [] if self.cfg.DATASET.NAME == "ImageNet" else [self.dataset_template()]
+        own = [] if self.cfg.DATASET.NAME == "ImageNet" else [self.own_text()]
         return select_templates() + own

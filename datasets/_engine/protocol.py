@@ -17,13 +17,13 @@ that their images depend on which run came first and on the order of a directory
 from __future__ import annotations
 
 import logging
-import math
 import posixpath
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from dplq.errors import UserError, shown, suggest
+from dplq.evaluation.halves import base_count
 from dplq.io.files import bytes_digest
 from dplq.io.runs.results import SUBSETS
 from dplq.training.seeding import BY_NAME, current_draw
@@ -211,11 +211,6 @@ def few_shot(split: Split, shots: int, seed: int, leave_out: Collection[str] = (
             "%d shots per class, but class %s has fewer: using all", shots, ", ".join(short)
         )
     return chosen
-
-
-def base_count(n: int) -> int:
-    """Return how many of `n` classes are base classes: ceil(n / 2), as in CoOp."""
-    return math.ceil(n / 2)
 
 
 def take_subset(split: Split, which: str) -> Split:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from tabulate import tabulate
 
 from dplq.datasets._engine.base import FolderDataset
-from dplq.datasets._engine.protocol import base_count
+from dplq.evaluation.halves import base_count
 
 UNKNOWN = "unknown"
 Declarations: TypeAlias = Mapping[str, type[FolderDataset]]

@@ -33,6 +33,7 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True):
     transfer: str = ""
     trained: bool = True
     any_classes: bool = True
+    variants: list[str] = msgspec.field(default_factory=list)
 
 
 def read_protocols(configs: Path = CONFIGS) -> dict[str, Entry]:

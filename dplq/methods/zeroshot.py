@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 class ZeroshotSettings(MethodSettings):
     """Settings of zero-shot classification."""
 
+    template: str = option(
+        "", "text with {} for the class name, in place of the dataset's; empty: the dataset's"
+    )
     templates: Sequence[str] = option(
         (DEFAULT_TEMPLATE,), "texts with {} for the class name", is_key=False
     )
@@ -34,7 +37,7 @@ class ZeroshotModel(CLIPModel):
         clip: the CLIP backbone.
         classnames: K class names; underscores become spaces.
         seed: not used.
-        **settings: fields of `ZeroshotSettings`.
+        **settings: fields of `ZeroshotSettings`; `template` is in place of `templates`.
     """
 
     method, settings_class = "ZeroshotCLIP", ZeroshotSettings
@@ -45,7 +48,7 @@ class ZeroshotModel(CLIPModel):
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given = ZeroshotSettings(**settings)
-        settings = {**asdict(given), "templates": list(given.templates)}
+        settings = {"templates": [given.template] if given.template else list(given.templates)}
         super().__init__(clip, nn.Identity(), classnames, settings=settings)
         ZeroshotModel._embed_classes(self, self.classnames)
 

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dplq.errors import UserError
 from dplq.io.validation.paths import refused_paths, user_path
 from dplq.results.comparison import comparison
+from dplq.results.composite import composites
 from dplq.results.curve import draw_curve
+from dplq.results.diagram import draw_diagram
 from dplq.results.grids import shots_table, transfer_table
 from dplq.results.rendering import FORMATS, Table
 from dplq.results.runs import Run, collect
@@ -57,7 +59,19 @@ def build_parser() -> argparse.ArgumentParser:
         help="every trainer against this one, over the pairs of equal dataset and seed: mean"
         " difference, paired t-test, Wilcoxon; average ranks",
     )
+    add(
+        "--composite",
+        action="store_true",
+        help="add a row of two models: the best head that only knows its own classes, on base, and"
+        " the best zero-shot CLIP, on new",
+    )
     add("--curve", metavar="PNG", help="also draw accuracy over shots into this file")
+    add(
+        "--diagram",
+        metavar="PNG",
+        help="also draw the average ranks in H (or all) over datasets and seeds, with bars over"
+        " trainers that cannot be told apart (needs scikit-posthocs)",
+    )
     return parser
 
 
@@ -77,17 +91,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(args: argparse.Namespace) -> None:
     """Print the table, and draw the curve, that the arguments select."""
     curve = user_path(args.curve, "--curve") if args.curve else None
+    diagram = user_path(args.diagram, "--diagram") if args.diagram else None
     runs = collect(args.out)
+    if args.composite:
+        runs += composites(runs)
+    beside = sys.stderr if args.format == "csv" else sys.stdout
     if args.compare:
         print(comparison(runs, args.compare))
-        return
-    table = make_table(args, runs)
-    print(table.render(args.format, ci95=args.ci95))
-    if args.format == "csv":
-        print(table.full_note(), file=sys.stderr)
-    if curve:
-        draw_curve(runs, curve, ci95=args.ci95)
-        print(f"Curve: {curve}", file=sys.stderr if args.format == "csv" else sys.stdout)
+    else:
+        table = make_table(args, runs)
+        print(table.render(args.format, ci95=args.ci95))
+        if args.format == "csv":
+            print(table.full_note(), file=sys.stderr)
+        if curve:
+            draw_curve(runs, curve, ci95=args.ci95)
+            print(f"Curve: {curve}", file=beside)
+    if diagram:
+        draw_diagram(runs, diagram)
+        print(f"Diagram: {diagram}", file=beside)
 
 
 def make_table(args: argparse.Namespace, runs: Sequence[Run]) -> Table:

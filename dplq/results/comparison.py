@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import harmonic_mean
 from typing import Any
 
 from tabulate import tabulate
 
 from dplq.errors import UserError, suggest
-from dplq.results.runs import Run
+from dplq.evaluation.hits import decode_hits
+from dplq.results.bootstrap import bootstrap_interval
+from dplq.results.composite import MARK
+from dplq.results.names import row_names
+from dplq.results.runs import PAIRS, Run, Setting, Tested
 from dplq.results.statistics import Comparison, average_ranks, compare
 
-METRICS = ("base", "new", "H", "all")
+METRICS = ("base", "new", "H", *PAIRS["gen. H"], "gen. H", "all")
+COMPOSITE = "composite"  # one name for all: which head is the best may differ between datasets
 Values = dict[str, dict[str, dict[Any, float]]]  # metric -> trainer -> (dataset, seed) -> accuracy
 NOTE = (
     "difference: accuracy of the trainer minus that of {reference} in points, mean +- 95 % interval"
-    " (Student's t) over the pairs: runs with the same output folder, dataset, shots and seed. p:"
+    " (Student's t) over the pairs: runs with the same output folder, dataset, shots and seed; of a"
+    " single pair [from, to] of a bootstrap over its test images, where both runs say which were"
+    " right. p:"
     " two-sided, of the paired t-test and of Wilcoxon's signed-rank test; not corrected for several"
     " comparisons. Seeds of one dataset share its test images, so few datasets prove little about"
     " others."
@@ -29,18 +36,19 @@ def comparison(runs: Iterable[Run], reference: str) -> str:
 
     Args:
         runs: what `collect` returns.
-        reference: name of a trainer, in any case.
+        reference: name of a trainer, in any case, as `row_names` has it.
 
     Raises:
         UserError: the reference has no run, or there is nothing to compare it with.
     """
-    values = _values(runs)
+    runs = list(runs)
+    values, tested = values_of(runs), _tested_of(runs)
     trainers = sorted({name for by_trainer in values.values() for name in by_trainer})
     chosen = next((name for name in trainers if name.lower() == reference.lower()), None)
     if chosen is None:
         raise UserError(f"no run of '{reference}' to compare with.{suggest(reference, trainers)}")
     rows = [
-        [name, metric, *_cells(result)]
+        [name, metric, *_cells(result, _interval(tested, metric, name, chosen))]
         for name in trainers
         for metric in METRICS
         if name != chosen
@@ -53,28 +61,70 @@ def comparison(runs: Iterable[Run], reference: str) -> str:
     return "\n".join([table, "", NOTE.format(reference=chosen), *_ranks(values)])
 
 
-def _values(runs: Iterable[Run]) -> Values:
-    """Return the accuracies; H for the seeds that have base and new."""
+def values_of(runs: Iterable[Run]) -> Values:
+    """Return the accuracies by metric, name and pair; H for the seeds that have base and new.
+
+    Raises:
+        UserError: two runs have the same place.
+    """
+    runs = list(runs)
     values: Values = {metric: defaultdict(dict) for metric in METRICS}
+    names = _names(runs)
     for run in runs:
         setting = run.setting
         key = (setting.root, run.dataset, setting.shots, run.seed)
-        known = values[run.subset][setting.trainer]
+        known = values[run.subset][names[setting]]
         if key in known:
             raise UserError(
-                f"{setting.trainer} has two runs of {run.dataset}, seed {run.seed} "
+                f"{names[setting]} has two runs of {run.dataset}, seed {run.seed} "
                 f"({run.folder} is one): give the folders of one config"
             )
         known[key] = run.accuracy
-    for trainer, base in values["base"].items():
-        new = values["new"].get(trainer, {})
-        values["H"][trainer] = {
-            key: harmonic_mean([base[key], new[key]]) for key in base if key in new
-        }
+    for name, halves in PAIRS.items():
+        both = [values[half] for half in halves]
+        for trainer in both[0].keys() & both[1].keys():
+            base, new = (half[trainer] for half in both)
+            values[name][trainer] = {
+                key: harmonic_mean([base[key], new[key]]) for key in base if key in new
+            }
     return values
 
 
-def _cells(result: Comparison) -> list[str]:
+def _names(runs: Iterable[Run]) -> dict[Setting, str]:
+    """Return the name of every setting; one for all composites."""
+    names = row_names(run.setting for run in runs)
+    return {s: COMPOSITE if s.trainer.endswith(MARK) else name for s, name in names.items()}
+
+
+def _tested_of(runs: Sequence[Run]) -> dict[str, dict[str, list[Tested | None]]]:
+    """Return which images were right, by subset and name."""
+    names = _names(runs)
+    found: dict[str, dict[str, list[Tested | None]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        found[run.subset][names[run.setting]].append(run.tested)
+    return found
+
+
+def _interval(
+    tested: Mapping[str, Mapping[str, Sequence[Tested | None]]], metric: str, *names: str
+) -> tuple[float, float] | None:
+    """Return the bootstrap interval of two names; None where there is not one run of each."""
+    parts = []
+    for subset in PAIRS.get(metric, (metric,)):
+        runs = [tested.get(subset, {}).get(name, ()) for name in names]
+        if any(len(of_name) != 1 for of_name in runs):
+            return None
+        (first,), (second,) = runs
+        if first is None or second is None or first[:2] != second[:2]:
+            return None
+        parts.append((decode_hits(first.hits, first.total), decode_hits(second.hits, first.total)))
+    return bootstrap_interval(parts)
+
+
+def _cells(result: Comparison, interval: tuple[float, float] | None) -> list[str]:
+    if result.pairs == 1 and interval:
+        low, high = interval
+        return ["1", f"{result.difference:+.2f} [{low:+.2f}, {high:+.2f}]", "-", "-"]
     half = "-" if result.half is None else f"{result.half:.2f}"
     tests = ("-" if p is None else f"{p:.3f}" for p in (result.t_test, result.wilcoxon))
     return [str(result.pairs), f"{result.difference:+.2f} +- {half}", *tests]
@@ -83,7 +133,7 @@ def _cells(result: Comparison) -> list[str]:
 def _ranks(values: Mapping[str, Mapping[str, Mapping[Any, float]]]) -> list[str]:
     """Return a line per metric with the average ranks, where they can be had."""
     lines = []
-    for metric in ("H", "all"):
+    for metric in (*PAIRS, "all"):
         ranks = average_ranks({name: v for name, v in values[metric].items() if v})
         if ranks is not None:
             listed = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.average.items())

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dplq.errors import UserError
-from dplq.io.atomic import atomic_write
+from dplq.results.figures import new_figure, save_figure
 from dplq.results.grids import ALL_SHOTS, CellKey, all_class_runs, group_runs, shots_of
 from dplq.results.runs import Run
 from dplq.results.summary import Stat, stat
 
+WHAT = "the curve"
 MARKERS = "osD^vP*X<>"
 
 
@@ -36,14 +36,8 @@ def draw_curve(
         UserError: no run on all classes, `path` cannot be written, or matplotlib is missing.
     """
     drawn = curves(runs)
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("the curve needs matplotlib: pip install matplotlib") from error
     datasets = list(dict.fromkeys(dataset for dataset, _ in drawn))
-    figure = Figure(figsize=(5.5 * len(datasets), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure((5.5 * len(datasets), 4.2), WHAT)
     shots = sorted({n for points in drawn.values() for n in points} - {0, ALL_SHOTS})
     x_of = {n: n for n in shots} | {ALL_SHOTS: 2 * max(shots, default=0.5)}
     has_all = any(ALL_SHOTS in points for points in drawn.values())
@@ -61,7 +55,7 @@ def draw_curve(
         axes.set(title=dataset, xlabel="training images per class", ylabel="accuracy (%)")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    _save(figure, Path(path))
+    save_figure(figure, Path(path), WHAT)
     return drawn
 
 
@@ -101,14 +95,3 @@ def _draw_line(
     axes.plot(x, mean, markersize=5, label=trainer, **style)
     low, high = zip(*((m - h, m + h) for m, h in zip(mean, half, strict=True)), strict=True)
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
-
-
-def _save(figure: Any, path: Path) -> None:
-    """Write the PNG atomically; raise UserError where that fails."""
-    try:
-        with atomic_write(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=150)
-    except OSError as error:
-        raise UserError(
-            f"the curve cannot be written to {path}: {error.strerror or error}"
-        ) from error

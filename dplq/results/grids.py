@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -17,7 +18,6 @@ from dplq.results.tables import ROUNDED_NOTE, shorten, spread_note
 
 logger = logging.getLogger(__name__)
 
-ZERO_SHOT = ("ZeroshotCLIP", "ZeroshotCLIP2")  # trained on no image
 ALL_SHOTS = -1  # DATASET.NUM_SHOTS for all training images
 SOURCE = "on source"
 AVERAGE = "average"
@@ -59,7 +59,7 @@ def all_class_runs(runs: Iterable[Run]) -> list[Run]:
 
 def shots_of(run: Run) -> int:
     """Return the training images per class of a run; 0 for zero-shot."""
-    return 0 if run.setting.trainer in ZERO_SHOT else run.setting.shots
+    return 0 if run.zero_shot else run.setting.shots
 
 
 def shots_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
@@ -146,6 +146,10 @@ def _lines(
                     c: stat(run.accuracy for run in runs.values()) for c, runs in columns.items()
                 },
                 rounded=any(run.rounded for runs in columns.values() for run in runs.values()),
+                values={
+                    c: {seed: run.accuracy for seed, run in runs.items()}
+                    for c, runs in columns.items()
+                },
             )
         )
     return lines
@@ -157,7 +161,7 @@ def _with_average(line: Line, targets: list[str]) -> Line:
         return line
     mean = fmean(line.stats[target].mean for target in targets)
     average = {AVERAGE: Stat(mean, None, len(targets))}
-    return Line(line.labels, {**line.stats, **average}, line.rounded)
+    return replace(line, stats={**line.stats, **average})
 
 
 def _table(
@@ -169,4 +173,5 @@ def _table(
     noted: tuple[str, ...],
 ) -> Table:
     rounded = [ROUNDED_NOTE] if any(line.rounded for line in lines) else []
-    return Table(lines, columns, [spread_note(ci95), *more, *rounded], noted=noted)
+    note = [spread_note(ci95), *more, *rounded]
+    return Table(lines, columns, note, noted=noted, group=("output", noted[0]))

@@ -1,29 +1,70 @@
-"""Formatting of result tables: plain text, GitHub, LaTeX or CSV, with a note."""
+"""Formatting of result tables: plain text, GitHub, LaTeX, HTML or CSV, with a note."""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tabulate import tabulate
 
 from dplq.errors import UserError, suggest
+from dplq.results.statistics import best_ones
 from dplq.results.summary import Stat
 
-FORMATS = ("simple", "github", "latex", "csv")
+FORMATS = ("simple", "github", "latex", "html", "csv")
+BOLD_NOTE = (
+    "Bold: the best of its column and dataset, and what cannot be told apart from it: p >= 5 % in a"
+    " paired t-test over the seeds that both have (at least two; not corrected for several tests)."
+)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a text format writes what `tabulate` does not."""
+
+    tablefmt: str
+    interval: str = "{} +- {}"
+    bold: str = ""  # empty: it has none
+    note: str = "{}"
+    escape: Callable[[str], str] = str
+    escape_note: Callable[[str], str] = str
+
+
+def _escape_latex(text: str) -> str:
+    return re.sub(r"([_%&#$])", r"\\\1", text)
+
+
+STYLES = {
+    "simple": Style("simple"),
+    "github": Style("github", bold="**{}**"),
+    "latex": Style(
+        "latex_raw", r"${} \pm {}$", r"\textbf{{\boldmath {}}}", "% {}", escape=_escape_latex
+    ),
+    "html": Style(
+        "unsafehtml", "{} &plusmn; {}", "<b>{}</b>", "<p>{}</p>", html.escape, html.escape
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: labels, accuracies by column, other numbers."""
+    """One line of a table: labels, accuracies by column, other numbers.
+
+    `values` are what the accuracies are averages of, by column and seed; a column without them is
+    never bold.
+    """
 
     labels: Mapping[str, str]
     stats: Mapping[str, Stat]
     rounded: bool = False
     numbers: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,6 +86,7 @@ class Table:
         numbers: the other numbers, by their name in `Line.numbers`.
         dropped: labels that text formats omit where they are the same in all lines.
         noted: labels that text formats move to the note where they are.
+        group: labels of the lines among which the best are bold; empty: nothing is.
     """
 
     lines: Sequence[Line]
@@ -53,13 +95,14 @@ class Table:
     numbers: Mapping[str, Number] = field(default_factory=dict)
     dropped: Sequence[str] = ("output",)
     noted: Sequence[str] = ()
+    group: Sequence[str] = ()
 
     def render(self, fmt: str, *, ci95: bool = False) -> str:
         """Return the table as text.
 
         Args:
             fmt: one of `FORMATS`. "csv" has one column per number and no note; in "latex" the
-                note is a comment.
+                note is a comment. Neither "csv" nor "simple" have bold numbers.
             ci95: show half the 95 % interval in place of the standard deviation.
 
         Raises:
@@ -69,24 +112,38 @@ class Table:
             raise UserError(f"unknown table format '{fmt}'.{suggest(fmt, FORMATS)}")
         if fmt == "csv":
             return self._csv(ci95)
-        is_latex = fmt == "latex"
-        names = self._shown()
-        escape = _escape_latex if is_latex else str
+        names, style = self._shown(), STYLES[fmt]
         headings = [*names, *self.columns, *(number.heading for number in self.numbers.values())]
+        best = self._best() if style.bold else set()
         table = tabulate(
-            [self._text_line(line, names, ci95, is_latex) for line in self.lines],
-            headers=[escape(heading) for heading in headings],
-            tablefmt="latex_raw" if is_latex else fmt,
+            [self._text_line(index, names, ci95, style, best) for index in range(len(self.lines))],
+            headers=[style.escape(heading) for heading in headings],
+            tablefmt=style.tablefmt,
             disable_numparse=True,
         )
-        note = self.full_note().splitlines()
-        return "\n".join([table, "", *(f"% {line}" if is_latex else line for line in note)])
+        note = [*self.full_note().splitlines(), *([BOLD_NOTE] if best else [])]
+        return "\n".join([table, "", *(style.note.format(style.escape_note(n)) for n in note)])
 
     def full_note(self) -> str:
         """Return the note of text formats, including the labels that all lines share."""
         first = self.lines[0].labels
         shared = [f"{name} {first[name]}" for name in self.noted if self._is_constant(name)]
         return "\n".join([*([f"All lines: {', '.join(shared)}."] if shared else []), *self.note])
+
+    def _best(self) -> set[tuple[int, str]]:
+        """Return the cells (number of the line, column) that are the best of their group."""
+        groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for index, line in enumerate(self.lines):
+            groups[tuple(line.labels[name] for name in self.group)].append(index)
+        best = set()
+        for column in self.columns if self.group else ():
+            for indices in groups.values():
+                known = {i: self.lines[i] for i in indices if column in self.lines[i].values}
+                if known:
+                    means = {i: line.stats[column].mean for i, line in known.items()}
+                    values = {i: line.values[column] for i, line in known.items()}
+                    best |= {(i, column) for i in best_ones(means, values)}
+        return best
 
     def _is_constant(self, name: str) -> bool:
         return len({line.labels[name] for line in self.lines}) == 1
@@ -95,12 +152,23 @@ class Table:
         hidden = [name for name in (*self.dropped, *self.noted) if self._is_constant(name)]
         return [name for name in self.lines[0].labels if name not in hidden]
 
-    def _text_line(self, line: Line, names: Sequence[str], ci95: bool, is_latex: bool) -> list[str]:
+    def _text_line(
+        self,
+        index: int,
+        names: Sequence[str],
+        ci95: bool,
+        style: Style,
+        best: set[tuple[int, str]],
+    ) -> list[str]:
+        line = self.lines[index]
         starred = "dataset" if "dataset" in names else "trainer"
         labels = [line.labels[name] + "*" * (line.rounded and name == starred) for name in names]
         return [
-            *(map(_escape_latex, labels) if is_latex else labels),
-            *(_cell(line.stats.get(column), ci95, is_latex) for column in self.columns),
+            *map(style.escape, labels),
+            *(
+                _cell(line.stats.get(column), ci95, style, (index, column) in best)
+                for column in self.columns
+            ),
             *(
                 number.text(line.numbers[name]) if name in line.numbers else "-"
                 for name, number in self.numbers.items()
@@ -125,15 +193,13 @@ class Table:
         return out.getvalue().rstrip("\n")
 
 
-def _escape_latex(text: str) -> str:
-    return re.sub(r"([_%&#$])", r"\\\1", text)
-
-
-def _cell(stat: Stat | None, ci95: bool, is_latex: bool) -> str:
+def _cell(stat: Stat | None, ci95: bool, style: Style, is_best: bool) -> str:
     if stat is None:
         return "-"
     if stat.std is None:  # an average over datasets
-        return f"{stat.mean:.2f}"
-    spread = stat.spread(ci95)
-    half = "-" if spread is None else f"{spread:.2f}"
-    return f"${stat.mean:.2f} \\pm {half}$" if is_latex else f"{stat.mean:.2f} +- {half}"
+        text = f"{stat.mean:.2f}"
+    else:
+        spread = stat.spread(ci95)
+        half = "-" if spread is None else f"{spread:.2f}"
+        text = style.interval.format(f"{stat.mean:.2f}", half)
+    return style.bold.format(text) if is_best else text

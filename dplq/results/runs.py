@@ -16,12 +16,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dplq.errors import UserError, printable
+from dplq.evaluation.fit import fit_problem
+from dplq.evaluation.hits import decode_hits
 from dplq.io.runs.files import RESULTS_FILE, SETTINGS_FILE
-from dplq.io.runs.results import SUBSETS as SUBSETS
+from dplq.io.runs.results import SUBSETS as TESTED
 from dplq.io.runs.results import Results, read_results
 from dplq.io.validation.paths import is_file, name_problem, user_path
 
 logger = logging.getLogger(__name__)
+
+GENERALISED = ("gen. base", "gen. new")  # the halves of a test of all classes together
+SUBSETS = (*TESTED, *GENERALISED)
+PAIRS = {"H": ("base", "new"), "gen. H": GENERALISED}  # harmonic means, and what they are of
+# What results.json of earlier versions, and logs, do not say of their trainer.
+ZERO_SHOT = ("ZeroshotCLIP", "ZeroshotCLIP2")
+CLOSED_SET = ("LinearProbe",)
 
 COSTS = {  # name -> key in results.json
     "learnable_parameters": "learnable_parameters",
@@ -33,7 +42,7 @@ COSTS = {  # name -> key in results.json
 _LAYOUTS = (
     # scripts/base2new.sh of CoOp and MaPLe: train_base/DATASET/shots_N/TRAINER/CFG/seedS
     re.compile(
-        r"(?P<root>.*?)(?:/(?:train|test)_(?P<subset>base|new))?/(?P<dataset>[^/]+)"
+        r"(?P<root>.*?)(?:/(?:train|test)_(?P<subset>base|new|all))?/(?P<dataset>[^/]+)"
         r"/shots_(?P<shots>-?\d+)/(?P<trainer>[^/]+)/(?P<config>[^/]+)/seed(?P<seed>\d+)"
     ),
     # their scripts/xd_test.sh: evaluation/TRAINER/CFG_Nshots/DATASET/seedS
@@ -44,6 +53,14 @@ _LAYOUTS = (
 )
 _LOG_ACCURACY = re.compile(r"^\* accuracy: ([\d.]+)%")
 _LOG_SPLIT = re.compile(r"evaluat\w+ on (?:the )?\*?(\w+)\*? set", re.IGNORECASE)
+
+
+class Tested(NamedTuple):
+    """What was tested, and which images were right; two runs are of the same images, or differ."""
+
+    split: str  # its hash
+    total: int
+    hits: str  # as `decode_hits` reads it
 
 
 class Setting(NamedTuple):
@@ -62,13 +79,17 @@ class Run:
     Attributes:
         setting: its folder, trainer, config folder and shots.
         dataset: name of the dataset.
-        subset: "base", "new" or "all": the classes that were tested.
+        subset: one of `SUBSETS`: the classes that were tested.
         seed: its seed.
         accuracy: top-1 accuracy in percent.
         rounded: True when read from a log, which prints one decimal.
         folder: the output folder of the run.
         costs: any of `COSTS`; nothing when read from a log.
         device: device and precision, e.g. "cpu, fp32"; "" when read from a log.
+        zero_shot: its trainer uses no training image.
+        any_classes: its trainer can name classes that it was not trained on.
+        problem: of its training, as `fit_problem` has it; mostly "".
+        tested: its images, where results.json says which were right.
     """
 
     setting: Setting
@@ -80,6 +101,10 @@ class Run:
     folder: Path
     costs: Mapping[str, float] = field(default_factory=dict)
     device: str = ""
+    zero_shot: bool = False
+    any_classes: bool = True
+    problem: str = ""
+    tested: Tested | None = None
 
 
 def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
@@ -100,7 +125,7 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
     for root in roots:
         if not root.is_dir():
             raise UserError(f"no folder {root}: give output folders, for example output/base2new")
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, list[Run]] = {}
     for folder, read in _candidates(roots):
         if folder in runs:
             continue
@@ -114,7 +139,7 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
         raise UserError(
             f"no finished run ({RESULTS_FILE}, or a log.txt with a test accuracy) below {searched}"
         )
-    return list(runs.values())
+    return [run for found in runs.values() for run in found]
 
 
 def _require_printable(folder: Path) -> None:
@@ -140,8 +165,8 @@ def _candidates(paths: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
                 yield Path(name), _read_logs
 
 
-def _read_results(folder: Path) -> Run:
-    """Parse a results.json.
+def _read_results(folder: Path) -> list[Run]:
+    """Parse a results.json; a generalised test is two runs, one for each half.
 
     Raises:
         UserError: it is not valid.
@@ -151,17 +176,41 @@ def _read_results(folder: Path) -> Run:
     if results.split != "test":
         raise ValueError(f"{RESULTS_FILE} is about the {results.split} split, not test")
     root, config = _experiment(folder)
-    return Run(
-        setting=Setting(root, results.trainer, config, results.shots),
-        dataset=results.dataset,
-        subset=results.subsample,
-        seed=results.seed,
-        accuracy=results.accuracy,
-        rounded=False,
-        folder=folder,
-        costs=_costs(results),
-        device=", ".join(filter(None, (results.device, results.precision))),
-    )
+    trainer, layout, trained = results.trainer, match_layout(folder), results.train_accuracy
+    accuracies: dict[str, float] = {results.subsample: results.accuracy}
+    if results.generalised and layout and layout.groupdict().get("subset") == "all":
+        both = (results.generalised.base, results.generalised.new)
+        accuracies = dict(zip(GENERALISED, both, strict=True))
+    return [
+        Run(
+            setting=Setting(root, trainer, config, results.shots),
+            dataset=results.dataset,
+            subset=subset,
+            seed=results.seed,
+            accuracy=accuracy,
+            rounded=False,
+            folder=folder,
+            costs=_costs(results),
+            device=", ".join(filter(None, (results.device, results.precision))),
+            zero_shot=_known(results.zero_shot, trainer in ZERO_SHOT),
+            any_classes=_known(results.any_classes, trainer not in CLOSED_SET),
+            problem=fit_problem(trained.start, trained.end) if trained else "",
+            tested=_tested(results) if subset not in GENERALISED else None,
+        )
+        for subset, accuracy in accuracies.items()
+    ]
+
+
+def _tested(results: Results) -> Tested | None:
+    """Return which images were right; raise ValueError where that contradicts their number."""
+    if not results.hits or not results.total or not results.split_hash:
+        return None
+    decode_hits(results.hits, results.total)
+    return Tested(results.split_hash, results.total, results.hits)
+
+
+def _known(said: bool | None, otherwise: bool) -> bool:
+    return otherwise if said is None else said
 
 
 def _costs(results: Results) -> dict[str, float]:
@@ -186,7 +235,7 @@ def _experiment(folder: Path) -> tuple[str, str]:
     return folder.parent.as_posix(), folder.name
 
 
-def _read_logs(folder: Path) -> Run:
+def _read_logs(folder: Path) -> list[Run]:
     """Parse a Dassl log; raise ValueError where its run has not finished."""
     match = match_layout(folder)
     if (folder / SETTINGS_FILE).exists():
@@ -194,7 +243,7 @@ def _read_logs(folder: Path) -> Run:
     if match is None:
         raise ValueError("log.txt is not in a folder DATASET/shots_N/TRAINER/CONFIG/seedS")
     groups = match.groupdict()
-    return Run(
+    run = Run(
         setting=Setting(
             groups["root"] or "/", groups["trainer"], groups["config"], int(groups["shots"])
         ),
@@ -204,7 +253,10 @@ def _read_logs(folder: Path) -> Run:
         accuracy=_last_accuracy(folder),
         rounded=True,
         folder=folder,
+        zero_shot=groups["trainer"] in ZERO_SHOT,
+        any_classes=groups["trainer"] not in CLOSED_SET,
     )
+    return [run]
 
 
 def _last_accuracy(folder: Path) -> float:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 LEVEL = 0.95
 
 
@@ -90,6 +91,30 @@ def _wilcoxon(differences: Sequence[float]) -> float | None:
     return float(wilcoxon(moved).pvalue)
 
 
+def best_ones(means: Mapping[T, float], values: Mapping[T, Mapping[Any, float]]) -> set[T]:
+    """Return the best of several methods, and those that cannot be told apart from it.
+
+    That is the highest mean, and all whose paired t-test against it has p >= 5 % over the keys that
+    both have, at least two. None is, of a single method, or where the best has one key alone.
+
+    Args:
+        means: of each method; larger is better.
+        values: by method, then by key (seed, or dataset and seed).
+    """
+    best = max(means, key=means.__getitem__)
+    if len(means) < 2 or len(values[best]) < 2:
+        return set()
+    return {best} | {name for name in means if _is_alike(compare(values[best], values[name]))}
+
+
+def _is_alike(result: Comparison | None) -> bool:
+    if result is None or result.pairs < 2:
+        return False
+    if result.t_test is None:  # all differences are equal
+        return result.difference == 0
+    return result.t_test >= 1 - LEVEL
+
+
 @dataclass(frozen=True)
 class Ranks:
     """Average ranks of several methods over blocks (a dataset and a seed each).
@@ -106,6 +131,10 @@ class Ranks:
     blocks: int
     friedman: float
     critical_difference: float
+
+    def are_alike(self, one: str, two: str) -> bool:
+        """Return whether Nemenyi's test does not tell two methods apart."""
+        return abs(self.average[one] - self.average[two]) <= self.critical_difference
 
 
 def average_ranks(values: Mapping[str, Mapping[Any, float]]) -> Ranks | None:

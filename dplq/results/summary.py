@@ -7,13 +7,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, harmonic_mean, pstdev
+from typing import Any
 
-from dplq.results.runs import COSTS, SUBSETS, Run, Setting
+from dplq.results.runs import COSTS, PAIRS, SUBSETS, Run, Setting
 from dplq.results.statistics import t_quantile
 
 logger = logging.getLogger(__name__)
-
-CLOSED_SET = ("LinearProbe",)  # trainers that cannot name a class they were not trained on
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,13 @@ class Row:
         setting: folder of the runs, trainer, config folder and shots.
         dataset: name of the dataset, or for example "average of 3".
         seeds: the sorted seeds of every subset present.
-        stats: any of "base", "new", "H" and "all".
+        stats: any of "base", "new", "all", "gen. base", "gen. new", "H" and "gen. H".
         rounded: True when a run was read from a log.
         costs: any of `COSTS`, mean over the seeds, of the runs that trained.
         devices: devices of those runs.
+        any_classes: the trainer can name classes that it was not trained on.
+        values: what `stats` are of, by seed, or in an average by dataset and seed.
+        problems: of its trainings, with their seeds.
     """
 
     setting: Setting
@@ -57,6 +59,9 @@ class Row:
     rounded: bool
     costs: Mapping[str, float] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
+    any_classes: bool = True
+    values: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
+    problems: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def summarise(runs: Iterable[Run], *, keep_order: bool = False) -> list[Row]:
@@ -106,24 +111,36 @@ def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]
         for subset, runs in subsets.items()
     }
     stats = {subset: stat(values.values()) for subset, values in accuracies.items()}
-    base, new = accuracies.get("base", {}), accuracies.get("new", {})
-    pairs = [(base[seed], new[seed]) for seed in base if seed in new]
-    if pairs:
-        per_seed = stat([harmonic_mean(pair) for pair in pairs])
-        mean = harmonic_mean([fmean(column) for column in zip(*pairs, strict=True)])
-        stats["H"] = Stat(mean, per_seed.std, per_seed.count)
-    if setting.trainer not in CLOSED_SET:
+    for name, halves in PAIRS.items():
+        base, new = (accuracies.get(half, {}) for half in halves)
+        pairs = {seed: (base[seed], new[seed]) for seed in base if seed in new}
+        if pairs:
+            accuracies[name] = {seed: harmonic_mean(pair) for seed, pair in pairs.items()}
+            per_seed = stat(accuracies[name].values())
+            mean = harmonic_mean([fmean(column) for column in zip(*pairs.values(), strict=True)])
+            stats[name] = Stat(mean, per_seed.std, per_seed.count)
+    any_classes = all(run.any_classes for runs in subsets.values() for run in runs.values())
+    if any_classes:
         _warn_unpaired(dataset, subsets)
     trained = [run for subset in ("base", "all") for run in subsets.get(subset, {}).values()]
     return Row(
         setting=setting,
         dataset=dataset,
-        seeds={subset: tuple(values) for subset, values in accuracies.items()},
+        seeds={subset: tuple(accuracies[subset]) for subset in subsets},
         stats=stats,
         rounded=any(run.rounded for runs in subsets.values() for run in runs.values()),
         costs=_mean_costs(trained),
         devices=tuple(sorted({run.device for run in trained if run.device})),
+        any_classes=any_classes,
+        values=accuracies,
+        problems=_problems(trained),
     )
+
+
+def _problems(runs: Sequence[Run]) -> dict[str, tuple[int, ...]]:
+    """Return the seeds of the runs whose training has a problem, by problem."""
+    found = sorted({(run.problem, run.seed) for run in runs if run.problem})
+    return {name: tuple(seed for other, seed in found if other == name) for name, _ in found}
 
 
 def _mean_costs(runs: Sequence[Run]) -> dict[str, float]:
@@ -169,9 +186,10 @@ def _average(block: Sequence[Row]) -> Row:
             logger.warning(
                 "%s: no average of '%s', which lacks %s", label, subset, ", ".join(lacking)
             )
-    if "base" in stats and "new" in stats:
-        mean = harmonic_mean([stats["base"].mean, stats["new"].mean])
-        stats["H"] = Stat(mean, None, len(block))
+    for name, halves in PAIRS.items():
+        if all(half in stats for half in halves):
+            mean = harmonic_mean([stats[half].mean for half in halves])
+            stats[name] = Stat(mean, None, len(block))
     seed_sets = {seeds for row in block for seeds in row.seeds.values()}
     if stats and len(seed_sets) > 1:
         lists = " / ".join(" ".join(map(str, seeds)) for seeds in sorted(seed_sets))
@@ -182,4 +200,9 @@ def _average(block: Sequence[Row]) -> Row:
         seeds=block[0].seeds if len(seed_sets) == 1 else {},
         stats=stats,
         rounded=any(row.rounded for row in block),
+        any_classes=block[0].any_classes,
+        values={
+            name: {(row.dataset, s): v for row in block for s, v in row.values[name].items()}
+            for name in stats
+        },
     )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dplq.results.composite import MARK
+from dplq.results.composite import NOTE as COMPOSITE_NOTE
 from dplq.results.rendering import Line, Number, Table
-from dplq.results.runs import SUBSETS
-from dplq.results.summary import CLOSED_SET, Row
+from dplq.results.runs import PAIRS, SUBSETS
+from dplq.results.summary import Row
 
 COST_COLUMNS = {  # names as in `dplq.results.runs.COSTS`
     "learnable_parameters": Number("learnable", lambda count: f"{count:,.0f}"),
@@ -15,6 +17,7 @@ COST_COLUMNS = {  # names as in `dplq.results.runs.COSTS`
     "peak_memory_mib": Number("memory (MiB)", lambda mib: f"{mib:,.0f}"),
     "checkpoint_bytes": Number("checkpoint (kB)", lambda count: f"{count / 1000:,.1f}"),
 }
+GROUP = ("output", "shots", "dataset")  # lines whose best is sought
 COST_NOTE = (
     "learnable: parameters that are trained. s/step: wall-clock seconds of a training step, with"
     " each method's own batch size.",
@@ -34,7 +37,7 @@ def accuracy_table(rows: Sequence[Row], *, ci95: bool = False, costs: bool = Fal
     """
     lines = [_line(row) for row in rows]
     if not costs:
-        return Table(lines, _columns(rows), note(rows, ci95=ci95))
+        return Table(lines, _columns(rows), note(rows, ci95=ci95), group=GROUP)
     devices = sorted({device for row in rows for device in row.devices})
     ran_on = [f"Run on: {'; '.join(devices)}."] if devices else []
     return Table(
@@ -43,6 +46,7 @@ def accuracy_table(rows: Sequence[Row], *, ci95: bool = False, costs: bool = Fal
         note=[*note(rows, ci95=ci95), *COST_NOTE, *ran_on],
         numbers=COST_COLUMNS,
         noted=("config", "shots", "dataset", "seeds"),
+        group=GROUP,
     )
 
 
@@ -67,14 +71,35 @@ def note(rows: Sequence[Row], *, ci95: bool = False) -> list[str]:
             "H: harmonic mean of the averaged base and new accuracy, as in published tables, over"
             " the seeds that have both; its +- is over the per-seed harmonic means."
         )
-        closed = sorted({row.setting.trainer for row in rows} & set(CLOSED_SET))
+        closed = sorted({row.setting.trainer for row in rows if not row.any_classes})
         if closed:
             lines.append(f"{', '.join(closed)}: knows its training classes only, no new ones.")
+    if "gen. H" in _columns(rows):
+        lines.append(
+            "gen.: generalised, the model of the base classes chooses among all class names:"
+            " accuracy on base images, on new images, and H of the two."
+        )
     if any(stat.std is None for row in rows for stat in row.stats.values()):
         lines.append("average: mean over datasets; its H is that of the two averages.")
+    lines += _training_notes(rows)
+    if any(row.setting.trainer.endswith(MARK) for row in rows):
+        lines.append(COMPOSITE_NOTE)
     if any(row.rounded for row in rows):
         lines.append(ROUNDED_NOTE)
     return lines
+
+
+def _training_notes(rows: Sequence[Row]) -> list[str]:
+    """Return a line for every problem of trainings, with those that have it."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for problem, seeds in row.problems.items():
+            where = f"{row.setting.trainer} ({row.setting.config}, {row.dataset}, seeds"
+            found.setdefault(problem, []).append(f"{where} {' '.join(map(str, seeds))})")
+    return [
+        f"On its own training images the training {problem}: {'; '.join(found[problem])}."
+        for problem in sorted(found)
+    ]
 
 
 ROUNDED_NOTE = "*: from accuracies that a log.txt gives rounded (one decimal as a rule)."
@@ -82,7 +107,12 @@ ROUNDED_NOTE = "*: from accuracies that a log.txt gives rounded (one decimal as 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
     present = {name for row in rows for name in row.stats}
-    columns = ["base", "new", "H"] if present & {"base", "new"} else []
+    columns = [
+        column
+        for name, halves in PAIRS.items()
+        if present & set(halves)
+        for column in (*halves, name)
+    ]
     return columns + ["all"] * ("all" in present)
 
 
@@ -95,7 +125,7 @@ def _line(row: Row) -> Line:
         "dataset": row.dataset,
         "seeds": seed_text(row.seeds),
     }
-    return Line(labels, row.stats, row.rounded, row.costs)
+    return Line(labels, row.stats, row.rounded, row.costs, row.values)
 
 
 def shorten(root: str) -> str:

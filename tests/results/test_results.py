@@ -96,6 +96,56 @@ def test_missing_run_is_named_and_left_out_of_h(tmp_path, caplog):
     assert "base 1 2 3, new 1 2" in render([row])
 
 
+def write_generalised(out, seed, base, new, trainer="QuaternionPrompt"):
+    place = out / "base2new/test_all/RSSCN7/shots_16" / trainer / f"tiny/seed{seed}"
+    folder = write_run(out, "RSSCN7", "all", seed, 1.0, trainer)
+    path = folder / "results.json"
+    data = json.loads(path.read_text()) | {"generalised": {"base": base, "new": new, "H": 0.0}}
+    path.write_text(json.dumps(data))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(place)
+
+
+def test_generalised_runs_are_columns_of_their_own(tmp_path, caplog):
+    write_pairs(tmp_path)
+    bases, news = {1: 50.0, 2: 60.0, 3: 80.0}, {1: 40.0, 2: 30.0, 3: 20.0}
+    for seed in bases:
+        write_generalised(tmp_path, seed, bases[seed], news[seed])
+    (row,) = summarise(collect([tmp_path]))
+    assert set(row.stats) == {"base", "new", "H", "gen. base", "gen. new", "gen. H"}
+    assert row.stats["gen. base"].mean == pytest.approx(np.mean([*bases.values()]))
+    assert row.stats["gen. H"].mean == pytest.approx(harmonic(190 / 3, 30))
+    per_seed = [harmonic(bases[seed], news[seed]) for seed in bases]
+    assert row.stats["gen. H"].std == pytest.approx(np.std(per_seed))
+    header = render([row]).splitlines()[0]
+    assert " ".join(header.split()[5:]) == "base new H gen. base gen. new gen. H"
+    assert "chooses among all class names" in render([row])
+    assert caplog.text == ""
+
+
+def test_all_class_runs_elsewhere_are_not_generalised(tmp_path):
+    """A zero-shot run of all classes has both halves, too."""
+    folder = write_run(tmp_path, "RSSCN7", "all", 1, 70.0, "ZeroshotCLIP")
+    data = json.loads((folder / "results.json").read_text())
+    data["generalised"] = {"base": 80.0, "new": 60.0}
+    (folder / "results.json").write_text(json.dumps(data))
+    assert [(run.subset, run.accuracy) for run in collect([tmp_path])] == [("all", 70.0)]
+
+
+def test_trainings_that_failed_are_named(tmp_path):
+    ends = {1: (60.0, 50.0), 2: (60.0, 99.0), 3: (60.0, 59.0), 4: (None, 40.0)}
+    for seed, (start, end) in ends.items():
+        folder = write_run(tmp_path, "RSSCN7", "base", seed, 90.0)
+        data = json.loads((folder / "results.json").read_text())
+        data["train_accuracy"] = {"start": start, "end": end}
+        (folder / "results.json").write_text(json.dumps(data))
+    text = render(summarise(collect([tmp_path])))
+    which = "QuaternionPrompt (tiny, RSSCN7, seeds"
+    start = "On its own training images the training"
+    assert f"{start} did not fit: {which} 4).\n" in text
+    assert f"{start} ended below its start: {which} 1 3)." in text
+
+
 def test_only_base(tmp_path, caplog):
     write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
     (row,) = summarise(collect([tmp_path]))
@@ -302,8 +352,8 @@ def test_formats(tmp_path):
     assert record["base_mean"] == "97.2500"
     assert record["rounded"] == "no"
     assert float(record["base_ci95"]) == pytest.approx(12.7062 * 0.25, abs=1e-3)
-    with pytest.raises(UserError, match=r"'html'\. Choices: csv, github, latex, simple\."):
-        render(rows, "html")
+    with pytest.raises(UserError, match=r"'pdf'\. Choices: csv, github, html, latex, simple\."):
+        render(rows, "pdf")
 
 
 def test_nothing_found(tmp_path, capsys):
@@ -326,9 +376,9 @@ def test_command_line(tmp_path, capsys):
     assert captured.out.count("\n") == 2
     assert "population" in captured.err
     with pytest.raises(SystemExit) as stop:
-        main([str(tmp_path), "--format", "html"])
+        main([str(tmp_path), "--format", "pdf"])
     assert stop.value.code == 2
-    assert "invalid choice: 'html'" in capsys.readouterr().err
+    assert "invalid choice: 'pdf'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "population standard deviation" in " ".join(capsys.readouterr().out.split())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from dplq.errors import UserError
 from dplq.results import collect
 from dplq.results.__main__ import main
 from dplq.results.comparison import comparison
+from dplq.results.composite import composites
+from dplq.results.diagram import draw_diagram
 from dplq.results.statistics import average_ranks, compare, half_interval
 
 
@@ -76,13 +80,14 @@ def test_average_ranks():
     assert average_ranks({"a": values["a"], "b": values["b"]}) is None
 
 
-def write(out, subset, trainer, seed, accuracy, config="tiny"):
+def write(out, subset, trainer, seed, accuracy, config="tiny", **more):
     kind = {"base": "train_base", "new": "test_new"}[subset]
     folder = out / kind / "RSSCN7/shots_16" / trainer / config / f"seed{seed}"
     folder.mkdir(parents=True)
     data = {
         **{"format": 1, "trainer": trainer, "dataset": "RSSCN7", "subsample": subset},
         **{"split": "test", "shots": 16, "seed": seed, "accuracy": accuracy},
+        **more,
     }
     (folder / "results.json").write_text(json.dumps(data))
 
@@ -112,6 +117,84 @@ def test_what_cannot_be_compared(tmp_path):
         comparison(runs, "MaPLe")
     with pytest.raises(UserError, match="no trainer has a run of the dataset and seed of one of"):
         comparison(runs, "CoOp")
-    write(tmp_path, "base", "CoOp", 1, 81.0, config="other")
+    runs = collect([tmp_path])
     with pytest.raises(UserError, match="CoOp has two runs of RSSCN7, seed 1"):
-        comparison(collect([tmp_path]), "CoOp")
+        comparison([*runs, *runs], "CoOp")
+
+
+def test_configs_of_a_trainer_are_compared_by_what_their_names_add(tmp_path):
+    for out, config in (("one", "demo"), ("two", "vit_b16")):
+        write(tmp_path / out, "base", "CoOp", 1, 80.0, config=config)
+        write(tmp_path / out, "base", "CoOp", 1, 81.0, config=f"{config}_ctx")
+    text = comparison(collect([tmp_path]), "CoOp")
+    assert "CoOp (ctx)  base      2        +1.00 +- 0.00" in text
+
+
+def composite_runs(out):
+    """Two heads, two zero-shot CLIPs; the better ones are GDA and ZeroshotCLIP2."""
+    for seed, (probe, gda) in {1: (90.0, 80.0), 2: (60.0, 80.0), 3: (60.0, 80.0)}.items():
+        write(out, "base", "LinearProbe", seed, probe)
+        write(out, "base", "GDA", seed, gda + seed, any_classes=False)
+    for seed in (1, 2, 4):
+        write(out, "new", "ZeroshotCLIP", seed, 50.0)
+        write(out, "new", "ZeroshotCLIP2", seed, 55.0, config="tiny_ctx")
+        write(out, "new", "MaPLe", seed, 99.0)
+
+
+def test_a_composite_is_the_best_head_and_the_best_zero_shot_clip_by_seed(tmp_path, capsys):
+    composite_runs(tmp_path)
+    found = composites(collect([tmp_path]))
+    assert [(run.subset, run.seed, run.accuracy) for run in found] == [
+        *(("base", 1, 81.0), ("new", 1, 55.0)),
+        *(("base", 2, 82.0), ("new", 2, 55.0)),
+    ]
+    assert {run.setting[1:] for run in found} == {
+        ("GDA + ZeroshotCLIP2 (composite)", "tiny + tiny_ctx", 16)
+    }
+    assert main([str(tmp_path), "--composite"]) == 0
+    table = capsys.readouterr().out
+    h = 2 * 81.5 * 55 / (81.5 + 55)
+    assert re.search(rf"81.50 \+- 0.50 +55.00 \+- 0.00 +{h:.2f} \+- ", table)
+    assert "(composite): two models" in table
+    assert main([str(tmp_path), "--composite", "--compare", "GDA"]) == 0
+    assert re.search(r"composite +base +2 +\+0.00", capsys.readouterr().out)
+
+
+def test_no_composite_without_both(tmp_path):
+    write(tmp_path, "base", "LinearProbe", 1, 80.0)
+    write(tmp_path, "new", "MaPLe", 1, 80.0)
+    with pytest.raises(UserError, match="no composite: give folders with runs on base classes"):
+        composites(collect([tmp_path]))
+
+
+def test_the_diagram_draws_the_ranks_and_who_is_alike(tmp_path, capsys):
+    pytest.importorskip("scikit_posthocs")
+    for seed in range(8):
+        for trainer, base in {"CoOp": 60.0, "MaPLe": 70.0, "VPT": 69.0 + 2 * (seed % 2)}.items():
+            write(tmp_path, "base", trainer, seed, base + seed)
+            write(tmp_path, "new", trainer, seed, 50.0)
+    path = tmp_path / "ranks.png"
+    assert main([str(tmp_path), "--diagram", str(path)]) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert f"Diagram: {path}" in capsys.readouterr().out
+    ranks = draw_diagram(collect([tmp_path]), path)
+    assert ranks.average == {"MaPLe": 1.5, "VPT": 1.5, "CoOp": 3.0}
+    assert ranks.are_alike("MaPLe", "VPT")
+    assert not ranks.are_alike("CoOp", "VPT")
+
+
+def test_a_diagram_of_two_trainers_is_refused(tmp_path):
+    for trainer in ("CoOp", "MaPLe"):
+        write(tmp_path, "base", trainer, 1, 80.0)
+    with pytest.raises(UserError, match="the diagram needs all of three trainers or more"):
+        draw_diagram(collect([tmp_path]), tmp_path / "ranks.png")
+
+
+def test_a_diagram_without_its_library(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scikit_posthocs", None)
+    for trainer in ("CoOp", "MaPLe", "VPT"):
+        for seed in (1, 2):
+            write(tmp_path, "base", trainer, seed, 80.0 + seed)
+            write(tmp_path, "new", trainer, seed, 60.0)
+    with pytest.raises(UserError, match="pip install scikit-posthocs"):
+        draw_diagram(collect([tmp_path]), tmp_path / "ranks.png")

@@ -183,3 +183,31 @@ def test_no_default_targets(tmp_path):
         find_targets("own_images", str(tmp_path), "cross")
     with pytest.raises(UserError, match=r"no declared dataset 'rscn7'.*Did you mean 'rsscn7'"):
         find_targets("rscn7", str(tmp_path), "cross")
+
+
+def test_generalised_tests_all_classes_together(box):
+    box.add_config("trainers/LinearProbe/tiny.yaml")
+    env = {"TRAINERS": "LinearProbe CoOp", "GENERALISED": "yes"}
+    done = box.run("RSSCN7", "1", "2", script="compare", **env)
+    assert done.returncode == 0, done.stderr
+    assert flags(box.calls(), "--trainer", "DATASET.SUBSAMPLE_CLASSES", "--seed") == [
+        *(("LinearProbe", "base", seed) for seed in "12"),
+        *(("CoOp", part, seed) for seed in "12" for part in ("base", "new", "all")),
+    ]
+    base2new = box.caller / "my out/base2new"
+    place = "RSSCN7/shots_16/CoOp/tiny/seed1"
+    (test,) = flags(box.calls()[4:5], "--output-dir", "--model-dir")
+    assert test == (str(base2new / "test_all" / place), str(base2new / "train_base" / place))
+    assert "LinearProbe cannot name other classes than its own: no test on them" in done.stdout
+    assert re.search(r"new +H +gen. base +gen. new +gen. H +learnable", done.stdout)
+    cells = r" +".join([r"80.00 \+- 0.00", r"40.00 \+- 0.00", r"53.33 \+- 0.00"])
+    assert re.search(rf"CoOp .* {cells} +1,234", done.stdout)
+    assert re.search(r"LinearProbe +90.00 \+- 0.00( +-){5} +1,234", done.stdout)
+    assert done.stderr == ""
+
+
+def test_generalised_is_yes_or_no(box):
+    done = box.run("RSSCN7", "1", GENERALISED="true")
+    assert (done.returncode, box.calls()) == (2, [])
+    assert done.stderr == "error: GENERALISED is 'true': give yes or no\n"
+    assert "GENERALISED  yes: test the model" in box.run("--help").stdout

@@ -41,6 +41,7 @@ def real(tree):
 
 def test_the_real_train_py_from_training_to_table(tree, real):
     command, given = real
+    given["env"] |= {"GENERALISED": "yes"}
     runs = [
         subprocess.run(command, **given, capture_output=True, text=True, timeout=300)
         for _ in range(2)
@@ -56,11 +57,19 @@ def test_the_real_train_py_from_training_to_table(tree, real):
         result = json.loads((tree / "output/base2new" / kind / seed).read_text())
         assert list(result["per_class_accuracy"]) == classes
         row += rf" +{result['accuracy']:.2f} \+- -"
+    result = json.loads((tree / "output/base2new/test_all" / seed).read_text())
+    classes = result["per_class_accuracy"]
+    assert list(classes) == ["forest", "parking lot", "river", "storage tank"]
+    # as many images in each class
+    for half, names in (("base", list(classes)[:2]), ("new", list(classes)[2:])):
+        accuracy = sum(classes[name] for name in names) / 2
+        assert result["generalised"][half] == pytest.approx(accuracy)
+    row += rf" +\d+.\d+ \+- - +{result['generalised']['base']:.2f} \+- -"
     assert all(re.search(row, done.stdout) for done in runs)
     assert "epoch [3/3]" in runs[0].stdout
     assert "epoch [" not in runs[1].stdout
     assert "already finished" not in runs[0].stdout
-    assert runs[1].stdout.count("already finished: ") == 2
+    assert runs[1].stdout.count("already finished: ") == 3
 
 
 def test_interrupting_the_real_train_py(tree, real):

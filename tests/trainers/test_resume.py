@@ -83,7 +83,9 @@ def project(tmp_path_factory):
 def outcome(folder):
     tensors, _ = checkpoint.read(folder / LAST)
     result = json.loads((folder / "results.json").read_text())
-    return tensors, (result["accuracy"], result["macro_f1"], result["per_class_accuracy"])
+    assert result["train_accuracy"]["start"] is not None
+    names = ("accuracy", "macro_f1", "per_class_accuracy", "train_accuracy")
+    return tensors, tuple(result[name] for name in names)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def test_the_same_as_coops_trainers(zeroshot, clip, images, original, name, data
     both = SimpleNamespace(
         DATASET=SimpleNamespace(NAME=dataset),
         MODEL=SimpleNamespace(BACKBONE=SimpleNamespace(NAME="")),
+        TRAINER=node(),
         clip=clip.clip,
     )
     for trainer in (theirs, ours):
@@ -120,6 +121,10 @@ def test_the_same_as_coops_trainers(zeroshot, clip, images, original, name, data
     with torch.no_grad():
         expected = theirs.model_inference(images)
         torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-5)
+
+
+def node(template=""):
+    return {"ZEROSHOTCLIP": SimpleNamespace(TEMPLATE=template)}
 
 
 class Bare:
@@ -139,11 +144,30 @@ def test_templates_of_host_trees_are_coops(zeroshot, original):
 
 def test_the_data_sets_own_template_comes_first(zeroshot):
     trainer = Bare(zeroshot).ZeroshotCLIP()
-    trainer.cfg = SimpleNamespace(DATASET=SimpleNamespace(NAME="EuroSAT"))
+    trainer.cfg = SimpleNamespace(DATASET=SimpleNamespace(NAME="EuroSAT"), TRAINER=node())
     trainer.dm = SimpleNamespace(dataset=SimpleNamespace(template="a map of {}."))
     assert trainer.templates() == ["a map of {}."]
     trainer.dm = SimpleNamespace(dataset=SimpleNamespace())
     assert trainer.templates() == ["a centered satellite photo of {}."]
+
+
+def test_template_replaces_the_data_sets_own(zeroshot, clip):
+    from dplq.errors import UserError
+
+    bare = Bare(zeroshot)
+    for trainer in (bare.ZeroshotCLIP(), bare.ZeroshotCLIP2()):
+        dataset = SimpleNamespace(NAME="EuroSAT")
+        trainer.cfg = SimpleNamespace(DATASET=dataset, TRAINER=node("a photo of a {}."))
+        trainer.dm = SimpleNamespace(dataset=SimpleNamespace(template="a map of {}."))
+        assert trainer.templates()[-1] == "a photo of a {}."
+        assert "a map of {}." not in trainer.templates()
+        trainer.cfg.TRAINER = node("a photo")
+        with pytest.raises(UserError) as caught:
+            trainer.templates()
+        assert "TRAINER.ZEROSHOTCLIP.TEMPLATE is 'a photo'; it must have {}" in str(caught.value)
+    model = ZeroshotModel(clip, NAMES, template="one {}.")
+    assert model.settings == {"templates": ["one {}."]}
+    assert model.prompt_texts()[1] == ["one parking lot."]
 
 
 @pytest.mark.parametrize("name", ["ZeroshotCLIP", "ZeroshotCLIP2"])

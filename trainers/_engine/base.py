@@ -28,6 +28,7 @@ from dplq.training.schedule import learning_rate
 from dplq.training.seeding import BY_NAME, drawing
 
 from . import resume
+from .fit import report_fit, train_accuracy
 from .frozen import FrozenTrainer
 from .ownership import claim_for_training
 from .train_images import class_weights, report_imbalance, report_left_out
@@ -41,6 +42,8 @@ class PromptTrainer(FrozenTrainer):
 
     train_loader_x: Any
     class_weights: Tensor | None = None
+    start_accuracy: float | None = None  # on the training images, before the first step
+    measures_fit = False  # the next final test is that of this very training
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders; the training loader shows a progress bar."""
@@ -71,6 +74,27 @@ class PromptTrainer(FrozenTrainer):
         self.loss_guard = NonFiniteLossGuard(self.node, every, self.precision.name)
         self.clock = StepTimer(self.device)
         return self.optim
+
+    def before_train(self) -> None:
+        """Resume as Dassl does, or measure what the model is before its first step."""
+        super().before_train()
+        self.measures_fit = not self.cfg.TEST.NO_TEST
+        if self.measures_fit and self.start_epoch == 0:
+            self.start_accuracy = train_accuracy(self)
+
+    def test(self, split: str | None = None) -> float:
+        """Evaluate as the base does; after the training first on its images."""
+        if split is None and self.measures_fit:
+            self.measures_fit = False
+            self._measure_end()
+        return super().test(split)
+
+    def _measure_end(self) -> None:
+        """Compare the accuracy on the training images with that before the first step."""
+        end = train_accuracy(self)
+        if end is not None:
+            report_fit(self.start_accuracy, end)
+            self.train_accuracy = {"start": self.start_accuracy, "end": end}
 
     def before_epoch(self) -> None:
         """Seed all generators for this epoch and set its learning rate."""

@@ -19,11 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
-    """What `load_model` was given, and the file that it has loaded; none at first."""
+    """What `load_model` was given, the file that it has loaded, its classes; none at first."""
 
     directory: str
     epoch: int | None
     path: Path | None
+    classnames: list[str] | None  # public checkpoints do not have them
 
 
 class CheckpointTrainer(TrainerX):
@@ -34,7 +35,7 @@ class CheckpointTrainer(TrainerX):
 
     tested_epoch: int | None = None  # the epoch whose weights are in the model at a test
     recorded_in: str = ""  # folder to which this very run wrote its training images
-    loaded: Loaded = Loaded("", None, None)
+    loaded: Loaded = Loaded("", None, None, None)
 
     def model_dir(self, directory: str) -> Path:
         """Return the folder of a run's checkpoints."""
@@ -91,7 +92,7 @@ class CheckpointTrainer(TrainerX):
         if "reading" in header:  # not in checkpoints of earlier versions and other projects
             warn_of_reading(header["reading"], self.cfg.INPUT)
         self.tested_epoch = header.get("epoch")
-        self.loaded = Loaded(directory, epoch, path)
+        self.loaded = Loaded(directory, epoch, path, header.get("classnames"))
         print(f'Loaded {MODEL_FOLDER} from "{path}" (epoch = {header.get("epoch")})')
 
 

@@ -60,6 +60,7 @@ class FrozenTrainer(CheckpointTrainer):
     evaluator: Any
     results_file: Path | None = None  # of the training run, once it has begun
     run_folder: RunFolder | None = None  # once it is claimed
+    train_accuracy: dict[str, float | None] | None = None  # start and end, once both are known
 
     def __init__(self, cfg: Any) -> None:
         refuse_distributed()

@@ -42,7 +42,7 @@ def claim_for_test(trainer: Any) -> Path:
     Raises:
         UserError: it is in use, or another run's.
     """
-    directory, epoch, path = trainer.loaded
+    directory, epoch, path, _ = trainer.loaded
     digest = file_digest(path, "blake2b-128") if path else None
     split = split_hash(trainer)
     results = claim_test(trainer.cfg, directory, epoch, split=split, model=digest)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dplq.evaluation.halves import base_count, generalised
+from dplq.evaluation.hits import encode_hits
 from dplq.evaluation.metrics import scores
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import NUMBERED
@@ -36,6 +38,11 @@ def write_results(trainer: Any, path: Path, seconds: float) -> None:
         "shots": cfg.DATASET.NUM_SHOTS,
         "seed": cfg.SEED,
         **scores(record.labels, record.predictions, trainer.lab2cname),
+        "hits": encode_hits(record.labels, record.predictions),
+        "generalised": _generalised(trainer),
+        "zero_shot": trainer.fixed_epochs == 0,
+        "any_classes": trainer.model.any_classes,
+        "train_accuracy": trainer.train_accuracy,
         "learnable_parameters": learnable,
         "checkpoint_bytes": saved[-1].stat().st_size if saved and learnable else None,
         "epochs": trainer.tested_epoch,
@@ -53,6 +60,21 @@ def write_results(trainer: Any, path: Path, seconds: float) -> None:
         "config": plain(cfg),
     }
     write_bytes_atomically(path, json.dumps(result, indent=1).encode())
+
+
+def _generalised(trainer: Any) -> dict[str, float] | None:
+    """Return the accuracies of a generalised test; None for any other.
+
+    It is one of all classes, with a model that was trained on the base half of them, or on none.
+    """
+    names = list(trainer.dm.dataset.classnames)
+    base = base_count(len(names))
+    learned = names[:base] if trainer.fixed_epochs == 0 else trainer.loaded.classnames
+    is_whole = trainer.cfg.DATASET.SUBSAMPLE_CLASSES == "all" and base < len(names)
+    if not is_whole or learned != names[:base]:
+        return None
+    record = trainer.evaluator
+    return generalised(record.labels, record.predictions, base)
 
 
 def plain(node: Any) -> Any:

@@ -23,6 +23,7 @@ from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import DamagedFile
 from dplq.io.files import bytes_digest
+from dplq.io.runs.results import Percent
 from dplq.io.validation.schema import Count, InvalidContent, convert
 from dplq.training.seeding import BY_NAME, BY_POSITION
 
@@ -55,6 +56,7 @@ class ResumeHeader(msgspec.Struct):
         train_steps: number of steps.
         settings: what must be the same for the run to be resumed.
         draw: how the few-shot images were drawn; version 0.1.0 did not write it.
+        start_accuracy: on the training images before the first step; None where not measured.
     """
 
     epoch: Annotated[int, Meta(ge=1, le=2**31)]
@@ -66,6 +68,7 @@ class ResumeHeader(msgspec.Struct):
     train_steps: Count
     settings: dict[str, Any]
     draw: Literal[BY_NAME, BY_POSITION] = BY_POSITION  # type: ignore[valid-type]
+    start_accuracy: Percent | None = None
 
 
 def state_file(folder: Path) -> Path:
@@ -99,6 +102,7 @@ def write_state(trainer: Any) -> None:
         "train_seconds": trainer.train_seconds,
         "train_steps": trainer.train_steps,
         "draw": trainer.draw,
+        "start_accuracy": trainer.start_accuracy,
         "settings": settings(trainer),
     }
     path = trainer.model_dir(trainer.output_dir) / RESUME_FILE
@@ -191,6 +195,7 @@ def _restore(trainer: Any, path: Path) -> int:
     if trainer.scaler:
         trainer.scaler.load_state_dict(content["scaler"])
     trainer.run_seed = header.run_seed
+    trainer.start_accuracy = header.start_accuracy
     trainer.train_seconds, trainer.train_steps = header.train_seconds, header.train_steps
     if header.best_result is not None:
         trainer.best_result = header.best_result

@@ -16,6 +16,7 @@ FORMAT = 1
 Subset = Literal["base", "new", "all"]  # DATASET.SUBSAMPLE_CLASSES
 SUBSETS: tuple[str, ...] = get_args(Subset)
 Percent = Annotated[float, Meta(ge=0, le=100)]
+Hits = Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")]
 Amount = Annotated[float, Meta(ge=0)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 Shots = Annotated[int, Meta(ge=-1, le=2**53)]  # -1, as 0: all
@@ -27,6 +28,20 @@ class Seconds(msgspec.Struct):
     train: Amount | None = None
     test: Amount | None = None
     step: Amount | None = None
+
+
+class Halves(msgspec.Struct):
+    """Accuracies of a generalised test (dplq/evaluation/halves.py)."""
+
+    base: Percent
+    new: Percent
+
+
+class TrainAccuracy(msgspec.Struct):
+    """Accuracy on the training images; `start` is None in runs that an earlier version began."""
+
+    end: Percent
+    start: Percent | None = None
 
 
 class Results(msgspec.Struct):
@@ -49,6 +64,12 @@ class Results(msgspec.Struct):
         precision: of the computation.
         device: name of the device.
         config: the run's, as nested dicts and lists.
+        total: number of tested images; None in files of other projects.
+        hits: which were right (dplq/evaluation/hits.py); "" in files of earlier versions.
+        generalised: accuracies of a test of all classes, of a model of the base half; else None.
+        train_accuracy: of a training by gradient steps on few images; else None.
+        zero_shot: the trainer uses no training image; None in files of earlier versions.
+        any_classes: it can name classes that it was not trained on; None as for `zero_shot`.
     """
 
     format: Literal[1]
@@ -67,6 +88,12 @@ class Results(msgspec.Struct):
     precision: str | None = None
     device: str | None = None
     config: dict[str, Any] = msgspec.field(default_factory=dict)
+    total: Count | None = None
+    hits: Hits = ""
+    generalised: Halves | None = None
+    train_accuracy: TrainAccuracy | None = None
+    zero_shot: bool | None = None
+    any_classes: bool | None = None
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:

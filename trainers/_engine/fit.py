@@ -1,0 +1,66 @@
+"""Accuracy on the training images, un-augmented, before and after the training."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from dassl.data.data_manager import build_data_loader
+from dassl.data.transforms import build_transform
+
+from dplq.evaluation.fit import FITTED, fit_problem
+from dplq.host.dassl import prepare_worker
+from dplq.training.loaders import AcceleratedLoader, accelerate_loader
+
+logger = logging.getLogger(__name__)
+MOST_IMAGES = 2000  # few-shot images of 100 classes and more; beyond, two passes are not cheap
+ADVICE = {
+    "ended below its start": "OPTIM.LR is too high for this model, or OPTIM.MAX_EPOCH too low",
+    "did not fit": (
+        f"it is under {FITTED:.1f}%, where a linear probe fits nearly all few-shot images; more "
+        "OPTIM.MAX_EPOCH or another OPTIM.LR may help"
+    ),
+}
+
+
+def unaugmented(trainer: Any) -> AcceleratedLoader:
+    """Return a loader of the training images in order, transformed as test images are."""
+    loader = build_data_loader(
+        trainer.cfg,
+        data_source=trainer.dm.dataset.train_x,
+        batch_size=trainer.cfg.DATALOADER.TEST.BATCH_SIZE,
+        tfm=build_transform(trainer.cfg, is_train=False),
+        is_train=False,
+    )
+    return accelerate_loader(
+        loader, trainer.cfg, device=trainer.device, is_train=False, prepare_worker=prepare_worker
+    )
+
+
+@torch.no_grad()
+def train_accuracy(trainer: Any) -> float | None:
+    """Return the accuracy on the training images in percent; None where there are too many.
+
+    The random numbers of the training are not touched: every epoch is seeded anew.
+    """
+    total = len(trainer.dm.dataset.train_x)
+    if total > MOST_IMAGES:
+        print(f"Accuracy on the training images: not measured ({total}, more than {MOST_IMAGES})")
+        return None
+    trainer.set_model_mode("eval")
+    hits = 0
+    for batch in unaugmented(trainer):
+        images, labels = trainer.parse_batch_test(batch)
+        hits += int((trainer.model_inference(images).argmax(dim=1) == labels).sum())
+    return 100.0 * hits / total
+
+
+def report_fit(start: float | None, end: float) -> None:
+    """Print both accuracies; warn where the training made them worse, or did not fit."""
+    before = "" if start is None else f"{start:.1f}% before, "
+    text = f"Accuracy on the training images: {before}{end:.1f}% after the training"
+    if problem := fit_problem(start, end):
+        logger.warning("%s. The training %s: %s.", text, problem, ADVICE[problem])
+    else:
+        print(text)
