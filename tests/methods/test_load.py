@@ -35,6 +35,11 @@ SETTINGS = {
     "GDA": {"templates": ["a map of {}."], "alpha": 10.0},
     "TipAdapter": {"features": "both", "templates": ["a map of {}."]},
     "TipAdapterF": {"templates": ["a map of {}."], "beta": 2.0},
+    "LPPlusPlus": {"features": "both", "templates": ["a map of {}."]},
+    "CLAP": {"templates": ["a map of {}."], "constraint": False},
+    "TaskRes": {"templates": ["a map of {}."], "alpha": 0.7},
+    "CLIPAdapter": {"features": "both", "templates": ["a map of {}."], "ratio": 0.4},
+    "SSText": {"templates": ["a map of {}."], "repel": True},
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,10 @@ class Fitted(nn.Module):
         for name, tensor in tensors.items():
             parameter = nn.Parameter(tensor, requires_grad=name in learned)
             self.register_parameter(name, parameter)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Tensor: ...
 
     def put(self, **tensors: Tensor) -> None:
         """Replace tensors by others, which may have another shape, in the dtype of the first."""
@@ -195,8 +199,8 @@ class TextHead(HeadModel):
             features are those of the domain encoder, so that products with them are CLIP's.
     """
 
-    settings_class = TextHeadSettings
-    structure = ("templates",)
+    settings_class: ClassVar[type[MethodSettings]] = TextHeadSettings
+    structure: ClassVar[Sequence[str]] = ("templates",)
 
     base: Tensor
     text: Tensor

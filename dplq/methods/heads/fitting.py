@@ -78,10 +78,11 @@ class Choice:
     Args:
         name: of what is chosen, for the log.
         labels: (N,) of val.
+        level: of the log lines, one for every candidate that is better than those before.
     """
 
-    def __init__(self, name: str, labels: Tensor) -> None:
-        self.name, self.labels = name, labels
+    def __init__(self, name: str, labels: Tensor, level: int = logging.INFO) -> None:
+        self.name, self.labels, self.level = name, labels, level
         self.best: Any = None
         self._key: tuple[float, float] | None = None
 
@@ -95,7 +96,7 @@ class Choice:
             return False
         self.best, self._key = candidate, (accuracy, -loss)
         shown = (self.name, candidate, 100 * accuracy, loss)
-        logger.info("%s %s: accuracy %.1f%%, log loss %.4f on val", *shown)
+        logger.log(self.level, "%s %s: accuracy %.1f%%, log loss %.4f on val", *shown)
         return True
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def discriminant(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor
     identity = torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
     shrunk = (len(features) - 1) * scatter + scatter.trace() * identity
     weight = len(scatter) * means @ torch.linalg.pinv(shrunk, hermitian=True)
-    bias = -(weight * means).sum(dim=1) / 2 - torch.tensor(float(classes)).log()
+    bias = -(weight * means).sum(dim=1) / 2 - log(classes)
     return weight, bias
 
 
@@ -62,18 +63,12 @@ class GDAModel(TextHead):
         """Fit the discriminant to all views; choose alpha on val."""
         features, labels = data.train.every_view()
         weight, bias = discriminant(self.unit(features), labels, len(self.classnames))
-
-        def scaled(alpha: float) -> None:
-            self.prompt_learner.put(weight=alpha * weight, bias=alpha * bias)
-
-        def logits(alpha: float) -> Tensor:
-            scaled(alpha)
-            return self.classify(val.mean())
-
-        val, alpha = data.val, self.settings["alpha"]
+        alpha, val = self.settings["alpha"], data.val
         if val is not None:
-            alpha = choose("alpha", ALPHAS, logits, val.labels)
-        scaled(alpha)
+            text = self.cosine_logits(val.mean(), self.text)
+            own = F.linear(self.unit(val.mean()).double(), weight, bias)
+            alpha = choose("alpha", ALPHAS, lambda alpha: text + alpha * own, val.labels)
+        self.prompt_learner.put(weight=alpha * weight, bias=alpha * bias)
         return {"alpha": alpha}
 
     def classify(self, features: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dplq.methods.heads import logistic
 from dplq.methods.heads.base import HeadModel, HeadSettings
-from dplq.methods.heads.fitting import FitData
+from dplq.methods.heads.fitting import FitData, Labelled
 from dplq.methods.heads.logistic import DEFAULT_C, fit_best, linear_layer
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
@@ -39,10 +40,7 @@ class LinearProbeModel(HeadModel):
 
     def solve(self, data: FitData) -> dict[str, Any]:
         """Minimise the regularised log loss, with the C that is best on val."""
-        train, val = (
-            part and tuple(tensor.cpu().numpy() for tensor in part.every_view())
-            for part in (data.train, data.val)
-        )
+        train, val = _numpy(data.train), None if data.val is None else _numpy(data.val)
         weight = None if data.class_weights is None else "balanced"
         best = fit_best(train, val, weight, self.settings["C"])
         layer = map(torch.from_numpy, linear_layer(best))
@@ -52,3 +50,8 @@ class LinearProbeModel(HeadModel):
     def classify(self, features: Tensor) -> Tensor:
         """Return logits (B, K) of features (B, d)."""
         return F.linear(features, self.prompt_learner.weight, self.prompt_learner.bias)
+
+
+def _numpy(part: Labelled) -> logistic.Labelled:
+    features, labels = part.every_view()
+    return features.double().cpu().numpy(), labels.cpu().numpy()

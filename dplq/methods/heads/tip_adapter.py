@@ -18,7 +18,7 @@ from dplq.methods.heads.base import TextHead, TextHeadSettings
 from dplq.methods.heads.fitting import FitData, choose
 from dplq.methods.heads.trained import ChosenEpochSettings, TrainedHead
 from dplq.methods.registry import register_method
-from dplq.methods.settings import option
+from dplq.methods.settings import MethodSettings, option
 
 TRIED = {"beta": 200, "alpha": 20}  # values on val, evenly spaced
 SMALLEST = 0.1
@@ -43,7 +43,8 @@ class TipAdapterFSettings(TipAdapterSettings, ChosenEpochSettings):
 class TipAdapterModel(TextHead):
     """Zero-shot logits and the labels of similar training images, added."""
 
-    method, settings_class = "TipAdapter", TipAdapterSettings
+    method = "TipAdapter"
+    settings_class: ClassVar[type[MethodSettings]] = TipAdapterSettings
 
     def initial(self, classes: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return an empty cache: keys (N, d) and their labels (N,); alpha and beta."""

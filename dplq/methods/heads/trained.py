@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from dplq.errors import UserError
 from dplq.methods.heads.base import TextHead, TextHeadSettings
-from dplq.methods.heads.fitting import Choice, FitData
+from dplq.methods.heads.fitting import Choice, FitData, Labelled, Steps
 from dplq.methods.settings import option
 from dplq.training.losses import cross_entropy
 
@@ -48,23 +49,29 @@ class TrainedHead(TextHead):
             self.start(data)
         return self.descend(data)
 
+    def after_epoch(self, epoch: int) -> None:
+        """Do what belongs to no step after an epoch, counted from 1."""
+
     @torch.enable_grad()
     def descend(self, data: FitData) -> dict[str, Any]:
         """Make all steps; return the epoch that was chosen.
 
         Raises:
-            UserError: the loss is nan or infinite.
+            UserError: the loss is nan or infinite, or it is not known how steps are made.
         """
         steps, learner = data.steps, self.prompt_learner
-        assert steps is not None  # the trainer gives them
+        if steps is None:
+            raise UserError(f"{self.method} makes gradient steps: give FitData its steps.")
         optimizer = steps.optimizer(learner)
         for group in optimizer.param_groups:
             group.update({k: v for k, v in self.optimizer_options.items() if k in group})
-        choice = Choice("epoch", data.val.labels) if data.val and self.chooses_epoch else None
+        choice = None
+        if data.val and self.chooses_epoch:
+            choice = Choice("epoch", data.val.labels, logging.DEBUG)
         for epoch in range(1, steps.epochs + 1):
             for group in optimizer.param_groups:
                 group["lr"] = steps.rate(epoch - 1)
-            for features, labels in batches(data):
+            for features, labels in batches(data.train, steps):
                 loss = self.loss(features, labels, data.class_weights)
                 optimizer.zero_grad()
                 loss.backward()
@@ -74,6 +81,7 @@ class TrainedHead(TextHead):
                     f"The loss of {self.method} is {loss.item()} in epoch {epoch}: train with a "
                     "lower OPTIM.LR (another run, so with another --output-dir, or --overwrite)."
                 )
+            self.after_epoch(epoch)
             if choice and data.val and choice.offer(epoch, self.classify(data.val.mean())):
                 kept = {name: learner.get_parameter(name).clone() for name in self.learned}
         if choice is None:
@@ -82,14 +90,11 @@ class TrainedHead(TextHead):
         return {"epoch": choice.best}
 
 
-def batches(data: FitData) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(train: Labelled, steps: Steps) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of an epoch: a random view of every image, in random order."""
-    steps, train = data.steps, data.train
-    assert steps is not None
-    views, images = train.features.shape[:2]
-    draw = {"generator": steps.generator, "device": train.features.device}
-    order = torch.randperm(images, **draw)
-    view = torch.randint(views, (images,), **draw)
+    (views, images), device = train.features.shape[:2], train.features.device
+    order = torch.randperm(images, generator=steps.generator, device=device)
+    view = torch.randint(views, (images,), generator=steps.generator, device=device)
     for start in range(0, images, steps.batch_size):
         rows = order[start : start + steps.batch_size]
         yield train.features[view[rows], rows], train.labels[rows]
