@@ -13,7 +13,11 @@ from dplq.results.statistics import t_quantile
 
 logger = logging.getLogger(__name__)
 
-CLOSED_SET = ("LinearProbe",)  # trainers that cannot name a class they were not trained on
+# trainers that cannot name a class they were not trained on
+CLOSED_SET = (
+    *("LinearProbe", "GDA", "TipAdapter", "TipAdapterF"),
+    *("LPPlusPlus", "CLAP", "TaskRes", "SSText"),
+)
 
 
 @dataclass(frozen=True)
