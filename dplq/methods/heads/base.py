@@ -116,6 +116,7 @@ class HeadModel(CLIPModel):
         classes, generator = len(validate_classnames(classnames)), seeded_generator(seed)
         learner = Fitted(self.initial(classes, sum(self.parts), generator), self.learned)
         super().__init__(clip, learner, classnames, settings=given, domain=domain)
+        self._embed_classes(self.classnames)
 
     @classmethod
     def reads_domain(cls, settings: Mapping[str, Any]) -> bool:
@@ -205,19 +206,6 @@ class TextHead(HeadModel):
     base: Tensor
     text: Tensor
 
-    def __init__(
-        self,
-        clip: Backbone,
-        domain: DomainEncoder | None,
-        classnames: Sequence[str],
-        *,
-        seed: int | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(clip, domain, classnames, seed=seed, **settings)
-        self.settings["templates"] = list(self.settings["templates"])
-        TextHead._embed_classes(self, self.classnames)
-
     def _check_domain(self, features: str, domain: DomainEncoder | None) -> None:
         if features == "domain":
             raise UserError(
@@ -228,6 +216,7 @@ class TextHead(HeadModel):
 
     def _embed_classes(self, classnames: list[str]) -> None:
         """Encode the classes' texts."""
+        self.settings["templates"] = list(self.settings["templates"])
         each = torch.stack(
             list(template_features(self.clip, classnames, self.settings["templates"]))
         )
