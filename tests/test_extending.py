@@ -66,53 +66,71 @@ def run(command: list[object], cwd: Path, **environment: str) -> str:
 def flags(data: Path, out: Path) -> list[object]:
     return [
         *("--root", data / "data", "--dataset-config-file", data / "dataset.yaml", "--seed", 1),
-        *("--output-dir", out, "--trainer", "TaskRes"),
+        *("--output-dir", out, "--trainer", "ClassBias"),
         *("DATASET.NUM_SHOTS", 4, "OPTIM.MAX_EPOCH", 1),
     ]
 
 
 def test_no_section_has_more_than_seven_steps():
     steps = {title: re.findall(r"^(\d+)\. ", text, re.M) for title, text in SECTION.findall(PAGE)}
-    assert list(steps) == ["A trainer", "A dataset", "A domain encoder", "A metric"]
+    assert list(steps) == ["A trainer", "A head", "A dataset", "A domain encoder", "A metric"]
     for title, numbers in steps.items():
         assert numbers == [str(i + 1) for i in range(len(numbers))], title
         assert 1 <= len(numbers) <= 7, title
 
 
 def test_a_trainer_in_tree_runs_in_compare_sh(tree, data):
-    write(tree, "dplq/methods/taskres.py", "trainers/taskres.py")
-    write(tree, "configs/trainers/TaskRes/demo.yaml")
+    write(tree, "dplq/methods/class_bias.py", "trainers/class_bias.py")
+    write(tree, "configs/trainers/ClassBias/demo.yaml")
     with open(tree / "configs/protocols.yaml", "a", encoding="utf-8") as file:
-        file.write("TaskRes: {any_classes: false}\n")
+        file.write("ClassBias: {any_classes: false}\n")
     command = ["bash", "scripts/compare.sh", "own_images", 1, "--", "OPTIM.MAX_EPOCH", 1]
     table = run(
-        command, tree, DATA=str(data / "data"), TRAINERS="TaskRes", SHOTS="4", PYTHON=sys.executable
+        command,
+        tree,
+        DATA=str(data / "data"),
+        TRAINERS="ClassBias",
+        SHOTS="4",
+        PYTHON=sys.executable,
     )
-    assert "TaskRes cannot name other classes than its own: no test on them" in table
-    rows = [line.split() for line in table.splitlines() if line.startswith("TaskRes ")]
+    assert "ClassBias cannot name other classes than its own: no test on them" in table
+    rows = [line.split() for line in table.splitlines() if line.startswith("ClassBias ")]
     (row,) = (words for words in rows if "cannot" not in words)
-    assert "256" in row  # learnable parameters: 2 classes x 128
+    assert "2" in row  # learnable parameters: 2 classes
     listed = run([sys.executable, "-m", "dplq.experiments.protocols", "trainers"], tree)
-    assert listed.split()[-1] == "TaskRes"
+    assert listed.split()[-1] == "ClassBias"
 
 
 def test_a_trainer_out_of_tree_runs_and_is_loaded_again(tmp_path, data):
     """Nothing of the project is changed; `dplq.load` knows the method once it is imported."""
-    write(tmp_path, "my_taskres.py")
-    (tmp_path / "demo.yaml").write_text(text_of("configs/trainers/TaskRes/demo.yaml"))
-    command = [sys.executable, PROJECT / "train.py", "--import", "my_taskres"]
+    write(tmp_path, "my_class_bias.py")
+    (tmp_path / "demo.yaml").write_text(text_of("configs/trainers/ClassBias/demo.yaml"))
+    command = [sys.executable, PROJECT / "train.py", "--import", "my_class_bias"]
     run([*command, "--config-file", "demo.yaml", *flags(data, tmp_path / "out")], tmp_path)
     result = json.loads((tmp_path / "out/results.json").read_text())
-    assert result["trainer"] == "TaskRes"
-    assert result["config"]["TRAINER"]["TASKRES"] == {
+    assert result["trainer"] == "ClassBias"
+    assert result["config"]["TRAINER"]["CLASSBIAS"] == {
         "TEMPLATE": "a photo of a {}.",
-        "ALPHA": 0.5,
+        "SCALE": 2.0,
         "PREC": "fp32",
     }
-    code = "import dplq, my_taskres; m = dplq.load('out'); print(m.method, len(m.classnames))"
+    code = "import dplq, my_class_bias; m = dplq.load('out'); print(m.method, len(m.classnames))"
     environment = {"PYTHONPATH": f"{PROJECT}{os.pathsep}{tmp_path}"}
     printed = run([sys.executable, "-c", code], tmp_path, **environment)
-    assert printed.split() == ["TaskRes", str(len(CLASSES))]
+    assert printed.split() == ["ClassBias", str(len(CLASSES))]
+
+
+def test_a_head_runs_on_both_features(tree, data):
+    write(tree, "dplq/methods/heads/class_means.py", "trainers/class_means.py")
+    words = flags(data, tree / "out")
+    words[words.index("ClassBias")] = "ClassMeans"
+    config = PROJECT / "configs/trainers/LinearProbe/demo.yaml"
+    command = [sys.executable, "train.py", "--config-file", config, *words]
+    run([*command, "TRAINER.CLASSMEANS.FEATURES", "both", "DOMAIN.ENCODER", "clip"], tree)
+    result = json.loads((tree / "out/results.json").read_text())
+    assert result["trainer"] == "ClassMeans"
+    assert result["learnable_parameters"] == len(CLASSES) * 2 * 128
+    assert result["accuracy"] > 50
 
 
 def test_a_missing_module_is_one_line(tmp_path, data):
@@ -149,7 +167,7 @@ def test_a_metric(tmp_path):
 
 def test_a_domain_encoder_of_timm(tmp_path):
     """The command of the section, for one epoch, on the demo."""
-    block = SECTION.findall(PAGE)[2][1].split("```bash\n")[1].split("```")[0]
+    block = dict(SECTION.findall(PAGE))["A domain encoder"].split("```bash\n")[1].split("```")[0]
     words = block.replace("\\\n", " ").split()
     assert words[:2] == ["python", "train.py"]
     words[words.index("--output-dir") + 1] = str(tmp_path / "out")

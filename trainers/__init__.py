@@ -17,7 +17,15 @@ ensure_dassl()
 from ._engine.base import PromptTrainer  # noqa: E402
 from ._engine.domain import DomainTrainer  # noqa: E402
 from ._engine.frozen import FrozenTrainer  # noqa: E402
+from ._engine.heads import HeadTrainer, TrainedHeadTrainer  # noqa: E402
 
-__all__ = ["DomainTrainer", "FrozenTrainer", "PromptTrainer", "register_trainer"]
+__all__ = [
+    "DomainTrainer",
+    "FrozenTrainer",
+    "HeadTrainer",
+    "PromptTrainer",
+    "TrainedHeadTrainer",
+    "register_trainer",
+]
 for _module in sorted(found.name for found in iter_modules(__path__)):
     import_module(f".{_module}", __name__)

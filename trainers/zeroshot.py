@@ -12,20 +12,10 @@ from dplq.clip.templates import PLACEHOLDER, select_templates
 from dplq.errors import UserError
 from dplq.host.dassl import register_trainer
 from dplq.methods.base import CLIPModel
-from dplq.methods.zeroshot import DEFAULT_TEMPLATE, ZeroshotModel
+from dplq.methods.zeroshot import ZeroshotModel
 
 from ._engine.frozen import FrozenTrainer
-
-# CoOp's, for datasets of host trees, which carry no `template`.
-TEMPLATES = {
-    "OxfordPets": "a photo of a {}, a type of pet.",
-    "OxfordFlowers": "a photo of a {}, a type of flower.",
-    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
-    "DescribableTextures": "{} texture.",
-    "EuroSAT": "a centered satellite photo of {}.",
-    "Food101": "a photo of {}, a type of food.",
-    "UCF101": "a photo of a person doing {}.",
-}
+from ._engine.templates import dataset_template
 
 
 @register_trainer
@@ -35,18 +25,13 @@ class ZeroshotCLIP(FrozenTrainer):
     model_class = ZeroshotModel
     fixed_epochs = 0
 
-    def dataset_template(self) -> str:
-        """Return the text of this dataset: its class's `template`, else CoOp's, else the usual."""
-        own = getattr(self.dm.dataset, "template", "")
-        return own or TEMPLATES.get(self.cfg.DATASET.NAME, DEFAULT_TEMPLATE)
-
     def own_text(self) -> str:
         """Return TEMPLATE, or the text of this dataset.
 
         Raises:
             UserError: TEMPLATE has no place for the class name.
         """
-        text = self.keys.TEMPLATE or self.dataset_template()
+        text = self.keys.TEMPLATE or dataset_template(self)
         if PLACEHOLDER not in text:
             raise UserError(
                 f"TRAINER.{self.node}.TEMPLATE is '{text}'; it must have {PLACEHOLDER} in place of "

@@ -276,6 +276,7 @@ def needs_model(trainer: str) -> bool:
 
 def warn_of_foreign_keys(cfg: Any) -> None:
     """Warn if a key was set that the trainer does not read: another trainer's, or a general one."""
+    from dplq.host.checks import reads_domain
     from dplq.host.config import all_keys
     from dplq.host.nodes import flatten
 
@@ -283,9 +284,9 @@ def warn_of_foreign_keys(cfg: Any) -> None:
     trainer = find_trainer(name)
     model = getattr(trainer, "model_class", None)  # None: not one of this project's trainers
     foreign = ["TRAINER."] + ([] if model else ["TRAIN.CLASS_WEIGHTS"])
-    foreign += [] if getattr(model, "uses_domain", False) else ["DOMAIN."]
     own = f"TRAINER.{getattr(trainer, 'node', name.upper())}."
     given = dict(flatten(cfg))
+    foreign += [] if model and reads_domain(trainer, given) else ["DOMAIN."]
     for key, default, _ in all_keys():
         if key.startswith(tuple(foreign)) and not key.startswith(own) and given[key] != default:
             logging.warning("%s is set, but %s does not read it.", key, name)

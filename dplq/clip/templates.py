@@ -5,7 +5,7 @@ The templates are OpenAI's for ImageNet, as open_clip distributes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +36,31 @@ def fill_templates(templates: Sequence[str], name: str) -> list[str]:
 
 
 @torch.no_grad()
+def template_features(
+    clip: Backbone, classnames: Sequence[str], templates: Sequence[str]
+) -> Iterator[Tensor]:
+    """Yield the classes' text features (K, d) of each template, float32, as they come from CLIP.
+
+    Args:
+        clip: the CLIP backbone.
+        classnames: K class names; underscores become spaces.
+        templates: texts with ``{}`` in place of the name.
+
+    Raises:
+        UserError: no template, or a text is longer than CLIP's context.
+    """
+    if not templates:
+        raise UserError("At least one template is needed.")
+    device = clip.logit_scale.device
+    for texts in zip(*(fill_templates(templates, name) for name in classnames), strict=True):
+        tokens = clip.tokenize(list(texts))
+        # At the towers' own precision whatever the caller's autocast: they are computed once.
+        with torch.autocast(device.type, enabled=False):
+            features = clip.encode_text(tokens.to(device)).float()
+        yield features
+
+
+@torch.no_grad()
 def ensemble_features(
     clip: Backbone, classnames: Sequence[str], templates: Sequence[str], *, normalize_each: bool
 ) -> Tensor:
@@ -52,17 +77,9 @@ def ensemble_features(
         L2-normalised features (K, d), float32, without gradient.
 
     Raises:
-        UserError: a text is longer than CLIP's context.
+        UserError: as `template_features`.
     """
-    if not templates:
-        raise UserError("At least one template is needed.")
-    texts = zip(*(fill_templates(templates, name) for name in classnames), strict=True)
-    device = clip.logit_scale.device
-    total = torch.zeros(len(classnames), clip.embed_dim, device=device)
-    # At the towers' own precision whatever the caller's autocast: the features are computed once.
-    with torch.autocast(device.type, enabled=False):
-        for of_one_template in texts:
-            tokens = clip.tokenize(list(of_one_template))
-            features = clip.encode_text(tokens.to(device)).float()
-            total = total + (F.normalize(features, dim=-1) if normalize_each else features)
+    total = torch.zeros(len(classnames), clip.embed_dim, device=clip.logit_scale.device)
+    for features in template_features(clip, classnames, templates):
+        total = total + (F.normalize(features, dim=-1) if normalize_each else features)
     return F.normalize(total / len(templates), dim=-1)

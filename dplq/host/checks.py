@@ -8,7 +8,7 @@ of the kind of its default. `contradictions` compares keys with each other.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dplq.errors import UserError, shown
@@ -244,6 +244,19 @@ def checks_of(trainer: Any) -> dict[str, Check]:
     return {f"TRAINER.{trainer.node}.{name}": check for name, check in own.items()}
 
 
+def reads_domain(trainer: Any, given: Mapping[str, Any]) -> bool:
+    """Return whether one of our trainers uses a domain encoder with these keys.
+
+    Args:
+        trainer: its class.
+        given: the config by dotted names; keys that are absent have their defaults.
+    """
+    model, node = trainer.model_class, f"TRAINER.{trainer.node}."
+    own = {field.name: field.default for field in model.settings_class.config_fields()}
+    settings = {name: given.get(node + name.upper(), default) for name, default in own.items()}
+    return bool(model.reads_domain(settings))
+
+
 def known_checks() -> dict[str, Check]:
     """Return the checks of all keys of this project: the table, and every trainer's own keys."""
     own = (checks_of(trainer) for trainer in registered_trainers())
@@ -285,9 +298,10 @@ def check_for_trainer(cfg: Any, trainer: Any) -> None:
 def _check_rules(cfg: Any, trainer: Any) -> None:
     """Check what holds for our trainers beyond the keys, each of which is valid by itself."""
     _check_keys(cfg, OF_OUR_TRAINERS)
-    problem = _weights(dict(flatten(cfg)), trainer.model_class.uses_domain)
+    given = dict(flatten(cfg))
+    problem = _weights(given, reads_domain(trainer, given))
     if not problem:
-        problem = next(contradictions(cfg, by_gradients=trainer.fixed_epochs is None), "")
+        problem = next(contradictions(cfg, by_gradients=trainer.optimizes), "")
     if problem:
         raise UserError(problem)
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from dplq.errors import UserError, few
+from dplq.host.checks import reads_domain
 from dplq.host.config import all_keys
 from dplq.host.dassl import find_trainer
 from dplq.host.nodes import flatten
@@ -165,7 +166,7 @@ def _deciding(flat: Mapping[str, Any], trainer: str, kind: str) -> dict[str, Any
     node = f"TRAINER.{getattr(cls, 'node', trainer.upper())}."
     learns = kind == TRAIN and getattr(cls, "fixed_epochs", None) != 0
     model = getattr(cls, "model_class", None)
-    uses_domain = model is None or model.uses_domain  # not known of other projects' trainers
+    uses_domain = model is None or reads_domain(cls, flat)  # not known of others' trainers
     kept = {
         key: _plain(key, value)
         for key, value in flat.items()

@@ -7,7 +7,7 @@ one model on which every prompt method of this project is a learner that makes `
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -81,6 +81,11 @@ class CLIPModel(nn.Module):
         self.classnames = validate_classnames(classnames)
         self.noise_generator: torch.Generator | None = None
         self.text_chunk: int | str = "auto"
+
+    @classmethod
+    def reads_domain(cls, settings: Mapping[str, Any]) -> bool:
+        """Return whether a model with these settings needs a domain encoder."""
+        return cls.uses_domain
 
     @property
     def learner_dtype(self) -> torch.dtype:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import strategies as st
 
 import dplq
-from dplq import METHODS, create_model
+from dplq import METHODS
 from dplq.errors import UserError
 from dplq.io import checkpoint
 from dplq.trainers._engine import resume
@@ -20,16 +20,8 @@ from tests.fuzz.campaign import Held, Refusal, fuzzed, outcome, untouched
 from tests.fuzz.mutations import as_json, damaged, trees
 from tests.fuzz.tiny_runs import build, logits_of_test, quiet, step
 from tests.io.test_checkpoint import write_format_1
-from tests.methods.test_load import IMAGES, NAMES, SETTINGS
+from tests.methods.test_load import IMAGES, model_of
 from tests.tiny import tiny_backbone
-
-
-def model_of(method):
-    clip = tiny_backbone()
-    given = {}
-    if METHODS[method].uses_domain:
-        given = {"domain": dplq.load_domain_encoder("clip", backbone=clip)}
-    return create_model(method, clip, NAMES, seed=3, **given, **SETTINGS[method])
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +33,9 @@ def saved(tmp_path_factory):
     found = {}
     for method in sorted(METHODS):
         path = folder / f"{method}.safetensors"
-        model_of(method).save(path, epoch=3, val_result=75.5, split="0123", reading={})
+        model_of(method, tiny_backbone()).save(
+            path, epoch=3, val_result=75.5, split="0123", reading={}
+        )
         found[method] = (*checkpoint.read(path), path.read_bytes())
     return Held(files=found, path=folder / "model-3.safetensors")
 

@@ -12,6 +12,7 @@ import torch
 
 import dplq
 from dplq import METHODS, UserError, create_model
+from dplq.methods.heads.base import HeadModel
 from tests.tiny import tiny_backbone
 from tests.trainers import test_public_checkpoints as public
 
@@ -30,7 +31,15 @@ SETTINGS = {
     "CoOp": {"ctx_init": "a photo of the", "class_token_position": "middle"},
     "CoCoOp": {"n_ctx": 2},
     "ZeroshotCLIP": {"templates": ["a photo of a {}.", "{} from above"]},
-    "LinearProbe": {},
+    "LinearProbe": {"features": "both", "C": 0.1},
+    "GDA": {"templates": ["a map of {}."], "alpha": 10.0},
+    "TipAdapter": {"features": "both", "templates": ["a map of {}."]},
+    "TipAdapterF": {"templates": ["a map of {}."], "beta": 2.0},
+    "LPPlusPlus": {"features": "both", "templates": ["a map of {}."]},
+    "CLAP": {"templates": ["a map of {}."], "constraint": False},
+    "TaskRes": {"templates": ["a map of {}."], "alpha": 0.7},
+    "CLIPAdapter": {"features": "both", "templates": ["a map of {}."], "ratio": 0.4},
+    "SSText": {"templates": ["a map of {}."], "repel": True},
 }
 
 
@@ -42,9 +51,20 @@ def clip():
 def model_of(method, clip, names=NAMES, **settings):
     domain = dplq.load_domain_encoder("clip", backbone=clip)
     settings = settings or SETTINGS[method]
-    uses_domain = METHODS[method].uses_domain
-    given = {"domain": domain} if uses_domain else {}
-    return create_model(method, clip, names, seed=3, **given, **settings).eval()
+    given = {"domain": domain} if METHODS[method].reads_domain(settings) else {}
+    model = create_model(method, clip, names, seed=3, **given, **settings).eval()
+    if isinstance(model, HeadModel):
+        fill(model)
+    return model
+
+
+def fill(model):
+    """Give a head's tensors random values, and a cache five images."""
+    random = torch.Generator().manual_seed(0)
+    for name, own in model.prompt_learner.named_parameters():
+        shape = (5, *own.shape[1:]) if own.dim() and not len(own) else own.shape
+        drawn = torch.rand(shape, generator=random)
+        model.prompt_learner.put(**{name: drawn if own.is_floating_point() else 3 * drawn})
 
 
 def logits(model):
@@ -86,7 +106,7 @@ def test_other_classes(method, clip, tmp_path):
         assert torch.equal(logits(again), logits(model))
     else:
         message = (
-            "This model is a LinearProbe model for the classes forest, river, parking_lot. "
+            f"This model is a {method} model for the classes forest, river, parking_lot. "
             "It cannot tell others apart (now: lake, storage tank)"
         )
         with pytest.raises(UserError, match=re.escape(message)):

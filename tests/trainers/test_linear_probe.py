@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from dplq.clip.backbone import load_backbone
 from dplq.errors import UserError
 from dplq.io import checkpoint
-from dplq.methods import logistic
+from dplq.methods.heads import logistic
 from tests.host.test_plugin import run
 from tests.peers import peer
 from tests.runner import PROJECT, make_project, train
@@ -63,20 +63,23 @@ def test_one_class_is_refused():
 
 def test_c_is_not_chosen_on_test_images(caplog):
     import dplq.plugin  # noqa: F401
-    from dplq.trainers.linear_probe import LinearProbe
+    from dplq.trainers.heads import LinearProbe
 
     def may_choose(val, test):
         val, test = ([SimpleNamespace(impath=name) for name in part] for part in (val, test))
         dataset = SimpleNamespace(val=val or None, test=test)
-        return LinearProbe._has_validation_set(SimpleNamespace(dm=SimpleNamespace(dataset=dataset)))
+        keys = SimpleNamespace(SELECT="val")
+        return LinearProbe._uses_val(
+            SimpleNamespace(keys=keys, dm=SimpleNamespace(dataset=dataset))
+        )
 
     assert may_choose("ab", "cd")
     assert not caplog.records
     assert not may_choose("ab", "bc")
     assert not may_choose("", "bc")
     assert [record.getMessage() for record in caplog.records] == [
-        "The val images are test images: C is not chosen, but 1.",
-        "The val images are absent: C is not chosen, but 1.",
+        "The val images are test images: nothing is chosen on them.",
+        "The val images are absent: nothing is chosen on them.",
     ]
 
 
@@ -95,7 +98,7 @@ def trained(project, tmp_path_factory):
     done = train(f"{out}.log", [*project, "--output-dir", str(out), *BASE])
     assert done.code == 0, done.err
     assert "C 1e-06: accuracy" in done.out
-    assert "Linear probe: C is " in done.out
+    assert "LinearProbe: C is " in done.out
     return out
 
 
@@ -112,7 +115,7 @@ def test_results_json(trained):
 
 
 def make_features_infinite():
-    from dplq.methods.linear_probe import LinearProbeModel
+    from dplq.methods.heads.linear_probe import LinearProbeModel
 
     LinearProbeModel.features = lambda self, images: torch.full((len(images), 48), torch.inf)
 
@@ -123,7 +126,7 @@ def test_features_that_are_not_finite_are_not_fitted(project, tmp_path):
         tmp_path / "log", [*project, "--output-dir", str(out), *BASE], make_features_infinite
     )
     assert done.code == 2
-    assert "are nan or infinite: nothing is fitted. The weights of the CLIP are at" in done.err
+    assert "are nan or infinite: nothing is fitted. The weights of the encoders are" in done.err
     assert not (out / MODEL).exists()
     assert not (out / "results.json").exists()
 

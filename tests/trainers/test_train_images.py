@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import dplq.plugin  # noqa: F401 (registers the trainers)
 from dplq.errors import UserError
 from dplq.host.dassl import registered_trainers
-from dplq.methods import logistic
+from dplq.methods.heads import logistic
 from dplq.methods.promptsrc import PromptSRCModel
 from dplq.trainers._engine import train_images
 from dplq.trainers._engine.base import PromptTrainer

@@ -16,7 +16,6 @@ import torch
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_optimizer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dplq.errors import UserError, few
 from dplq.io.checkpoint import DamagedFile
@@ -24,6 +23,7 @@ from dplq.io.runs.folder import is_to_be_cleared
 from dplq.training.clock import StepTimer
 from dplq.training.loaders import ProgressLoader
 from dplq.training.loss_guard import NonFiniteLossGuard
+from dplq.training.losses import cross_entropy
 from dplq.training.schedule import learning_rate
 from dplq.training.seeding import BY_NAME, drawing
 
@@ -37,8 +37,34 @@ SCHEDULE_KEYS = ("stepsize", "gamma", "warmup_epoch", "warmup_type", "warmup_con
                  "warmup_min_lr", "warmup_recount")  # fmt: skip
 
 
+def build_optimizer_of(learner: nn.Module, given: Any) -> torch.optim.Optimizer:
+    """Return the optimiser of ``cfg.OPTIM``.
+
+    Raises:
+        UserError: it refuses its settings.
+    """
+    try:
+        return build_optimizer(learner, given)
+    except ValueError as error:
+        raise UserError(f"The optimiser of OPTIM refuses its settings: {error}") from error
+
+
+def rate_of(epoch: int, given: Any, base_lr: float) -> float:
+    """Return the learning rate that ``cfg.OPTIM`` has in an epoch, counted from 0."""
+    schedule = {key: given[key.upper()] for key in SCHEDULE_KEYS}
+    return learning_rate(
+        epoch,
+        base_lr=base_lr,
+        max_epoch=given.MAX_EPOCH,
+        scheduler=given.LR_SCHEDULER,
+        **schedule,
+    )
+
+
 class PromptTrainer(FrozenTrainer):
     """Base of all trainers that learn prompts for a frozen CLIP by gradient steps."""
+
+    optimizes = True
 
     train_loader_x: Any
     class_weights: Tensor | None = None
@@ -62,10 +88,7 @@ class PromptTrainer(FrozenTrainer):
 
     def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer:
         """Return the optimiser of ``cfg.OPTIM``; make a loss scaler where one is needed."""
-        try:
-            self.optim = build_optimizer(learner, self.cfg.OPTIM)
-        except ValueError as error:
-            raise UserError(f"The optimiser of OPTIM refuses its settings: {error}") from error
+        self.optim = build_optimizer_of(learner, self.cfg.OPTIM)
         for group in self.optim.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.scaler = self.precision.grad_scaler()
@@ -100,11 +123,8 @@ class PromptTrainer(FrozenTrainer):
         """Seed all generators for this epoch and set its learning rate."""
         super().before_epoch()
         self._seed("train", self.epoch)
-        optim = self.cfg.OPTIM
-        schedule = {"max_epoch": self.max_epoch, "scheduler": optim.LR_SCHEDULER}
-        schedule |= {key: optim[key.upper()] for key in SCHEDULE_KEYS}
         for group in self.optim.param_groups:
-            group["lr"] = learning_rate(self.epoch, base_lr=group["initial_lr"], **schedule)
+            group["lr"] = rate_of(self.epoch, self.cfg.OPTIM, group["initial_lr"])
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images (B, 3, H, W) and labels (B,) on the device."""
@@ -127,19 +147,8 @@ class PromptTrainer(FrozenTrainer):
         return self.cross_entropy(logits, labels), logits
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of a batch, weighted as TRAIN.CLASS_WEIGHTS says.
-
-        The weighted losses are divided by their number, not by the sum of their weights as
-        `F.cross_entropy` does: in a batch of one image that would undo the weight.
-
-        Args:
-            logits: (B, K).
-            labels: (B,).
-        """
-        if self.class_weights is None:
-            return F.cross_entropy(logits, labels)
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        return (self.class_weights[labels] * losses).mean()
+        """Return the mean cross-entropy of logits (B, K), weighted as TRAIN.CLASS_WEIGHTS says."""
+        return cross_entropy(logits, labels, self.class_weights)
 
     def _step(self, loss: Tensor) -> None:
         self.loss_guard.add(loss, self.epoch, self.batch_idx)

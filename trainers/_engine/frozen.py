@@ -47,12 +47,14 @@ class FrozenTrainer(CheckpointTrainer):
         node: config node below ``cfg.TRAINER``; `register_trainer` makes it of the trainer's name
             where it is not set. Subclasses registered otherwise share their parent's.
         fixed_epochs: None: OPTIM.MAX_EPOCH; 0: nothing to train, nothing to load.
+        optimizes: whether it has an optimiser, that of ``cfg.OPTIM``.
     """
 
     model_class: ClassVar[type[CLIPModel]]
     prec: ClassVar[str] = "fp32"
     node: ClassVar[str] = ""
     fixed_epochs: ClassVar[int | None] = None
+    optimizes: ClassVar[bool] = False
 
     model: CLIPModel
     precision: Precision

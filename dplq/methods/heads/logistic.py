@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from typing import Any
 
 import numpy as np
+import torch
 
 from dplq.errors import UserError
+from dplq.methods.heads.fitting import Choice
 
-logger = logging.getLogger(__name__)
 Labelled = tuple[np.ndarray, np.ndarray]  # features (N, d) and labels (N,)
 C_VALUES = tuple(10.0**power for power in range(-6, 7))  # small: strongly regularised
 DEFAULT_C = 1.0
@@ -29,45 +29,44 @@ def fit(train: Labelled, c: float, class_weight: str | None = None) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():
-        # A weakly regularised fit may be compared before its end; the log shows the iterations.
+        # A weakly regularised fit may be compared before its end.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS, class_weight=class_weight)
         return model.fit(*train)
 
 
-def fit_best(train: Labelled, val: Labelled | None, class_weight: str | None = None) -> Any:
-    """Fit to `train` with every C of `C_VALUES`; return the fit that is most accurate on `val`.
-
-    Of equally accurate fits, which few images give often, it is the one of the lowest log loss.
+def fit_best(
+    train: Labelled,
+    val: Labelled | None,
+    class_weight: str | None = None,
+    default: float = DEFAULT_C,
+) -> Any:
+    """Fit to `train` with every C of `C_VALUES`; return the fit that is best on `val`.
 
     Args:
         train: features and labels.
-        val: the same of other images; None: C is `DEFAULT_C`.
+        val: the same of other images; None: C is `default`.
         class_weight: as for `fit`.
+        default: see `val`.
 
     Raises:
         UserError: only one class.
     """
-    from sklearn.metrics import log_loss
-
     if len(set(train[1].tolist())) < 2:
         raise UserError("A linear probe needs at least two classes, and there is one.")
     if val is None:
-        return fit(train, DEFAULT_C, class_weight)
-    fits = []
+        return fit(train, default, class_weight)
+    choice = Choice("C", torch.from_numpy(val[1]))
+    fits = {}
     for c in C_VALUES:
-        model = fit(train, c, class_weight)
-        accuracy = model.score(*val)
-        loss = log_loss(val[1], model.predict_proba(val[0]), labels=model.classes_)
-        fits.append((accuracy, -loss, -c, model))
-        logger.info(
-            "C %g: accuracy %.1f%%, log loss %.4f on val; %d iterations",
-            c,
-            100 * accuracy,
-            loss,
-            model.n_iter_[0],
-        )
-    return max(fits, key=lambda fit: fit[:3])[3]
+        fits[c] = fit(train, c, class_weight)
+        choice.offer(c, _logits(fits[c], val[0]))
+    return fits[choice.best]
+
+
+def _logits(model: Any, features: np.ndarray) -> torch.Tensor:
+    weight, bias = linear_layer(model)
+    return torch.from_numpy(features @ weight.T + bias)
 
 
 def linear_layer(model: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,1 @@
+"""Heads: classifiers that are fitted to the features of frozen encoders."""
