@@ -189,6 +189,27 @@ class Backbone(nn.Module):
         """Return un-normalised text features (N, d) of `tokens` (N, L)."""
         return self.encode_prompted_text(self.embed_tokens(tokens), eot_index(tokens))
 
+    def prefix_states(self, tokens: Tensor) -> list[Tensor]:
+        """Return the states of a text's first tokens before the layers 1, 2, ... of a causal tower.
+
+        With these as deep prompts, a text with the same first tokens has its un-prompted feature.
+
+        Args:
+            tokens: (L,), ids from SOS on.
+
+        Returns:
+            A tensor (L, d_t) for each layer but the first.
+        """
+        text = self._text
+        assert text.attn_mask is not None  # a later token would change these states
+        x = self.embed_tokens(tokens[None]) + text.positional_embedding[: len(tokens)]
+        mask = text.attn_mask[: len(tokens), : len(tokens)]
+        states = []
+        for block in text.transformer.resblocks[:-1]:
+            x = _call_block(text.transformer, mask, block, x)
+            states.append(x[0])
+        return states
+
     def encode_prompted_text(
         self, embeddings: Tensor, eot: Tensor, deep_prompts: Sequence[Tensor] = ()
     ) -> Tensor:

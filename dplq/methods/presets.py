@@ -24,6 +24,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "noise_scale": "image",
         "noise_at_test": False,
         "clone_init": False,
+        "text_init": "random",
+        "standardize": False,
+        "head_weight": 0.0,
     },
     "reference": {
         "fusion": "sum",
@@ -33,10 +36,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "noise_scale": "batch",
         "noise_at_test": True,
         "clone_init": True,
+        "text_init": "random",
+        "standardize": False,
+        "head_weight": 0.0,
     },
 }
+# Starts at CLIP's own texts, and decides among trained classes with a linear head, too.
+PRESETS["residual_head"] = PRESETS["default"] | {
+    "residual": True,
+    "text_init": "words",
+    "standardize": True,
+    "head_weight": 0.5,
+}
 # The normalisation of the domain encoder's images, where DOMAIN.NORMALIZE does not say.
-PRESET_NORMALIZE = {"default": "native", "reference": "clip"}
+PRESET_NORMALIZE = {"default": "native", "reference": "clip", "residual_head": "native"}
 NOISE_SCALES = ("image", "batch")
 
 
@@ -45,7 +58,7 @@ class PresetSettings(MethodSettings):
     """Settings whose switches follow a preset where they are None."""
 
     preset: str = option(
-        "default", "default, or reference (the authors' release)", choices=tuple(PRESETS)
+        "default", "default, or reference (the authors' release)", choices=("default", "reference")
     )
     noise: bool | None = option(
         None, "Gaussian noise in training, on the language prompt; DCPL: on the image feature"
@@ -69,6 +82,12 @@ class PresetSettings(MethodSettings):
             depth: layers with prompts; in the first one nothing is cloned.
             has_domain: whether there is a domain feature, from which the noise follows.
         """
+        for name, reason in self.unused_switches(depth, has_domain).items():
+            if getattr(self, name) != PRESETS[self.preset][name]:
+                self.report_unused(name, reason)
+
+    def unused_switches(self, depth: int, has_domain: bool) -> dict[str, str]:
+        """Return the switches that another setting disables, each with the reason."""
         reasons = {}
         if depth == 1:
             reasons["clone_init"] = "PROMPT_DEPTH 1 leaves no deeper layers"
@@ -77,9 +96,7 @@ class PresetSettings(MethodSettings):
         if not has_domain:
             noise = ("noise", "noise_scale", "noise_at_test")
             reasons |= dict.fromkeys(noise, "there is no domain feature")
-        for name, reason in reasons.items():
-            if getattr(self, name) != PRESETS[self.preset][name]:
-                self.report_unused(name, reason)
+        return reasons
 
 
 def check_preset(preset: str) -> str:

@@ -6,6 +6,7 @@ behaviour and every switch are in docs/method.md, "Forward pass" and "Oddities o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,25 +14,50 @@ from torch import Tensor, nn
 
 from dplq.errors import UserError
 from dplq.methods.base import Prompts
+from dplq.methods.domain_head import DomainHead, statistics
 from dplq.methods.init import bottleneck, clone_first, linear, random_tokens
-from dplq.methods.presets import PresetSettings, draw_noise
+from dplq.methods.presets import PRESETS, PresetSettings, draw_noise
 from dplq.methods.quaternion import QuaternionLinear
 from dplq.methods.settings import JointPromptSettings, option
 
 LAYERS = ("quaternion", "dense")
 FUSIONS = ("sum", "axes")
+STARTS = ("random", "words")
 
 
 @dataclass(frozen=True)
 class QuaternionPromptSettings(PresetSettings, JointPromptSettings):
     """Settings of QuaternionPrompt; docs/method.md, "Variants", explains the switches."""
 
+    preset: str = option(
+        "default",
+        "default, reference (the authors' release), or residual_head",
+        choices=tuple(PRESETS),
+    )
     fusion: str | None = option(
         None, "sum, or axes (context and domain on two axes)", choices=FUSIONS
     )
     residual: bool | None = option(None, "add to plain prompts instead of replacing them")
     layer: str | None = option(None, "quaternion, or dense (ablation)", choices=LAYERS)
+    text_init: str | None = option(
+        None, "deep text prompts start random, or as the states of CTX_INIT's words", choices=STARTS
+    )
+    standardize: bool | None = option(
+        None, "domain features with mean 0 and deviation 1 over the training images"
+    )
+    head_weight: float | None = option(
+        None, "weight of a linear head among the trained classes; 0: no head", minimum=0, maximum=1
+    )
     domain_dim: int = option(0, "width of the domain feature, d_f; 0: none", is_key=False)
+
+    def unused_switches(self, depth: int, has_domain: bool) -> dict[str, str]:
+        """Return the switches that another setting disables, each with the reason."""
+        reasons = super().unused_switches(depth, has_domain)
+        if depth == 1:
+            reasons["text_init"] = "PROMPT_DEPTH 1 leaves no deeper layers"
+        if not has_domain:
+            reasons["standardize"] = "there is no domain feature"
+        return reasons
 
 
 class PromptLearner(nn.Module):
@@ -43,10 +69,18 @@ class PromptLearner(nn.Module):
             prompts; `domain_dim` is d_f, the width of the pooled domain feature, 0 for none.
         vision_width: d_v.
         generator: source of the random initial weights; None takes torch's global one.
+        deep_text: the initial deep text prompts p_1..p_{J-1}, each (n, d_t); None: random.
+
+    Attributes:
+        mean, std: (d_f,), of the domain features of the training images (`standardize`).
 
     Raises:
         UserError: a width the quaternion layers cannot split into four components.
     """
+
+    mean: Tensor
+    std: Tensor
+    head: DomainHead
 
     def __init__(
         self,
@@ -55,6 +89,7 @@ class PromptLearner(nn.Module):
         *,
         vision_width: int,
         generator: torch.Generator | None = None,
+        deep_text: Sequence[Tensor] | None = None,
     ) -> None:
         super().__init__()
         n_ctx, text_width = context.shape
@@ -77,14 +112,17 @@ class PromptLearner(nn.Module):
 
         deep = range(settings.prompt_depth - 1)
         self.ctx = nn.Parameter(context.detach().clone().float())
-        self.deep_text = nn.ParameterList(
-            [random_tokens(n_ctx, text_width, generator) for _ in deep]
-        )
+        drawn = [random_tokens(n_ctx, text_width, generator) for _ in deep]
+        start = drawn if deep_text is None else map(nn.Parameter, deep_text)
+        self.deep_text = nn.ParameterList(start)
         self.meta_net: nn.Module | None = None
         if settings.domain_dim:
             self.meta_net = bottleneck(
                 settings.domain_dim, text_width, generator, base_width=text_width
             )
+        if settings.domain_dim and settings.standardize:
+            self.register_buffer("mean", torch.zeros(settings.domain_dim))
+            self.register_buffer("std", torch.ones(settings.domain_dim))
         self.language = mixing(text_width)
         self.vision_proj = linear(text_width, vision_width, generator)
         self.vision = nn.ModuleList([mixing(vision_width) for _ in deep])
@@ -108,6 +146,8 @@ class PromptLearner(nn.Module):
             signal = torch.zeros_like(self.ctx[:1]).unsqueeze(0)  # (1, 1, d_t)
         else:
             assert self.meta_net is not None  # made where domain_dim is not 0
+            if self.settings.standardize:
+                domain_features = (domain_features - self.mean) / self.std
             signal = self.meta_net(domain_features).unsqueeze(1)  # (B, 1, d_t)
         noisy = signal if noise is None else signal + noise.unsqueeze(1)
         language = self.language(self._fuse(self.ctx, noisy))
@@ -125,6 +165,10 @@ class PromptLearner(nn.Module):
             ]
         vision = self.vision_proj(self.ctx)
         return Prompts(language.unsqueeze(1), list(self.deep_text), vision, deep_vision)
+
+    def set_statistics(self, domain_features: Tensor) -> None:
+        """Keep the mean and the deviation of the training images' domain features (N, d_f)."""
+        self.mean, self.std = statistics(domain_features)
 
     def _fuse(self, text: Tensor, signal: Tensor) -> Tensor:
         """Return the part of the quaternion input [r | i | j | k] that is not zero.

@@ -6,22 +6,26 @@ Backbone + domain encoder + prompt learner -> logits (docs/method.md, "Forward p
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
-from dplq.methods.base import PromptedCLIP, Prompts
-from dplq.methods.init import check_depth, initial_context, seeded_generator
-from dplq.methods.presets import PRESET_NORMALIZE
+from dplq.methods.base import PromptedCLIP, Prompts, validate_classnames
+from dplq.methods.domain_head import DomainHead, decide_among_trained
+from dplq.methods.init import MAX_WORDS, check_depth, initial_context, seeded_generator
+from dplq.methods.presets import PRESET_NORMALIZE, PRESETS
 from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
 from dplq.methods.registry import register_method
 
 logger = logging.getLogger(__name__)
+LATER = ("text_init", "standardize", "head_weight")  # switches that version 0.1.0 does not have
 
 
 @register_method
@@ -47,7 +51,10 @@ class QuaternionPromptCLIP(PromptedCLIP):
 
     method, settings_class, uses_domain = "QuaternionPrompt", QuaternionPromptSettings, True
     # The other settings (noise, initialisation) only matter in training.
-    structure = ("n_ctx", "ctx_init", "prompt_depth", "domain_dim", "fusion", "residual", "layer")
+    structure = (
+        *("n_ctx", "ctx_init", "prompt_depth", "domain_dim", "fusion", "residual", "layer"),
+        *("standardize", "head_weight"),
+    )
 
     prompt_learner: PromptLearner
 
@@ -70,12 +77,25 @@ class QuaternionPromptCLIP(PromptedCLIP):
         width = domain.feature_dim if domain is not None else domain_dim
         resolved = QuaternionPromptSettings(**{**settings, "domain_dim": width}).resolved()
         prefix, context = initial_context(clip, given, generator)
+        states = _states_of_words(clip, prefix, resolved) if resolved.text_init == "words" else None
         given.report_unused_switches(depth=given.prompt_depth, has_domain=bool(width))
         learner = PromptLearner(
-            context, resolved, vision_width=clip.vision_width, generator=generator
+            context,
+            resolved,
+            vision_width=clip.vision_width,
+            generator=generator,
+            deep_text=states,
         )
-        # What the preset stands for is recorded, not its name.
-        recorded = {key: value for key, value in asdict(resolved).items() if key != "preset"}
+        self.head_classes = validate_classnames(classnames)
+        if resolved.head_weight:
+            learner.head = DomainHead(len(self.head_classes), clip.embed_dim, width or 0)
+        # What the preset stands for is recorded, not its name; later switches only where they are
+        # on, as earlier files lack them.
+        recorded = {
+            key: value
+            for key, value in asdict(resolved).items()
+            if key != "preset" and (key not in LATER or value != PRESETS["default"][key])
+        }
         super().__init__(
             clip,
             learner,
@@ -86,22 +106,60 @@ class QuaternionPromptCLIP(PromptedCLIP):
             domain=domain,
         )
 
+    @property
+    def switches(self) -> QuaternionPromptSettings:
+        """All settings, with the preset's values."""
+        return self.prompt_learner.settings
+
+    @property
+    def learns_from_features(self) -> bool:
+        """Whether `fit_features` is wanted before the first training step."""
+        return bool(self.switches.standardize or self.switches.head_weight)
+
+    @torch.no_grad()
+    def frozen_features(self, images: Tensor, domain_features: Tensor | None = None) -> Tensor:
+        """Return un-prompted features (B, d + d_f), float32, of CLIP and the domain encoder.
+
+        CLIP's are L2-normalised; arguments as for `forward`.
+        """
+        parts = [self.image_features(images)]
+        if self.settings["domain_dim"]:
+            parts.append(self._domain_features(images, domain_features))
+        return torch.cat(parts, dim=1)
+
+    def fit_features(
+        self, features: Tensor, labels: Tensor, class_weight: str | None = None
+    ) -> None:
+        """Fit what needs no gradient steps: standardisation and head.
+
+        Args:
+            features: (N, d + d_f), `frozen_features` of all training images.
+            labels: (N,).
+            class_weight: of the head: "balanced", or None.
+        """
+        if self.switches.standardize and self.settings["domain_dim"]:
+            self.prompt_learner.set_statistics(features[:, self.clip.embed_dim :])
+        if self.switches.head_weight:
+            self.prompt_learner.head.fit(features, labels, class_weight)
+
+    def _domain_features(self, images: Tensor, given: Tensor | None) -> Tensor:
+        """Return the domain features (B, d_f): those that are given, after a check, or its own."""
+        if given is None:
+            if self.domain is None:
+                raise UserError("This model has no domain encoder: pass domain_features.")
+            given = self.domain(images)
+        expected = (len(images), self.settings["domain_dim"])
+        if given.shape != expected:
+            raise UserError(f"domain_features has shape {tuple(given.shape)}, expected {expected}.")
+        return given.to(self.learner_dtype)
+
     def prompts(
         self, images: Tensor, domain_features: Tensor | None = None, noise: Tensor | None = None
     ) -> Prompts:
         """Return the prompts for a batch of images; arguments as for `forward`."""
         if not self.settings["domain_dim"]:
             return self.prompt_learner(None)
-        if domain_features is None:
-            if self.domain is None:
-                raise UserError("This model has no domain encoder: pass domain_features.")
-            domain_features = self.domain(images)
-        domain_features = domain_features.to(self.learner_dtype)
-        expected = (len(images), self.settings["domain_dim"])
-        if domain_features.shape != expected:
-            raise UserError(
-                f"domain_features has shape {tuple(domain_features.shape)}, expected {expected}."
-            )
+        domain_features = self._domain_features(images, domain_features)
         if noise is None:
             noise = self.prompt_learner.draw_noise(domain_features, self.noise_generator)
         return self.prompt_learner(domain_features, noise)
@@ -113,7 +171,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         domain_features: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Classify images.
+        """Classify images; outside training the head takes part, if there is one.
 
         Args:
             images: (B, 3, H, W), CLIP-normalised.
@@ -123,8 +181,63 @@ class QuaternionPromptCLIP(PromptedCLIP):
         Returns:
             Logits (B, K) in the dtype of the learnable state, float32.
         """
+        if domain_features is None and self.settings["domain_dim"]:
+            domain_features = self._domain_features(images, None)
         prompts = self.prompts(images, domain_features, noise)
-        return self.logits(self.image_features(images, prompts), self.text_features(prompts))
+        logits = self.logits(self.image_features(images, prompts), self.text_features(prompts))
+        if not self.switches.head_weight or self.prompt_learner.training:
+            return logits
+        rows = {name: row for row, name in enumerate(self.head_classes)}
+        columns = [k for k, name in enumerate(self.classnames) if name in rows]
+        features = self.frozen_features(images, domain_features)
+        with torch.autocast(images.device.type, enabled=False):  # it would round the logits
+            return decide_among_trained(
+                logits,
+                self.prompt_learner.head(features),
+                columns,
+                [rows[self.classnames[k]] for k in columns],
+                self.switches.head_weight,
+            )
+
+    def header(self) -> dict[str, Any]:
+        """Return the checkpoint header; its classes are those of the head, where there is one."""
+        header = super().header()
+        return header | ({"classnames": self.head_classes} if self.switches.head_weight else {})
+
+    def load_tensors(
+        self,
+        tensors: dict[str, Tensor],
+        path: str | os.PathLike[str],
+        classnames: Sequence[str] | None = None,
+    ) -> None:
+        """Load as the base does; the head is of the classes that it was trained on."""
+        if self.switches.head_weight and classnames is not None:
+            self.head_classes = list(classnames)
+            self.prompt_learner.head.resize(len(self.head_classes))
+        super().load_tensors(tensors, path, classnames)
+
+
+def _states_of_words(
+    clip: Backbone, prefix: str, settings: QuaternionPromptSettings
+) -> list[Tensor] | None:
+    """Return the deep text prompts that leave the text tower as it is; None if there are none.
+
+    Raises:
+        UserError: the context has no words, or the text tower is not causal.
+    """
+    if not settings.ctx_init or settings.n_ctx > MAX_WORDS:
+        raise UserError(
+            "TEXT_INIT is words, but the context has none: set CTX_INIT and an N_CTX of at most "
+            f"{MAX_WORDS}, or TEXT_INIT random."
+        )
+    if not clip.causal:
+        raise UserError(
+            f"TEXT_INIT is words, but the text tower of {clip.spec.name} is not causal: use random."
+        )
+    tokens = clip.tokenize([prefix])[0, : 1 + settings.n_ctx]
+    with torch.no_grad():
+        states = clip.prefix_states(tokens.to(clip.logit_scale.device))
+    return [state[1:].float().cpu() for state in states[: settings.prompt_depth - 1]]
 
 
 def _warn_of_normalisation(preset: str, domain: DomainEncoder | None) -> None:

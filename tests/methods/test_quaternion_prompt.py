@@ -225,7 +225,7 @@ def test_presets():
         False,
         False,
     )
-    assert PRESET_NORMALIZE == {"default": "native", "reference": "clip"}
+    assert PRESET_NORMALIZE == {"default": "native", "reference": "clip", "residual_head": "native"}
     switched = QuaternionPromptSettings(preset="reference", clone_init=False, fusion=None)
     assert switched.resolved().clone_init is False
 

@@ -21,6 +21,7 @@ from dplq.methods.presets import PRESET_NORMALIZE, check_preset
 from dplq.training.feature_cache import FeatureCache
 
 from .base import PromptTrainer
+from .features import compute_features, training_images
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,14 @@ class DomainTrainer(PromptTrainer):
         settings = self.model_settings() | ({"domain_dim": 0} if domain is None else {})
         build: Any = self.model_class
         return build(clip, domain, classnames, seed=seed, **settings)
+
+    def before_train(self) -> None:
+        """Begin as the base does; a new run fits what the model needs of the training images."""
+        super().before_train()
+        if self.start_epoch == 0 and getattr(self.model, "learns_from_features", False):
+            model: Any = self.model
+            found = compute_features(self, [training_images(self)], model.frozen_features)
+            model.fit_features(found.mean(), found.labels, self.cfg.TRAIN.CLASS_WEIGHTS or None)
 
     def test(self, split: str | None = None) -> float:
         """Evaluate as the base does; domain features come from the cache where they are known."""

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar
 
-import torch
-from dassl.data.data_manager import build_data_loader
-from dassl.data.transforms import build_transform
-from torch import Tensor
-from tqdm import tqdm
-
 from dplq.clip.backbone import Backbone
-from dplq.errors import UserError
-from dplq.host.dassl import prepare_worker
 from dplq.methods.base import CLIPModel
 from dplq.methods.heads.base import HeadModel
-from dplq.methods.heads.fitting import FitData, Labelled, Steps
-from dplq.training.loaders import accelerate_loader
+from dplq.methods.heads.fitting import FitData, Steps
 
 from .base import build_optimizer_of, rate_of
 from .domain import load_domain
+from .features import compute_features, training_images
 from .frozen import FrozenTrainer
 from .templates import dataset_template
 from .train_images import class_weights
@@ -68,9 +59,12 @@ class HeadTrainer(FrozenTrainer):
         """Compute all features, and fit the head to them."""
         started = time.perf_counter()
         self._seed("train", 0)
+        views, features_of = self.keys.VIEWS, self.model.features
+        loader = training_images(self, augmented=views > 0)
+        val = compute_features(self, [self.val_loader], features_of) if self._uses_val() else None
         data = FitData(
-            train=self._train_features(),
-            val=self._features([self.val_loader]) if self._uses_val() else None,
+            train=compute_features(self, [loader] * max(views, 1), features_of),
+            val=val,
             class_weights=class_weights(self),
             steps=self._steps(),
         )
@@ -105,55 +99,6 @@ class HeadTrainer(FrozenTrainer):
             batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
             generator=self.model.noise_generator,
         )
-
-    def _train_features(self) -> Labelled:
-        """Return the features of the training images, in the order of the dataset."""
-        views = self.keys.VIEWS
-        loader = build_data_loader(
-            self.cfg,
-            data_source=self.dm.dataset.train_x,
-            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
-            tfm=build_transform(self.cfg, is_train=views > 0),
-            is_train=False,
-        )
-        quick = accelerate_loader(
-            loader,
-            self.cfg,
-            device=self.device,
-            is_train=views > 0,
-            prepare_worker=prepare_worker,
-        )
-        return self._features([quick] * max(views, 1))
-
-    @torch.no_grad()
-    def _features(self, loaders: Iterable[Iterable[dict[str, Any]]]) -> Labelled:
-        """Return the features of all images, a view for each loader.
-
-        Raises:
-            UserError: a feature is nan or infinite.
-        """
-        views: list[Tensor] = []
-        for loader in loaders:
-            features, labels = [], []
-            for batch in tqdm(loader, desc="features", leave=False):
-                images, label = self.parse_batch_test(batch)
-                with self.precision.autocast():
-                    features.append(self.model.features(images))
-                labels.append(label)
-            views.append(torch.cat(features))
-        found = torch.stack(views)
-        if bad := int((~torch.isfinite(found).all(dim=2)).any(dim=0).sum()):
-            advice = "The weights of the encoders are at fault."
-            if self.precision.name != "fp32":
-                advice = (
-                    f"Use TRAINER.{self.node}.PREC fp32 (with another --output-dir, or "
-                    "--overwrite); if they stay so, the weights of the encoders are at fault."
-                )
-            raise UserError(
-                f"The features of {bad} of {found.shape[1]} images are nan or infinite: nothing is "
-                f"fitted. {advice}"
-            )
-        return Labelled(found, torch.cat(labels))
 
 
 class TrainedHeadTrainer(HeadTrainer):

@@ -1,0 +1,107 @@
+"""Linear head on the features of both encoders, for the classes of the training images.
+
+Prompts have few degrees of freedom: where images of a class were given, a linear classifier on
+frozen features is more accurate; of other classes it knows nothing. So it decides among trained
+classes only, and the prompts decide between these and all others (docs/method.md, "Variants").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dplq.errors import UserError, few
+from dplq.methods.heads.logistic import fit, linear_layer
+
+C = 100.0  # inverse regularisation strength, for features of mean square 1 / width
+
+
+def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (d,) of features (N, d); 1 where all are equal."""
+    mean, std = features.mean(dim=0), features.std(dim=0, correction=0)
+    return mean, torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.ones_like(std))
+
+
+class DomainHead(nn.Module):
+    """Multinomial logistic regression on CLIP's image feature and the domain feature.
+
+    It is fitted once, by no gradient steps, to the features of the training images.
+
+    Args:
+        classes: number of trained classes K.
+        clip_width: d, of CLIP's image feature.
+        domain_width: d_f, of the domain feature; 0: none.
+    """
+
+    def __init__(self, classes: int, clip_width: int, domain_width: int) -> None:
+        super().__init__()
+        self.widths = (clip_width, domain_width)
+        shape = (classes, clip_width + domain_width)
+        self.weight = nn.Parameter(torch.zeros(shape), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(classes), requires_grad=False)
+
+    def resize(self, classes: int) -> None:
+        """Make room for the weights of so many classes."""
+        self.weight.data = self.weight.new_zeros(classes, self.weight.shape[1])
+        self.bias.data = self.bias.new_zeros(classes)
+
+    def fit(self, features: Tensor, labels: Tensor, class_weight: str | None = None) -> None:
+        """Fit the head to standardised features, and fold the standardisation into it.
+
+        Args:
+            features: (N, d + d_f), of CLIP and of the domain encoder side by side.
+            labels: (N,), each of the K classes at least once.
+            class_weight: as for `dplq.methods.heads.logistic.fit`.
+
+        Raises:
+            UserError: a class has no image.
+        """
+        if missing := set(range(len(self.weight))) - set(labels.tolist()):
+            raise UserError(
+                f"HEAD_WEIGHT: the classes {few(sorted(missing))} of {len(self.weight)} have no "
+                "training image."
+            )
+        if len(self.weight) == 1:
+            return  # there is nothing to decide
+        features = features.double().cpu()
+        mean, std = statistics(features)
+        # Each encoder's part counts alike, whatever its width.
+        widths = torch.tensor(self.widths)
+        scale = std * widths.repeat_interleave(widths).sqrt()
+        standard = (features - mean) / scale
+        model = fit((standard.numpy(), labels.cpu().numpy()), C, class_weight)
+        weight, bias = map(torch.from_numpy, linear_layer(model))
+        weight = weight / scale
+        self.weight.data.copy_(weight)
+        self.bias.data.copy_(bias - weight @ mean)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits (B, K) of features (B, d + d_f)."""
+        return features @ self.weight.T + self.bias
+
+
+def decide_among_trained(
+    logits: Tensor, head_logits: Tensor, columns: Sequence[int], rows: Sequence[int], weight: float
+) -> Tensor:
+    """Return logits whose order among the trained classes follows the head, too.
+
+    The highest logit of the trained classes stays what it was, so that an image is assigned to a
+    trained class exactly where the prompts do so, and logits of other classes are unchanged. Among
+    the trained ones, log-probabilities of prompts and head are averaged.
+
+    Args:
+        logits: (B, K), of the prompts.
+        head_logits: (B, K'), of the head.
+        columns: the trained classes among the K.
+        rows: the same classes among the head's K'.
+        weight: of the head's log-probabilities, 0 to 1.
+    """
+    if len(columns) < 2:
+        return logits
+    own = logits[:, columns]
+    head = head_logits[:, rows].to(own.dtype)
+    mixed = (1 - weight) * own.log_softmax(dim=1) + weight * head.log_softmax(dim=1)
+    mixed = mixed - mixed.amax(dim=1, keepdim=True) + own.amax(dim=1, keepdim=True)
+    return logits.index_copy(1, torch.tensor(columns, device=logits.device), mixed)

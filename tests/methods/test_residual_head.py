@@ -1,0 +1,189 @@
+"""PRESET residual_head: it starts at CLIP's texts, and a head decides among trained classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional as F
+
+import dplq
+from dplq.methods.domain_head import C, DomainHead, decide_among_trained, statistics
+from dplq.methods.quaternion_prompt import QuaternionPromptCLIP
+from tests.tiny import tiny_backbone
+
+CLASSNAMES = ["river", "parking_lot", "storage tank"]
+NEW = ["desert", "river", "lake", "storage tank"]
+WIDTH = 20
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return tiny_backbone()
+
+
+def make_model(backbone, classnames=CLASSNAMES, **settings):
+    given = {"n_ctx": 2, "prompt_depth": 3, "preset": "residual_head", "domain_dim": WIDTH}
+    return QuaternionPromptCLIP(backbone, None, classnames, seed=0, **{**given, **settings})
+
+
+def inputs(backbone, count=12, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    size = backbone.image_size
+    images = torch.randn(count, 3, size, size, generator=generator)
+    features = 5 + 3 * torch.randn(count, WIDTH, generator=generator)
+    return images, features, torch.arange(count) % len(CLASSNAMES)
+
+
+def fitted(backbone, **settings):
+    model = make_model(backbone, **settings)
+    images, features, labels = inputs(backbone)
+    model.fit_features(model.frozen_features(images, features), labels)
+    return model.eval(), images, features, labels
+
+
+@pytest.mark.parametrize(("n_ctx", "depth"), [(2, 3), (4, 2), (1, 1)])
+def test_texts_start_as_those_of_clip(backbone, n_ctx, depth):
+    model = make_model(backbone, n_ctx=n_ctx, prompt_depth=depth)
+    images, features, _ = inputs(backbone)
+    texts = [f"a photo of a {name.replace('_', ' ')}." for name in CLASSNAMES]
+    expected = F.normalize(backbone.encode_text(backbone.tokenize(texts)), dim=-1)
+    found = model.text_features(model.prompts(images, features))
+    assert torch.allclose(found, expected.expand(len(found), -1, -1), atol=1e-5)
+    random = make_model(backbone, n_ctx=n_ctx, prompt_depth=depth, text_init="random")
+    far = (random.text_features(random.prompts(images, features)) - expected).abs().max()
+    assert (far > 1e-2) == (depth > 1)
+
+
+def test_domain_features_are_standardised(backbone):
+    model, _, features, _ = fitted(backbone)
+    learner = model.prompt_learner
+    standard = (features - features.mean(0)) / features.std(0, correction=0)
+    plain = make_model(backbone, standardize=False).prompt_learner
+    plain.load_state_dict(
+        {k: v for k, v in learner.state_dict().items() if k in plain.state_dict()}
+    )
+    for module in (learner, plain):
+        for gain in (module.language_gain, *module.vision_gain):
+            gain.data.fill_(0.5)
+    ours, theirs = learner(features), plain(standard)
+    assert torch.allclose(ours.language, theirs.language, atol=1e-5)
+    assert torch.allclose(ours.deep_vision[1], theirs.deep_vision[1], atol=1e-5)
+
+
+def test_a_feature_that_never_varies_is_left_alone():
+    mean, std = statistics(torch.tensor([[1.0, 1000.0], [3.0, 1000.0]]))
+    assert mean.tolist() == [2.0, 1000.0]
+    assert std.tolist() == [1.0, 1.0]
+    assert statistics(torch.tensor([[1.0], [7.0]]))[1].tolist() == [3.0]
+
+
+def test_head_is_logistic_regression_on_standardised_features(backbone):
+    model, images, features, labels = fitted(backbone)
+    with torch.no_grad():
+        clip = F.normalize(backbone.encode_image(images), dim=-1).numpy()
+    parts = []
+    for part in (clip.astype(float), features.numpy().astype(float)):
+        parts.append((part - part.mean(0)) / part.std(0) / part.shape[1] ** 0.5)
+    standard = np.concatenate(parts, axis=1)
+    expected = LogisticRegression(C=C, max_iter=1000).fit(standard, labels.numpy())
+    found = model.prompt_learner.head(model.frozen_features(images, features))
+    assert np.allclose(found.numpy(), expected.decision_function(standard), atol=1e-3)
+
+
+def test_the_head_decides_among_trained_classes_only():
+    generator = torch.Generator().manual_seed(0)
+    logits, head = (torch.randn(50, k, generator=generator) for k in (5, 3))
+    columns, rows = [0, 2, 4], [2, 0, 1]
+    for weight in (0.0, 0.3, 1.0):
+        found = decide_among_trained(logits, head, columns, rows, weight)
+        assert torch.equal(found[:, [1, 3]], logits[:, [1, 3]])
+        assert torch.allclose(found[:, columns].amax(1), logits[:, columns].amax(1), atol=1e-6)
+        trained = torch.isin(logits.argmax(1), torch.tensor(columns))
+        assert torch.equal(torch.isin(found.argmax(1), torch.tensor(columns)), trained)
+    assert torch.equal(found[:, columns].argmax(1), head[:, rows].argmax(1))
+    same = decide_among_trained(logits, head, columns, rows, 0.0)
+    assert torch.allclose(same, logits, atol=1e-6)
+    assert torch.equal(decide_among_trained(logits, head, [1], [0], 0.5), logits)
+
+
+def test_logits_with_and_without_the_head(backbone):
+    model, images, features, _ = fitted(backbone)
+    prompted = model.train()(images, domain_features=features)
+    found = model.eval()(images, domain_features=features)
+    head = model.prompt_learner.head(model.frozen_features(images, features))
+    expected = decide_among_trained(prompted, head, [0, 1, 2], [0, 1, 2], 0.5)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found, prompted, atol=1e-2)
+    off = make_model(backbone, head_weight=0.0).eval()
+    assert "head.weight" not in off.prompt_learner.state_dict()
+
+
+def test_trained_classes_are_known_by_name(backbone, tmp_path):
+    model, images, features, _ = fitted(backbone)
+    before = model(images, domain_features=features)
+    path = tmp_path / "prompts.safetensors"
+    model.set_classnames(NEW)
+    model.save(path)
+    loaded = dplq.load(path, clip=backbone)
+    assert loaded.classnames == CLASSNAMES
+    assert torch.equal(loaded(images, domain_features=features), before)
+    found = dplq.load(path, NEW, clip=backbone)(images, domain_features=features)
+    prompted = model.train()(images, domain_features=features)
+    head = model.prompt_learner.head(model.frozen_features(images, features))
+    expected = decide_among_trained(prompted, head, [1, 3], [0, 2], 0.5)
+    assert torch.allclose(found, expected, atol=1e-5)
+    # as train.py --eval-only does it: a model of other classes, then the file
+    other = make_model(backbone, NEW).eval()
+    other.load(path)
+    assert torch.equal(other(images, domain_features=features), found)
+    assert other.header()["classnames"] == CLASSNAMES
+
+
+def test_checkpoints_of_other_settings_are_refused(backbone, tmp_path):
+    model, *_ = fitted(backbone)
+    path = tmp_path / "prompts.safetensors"
+    model.save(path)
+    with pytest.raises(dplq.UserError, match=r"settings.head_weight: there 0.5, now None"):
+        make_model(backbone, head_weight=0.0).load(path)
+    with pytest.raises(dplq.UserError, match=r"settings.standardize: there True, now None"):
+        make_model(backbone, standardize=False).load(path)
+
+
+def test_the_default_records_what_earlier_versions_did(backbone):
+    """Version 0.1.0 knows no later switch, and refuses settings that it does not know."""
+    settings = make_model(backbone, preset="default").settings
+    assert not {"text_init", "standardize", "head_weight"} & settings.keys()
+    assert make_model(backbone).settings["text_init"] == "words"
+
+
+def test_without_a_domain_feature_the_head_has_clips(backbone):
+    model = make_model(backbone, domain_dim=0)
+    images, _, labels = inputs(backbone)
+    model.fit_features(model.frozen_features(images), labels)
+    assert model.prompt_learner.head.weight.shape == (3, backbone.embed_dim)
+    assert not hasattr(model.prompt_learner, "mean")
+    assert (model.eval()(images).argmax(1) == labels).float().mean() == 1
+
+
+def test_bad_input(backbone):
+    for settings in ({"ctx_init": ""}, {"n_ctx": 5, "prompt_depth": 1}):
+        with pytest.raises(dplq.UserError, match="TEXT_INIT is words, but the context has none"):
+            make_model(backbone, **settings)
+    with pytest.raises(dplq.UserError, match=r"HEAD_WEIGHT is 2"):
+        make_model(backbone, head_weight=2.0)
+    head = DomainHead(3, 2, 0)
+    with pytest.raises(dplq.UserError, match="HEAD_WEIGHT: the classes 1 of 3 have no training"):
+        head.fit(torch.zeros(2, 2), torch.tensor([0, 2]))
+    one = DomainHead(1, 2, 0)
+    one.fit(torch.ones(2, 2), torch.tensor([0, 0]))
+    assert one.weight.count_nonzero() == 0
+
+
+def test_switches_that_another_setting_disables_are_said(backbone, caplog):
+    make_model(backbone, preset="default", prompt_depth=1, text_init="words")
+    make_model(backbone, preset="default", domain_dim=0, standardize=True)
+    text = " ".join(record.getMessage() for record in caplog.records)
+    assert "TEXT_INIT 'words' is not used: PROMPT_DEPTH 1" in text
+    assert "STANDARDIZE True is not used: there is no domain feature" in text
