@@ -81,7 +81,7 @@ def test_what_is_wrong(caplog, capsys, start, end, problem):
 def test_hits_are_counted_over_all_batches_in_eval_mode(monkeypatch):
     logits = torch.eye(3)
     batches = [(logits, torch.tensor([0, 1, 0])), (logits[:1], torch.tensor([0]))]
-    monkeypatch.setattr(fit, "unaugmented", lambda trainer: batches)
+    monkeypatch.setattr(fit, "training_images", lambda trainer: batches)
     modes = []
     trainer = SimpleNamespace(
         dm=SimpleNamespace(dataset=SimpleNamespace(train_x=range(4))),

@@ -6,12 +6,10 @@ import logging
 from typing import Any
 
 import torch
-from dassl.data.data_manager import build_data_loader
-from dassl.data.transforms import build_transform
 
 from dplq.evaluation.fit import FITTED, fit_problem
-from dplq.host.dassl import prepare_worker
-from dplq.training.loaders import AcceleratedLoader, accelerate_loader
+
+from .features import training_images
 
 logger = logging.getLogger(__name__)
 MOST_IMAGES = 2000  # few-shot images of 100 classes and more; beyond, two passes are not cheap
@@ -22,20 +20,6 @@ ADVICE = {
         "OPTIM.MAX_EPOCH or another OPTIM.LR may help"
     ),
 }
-
-
-def unaugmented(trainer: Any) -> AcceleratedLoader:
-    """Return a loader of the training images in order, transformed as test images are."""
-    loader = build_data_loader(
-        trainer.cfg,
-        data_source=trainer.dm.dataset.train_x,
-        batch_size=trainer.cfg.DATALOADER.TEST.BATCH_SIZE,
-        tfm=build_transform(trainer.cfg, is_train=False),
-        is_train=False,
-    )
-    return accelerate_loader(
-        loader, trainer.cfg, device=trainer.device, is_train=False, prepare_worker=prepare_worker
-    )
 
 
 @torch.no_grad()
@@ -50,7 +34,7 @@ def train_accuracy(trainer: Any) -> float | None:
         return None
     trainer.set_model_mode("eval")
     hits = 0
-    for batch in unaugmented(trainer):
+    for batch in training_images(trainer):
         images, labels = trainer.parse_batch_test(batch)
         hits += int((trainer.model_inference(images).argmax(dim=1) == labels).sum())
     return 100.0 * hits / total
