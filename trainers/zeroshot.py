@@ -11,20 +11,10 @@ from dplq.clip.backbone import Backbone
 from dplq.clip.templates import select_templates
 from dplq.host.dassl import register_trainer
 from dplq.methods.base import CLIPModel
-from dplq.methods.zeroshot import DEFAULT_TEMPLATE, ZeroshotModel
+from dplq.methods.zeroshot import ZeroshotModel
 
 from ._engine.frozen import FrozenTrainer
-
-# CoOp's, for datasets of host trees, which carry no `template`.
-TEMPLATES = {
-    "OxfordPets": "a photo of a {}, a type of pet.",
-    "OxfordFlowers": "a photo of a {}, a type of flower.",
-    "FGVCAircraft": "a photo of a {}, a type of aircraft.",
-    "DescribableTextures": "{} texture.",
-    "EuroSAT": "a centered satellite photo of {}.",
-    "Food101": "a photo of {}, a type of food.",
-    "UCF101": "a photo of a person doing {}.",
-}
+from ._engine.texts import dataset_template
 
 
 @register_trainer
@@ -34,14 +24,9 @@ class ZeroshotCLIP(FrozenTrainer):
     model_class = ZeroshotModel
     fixed_epochs = 0
 
-    def dataset_template(self) -> str:
-        """Return the text of this dataset: its class's `template`, else CoOp's, else the usual."""
-        own = getattr(self.dm.dataset, "template", "")
-        return own or TEMPLATES.get(self.cfg.DATASET.NAME, DEFAULT_TEMPLATE)
-
     def templates(self) -> list[str]:
         """Return the texts whose features are averaged."""
-        return [self.dataset_template()]
+        return [dataset_template(self)]
 
     def model_settings(self) -> dict[str, Any]:
         """Return the templates, which follow from the dataset."""
@@ -76,5 +61,5 @@ class ZeroshotCLIP2(ZeroshotCLIP):
 
     def templates(self) -> list[str]:
         """Return OpenAI's selection for ImageNet; for another dataset its own text too."""
-        own = [] if self.cfg.DATASET.NAME == "ImageNet" else [self.dataset_template()]
+        own = [] if self.cfg.DATASET.NAME == "ImageNet" else [dataset_template(self)]
         return select_templates() + own

@@ -7,7 +7,7 @@ one model on which every prompt method of this project is a learner that makes `
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,6 +29,8 @@ from dplq.methods.settings import MethodSettings
 
 if TYPE_CHECKING:
     from dplq.domain.encoder import DomainEncoder
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits (B, K) and labels (B,)
 
 
 class CLIPModel(nn.Module):
@@ -123,6 +125,19 @@ class CLIPModel(nn.Module):
         # A product and a sum, not a matmul: autocast would round the logits to half precision.
         cosine = (image_features.unsqueeze(1) * text_features).sum(dim=-1)
         return self.clip.logit_scale.to(cosine.dtype) * cosine
+
+    def losses(
+        self, images: Tensor, labels: Tensor, cross_entropy: Loss = F.cross_entropy
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the terms of the training loss, weighted, and the logits (B, K).
+
+        Args:
+            images: (B, 3, H, W), CLIP-normalised.
+            labels: (B,).
+            cross_entropy: of logits and labels, the term "ce"; a weighted one may take its place.
+        """
+        logits = self(images)
+        return {"ce": cross_entropy(logits, labels)}, logits
 
     def header(self) -> dict[str, Any]:
         """Return the model's checkpoint header (JSON-able)."""

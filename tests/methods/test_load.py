@@ -29,6 +29,8 @@ SETTINGS = {
     "VPT": {"n_ctx_vision": 3, "prompt_depth_vision": 2, "ctx_init": "a picture of"},
     "CoOp": {"ctx_init": "a photo of the", "class_token_position": "middle"},
     "CoCoOp": {"n_ctx": 2},
+    "KgCoOp": {"ctx_init": "a photo of the", "template": "{} from above", "w": 2.0},
+    "ProGrad": {"n_ctx": 6, "temperature": 2.0, "projection": 0.8},
     "ZeroshotCLIP": {"templates": ["a photo of a {}.", "{} from above"]},
     "LinearProbe": {},
 }

@@ -39,6 +39,10 @@ class Case:
         trainer: its name there, and ours.
         keys: below its config node. "some": fewer layers than the towers have, "all": all.
         learner_only: the original registers (and saves) its prompt learner, not the whole model.
+        config: the nodes and keys that the original has in place of ours.
+        dataset: name of the dataset, which decides an original's hand-written text.
+        loss: keys of the original's node LOSS.
+        dassl: the toolbox that the original needs.
     """
 
     tree: str
@@ -46,6 +50,10 @@ class Case:
     trainer: str
     keys: dict[str, Any]
     learner_only: bool = False
+    config: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dataset: str = ""
+    loss: dict[str, Any] = field(default_factory=dict)
+    dassl: str = "Dassl.pytorch"
 
     @property
     def node(self) -> str:
@@ -83,6 +91,37 @@ def _vpt(depth: int | str) -> Case:
     return Case(MAPLE, "vpt", "VPT", keys)
 
 
+def _kgcoop(**keys: Any) -> Case:
+    ours = {"N_CTX": 4, "CTX_INIT": "", "W": 8.0, **keys}
+    theirs = {**ours, "CSC": False, "CLASS_TOKEN_POSITION": "end", "PREC": "fp32"}
+    return Case(
+        "KgCoOp/KgCoOp",
+        "kgcoop",
+        "KgCoOp",
+        ours,
+        learner_only=True,
+        config={"COOP": theirs, "COCOOP": {"PREC": "fp32"}},
+        dataset="EuroSAT",
+    )
+
+
+def _prograd(projection: float, **keys: Any) -> Case:
+    ours = {"N_CTX": 6, "CTX_INIT": "", "PROJECTION": projection, "TEMPERATURE": 2.0, **keys}
+    theirs = {"N_CTX": 6, "CTX_INIT": keys.get("CTX_INIT", ""), "CSC": False}
+    theirs |= {"CLASS_TOKEN_POSITION": "end", "PREC": "fp32"}
+    return Case(
+        "Prompt-align/ProGrad.public",
+        "prograd",
+        "ProGrad",
+        ours,
+        learner_only=True,
+        config={"COOP": theirs},
+        dataset="EuroSAT",
+        loss={"NAME": "prograd", "T": 2.0, "LAMBDA": projection},
+        dassl="Prompt-align/Dassl.ProGrad.pytorch",
+    )
+
+
 WORDS = {"CTX_INIT": "a photo of a"}
 CASES = {
     **{
@@ -97,6 +136,10 @@ CASES = {
     "CoCoOp": _cocoop(),
     "CoCoOp, words": _cocoop(**WORDS),
     "CoCoOp, MaPLe's tree": _cocoop(MAPLE, **WORDS),
+    "KgCoOp": _kgcoop(),
+    "KgCoOp, words": _kgcoop(**WORDS, W=2.0),
+    "ProGrad": _prograd(1.0),
+    "ProGrad, words": _prograd(0.8, CTX_INIT="a centered satellite photo of"),
     "MaPLe": _maple(PROMPT_DEPTH="some"),
     "MaPLe, all layers, long": _maple(PROMPT_DEPTH="all", N_CTX=5),
     "MaPLe, one layer": _maple(PROMPT_DEPTH=1),
@@ -160,8 +203,9 @@ class Bench:
         images, labels = self.batch()
         given = {"images": images[None], "labels": labels[None]}
         common = {"classnames": CLASSNAMES, "image_size": self.image_size, "seed": SEED}
-        step = {"lr": LEARNING_RATE, "epochs": 1, "trainer": {case.node: self.keys(case)}}
-        settings = {**common, **step, "optim": WARM_UP, **settings}
+        step = {"lr": LEARNING_RATE, "epochs": 1, "dataset": case.dataset, "loss": case.loss}
+        nodes = {"trainer": case.config or {case.node: self.keys(case)}}
+        settings = {**common, **step, **nodes, "optim": WARM_UP, **settings}
         return Run(f"trainers.{case.module}", case.trainer, given, settings, self.clip)
 
     def ours(self, case: Case, epochs: int = 1) -> Any:
@@ -173,6 +217,7 @@ class Bench:
         cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD = clip.image_mean, clip.image_std
         cfg.MODEL.BACKBONE.NAME, cfg.MODEL.INIT_WEIGHTS = self.name, self.weights
         cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH = "sgd", LEARNING_RATE, epochs
+        cfg.DATASET.NAME = case.dataset
         cfg.TRAINER[case.node].update(self.keys(case))
         trainer = bare_trainer(case.ours(), cfg, CLASSNAMES)
         trainer.run_seed, trainer.epoch, trainer.batch_idx = SEED, 0, 0

@@ -24,6 +24,8 @@ def test_every_registered_trainer_has_configs_and_the_listed_order():
         "LinearProbe",
         "CoOp",
         "CoCoOp",
+        "KgCoOp",
+        "ProGrad",
         "VPT",
         "IVLP",
         "MaPLe",

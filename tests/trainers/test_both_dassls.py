@@ -16,6 +16,8 @@ from tests.runner import PROJECT, make_project
 DEPTHS = {
     "CoOp": (),
     "CoCoOp": (),
+    "KgCoOp": (),
+    "ProGrad": (),
     "VPT": ("PROMPT_DEPTH_VISION",),
     "IVLP": ("PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"),
     "MaPLe": ("PROMPT_DEPTH",),

@@ -1,6 +1,6 @@
-"""CoOp, CoCoOp, MaPLe, VPT and IVLP against the originals, run unmodified beside ours.
+"""Prompt methods against the originals, run unmodified beside ours.
 
-Skipped without checkouts of CoOp, of MaPLe's repository and of Dassl (see tests/peers.py).
+Skipped without checkouts of the originals and of Dassl (see tests/peers.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from tests.references.run_original import run_trainers
 TOLERANCE = 1e-4
 ROUNDED = 1e-3  # of the change of weights that are much larger than it
 WIDE = {"MaPLe"}  # whose code wants the widths of ViT-B/16
-SAVED = ("CoOp, words", "CoOp, end, class-specific", "CoCoOp, words", "MaPLe", "VPT, deep", "IVLP")
+SAVED = (
+    *("CoOp, words", "CoOp, end, class-specific", "CoCoOp, words", "MaPLe", "VPT, deep", "IVLP"),
+    *("KgCoOp, words", "ProGrad, words"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def answers(benches, tmp_path_factory):
 
     def answer(name):
         tree = CASES[name].tree
-        peer(tree), peer("Dassl.pytorch")  # or skip
+        peer(tree), peer(CASES[name].dassl)  # or skip
         names, future = started[tree]
         return future.result()[names.index(name)], saved / name
 
@@ -52,7 +55,8 @@ def answers(benches, tmp_path_factory):
         for tree in {case.tree for case in CASES.values()}:
             with contextlib.suppress(pytest.skip.Exception):
                 names = [name for name, case in CASES.items() if case.tree == tree]
-                places = (peer(tree), {}, [run(name) for name in names], peer("Dassl.pytorch"))
+                dassl = peer(CASES[names[0]].dassl)
+                places = (peer(tree), {}, [run(name) for name in names], dassl)
                 started[tree] = names, pool.submit(run_trainers, *places)
         yield answer
 

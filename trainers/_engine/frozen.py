@@ -28,6 +28,7 @@ from .checkpoints import CheckpointTrainer
 from .ownership import claim_for_test, claim_for_training, report_finished
 from .prompts import print_prompts
 from .results import write_results
+from .texts import dataset_template
 from .train_images import refuse_test_only, report_imbalance
 from .trained_on import write_train_images
 from .validation import check_input
@@ -113,9 +114,12 @@ class FrozenTrainer(CheckpointTrainer):
         check_for_trainer(cfg, type(self))
 
     def model_settings(self) -> dict[str, Any]:
-        """Return the model's settings: this trainer's config keys."""
+        """Return the model's settings: this trainer's config keys; no TEMPLATE: the dataset's."""
         fields = self.model_class.settings_class.config_fields()
-        return {own.name: self.keys[own.name.upper()] for own in fields}
+        settings = {own.name: self.keys[own.name.upper()] for own in fields}
+        if settings.get("template") == "":
+            settings["template"] = dataset_template(self)
+        return settings
 
     def build_prompt_model(self, clip: Backbone, classnames: list[str], seed: int) -> CLIPModel:
         """Return the model: its `prompt_learner` is trained, the rest is frozen."""
