@@ -31,6 +31,7 @@ SETTINGS = {
     "CoCoOp": {"n_ctx": 2},
     "KgCoOp": {"ctx_init": "a photo of the", "template": "{} from above", "w": 2.0},
     "ProGrad": {"n_ctx": 6, "temperature": 2.0, "projection": 0.8},
+    "TCP": {"class_layer": 2, "n_ctx": 2, "template": "{} from above"},
     "ZeroshotCLIP": {"templates": ["a photo of a {}.", "{} from above"]},
     "LinearProbe": {},
 }

@@ -122,6 +122,20 @@ def _prograd(projection: float, **keys: Any) -> Case:
     )
 
 
+def _tcp(**keys: Any) -> Case:
+    ours = {"N_CTX": 4, "CTX_INIT": "", **keys}
+    theirs = {**ours, "CSC": False, "CLASS_TOKEN_POSITION": "end", "PREC": "fp32", "W": 1.0}
+    return Case(
+        "Textual-based_Class-aware_prompt_tuning",
+        "tcp",
+        "TCP",
+        ours,
+        learner_only=True,
+        config={"COOP": theirs, "COCOOP": {"PREC": "fp32"}},
+        dataset="EuroSAT",
+    )
+
+
 WORDS = {"CTX_INIT": "a photo of a"}
 CASES = {
     **{
@@ -140,6 +154,8 @@ CASES = {
     "KgCoOp, words": _kgcoop(**WORDS, W=2.0),
     "ProGrad": _prograd(1.0),
     "ProGrad, words": _prograd(0.8, CTX_INIT="a centered satellite photo of"),
+    "TCP": _tcp(),
+    "TCP, words": _tcp(**WORDS),
     "MaPLe": _maple(PROMPT_DEPTH="some"),
     "MaPLe, all layers, long": _maple(PROMPT_DEPTH="all", N_CTX=5),
     "MaPLe, one layer": _maple(PROMPT_DEPTH=1),

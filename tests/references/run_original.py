@@ -13,8 +13,8 @@ its own initial values plus noise). Each result contains
 * ``terms.*``: the values of the functions of torch.nn.functional that its first step calls.
 
 Patched: CLIP's download (a file with the given weights), ``.half()`` and ``.cuda()`` (do nothing),
-an argument that torch's schedulers no longer have, and for DCPL the domain encoder, which was never
-published (replaced by `domain_features`).
+an argument that torch's schedulers no longer have, `pkg_resources`, which setuptools no longer has,
+and for DCPL the domain encoder, which was never published (replaced by `domain_features`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import packaging.version
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -125,6 +126,9 @@ def _neutralise() -> None:
     encoder = types.ModuleType("trainers.models_mae")
     encoder.mae_vit_base_patch16 = lambda **kwargs: _DomainEncoder()
     sys.modules["trainers.models_mae"] = sys.modules["trainers.models_mae_vitae"] = encoder
+    resources = types.ModuleType("pkg_resources")
+    resources.packaging = packaging
+    sys.modules.setdefault("pkg_resources", resources)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ def test_every_registered_trainer_has_configs_and_the_listed_order():
         "CoCoOp",
         "KgCoOp",
         "ProGrad",
+        "TCP",
         "VPT",
         "IVLP",
         "MaPLe",

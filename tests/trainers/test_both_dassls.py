@@ -18,6 +18,7 @@ DEPTHS = {
     "CoCoOp": (),
     "KgCoOp": (),
     "ProGrad": (),
+    "TCP": ("CLASS_LAYER",),
     "VPT": ("PROMPT_DEPTH_VISION",),
     "IVLP": ("PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"),
     "MaPLe": ("PROMPT_DEPTH",),

@@ -16,6 +16,7 @@ from dplq.methods.ivlp import IVLPModel
 from dplq.methods.maple import MaPLeModel
 from dplq.methods.prompts.kgcoop import KgCoOpModel
 from dplq.methods.prompts.prograd import ProGradModel
+from dplq.methods.prompts.tcp import TCPModel
 from dplq.methods.vpt import VPTModel
 from tests.tiny import tiny_backbone
 
@@ -41,6 +42,12 @@ MODELS = {
     ),
     "KgCoOp": (KgCoOpModel, {}, "ctx", 4 * 64),
     "ProGrad": (ProGradModel, {"n_ctx": 6}, "ctx", 6 * 64),
+    "TCP": (
+        TCPModel,
+        {"ctx_init": WORDS, "class_layer": 2},
+        "ctx meta_net.0.bias meta_net.0.weight meta_net.2.bias meta_net.2.weight",
+        4 * 64 + (48 * 12 + 12) + (12 * 4 * 64 + 4 * 64),
+    ),
     "VPT, shallow": (VPTModel, {"n_ctx_vision": 3}, "vision", 3 * 64),
     "VPT, deep": (
         VPTModel,
@@ -324,6 +331,7 @@ PROMPTS = {
     "CoCoOp": "a photo of a river.",
     "KgCoOp": "a photo of a river.",
     "ProGrad": "X X a photo of a river.",
+    "TCP": "a photo of a river.",
     "VPT, shallow": "a photo of a river.",
     "VPT, deep": "a photo of a river.",
     "IVLP": "a photo of a river.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 
@@ -17,23 +18,26 @@ from tests.references.run_original import run_trainers
 
 TOLERANCE = 1e-4
 ROUNDED = 1e-3  # of the change of weights that are much larger than it
-WIDE = {"MaPLe"}  # whose code wants the widths of ViT-B/16
+# What an original's code takes for granted: layers, and the widths of ViT-B/16.
+SIZES = {"MaPLe": (3, (512, 768)), "TCP": (10, (512, 64))}
+OTHERS = (3, (64, 64))
 SAVED = (
     *("CoOp, words", "CoOp, end, class-specific", "CoCoOp, words", "MaPLe", "VPT, deep", "IVLP"),
-    *("KgCoOp, words", "ProGrad, words"),
+    *("KgCoOp, words", "ProGrad, words", "TCP"),
 )
 
 
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory):
-    """A narrow and a wide CLIP."""
+    """The CLIP of each trainer; most share one that is small."""
     peer("Dassl.pytorch")  # or skip
-    folders = {wide: tmp_path_factory.mktemp("clip") for wide in (False, True)}
-    widths = {False: (64, 64), True: (512, 768)}
-    return {
-        wide: Bench(folder, layers=3, image_size=32, widths=widths[wide])
-        for wide, folder in folders.items()
-    }
+
+    @cache
+    def of_size(layers, widths):
+        folder = tmp_path_factory.mktemp("clip")
+        return Bench(folder, layers=layers, image_size=32, widths=widths)
+
+    return lambda case: of_size(*SIZES.get(case.trainer, OTHERS))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def answers(benches, tmp_path_factory):
 
     def run(name):
         more = {"save": str(saved / name)} if name in SAVED else {}
-        return benches[CASES[name].trainer in WIDE].run(CASES[name], **more)
+        return benches(CASES[name]).run(CASES[name], **more)
 
     def answer(name):
         tree = CASES[name].tree
@@ -65,7 +69,7 @@ def answers(benches, tmp_path_factory):
 def test_equals_the_original(name, benches, answers):
     """Logits, gradients and the weights after one step of SGD."""
     case = CASES[name]
-    found = compare(benches[case.trainer in WIDE], case, answers(name)[0])
+    found = compare(benches(case), case, answers(name)[0])
     assert max(found.logits, found.gradients, found.weights) <= TOLERANCE, found
     assert found.step <= ROUNDED, found
 
@@ -73,7 +77,7 @@ def test_equals_the_original(name, benches, answers):
 @pytest.mark.parametrize("name", SAVED)
 def test_the_original_s_checkpoint_gives_its_logits(name, benches, answers):
     answer, folder = answers(name)
-    case, bench = CASES[name], benches[CASES[name].trainer in WIDE]
+    case, bench = CASES[name], benches(CASES[name])
     for epoch in (1, None):
         trainer = bench.ours(case)
         trainer.load_model(str(folder), epoch)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dplq.clip.templates import PLACEHOLDER, ensemble_features
 from dplq.errors import UserError, shown
@@ -18,7 +17,7 @@ from dplq.methods.zeroshot import DEFAULT_TEMPLATE
 
 @dataclass(frozen=True)
 class ReferenceTextSettings(MethodSettings):
-    """The hand-written text; it is no part of a checkpoint's structure: each dataset has its own."""
+    """The hand-written text; not part of a checkpoint's structure, as datasets differ in it."""
 
     template: str = option(
         "", "hand-written text, {} for the class name; empty: the dataset's zero-shot text"
@@ -60,7 +59,3 @@ class ReferenceTextModel(PromptedCLIP):
         """Return the features (K, d) of the one text of the settings, `template`."""
         template = self.settings["template"] or DEFAULT_TEMPLATE
         return ensemble_features(self.clip, self.classnames, [template], normalize_each=True)
-
-    def text_distance(self, text: Tensor) -> Tensor:
-        """Return 1 - cosine of features (1, K, d) and the reference, in the mean over classes."""
-        return 1 - F.cosine_similarity(text, self.reference_text(), dim=-1).mean()

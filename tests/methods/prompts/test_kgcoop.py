@@ -38,7 +38,7 @@ def test_the_loss_written_out(clip):
     learned = model.text_features(model.prompts(images))[0].detach()
     cosines = [float(a @ b / a.norm() / b.norm()) for a, b in zip(learned, fixed, strict=True)]
     torch.testing.assert_close(terms["ce"], F.cross_entropy(logits, labels))
-    assert float(terms["text"]) == pytest.approx(2.5 * (1 - sum(cosines) / 3), abs=1e-5)
+    assert terms["text"].item() == pytest.approx(2.5 * (1 - sum(cosines) / 3), abs=1e-5)
     assert terms["text"] > 0.1
     sum(terms.values()).backward()
     assert {name for name, p in model.named_parameters() if p.grad is not None} == {
