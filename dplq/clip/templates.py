@@ -36,6 +36,20 @@ def fill_templates(templates: Sequence[str], name: str) -> list[str]:
 
 
 @torch.no_grad()
+def encode_texts(clip: Backbone, texts: Sequence[str]) -> Tensor:
+    """Return un-normalised features (N, d) of N texts, float32, without gradient.
+
+    Raises:
+        UserError: a text is longer than CLIP's context.
+    """
+    device = clip.logit_scale.device
+    tokens = clip.tokenize(texts).to(device)
+    # At the towers' own precision whatever the caller's autocast: the features are computed once.
+    with torch.autocast(device.type, enabled=False):
+        return clip.encode_text(tokens).float()
+
+
+@torch.no_grad()
 def ensemble_features(
     clip: Backbone, classnames: Sequence[str], templates: Sequence[str], *, normalize_each: bool
 ) -> Tensor:
@@ -57,12 +71,8 @@ def ensemble_features(
     if not templates:
         raise UserError("At least one template is needed.")
     texts = zip(*(fill_templates(templates, name) for name in classnames), strict=True)
-    device = clip.logit_scale.device
-    total = torch.zeros(len(classnames), clip.embed_dim, device=device)
-    # At the towers' own precision whatever the caller's autocast: the features are computed once.
-    with torch.autocast(device.type, enabled=False):
-        for of_one_template in texts:
-            tokens = clip.tokenize(list(of_one_template))
-            features = clip.encode_text(tokens.to(device)).float()
-            total = total + (F.normalize(features, dim=-1) if normalize_each else features)
+    total = torch.zeros(len(classnames), clip.embed_dim, device=clip.logit_scale.device)
+    for of_one_template in texts:
+        features = encode_texts(clip, of_one_template)
+        total = total + (F.normalize(features, dim=-1) if normalize_each else features)
     return F.normalize(total / len(templates), dim=-1)

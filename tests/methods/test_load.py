@@ -32,6 +32,7 @@ SETTINGS = {
     "KgCoOp": {"ctx_init": "a photo of the", "template": "{} from above", "w": 2.0},
     "ProGrad": {"n_ctx": 6, "temperature": 2.0, "projection": 0.8},
     "TCP": {"class_layer": 2, "n_ctx": 2, "template": "{} from above"},
+    "BiomedCoOp": {"n_ctx": 2, "tau": 2.0, "n_prompts": 7},
     "ZeroshotCLIP": {"templates": ["a photo of a {}.", "{} from above"]},
     "LinearProbe": {},
 }

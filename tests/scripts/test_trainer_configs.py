@@ -27,6 +27,7 @@ def test_every_registered_trainer_has_configs_and_the_listed_order():
         "KgCoOp",
         "ProGrad",
         "TCP",
+        "BiomedCoOp",
         "VPT",
         "IVLP",
         "MaPLe",

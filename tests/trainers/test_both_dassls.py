@@ -19,6 +19,7 @@ DEPTHS = {
     "KgCoOp": (),
     "ProGrad": (),
     "TCP": ("CLASS_LAYER",),
+    "BiomedCoOp": ("N_PROMPTS",),
     "VPT": ("PROMPT_DEPTH_VISION",),
     "IVLP": ("PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"),
     "MaPLe": ("PROMPT_DEPTH",),
@@ -58,6 +59,8 @@ def jobs(flags, folder, precision, rate="0.0035", name_of_runs=""):
         keys = [f"{node}.PREC", precision]
         for key in depths:
             keys += [f"{node}.{key}", "2"]
+        if name == "BiomedCoOp":
+            keys += [f"{node}.TEXTS", "templates"]
         yield [*flags, "--trainer", name, "--output-dir", str(out), *short, *keys]
 
 

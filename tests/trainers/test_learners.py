@@ -14,6 +14,7 @@ from dplq.methods.cocoop import CoCoOpModel
 from dplq.methods.coop import CoOpModel
 from dplq.methods.ivlp import IVLPModel
 from dplq.methods.maple import MaPLeModel
+from dplq.methods.prompts.biomedcoop import BiomedCoOpModel
 from dplq.methods.prompts.kgcoop import KgCoOpModel
 from dplq.methods.prompts.prograd import ProGradModel
 from dplq.methods.prompts.tcp import TCPModel
@@ -48,6 +49,7 @@ MODELS = {
         "ctx meta_net.0.bias meta_net.0.weight meta_net.2.bias meta_net.2.weight",
         4 * 64 + (48 * 12 + 12) + (12 * 4 * 64 + 4 * 64),
     ),
+    "BiomedCoOp": (BiomedCoOpModel, {}, "ctx", 4 * 64),
     "VPT, shallow": (VPTModel, {"n_ctx_vision": 3}, "vision", 3 * 64),
     "VPT, deep": (
         VPTModel,
@@ -147,7 +149,7 @@ def test_seed_decides_the_initial_weights(name, clip):
     assert torch.equal(first, other) == (name in ALL_FROM_WORDS)
 
 
-ALL_FROM_WORDS = {"CoOp, middle", "KgCoOp", "ProGrad"}
+ALL_FROM_WORDS = {"CoOp, middle", "KgCoOp", "ProGrad", "BiomedCoOp"}
 POSITIONS = {"end": "a photo of a {}.", "middle": "a photo {} of a.", "front": "{} a photo of a."}
 
 
@@ -332,6 +334,7 @@ PROMPTS = {
     "KgCoOp": "a photo of a river.",
     "ProGrad": "X X a photo of a river.",
     "TCP": "a photo of a river.",
+    "BiomedCoOp": "a photo of a river.",
     "VPT, shallow": "a photo of a river.",
     "VPT, deep": "a photo of a river.",
     "IVLP": "a photo of a river.",

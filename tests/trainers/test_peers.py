@@ -23,7 +23,7 @@ SIZES = {"MaPLe": (3, (512, 768)), "TCP": (10, (512, 64))}
 OTHERS = (3, (64, 64))
 SAVED = (
     *("CoOp, words", "CoOp, end, class-specific", "CoCoOp, words", "MaPLe", "VPT, deep", "IVLP"),
-    *("KgCoOp, words", "ProGrad, words", "TCP"),
+    *("KgCoOp, words", "ProGrad, words", "TCP", "BiomedCoOp"),
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -138,14 +140,8 @@ class FrozenTrainer(CheckpointTrainer):
         clip = load_backbone(name, weights=cfg.MODEL.INIT_WEIGHTS, pretrained=pretrained)
         check_input(cfg.INPUT, clip)
         names = list(self.dm.dataset.classnames)
-        try:
+        with self.own_keys():
             self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
-        except UserError as error:
-            message = str(error)
-            own = (one.name.upper() for one in self.model_class.settings_class.config_fields())
-            if message.partition(" ")[0] not in own:
-                raise
-            raise UserError(f"TRAINER.{self.node}.{message}") from error
         configure_model(self.model, self.precision, cfg.MODEL)
         self.model.noise_generator = torch.Generator(self.device)
         learner = self.model.prompt_learner
@@ -153,6 +149,18 @@ class FrozenTrainer(CheckpointTrainer):
         print(f"Learnable parameters: {count:,} in {type(learner).__name__}")
         self.register_model(MODEL_FOLDER, learner, self.build_optimizer(learner), None)
         print_prompts(self.model)
+
+    @contextmanager
+    def own_keys(self) -> Iterator[None]:
+        """Write the whole key into errors of the model that begin with the name of a setting."""
+        try:
+            yield
+        except UserError as error:
+            message = str(error)
+            own = (one.name.upper() for one in self.model_class.settings_class.config_fields())
+            if message.partition(" ")[0] not in own:
+                raise
+            raise UserError(f"TRAINER.{self.node}.{message}") from error
 
     def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer | None:
         """Return what trains the learner; None where no gradient does."""
