@@ -68,11 +68,10 @@ def _read(source: str) -> dict[str, list[str]]:
     path = path / IN_A_CHECKOUT if path.is_dir() else path
     if not is_file(path):
         raise UserError(f"TEXTS is {source}, but {path} is not there; give {WANTED}.")
+    shape, remedy = dict[Name, list[Name]], f"Give {WANTED}."
     if path.suffix != ".py":
-        return read_json(path, dict[Name, list[Name]], remedy=f"Give {WANTED}.")
-    return convert(
-        _variable(path), dict[Name, list[Name]], where=str(path), remedy=f"Give {WANTED}."
-    )
+        return read_json(path, shape, remedy=remedy)
+    return convert(_variable(path, remedy), shape, where=str(path), remedy=remedy)
 
 
 def _variable(path: Path, remedy: str) -> object:

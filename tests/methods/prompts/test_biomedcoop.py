@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 
 import pytest
@@ -41,7 +40,7 @@ def unit(features):
     return features / features.norm(dim=-1, keepdim=True)
 
 
-@pytest.mark.parametrize("tau", [1.0, 1.25, 9.0])
+@pytest.mark.parametrize("tau", [1.0, 9.0])
 def test_the_loss_written_out(tau, clip, file):
     weights = {"sccm_lambda": 2.0, "kdsp_lambda": 3.0}
     model = BiomedCoOpModel(clip, NAMES, texts=file, n_prompts=5, tau=tau, seed=0, **weights)
@@ -60,7 +59,7 @@ def test_the_loss_written_out(tau, clip, file):
     median = statistics.median(scores)
     z = [(s - median) / statistics.median(abs(s - median) for s in scores) for s in scores]
     kept = [abs(v - statistics.fmean(z)) / statistics.stdev(z) <= tau for v in z]
-    assert sum(kept) == {1.0: 3, 1.25: 4, 9.0: 5}[tau]
+    assert sum(kept) == {1.0: 4, 9.0: 5}[tau]
     selected = unit(every[:, torch.tensor(kept)].mean(dim=1))
     p = (clip.logit_scale * image @ selected.T).softmax(dim=1)
     q = logits.softmax(dim=1)
@@ -97,7 +96,7 @@ def test_texts_of_a_checkout_are_read_without_running_it(tmp_path):
     with pytest.raises(UserError, match=r"prompt_templates\.py cannot be used: it is no table of"):
         class_texts(str(tmp_path), NAMES, 3)
     file.write_text("OTHER = {}\n")
-    with pytest.raises(UserError, match="it has no variable BIOMEDCOOP_TEMPLATES. Give a checkout"):
+    with pytest.raises(UserError, match=r"it has no variable BIOMEDCOOP_TEMPLATES\. Give a"):
         class_texts(str(tmp_path), NAMES, 3)
 
 
@@ -112,7 +111,11 @@ def test_templates_in_place_of_a_file():
     [
         (TEXTS, ["river", "lake"], "has no texts for lake: add them to a file"),
         (TEXTS, NAMES, "N_PROMPTS is 6, but TEXTS .* has 5 texts for river: set it lower, or add"),
-        ({"river": "one"}, ["river"], "cannot be used: .*river.* Give a checkout"),
+        (
+            {"river": "one"},
+            ["river"],
+            "cannot be used: .*expected `array`, got `str`. Give a checkout",
+        ),
         (None, ["river"], r"texts\.json is not there; give a checkout of BiomedCoOp's repository"),
     ],
 )
@@ -139,9 +142,7 @@ def test_missing_texts_are_reported_before_the_first_step(clip):
 def test_a_model_without_texts_classifies(clip, file, tmp_path):
     model = BiomedCoOpModel(clip, NAMES, texts=file, n_prompts=5, seed=0).eval()
     model.save(tmp_path / "m.safetensors")
-    assert file not in re.sub(
-        r"\\/", "/", (tmp_path / "m.safetensors").read_bytes().decode("latin")
-    )
+    assert b"texts.json" not in (tmp_path / "m.safetensors").read_bytes()
     again = dplq.load(tmp_path / "m.safetensors", ["lake", "forest"], clip=clip)
     images = torch.zeros(1, 3, clip.image_size, clip.image_size)
     assert again(images).shape == (1, 2)
