@@ -17,7 +17,7 @@ from dplq.errors import UserError
 from dplq.methods.base import Prompts
 from dplq.methods.init import initial_context, linear, seeded_generator
 from dplq.methods.prompts.kgcoop import AnchoredTextModel, AnchoredTextSettings
-from dplq.methods.public_checkpoints import FIXED_TOKENS, PublicFormat
+from dplq.methods.public_checkpoints import context_and_net
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
 
@@ -91,17 +91,7 @@ class TCPModel(AnchoredTextModel):
 
     method, settings_class = "TCP", TCPSettings
     structure = ("n_ctx", "ctx_init", "class_layer")
-    public = PublicFormat(
-        "prompt_learner",
-        {
-            "ctx": "ctx",
-            r"meta_net\.linear1\.(weight|bias)": r"meta_net.0.\1",
-            r"meta_net\.linear2\.(weight|bias)": r"meta_net.2.\1",
-            **FIXED_TOKENS,
-        },
-        lambda state: {"n_ctx": len(state["ctx"])},
-        required_key=r"meta_net\..*",
-    )
+    public = context_and_net(len)
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any

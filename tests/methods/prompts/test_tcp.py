@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import dplq.trainers  # noqa: F401 (makes `import dassl` work)
+import dplq
+import dplq.trainers
 from dplq.errors import UserError
 from dplq.methods.prompts.tcp import TCPModel
 from dplq.trainers._engine.base import PromptTrainer
@@ -83,3 +84,24 @@ def test_adam_has_the_eps_of_the_config(kind, monkeypatch):
     monkeypatch.setattr(TCP, "keys", SimpleNamespace(ADAM_EPS=0.25))
     TCP.build_optimizer(TCP.__new__(TCP), torch.nn.Identity())
     assert optimizer.param_groups[0].get("eps") == (0.25 if kind is torch.optim.Adam else None)
+
+
+def test_the_release_s_checkpoint_is_told_from_cocoop_s(clip, tmp_path):
+    """The names are the same; the net makes a token for each context token, or one."""
+    for method, tokens in (("TCP", 2), ("CoCoOp", 1)):
+        settings = {"class_layer": 2} if method == "TCP" else {}
+        model = dplq.create_model(method, clip, NAMES, n_ctx=2, seed=1, **settings)
+        ours = model.prompt_learner.state_dict()
+        theirs = {"0": "linear1", "2": "linear2"}
+        state = {"ctx": ours["ctx"]}
+        for name, tensor in ours.items():
+            if name != "ctx":
+                _, layer, part = name.split(".")
+                state[f"meta_net.{theirs[layer]}.{part}"] = tensor
+        assert len(state["meta_net.linear2.bias"]) == tokens * 64
+        path = tmp_path / f"model.pth.tar-{tokens}"
+        torch.save({"state_dict": state, "epoch": 1}, path)
+        again = dplq.load(path, NAMES, clip=clip, **settings)
+        assert type(again) is type(model)
+        loaded = again.prompt_learner.state_dict()
+        assert all(loaded[name].equal(ours[name]) for name in ours)
