@@ -4,13 +4,15 @@ ViT-B/16, the same random weights on both sides.
 
 python benchmarks/peer_equality.py --peers FOLDER
 
-FOLDER contains checkouts of CoOp, multimodal-prompt-learning, PromptSRC and Dassl.pytorch; missing
+FOLDER contains checkouts of the originals (CoOp, multimodal-prompt-learning, PromptSRC, KgCoOp,
+Prompt-align, Textual-based_Class-aware_prompt_tuning, BiomedCoOp) and of Dassl.pytorch; missing
 ones are skipped. Needs about 8 GB of memory and disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12, help="depth of both towers (default: 12)")
     options = parser.parse_args()
     cases = {**CASES, "PromptSRC": Case("PromptSRC", "promptsrc", "PromptSRC", PROMPTSRC)}
-    dassl = options.peers / "Dassl.pytorch"
+    os.environ["DPLQ_PEERS"] = str(options.peers)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), layers=options.layers, image_size=224)
@@ -49,6 +51,7 @@ def main() -> None:
                 continue
             chosen = {name: case for name, case in cases.items() if case.tree == tree}
             runs = [bench.run(case) for case in chosen.values()]
+            dassl = options.peers / next(iter(chosen.values())).dassl
             dassl_root = dassl if dassl.is_dir() else FALLBACK
             answers = run_trainers(options.peers / tree, bench.clip, runs, dassl_root)
             for (name, case), answer in zip(chosen.items(), answers, strict=True):

@@ -1,8 +1,9 @@
 """Checkouts of the public repositories that tests compare with.
 
 The environment variable DPLQ_PEERS names a folder that contains them under their repository names
-(Dassl.pytorch, CoOp, multimodal-prompt-learning, PromptSRC, BiomedCoOp, DPLQ, mae, MedSAM). A test
-that needs a missing one is skipped.
+(Dassl.pytorch, CoOp, multimodal-prompt-learning, PromptSRC, KgCoOp, Prompt-align,
+Textual-based_Class-aware_prompt_tuning, BiomedCoOp, DPLQ, mae, MedSAM). A test that needs a missing
+one is skipped.
 """
 
 from __future__ import annotations

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-
 from torch import Tensor
 
 from dplq.host.dassl import register_trainer
@@ -29,11 +26,6 @@ class PromptSRC(PromptTrainer):
         keys = self.keys
         self.average = GaussianAverage(self.cfg.OPTIM.MAX_EPOCH, keys.GPA_MEAN, keys.GPA_STD)
         super().build_model()
-
-    def compute_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of all terms, and the logits."""
-        terms, logits = self.model.losses(images, labels, self.cross_entropy)
-        return functools.reduce(operator.add, terms.values()), logits
 
     def after_epoch(self) -> None:
         """Average before the epoch is validated and saved; the last one ends with the average."""

@@ -15,7 +15,7 @@ from dplq.methods.base import CLIPModel
 from dplq.methods.zeroshot import ZeroshotModel
 
 from ._engine.frozen import FrozenTrainer
-from ._engine.templates import dataset_template
+from ._engine.texts import dataset_template
 
 
 @register_trainer

@@ -36,6 +36,19 @@ def fill_templates(templates: Sequence[str], name: str) -> list[str]:
 
 
 @torch.no_grad()
+def encode_texts(clip: Backbone, texts: Sequence[str]) -> Tensor:
+    """Return un-normalised features (N, d) of N texts, float32, without gradient.
+
+    Raises:
+        UserError: a text is longer than CLIP's context.
+    """
+    device = clip.logit_scale.device
+    tokens = clip.tokenize(texts).to(device)
+    # At the towers' own precision whatever the caller's autocast: the features are computed once.
+    with torch.autocast(device.type, enabled=False):
+        return clip.encode_text(tokens).float()
+
+
 def template_features(
     clip: Backbone, classnames: Sequence[str], templates: Sequence[str]
 ) -> Iterator[Tensor]:
@@ -51,13 +64,8 @@ def template_features(
     """
     if not templates:
         raise UserError("At least one template is needed.")
-    device = clip.logit_scale.device
     for texts in zip(*(fill_templates(templates, name) for name in classnames), strict=True):
-        tokens = clip.tokenize(list(texts))
-        # At the towers' own precision whatever the caller's autocast: they are computed once.
-        with torch.autocast(device.type, enabled=False):
-            features = clip.encode_text(tokens.to(device)).float()
-        yield features
+        yield encode_texts(clip, list(texts))
 
 
 @torch.no_grad()

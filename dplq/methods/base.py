@@ -7,7 +7,7 @@ one model on which every prompt method of this project is a learner that makes `
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,6 +29,8 @@ from dplq.methods.settings import MethodSettings
 
 if TYPE_CHECKING:
     from dplq.domain.encoder import DomainEncoder
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits (B, K) and labels (B,)
 
 
 class CLIPModel(nn.Module):
@@ -128,6 +130,19 @@ class CLIPModel(nn.Module):
         # A product and a sum, not a matmul: autocast would round the logits to half precision.
         cosine = (image_features.unsqueeze(1) * text_features).sum(dim=-1)
         return self.clip.logit_scale.to(cosine.dtype) * cosine
+
+    def losses(
+        self, images: Tensor, labels: Tensor, cross_entropy: Loss = F.cross_entropy
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the terms of the training loss, weighted, and the logits (B, K).
+
+        Args:
+            images: (B, 3, H, W), CLIP-normalised.
+            labels: (B,).
+            cross_entropy: of logits and labels, the term "ce"; a weighted one may take its place.
+        """
+        logits = self(images)
+        return {"ce": cross_entropy(logits, labels)}, logits
 
     def header(self) -> dict[str, Any]:
         """Return the model's checkpoint header (JSON-able)."""
@@ -248,7 +263,8 @@ class Prompts:
     Attributes:
         language: the context, (B or 1, K or 1, n, d_t); 1 where all images or classes share it;
             None: the text is fixed.
-        deep_text: J - 1 tensors (n, d_t), for the layers 1..J-1 of the text tower.
+        deep_text: J - 1 tensors, for the layers 1..J-1 of the text tower: (n, d_t), or (K, n, d_t)
+            with prompts of each class's own; no rows leave a layer unchanged.
         vision: (n_v, d_v) or (B, n_v, d_v), appended in layer 0 of the image tower; None: nothing.
         deep_vision: J_v - 1 tensors of the same shapes, for its layers 1..J_v-1.
     """
@@ -257,6 +273,12 @@ class Prompts:
     deep_text: Sequence[Tensor] = ()
     vision: Tensor | None = None
     deep_vision: Sequence[Tensor] = field(default=())
+
+    @property
+    def are_shared(self) -> bool:
+        """Return whether all classes have the same prompts in the text tower."""
+        shared = self.language is None or self.language.shape[1] == 1
+        return shared and all(deep.dim() == 2 for deep in self.deep_text)
 
 
 class PromptedCLIP(CLIPModel):
@@ -384,7 +406,7 @@ class PromptedCLIP(CLIPModel):
         if prompts.language is None:
             assert self.fixed_text is not None  # made where there is no context
             return self.fixed_text
-        if self.texts is not None and self.order is None and prompts.language.shape[1] == 1:
+        if self.texts is not None and self.order is None and prompts.are_shared:
             features = self.clip.encode_packed_text(
                 self.sos[0], prompts.language[:, 0], self.texts, prompts.deep_text, self.text_chunk
             )
@@ -407,7 +429,9 @@ class PromptedCLIP(CLIPModel):
         if self.order is not None:
             order = self.order[None, :, :, None].expand(batch, -1, -1, width)
             sequences = sequences.gather(2, order)
+        # one set per text where the classes differ in them
+        deep = [own.repeat(batch, 1, 1) if own.dim() == 3 else own for own in prompts.deep_text]
         features = self.clip.encode_prompted_text(
-            sequences.flatten(0, 1), self.eot.repeat(batch), prompts.deep_text
+            sequences.flatten(0, 1), self.eot.repeat(batch), deep
         )
         return F.normalize(features.unflatten(0, (batch, classes)).to(self.learner_dtype), dim=-1)

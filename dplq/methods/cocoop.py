@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from dplq.clip.backbone import Backbone
 from dplq.methods.base import PromptedCLIP, Prompts
 from dplq.methods.init import bottleneck, initial_context, seeded_generator
-from dplq.methods.public_checkpoints import FIXED_TOKENS, PublicFormat
+from dplq.methods.public_checkpoints import context_and_net
 from dplq.methods.registry import register_method
 from dplq.methods.settings import MethodSettings, option
 
@@ -50,17 +50,7 @@ class CoCoOpModel(PromptedCLIP):
     """
 
     method, settings_class = "CoCoOp", CoCoOpSettings
-    public = PublicFormat(
-        "prompt_learner",
-        {
-            "ctx": "ctx",
-            r"meta_net\.linear1\.(weight|bias)": r"meta_net.0.\1",
-            r"meta_net\.linear2\.(weight|bias)": r"meta_net.2.\1",
-            **FIXED_TOKENS,
-        },
-        lambda state: {"n_ctx": len(state["ctx"])},
-        required_key=r"meta_net\..*",
-    )
+    public = context_and_net(lambda context: 1)
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,20 @@ class CoOpLearner(nn.Module):
 
 
 def _settings_of(state: dict[str, Tensor]) -> dict[str, Any]:
-    return {"n_ctx": state["ctx"].shape[-2], "csc": state["ctx"].dim() == 3}
+    # Which words the context began with does not matter any more, only how many.
+    words = {"ctx_init": ""}
+    return {"n_ctx": state["ctx"].shape[-2], "csc": state["ctx"].dim() == 3, **words}
+
+
+def public_context(required_key: str = "", **unused: None) -> PublicFormat:
+    """Return the format of a tree that saves CoOp's context, and perhaps more that is not used.
+
+    Args:
+        required_key: as of `PublicFormat`.
+        **unused: more names, regular expressions.
+    """
+    names = {"ctx": "ctx", **FIXED_TOKENS, **unused}
+    return PublicFormat("prompt_learner", names, _settings_of, required_key)
 
 
 @register_method
@@ -58,24 +71,25 @@ class CoOpModel(PromptedCLIP):
         clip: the CLIP backbone.
         classnames: K class names; underscores become spaces.
         seed: of the learnable weights' initial values; None: torch's global generator.
-        **settings: fields of `CoOpSettings`.
+        **settings: fields of `settings_class`.
 
     Raises:
         UserError: a setting that does not fit the backbone, or a class name that is too long.
         TypeError: unknown setting.
     """
 
-    method, settings_class = "CoOp", CoOpSettings
+    method = "CoOp"
+    settings_class: ClassVar[type[CoOpSettings]] = CoOpSettings
 
     prompt_learner: CoOpLearner
-    public = PublicFormat("prompt_learner", {"ctx": "ctx", **FIXED_TOKENS}, _settings_of)
+    public = public_context()
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
-        given, generator = CoOpSettings(**settings), seeded_generator(seed)
+        given, generator = self.settings_class(**settings), seeded_generator(seed)
         words = given.ctx_init
-        prefix, context = initial_context(clip, given, generator, whole=True)
+        prefix, context = self.initial_context(clip, given, generator)
         if given.csc and words:
             given.report_unused("csc", "CTX_INIT gives all classes the same context")
         given = replace(given, n_ctx=len(context), csc=given.csc and not words)
@@ -91,6 +105,12 @@ class CoOpModel(PromptedCLIP):
             n_ctx=given.n_ctx,
             class_position=given.class_token_position,
         )
+
+    def initial_context(
+        self, clip: Backbone, given: CoOpSettings, generator: torch.Generator
+    ) -> tuple[str, Tensor]:
+        """Return the words before the class name, and the initial context (n, d_t)."""
+        return initial_context(clip, given, generator, whole=True)
 
     def set_classnames(self, classnames: Sequence[str]) -> None:
         """Classify into these classes; a class-specific context must be one of so many."""
@@ -116,5 +136,5 @@ class CoOpModel(PromptedCLIP):
             raise UserError(
                 f"{where} has a class-specific context of {len(ctx)} classes, and now there are "
                 f"{len(names)}{others}: it cannot be used for other classes. Train with "
-                "TRAINER.COOP.CSC False for that."
+                f"TRAINER.{self.method.upper()}.CSC False for that."
             )

@@ -43,7 +43,7 @@ def load(
     Args:
         path: a file that a model's `save` or a training run wrote; the folder of a run (its best
             epoch if that was kept, else its last); or a checkpoint (`model.pth.tar-<epoch>`, or
-            the folder of a run) of the public CoOp, CoCoOp, MaPLe, VPT, IVLP or PromptSRC.
+            the folder of a run) of a prompt method's original.
         classnames: the classes to tell apart; default: those it was trained on. Public
             checkpoints do not hold them.
         clip: a loaded backbone; default: the one named in the header is loaded. Public

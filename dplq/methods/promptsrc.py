@@ -5,23 +5,21 @@ IVLP's prompts, kept close to the frozen CLIP and averaged over the epochs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dplq.clip.backbone import Backbone
 from dplq.clip.templates import ensemble_features, imagenet_templates
+from dplq.methods.base import Loss
 from dplq.methods.deep_prompts import MAX_VISION_PROMPTS
 from dplq.methods.ivlp import IVLPModel, IVLPSettings, settings_of
+from dplq.methods.prompts.reference_text import ReferenceTextModel
 from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS, PublicFormat
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 TEMPLATES = 60  # the authors average over the first 60 of OpenAI's 80
 
 
@@ -46,7 +44,7 @@ class PromptSRCSettings(IVLPSettings):
 
 
 @register_method
-class PromptSRCModel(IVLPModel):
+class PromptSRCModel(IVLPModel, ReferenceTextModel):
     """IVLP's prompts, with the features of the un-prompted CLIP beside them.
 
     Args:
@@ -70,41 +68,23 @@ class PromptSRCModel(IVLPModel):
         required_key=r"prompt_learner\.ZS_image_encoder\..*",
     )
 
-    _frozen_text: Tensor | None
-
-    def __init__(
-        self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
-    ) -> None:
-        super().__init__(clip, classnames, seed=seed, **settings)
-        # Made in the first step; a test needs none.
-        self.register_buffer("_frozen_text", None, persistent=False)
-
-    def set_classnames(self, classnames: Sequence[str]) -> None:
-        """Classify into these classes from now on; their frozen features are forgotten."""
-        super().set_classnames(classnames)
-        self._frozen_text = None
+    def encode_reference(self) -> Tensor:
+        """Return the features (K, d) of many templates."""
+        templates = imagenet_templates()[:TEMPLATES]
+        return ensemble_features(self.clip, self.classnames, templates, normalize_each=False)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return un-prompted L2-normalised features: (B, d), and (1, K, d) of many templates."""
-        if self._frozen_text is None:
-            templates = imagenet_templates()[:TEMPLATES]
-            text = ensemble_features(self.clip, self.classnames, templates, normalize_each=False)
-            self._frozen_text = text.unsqueeze(0)
-        return self.image_features(images), self._frozen_text
+        return self.image_features(images), self.reference_text()
 
     def losses(
         self, images: Tensor, labels: Tensor, cross_entropy: Loss = F.cross_entropy
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the weighted terms of the loss, and the logits (B, K).
+        """Add three terms to "ce".
 
-        "ce" is the cross-entropy; "text" and "image" are mean absolute differences of prompted
-        and frozen features; "logits" is the KL divergence of their predictions per logit.
-
-        Args:
-            images: (B, 3, H, W), CLIP-normalised.
-            labels: (B,).
-            cross_entropy: of logits (B, K) and labels; a weighted one may take its place.
+        "text" and "image" are mean absolute differences of prompted and frozen features; "logits"
+        is the KL divergence of their predictions per logit.
         """
         prompts = self.prompts(images)
         image, text = self.image_features(images, prompts), self.text_features(prompts)

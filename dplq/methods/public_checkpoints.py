@@ -1,4 +1,4 @@
-"""Public checkpoints of CoOp, CoCoOp, MaPLe, VPT, IVLP and PromptSRC.
+"""Public checkpoints of the prompt methods' originals.
 
 They are Dassl's ``model.pth.tar-<epoch>``: pickles of a state dict (with the whole CLIP in it, in
 the newer trees), beside the optimiser's and the scheduler's state, and in that, live objects. They
@@ -49,18 +49,22 @@ class PublicFormat:
         names: regular expressions for all names in its state dict, and ours in their place.
         infer: infers settings from the shapes of our tensors.
         required_key: regular expression for a name without which it is another method's checkpoint.
+        agrees: returns whether the shapes are the method's, where another has the same names.
     """
 
     folder: str
     names: Names
     infer: Callable[[dict[str, Tensor]], dict[str, Any]] = lambda state: {}
     required_key: str = ""
+    agrees: Callable[[Mapping[str, Tensor]], bool] = lambda state: True
 
     def fits(self, state: Mapping[str, Tensor]) -> bool:
         """Return whether all names are this format's, the required one among them."""
         known = re.compile("|".join(f"(?:{name})" for name in self.names))
-        return all(known.fullmatch(name) for name in state) and any(
-            re.fullmatch(self.required_key or ".*", name) for name in state
+        return (
+            all(known.fullmatch(name) for name in state)
+            and any(re.fullmatch(self.required_key or ".*", name) for name in state)
+            and self.agrees(state)
         )
 
     def folder_in(self, directory: str | os.PathLike) -> Path | None:
@@ -86,6 +90,30 @@ class PublicFormat:
                 return new and new(match)
             return match.expand(new)
         return name
+
+
+def context_and_net(tokens: Callable[[Tensor], int]) -> PublicFormat:
+    """Return the format of a context and a meta-net of two layers, as CoCoOp and TCP save them.
+
+    Args:
+        tokens: how many tokens the net makes for a context (n, d_t); more tell the two apart.
+    """
+
+    def agrees(state: Mapping[str, Tensor]) -> bool:
+        context, bias = state.get("ctx"), state.get("meta_net.linear2.bias")
+        if context is None or bias is None:
+            return False
+        return len(bias) == tokens(context) * context.shape[-1]
+
+    names: Names = {
+        "ctx": "ctx",
+        r"meta_net\.linear1\.(weight|bias)": r"meta_net.0.\1",
+        r"meta_net\.linear2\.(weight|bias)": r"meta_net.2.\1",
+        **FIXED_TOKENS,
+    }
+    return PublicFormat(
+        "prompt_learner", names, lambda state: {"n_ctx": len(state["ctx"])}, r"meta_net\..*", agrees
+    )
 
 
 def read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int | None]:

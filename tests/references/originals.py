@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.host.config import extend_cfg
+from tests.peers import peer
 from tests.references.authors_release import openai_state_from_open_clip
 from tests.references.run_original import Run, bare_trainer
 from tests.tiny import tiny_clip_config, write_clip_dir
@@ -39,6 +41,13 @@ class Case:
         trainer: its name there, and ours.
         keys: below its config node. "some": fewer layers than the towers have, "all": all.
         learner_only: the original registers (and saves) its prompt learner, not the whole model.
+        config: the nodes and keys that the original has in place of ours.
+        dataset: name of the dataset, which decides an original's hand-written text.
+        loss: keys of the original's node LOSS.
+        dassl: the toolbox that the original needs.
+        original: the trainer's name there, if another.
+        classnames: of the run.
+        texts: in the tree, what our key TEXTS names.
     """
 
     tree: str
@@ -46,6 +55,13 @@ class Case:
     trainer: str
     keys: dict[str, Any]
     learner_only: bool = False
+    config: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dataset: str = ""
+    loss: dict[str, Any] = field(default_factory=dict)
+    dassl: str = "Dassl.pytorch"
+    original: str = ""
+    classnames: Sequence[str] = tuple(CLASSNAMES)
+    texts: str = ""
 
     @property
     def node(self) -> str:
@@ -83,6 +99,64 @@ def _vpt(depth: int | str) -> Case:
     return Case(MAPLE, "vpt", "VPT", keys)
 
 
+def _kgcoop(**keys: Any) -> Case:
+    ours = {"N_CTX": 4, "CTX_INIT": "", "W": 8.0, **keys}
+    theirs = {**ours, "CSC": False, "CLASS_TOKEN_POSITION": "end", "PREC": "fp32"}
+    return Case(
+        "KgCoOp/KgCoOp",
+        "kgcoop",
+        "KgCoOp",
+        ours,
+        learner_only=True,
+        config={"COOP": theirs, "COCOOP": {"PREC": "fp32"}},
+        dataset="EuroSAT",
+    )
+
+
+def _prograd(projection: float, **keys: Any) -> Case:
+    ours = {"N_CTX": 6, "CTX_INIT": "", "PROJECTION": projection, "TEMPERATURE": 2.0, **keys}
+    theirs = {"N_CTX": 6, "CTX_INIT": keys.get("CTX_INIT", ""), "CSC": False}
+    theirs |= {"CLASS_TOKEN_POSITION": "end", "PREC": "fp32"}
+    return Case(
+        "Prompt-align/ProGrad.public",
+        "prograd",
+        "ProGrad",
+        ours,
+        learner_only=True,
+        config={"COOP": theirs},
+        dataset="EuroSAT",
+        loss={"NAME": "prograd", "T": 2.0, "LAMBDA": projection},
+        dassl="Prompt-align/Dassl.ProGrad.pytorch",
+    )
+
+
+def _tcp(**keys: Any) -> Case:
+    ours = {"N_CTX": 4, "CTX_INIT": "", **keys}
+    theirs = {**ours, "CSC": False, "CLASS_TOKEN_POSITION": "end", "PREC": "fp32", "W": 1.0}
+    return Case(
+        "Textual-based_Class-aware_prompt_tuning",
+        "tcp",
+        "TCP",
+        ours,
+        learner_only=True,
+        config={"COOP": theirs, "COCOOP": {"PREC": "fp32"}},
+        dataset="EuroSAT",
+    )
+
+
+def _biomedcoop(tau: float, **keys: Any) -> Case:
+    sizes = {"N_CTX": 4, "CTX_INIT": "a photo of a", "N_PROMPTS": 20}
+    return Case(
+        "BiomedCoOp",
+        "BiomedCoOp.biomedcoop_clip",
+        "BiomedCoOp",
+        {**sizes, "TAU": tau, "SCCM_LAMBDA": 2.0, "KDSP_LAMBDA": 0.5, **keys},
+        original="BiomedCoOp_CLIP",
+        classnames=("glioma_tumor", "normal brain", "cyst kidney"),
+        texts="BiomedCoOp",
+    )
+
+
 WORDS = {"CTX_INIT": "a photo of a"}
 CASES = {
     **{
@@ -97,6 +171,14 @@ CASES = {
     "CoCoOp": _cocoop(),
     "CoCoOp, words": _cocoop(**WORDS),
     "CoCoOp, MaPLe's tree": _cocoop(MAPLE, **WORDS),
+    "KgCoOp": _kgcoop(),
+    "KgCoOp, words": _kgcoop(**WORDS, W=2.0),
+    "ProGrad": _prograd(1.0),
+    "ProGrad, words": _prograd(0.8, CTX_INIT="a centered satellite photo of"),
+    "TCP": _tcp(),
+    "TCP, words": _tcp(**WORDS),
+    "BiomedCoOp": _biomedcoop(1.25),
+    "BiomedCoOp, random": _biomedcoop(1.0, CTX_INIT="", N_CTX=5),
     "MaPLe": _maple(PROMPT_DEPTH="some"),
     "MaPLe, all layers, long": _maple(PROMPT_DEPTH="all", N_CTX=5),
     "MaPLe, one layer": _maple(PROMPT_DEPTH=1),
@@ -153,16 +235,18 @@ class Bench:
         """Return images (B, 3, H, W) and labels (B,)."""
         generator = torch.Generator().manual_seed(SEED)
         images = torch.randn(IMAGES, 3, self.image_size, self.image_size, generator=generator)
-        return images, torch.arange(IMAGES) % len(CLASSNAMES)
+        return images, torch.arange(IMAGES)
 
     def run(self, case: Case, **settings: Any) -> Run:
         """Return the original's run of one step; `settings` as in `Run`."""
         images, labels = self.batch()
         given = {"images": images[None], "labels": labels[None]}
-        common = {"classnames": CLASSNAMES, "image_size": self.image_size, "seed": SEED}
-        step = {"lr": LEARNING_RATE, "epochs": 1, "trainer": {case.node: self.keys(case)}}
-        settings = {**common, **step, "optim": WARM_UP, **settings}
-        return Run(f"trainers.{case.module}", case.trainer, given, settings, self.clip)
+        common = {"classnames": list(case.classnames), "image_size": self.image_size, "seed": SEED}
+        step = {"lr": LEARNING_RATE, "epochs": 1, "dataset": case.dataset, "loss": case.loss}
+        nodes = {"trainer": case.config or {case.node: self.keys(case)}}
+        settings = {**common, **step, **nodes, "optim": WARM_UP, **settings}
+        name = case.original or case.trainer
+        return Run(f"trainers.{case.module}", name, given, settings, self.clip)
 
     def ours(self, case: Case, epochs: int = 1) -> Any:
         """Build our trainer on the same CLIP, without data."""
@@ -173,8 +257,11 @@ class Bench:
         cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD = clip.image_mean, clip.image_std
         cfg.MODEL.BACKBONE.NAME, cfg.MODEL.INIT_WEIGHTS = self.name, self.weights
         cfg.OPTIM.NAME, cfg.OPTIM.LR, cfg.OPTIM.MAX_EPOCH = "sgd", LEARNING_RATE, epochs
+        cfg.DATASET.NAME = case.dataset
         cfg.TRAINER[case.node].update(self.keys(case))
-        trainer = bare_trainer(case.ours(), cfg, CLASSNAMES)
+        if case.texts:
+            cfg.TRAINER[case.node].TEXTS = str(peer(case.texts))
+        trainer = bare_trainer(case.ours(), cfg, list(case.classnames))
         trainer.run_seed, trainer.epoch, trainer.batch_idx = SEED, 0, 0
         trainer.train_seconds, trainer.train_steps = 0.0, 0
         with mock.patch("dplq.trainers._engine.frozen.load_backbone", return_value=clip):

@@ -9,12 +9,12 @@ its own initial values plus noise). Each result contains
 * ``logits``: of the first batch, in evaluation, before any step; ``after``: the same after all;
 * ``grad.*``: of the first step; ``first.*``: the learnable weights after it;
 * ``last.*``: the learnable weights after all epochs;
-* ``loss`` (steps,): the loss that the tree logs in each step;
+* ``loss`` (steps,): the loss that the tree logs in each step, the first if there are several;
 * ``terms.*``: the values of the functions of torch.nn.functional that its first step calls.
 
 Patched: CLIP's download (a file with the given weights), ``.half()`` and ``.cuda()`` (do nothing),
-an argument that torch's schedulers no longer have, and for DCPL the domain encoder, which was never
-published (replaced by `domain_features`).
+an argument that torch's schedulers no longer have, `pkg_resources`, which setuptools no longer has,
+and for DCPL the domain encoder, which was never published (replaced by `domain_features`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import packaging.version
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -60,8 +61,9 @@ class Run:
         given: images, labels and state.*, see above.
         settings: {"trainer": {config node: {key: value}}, "classnames", "image_size", "lr",
             "epochs", "seed"}; before step s (from 0) torch is seeded with seed + 1 + s, before
-            the evaluation with seed. "optim": more of OPTIM's keys; "save": the folder in which
-            the trainer's own `save_model` writes in the end.
+            the evaluation with seed. "optim": more of OPTIM's keys; "dataset": DATASET.NAME;
+            "loss": the node LOSS; "save": the folder in which the trainer's own `save_model`
+            writes in the end.
         clip: CLIP's weights, if not those that all runs share.
     """
 
@@ -124,6 +126,9 @@ def _neutralise() -> None:
     encoder = types.ModuleType("trainers.models_mae")
     encoder.mae_vit_base_patch16 = lambda **kwargs: _DomainEncoder()
     sys.modules["trainers.models_mae"] = sys.modules["trainers.models_mae_vitae"] = encoder
+    resources = types.ModuleType("pkg_resources")
+    resources.packaging = packaging
+    sys.modules.setdefault("pkg_resources", resources)
 
 
 @contextlib.contextmanager
@@ -157,6 +162,8 @@ def config(settings: dict):
     cfg.OPTIM.NAME, cfg.OPTIM.LR = "sgd", settings["lr"]
     cfg.OPTIM.MAX_EPOCH = settings["epochs"]
     cfg.OPTIM.update(settings.get("optim", {}))
+    cfg.DATASET.NAME = settings.get("dataset", "")
+    cfg.LOSS = CfgNode(settings.get("loss", {}))
     return cfg
 
 
@@ -189,7 +196,7 @@ def _evaluate(trainer, images: Tensor, seed: int) -> Tensor:
     trainer.model.eval()
     torch.manual_seed(seed)
     with torch.no_grad():
-        return trainer.model(images)
+        return trainer.model_inference(images)
 
 
 def _run(module: str, cls: str, given: dict[str, Tensor], settings: dict) -> dict[str, Tensor]:
@@ -212,7 +219,8 @@ def _run(module: str, cls: str, given: dict[str, Tensor], settings: dict) -> dic
         batch = {"img": given["images"][step], "label": given["labels"][step]}
         terms: dict[str, Tensor] = {}
         with _recorded(terms):
-            losses.append(trainer.forward_backward(batch)["loss"])
+            logged = trainer.forward_backward(batch)
+        losses.append(next(value for name, value in logged.items() if name.endswith("loss")))
         if not step:
             answer |= _clones(((n, p.grad) for n, p in learnable.items()), "grad")
             answer |= _clones(learnable.items(), "first") | terms
@@ -232,7 +240,9 @@ def main(tree: str, dassl: str, folder: str) -> None:
     for path in Path(folder).glob("*.given"):
         with safe_open(path, "pt") as file:
             what = file.metadata()
-        clip._download = lambda *args, _file=what["clip"]: _file
+        # The tree's CLIP, or one that the trainer brings along.
+        for module in (clip, getattr(importlib.import_module(what["module"]), "clip", clip)):
+            module._download = lambda *args, _file=what["clip"]: _file
         answer = _run(what["module"], what["cls"], load_file(path), json.loads(what["settings"]))
         tensors = {name: tensor.contiguous() for name, tensor in answer.items()}
         save_file(tensors, path.with_suffix(".answer"))

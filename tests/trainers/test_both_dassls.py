@@ -16,6 +16,10 @@ from tests.runner import PROJECT, make_project
 DEPTHS = {
     "CoOp": (),
     "CoCoOp": (),
+    "KgCoOp": (),
+    "ProGrad": (),
+    "TCP": (),
+    "BiomedCoOp": (),
     "VPT": ("PROMPT_DEPTH_VISION",),
     "IVLP": ("PROMPT_DEPTH_VISION", "PROMPT_DEPTH_TEXT"),
     "MaPLe": ("PROMPT_DEPTH",),
@@ -23,6 +27,7 @@ DEPTHS = {
     "DCPL": ("PROMPT_DEPTH",),
     "QuaternionPrompt": ("PROMPT_DEPTH",),
 }
+MORE = {"TCP": {"CLASS_LAYER": "1"}, "BiomedCoOp": {"TEXTS": "templates", "N_PROMPTS": "5"}}
 JOBS = """
 import json, sys, train
 for job in json.loads(sys.argv[1]):
@@ -55,6 +60,8 @@ def jobs(flags, folder, precision, rate="0.0035", name_of_runs=""):
         keys = [f"{node}.PREC", precision]
         for key in depths:
             keys += [f"{node}.{key}", "2"]
+        for key, value in MORE.get(name, {}).items():
+            keys += [f"{node}.{key}", value]
         yield [*flags, "--trainer", name, "--output-dir", str(out), *short, *keys]
 
 

@@ -1,4 +1,4 @@
-"""CoOp, CoCoOp, VPT, IVLP and MaPLe: what is trained, what must not change, what is refused."""
+"""Prompt methods: what is trained, what must not change, what is refused."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from dplq.methods.cocoop import CoCoOpModel
 from dplq.methods.coop import CoOpModel
 from dplq.methods.ivlp import IVLPModel
 from dplq.methods.maple import MaPLeModel
+from dplq.methods.prompts.biomedcoop import BiomedCoOpModel
+from dplq.methods.prompts.kgcoop import KgCoOpModel
+from dplq.methods.prompts.prograd import ProGradModel
+from dplq.methods.prompts.tcp import TCPModel
 from dplq.methods.vpt import VPTModel
 from tests.tiny import tiny_backbone
 
@@ -37,6 +41,15 @@ MODELS = {
         "ctx meta_net.0.bias meta_net.0.weight meta_net.2.bias meta_net.2.weight",
         4 * 64 + (48 * 3 + 3) + (3 * 64 + 64),
     ),
+    "KgCoOp": (KgCoOpModel, {}, "ctx", 4 * 64),
+    "ProGrad": (ProGradModel, {"n_ctx": 6}, "ctx", 6 * 64),
+    "TCP": (
+        TCPModel,
+        {"ctx_init": WORDS, "class_layer": 2},
+        "ctx meta_net.0.bias meta_net.0.weight meta_net.2.bias meta_net.2.weight",
+        4 * 64 + (48 * 12 + 12) + (12 * 4 * 64 + 4 * 64),
+    ),
+    "BiomedCoOp": (BiomedCoOpModel, {}, "ctx", 4 * 64),
     "VPT, shallow": (VPTModel, {"n_ctx_vision": 3}, "vision", 3 * 64),
     "VPT, deep": (
         VPTModel,
@@ -133,9 +146,10 @@ def test_seed_decides_the_initial_weights(name, clip):
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, second)
-    assert torch.equal(first, other) == (name == "CoOp, middle")  # all from words
+    assert torch.equal(first, other) == (name in ALL_FROM_WORDS)
 
 
+ALL_FROM_WORDS = {"CoOp, middle", "KgCoOp", "ProGrad", "BiomedCoOp"}
 POSITIONS = {"end": "a photo of a {}.", "middle": "a photo {} of a.", "front": "{} a photo of a."}
 
 
@@ -317,6 +331,10 @@ PROMPTS = {
     "CoOp, middle": "a photo river of a.",
     "CoOp, class-specific": "X X X river.",
     "CoCoOp": "a photo of a river.",
+    "KgCoOp": "a photo of a river.",
+    "ProGrad": "X X a photo of a river.",
+    "TCP": "a photo of a river.",
+    "BiomedCoOp": "a photo of a river.",
     "VPT, shallow": "a photo of a river.",
     "VPT, deep": "a photo of a river.",
     "IVLP": "a photo of a river.",

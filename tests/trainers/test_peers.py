@@ -1,12 +1,13 @@
-"""CoOp, CoCoOp, MaPLe, VPT and IVLP against the originals, run unmodified beside ours.
+"""Prompt methods against the originals, run unmodified beside ours.
 
-Skipped without checkouts of CoOp, of MaPLe's repository and of Dassl (see tests/peers.py).
+Skipped without checkouts of the originals and of Dassl (see tests/peers.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 
@@ -17,20 +18,26 @@ from tests.references.run_original import run_trainers
 
 TOLERANCE = 1e-4
 ROUNDED = 1e-3  # of the change of weights that are much larger than it
-WIDE = {"MaPLe"}  # whose code wants the widths of ViT-B/16
-SAVED = ("CoOp, words", "CoOp, end, class-specific", "CoCoOp, words", "MaPLe", "VPT, deep", "IVLP")
+# What an original's code takes for granted: layers, and the widths of ViT-B/16.
+SIZES = {"MaPLe": (3, (512, 768)), "TCP": (10, (512, 64))}
+OTHERS = (3, (64, 64))
+SAVED = (
+    *("CoOp, words", "CoOp, end, class-specific", "CoCoOp, words", "MaPLe", "VPT, deep", "IVLP"),
+    *("KgCoOp, words", "ProGrad, words", "TCP", "BiomedCoOp"),
+)
 
 
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory):
-    """A narrow and a wide CLIP."""
+    """The CLIP of each trainer; most share one that is small."""
     peer("Dassl.pytorch")  # or skip
-    folders = {wide: tmp_path_factory.mktemp("clip") for wide in (False, True)}
-    widths = {False: (64, 64), True: (512, 768)}
-    return {
-        wide: Bench(folder, layers=3, image_size=32, widths=widths[wide])
-        for wide, folder in folders.items()
-    }
+
+    @cache
+    def of_size(layers, widths):
+        folder = tmp_path_factory.mktemp("clip")
+        return Bench(folder, layers=layers, image_size=32, widths=widths)
+
+    return lambda case: of_size(*SIZES.get(case.trainer, OTHERS))
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +47,11 @@ def answers(benches, tmp_path_factory):
 
     def run(name):
         more = {"save": str(saved / name)} if name in SAVED else {}
-        return benches[CASES[name].trainer in WIDE].run(CASES[name], **more)
+        return benches(CASES[name]).run(CASES[name], **more)
 
     def answer(name):
         tree = CASES[name].tree
-        peer(tree), peer("Dassl.pytorch")  # or skip
+        peer(tree), peer(CASES[name].dassl)  # or skip
         names, future = started[tree]
         return future.result()[names.index(name)], saved / name
 
@@ -52,7 +59,8 @@ def answers(benches, tmp_path_factory):
         for tree in {case.tree for case in CASES.values()}:
             with contextlib.suppress(pytest.skip.Exception):
                 names = [name for name, case in CASES.items() if case.tree == tree]
-                places = (peer(tree), {}, [run(name) for name in names], peer("Dassl.pytorch"))
+                dassl = peer(CASES[names[0]].dassl)
+                places = (peer(tree), {}, [run(name) for name in names], dassl)
                 started[tree] = names, pool.submit(run_trainers, *places)
         yield answer
 
@@ -61,7 +69,7 @@ def answers(benches, tmp_path_factory):
 def test_equals_the_original(name, benches, answers):
     """Logits, gradients and the weights after one step of SGD."""
     case = CASES[name]
-    found = compare(benches[case.trainer in WIDE], case, answers(name)[0])
+    found = compare(benches(case), case, answers(name)[0])
     assert max(found.logits, found.gradients, found.weights) <= TOLERANCE, found
     assert found.step <= ROUNDED, found
 
@@ -69,7 +77,7 @@ def test_equals_the_original(name, benches, answers):
 @pytest.mark.parametrize("name", SAVED)
 def test_the_original_s_checkpoint_gives_its_logits(name, benches, answers):
     answer, folder = answers(name)
-    case, bench = CASES[name], benches[CASES[name].trainer in WIDE]
+    case, bench = CASES[name], benches(CASES[name])
     for epoch in (1, None):
         trainer = bench.ours(case)
         trainer.load_model(str(folder), epoch)

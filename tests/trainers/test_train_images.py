@@ -119,7 +119,7 @@ LABELS = torch.tensor([0, 1, 1, 2])
 
 
 class Model:
-    """A stand-in that returns fixed logits, with PromptSRC's losses."""
+    """A stand-in that returns fixed logits."""
 
     def __call__(self, images):
         return LOGITS[: len(images)]
@@ -136,7 +136,8 @@ GRADIENT = sorted(
 def test_the_trainers_that_learn_by_gradient_steps():
     names = {t.__name__ for t in GRADIENT if t.__module__.startswith("dplq.")}
     assert names == {
-        *("CoOp", "CoCoOp", "DCPL", "IVLP", "MaPLe", "PromptSRC", "QuaternionPrompt", "VPT")
+        *("CoOp", "CoCoOp", "DCPL", "IVLP", "MaPLe", "PromptSRC", "QuaternionPrompt", "VPT"),
+        *("BiomedCoOp", "KgCoOp", "ProGrad", "TCP"),
     }
 
 

@@ -1,7 +1,7 @@
 """Base of the trainers that learn by gradient steps: one step, schedule, resume.
 
-A subclass sets `model_class` and `prec`; `compute_loss` is cross-entropy by default. The
-learning-rate schedule is not Dassl's, which breaks on recent PyTorch.
+A subclass sets `model_class` and `prec`; the loss is the model's. The learning-rate schedule is not
+Dassl's, which breaks on recent PyTorch.
 
 An epoch is a pure function of (seed, epoch, learnable state, optimiser state): all generators are
 seeded anew before it. So a run that is interrupted anywhere and started again repeats the
@@ -10,6 +10,8 @@ unfinished epoch and ends with the same weights, bit for bit.
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 import torch
@@ -142,9 +144,9 @@ class PromptTrainer(FrozenTrainer):
         return {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
 
     def compute_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of a batch, cross-entropy by default, and its logits (B, K)."""
-        logits = self.model(images)
-        return self.cross_entropy(logits, labels), logits
+        """Return the loss of a batch, the sum of the model's terms, and its logits (B, K)."""
+        terms, logits = self.model.losses(images, labels, self.cross_entropy)
+        return functools.reduce(operator.add, terms.values()), logits
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy of logits (B, K), weighted as TRAIN.CLASS_WEIGHTS says."""
@@ -153,13 +155,20 @@ class PromptTrainer(FrozenTrainer):
     def _step(self, loss: Tensor) -> None:
         self.loss_guard.add(loss, self.epoch, self.batch_idx)
         self.optim.zero_grad()
+        self.backward(loss)
         if self.scaler is None:
-            loss.backward()
             self.optim.step()
         else:
-            self.scaler.scale(loss).backward()
             self.scaler.step(self.optim)
             self.scaler.update()
+
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a step; an override may combine those of several losses."""
+        self.scaled(loss).backward()
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """Return a loss times the factor of the loss scaler, where there is one."""
+        return loss if self.scaler is None else self.scaler.scale(loss)
 
     def after_epoch(self) -> None:
         """Validate and save as Dassl does, then save what a resumed run needs."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +30,7 @@ from .checkpoints import CheckpointTrainer
 from .ownership import claim_for_test, claim_for_training, report_finished
 from .prompts import print_prompts
 from .results import write_results
+from .texts import dataset_template
 from .train_images import refuse_test_only, report_imbalance
 from .trained_on import write_train_images
 from .validation import check_input
@@ -116,9 +119,12 @@ class FrozenTrainer(CheckpointTrainer):
         check_for_trainer(cfg, type(self))
 
     def model_settings(self) -> dict[str, Any]:
-        """Return the model's settings: this trainer's config keys."""
+        """Return the model's settings: this trainer's config keys; no TEMPLATE: the dataset's."""
         fields = self.model_class.settings_class.config_fields()
-        return {own.name: self.keys[own.name.upper()] for own in fields}
+        settings = {own.name: self.keys[own.name.upper()] for own in fields}
+        if settings.get("template") == "":
+            settings["template"] = dataset_template(self)
+        return settings
 
     def build_prompt_model(self, clip: Backbone, classnames: list[str], seed: int) -> CLIPModel:
         """Return the model: its `prompt_learner` is trained, the rest is frozen."""
@@ -137,14 +143,8 @@ class FrozenTrainer(CheckpointTrainer):
         clip = load_backbone(name, weights=cfg.MODEL.INIT_WEIGHTS, pretrained=pretrained)
         check_input(cfg.INPUT, clip)
         names = list(self.dm.dataset.classnames)
-        try:
+        with self.own_keys():
             self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
-        except UserError as error:
-            message = str(error)
-            own = (one.name.upper() for one in self.model_class.settings_class.config_fields())
-            if message.partition(" ")[0] not in own:
-                raise
-            raise UserError(f"TRAINER.{self.node}.{message}") from error
         configure_model(self.model, self.precision, cfg.MODEL)
         self.model.noise_generator = torch.Generator(self.device)
         learner = self.model.prompt_learner
@@ -152,6 +152,18 @@ class FrozenTrainer(CheckpointTrainer):
         print(f"Learnable parameters: {count:,} in {type(learner).__name__}")
         self.register_model(MODEL_FOLDER, learner, self.build_optimizer(learner), None)
         print_prompts(self.model)
+
+    @contextmanager
+    def own_keys(self) -> Iterator[None]:
+        """Write the whole key into errors of the model that begin with the name of a setting."""
+        try:
+            yield
+        except UserError as error:
+            message = str(error)
+            own = (one.name.upper() for one in self.model_class.settings_class.config_fields())
+            if message.partition(" ")[0] not in own:
+                raise
+            raise UserError(f"TRAINER.{self.node}.{message}") from error
 
     def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer | None:
         """Return what trains the learner; None where no gradient does."""

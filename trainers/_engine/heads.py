@@ -16,7 +16,7 @@ from .base import build_optimizer_of, rate_of
 from .domain import load_domain
 from .features import compute_features, training_images
 from .frozen import FrozenTrainer
-from .templates import dataset_template
+from .texts import dataset_template
 from .train_images import class_weights
 
 logger = logging.getLogger(__name__)

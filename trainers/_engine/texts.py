@@ -1,4 +1,4 @@
-"""The text of a dataset: its own template, or CoOp's."""
+"""The hand-written text of a dataset."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ TEMPLATES = {
 
 
 def dataset_template(trainer: Any) -> str:
-    """Return the text of a trainer's dataset: its `template`, else CoOp's, else the usual."""
+    """Return the zero-shot text: the dataset class's `template`, else CoOp's, else the usual."""
     own = getattr(trainer.dm.dataset, "template", "")
     return own or TEMPLATES.get(trainer.cfg.DATASET.NAME, DEFAULT_TEMPLATE)

@@ -1,0 +1,1 @@
+"""Methods that learn the words before the class name."""

@@ -1,0 +1,61 @@
+"""Text features of hand-written prompts, which several methods keep close to or start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dplq.clip.templates import PLACEHOLDER, ensemble_features
+from dplq.errors import UserError, shown
+from dplq.methods.base import PromptedCLIP
+from dplq.methods.settings import MethodSettings, option
+from dplq.methods.zeroshot import DEFAULT_TEMPLATE
+
+
+@dataclass(frozen=True)
+class ReferenceTextSettings(MethodSettings):
+    """The hand-written text; not part of a checkpoint's structure, as datasets differ in it."""
+
+    template: str = option(
+        "", "hand-written text, {} for the class name; empty: the dataset's zero-shot text"
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            UserError: naming the first field that is wrong, by its config key.
+        """
+        super().__post_init__()
+        if self.template and PLACEHOLDER not in self.template:
+            raise UserError(
+                f"TEMPLATE {shown(self.template)} has no {PLACEHOLDER}: write it where the class "
+                f'name goes, as in "{DEFAULT_TEMPLATE}".'
+            )
+
+
+class ReferenceTextModel(PromptedCLIP):
+    """A prompted CLIP with the features of hand-written texts beside it, encoded on first use."""
+
+    _reference: Tensor | None = None
+
+    def set_classnames(self, classnames: Sequence[str]) -> None:
+        """Classify into these classes from now on; the features of the others are forgotten."""
+        super().set_classnames(classnames)
+        self._reference = None
+
+    @torch.no_grad()
+    def reference_text(self) -> Tensor:
+        """Return L2-normalised features (1, K, d) of the frozen CLIP."""
+        device = self.clip.logit_scale.device
+        if self._reference is None or self._reference.device != device:
+            self._reference = self.encode_reference().unsqueeze(0)
+        return self._reference
+
+    def encode_reference(self) -> Tensor:
+        """Return the features (K, d) of the one text of the settings, `template`."""
+        template = self.settings["template"] or DEFAULT_TEMPLATE
+        return ensemble_features(self.clip, self.classnames, [template], normalize_each=True)
