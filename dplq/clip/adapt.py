@@ -60,8 +60,11 @@ def apply_delta(delta: nn.Module, weight: Tensor) -> Tensor:
 
 
 def state_of(module: nn.Module, *tensors: Tensor) -> tuple[Any, ...]:
-    """Return what differs once a parameter of `module`, or one of `tensors`, has changed."""
-    every = (*module.parameters(), *tensors)
+    """Return what differs once a parameter of `module`, or one of `tensors`, has changed.
+
+    A module's attribute `coupled` holds parameters of others that it depends on.
+    """
+    every = (*module.parameters(), *getattr(module, "coupled", ()), *tensors)
     return tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in every)
 
 

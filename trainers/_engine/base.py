@@ -76,11 +76,15 @@ class PromptTrainer(FrozenTrainer):
         """Seed all generators for this epoch and set its learning rate."""
         super().before_epoch()
         self._seed("train", self.epoch)
-        optim = self.cfg.OPTIM
-        schedule = {"max_epoch": self.max_epoch, "scheduler": optim.LR_SCHEDULER}
+        optim, (epoch, length) = self.cfg.OPTIM, self.schedule_position()
+        schedule = {"max_epoch": length, "scheduler": optim.LR_SCHEDULER}
         schedule |= {key: optim[key.upper()] for key in SCHEDULE_KEYS}
         for group in self.optim.param_groups:
-            group["lr"] = learning_rate(self.epoch, base_lr=group["initial_lr"], **schedule)
+            group["lr"] = learning_rate(epoch, base_lr=group["initial_lr"], **schedule)
+
+    def schedule_position(self) -> tuple[int, int]:
+        """Return where the learning-rate schedule is: epoch, counted from 0, and its length."""
+        return self.epoch, self.max_epoch
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images (B, 3, H, W) and labels (B,) on the device."""
