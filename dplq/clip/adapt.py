@@ -42,11 +42,13 @@ def adapt(clip: Backbone, deltas: Mapping[str, nn.Module]) -> Backbone:
 
 
 def norm_weights(clip: Backbone) -> list[str]:
-    """Return the names of weight and bias of all LayerNorms of both towers."""
+    """Return the names of weight and bias of all LayerNorms in both towers' residual blocks."""
     model: Any = clip.clip
     return [
-        f"{path}.{name}"
-        for path, module in model.named_modules()
+        f"{block}.{path}.{name}"
+        for tower in ("text", "image")
+        for block in clip.block_names(tower)
+        for path, module in model.get_submodule(block).named_modules()
         if isinstance(module, nn.LayerNorm)
         for name, _ in module.named_parameters()
     ]

@@ -67,9 +67,7 @@ class CoupledChange(SVDChange):
         generator: as for `SVDChange`.
     """
 
-    def __init__(
-        self, text: SVDChange, width: int, rank: int, generator: torch.Generator
-    ) -> None:
+    def __init__(self, text: SVDChange, width: int, rank: int, generator: torch.Generator) -> None:
         super().__init__(width, rank, generator)
         self.values = nn.Parameter(torch.eye(rank))
         self.coupled = (text.values,)  # the text tower's parameter, so in a tuple

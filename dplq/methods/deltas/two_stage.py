@@ -1,4 +1,8 @@
-"""2SFS: LayerNorms first, then a classifier (Farina et al., CVPR 2025)."""
+"""2SFS: LayerNorms first, then a classifier (Farina et al., CVPR 2025).
+
+The LayerNorms of the residual blocks learn. The release lists ln_pre, ln_post and ln_final as well,
+but freezes them again before training.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ class Replaced(nn.Module):
 
 
 class TwoStageLearner(nn.Module):
-    """All LayerNorms, and from the second stage on a row (d,) for every trained class.
+    """The blocks' LayerNorms, and from the second stage on a row (d,) for every trained class.
 
     Attributes:
         stage: 1 or 2, part of the state: it says whether the classifier is in use.
