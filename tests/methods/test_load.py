@@ -31,6 +31,10 @@ SETTINGS = {
     "CoCoOp": {"n_ctx": 2},
     "ZeroshotCLIP": {"templates": ["a photo of a {}.", "{} from above"]},
     "LinearProbe": {},
+    "CLIPLoRA": {"params": "vo", "rank": 3, "template": "a picture of {}."},
+    "CLIPSVD": {"encoder": "image"},
+    "TwoStage": {"template": "{} from above"},
+    "GDPL": {"n_ctx": 1, "prompt_depth": 3, "rank": 2, "delta_depth": 2},
 }
 
 
