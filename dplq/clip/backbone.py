@@ -168,6 +168,11 @@ class Backbone(nn.Module):
         prefix = "" if self._text is self.clip else "text."
         return [f"{prefix}transformer.resblocks.{i}" for i in range(self.text_layers)]
 
+    def weight(self, name: str) -> Tensor:
+        """Return a frozen weight by its name in open_clip."""
+        model: Any = self.clip
+        return model.get_parameter(name)
+
     @property
     def _text(self) -> TextTower:
         # CustomTextCLIP has a text tower; in CLIP the tower's parts are attributes of the model.

@@ -55,6 +55,18 @@ class Deltas(nn.ModuleDict):
         return {name.replace("/", "."): module for name, module in self.items()}
 
 
+class Replaced(nn.Module):
+    """A weight that is learned as a whole, from its frozen value on."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.value = nn.Parameter(weight.detach().float().clone())
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the learned weight."""
+        return self.value
+
+
 class AdaptedModel(CLIPModel):
     """A CLIP whose weights are changed by deltas, which are part of its learner.
 

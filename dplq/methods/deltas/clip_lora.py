@@ -127,6 +127,7 @@ class CLIPLoRAModel(DeltaModel):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K); in training with a new draw of the dropout."""
         if self.prompt_learner.training:
-            for delta in self.prompt_learner.values():
-                delta.draw(self.noise_generator)
+            for module in self.prompt_learner.modules():
+                if isinstance(module, LowRank):
+                    module.draw(self.noise_generator)
         return super().forward(images)

@@ -75,10 +75,10 @@ class CLIPSVDModel(DeltaModel):
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
-        given, model = CLIPSVDSettings(**settings), clip.clip
+        given = CLIPSVDSettings(**settings)
         deltas = Deltas(
             {
-                f"{block}.{name}": SingularValues(model.get_parameter(f"{block}.{name}"), count)
+                f"{block}.{name}": SingularValues(clip.weight(f"{block}.{name}"), count)
                 for tower in TOWERS[given.encoder]
                 for block in clip.block_names(tower)
                 for name, count in MATRICES.items()

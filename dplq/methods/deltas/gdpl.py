@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +97,11 @@ class GDPLModel(AdaptedModel, QuaternionPromptCLIP):
     """
 
     method, settings_class = "GDPL", GDPLSettings
-    structure = (*QuaternionPromptCLIP.structure, "rank", "delta_depth")
+    structure: ClassVar[Sequence[str] | None] = (
+        *QuaternionPromptCLIP.structure,
+        "rank",
+        "delta_depth",
+    )
 
     def __init__(
         self,
@@ -111,10 +115,9 @@ class GDPLModel(AdaptedModel, QuaternionPromptCLIP):
         **settings: Any,
     ) -> None:
         super().__init__(clip, domain, classnames, seed=seed, **settings)
-        changes = {"rank": rank, "delta_depth": delta_depth}
-        GDPLSettings(**changes)
+        GDPLSettings(rank=rank, delta_depth=delta_depth)
         check_depth(clip, delta_depth, min(clip.text_layers, clip.vision_layers), "DELTA_DEPTH")
-        self.settings |= changes
+        self.settings |= {"rank": rank, "delta_depth": delta_depth}
         generator = seeded_generator(None if seed is None else seed + 1)  # others than the prompts'
         layers: dict[str, nn.Module] = {}
         pairs = zip(clip.block_names("text"), clip.block_names("image"), strict=False)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from dplq.clip.adapt import norm_weights
 from dplq.clip.backbone import Backbone
-from dplq.methods.deltas.base import DeltaModel, Deltas, DeltaSettings
+from dplq.methods.deltas.base import DeltaModel, Deltas, DeltaSettings, Replaced
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
 
@@ -29,18 +29,6 @@ class TwoStageSettings(DeltaSettings):
     first_stage: float = option(
         0.6, "share of the epochs in which the LayerNorms learn", minimum=0, maximum=1
     )
-
-
-class Replaced(nn.Module):
-    """A weight that is learned as a whole, from its frozen value on."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.value = nn.Parameter(weight.detach().float().clone())
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return the learned weight."""
-        return self.value
 
 
 class TwoStageLearner(nn.Module):
@@ -84,9 +72,8 @@ class TwoStageModel(DeltaModel):
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
-        given, model = TwoStageSettings(**settings), clip.clip
-        norms = {name: Replaced(model.get_parameter(name)) for name in norm_weights(clip)}
-        deltas = Deltas(norms)
+        given = TwoStageSettings(**settings)
+        deltas = Deltas({name: Replaced(clip.weight(name)) for name in norm_weights(clip)})
         learner = TwoStageLearner(deltas, len(classnames), clip.embed_dim)
         super().__init__(clip, learner, classnames, settings=asdict(given), deltas=deltas)
         self.trained = list(self.classnames)
