@@ -162,12 +162,12 @@ def test_a_domain_encoder_of_timm(tmp_path):
 
 
 def test_a_delta_method(tree):
-    """Its files and commands, for one epoch on the demo; the run is loaded and merged."""
+    """Its files and command, for one epoch on the demo; the run is loaded and merged."""
     write(tree, "dplq/methods/deltas/bitfit.py", "trainers/bitfit.py")
+    write(tree, "configs/trainers/BitFit/demo.yaml")
     section = dict(SECTION.findall(PAGE))["A delta method"]
-    commands = section.split("```bash\n")[1].split("```")[0].replace("\\\n", " ").splitlines()
-    copying, (program, *words) = commands[:-1], commands[-1].split()
-    run(["bash", "-ec", "\n".join(copying)], tree)
+    command = section.split("```bash\n")[1].split("```")[0].replace("\\\n", " ")
+    program, *words = command.split()
     assert program == "python"
     words[words.index("DATASET.NUM_SHOTS") + 1] = "1"
     run([sys.executable, *words, "OPTIM.MAX_EPOCH", 1], tree)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,11 +97,7 @@ class GDPLModel(AdaptedModel, QuaternionPromptCLIP):
     """
 
     method, settings_class = "GDPL", GDPLSettings
-    structure: ClassVar[Sequence[str] | None] = (
-        *QuaternionPromptCLIP.structure,
-        "rank",
-        "delta_depth",
-    )
+    structure = (*QuaternionPromptCLIP.structure, "rank", "delta_depth")  # type: ignore[assignment]  # longer
 
     def __init__(
         self,
