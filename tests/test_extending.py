@@ -73,7 +73,15 @@ def flags(data: Path, out: Path) -> list[object]:
 
 def test_no_section_has_more_than_seven_steps():
     steps = {title: re.findall(r"^(\d+)\. ", text, re.M) for title, text in SECTION.findall(PAGE)}
-    assert list(steps) == ["A trainer", "A head", "A dataset", "A domain encoder", "A metric"]
+    sections = [
+        "A trainer",
+        "A head",
+        "A dataset",
+        "A domain encoder",
+        "A metric",
+        "A delta method",
+    ]
+    assert list(steps) == sections
     for title, numbers in steps.items():
         assert numbers == [str(i + 1) for i in range(len(numbers))], title
         assert 1 <= len(numbers) <= 7, title
@@ -176,3 +184,18 @@ def test_a_domain_encoder_of_timm(tmp_path):
     printed = run([sys.executable, *words[1:]], PROJECT)
     assert "Loading domain encoder (test_vit)" in printed
     assert (tmp_path / "out/results.json").is_file()
+
+
+def test_a_delta_method(tree):
+    """Its files and command, for one epoch on the demo; the run is loaded and merged."""
+    write(tree, "dplq/methods/deltas/bitfit.py", "trainers/bitfit.py")
+    write(tree, "configs/trainers/BitFit/demo.yaml")
+    section = dict(SECTION.findall(PAGE))["A delta method"]
+    command = section.split("```bash\n")[1].split("```")[0].replace("\\\n", " ")
+    program, *words = command.split()
+    assert program == "python"
+    words[words.index("DATASET.NUM_SHOTS") + 1] = "1"
+    run([sys.executable, *words, "OPTIM.MAX_EPOCH", 1], tree)
+    code = "import dplq; m = dplq.load('output/bitfit'); m.merge('m.safetensors'); print(m.method)"
+    assert run([sys.executable, "-c", code], tree).split() == ["BitFit"]
+    assert (tree / "m.safetensors").is_file()

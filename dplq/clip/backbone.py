@@ -9,6 +9,7 @@ They run open_clip's own residual blocks. `dplq.clip.sources` finds architecture
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.checkpoint import checkpoint
 
 from dplq.clip.blocks import (
@@ -148,6 +150,28 @@ class Backbone(nn.Module):
         The text tower saves memory by chunks instead (`encode_packed_text`).
         """
         self.grad_checkpointing = enable
+
+    def sharing_copy(self) -> Backbone:
+        """Return a copy with modules of its own, which share all tensors."""
+        shared = (*self.parameters(), *self.buffers(), self._tokenizer)
+        return copy.deepcopy(self, {id(part): part for part in shared})
+
+    @property
+    def is_adapted(self) -> bool:
+        """Return whether weights are read as changed by a model (`dplq.clip.adapt`)."""
+        return any(map(is_parametrized, self.modules()))
+
+    def block_names(self, tower: str) -> list[str]:
+        """Return open_clip's names of the residual blocks of a tower, "text" or "image"."""
+        if tower == "image":
+            return [f"visual.transformer.resblocks.{i}" for i in range(self.vision_layers)]
+        prefix = "" if self._text is self.clip else "text."
+        return [f"{prefix}transformer.resblocks.{i}" for i in range(self.text_layers)]
+
+    def weight(self, name: str) -> Tensor:
+        """Return a frozen weight by its name in open_clip."""
+        model: Any = self.clip
+        return model.get_parameter(name)
 
     @property
     def _text(self) -> TextTower:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from dplq.clip.modules import ResidualBlock
 from dplq.errors import UserError
@@ -26,7 +27,7 @@ def is_supported(block: Any) -> bool:
     parts = ("ln_1", "attn", "ls_1", "ln_2", "mlp", "ls_2")
     return (
         all(hasattr(block, part) for part in parts)
-        and type(block.attn) is nn.MultiheadAttention
+        and type_before_parametrizations(block.attn) is nn.MultiheadAttention
         and not block.attn.add_zero_attn
         and block.attn.in_proj_weight is not None
         and block.attn.bias_k is None

@@ -46,6 +46,9 @@ class CLIPModel(nn.Module):
             (JSON-able).
         domain: the domain encoder, for methods that use one.
 
+    Raises:
+        UserError: the backbone is another model's, which changes its weights.
+
     Attributes:
         method: name of the method, in the registry and in checkpoint headers.
         settings_class: the dataclass of its settings.
@@ -78,6 +81,11 @@ class CLIPModel(nn.Module):
         domain: DomainEncoder | None = None,
     ) -> None:
         super().__init__()
+        if clip.is_adapted:
+            raise UserError(
+                "This backbone's weights are changed by another model: use the backbone which that "
+                "model was made of (its `frozen_clip`), or load the file that its `merge` writes."
+            )
         self.clip, self.prompt_learner, self.domain = clip, learner, domain
         self.settings = settings
         self.classnames = validate_classnames(classnames)

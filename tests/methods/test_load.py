@@ -44,6 +44,10 @@ SETTINGS = {
     "TaskRes": {"templates": ["a map of {}."], "alpha": 0.7},
     "CLIPAdapter": {"features": "both", "templates": ["a map of {}."], "ratio": 0.4},
     "SSText": {"templates": ["a map of {}."], "repel": True},
+    "CLIPLoRA": {"params": "vo", "rank": 3, "template": "a picture of {}."},
+    "CLIPSVD": {"encoder": "image"},
+    "TwoStage": {"template": "{} from above"},
+    "GDPL": {"n_ctx": 1, "prompt_depth": 3, "rank": 2, "delta_depth": 2},
 }
 
 

@@ -42,6 +42,10 @@ def test_every_registered_trainer_has_configs_and_the_listed_order():
         "PromptSRC",
         "DCPL",
         "QuaternionPrompt",
+        "CLIPLoRA",
+        "CLIPSVD",
+        "TwoStage",
+        "GDPL",
     ]
     assert set(TRAINERS) == {trainer.__name__ for trainer in registered_trainers()}
 

@@ -51,13 +51,13 @@ def build_optimizer_of(learner: nn.Module, given: Any) -> torch.optim.Optimizer:
         raise UserError(f"The optimiser of OPTIM refuses its settings: {error}") from error
 
 
-def rate_of(epoch: int, given: Any, base_lr: float) -> float:
-    """Return the learning rate that ``cfg.OPTIM`` has in an epoch, counted from 0."""
+def rate_of(epoch: int, epochs: int, given: Any, base_lr: float) -> float:
+    """Return the learning rate that ``cfg.OPTIM`` has in an epoch, counted from 0, of so many."""
     schedule = {key: given[key.upper()] for key in SCHEDULE_KEYS}
     return learning_rate(
         epoch,
         base_lr=base_lr,
-        max_epoch=given.MAX_EPOCH,
+        max_epoch=epochs,
         scheduler=given.LR_SCHEDULER,
         **schedule,
     )
@@ -125,8 +125,13 @@ class PromptTrainer(FrozenTrainer):
         """Seed all generators for this epoch and set its learning rate."""
         super().before_epoch()
         self._seed("train", self.epoch)
+        epoch, length = self.schedule_position()
         for group in self.optim.param_groups:
-            group["lr"] = rate_of(self.epoch, self.cfg.OPTIM, group["initial_lr"])
+            group["lr"] = rate_of(epoch, length, self.cfg.OPTIM, group["initial_lr"])
+
+    def schedule_position(self) -> tuple[int, int]:
+        """Return where the learning-rate schedule is: epoch, counted from 0, and its length."""
+        return self.epoch, self.max_epoch
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images (B, 3, H, W) and labels (B,) on the device."""

@@ -75,9 +75,13 @@ class FrozenTrainer(CheckpointTrainer):
         self.train_seconds, self.train_steps = 0.0, 0
         print(describe_dassl())
         super().__init__(cfg)
-        self.max_epoch = self.max_epoch if self.fixed_epochs is None else self.fixed_epochs
+        self.max_epoch = self.epochs()
         self.tested_epoch = self.max_epoch
         self.evaluator = EvaluationRecord(self.evaluator, self._advice_on_logits())
+
+    def epochs(self) -> int:
+        """Return how many epochs a run has; the loaders are built."""
+        return self.cfg.OPTIM.MAX_EPOCH if self.fixed_epochs is None else self.fixed_epochs
 
     def _advice_on_logits(self) -> str:
         """Return what to do about logits that are nan or infinite."""

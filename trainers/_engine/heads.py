@@ -94,7 +94,9 @@ class HeadTrainer(FrozenTrainer):
         cfg = self.cfg
         return Steps(
             optimizer=partial(build_optimizer_of, given=cfg.OPTIM),
-            rate=partial(rate_of, given=cfg.OPTIM, base_lr=cfg.OPTIM.LR),
+            rate=partial(
+                rate_of, epochs=cfg.OPTIM.MAX_EPOCH, given=cfg.OPTIM, base_lr=cfg.OPTIM.LR
+            ),
             epochs=cfg.OPTIM.MAX_EPOCH,
             batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
             generator=self.model.noise_generator,

@@ -1,0 +1,1 @@
+"""Methods that change CLIP's weights by a small learnable delta."""
