@@ -190,7 +190,9 @@ def test_what_a_public_checkpoint_does_not_say_must_be_given(clip, tmp_path):
     with pytest.raises(UserError, match=r"public checkpoint of CoOp.*give clip=.* and classnames="):
         dplq.load(tmp_path)
     torch.save({"state_dict": {"other": torch.ones(1)}}, tmp_path / "model.pth.tar-1")
-    with pytest.raises(UserError, match=r"no method with a known public format.*Choices: CoCoOp"):
+    with pytest.raises(
+        UserError, match=r"no method with a known public format.*Choices: BiomedCoOp, CoCoOp"
+    ):
         dplq.load(tmp_path / "model.pth.tar-1", NAMES, clip=clip)
 
 
