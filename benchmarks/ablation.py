@@ -1,10 +1,11 @@
 """Ablation of the method on the demo domain, as one table.
 
     python benchmarks/ablation.py [--jobs 2] [--seeds 1 2 3] [--table docs/ablation.md]
+    python benchmarks/ablation.py --around residual_head --table docs/residual_head.md
 
-Every row changes one setting of the shipped default (configs/trainers/QuaternionPrompt/demo.yaml)
-and is one call of scripts/base2new.sh per seed on demo_aerial. Finished runs below --out are
-reused, as by the script; remove that folder after a change of the method.
+Every row changes one setting of a shipped config (configs/trainers/QuaternionPrompt/demo.yaml, or
+demo_residual_head.yaml) and is one call of scripts/base2new.sh per seed on demo_aerial. Finished
+runs below --out are reused, as by the script; remove that folder after a change of the method.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,12 +21,14 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.script_runs import MARKS, ROOT, base2new, has_marks, in_parallel, write_table
 
 NODE = "TRAINER.QUATERNIONPROMPT."
 TRAINER, DATASET = "QuaternionPrompt", "demo_aerial"
-# name of the row: settings that differ from the default
-VARIANTS: dict[str, dict[str, str]] = {
+Variants = dict[str, dict[str, str]]  # name of the row: settings that differ from the config
+DEFAULT: Variants = {
     "default": {},
     "without domain feature": {"DOMAIN.ENCODER": "none"},
     "CLIP's own feature as domain feature": {"DOMAIN.ENCODER": "clip"},
@@ -37,9 +41,20 @@ VARIANTS: dict[str, dict[str, str]] = {
     "depth 3": {"PROMPT_DEPTH": "3"},
     "preset reference": {"PRESET": "reference"},
 }
+RESIDUAL_HEAD: Variants = {
+    "residual_head": {},
+    "without the head": {"HEAD_WEIGHT": "0"},
+    "the head alone decides": {"HEAD_WEIGHT": "1"},
+    "domain feature not standardised": {"STANDARDIZE": "False"},
+    "deep text prompts start random": {"TEXT_INIT": "random"},
+    "no residual, starts random": {"RESIDUAL": "False", "TEXT_INIT": "random"},
+    "CLIP's own feature as domain feature": {"DOMAIN.ENCODER": "clip"},
+    "SGD with the default's learning rate": {"OPTIM.NAME": "sgd", "OPTIM.LR": "0.0035"},
+}
+GROUPS = {"default": ("demo", DEFAULT), "residual_head": ("demo_residual_head", RESIDUAL_HEAD)}
 
 
-def train_and_test(name: str, settings: dict[str, str], seed: int, out: Path) -> dict:
+def train_and_test(name: str, config: str, settings: dict[str, str], seed: int, out: Path) -> dict:
     """Run one seed of one row.
 
     Returns:
@@ -50,9 +65,9 @@ def train_and_test(name: str, settings: dict[str, str], seed: int, out: Path) ->
     """
     folder = out / name.replace(" ", "_").replace(",", "").replace("'", "")
     options = {key if "." in key else NODE + key: value for key, value in settings.items()}
-    given = {"OUT": str(folder), "TRAINERS": TRAINER, "CFG": "demo", "SHOTS": "16"}
+    given = {"OUT": str(folder), "TRAINERS": TRAINER, "CFG": config, "SHOTS": "16"}
     base2new(DATASET, [seed], options, given)
-    place = f"{DATASET}/shots_16/{TRAINER}/demo/seed{seed}/results.json"
+    place = f"{DATASET}/shots_16/{TRAINER}/{config}/seed{seed}/results.json"
     base, new = (
         json.loads((folder / "base2new" / part / place).read_text())
         for part in ("train_base", "test_new")
@@ -79,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--around", choices=GROUPS, default="default", help="the config")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="parallel runs")
     parser.add_argument(
@@ -86,12 +102,13 @@ def main() -> None:
     )
     parser.add_argument("--table", type=Path, help="write the table between the marks of this file")
     args = parser.parse_args()
-    args.out = args.out.resolve()
+    args.out = args.out.resolve() / args.around
+    config, variants = GROUPS[args.around]
     if args.table and not has_marks(args.table):
         parser.error(f"{args.table} has no lines {' and '.join(MARKS)} for the table")
     tasks = {
-        (name, seed): partial(train_and_test, name, VARIANTS[name], seed, args.out)
-        for name in VARIANTS
+        (name, seed): partial(train_and_test, name, config, variants[name], seed, args.out)
+        for name in variants
         for seed in args.seeds
     }
     results = {}
@@ -99,7 +116,7 @@ def main() -> None:
         if isinstance(result, RuntimeError):
             raise result
         results[task] = result
-    rows = [row(name, [results[name, seed] for seed in args.seeds]) for name in VARIANTS]
+    rows = [row(name, [results[name, seed] for seed in args.seeds]) for name in variants]
     header = ("variant", "base %", "new %", "H %", "learnable parameters")
     table = tabulate(rows, header, tablefmt="github", disable_numparse=True)
     print(table)
