@@ -10,8 +10,8 @@ import pytest
 from benchmarks import fair_table, script_runs
 from dplq.experiments.protocols import trainers
 
-BASES = {"MaPLe": 80.0, "LinearProbe": 90.0, "ZeroshotCLIP": 50.0}
-COMPOSITE = "LinearProbe + ZeroshotCLIP (composite)"
+BASES = {"MaPLe": 80.0, "TipAdapter": 90.0, "ZeroshotCLIP": 50.0}
+COMPOSITE = "TipAdapter + ZeroshotCLIP (composite)"
 PARTS = {"train_base": "base", "test_new": "new", "test_all": "all"}
 
 
@@ -25,7 +25,7 @@ def calls(monkeypatch):
         trainer, config = environment["TRAINERS"], environment["CFG"]
         if trainer == "CoOp":
             raise RuntimeError("CoOp failed: of bad luck")
-        closed = trainer == "LinearProbe"
+        closed = trainer == "TipAdapter"
         for part, subset in list(PARTS.items())[: 1 if closed else 3]:
             for seed in (*seeds, 7):  # of an earlier call
                 place = f"base2new/{part}/{dataset}/shots_16/{trainer}/{config}/seed{seed}"
@@ -52,16 +52,16 @@ def test_rows_of_all_fields_between_the_marks(tmp_path, calls, capsys):
     docs = tmp_path / "page.txt"
     docs.write_text("before\n<!-- table -->\nOLD\n<!-- end -->\nafter\n")
     words = ["--fields", str(tmp_path / "fields.yaml"), "--only", "real", "demo_tissue"]
-    words += ["--trainers", "MaPLe", "LinearProbe", "ZeroshotCLIP", "--seeds", "1", "2"]
+    words += ["--trainers", "MaPLe", "TipAdapter", "ZeroshotCLIP", "--seeds", "1", "2"]
     words += ["--out", str(tmp_path / "out"), "--table", str(docs)]
     assert fair_table.main(words) == 0
     demo, real = "demo", "vit_b16"
     assert {(dataset, e["TRAINERS"], e["CFG"]) for dataset, _, _, e, _ in calls} == {
         ("demo_tissue", "ZeroshotCLIP", demo),
         ("demo_tissue", "ZeroshotCLIP", f"{demo}_ctx"),
-        ("demo_tissue", "LinearProbe", demo),
+        ("demo_tissue", "TipAdapter", demo),
         ("demo_tissue", "MaPLe", demo),
-        ("ucm", "LinearProbe", real),
+        ("ucm", "TipAdapter", real),
         ("ucm", "MaPLe", f"{real}_c2_ep5_batch4_2ctx"),
     }
     (maple,) = (call for call in calls if call[0] == "ucm" and call[3]["TRAINERS"] == "MaPLe")
@@ -76,9 +76,9 @@ def test_rows_of_all_fields_between_the_marks(tmp_path, calls, capsys):
     rows = [[c.strip() for c in line.split("|")] for line in text.splitlines() if "|" in line]
     names = [row[1:3] for row in rows[2:]]
     assert names == [
-        *(["demo_tissue", name] for name in ("ZeroshotCLIP", "ZeroshotCLIP (ctx)", "LinearProbe")),
+        *(["demo_tissue", name] for name in ("ZeroshotCLIP", "ZeroshotCLIP (ctx)", "TipAdapter")),
         *(["demo_tissue", name] for name in ("MaPLe", COMPOSITE)),
-        *(["real", name] for name in ("LinearProbe", "MaPLe")),
+        *(["real", name] for name in ("TipAdapter", "MaPLe")),
     ]
     # seed 7 is not of this table; t is 12.7062 for two seeds
     (tissue, real) = (row for row in rows if row[2] == "MaPLe")

@@ -137,7 +137,7 @@ def test_the_trainers_that_learn_by_gradient_steps():
     names = {t.__name__ for t in GRADIENT if t.__module__.startswith("dplq.")}
     assert names == {
         *("CoOp", "CoCoOp", "DCPL", "IVLP", "MaPLe", "PromptSRC", "QuaternionPrompt", "VPT"),
-        *("BiomedCoOp", "KgCoOp", "ProGrad", "TCP"),
+        *("BiomedCoOp", "KgCoOp", "ProGrad", "TCP", "CLIPLoRA", "CLIPSVD", "GDPL", "TwoStage"),
     }
 
 
