@@ -7,7 +7,8 @@ one model on which every prompt method of this project is a learner that makes `
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -128,6 +129,11 @@ class CLIPModel(nn.Module):
     def prompt_kind(self) -> str:
         """Return what is fixed and what is learned of `prompt_texts`, in a few words."""
         return ""
+
+    @contextmanager
+    def gradient_part(self) -> Iterator[None]:
+        """Leave out, in this context, what is no part of the training loss."""
+        yield
 
     def image_features(self, images: Tensor) -> Tensor:
         """Return L2-normalised features (B, d) of CLIP-normalised images (B, 3, H, W)."""

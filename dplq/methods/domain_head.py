@@ -1,7 +1,7 @@
 """Linear head on the features of both encoders, for the classes of the training images.
 
 Prompts have few degrees of freedom: where images of a class were given, a linear classifier on
-frozen features is more accurate; of other classes it knows nothing. So it decides among trained
+frozen features is more accurate, but it cannot score other classes. So it decides among trained
 classes only, and the prompts decide between these and all others (docs/method.md, "Variants").
 """
 
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dplq.errors import UserError, few
 from dplq.methods.heads.logistic import fit, linear_layer
 
 C = 100.0  # inverse regularisation strength, for features of mean square 1 / width
@@ -43,7 +42,7 @@ class DomainHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(classes), requires_grad=False)
 
     def resize(self, classes: int) -> None:
-        """Make room for the weights of so many classes."""
+        """Hold zeros for so many classes, to be loaded over."""
         self.weight.data = self.weight.new_zeros(classes, self.weight.shape[1])
         self.bias.data = self.bias.new_zeros(classes)
 
@@ -54,15 +53,7 @@ class DomainHead(nn.Module):
             features: (N, d + d_f), of CLIP and of the domain encoder side by side.
             labels: (N,), each of the K classes at least once.
             class_weight: as for `dplq.methods.heads.logistic.fit`.
-
-        Raises:
-            UserError: a class has no image.
         """
-        if missing := set(range(len(self.weight))) - set(labels.tolist()):
-            raise UserError(
-                f"HEAD_WEIGHT: the classes {few(sorted(missing))} of {len(self.weight)} have no "
-                "training image."
-            )
         if len(self.weight) == 1:
             return  # there is nothing to decide
         features = features.double().cpu()

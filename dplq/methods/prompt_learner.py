@@ -78,6 +78,7 @@ class PromptLearner(nn.Module):
         UserError: a width the quaternion layers cannot split into four components.
     """
 
+    fitted: Tensor
     mean: Tensor
     std: Tensor
     head: DomainHead
@@ -120,6 +121,8 @@ class PromptLearner(nn.Module):
             self.meta_net = bottleneck(
                 settings.domain_dim, text_width, generator, base_width=text_width
             )
+        if settings.standardize or settings.head_weight:
+            self.register_buffer("fitted", torch.zeros(()))  # 1 once `fit_features` was called
         if settings.domain_dim and settings.standardize:
             self.register_buffer("mean", torch.zeros(settings.domain_dim))
             self.register_buffer("std", torch.ones(settings.domain_dim))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
-from dplq.errors import UserError
+from dplq.errors import UserError, few
 from dplq.methods.base import PromptedCLIP, Prompts, validate_classnames
 from dplq.methods.domain_head import DomainHead, decide_among_trained
 from dplq.methods.init import MAX_WORDS, check_depth, initial_context, seeded_generator
@@ -77,6 +78,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         _warn_of_normalisation(given.preset, domain)
         width = domain.feature_dim if domain is not None else domain_dim
         resolved = QuaternionPromptSettings(**{**settings, "domain_dim": width}).resolved()
+        resolved = replace(resolved, standardize=resolved.standardize and bool(width))
         prefix, context = initial_context(clip, given, generator)
         states = _states_of_words(clip, prefix, resolved) if resolved.text_init == "words" else None
         given.report_unused_switches(depth=given.prompt_depth, has_domain=bool(width))
@@ -87,7 +89,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
             generator=generator,
             deep_text=states,
         )
-        self.head_classes = validate_classnames(classnames)
+        self.head_classes, self._uses_head = validate_classnames(classnames), True
         if resolved.head_weight:
             learner.head = DomainHead(len(self.head_classes), clip.embed_dim, width or 0)
         # What the preset stands for is recorded, not its name; later switches only where they are
@@ -139,15 +141,48 @@ class QuaternionPromptCLIP(PromptedCLIP):
     ) -> None:
         """Fit what needs no gradient steps: standardisation and head.
 
+        train.py does so before the first step; a training loop of your own has to.
+
         Args:
             features: (N, d + d_f), `frozen_features` of all training images.
             labels: (N,).
             class_weight: of the head: "balanced", or None.
+
+        Raises:
+            UserError: a class has no image.
         """
-        if self.switches.standardize and self.settings["domain_dim"]:
+        found = set(labels.tolist())
+        missing = [name for k, name in enumerate(self.head_classes) if k not in found]
+        if self.switches.head_weight and missing:
+            raise UserError(f"HEAD_WEIGHT needs a training image of {few(missing, 4)}.")
+        if self.switches.standardize:
             self.prompt_learner.set_statistics(features[:, self.clip.embed_dim :])
         if self.switches.head_weight:
             self.prompt_learner.head.fit(features, labels, class_weight)
+        if self.learns_from_features:
+            self.prompt_learner.fitted.fill_(1)
+
+    def _check_fitted(self) -> None:
+        """Refuse (UserError) what would be wrong without `fit_features`."""
+        if self.learns_from_features and not self.prompt_learner.fitted:
+            raise UserError(
+                "STANDARDIZE and HEAD_WEIGHT need the training images' features: call "
+                "model.fit_features(model.frozen_features(images), labels) before the training."
+            )
+
+    @contextmanager
+    def gradient_part(self) -> Iterator[None]:
+        """Leave out the head in this context."""
+        self._uses_head = False
+        try:
+            yield
+        finally:
+            self._uses_head = True
+
+    def save(self, path: str | os.PathLike[str], **extra: Any) -> None:
+        """Write a checkpoint as the base does, once `fit_features` has been called."""
+        self._check_fitted()
+        super().save(path, **extra)
 
     def _domain_features(self, images: Tensor, given: Tensor | None) -> Tensor:
         """Return the domain features (B, d_f): those that are given, after a check, or its own."""
@@ -187,12 +222,17 @@ class QuaternionPromptCLIP(PromptedCLIP):
 
         Returns:
             Logits (B, K) in the dtype of the learnable state, float32.
+
+        Raises:
+            UserError: `fit_features` is missing, or the domain features have another shape.
         """
+        self._check_fitted()
         if domain_features is None and self.settings["domain_dim"]:
             domain_features = self._domain_features(images, None)
         prompts = self.prompts(images, domain_features, noise)
         logits = self.logits(self.image_features(images, prompts), self.text_features(prompts))
-        if not self.switches.head_weight or self.prompt_learner.training:
+        weight = self.switches.head_weight
+        if not weight or not self._uses_head or self.prompt_learner.training:
             return logits
         rows = {name: row for row, name in enumerate(self.head_classes)}
         columns = [k for k, name in enumerate(self.classnames) if name in rows]
@@ -203,7 +243,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
                 self.prompt_learner.head(features),
                 columns,
                 [rows[self.classnames[k]] for k in columns],
-                self.switches.head_weight,
+                weight,
             )
 
     def header(self) -> dict[str, Any]:

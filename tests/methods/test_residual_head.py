@@ -173,9 +173,11 @@ def test_bad_input(backbone):
             make_model(backbone, **settings)
     with pytest.raises(dplq.UserError, match=r"HEAD_WEIGHT is 2"):
         make_model(backbone, head_weight=2.0)
-    head = DomainHead(3, 2, 0)
-    with pytest.raises(dplq.UserError, match="HEAD_WEIGHT: the classes 1 of 3 have no training"):
-        head.fit(torch.zeros(2, 2), torch.tensor([0, 2]))
+    model = make_model(backbone)
+    images, features, labels = inputs(backbone)
+    frozen = model.frozen_features(images, features)
+    with pytest.raises(dplq.UserError, match="HEAD_WEIGHT needs a training image of parking_lot"):
+        model.fit_features(frozen, labels * 2)
     one = DomainHead(1, 2, 0)
     one.fit(torch.ones(2, 2), torch.tensor([0, 0]))
     assert one.weight.count_nonzero() == 0
@@ -187,3 +189,44 @@ def test_switches_that_another_setting_disables_are_said(backbone, caplog):
     text = " ".join(record.getMessage() for record in caplog.records)
     assert "TEXT_INIT 'words' is not used: PROMPT_DEPTH 1" in text
     assert "STANDARDIZE True is not used: there is no domain feature" in text
+
+
+@pytest.mark.parametrize("settings", [{}, {"head_weight": 0.0}, {"standardize": False}])
+def test_a_model_that_is_not_fitted_says_so(backbone, tmp_path, settings):
+    model = make_model(backbone, **settings)
+    images, features, labels = inputs(backbone)
+    path = tmp_path / "prompts.safetensors"
+    for call in (lambda: model(images, domain_features=features), lambda: model.save(path)):
+        with pytest.raises(dplq.UserError, match=r"call model.fit_features\(model.frozen_features"):
+            call()
+    assert not path.exists()
+    model.fit_features(model.frozen_features(images, features), labels)
+    model.save(path)
+    found = dplq.load(path, clip=backbone)(images, domain_features=features)
+    assert torch.equal(found, model.eval()(images, domain_features=features))
+
+
+def test_without_both_switches_nothing_is_to_be_fitted(backbone):
+    model = make_model(backbone, head_weight=0.0, standardize=False)
+    images, features, _ = inputs(backbone)
+    assert model(images, domain_features=features).shape == (12, 3)
+    assert "fitted" not in model.prompt_learner.state_dict()
+
+
+def test_the_part_of_the_gradient_is_without_the_head(backbone):
+    model, images, features, _ = fitted(backbone)
+    prompted = model.train()(images, domain_features=features)
+    model.eval()
+    with model.gradient_part():
+        assert torch.equal(model(images, domain_features=features), prompted)
+    assert not torch.allclose(model(images, domain_features=features), prompted, atol=1e-2)
+
+
+def test_loading_says_nothing_of_switches_that_nobody_set(backbone, tmp_path, caplog):
+    model = make_model(backbone, domain_dim=0)
+    images, _, labels = inputs(backbone)
+    model.fit_features(model.frozen_features(images), labels)
+    model.save(tmp_path / "prompts.safetensors")
+    caplog.clear()
+    dplq.load(tmp_path / "prompts.safetensors", clip=backbone)
+    assert "STANDARDIZE" not in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,6 +86,7 @@ def test_hits_are_counted_over_all_batches_in_eval_mode(monkeypatch):
     modes = []
     trainer = SimpleNamespace(
         dm=SimpleNamespace(dataset=SimpleNamespace(train_x=range(4))),
+        model=SimpleNamespace(gradient_part=nullcontext),
         set_model_mode=modes.append,
         parse_batch_test=lambda batch: batch,
         model_inference=lambda images: images,

@@ -64,3 +64,16 @@ def test_other_classes_are_tested_with_the_head_of_the_trained(run, tmp_path, cl
     assert done.code == 0, done.err
     if classes == "base":
         assert accuracy(tmp_path / "out") == accuracy(trained)
+
+
+def test_training_accuracy_is_that_of_the_prompts(run, tmp_path):
+    """Steps of almost 0 leave the prompts as they are; the head, fitted to 100 %, would hide it."""
+    flags, _ = run
+    options = ["OPTIM.NAME", "sgd", "OPTIM.LR", "1e-12"]
+    arguments = ["--output-dir", str(tmp_path / "out"), *flags, *BASE, *options]
+    done = train(tmp_path / "log", arguments)
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "out/results.json").read_text())["train_accuracy"]
+    assert found["start"] == found["end"] < 100
+    whole = json.loads((run[1] / "results.json").read_text())
+    assert whole["learnable_parameters"] > 2 * 96 + 2

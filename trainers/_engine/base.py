@@ -103,9 +103,14 @@ class PromptTrainer(FrozenTrainer):
     def before_train(self) -> None:
         """Resume as Dassl does, or measure what the model is before its first step."""
         super().before_train()
+        if self.start_epoch == 0:
+            self.fit_features()
         self.measures_fit = not self.cfg.TEST.NO_TEST
         if self.measures_fit and self.start_epoch == 0:
             self.start_accuracy = train_accuracy(self)
+
+    def fit_features(self) -> None:
+        """Fit what a model takes from features of the training images, before the first step."""
 
     def test(self, split: str | None = None) -> float:
         """Evaluate as the base does; after the training first on its images."""

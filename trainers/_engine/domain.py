@@ -45,11 +45,10 @@ class DomainTrainer(PromptTrainer):
         build: Any = self.model_class
         return build(clip, domain, classnames, seed=seed, **settings)
 
-    def before_train(self) -> None:
-        """Begin as the base does; a new run fits what the model needs of the training images."""
-        super().before_train()
-        if self.start_epoch == 0 and getattr(self.model, "learns_from_features", False):
-            model: Any = self.model
+    def fit_features(self) -> None:
+        """Fit the head and the standardisation of a model that has them."""
+        model: Any = self.model
+        if getattr(model, "learns_from_features", False):
             found = compute_features(self, [training_images(self)], model.frozen_features)
             model.fit_features(found.mean(), found.labels, self.cfg.TRAIN.CLASS_WEIGHTS or None)
 

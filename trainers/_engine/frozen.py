@@ -118,6 +118,11 @@ class FrozenTrainer(CheckpointTrainer):
         """Return this trainer's own config node."""
         return self.cfg.TRAINER[self.node]
 
+    @property
+    def learnable_parameters(self) -> int:
+        """Return how many numbers are learned or fitted, heads included."""
+        return sum(p.numel() for p in self.model.prompt_learner.parameters())
+
     def check_cfg(self, cfg: Any) -> None:
         """Refuse (UserError) values that no trainer can work with."""
         check_for_trainer(cfg, type(self))
@@ -152,8 +157,7 @@ class FrozenTrainer(CheckpointTrainer):
         configure_model(self.model, self.precision, cfg.MODEL)
         self.model.noise_generator = torch.Generator(self.device)
         learner = self.model.prompt_learner
-        self.learnable_parameters = count = sum(p.numel() for p in learner.parameters())
-        print(f"Learnable parameters: {count:,} in {type(learner).__name__}")
+        print(f"Learnable parameters: {self.learnable_parameters:,} in {type(learner).__name__}")
         self.register_model(MODEL_FOLDER, learner, self.build_optimizer(learner), None)
         print_prompts(self.model)
 

@@ -69,8 +69,6 @@ class HeadTrainer(FrozenTrainer):
             steps=self._steps(),
         )
         chosen = self.model.fit(data)
-        learner = self.model.prompt_learner
-        self.learnable_parameters = sum(p.numel() for p in learner.parameters())
         if chosen:
             values = ", ".join(f"{name} is {value:g}" for name, value in chosen.items())
             print(f"{type(self).__name__}: {values}")

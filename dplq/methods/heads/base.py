@@ -66,10 +66,10 @@ class Fitted(nn.Module):
         def __getattr__(self, name: str) -> Tensor: ...
 
     def put(self, **tensors: Tensor) -> None:
-        """Replace tensors by others, which may have another shape, in the dtype of the first."""
+        """Replace tensors by others, which may have another shape; device and dtype stay."""
         for name, tensor in tensors.items():
             own = self.get_parameter(name)
-            own.data = tensor.detach().to(own.dtype).clone()
+            own.data = tensor.detach().to(own.device, own.dtype).clone()
 
 
 class HeadModel(CLIPModel):
