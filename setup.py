@@ -41,6 +41,7 @@ TEST_REQUIREMENTS = [
     "imageio",  # any version
     "mypy>=2.4,<2.5",  # other minor versions may find other errors, and a test runs it
     "pytest",  # any version
+    "pytest-xdist",  # for -n: several processes
     "ruff>=0.17,<0.18",  # other minor versions may format otherwise, and a test compares
     "setuptools>=64",  # as in pyproject.toml
     "timm>=1.0.22",  # the small models test_*, and building on the meta device

@@ -338,3 +338,13 @@ def test_clip_adapter_names_other_classes():
     assert model.classify(VAL).shape == (len(VAL), 2)
     with pytest.raises(UserError, match="This model is a TaskRes model"):
         head("TaskRes").set_classnames(["lake"])
+
+
+def test_what_is_fitted_stays_on_the_device_of_the_model():
+    """scikit-learn's weights come from the CPU."""
+    from dplq.methods.heads.base import Fitted
+
+    learner = Fitted({"weight": torch.zeros(2, 3)}, []).to("meta")
+    learner.put(weight=torch.ones(4, 3, dtype=torch.float64))
+    assert (learner.weight.device.type, learner.weight.dtype) == ("meta", torch.float32)
+    assert learner.weight.shape == (4, 3)
