@@ -171,23 +171,26 @@ def test_bad_fields_are_one_line(tmp_path, calls, capsys, content, message):
 
 
 def test_bad_words(tmp_path, calls, capsys):
+    def main(*words):
+        return fair_table.main([*words, "--out", str(tmp_path / "out")])
+
     docs = tmp_path / "page.txt"
     docs.write_text("no marks")
-    assert fair_table.main(["--table", str(docs)]) == 2
+    assert main("--table", str(docs)) == 2
     assert "has no lines <!-- table --> and <!-- end -->" in capsys.readouterr().err
     docs.write_text("<!-- end --> <!-- table -->")
-    assert fair_table.main(["--table", str(docs)]) == 2
+    assert main("--table", str(docs)) == 2
     assert "has no lines <!-- table --> and <!-- end -->" in capsys.readouterr().err
-    assert fair_table.main(["--table", str(tmp_path / "none.txt")]) == 2
+    assert main("--table", str(tmp_path / "none.txt")) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert "No such file" in error
     assert error.count("\n") == 1
-    assert fair_table.main(["--table", str(tmp_path)]) == 2
+    assert main("--table", str(tmp_path)) == 2
     assert "is a folder" in capsys.readouterr().err
-    assert fair_table.main(["--jobs", "0"]) == 2
+    assert main("--jobs", "0") == 2
     assert "--jobs is 0: give 1 or more" in capsys.readouterr().err
-    assert fair_table.main(["--only", "demo_arial"]) == 2
+    assert main("--only", "demo_arial") == 2
     assert (
         "the field 'demo_arial' is unknown. Did you mean 'demo_aerial'?" in capsys.readouterr().err
     )
