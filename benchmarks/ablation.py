@@ -23,7 +23,8 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.script_runs import MARKS, ROOT, base2new, has_marks, in_parallel, write_table
+from benchmarks.script_runs import ROOT, base2new, check_marks, in_parallel, write_table
+from dplq.errors import UserError
 
 NODE = "TRAINER.QUATERNIONPROMPT."
 TRAINER, DATASET = "QuaternionPrompt", "demo_aerial"
@@ -104,8 +105,11 @@ def main() -> None:
     args = parser.parse_args()
     args.out = args.out.resolve() / args.around
     config, variants = GROUPS[args.around]
-    if args.table and not has_marks(args.table):
-        parser.error(f"{args.table} has no lines {' and '.join(MARKS)} for the table")
+    try:
+        if args.table:
+            check_marks(args.table)
+    except UserError as error:
+        parser.error(str(error))
     tasks = {
         (name, seed): partial(train_and_test, name, config, variants[name], seed, args.out)
         for name in variants

@@ -5,7 +5,7 @@
 A field is a dataset with the options of its runs. demo_aerial and demo_tissue are built in; a YAML
 file adds others (benchmarks/README.md). Trainers and configs are those of configs/protocols.yaml.
 Every trainer of a field is one call of scripts/base2new.sh, so that the same command goes on after
-an interruption. A trainer that fails is named at the end, and the exit code is 1.
+an interruption. A trainer that fails is named before the table, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.script_runs import MARKS, ROOT, base2new, has_marks, in_parallel, write_table
+from benchmarks.script_runs import ROOT, base2new, check_marks, in_parallel, write_table
 from dplq.errors import UserError, suggest
 from dplq.experiments.protocols import DEMO, default_config, read_protocols, trainers
 from dplq.io.validation.yaml_file import read_yaml
@@ -118,19 +118,20 @@ def runs_of(call: Call, field: Field, out: Path, seeds: Sequence[int], shots: in
     return [run for run in collect(there) if run.seed in seeds] if there else []
 
 
-def with_composites(runs: list[Run]) -> list[Run]:
+def with_composites(runs: Sequence[Run], plain: str) -> list[Run]:
     """Return the runs of a field and those of its composite, where it has one."""
     try:
-        return runs + composites(runs)
+        return [*runs, *composites(runs, plain)]
     except UserError:  # no head, or no zero-shot runs
         return runs
 
 
-def make_table(by_field: Mapping[str, Sequence[Run]]) -> Table:
-    """Return the table of the runs of all fields."""
+def make_table(by_field: Mapping[str, Sequence[Run]], fields: Mapping[str, Field]) -> Table:
+    """Return the table of the runs of all fields, with the composites."""
     lines, rows, devices = [], [], set()
-    for field, runs in by_field.items():
-        names = row_names(run.setting for run in runs)
+    for field, finished in by_field.items():
+        runs = with_composites(finished, fields[field].config)
+        names = row_names((run.setting for run in runs), fields[field].config)
         of_field = summarise(runs, keep_order=True)
         lines += [_line(field, names[row.setting], row) for row in of_field]
         rows += of_field
@@ -183,8 +184,10 @@ def _chosen(words: Sequence[str] | None, known: Sequence[str], what: str) -> lis
 
 def make(args: argparse.Namespace) -> int:
     """Make the runs and the table that the arguments select; return the exit code."""
-    if args.table and not has_marks(args.table):
-        raise UserError(f"{args.table} has no lines {' and '.join(MARKS)} for the table")
+    if args.jobs < 1:
+        raise UserError(f"--jobs is {args.jobs}: give 1 or more")
+    if args.table:
+        check_marks(args.table)
     more = read_fields(args.fields) if args.fields else {}
     every, folder = FIELDS | more, args.fields.resolve().parent if args.fields else ROOT
     fields = {name: every[name] for name in _chosen(args.only, list(every), "field")}
@@ -195,16 +198,19 @@ def make(args: argparse.Namespace) -> int:
         for call in calls
     }
     failed = [(call, error) for call, error in in_parallel(tasks, args.jobs) if error]
+    for call, error in failed:
+        print(f"error: {' '.join(call)}: {error}", file=sys.stderr)
     by_field: dict[str, list[Run]] = {name: [] for name in fields}
     for call in calls:
         by_field[call.field] += runs_of(call, fields[call.field], out, args.seeds, args.shots)
-    table = make_table({name: with_composites(runs) for name, runs in by_field.items() if runs})
+    if not any(by_field.values()):
+        print("error: there is no table: no run of these fields has finished", file=sys.stderr)
+        return 1
+    table = make_table({name: rows for name, rows in by_field.items() if rows}, fields)
     text = table.render("github", ci95=True)
     print(text)
     if args.table:
         write_table(args.table, text)
-    for call, error in failed:
-        print(f"error: {' '.join(call)}: {error}", file=sys.stderr)
     return int(bool(failed))
 
 

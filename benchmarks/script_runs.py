@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from dplq.errors import UserError
+from dplq.io.validation.schema import read_text
+
 ROOT = Path(__file__).resolve().parent.parent
 MARKS = ("<!-- table -->", "<!-- end -->")
 K = TypeVar("K")
@@ -63,10 +66,15 @@ def in_parallel(tasks: Mapping[K, Callable[[], Any]], jobs: int) -> Iterator[tup
                 bar.update()
 
 
-def has_marks(path: Path) -> bool:
-    """Return whether a file has the two lines between which a table is written."""
-    text = path.read_text()
-    return all(mark in text for mark in MARKS)
+def check_marks(path: Path) -> None:
+    """Check that a file has the two lines between which a table is written.
+
+    Raises:
+        UserError: it has not, or cannot be read.
+    """
+    first, last = MARKS
+    if last not in read_text(path, remedy="Give another file.").partition(first)[2]:
+        raise UserError(f"{path} has no lines {first} and {last} for the table")
 
 
 def write_table(path: Path, table: str) -> None:

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Default configs and properties of the trainers: part of common.sh. They are data,
-# configs/protocols.yaml, read by dplq/experiments/protocols.py.
+# configs/protocols.yaml, for which dplq/experiments/protocols.py answers.
 
 # Print the answer of dplq.experiments.protocols; exit with 2 where there is none.
 protocols() {

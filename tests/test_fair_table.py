@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import fair_table, script_runs
+from dplq.errors import UserError
 from dplq.experiments.protocols import trainers
 
 BASES = {"MaPLe": 80.0, "TipAdapter": 90.0, "ZeroshotCLIP": 50.0}
@@ -99,6 +100,48 @@ def test_a_trainer_that_fails_is_named_and_the_others_are_in_the_table(tmp_path,
     assert "error: demo_aerial CoOp demo: CoOp failed: of bad luck" in shown.err
 
 
+def test_where_all_trainers_fail_the_failures_are_printed_and_the_page_stays(
+    tmp_path, calls, capsys
+):
+    page = tmp_path / "page.txt"
+    page.write_text("<!-- table -->\nOLD\n<!-- end -->\n")
+    words = ["--only", "demo_aerial", "--trainers", "CoOp", "--seeds", "1", "--table", str(page)]
+    assert fair_table.main([*words, "--out", str(tmp_path / "out")]) == 1
+    shown = capsys.readouterr()
+    errors = [line for line in shown.err.splitlines() if line.startswith("error")]
+    assert errors == [
+        "error: demo_aerial CoOp demo: CoOp failed: of bad luck",
+        "error: there is no table: no run of these fields has finished",
+    ]
+    assert shown.out == ""
+    assert "OLD" in page.read_text()
+
+
+def test_failures_are_printed_whatever_becomes_of_the_table(tmp_path, calls, capsys, monkeypatch):
+    def broken(*_):
+        raise UserError("results of no kind")
+
+    monkeypatch.setattr(fair_table, "runs_of", broken)
+    words = ["--only", "demo_aerial", "--trainers", "CoOp", "--seeds", "1"]
+    assert fair_table.main([*words, "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.index("of bad luck") < error.index("error: results of no kind")
+
+
+def test_a_field_with_a_config_of_its_own_has_plain_names(tmp_path, calls):
+    runs = []
+    for trainer in ("TipAdapter", "ZeroshotCLIP"):
+        call = fair_table.Call("mine", trainer, "small_ctx" if "CLIP" in trainer else "small")
+        field = fair_table.Field(dataset="demo_aerial", config="small")
+        fair_table.run(call, field, tmp_path, tmp_path, [1, 2], 16)
+        runs += fair_table.runs_of(call, field, tmp_path, [1, 2], 16)
+    table = fair_table.make_table({"mine": runs}, {"mine": field})
+    assert [line.labels["trainer"] for line in table.lines] == [
+        *("TipAdapter", "ZeroshotCLIP (ctx)"),
+        "TipAdapter + ZeroshotCLIP (ctx) (composite)",
+    ]
+
+
 def test_all_trainers_are_found(calls, tmp_path):
     made = fair_table.calls_of(fair_table.FIELDS, trainers(), 16)
     assert {call.trainer for call in made if call.field == "demo_aerial"} == set(trainers())
@@ -128,11 +171,26 @@ def test_bad_fields_are_one_line(tmp_path, calls, capsys, content, message):
 
 
 def test_bad_words(tmp_path, calls, capsys):
+    def main(*words):
+        return fair_table.main([*words, "--out", str(tmp_path / "out")])
+
     docs = tmp_path / "page.txt"
     docs.write_text("no marks")
-    assert fair_table.main(["--table", str(docs)]) == 2
+    assert main("--table", str(docs)) == 2
     assert "has no lines <!-- table --> and <!-- end -->" in capsys.readouterr().err
-    assert fair_table.main(["--only", "demo_arial"]) == 2
+    docs.write_text("<!-- end --> <!-- table -->")
+    assert main("--table", str(docs)) == 2
+    assert "has no lines <!-- table --> and <!-- end -->" in capsys.readouterr().err
+    assert main("--table", str(tmp_path / "none.txt")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "No such file" in error
+    assert error.count("\n") == 1
+    assert main("--table", str(tmp_path)) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert main("--jobs", "0") == 2
+    assert "--jobs is 0: give 1 or more" in capsys.readouterr().err
+    assert main("--only", "demo_arial") == 2
     assert (
         "the field 'demo_arial' is unknown. Did you mean 'demo_aerial'?" in capsys.readouterr().err
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def accuracy(labels: list[int], predictions: list[int]) -> float:
-    """Return the accuracy in percent."""
+    """Return the accuracy in percent, of one image at least."""
     hits = [label == guess for label, guess in zip(labels, predictions, strict=True)]
     return 100.0 * sum(hits) / len(hits)
 

@@ -7,45 +7,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from dplq.errors import UserError, suggest
-from dplq.io.files import configs_folder
-from dplq.io.validation.paths import is_file
-from dplq.io.validation.yaml_file import read_yaml
+from dplq.io.protocols import CONFIGS, DEMO, PROTOCOLS, Entry, read_protocols
 
-CONFIGS = configs_folder()
-PROTOCOLS = ("base2new", "few_shot", "transfer")
 PROPERTIES = ("any_classes", "trained")
-DEMO = "demo"  # config for the built-in datasets
-
-
-class Entry(msgspec.Struct, forbid_unknown_fields=True):
-    """What ``protocols.yaml`` says of one trainer; the keys are explained there."""
-
-    default: str = ""
-    base2new: str = ""
-    few_shot: str | dict[int | Literal["other"], str] = ""
-    transfer: str = ""
-    trained: bool = True
-    any_classes: bool = True
-    variants: list[str] = msgspec.field(default_factory=list)
-
-
-def read_protocols(configs: Path = CONFIGS) -> dict[str, Entry]:
-    """Return the entries of ``protocols.yaml`` by trainer; empty where there is no such file.
-
-    Raises:
-        UserError: an entry is not as the head of that file explains.
-    """
-    path = configs / "protocols.yaml"
-    shape = dict[str, Entry | None] | None
-    content: dict[str, Entry | None] | None = read_yaml(path, shape) if is_file(path) else None
-    return {name: entry or Entry() for name, entry in (content or {}).items()}
 
 
 def trainers(configs: Path = CONFIGS) -> list[str]:
@@ -68,11 +36,8 @@ def default_config(trainer: str, protocol: str, shots: int, configs: Path = CONF
         UserError: the trainer has several configs and none is named as the default.
     """
     entry = read_protocols(configs).get(trainer, Entry())
-    choice = getattr(entry, protocol) or entry.default
-    if isinstance(choice, Mapping):
-        choice = choice.get(shots, choice.get("other", ""))
-    if choice:
-        return str(choice)
+    if choice := entry.config(protocol, shots):
+        return choice
     files = sorted((configs / "trainers" / trainer).glob("*.yaml"))
     names = [path.stem for path in files if path.stem != DEMO] or [path.stem for path in files]
     if len(names) == 1:

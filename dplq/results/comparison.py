@@ -12,8 +12,7 @@ from tabulate import tabulate
 from dplq.errors import UserError, suggest
 from dplq.evaluation.hits import decode_hits
 from dplq.results.bootstrap import bootstrap_interval
-from dplq.results.composite import MARK
-from dplq.results.names import row_names
+from dplq.results.names import MARK, row_names
 from dplq.results.runs import PAIRS, Run, Setting, Tested
 from dplq.results.statistics import Comparison, average_ranks, compare
 

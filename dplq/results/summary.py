@@ -201,8 +201,10 @@ def _average(block: Sequence[Row]) -> Row:
         stats=stats,
         rounded=any(row.rounded for row in block),
         any_classes=block[0].any_classes,
-        values={
-            name: {(row.dataset, s): v for row in block for s, v in row.values[name].items()}
-            for name in stats
-        },
+        values={name: _by_dataset_and_seed(block, name) for name in stats},
     )
+
+
+def _by_dataset_and_seed(block: Sequence[Row], name: str) -> dict[tuple[str, Any], float]:
+    """Return the values of a column; of H none where base and new runs share no seed."""
+    return {(row.dataset, s): v for row in block for s, v in row.values.get(name, {}).items()}

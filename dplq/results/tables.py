@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dplq.results.composite import MARK
 from dplq.results.composite import NOTE as COMPOSITE_NOTE
+from dplq.results.names import MARK
 from dplq.results.rendering import Line, Number, Table
 from dplq.results.runs import PAIRS, SUBSETS
 from dplq.results.summary import Row
@@ -19,8 +19,8 @@ COST_COLUMNS = {  # names as in `dplq.results.runs.COSTS`
 }
 GROUP = ("output", "shots", "dataset")  # lines whose best is sought
 COST_NOTE = (
-    "learnable: parameters that are trained. s/step: wall-clock seconds of a training step, with"
-    " each method's own batch size.",
+    "learnable: parameters that are learned or fitted. s/step: wall-clock seconds of a training"
+    " step, with each method's own batch size.",
     "memory: peak of the training process, allocated on a GPU, resident on a CPU. checkpoint: size"
     " of one file.",
 )

@@ -29,3 +29,8 @@ def test_a_base_image_taken_for_a_new_class_is_an_error():
 
 def test_a_half_without_a_hit_has_no_harmonic_mean_but_zero():
     assert generalised([0, 1], [0, 0], 1) == {"base": 100.0, "new": 0.0, "H": 0.0}
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [1, 1]])
+def test_a_half_without_images_has_no_accuracy(labels):
+    assert generalised(labels, [0, 1], 1) is None

@@ -173,6 +173,20 @@ def test_average_over_different_seeds_warns(tmp_path, caplog):
     assert "mixed" in render(rows)
 
 
+def test_average_of_datasets_without_a_pair_of_seeds(tmp_path, caplog):
+    """H of AID has no seed, its averages have one; H of the averages is printed."""
+    write_pairs(tmp_path, "AID", {1: 70.0}, {2: 50.0})
+    write_pairs(tmp_path, "RSSCN7", {1: 90.0, 2: 80.0}, {1: 60.0, 2: 70.0})
+    row = summarise(collect([tmp_path]))[-1]
+    assert row.stats["H"].mean == pytest.approx(harmonic(77.5, 57.5))
+    assert row.values["H"] == {
+        ("RSSCN7", 1): pytest.approx(harmonic(90, 60)),
+        ("RSSCN7", 2): pytest.approx(harmonic(80, 70)),
+    }
+    assert f"{harmonic(77.5, 57.5):.2f}" in render([row])
+    assert caplog.text.count("H leaves this seed out") == 2
+
+
 def test_no_average_of_what_a_dataset_lacks(tmp_path, caplog):
     write_pairs(tmp_path, "RSSCN7", {1: 90.0}, {1: 60.0})
     write_run(tmp_path, "AID", "base", 1, 70.0)

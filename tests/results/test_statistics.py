@@ -14,8 +14,9 @@ from dplq.errors import UserError
 from dplq.results import collect
 from dplq.results.__main__ import main
 from dplq.results.comparison import comparison
-from dplq.results.composite import composites
+from dplq.results.composite import NOTE, composites
 from dplq.results.diagram import draw_diagram
+from dplq.results.names import row_names
 from dplq.results.statistics import average_ranks, compare, half_interval
 
 
@@ -124,10 +125,20 @@ def test_what_cannot_be_compared(tmp_path):
 
 def test_configs_of_a_trainer_are_compared_by_what_their_names_add(tmp_path):
     for out, config in (("one", "demo"), ("two", "vit_b16")):
-        write(tmp_path / out, "base", "CoOp", 1, 80.0, config=config)
-        write(tmp_path / out, "base", "CoOp", 1, 81.0, config=f"{config}_ctx")
-    text = comparison(collect([tmp_path]), "CoOp")
-    assert "CoOp (ctx)  base      2        +1.00 +- 0.00" in text
+        write(tmp_path / out, "base", "GDA", 1, 80.0, config=config)
+        write(tmp_path / out, "base", "GDA", 1, 81.0, config=f"{config}_ctx")
+    text = comparison(collect([tmp_path]), "GDA")
+    assert "GDA (ctx)  base      2        +1.00 +- 0.00" in text
+
+
+def test_a_config_alone_in_its_folder_is_not_taken_for_the_plain_one(tmp_path):
+    """`both` is alone in the second folder, and was the trainer's plain row there."""
+    for out, config in (("one", "vit_b16"), ("two", "vit_b16_both")):
+        write(tmp_path / out, "base", "MaPLe", 1, 80.0, config="demo")
+        write(tmp_path / out, "base", "LinearProbe", 1, 70.0, config=config)
+    text = comparison(collect([tmp_path]), "MaPLe")
+    assert re.search(r"LinearProbe +base +1 +-10\.00", text)
+    assert re.search(r"LinearProbe \(both\) +base +1 +-10\.00", text)
 
 
 def composite_runs(out):
@@ -158,6 +169,40 @@ def test_a_composite_is_the_best_head_and_the_best_zero_shot_clip_by_seed(tmp_pa
     assert "(composite): two models" in table
     assert main([str(tmp_path), "--composite", "--compare", "GDA"]) == 0
     assert re.search(r"composite +base +2 +\+0.00", capsys.readouterr().out)
+
+
+def test_a_composite_has_the_best_of_those_with_all_seeds(tmp_path):
+    """LinearProbe's lucky seed does not compete; the others do over seeds 2 and 3 alone."""
+    write(tmp_path, "base", "LinearProbe", 1, 90.0)
+    for seed, accuracy in {1: 99.0, 2: 80.0, 3: 80.0}.items():
+        write(tmp_path, "base", "GDA", seed, accuracy, any_classes=False)
+    for seed, accuracy in {2: 81.0, 3: 81.0, 4: 60.0}.items():
+        write(tmp_path, "base", "CLAP", seed, accuracy, any_classes=False)
+    for seed in (1, 2, 3, 4):
+        write(tmp_path, "new", "ZeroshotCLIP", seed, 50.0)
+    found = composites(collect([tmp_path]))
+    assert {run.setting.trainer for run in found} == {"CLAP + ZeroshotCLIP (composite)"}
+    assert [run.seed for run in found if run.subset == "base"] == [2, 3, 4]
+    assert "only those with the most seeds compete, over the seeds that they share" in NOTE
+
+
+def test_no_composite_of_heads_without_a_seed_in_common(tmp_path, caplog):
+    for seed, trainer in ((1, "GDA"), (2, "CLAP")):
+        write(tmp_path, "base", trainer, seed, 80.0, any_classes=False)
+        write(tmp_path, "new", "ZeroshotCLIP", seed, 50.0)
+    with pytest.raises(UserError, match="with the same seeds"):
+        composites(collect([tmp_path]))
+    (message,) = caplog.messages
+    assert message.endswith("no seed in common: CLAP, tiny / GDA, tiny")
+
+
+def test_a_composite_says_which_configs_it_has(tmp_path):
+    write(tmp_path, "base", "LinearProbe", 1, 80.0, config="demo_both")
+    write(tmp_path, "new", "ZeroshotCLIP", 1, 50.0, config="demo")
+    runs = composites(collect([tmp_path]))
+    (setting,) = {run.setting for run in runs}
+    assert setting.trainer == "LinearProbe (both) + ZeroshotCLIP (composite)"
+    assert row_names([setting]) == {setting: setting.trainer}
 
 
 def test_no_composite_without_both(tmp_path):
