@@ -10,7 +10,7 @@ from ._engine.base import PromptTrainer
 
 @register_trainer
 class BiomedCoOp(PromptTrainer):
-    """A learned context, taught by an ensemble of texts."""
+    """A learned context, regularised by an ensemble of texts."""
 
     model_class = BiomedCoOpModel
     model: BiomedCoOpModel

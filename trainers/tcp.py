@@ -7,6 +7,7 @@ from torch import nn
 
 from dplq.host.dassl import register_trainer
 from dplq.methods.prompts.tcp import TCPModel
+from dplq.training.optimizer import set_adam_eps
 
 from ._engine.base import PromptTrainer
 
@@ -19,9 +20,5 @@ class TCP(PromptTrainer):
     prec = "fp16"
 
     def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer:
-        """Build as the base does, with the eps that the release asks for."""
-        optimizer = super().build_optimizer(learner)
-        for group in optimizer.param_groups:
-            if "eps" in group:
-                group["eps"] = self.keys.ADAM_EPS
-        return optimizer
+        """Build as the base does, with ADAM_EPS."""
+        return set_adam_eps(super().build_optimizer(learner), self.keys.ADAM_EPS)

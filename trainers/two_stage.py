@@ -18,8 +18,21 @@ class TwoStage(DeltaTrainer):
 
     @property
     def first_stage(self) -> int:
-        """The epochs of the first stage."""
-        return round(self.keys.FIRST_STAGE * self.max_epoch)
+        """The epochs of the first stage; of two epochs or more each stage has one at least."""
+        share, epochs = self.keys.FIRST_STAGE, self.max_epoch
+        first = round(share * epochs)
+        return min(max(first, 1), epochs - 1) if 0 < share < 1 < epochs else first
+
+    def before_train(self) -> None:
+        """Begin as the base does; say which stage a single epoch leaves out."""
+        share = self.keys.FIRST_STAGE
+        if 0 < share < 1 == self.max_epoch:
+            left_out = "classifier is" if self.first_stage else "LayerNorms are"
+            print(
+                f"One epoch has one stage: the {left_out} not trained "
+                f"(TRAINER.{self.node}.FIRST_STAGE {share:g})"
+            )
+        super().before_train()
 
     def before_epoch(self) -> None:
         """Begin the second stage where its first epoch does."""

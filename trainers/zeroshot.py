@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from dplq.clip.backbone import Backbone
-from dplq.clip.templates import PLACEHOLDER, select_templates
-from dplq.errors import UserError
+from dplq.clip.templates import check_template, select_templates
 from dplq.host.dassl import register_trainer
 from dplq.methods.base import CLIPModel
 from dplq.methods.zeroshot import ZeroshotModel
@@ -32,11 +31,7 @@ class ZeroshotCLIP(FrozenTrainer):
             UserError: TEMPLATE has no place for the class name.
         """
         text = self.keys.TEMPLATE or dataset_template(self)
-        if PLACEHOLDER not in text:
-            raise UserError(
-                f"TRAINER.{self.node}.TEMPLATE is '{text}'; it must have {PLACEHOLDER} in place of "
-                "the class name, as in 'a photo of a {}.'."
-            )
+        check_template(text, f"TRAINER.{self.node}.TEMPLATE")
         return text
 
     def templates(self) -> list[str]:

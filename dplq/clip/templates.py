@@ -13,9 +13,27 @@ from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
 from dplq.clip.installed import open_clip
-from dplq.errors import UserError
+from dplq.errors import UserError, shown
 
 PLACEHOLDER = "{}"  # of the class name in a template
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+
+def check_template(template: str, key: str = "TEMPLATE") -> None:
+    """Refuse a template that would give all classes one text.
+
+    Args:
+        template: the text.
+        key: the setting it is from, for the message.
+
+    Raises:
+        UserError: it has no place for the class name.
+    """
+    if PLACEHOLDER not in template:
+        raise UserError(
+            f"{key} {shown(template)} has no {PLACEHOLDER}: write it where the class name goes, as "
+            f'in "{DEFAULT_TEMPLATE}".'
+        )
 
 
 def imagenet_templates() -> list[str]:
@@ -60,10 +78,12 @@ def template_features(
         templates: texts with ``{}`` in place of the name.
 
     Raises:
-        UserError: no template, or a text is longer than CLIP's context.
+        UserError: no template, one without ``{}``, or a text is longer than CLIP's context.
     """
     if not templates:
         raise UserError("At least one template is needed.")
+    for template in templates:
+        check_template(template)
     for texts in zip(*(fill_templates(templates, name) for name in classnames), strict=True):
         yield encode_texts(clip, list(texts))
 

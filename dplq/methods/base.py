@@ -6,6 +6,7 @@ one model on which every prompt method of this project is a learner that makes `
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from dplq.methods.settings import MethodSettings
 if TYPE_CHECKING:
     from dplq.domain.encoder import DomainEncoder
 
+logger = logging.getLogger(__name__)
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits (B, K) and labels (B,)
 
 
@@ -54,6 +56,7 @@ class CLIPModel(nn.Module):
         method: name of the method, in the registry and in checkpoint headers.
         settings_class: the dataclass of its settings.
         structure: keys of `settings` that must agree for a checkpoint to fit; None: all of them.
+        may_differ: keys of `settings`, none of `structure`, whose difference is logged.
         public: the original's checkpoints, which can be loaded too.
         uses_domain: the constructor takes a domain encoder after the backbone.
         any_classes: False for methods that can only tell the classes apart they were trained on.
@@ -64,6 +67,7 @@ class CLIPModel(nn.Module):
     method: ClassVar[str] = ""
     settings_class: ClassVar[type[MethodSettings]] = MethodSettings
     structure: ClassVar[Sequence[str] | None] = None
+    may_differ: ClassVar[Sequence[str]] = ()
     public: ClassVar[PublicFormat | None] = None
     uses_domain: ClassVar[bool] = False
     any_classes: ClassVar[bool] = True
@@ -198,6 +202,11 @@ class CLIPModel(nn.Module):
         check_model_header(header, path)
         checkpoint.check_header(self._identity(header), self._identity(self.header()), path)
         self.load_tensors(tensors, path, header["classnames"])
+        for key in self.may_differ:
+            then, now = (given.get(key) for given in (header["settings"], self.settings))
+            if then != now:
+                given = (key.upper(), shown(now), path, shown(then))
+                logger.warning("%s is %s, but %s was trained with %s.", *given)
         return header
 
     def load_tensors(

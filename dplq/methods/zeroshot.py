@@ -9,12 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone
-from dplq.clip.templates import ensemble_features, fill_templates
+from dplq.clip.templates import DEFAULT_TEMPLATE, ensemble_features, fill_templates
 from dplq.methods.base import CLIPModel
 from dplq.methods.registry import register_method
 from dplq.methods.settings import MethodSettings, option
-
-DEFAULT_TEMPLATE = "a photo of a {}."
 
 
 @dataclass(frozen=True)

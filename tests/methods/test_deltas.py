@@ -8,12 +8,14 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.func import functional_call
 from torch.nn import functional as F
 
 import dplq
 from dplq.clip import packed_text
 from dplq.errors import UserError
+from dplq.io import checkpoint
 from dplq.methods.registry import create_model
 from tests.tiny import tiny_backbone
 
@@ -153,7 +155,10 @@ def test_merged_weights_give_the_same_towers(method, clip, tmp_path):
     model = build(method, clip)
     folder = clip.spec.name.removeprefix("local-dir:")
     merged = tmp_path / "open_clip_model.safetensors"
-    model.merge(merged)
+    if method == "GDPL":  # `merge` refuses it: its prompts are no weights
+        save_file(model.merged_state(), merged)
+    else:
+        model.merge(merged)
     shutil.copy(f"{folder}/open_clip_config.json", tmp_path)
     tokens = clip.tokenize(["a river", "a lake"])
     for loaded in (
@@ -168,6 +173,44 @@ def test_merged_weights_give_the_same_towers(method, clip, tmp_path):
         if method in FIXED_TEXT:
             expected = model(IMAGES)
             torch.testing.assert_close(zeroshot(loaded)(IMAGES), expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(("method", "learned"), [("TwoStage", "classifier"), ("GDPL", "ctx, ")])
+def test_what_a_plain_clip_cannot_hold_is_not_dropped(method, learned, clip, tmp_path):
+    """TwoStage is merged before its second stage, see above."""
+    model, path = build(method, clip), tmp_path / "merged.safetensors"
+    if method == "TwoStage":
+        model.begin_second_stage()
+    with pytest.raises(UserError) as caught:
+        model.merge(path)
+    message = f"a plain CLIP cannot hold what {method} has learned beside its weights ({learned}"
+    assert message in str(caught.value)
+    assert str(caught.value).endswith("Use `save`, and `dplq.load` to open it.")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("method", FIXED_TEXT)
+def test_a_checkpoint_is_tested_with_another_text(method, clip, tmp_path, caplog):
+    """The logits are those of the learned weights under the new text."""
+    model, path = build(method, clip), tmp_path / "m.safetensors"
+    model.save(path)
+    other = create_model(method, clip, NAMES, **{**SETTINGS[method], "template": "a map of {}."})
+    other.load(path)
+    expected = f"TEMPLATE is 'a map of {{}}.', but {path} was trained with '{TEMPLATE}'."
+    assert caplog.messages == [expected]
+    towers = copy.deepcopy(clip)
+    towers.clip.load_state_dict(model.merged_state())
+    naive = zeroshot(towers, template="a map of {}.")(IMAGES)
+    torch.testing.assert_close(other.eval()(IMAGES), naive, rtol=1e-4, atol=2e-5)
+    build(method, clip).load(path)
+    assert len(caplog.messages) == 1
+
+
+def test_without_a_text_it_is_the_usual_one(clip):
+    model = create_model("CLIPSVD", clip, NAMES, template="")
+    assert model.settings["template"] == "a photo of a {}."
+    usual = zeroshot(clip, template="a photo of a {}.")(IMAGES)
+    torch.testing.assert_close(model(IMAGES), usual, rtol=1e-5, atol=1e-5)
 
 
 def test_merged_weights_are_without_dropout(clip, tmp_path):
@@ -445,10 +488,46 @@ def test_two_stage_tells_new_classes_by_their_texts(clip, tmp_path):
         torch.testing.assert_close(logits[:, ::2], text(IMAGES).detach(), rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("names", [["lake", "sea"], ["lake", "sea", NAMES[1], "a", "b"]])
+def test_other_classes_do_not_change_what_two_stage_saves(stage, names, clip, tmp_path):
+    """Trained, renamed, saved, loaded, renamed back: every row is that of its class."""
+    model = build("TwoStage", clip)
+    if stage == 2:
+        model.begin_second_stage()
+        with torch.no_grad():
+            model.prompt_learner.classifier += 0.1 * torch.arange(4)[:, None]
+    trained = model(IMAGES).detach()
+    model.set_classnames(names)
+    renamed = model(IMAGES).detach()
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    assert checkpoint.read_header(path)["classnames"] == NAMES
+    loaded = dplq.load(path, clip=clip)
+    assert loaded.classnames == NAMES
+    for classes, expected in ((NAMES, trained), (names, renamed)):
+        loaded.set_classnames(classes)
+        torch.testing.assert_close(loaded(IMAGES).detach(), expected, rtol=1e-5, atol=1e-5)
+        direct = dplq.load(path, classes, clip=clip)
+        torch.testing.assert_close(direct(IMAGES).detach(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_second_stage_is_that_of_the_present_classes(clip):
+    """The classifier's parameter stays the one that an optimiser holds."""
+    model = build("TwoStage", clip)
+    held = model.prompt_learner.classifier
+    model.set_classnames(["lake", "sea"])
+    before = model(IMAGES).detach()
+    model.begin_second_stage()
+    assert model.prompt_learner.classifier is held
+    assert model.trained == model.header()["classnames"] == ["lake", "sea"]
+    torch.testing.assert_close(model(IMAGES).detach(), before, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("method", "given", "message"),
     [
-        ("CLIPLoRA", {"template": "a photo"}, r"TEMPLATE is 'a photo'; it must hold {} for"),
+        ("CLIPLoRA", {"template": "a photo"}, r"TEMPLATE 'a photo' has no {}: write it where the"),
         ("CLIPLoRA", {"params": "qx"}, r"PARAMS is 'qx'; it must be letters of qkvo, such as qkv"),
         ("CLIPLoRA", {"params": "qq"}, r"PARAMS is 'qq'; it must be"),
         ("CLIPLoRA", {"rank": 0}, r"RANK is 0; it must be at least 1"),

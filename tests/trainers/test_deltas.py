@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dplq.io import checkpoint
+from dplq.trainers._engine.base import PromptTrainer
 from dplq.trainers.two_stage import TwoStage
 from tests.runner import make_project, train
 from tests.trainers.test_resume import signal_at_step
@@ -76,6 +77,36 @@ def test_each_stage_has_its_own_schedule():
     for trainer.epoch in range(5):
         found.append(trainer.schedule_position())
     assert found == [(0, 3), (1, 3), (2, 3), (0, 2), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "first"),
+    [(0.6, 5, 3), (0.1, 2, 1), (0.9, 2, 1), (0.6, 2, 1), (0.99, 5, 4), (0.01, 5, 1),
+     (0.6, 1, 1), (0.4, 1, 0), (0.0, 5, 0), (1.0, 5, 5), (1.0, 1, 1)],
+)  # fmt: skip
+def test_no_stage_is_left_out_where_there_are_two_epochs(share, epochs, first):
+    trainer = TwoStage.__new__(TwoStage)
+    keys = type("keys", (), {"FIRST_STAGE": share})
+    trainer.cfg, trainer.max_epoch = type("cfg", (), {"TRAINER": {"TWOSTAGE": keys}}), epochs
+    assert trainer.first_stage == first
+
+
+@pytest.mark.parametrize(
+    ("share", "epochs", "line"),
+    [
+        (0.6, 1, "the classifier is not trained (TRAINER.TWOSTAGE.FIRST_STAGE 0.6)"),
+        (0.4, 1, "the LayerNorms are not trained (TRAINER.TWOSTAGE.FIRST_STAGE 0.4)"),
+        (1.0, 1, ""),
+        (0.6, 2, ""),
+    ],
+)
+def test_one_epoch_says_which_stage_it_leaves_out(share, epochs, line, monkeypatch, capsys):
+    monkeypatch.setattr(PromptTrainer, "before_train", lambda self: None)
+    trainer = TwoStage.__new__(TwoStage)
+    keys = type("keys", (), {"FIRST_STAGE": share})
+    trainer.cfg, trainer.max_epoch = type("cfg", (), {"TRAINER": {"TWOSTAGE": keys}}), epochs
+    trainer.before_train()
+    assert capsys.readouterr().out == (f"One epoch has one stage: {line}\n" if line else "")
 
 
 def test_two_stages(runs):

@@ -60,6 +60,27 @@ def test_a_run_and_its_test(name, flags, tmp_path):
     assert settings["templates"] == ["a photo of {}."]
 
 
+def another_text():
+    from dplq.datasets.own_images import OwnImages
+
+    OwnImages.template = "a map of {}."
+
+
+def test_clip_adapter_on_a_dataset_with_another_text(flags, tmp_path):
+    """New classes of a dataset whose zero-shot text is another one."""
+    done = train(tmp_path / "log", flags("CLIPAdapter", tmp_path / "run"))
+    assert done.code == 0, done.err
+    new = ["DATASET.SUBSAMPLE_CLASSES", "new"]
+    given = ["--eval-only", "--model-dir", str(tmp_path / "run")]
+    given = [*flags("CLIPAdapter", tmp_path / "test", *given), *new]
+    again = train(tmp_path / "again", given, another_text)
+    assert again.code == 0, again.err
+    assert "TEMPLATES is ['a map of {}.'], but" in again.out
+    assert "was trained with ['a photo of {}.']." in again.out
+    result = json.loads((tmp_path / "test/results.json").read_text())
+    assert list(result["per_class_accuracy"]) == ["river", "storage tank"]
+
+
 def test_both_features_and_views_are_repeated_exactly(flags, tmp_path):
     node = "TRAINER.TIPADAPTERF"
     keys = [f"{node}.FEATURES", "both", f"{node}.VIEWS", "2"]

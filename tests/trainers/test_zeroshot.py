@@ -137,7 +137,7 @@ class Bare:
 
 
 def test_templates_of_host_trees_are_coops(original):
-    ours = importlib.import_module("dplq.trainers._engine.templates")
+    ours = importlib.import_module("dplq.trainers._engine.texts")
     for name, template in original.CUSTOM_TEMPLATES.items():
         assert ours.TEMPLATES.get(name, ours.DEFAULT_TEMPLATE) == template
     assert set(ours.TEMPLATES) <= set(original.CUSTOM_TEMPLATES)
@@ -165,7 +165,9 @@ def test_template_replaces_the_data_sets_own(zeroshot, clip):
         trainer.cfg.TRAINER = node("a photo")
         with pytest.raises(UserError) as caught:
             trainer.templates()
-        assert "TRAINER.ZEROSHOTCLIP.TEMPLATE is 'a photo'; it must have {}" in str(caught.value)
+        assert str(caught.value).startswith("TRAINER.ZEROSHOTCLIP.TEMPLATE 'a photo' has no {}: ")
+    with pytest.raises(UserError, match=r"TEMPLATE 'a photo' has no {}: write it where the"):
+        ZeroshotModel(clip, NAMES, templates=["a {}.", "a photo"])
     model = ZeroshotModel(clip, NAMES, template="one {}.")
     assert model.settings == {"templates": ["one {}."]}
     assert model.prompt_texts()[1] == ["one parking lot."]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dplq.methods.zeroshot import DEFAULT_TEMPLATE
+from dplq.clip.templates import DEFAULT_TEMPLATE
 
 # CoOp's, for datasets of host trees, which carry no `template`.
 TEMPLATES = {

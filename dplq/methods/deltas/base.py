@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from dplq.clip.adapt import adapt, apply_delta, state_of
 from dplq.clip.backbone import Backbone
 from dplq.clip.packed_text import PackedTexts
-from dplq.clip.templates import fill_templates
-from dplq.errors import UserError
+from dplq.clip.templates import DEFAULT_TEMPLATE, check_template, fill_templates
+from dplq.errors import UserError, few
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.validation.paths import user_path
 from dplq.methods.base import CLIPModel
@@ -32,16 +32,19 @@ TOWERS = {"both": ("text", "image"), "text": ("text",), "image": ("image",)}
 class DeltaSettings(MethodSettings):
     """Settings of the methods whose texts are fixed and whose weights learn."""
 
-    template: str = option("a photo of a {}.", "text of a class, {} for its name")
+    template: str = option(
+        DEFAULT_TEMPLATE,
+        "text of a class, {} for its name; empty: the dataset's zero-shot text",
+    )
     iterations: int = option(
         0, "training steps for each image of a class; 0: as OPTIM.MAX_EPOCH says", minimum=0
     )
 
     def __post_init__(self) -> None:
-        """Check every field; a template without {} would give all classes one text."""
+        """Check every field, and the template."""
         super().__post_init__()
-        if "{}" not in self.template:
-            raise UserError(f"TEMPLATE is '{self.template}'; it must hold {{}} for the class name.")
+        if self.template:
+            check_template(self.template)
 
 
 class Deltas(nn.ModuleDict):
@@ -91,22 +94,33 @@ class AdaptedModel(CLIPModel):
             state[name] = apply_delta(delta, state[name])
         return state
 
+    def learned_beside_weights(self) -> list[str]:
+        """Return the names of learned parameters in use that belong to no delta."""
+        deltas = set(map(id, self._deltas[0].parameters()))
+        return [n for n, p in self.prompt_learner.named_parameters() if id(p) not in deltas]
+
     def merge(self, path: str | os.PathLike[str]) -> None:
         """Write the changed CLIP as a plain open_clip checkpoint.
 
-        `load_backbone("NAME:PATH")`, or `local-dir:` where it lies beside its config, opens it.
+        `load_backbone("NAME:PATH")`, or `local-dir:` where it lies beside its config, opens it. It
+        holds weights only: a model that has learned prompts or a classifier too is refused.
 
         Args:
             path: the file, ``.safetensors``; `~` is the home folder.
 
         Raises:
-            UserError: another suffix, or the file cannot be written.
+            UserError: more than weights was learned, another suffix, or the file cannot be written.
         """
         import safetensors.torch
 
         path = user_path(path, "path")
         if path.suffix != ".safetensors":
             raise UserError(f"{path} is no name for merged weights: end it in .safetensors.")
+        if names := self.learned_beside_weights():
+            raise UserError(
+                f"{path} is not written: a plain CLIP cannot hold what {self.method} has learned "
+                f"beside its weights ({few(names, 4)}). Use `save`, and `dplq.load` to open it."
+            )
         training = self.prompt_learner.training
         self.prompt_learner.eval()  # without dropout
         state = {name: t.cpu().contiguous() for name, t in self.merged_state().items()}
@@ -124,9 +138,13 @@ class DeltaModel(AdaptedModel):
         clip: the CLIP backbone; it stays unchanged.
         learner: what is learned; the deltas, or a module they are part of.
         classnames: K class names; underscores become spaces.
-        settings: as for `CLIPModel`, with "template".
+        settings: as for `CLIPModel`, with "template"; empty: "a photo of a {}.".
         deltas: the changes of weights.
     """
+
+    # The weights fit any text, and datasets differ in theirs.
+    structure: ClassVar[Sequence[str]] = ()
+    may_differ = ("template",)
 
     sos: Tensor
     tokens: Tensor
@@ -141,6 +159,7 @@ class DeltaModel(AdaptedModel):
         settings: dict[str, Any],
         deltas: Deltas,
     ) -> None:
+        settings = {**settings, "template": settings["template"] or DEFAULT_TEMPLATE}
         super().__init__(clip, learner, classnames, settings=settings)
         self.adapt(deltas)
         self.learns_text = not all(name.startswith("visual.") for name in deltas.by_weight())

@@ -101,7 +101,7 @@ class CLIPLoRAModel(DeltaModel):
     """
 
     method, settings_class = "CLIPLoRA", CLIPLoRASettings
-    structure = ("template", "encoder", "params", "rank", "alpha")
+    structure = ("encoder", "params", "rank", "alpha")
 
     prompt_learner: Deltas
 

@@ -70,7 +70,7 @@ class CLIPSVDModel(DeltaModel):
     """
 
     method, settings_class = "CLIPSVD", CLIPSVDSettings
-    structure = ("template", "encoder")
+    structure = ("encoder",)
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any

@@ -65,7 +65,6 @@ class TwoStageModel(DeltaModel):
     """
 
     method, settings_class = "TwoStage", TwoStageSettings
-    structure = ("template",)
 
     prompt_learner: TwoStageLearner
 
@@ -81,9 +80,19 @@ class TwoStageModel(DeltaModel):
     @torch.no_grad()
     def begin_second_stage(self) -> None:
         """Start the classifier at the text features; the LayerNorms stay from now on."""
-        learner = self.prompt_learner
-        learner.classifier.copy_(self.text_features()[0])
-        learner.stage.fill_(2)
+        self._classify(self.classnames)
+        self.prompt_learner.classifier.copy_(self.text_features()[0])
+        self.prompt_learner.stage.fill_(2)
+
+    def _classify(self, classnames: Sequence[str]) -> None:
+        """Make the classifier's rows those of these classes, all zero."""
+        self.trained = list(classnames)
+        rows = self.prompt_learner.classifier
+        rows.data = rows.new_zeros(len(self.trained), rows.shape[1])  # an optimiser may hold it
+
+    def learned_beside_weights(self) -> list[str]:
+        """Return the classifier, from the second stage on."""
+        return super().learned_beside_weights() if self.prompt_learner.stage > 1 else []
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K) of CLIP-normalised images (B, 3, H, W)."""
@@ -108,6 +117,10 @@ class TwoStageModel(DeltaModel):
             ]
         )
 
+    def header(self) -> dict[str, Any]:
+        """Return the checkpoint header; its classes are those of the classifier's rows."""
+        return super().header() | {"classnames": self.trained}
+
     def load_tensors(
         self,
         tensors: dict[str, Tensor],
@@ -116,9 +129,5 @@ class TwoStageModel(DeltaModel):
     ) -> None:
         """Load learnable tensors, whose classifier may be of other classes than this model's."""
         if classnames is not None:
-            self.trained = list(classnames)
-            rows = self.prompt_learner.classifier
-            self.prompt_learner.classifier = nn.Parameter(
-                rows.new_zeros(len(self.trained), rows.shape[1])
-            )
+            self._classify(classnames)
         super().load_tensors(tensors, path, classnames)

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
-from dplq.clip.templates import fill_templates, template_features
+from dplq.clip.templates import DEFAULT_TEMPLATE, fill_templates, template_features
 from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError, few
 from dplq.methods.base import CLIPModel, validate_classnames
 from dplq.methods.heads.fitting import FitData
 from dplq.methods.init import seeded_generator
 from dplq.methods.settings import MethodSettings, option
-from dplq.methods.zeroshot import DEFAULT_TEMPLATE
 
 FEATURES = ("clip", "domain", "both")
 

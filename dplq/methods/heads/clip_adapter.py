@@ -29,7 +29,7 @@ class CLIPAdapterModel(TrainedHead):
     """CLIP whose image features are mixed with a net's output; texts stay, so any can be named."""
 
     method, settings_class = "CLIPAdapter", CLIPAdapterSettings
-    structure = ("templates", "ratio")
+    structure, may_differ = ("ratio",), ("templates",)
     any_classes = True
     learned = ("down", "up")
 

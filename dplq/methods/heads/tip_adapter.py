@@ -38,6 +38,10 @@ class TipAdapterSettings(TextHeadSettings):
 class TipAdapterFSettings(TipAdapterSettings, ChosenEpochSettings):
     """Settings of Tip-Adapter-F."""
 
+    adam_eps: float = option(
+        1e-4, "eps of the optimiser, where it is Adam or AdamW", above=0, maximum=1
+    )
+
 
 @register_method
 class TipAdapterModel(TextHead):
@@ -130,7 +134,6 @@ class TipAdapterFModel(TrainedHead, TipAdapterModel):
 
     method, settings_class = "TipAdapterF", TipAdapterFSettings
     learned = ("keys",)
-    optimizer_options: ClassVar[dict[str, Any]] = {"eps": 1e-4}
     chooses_epoch = True
 
     def solve(self, data: FitData) -> dict[str, Any]:

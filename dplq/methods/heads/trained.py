@@ -15,6 +15,7 @@ from dplq.methods.heads.base import TextHead, TextHeadSettings
 from dplq.methods.heads.fitting import Choice, FitData, Labelled, Steps
 from dplq.methods.settings import option
 from dplq.training.losses import cross_entropy
+from dplq.training.optimizer import set_adam_eps
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,9 @@ class TrainedHead(TextHead):
     """A head that gradient steps train.
 
     Attributes:
-        optimizer_options: options of the optimiser that OPTIM has no key for.
         chooses_epoch: whether it ends with the weights of the best epoch on val.
     """
 
-    optimizer_options: ClassVar[dict[str, Any]] = {}
     chooses_epoch: ClassVar[bool] = False
     balances = True
 
@@ -62,9 +61,7 @@ class TrainedHead(TextHead):
         steps, learner = data.steps, self.prompt_learner
         if steps is None:
             raise UserError(f"{self.method} makes gradient steps: give FitData its steps.")
-        optimizer = steps.optimizer(learner)
-        for group in optimizer.param_groups:
-            group.update({k: v for k, v in self.optimizer_options.items() if k in group})
+        optimizer = set_adam_eps(steps.optimizer(learner), self.settings.get("adam_eps"))
         choice = None
         if data.val and self.chooses_epoch:
             choice = Choice("epoch", data.val.labels, logging.DEBUG)

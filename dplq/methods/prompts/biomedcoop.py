@@ -59,7 +59,7 @@ def without_outliers(scores: Tensor, tau: float) -> Tensor:
 
 @register_method
 class BiomedCoOpModel(ReferenceTextModel):
-    """CoOp's context, taught by an ensemble of texts; without them it classifies, but cannot learn.
+    """CoOp's context, regularised by an ensemble of texts, which it needs in training only.
 
     Args:
         clip: the CLIP backbone.

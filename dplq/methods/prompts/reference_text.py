@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dplq.clip.templates import PLACEHOLDER, ensemble_features
-from dplq.errors import UserError, shown
+from dplq.clip.templates import DEFAULT_TEMPLATE, check_template, ensemble_features
 from dplq.methods.base import PromptedCLIP
 from dplq.methods.settings import MethodSettings, option
-from dplq.methods.zeroshot import DEFAULT_TEMPLATE
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,8 @@ class ReferenceTextSettings(MethodSettings):
             UserError: naming the first field that is wrong, by its config key.
         """
         super().__post_init__()
-        if self.template and PLACEHOLDER not in self.template:
-            raise UserError(
-                f"TEMPLATE {shown(self.template)} has no {PLACEHOLDER}: write it where the class "
-                f'name goes, as in "{DEFAULT_TEMPLATE}".'
-            )
+        if self.template:
+            check_template(self.template)
 
 
 class ReferenceTextModel(PromptedCLIP):

@@ -90,7 +90,7 @@ class TCPModel(AnchoredTextModel):
     """
 
     method, settings_class = "TCP", TCPSettings
-    structure = ("n_ctx", "ctx_init", "class_layer")
+    structure, may_differ = ("n_ctx", "ctx_init", "class_layer"), ("template",)
     public = context_and_net(len)
 
     def __init__(

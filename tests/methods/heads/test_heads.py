@@ -101,13 +101,15 @@ def test_tip_adapter():
     close(fixed.classify(VAL), zero_shot(fixed, VAL) + 2 * cache)
 
 
-def test_tip_adapter_f_trains_the_keys_alone():
-    model, data = head("TipAdapterF", beta=2.0), problem(val=False)
+@pytest.mark.parametrize("eps", [1e-4, 0.01])
+def test_tip_adapter_f_trains_the_keys_alone(eps):
+    given = {} if eps == 1e-4 else {"adam_eps": eps}
+    model, data = head("TipAdapterF", beta=2.0, **given), problem(val=False)
     data = replace(data, steps=steps(torch.optim.AdamW, lr=0.01))
     model.fit(data)
     (x,), y = data.train.features, data.train.labels
     keys = F.normalize(x, dim=-1).requires_grad_()
-    optimizer = torch.optim.AdamW([keys], lr=0.01, eps=1e-4)
+    optimizer = torch.optim.AdamW([keys], lr=0.01, eps=eps)
     logits = zero_shot(model, x) + 1.17 * cache_logits(keys, y, x, 2.0)
     F.cross_entropy(logits, y).backward()
     optimizer.step()
@@ -330,6 +332,32 @@ def test_a_cache_with_a_label_of_no_class_is_refused(tmp_path):
     model.save(tmp_path / "cache.safetensors")
     with pytest.raises(UserError, match="the labels of its images are not those of its classes"):
         dplq.load(tmp_path / "cache.safetensors", clip=model.clip)
+
+
+def test_clip_adapter_is_tested_with_another_text(tmp_path, caplog):
+    """What is fitted stands before the texts; TaskRes' residual is one of its text."""
+    path = tmp_path / "m.safetensors"
+    model = head("CLIPAdapter", templates=["a photo of a {}."], ratio=0.4)
+    model.save(path)
+    other = dplq.create_model(
+        "CLIPAdapter", model.clip, ["lake", "sea"], templates=["a map of {}."], ratio=0.4, seed=5
+    )
+    other.load(path)
+    learned = model.prompt_learner
+    adapted = (VAL @ learned.down.T).relu() @ learned.up.T
+    mixed = 0.4 * adapted.relu() + 0.6 * VAL
+    texts = model.clip.encode_text(model.clip.tokenize(["a map of lake.", "a map of sea."]))
+    naive = model.clip.logit_scale * F.cosine_similarity(mixed[:, None], texts[None], dim=-1)
+    torch.testing.assert_close(other.classify(VAL), naive, rtol=1e-4, atol=1e-4)
+    expected = (
+        f"TEMPLATES is ['a map of {{}}.'], but {path} was trained with ['a photo of a {{}}.']."
+    )
+    assert caplog.messages[-1] == expected
+    with pytest.raises(UserError, match=r"settings.ratio: there 0.4, now 0.2"):
+        head("CLIPAdapter").load(path)
+    head("TaskRes", templates=["a photo of a {}."]).save(path)
+    with pytest.raises(UserError, match=r"settings.templates: there \['a photo of a {}.'\], now"):
+        head("TaskRes", templates=["a map of {}."]).load(path)
 
 
 def test_clip_adapter_names_other_classes():

@@ -77,6 +77,21 @@ def test_a_layer_that_the_text_tower_lacks_is_refused(clip):
         TCPModel(clip, NAMES, class_layer=0)
 
 
+def test_a_checkpoint_is_tested_with_another_text(clip, tmp_path, caplog):
+    """The net gets the new text's features."""
+    path, same = tmp_path / "m.safetensors", {"n_ctx": 3, "class_layer": 1}
+    model = TCPModel(clip, NAMES, template="a {}.", seed=0, **same)
+    model.save(path)
+    other = TCPModel(clip, NAMES, template="a map of {}.", seed=1, **same)
+    other.load(path)
+    assert caplog.messages == [
+        f"TEMPLATE is 'a map of {{}}.', but {path} was trained with 'a {{}}.'."
+    ]
+    features = other.text_features(other.prompts(torch.zeros(1)))[0]
+    torch.testing.assert_close(features, naive_text_features(other, 1), rtol=1e-4, atol=1e-5)
+    assert (features - model.text_features(model.prompts(torch.zeros(1)))[0]).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])
 def test_adam_has_the_eps_of_the_config(kind, monkeypatch):
     optimizer = kind([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
