@@ -169,8 +169,13 @@ class CLIPModel(nn.Module):
             "backbone": self.clip.spec.header(),
             "domain": self.domain.spec.header() if self.domain is not None else None,
             "settings": self.settings,
-            "classnames": self.classnames,
+            "classnames": self.learned_classes,
         }
+
+    @property
+    def learned_classes(self) -> list[str]:
+        """Return the classes that what was learned belongs to."""
+        return self.classnames
 
     def save(self, path: str | os.PathLike[str], **extra: Any) -> None:
         """Write the learnable state and a header to a .safetensors file (see `checkpoint.save`).
@@ -221,6 +226,7 @@ class CLIPModel(nn.Module):
             UserError: names or shapes are not this model's, or its classes are others.
         """
         self.check_classes(tensors, classnames, path)
+        self.match_sizes(tensors, classnames)
         checkpoint.load_strictly(self.prompt_learner, tensors, path)
 
     def check_classes(
@@ -238,6 +244,14 @@ class CLIPModel(nn.Module):
         """
         if not self.any_classes and learned is not None and list(learned) != self.classnames:
             raise UserError(self._cannot_name(path, learned, self.classnames))
+
+    def match_sizes(self, tensors: dict[str, Tensor], learned: Sequence[str] | None) -> None:
+        """Adopt the sizes of what is loaded, where training decides them.
+
+        Args:
+            tensors: the learnable state.
+            learned: the classes it was learned for; None if they are not known.
+        """
 
     def _cannot_name(
         self, what: str | os.PathLike[str], learned: Sequence[str], now: Sequence[str]

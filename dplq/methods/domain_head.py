@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from dplq.methods.heads.base import Fitted
 from dplq.methods.heads.logistic import fit, linear_layer
 
 C = 100.0  # inverse regularisation strength, for features of mean square 1 / width
@@ -23,7 +24,7 @@ def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.ones_like(std))
 
 
-class DomainHead(nn.Module):
+class DomainHead(Fitted):
     """Multinomial logistic regression on CLIP's image feature and the domain feature.
 
     It is fitted once, by no gradient steps, to the features of the training images.
@@ -35,16 +36,15 @@ class DomainHead(nn.Module):
     """
 
     def __init__(self, classes: int, clip_width: int, domain_width: int) -> None:
-        super().__init__()
         self.widths = (clip_width, domain_width)
-        shape = (classes, clip_width + domain_width)
-        self.weight = nn.Parameter(torch.zeros(shape), requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(classes), requires_grad=False)
+        super().__init__(self._zeros(classes), learned=())
+
+    def _zeros(self, classes: int) -> dict[str, Tensor]:
+        return {"weight": torch.zeros(classes, sum(self.widths)), "bias": torch.zeros(classes)}
 
     def resize(self, classes: int) -> None:
         """Hold zeros for so many classes, to be loaded over."""
-        self.weight.data = self.weight.new_zeros(classes, self.weight.shape[1])
-        self.bias.data = self.bias.new_zeros(classes)
+        self.put(**self._zeros(classes))
 
     def fit(self, features: Tensor, labels: Tensor, class_weight: str | None = None) -> None:
         """Fit the head to standardised features, and fold the standardisation into it.
@@ -65,8 +65,7 @@ class DomainHead(nn.Module):
         model = fit((standard.numpy(), labels.cpu().numpy()), C, class_weight)
         weight, bias = map(torch.from_numpy, linear_layer(model))
         weight = weight / scale
-        self.weight.data.copy_(weight)
-        self.bias.data.copy_(bias - weight @ mean)
+        self.put(weight=weight, bias=bias - weight @ mean)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (B, K) of features (B, d + d_f)."""
@@ -85,12 +84,10 @@ def decide_among_trained(
     Args:
         logits: (B, K), of the prompts.
         head_logits: (B, K'), of the head.
-        columns: the trained classes among the K.
+        columns: the trained classes among the K, one at least.
         rows: the same classes among the head's K'.
         weight: of the head's log-probabilities, 0 to 1.
     """
-    if len(columns) < 2:
-        return logits
     own = logits[:, columns]
     head = head_logits[:, rows].to(own.dtype)
     mixed = (1 - weight) * own.log_softmax(dim=1) + weight * head.log_softmax(dim=1)

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
-from dplq.errors import UserError, few
+from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts, validate_classnames
 from dplq.methods.domain_head import DomainHead, decide_among_trained
+from dplq.methods.heads.fitting import check_every_class
 from dplq.methods.init import MAX_WORDS, check_depth, initial_context, seeded_generator
 from dplq.methods.presets import PRESET_NORMALIZE, PRESETS
 from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
@@ -151,10 +152,8 @@ class QuaternionPromptCLIP(PromptedCLIP):
         Raises:
             UserError: a class has no image.
         """
-        found = set(labels.tolist())
-        missing = [name for k, name in enumerate(self.head_classes) if k not in found]
-        if self.switches.head_weight and missing:
-            raise UserError(f"HEAD_WEIGHT needs a training image of {few(missing, 4)}.")
+        if self.switches.head_weight:
+            check_every_class(labels, self.head_classes, "HEAD_WEIGHT")
         if self.switches.standardize:
             self.prompt_learner.set_statistics(features[:, self.clip.embed_dim :])
         if self.switches.head_weight:
@@ -236,6 +235,8 @@ class QuaternionPromptCLIP(PromptedCLIP):
             return logits
         rows = {name: row for row, name in enumerate(self.head_classes)}
         columns = [k for k, name in enumerate(self.classnames) if name in rows]
+        if len(columns) < 2:
+            return logits  # there is nothing to decide, and features cost a pass of CLIP
         features = self.frozen_features(images, domain_features)
         with torch.autocast(images.device.type, enabled=False):  # it would round the logits
             return decide_among_trained(
@@ -246,22 +247,16 @@ class QuaternionPromptCLIP(PromptedCLIP):
                 weight,
             )
 
-    def header(self) -> dict[str, Any]:
-        """Return the checkpoint header; its classes are those of the head, where there is one."""
-        header = super().header()
-        return header | ({"classnames": self.head_classes} if self.switches.head_weight else {})
+    @property
+    def learned_classes(self) -> list[str]:
+        """Return the classes of the head, where there is one."""
+        return self.head_classes if self.switches.head_weight else self.classnames
 
-    def load_tensors(
-        self,
-        tensors: dict[str, Tensor],
-        path: str | os.PathLike[str],
-        classnames: Sequence[str] | None = None,
-    ) -> None:
-        """Load as the base does; the head is of the classes that it was trained on."""
-        if self.switches.head_weight and classnames is not None:
-            self.head_classes = list(classnames)
+    def match_sizes(self, tensors: dict[str, Tensor], learned: Sequence[str] | None) -> None:
+        """Give the head the classes that it was trained on."""
+        if self.switches.head_weight and learned is not None:
+            self.head_classes = list(learned)
             self.prompt_learner.head.resize(len(self.head_classes))
-        super().load_tensors(tensors, path, classnames)
 
 
 def _states_of_words(

@@ -52,6 +52,7 @@ class LowRank(nn.Module):
     """
 
     keep: Tensor | None = None
+    learned: Tensor
 
     def __init__(
         self,
@@ -63,7 +64,8 @@ class LowRank(nn.Module):
     ) -> None:
         super().__init__()
         (outputs, inputs), rank = shape, settings.rank
-        self.blocks, self.learned = blocks, list(learned)
+        self.blocks = blocks
+        self.register_buffer("learned", torch.tensor(learned), persistent=False)
         self.scale, self.dropout = settings.alpha / math.sqrt(rank), settings.dropout
         bound = inputs**-0.5
         start = torch.empty(len(learned), rank, inputs).uniform_(-bound, bound, generator=generator)
@@ -81,11 +83,7 @@ class LowRank(nn.Module):
         """Return the changed weight (blocks d_out, d_in)."""
         down = self.down * self.keep if self.training and self.keep is not None else self.down
         change = torch.zeros_like(weight).unflatten(0, (self.blocks, -1))
-        change = change.index_add(
-            0,
-            torch.tensor(self.learned, device=weight.device),
-            (self.scale * self.up @ down).to(weight.dtype),
-        )
+        change = change.index_add(0, self.learned, (self.scale * self.up @ down).to(weight.dtype))
         return weight + change.flatten(0, 1)
 
 

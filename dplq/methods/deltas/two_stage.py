@@ -6,7 +6,6 @@ but freezes them again before training.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -117,17 +116,12 @@ class TwoStageModel(DeltaModel):
             ]
         )
 
-    def header(self) -> dict[str, Any]:
-        """Return the checkpoint header; its classes are those of the classifier's rows."""
-        return super().header() | {"classnames": self.trained}
+    @property
+    def learned_classes(self) -> list[str]:
+        """Return the classes of the classifier's rows."""
+        return self.trained
 
-    def load_tensors(
-        self,
-        tensors: dict[str, Tensor],
-        path: str | os.PathLike[str],
-        classnames: Sequence[str] | None = None,
-    ) -> None:
-        """Load learnable tensors, whose classifier may be of other classes than this model's."""
-        if classnames is not None:
-            self._classify(classnames)
-        super().load_tensors(tensors, path, classnames)
+    def match_sizes(self, tensors: dict[str, Tensor], learned: Sequence[str] | None) -> None:
+        """Give the classifier a row for each class that was trained."""
+        if learned is not None:
+            self._classify(learned)

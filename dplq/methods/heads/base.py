@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from dplq.clip.backbone import Backbone
 from dplq.clip.templates import DEFAULT_TEMPLATE, fill_templates, template_features
 from dplq.domain.encoder import DomainEncoder
-from dplq.errors import UserError, few
+from dplq.errors import UserError
 from dplq.methods.base import CLIPModel, validate_classnames
-from dplq.methods.heads.fitting import FitData
+from dplq.methods.heads.fitting import FitData, check_every_class
 from dplq.methods.init import seeded_generator
 from dplq.methods.settings import MethodSettings, option
 
@@ -68,7 +68,9 @@ class Fitted(nn.Module):
         """Replace tensors by others, which may have another shape; device and dtype stay."""
         for name, tensor in tensors.items():
             own = self.get_parameter(name)
-            own.data = tensor.detach().to(own.device, own.dtype).clone()
+            found = tensor.detach().to(own.device, own.dtype)
+            # Contiguous, as when loaded: other strides give other last bits.
+            own.data = found.clone(memory_format=torch.contiguous_format)
 
 
 class HeadModel(CLIPModel):
@@ -152,10 +154,7 @@ class HeadModel(CLIPModel):
         Raises:
             UserError: a class has no training image.
         """
-        found = data.train.labels.unique().tolist()
-        missing = [name for k, name in enumerate(self.classnames) if k not in found]
-        if missing:
-            raise UserError(f"{self.method} needs a training image of {few(missing, 4)}.")
+        check_every_class(data.train.labels, self.classnames, self.method)
         chosen = self.solve(data)
         self.settings |= chosen
         return chosen

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from dplq.errors import UserError, few
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -70,6 +72,22 @@ class FitData:
     val: Labelled | None = None
     class_weights: Tensor | None = None
     steps: Steps | None = None
+
+
+def check_every_class(labels: Tensor, classnames: Sequence[str], what: str) -> None:
+    """Refuse training images that leave a class out.
+
+    Args:
+        labels: (N,) of the training images.
+        classnames: of the K classes.
+        what: needs an image of each, for the message.
+
+    Raises:
+        UserError: naming the classes without an image.
+    """
+    found = set(labels.tolist())
+    if missing := [name for k, name in enumerate(classnames) if k not in found]:
+        raise UserError(f"{what} needs a training image of {few(missing, 4)}.")
 
 
 class Choice:

@@ -56,24 +56,23 @@ class TipAdapterModel(TextHead):
         numbers = {name: torch.zeros(()) for name in ("alpha", "beta")}
         return {"keys": torch.zeros(0, width), "labels": labels, **numbers}
 
-    def load_tensors(
+    def check_classes(
         self,
         tensors: dict[str, Tensor],
+        learned: Sequence[str] | None,
         path: str | os.PathLike[str],
-        classnames: Sequence[str] | None = None,
     ) -> None:
-        """Load a cache of any number of images (see `CLIPModel.load_tensors`).
-
-        Raises:
-            UserError: as there, or a label is that of no class.
-        """
-        labels, own = tensors.get("labels", torch.zeros(0)), self.prompt_learner
-        if not all(0 <= label < len(self.classnames) for label in labels.flatten().tolist()):
+        """Refuse other classes as the base does, and labels that are those of no class."""
+        super().check_classes(tensors, learned, path)
+        labels = tensors.get("labels", torch.zeros(0)).flatten().tolist()
+        if not all(0 <= label < len(self.classnames) for label in labels):
             raise damaged(path, "the labels of its images are not those of its classes")
-        images = labels.numel()
+
+    def match_sizes(self, tensors: dict[str, Tensor], learned: Sequence[str] | None) -> None:
+        """Hold a cache of as many images as are to be loaded."""
+        images, own = tensors.get("labels", torch.zeros(0)).numel(), self.prompt_learner
         own.put(keys=own.keys.new_zeros(images, own.keys.shape[1]))
         own.put(labels=own.labels.new_zeros(images))
-        super().load_tensors(tensors, path, classnames)
 
     def solve(self, data: FitData) -> dict[str, Any]:
         """Fill the cache with the mean of every image's views; choose beta and alpha on val."""

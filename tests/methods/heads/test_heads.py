@@ -376,3 +376,12 @@ def test_what_is_fitted_stays_on_the_device_of_the_model():
     learner.put(weight=torch.ones(4, 3, dtype=torch.float64))
     assert (learner.weight.device.type, learner.weight.dtype) == ("meta", torch.float32)
     assert learner.weight.shape == (4, 3)
+
+
+def test_what_is_fitted_lies_in_memory_as_when_loaded():
+    from dplq.methods.heads.base import Fitted
+
+    learner = Fitted({"weight": torch.zeros(4, 3)}, [])
+    learner.put(weight=torch.arange(12.0).view(3, 4).T)
+    assert learner.weight.is_contiguous()
+    assert learner.weight[1].tolist() == [1.0, 5.0, 9.0]
