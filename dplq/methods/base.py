@@ -361,7 +361,7 @@ class PromptedCLIP(CLIPModel):
         """Embed the fixed tokens of every class's text, which surround the context."""
         names = [name.replace("_", " ") for name in classnames]
         tokens = self.clip.tokenize([f"{self.prefix} {name}." for name in names])
-        fixed = None if self.n_ctx else self._fixed_text(tokens)
+        fixed = None if self.n_ctx else self._fixed_text(tokens, self.clip)
         eot = eot_index(tokens)
         if self.clip.causal:
             tokens = tokens[:, : int(eot.max()) + 1]  # nothing after EOT reaches it (identity 1)
@@ -379,9 +379,9 @@ class PromptedCLIP(CLIPModel):
         self.register_buffer("order", self._order(names, tokens.shape[1], device), persistent=False)
 
     @torch.no_grad()
-    def _fixed_text(self, tokens: Tensor) -> Tensor:
+    def _fixed_text(self, tokens: Tensor, clip: Backbone) -> Tensor:
         """Return L2-normalised features (1, K, d) of texts without a context."""
-        features = self.clip.encode_text(tokens.to(self.clip.logit_scale.device))
+        features = clip.encode_text(tokens.to(clip.logit_scale.device))
         return F.normalize(features.to(self.learner_dtype), dim=-1).unsqueeze(0)
 
     def prompt_texts(self) -> list[list[str]]:

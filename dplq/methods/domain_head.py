@@ -2,7 +2,8 @@
 
 Prompts have few degrees of freedom: where images of a class were given, a linear classifier on
 frozen features is more accurate, but it cannot score other classes. So it decides among trained
-classes only, and the prompts decide between these and all others (docs/method.md, "Variants").
+classes only, and un-prompted CLIP takes part among the others; the prompts decide between trained
+classes and others (docs/method.md, "Variants").
 """
 
 from __future__ import annotations
@@ -72,24 +73,21 @@ class DomainHead(Fitted):
         return features @ self.weight.T + self.bias
 
 
-def decide_among_trained(
-    logits: Tensor, head_logits: Tensor, columns: Sequence[int], rows: Sequence[int], weight: float
-) -> Tensor:
-    """Return logits whose order among the trained classes follows the head, too.
+def decide_among(logits: Tensor, others: Tensor, columns: Sequence[int], weight: float) -> Tensor:
+    """Return logits whose order among some classes follows a second opinion, too.
 
-    The highest logit of the trained classes stays what it was, so that an image is assigned to a
-    trained class exactly where the prompts do so, and logits of other classes are unchanged. Among
-    the trained ones, log-probabilities of prompts and head are averaged.
+    The highest logit of these classes stays what it was, so that an image is assigned to one of
+    them exactly where it was before, and logits of other classes are unchanged. Among them, the
+    log-probabilities of both are averaged.
 
     Args:
         logits: (B, K), of the prompts.
-        head_logits: (B, K'), of the head.
-        columns: the trained classes among the K, one at least.
-        rows: the same classes among the head's K'.
-        weight: of the head's log-probabilities, 0 to 1.
+        others: (B, len(columns)), logits of the second opinion.
+        columns: these classes among the K, one at least.
+        weight: of the second opinion's log-probabilities, 0 to 1.
     """
     own = logits[:, columns]
-    head = head_logits[:, rows].to(own.dtype)
-    mixed = (1 - weight) * own.log_softmax(dim=1) + weight * head.log_softmax(dim=1)
+    others = others.to(own.dtype)
+    mixed = (1 - weight) * own.log_softmax(dim=1) + weight * others.log_softmax(dim=1)
     mixed = mixed - mixed.amax(dim=1, keepdim=True) + own.amax(dim=1, keepdim=True)
     return logits.index_copy(1, torch.tensor(columns, device=logits.device), mixed)

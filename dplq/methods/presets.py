@@ -27,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "text_init": "random",
         "standardize": False,
         "head_weight": 0.0,
+        "zeroshot_weight": 0.0,
     },
     "reference": {
         "fusion": "sum",
@@ -39,14 +40,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "text_init": "random",
         "standardize": False,
         "head_weight": 0.0,
+        "zeroshot_weight": 0.0,
     },
 }
-# Starts at CLIP's own texts, and decides among trained classes with a linear head, too.
+# Starts at CLIP's own texts; a linear head takes part among trained classes, zero-shot CLIP among
+# others.
 PRESETS["residual_head"] = PRESETS["default"] | {
     "residual": True,
     "text_init": "words",
     "standardize": True,
-    "head_weight": 0.5,
+    "head_weight": 0.7,
+    "zeroshot_weight": 0.5,
 }
 # The normalisation of the domain encoder's images, where DOMAIN.NORMALIZE does not say.
 PRESET_NORMALIZE = {"default": "native", "reference": "clip", "residual_head": "native"}

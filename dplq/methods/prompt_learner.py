@@ -48,6 +48,9 @@ class QuaternionPromptSettings(PresetSettings, JointPromptSettings):
     head_weight: float | None = option(
         None, "weight of a linear head among the trained classes; 0: no head", minimum=0, maximum=1
     )
+    zeroshot_weight: float | None = option(
+        None, "weight of un-prompted CLIP among other classes; 0: none", minimum=0, maximum=1
+    )
     domain_dim: int = option(0, "width of the domain feature, d_f; 0: none", is_key=False)
 
     def unused_switches(self, depth: int, has_domain: bool) -> dict[str, str]:

@@ -20,7 +20,7 @@ from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts, validate_classnames
-from dplq.methods.domain_head import DomainHead, decide_among_trained
+from dplq.methods.domain_head import DomainHead, decide_among
 from dplq.methods.heads.fitting import check_every_class
 from dplq.methods.init import MAX_WORDS, check_depth, initial_context, seeded_generator
 from dplq.methods.presets import PRESET_NORMALIZE, PRESETS
@@ -28,7 +28,8 @@ from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
 from dplq.methods.registry import register_method
 
 logger = logging.getLogger(__name__)
-LATER = ("text_init", "standardize", "head_weight")  # switches that version 0.1.0 does not have
+# Switches that version 0.1.0 does not have.
+LATER = ("text_init", "standardize", "head_weight", "zeroshot_weight")
 
 
 @register_method
@@ -58,8 +59,10 @@ class QuaternionPromptCLIP(PromptedCLIP):
         *("n_ctx", "ctx_init", "prompt_depth", "domain_dim", "fusion", "residual", "layer"),
         *("standardize", "head_weight"),
     )
+    may_differ = ("zeroshot_weight",)
 
     prompt_learner: PromptLearner
+    _plain: Tensor | None = None
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         resolved = QuaternionPromptSettings(**{**settings, "domain_dim": width}).resolved()
         resolved = replace(resolved, standardize=resolved.standardize and bool(width))
         prefix, context = initial_context(clip, given, generator)
+        _check_words(resolved)
         states = _states_of_words(clip, prefix, resolved) if resolved.text_init == "words" else None
         given.report_unused_switches(depth=given.prompt_depth, has_domain=bool(width))
         learner = PromptLearner(
@@ -90,9 +94,9 @@ class QuaternionPromptCLIP(PromptedCLIP):
             generator=generator,
             deep_text=states,
         )
-        self.head_classes, self._uses_head = validate_classnames(classnames), True
+        self.trained_classes, self._uses_head = validate_classnames(classnames), True
         if resolved.head_weight:
-            learner.head = DomainHead(len(self.head_classes), clip.embed_dim, width or 0)
+            learner.head = DomainHead(len(self.trained_classes), clip.embed_dim, width or 0)
         # What the preset stands for is recorded, not its name; later switches only where they are
         # on, as earlier files lack them.
         recorded = {
@@ -153,7 +157,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
             UserError: a class has no image.
         """
         if self.switches.head_weight:
-            check_every_class(labels, self.head_classes, "HEAD_WEIGHT")
+            check_every_class(labels, self.trained_classes, "HEAD_WEIGHT")
         if self.switches.standardize:
             self.prompt_learner.set_statistics(features[:, self.clip.embed_dim :])
         if self.switches.head_weight:
@@ -212,7 +216,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         domain_features: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Classify images; outside training the head takes part, if there is one.
+        """Classify images; outside training head and zero-shot CLIP take part, if switched on.
 
         Args:
             images: (B, 3, H, W), CLIP-normalised.
@@ -230,33 +234,80 @@ class QuaternionPromptCLIP(PromptedCLIP):
             domain_features = self._domain_features(images, None)
         prompts = self.prompts(images, domain_features, noise)
         logits = self.logits(self.image_features(images, prompts), self.text_features(prompts))
-        weight = self.switches.head_weight
-        if not weight or not self._uses_head or self.prompt_learner.training:
+        if not self._uses_head or self.prompt_learner.training:
             return logits
-        rows = {name: row for row, name in enumerate(self.head_classes)}
-        columns = [k for k, name in enumerate(self.classnames) if name in rows]
-        if len(columns) < 2:
-            return logits  # there is nothing to decide, and features cost a pass of CLIP
+        trained, others = self._columns()
+        if not trained and not others:
+            return logits  # features cost a pass of CLIP
         features = self.frozen_features(images, domain_features)
         with torch.autocast(images.device.type, enabled=False):  # it would round the logits
-            return decide_among_trained(
-                logits,
-                self.prompt_learner.head(features),
-                columns,
-                [rows[self.classnames[k]] for k in columns],
-                weight,
-            )
+            if trained:
+                rows = [self.trained_classes.index(self.classnames[k]) for k in trained]
+                head = self.prompt_learner.head(features)[:, rows]
+                logits = decide_among(logits, head, trained, self.switches.head_weight)
+            if others:
+                plain = self.logits(
+                    features[:, : self.clip.embed_dim], self._plain_text()[:, others]
+                )
+                logits = decide_among(logits, plain, others, self.switches.zeroshot_weight)
+        return logits
+
+    def _columns(self) -> tuple[list[int], list[int]]:
+        """Return the classes that the head takes part in, and those that zero-shot CLIP does."""
+        columns: tuple[list[int], list[int]] = ([], [])
+        for k, name in enumerate(self.classnames):
+            columns[name not in self.trained_classes].append(k)
+        weights = (self.switches.head_weight, self.switches.zeroshot_weight)
+        # of a single class there is nothing to decide
+        trained, others = (
+            part if weight and len(part) > 1 else []
+            for part, weight in zip(columns, weights, strict=True)
+        )
+        return trained, others
+
+    def set_classnames(self, classnames: Sequence[str]) -> None:
+        """Classify into these classes from now on; nothing learned is lost."""
+        super().set_classnames(classnames)
+        self._plain = None
+
+    def _plain_text(self) -> Tensor:
+        """Return the features (1, K, d) of the prompts' words before training, encoded once."""
+        device = self.clip.logit_scale.device
+        if self._plain is None or self._plain.device != device:
+            texts = [text for (text,) in self.prompt_texts()]
+            self._plain = self._fixed_text(self.clip.tokenize(texts), self.unchanged_clip)
+        return self._plain
 
     @property
     def learned_classes(self) -> list[str]:
         """Return the classes of the head, where there is one."""
-        return self.head_classes if self.switches.head_weight else self.classnames
+        return self.trained_classes if self._knows_trained else self.classnames
+
+    @property
+    def _knows_trained(self) -> bool:
+        """Return whether trained classes are told from others."""
+        return bool(self.switches.head_weight or self.switches.zeroshot_weight)
 
     def match_sizes(self, tensors: dict[str, Tensor], learned: Sequence[str] | None) -> None:
-        """Give the head the classes that it was trained on."""
-        if self.switches.head_weight and learned is not None:
-            self.head_classes = list(learned)
-            self.prompt_learner.head.resize(len(self.head_classes))
+        """Adopt the trained classes, and the head's size."""
+        if self._knows_trained and learned is not None:
+            self.trained_classes = list(learned)
+        if self.switches.head_weight:
+            self.prompt_learner.head.resize(len(self.trained_classes))
+
+
+def _check_words(settings: QuaternionPromptSettings) -> None:
+    """Refuse (UserError) switches that need a context of words where it has none."""
+    needing = {
+        "TEXT_INIT is words": (settings.text_init == "words", "TEXT_INIT random"),
+        "ZEROSHOT_WEIGHT needs words": (settings.zeroshot_weight, "ZEROSHOT_WEIGHT 0"),
+    }
+    for what, (is_on, other) in needing.items():
+        if is_on and (not settings.ctx_init or settings.n_ctx > MAX_WORDS):
+            raise UserError(
+                f"{what}, but the context has none: set CTX_INIT and an N_CTX of at most "
+                f"{MAX_WORDS}, or {other}."
+            )
 
 
 def _states_of_words(
@@ -265,13 +316,8 @@ def _states_of_words(
     """Return the deep text prompts that leave the text tower as it is; None if there are none.
 
     Raises:
-        UserError: the context has no words, or the text tower is not causal.
+        UserError: the text tower is not causal.
     """
-    if not settings.ctx_init or settings.n_ctx > MAX_WORDS:
-        raise UserError(
-            "TEXT_INIT is words, but the context has none: set CTX_INIT and an N_CTX of at most "
-            f"{MAX_WORDS}, or TEXT_INIT random."
-        )
     if not clip.causal:
         raise UserError(
             f"TEXT_INIT is words, but the text tower of {clip.spec.name} is not causal: use random."

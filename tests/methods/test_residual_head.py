@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 import dplq
-from dplq.methods.domain_head import C, DomainHead, decide_among_trained, statistics
+from dplq.methods.domain_head import C, DomainHead, decide_among, statistics
 from dplq.methods.quaternion_prompt import QuaternionPromptCLIP
 from tests.tiny import tiny_backbone
 
@@ -41,6 +41,13 @@ def fitted(backbone, **settings):
     images, features, labels = inputs(backbone)
     model.fit_features(model.frozen_features(images, features), labels)
     return model.eval(), images, features, labels
+
+
+def zero_shot(backbone, images, classnames):
+    texts = [f"a photo of a {name.replace('_', ' ')}." for name in classnames]
+    parts = (backbone.encode_image(images), backbone.encode_text(backbone.tokenize(texts)))
+    image, text = (F.normalize(part, dim=-1) for part in parts)
+    return backbone.logit_scale * image @ text.T
 
 
 @pytest.mark.parametrize(("n_ctx", "depth"), [(2, 3), (4, 2), (1, 1)])
@@ -95,17 +102,17 @@ def test_head_is_logistic_regression_on_standardised_features(backbone):
 def test_the_head_decides_among_trained_classes_only():
     generator = torch.Generator().manual_seed(0)
     logits, head = (torch.randn(50, k, generator=generator) for k in (5, 3))
-    columns, rows = [0, 2, 4], [2, 0, 1]
+    columns = [0, 2, 4]
     for weight in (0.0, 0.3, 1.0):
-        found = decide_among_trained(logits, head, columns, rows, weight)
+        found = decide_among(logits, head, columns, weight)
         assert torch.equal(found[:, [1, 3]], logits[:, [1, 3]])
         assert torch.allclose(found[:, columns].amax(1), logits[:, columns].amax(1), atol=1e-6)
         trained = torch.isin(logits.argmax(1), torch.tensor(columns))
         assert torch.equal(torch.isin(found.argmax(1), torch.tensor(columns)), trained)
-    assert torch.equal(found[:, columns].argmax(1), head[:, rows].argmax(1))
-    same = decide_among_trained(logits, head, columns, rows, 0.0)
+    assert torch.equal(found[:, columns].argmax(1), head.argmax(1))
+    same = decide_among(logits, head, columns, 0.0)
     assert torch.allclose(same, logits, atol=1e-6)
-    assert torch.equal(decide_among_trained(logits, head, [1], [0], 0.5), logits)
+    assert torch.equal(decide_among(logits, head[:, :1], [1], 0.5), logits)
 
 
 def test_logits_with_and_without_the_head(backbone):
@@ -113,7 +120,7 @@ def test_logits_with_and_without_the_head(backbone):
     prompted = model.train()(images, domain_features=features)
     found = model.eval()(images, domain_features=features)
     head = model.prompt_learner.head(model.frozen_features(images, features))
-    expected = decide_among_trained(prompted, head, [0, 1, 2], [0, 1, 2], 0.5)
+    expected = decide_among(prompted, head, [0, 1, 2], 0.7)
     assert torch.allclose(found, expected, atol=1e-5)
     assert not torch.allclose(found, prompted, atol=1e-2)
     off = make_model(backbone, head_weight=0.0).eval()
@@ -131,9 +138,11 @@ def test_trained_classes_are_known_by_name(backbone, tmp_path):
     assert torch.equal(loaded(images, domain_features=features), before)
     found = dplq.load(path, NEW, clip=backbone)(images, domain_features=features)
     prompted = model.train()(images, domain_features=features)
-    head = model.prompt_learner.head(model.frozen_features(images, features))
-    expected = decide_among_trained(prompted, head, [1, 3], [0, 2], 0.5)
-    assert torch.allclose(found, expected, atol=1e-5)
+    head = model.prompt_learner.head(model.frozen_features(images, features))[:, [0, 2]]
+    expected = decide_among(prompted, head, [1, 3], 0.7)
+    plain = zero_shot(backbone, images, NEW)[:, [0, 2]]
+    expected = decide_among(expected, plain, [0, 2], 0.5)
+    assert torch.allclose(found, expected, atol=1e-4)
     # as train.py --eval-only does it: a model of other classes, then the file
     other = make_model(backbone, NEW).eval()
     other.load(path)
@@ -141,11 +150,38 @@ def test_trained_classes_are_known_by_name(backbone, tmp_path):
     assert other.header()["classnames"] == CLASSNAMES
 
 
+def test_zero_shot_clip_takes_part_among_classes_that_were_not_trained(backbone):
+    """Alone with weight 1, half with the preset's; trained classes are not affected."""
+    model, images, features, _ = fitted(backbone, head_weight=0.0, zeroshot_weight=1.0)
+    assert model.learned_classes == CLASSNAMES
+    trained = model(images, domain_features=features)
+    assert torch.equal(trained, model.train()(images, domain_features=features))
+    others = ["desert", "lake", "forest"]
+    model.set_classnames(others)
+    prompted = model(images, domain_features=features)
+    plain = zero_shot(backbone, images, others)
+    found = model.eval()(images, domain_features=features)
+    assert not torch.allclose(prompted.softmax(1), plain.softmax(1), atol=1e-2)
+    assert torch.allclose(found.amax(1), prompted.amax(1), atol=1e-4)
+    assert torch.allclose(found.softmax(1), plain.softmax(1), atol=1e-5)
+    model.set_classnames(["desert"])  # among one class there is nothing to decide
+    assert model(images, domain_features=features).shape == (12, 1)
+
+
+def test_zero_shot_weight_of_a_checkpoint_may_differ(backbone, tmp_path, caplog):
+    model, *_ = fitted(backbone)
+    model.save(tmp_path / "a.safetensors")
+    other = make_model(backbone, zeroshot_weight=0.25)
+    other.load(tmp_path / "a.safetensors")
+    assert "ZEROSHOT_WEIGHT is 0.25" in caplog.text
+    assert other.switches.zeroshot_weight == 0.25
+
+
 def test_checkpoints_of_other_settings_are_refused(backbone, tmp_path):
     model, *_ = fitted(backbone)
     path = tmp_path / "prompts.safetensors"
     model.save(path)
-    with pytest.raises(dplq.UserError, match=r"settings.head_weight: there 0.5, now None"):
+    with pytest.raises(dplq.UserError, match=r"settings.head_weight: there 0.7, now None"):
         make_model(backbone, head_weight=0.0).load(path)
     with pytest.raises(dplq.UserError, match=r"settings.standardize: there True, now None"):
         make_model(backbone, standardize=False).load(path)
@@ -154,7 +190,7 @@ def test_checkpoints_of_other_settings_are_refused(backbone, tmp_path):
 def test_the_default_records_what_earlier_versions_did(backbone):
     """Version 0.1.0 knows no later switch, and refuses settings that it does not know."""
     settings = make_model(backbone, preset="default").settings
-    assert not {"text_init", "standardize", "head_weight"} & settings.keys()
+    assert not {"text_init", "standardize", "head_weight", "zeroshot_weight"} & settings.keys()
     assert make_model(backbone).settings["text_init"] == "words"
 
 
@@ -171,6 +207,9 @@ def test_bad_input(backbone):
     for settings in ({"ctx_init": ""}, {"n_ctx": 5, "prompt_depth": 1}):
         with pytest.raises(dplq.UserError, match="TEXT_INIT is words, but the context has none"):
             make_model(backbone, **settings)
+    settings = {"preset": "default", "ctx_init": "", "zeroshot_weight": 0.5}
+    with pytest.raises(dplq.UserError, match="ZEROSHOT_WEIGHT needs words, but the context has no"):
+        make_model(backbone, **settings)
     with pytest.raises(dplq.UserError, match=r"HEAD_WEIGHT is 2"):
         make_model(backbone, head_weight=2.0)
     model = make_model(backbone)

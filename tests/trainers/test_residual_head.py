@@ -37,7 +37,7 @@ def accuracy(folder) -> float:
 def test_head_and_statistics_are_in_the_checkpoint(run):
     tensors, header = checkpoint.read(run[1] / LAST)
     assert header["classnames"] == ["forest", "parking lot"]
-    assert header["settings"]["head_weight"] == 0.5
+    assert header["settings"]["head_weight"] == 0.7
     assert tensors["head.weight"].shape == (2, 48 + 48)
     assert tensors["head.weight"].abs().sum() > 0
     assert tensors["std"].shape == (48,)
