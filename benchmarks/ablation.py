@@ -46,6 +46,7 @@ RESIDUAL_HEAD: Variants = {
     "residual_head": {},
     "without the head": {"HEAD_WEIGHT": "0"},
     "the head alone decides": {"HEAD_WEIGHT": "1"},
+    "without zero-shot CLIP": {"ZEROSHOT_WEIGHT": "0"},
     "domain feature not standardised": {"STANDARDIZE": "False"},
     "deep text prompts start random": {"TEXT_INIT": "random"},
     "no residual, starts random": {"RESIDUAL": "False", "TEXT_INIT": "random"},
