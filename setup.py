@@ -74,5 +74,7 @@ setup(
         "dplq": ["py.typed"],
         "dplq.configs": ["**/*.yaml"],
         "dplq.demo": ["*.yaml", "assets/*"],
+        "dplq.models": ["*.yaml"],
     },
+    entry_points={"console_scripts": ["dplq = dplq.__main__:main"]},
 )

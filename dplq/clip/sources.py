@@ -20,11 +20,15 @@ from msgspec import Meta
 from torch import Tensor
 
 from dplq.clip.installed import open_clip
+from dplq.clip.published import clip_config, clip_preprocess
 from dplq.errors import UserError, few, one_line, printable, suggest
+from dplq.io.files import file_digest
 from dplq.io.packaged import packaged_model
 from dplq.io.spec import LOCAL_DIR, Spec
 from dplq.io.validation.paths import is_file, user_path
 from dplq.io.validation.schema import convert, read_json
+from dplq.models.catalogue import PublishedModel, published
+from dplq.models.weights import require_weights
 
 # CoOp's names for OpenAI's models -> open_clip's; these weights were trained with QuickGELU.
 OPENAI_VITS = {
@@ -146,10 +150,12 @@ def find_source(name: str, weights: str, pretrained: bool, seed: int) -> Source:
             "use one of the two"
         )
     spec = Spec(name, pretrained=pretrained, seed=seed)
-    packaged = packaged_model(name)
+    packaged, known = packaged_model(name), published(name, "clip")
     find_file = pretrained and not weights
     if packaged is not None:
         source = _from_package(spec, packaged, find_file)
+    elif known is not None:
+        source = _from_catalogue(replace(spec, name=name.lower()), known, find_file)
     elif spec.folder is not None:
         source = _from_local_dir(spec, user_path(spec.folder, LOCAL_DIR), find_file)
     elif name.startswith(HF_HUB):
@@ -165,6 +171,16 @@ def _from_package(spec: Spec, package: ModuleType, find_file: bool) -> Source:
     """Resolve a model whose weights are part of this package."""
     file = package.ASSETS / package.CLIP_FILE if find_file else None
     return Source(spec.name, spec, package.CLIP_CONFIG, file=file, unpack=package.expand_tokens)
+
+
+def _from_catalogue(spec: Spec, model: PublishedModel, find_file: bool) -> Source:
+    """Resolve a published model: `dplq models list`."""
+    config = clip_config(spec.name, model)
+    _refuse_unpromptable(spec.name, config)
+    file = require_weights(spec.name) if find_file else None
+    if file is not None:
+        spec = replace(spec, sha256=file_digest(file))
+    return Source(spec.name, spec, config, clip_preprocess(model), file=file)
 
 
 def _use_file(source: Source, path: str) -> None:

@@ -1,0 +1,57 @@
+"""Architecture and preprocessing of a published CLIP, from the catalogue of models."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from dplq.clip.installed import open_clip
+from dplq.errors import UserError
+from dplq.models.catalogue import PublishedModel
+
+logger = logging.getLogger(__name__)
+
+
+def clip_config(name: str, model: PublishedModel) -> dict[str, Any]:
+    """Return the open_clip config of a published CLIP, with its activation.
+
+    Args:
+        name: the model's, for messages.
+        model: of the catalogue; a CLIP.
+
+    Raises:
+        UserError: it is known not to load.
+    """
+    if model.refused:
+        raise UserError(f"'{name}' cannot be loaded: {model.refused}")
+    base = open_clip().get_model_config(model.architecture) if model.architecture else {}
+    config = _merged(base, model.config)
+    if model.activation is None:
+        logger.warning(
+            "%s: its publishers do not say whether it was trained with GELU or QuickGELU; GELU is "
+            "used",
+            name,
+        )
+    elif model.activation == "quickgelu":
+        config["quick_gelu"] = True
+    return config
+
+
+def clip_preprocess(model: PublishedModel) -> dict[str, Any]:
+    """Return open_clip's preprocessing config of a published CLIP; without what is not known."""
+    known = {"size": model.image_size, "mean": model.mean, "std": model.std}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `changes`; nested dicts are merged, or replaced where kinds differ."""
+    result = dict(base)
+    for key, value in changes.items():
+        if key == "text_cfg" and "hf_model_name" in value:
+            result[key] = dict(value)  # another kind of tower: nothing of CLIP's is left
+        elif isinstance(value, Mapping):
+            result[key] = _merged(result.get(key, {}), value)
+        else:
+            result[key] = value
+    return result
