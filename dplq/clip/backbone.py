@@ -65,6 +65,7 @@ def load_backbone(
     """
     source = find_source(name, weights, pretrained, seed)
     model = build(source)
+    source.finish(model)
     spec = source.spec
     if source.file is None:
         assert not pretrained
