@@ -189,12 +189,12 @@ def _existing_file(path: str) -> Path:
 def _from_local_dir(spec: Spec, folder: Path, find_file: bool) -> Source:
     """Resolve local-dir:PATH."""
     config, other = folder / CONFIG_FILE, folder / transformers_config.CONFIG_FILE
+    names: Sequence[str] = WEIGHT_FILES
     if is_file(config):
         source = _from_config_file(spec, config)
-        known = WEIGHT_FILES
     elif is_file(other):
         source = _from_transformers(spec, other, folder / transformers_config.PREPROCESSOR_FILE)
-        known = TRANSFORMERS_WEIGHT_FILES
+        names = TRANSFORMERS_WEIGHT_FILES
     else:
         raise UserError(
             f"'{spec.name}': no {CONFIG_FILE} in '{folder.absolute()}'; a local model is a folder "
@@ -202,7 +202,7 @@ def _from_local_dir(spec: Spec, folder: Path, find_file: bool) -> Source:
             "and model.safetensors of the transformers library"
         )
     if find_file:
-        source.file = _weights_in(folder, known)
+        source.file = _weights_in(folder, names)
     return source
 
 
@@ -210,9 +210,7 @@ def _from_transformers(spec: Spec, config: Path, preprocessor: Path | None) -> S
     """Return the source described by a config.json of the transformers library, no weights."""
     described = transformers_config.describe(config, preprocessor)
     _refuse_unpromptable(spec.name, described.config)
-    return Source(
-        spec.name, spec, described.config, described.preprocess, finish=described.finish
-    )
+    return Source(spec.name, spec, described.config, described.preprocess, finish=described.finish)
 
 
 def _from_config_file(spec: Spec, path: Path) -> Source:
@@ -250,6 +248,7 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
 
     name, model_id = spec.name, spec.name.removeprefix(HF_HUB)
     cure = "use a machine with access to the hub, or download the folder and name it local-dir:PATH"
+
     def get(*names: str) -> Path | Exception:
         """Return the first of these files that the hub has, or why it has none.
 
@@ -264,10 +263,10 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
                 problem = error
         return problem
 
-    weights: Path | Exception
+    files: Sequence[str] = ("",)
     config = get(CONFIG_FILE)
     if isinstance(config, Path):
-        source, files = _from_config_file(spec, config), ("",)
+        source = _from_config_file(spec, config)
     else:
         other = get(transformers_config.CONFIG_FILE)
         if isinstance(other, Exception):
@@ -276,7 +275,8 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
             ) from config
         preprocessor = get(transformers_config.PREPROCESSOR_FILE)
         known = preprocessor if isinstance(preprocessor, Path) else None
-        source, files = _from_transformers(spec, other, known), TRANSFORMERS_WEIGHT_FILES
+        source = _from_transformers(spec, other, known)
+        files = TRANSFORMERS_WEIGHT_FILES
     if find_file:
         weights = get(*files)
         if isinstance(weights, Exception):

@@ -142,8 +142,8 @@ def describe(config: Path, preprocessor: Path | None) -> Described:
 
 
 def _clip(content: dict[str, Any], where: str, folder: Path) -> Described:
-    text = convert(_tower(content, "text"), Text, where=where, remedy=REMEDY)
-    vision = convert(_tower(content, "vision"), Vision, where=where, remedy=REMEDY)
+    text: Text = convert(_tower(content, "text"), Text, where=where, remedy=REMEDY)
+    vision: Vision = convert(_tower(content, "vision"), Vision, where=where, remedy=REMEDY)
     _check_channels(vision, where)
     if text.hidden_act != vision.hidden_act:
         raise UserError(
@@ -151,8 +151,8 @@ def _clip(content: dict[str, Any], where: str, folder: Path) -> Described:
             "image tower; open_clip has one for both, so this model cannot be loaded"
         )
     quick, act = _activation(text.hidden_act, where)
-    extra = _extra(text, act, default_eps=1e-5)
-    width = convert(content.get("projection_dim") or 512, Size, where=where, remedy=REMEDY)
+    own = _tokenizer(folder) if text.vocab_size != Text().vocab_size else {}
+    width: int = convert(content.get("projection_dim") or 512, Size, where=where, remedy=REMEDY)
     config = {
         "embed_dim": width,
         "quick_gelu": quick,
@@ -165,16 +165,16 @@ def _clip(content: dict[str, Any], where: str, folder: Path) -> Described:
             "mlp_ratio": _ratio(vision),
             **_extra(vision, act, default_eps=1e-5),
         },
-        "text_cfg": _text(text) | extra,
+        "text_cfg": _text(text) | _extra(text, act, default_eps=1e-5) | own,
     }
-    if text.vocab_size != Text().vocab_size:
-        config["text_cfg"] |= _tokenizer(folder)
     return Described(config, {}, _nothing)
 
 
 def _siglip(content: dict[str, Any], where: str, folder: Path) -> Described:
-    text = convert(_tower(content, "text"), SiglipText, where=where, remedy=REMEDY)
-    vision = convert(_tower(content, "vision"), SiglipVision, where=where, remedy=REMEDY)
+    text: SiglipText = convert(_tower(content, "text"), SiglipText, where=where, remedy=REMEDY)
+    vision: SiglipVision = convert(
+        _tower(content, "vision"), SiglipVision, where=where, remedy=REMEDY
+    )
     _check_channels(vision, where)
     sizes = (
         *(vision.hidden_size, vision.num_hidden_layers, vision.num_attention_heads),
@@ -304,3 +304,15 @@ def _set_timm_activation(trunk: nn.Module, act: dict[str, str]) -> None:
 
 def _nothing(model: nn.Module) -> None:
     """Open_clip's config says everything."""
+
+
+def published_activation(config: Path) -> bool | None:
+    """Return whether a CLIPModel's config.json says QuickGELU; None where it says nothing."""
+    try:
+        content: dict[str, Any] = read_json(config, dict[str, Any], max_bytes=1 << 20)
+        if content.get("model_type") != "clip":
+            return None
+        text: Text = convert(_tower(content, "text"), Text, where=str(config), remedy=REMEDY)
+    except UserError:  # no such file, or another program's
+        return None
+    return ACTIVATIONS.get(text.hidden_act, (None, {}))[0]

@@ -85,8 +85,6 @@ TRANSFORMERS_SIGLIP = Layout(
         TEXT_BLOCKS: ("transformer.resblocks.", RESBLOCK),
         IMAGE_BLOCKS: ("visual.trunk.blocks.", TIMM_BLOCK),
     },
-    changes={
-        "vision_model.embeddings.position_embedding.weight": partial(torch.unsqueeze, dim=0)
-    },
+    changes={"vision_model.embeddings.position_embedding.weight": partial(torch.unsqueeze, dim=0)},
     split=_split_pool,
 )
