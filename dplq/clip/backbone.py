@@ -20,6 +20,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.checkpoint import checkpoint
 
+from dplq.clip.activation import (
+    AUTO,
+    check_activation,
+    choose_activation,
+    describe_activations,
+)
 from dplq.clip.blocks import (
     expand_to_batch,
     forward_at,
@@ -43,7 +49,7 @@ __all__ = ["CONFIG_FILE", "Backbone", "load_backbone"]
 
 
 def load_backbone(
-    name: str, *, weights: str = "", pretrained: bool = True, seed: int = 0
+    name: str, *, weights: str = "", pretrained: bool = True, seed: int = 0, act: str = AUTO
 ) -> Backbone:
     """Load a frozen CLIP by name.
 
@@ -52,19 +58,26 @@ def load_backbone(
             a CoOp name (`ViT-B/16`, `ViT-B/32`, `ViT-L/14`, `ViT-L/14@336px`: OpenAI's weights);
             `NAME:TAG`, an open_clip model and one of its pretrained tags;
             `NAME:PATH`, an open_clip or CoOp name and a checkpoint file;
-            `hf-hub:ORG/NAME`, a model on the Hugging Face hub in open_clip's layout;
-            `local-dir:PATH`, a folder with `open_clip_config.json` and weights.
+            `hf-hub:ORG/NAME`, a model on the Hugging Face hub in open_clip's layout, or in that
+            of transformers' CLIPModel and SiglipModel;
+            `local-dir:PATH`, such a folder: `open_clip_config.json`, or transformers'
+            `config.json`, and the weights.
         weights: a checkpoint file for the architecture `name`: OpenAI's TorchScript archive or
-            state dict, an open_clip `.pt` (plain or with `state_dict` and `module.`), safetensors.
+            state dict, an open_clip `.pt` (plain or with `state_dict` and `module.`), safetensors;
+            the same tensors in another layout of `dplq.clip.layouts`.
         pretrained: False for random weights, drawn from `seed`, with a warning in the log.
         seed: of the random weights; the global generator keeps its state.
+        act: activation of the towers: "auto", the one that `name` stands for; "gelu" or
+            "quickgelu". A warning says where the file is known to be trained with the other.
 
     Raises:
         UserError: unknown name or tag, a model without support for prompts, weights that are
             absent, unreadable or of another architecture.
     """
     source = find_source(name, weights, pretrained, seed)
+    choose_activation(source, act)
     model = build(source)
+    source.finish(model)
     spec = source.spec
     if source.file is None:
         assert not pretrained
@@ -76,6 +89,7 @@ def load_backbone(
         load_weights(model, source)
         if spec.weights or spec.folder:
             spec = replace(spec, sha256=file_digest(source.file))
+    check_activation(model, source, spec.sha256)
     return Backbone(model, source.config, source.preprocess, spec)
 
 
@@ -155,6 +169,11 @@ class Backbone(nn.Module):
         """Return a copy with modules of its own, which share all tensors."""
         shared = (*self.parameters(), *self.buffers(), self._tokenizer)
         return copy.deepcopy(self, {id(part): part for part in shared})
+
+    @property
+    def activation(self) -> str:
+        """Return the activation that runs, such as "quickgelu" (`dplq.clip.activation`)."""
+        return describe_activations(self.clip)
 
     @property
     def is_adapted(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dplq.clip.installed import open_clip
+from dplq.clip.layouts import OPEN_CLIP, find_layout
 from dplq.clip.sources import OPENAI_VITS, Source
 from dplq.errors import UserError, few, one_line
 from dplq.io.weights import (
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 # classes, to which softmax, argmax and cross-entropy are invariant.
 OPENAI_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})
 KEYS_LEFT_OVER = OPENAI_NUMBERS | {"attn_mask", "text.attn_mask", "logit_bias"}
+# Buffers of transformers' embeddings, which newer versions compute.
+POSITION_IDS = "embeddings.position_ids"
 # ... and the model may have these beyond the file's.
 KEYS_MISSING = frozenset({"logit_bias"})
 
@@ -63,18 +66,25 @@ def build(source: Source) -> CLIP | CustomTextCLIP:
 def load_weights(model: nn.Module, source: Source) -> None:
     """Copy the weights of `source.file` into `model`; loading is strict.
 
+    The file may be in any layout of `dplq.clip.layouts`; which one is logged.
+
     Raises:
         UserError: the file is unreadable, or not of this architecture.
     """
     assert source.file is not None
     ours = model.state_dict()
+    state = source.unpack(read_state_dict(source.file))
+    layout = find_layout(state)
     state, removed = without_wrapper(
-        source.unpack(read_state_dict(source.file)),
+        state,
         {_without_text(key) for key in ours},
         source.file,
-        rename=_without_text,
-        ignored=KEYS_LEFT_OVER.__contains__,
+        rename=lambda key: _without_text(layout.model_key(key)),
+        ignored=_may_be_left_over,
     )
+    if layout is not OPEN_CLIP:
+        logger.info("%s: converted from the layout of %s", source.file, layout.title)
+        state = layout.convert(state)
     theirs = _rename_text_keys(state, ours)
     with naming_prefix(removed):
         _check_fit(source, ours, theirs)
@@ -102,8 +112,8 @@ def _check_fit(source: Source, ours: Mapping[str, Tensor], theirs: Mapping[str, 
             "text_model.*) have to be converted to open_clip's layout first"
         )
     _compare_architectures(source, _architecture(ours), _architecture(theirs))
-    missing = [key for key in ours if key not in theirs and key not in KEYS_MISSING]
-    extra = [key for key in theirs if key not in ours and key not in KEYS_LEFT_OVER]
+    missing = [key for key in ours if key not in theirs and not _may_be_missing(key)]
+    extra = [key for key in theirs if key not in ours and not _may_be_left_over(key)]
     shapes = [
         f"{key} {tuple(theirs[key].shape)} instead of {tuple(value.shape)}"
         for key, value in ours.items()
@@ -114,6 +124,16 @@ def _check_fit(source: Source, ours: Mapping[str, Tensor], theirs: Mapping[str, 
             f"'{source.file}' does not fit '{source.name}': {_count('missing', missing)}, "
             f"{_count('left over', extra)}, {_count('of other shape', shapes)}"
         )
+
+
+def _may_be_left_over(key: str) -> bool:
+    """Return whether a file may hold a key beyond the model's."""
+    return key in KEYS_LEFT_OVER or key.endswith(POSITION_IDS)
+
+
+def _may_be_missing(key: str) -> bool:
+    """Return whether the model may have a key beyond the file's."""
+    return key in KEYS_MISSING or key.endswith(POSITION_IDS)
 
 
 def _count(what: str, keys: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +17,10 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
-from torch import Tensor
+from torch import Tensor, nn
 
 from dplq.clip.installed import open_clip
+from dplq.clip.layouts import transformers_config
 from dplq.clip.published import clip_config, clip_preprocess
 from dplq.errors import UserError, few, one_line, printable, suggest
 from dplq.io.files import file_digest
@@ -47,6 +48,8 @@ WEIGHT_FILES = (
     "open_clip_pytorch_model.bin",
     "open_clip_pytorch_model.pth",
 )
+# ... and what the transformers library writes.
+TRANSFORMERS_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 
 CLIP_VOCABULARY = 49408
@@ -122,6 +125,7 @@ class Source:
         preprocess: open_clip's preprocessing config; may be empty.
         file: the weights; None for random ones.
         unpack: turns the file's tensors into a state dict, where a packaged file is compact.
+        finish: sets on the built model what open_clip's config has no entry for.
     """
 
     name: str
@@ -130,6 +134,7 @@ class Source:
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = None
     unpack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    finish: Callable[[nn.Module], object] = nn.Module.eval  # nothing: a CLIP is in eval mode anyway
 
 
 def find_source(name: str, weights: str, pretrained: bool, seed: int) -> Source:
@@ -199,16 +204,29 @@ def _existing_file(path: str) -> Path:
 
 def _from_local_dir(spec: Spec, folder: Path, find_file: bool) -> Source:
     """Resolve local-dir:PATH."""
-    config = folder / CONFIG_FILE
-    if not is_file(config):
+    config, other = folder / CONFIG_FILE, folder / transformers_config.CONFIG_FILE
+    names: Sequence[str] = WEIGHT_FILES
+    if is_file(config):
+        source = _from_config_file(spec, config)
+    elif is_file(other):
+        source = _from_transformers(spec, other, folder / transformers_config.PREPROCESSOR_FILE)
+        names = TRANSFORMERS_WEIGHT_FILES
+    else:
         raise UserError(
             f"'{spec.name}': no {CONFIG_FILE} in '{folder.absolute()}'; a local model is a folder "
-            "with that file and its weights, as open_clip publishes it"
+            "with that file and its weights, as open_clip publishes it, or with the config.json "
+            "and model.safetensors of the transformers library"
         )
-    source = _from_config_file(spec, config)
     if find_file:
-        source.file = _weights_in(folder)
+        source.file = _weights_in(folder, names)
     return source
+
+
+def _from_transformers(spec: Spec, config: Path, preprocessor: Path | None) -> Source:
+    """Return the source described by a config.json of the transformers library, no weights."""
+    described = transformers_config.describe(config, preprocessor)
+    _refuse_unpromptable(spec.name, described.config)
+    return Source(spec.name, spec, described.config, described.preprocess, finish=described.finish)
 
 
 def _from_config_file(spec: Spec, path: Path) -> Source:
@@ -224,17 +242,17 @@ def _from_config_file(spec: Spec, path: Path) -> Source:
     return Source(spec.name, spec, config, content.get("preprocess_cfg") or {})
 
 
-def _weights_in(folder: Path) -> Path:
-    """Return the folder's weights: open_clip's own file names, or the only such file."""
-    for known in WEIGHT_FILES:
+def _weights_in(folder: Path, names: Sequence[str]) -> Path:
+    """Return the folder's weights: the first of the usual names, or the only such file."""
+    for known in names:
         if (folder / known).is_file():
             return folder / known
     found = sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES)
     if len(found) != 1:
-        names = few(p.name for p in found) or "none"
+        there = few(p.name for p in found) or "none"
         raise UserError(
-            f"expected {WEIGHT_FILES[0]} or one single weights file in '{folder.absolute()}', "
-            f"found {names}; name one with weights=PATH, or request random weights with "
+            f"expected {names[0]} or one single weights file in '{folder.absolute()}', "
+            f"found {there}; name one with weights=PATH, or request random weights with "
             "pretrained=False"
         )
     return found[0]
@@ -246,20 +264,42 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
 
     name, model_id = spec.name, spec.name.removeprefix(HF_HUB)
     cure = "use a machine with access to the hub, or download the folder and name it local-dir:PATH"
-    try:
-        config = download_pretrained_from_hf(model_id, filename=CONFIG_FILE)
-    except Exception as error:  # the hub client has a dozen kinds, all meaning "not available"
-        raise UserError(
-            f"cannot get {CONFIG_FILE} of '{name}' ({one_line(error)}); check the name, {cure}"
-        ) from error
-    source = _from_config_file(spec, Path(config))
-    if find_file:
-        try:
-            source.file = Path(download_pretrained_from_hf(model_id))
-        except Exception as error:
+
+    def get(*names: str) -> Path | Exception:
+        """Return the first of these files that the hub has, or why it has none.
+
+        "" is the weights as open_clip publishes them.
+        """
+        problem: Exception = FileNotFoundError()
+        for filename in names:
+            arguments = {"filename": filename} if filename else {}
+            try:
+                return Path(download_pretrained_from_hf(model_id, **arguments))
+            except Exception as error:  # the hub client has a dozen kinds, all "not available"
+                problem = error
+        return problem
+
+    files: Sequence[str] = ("",)
+    config = get(CONFIG_FILE)
+    if isinstance(config, Path):
+        source = _from_config_file(spec, config)
+    else:
+        other = get(transformers_config.CONFIG_FILE)
+        if isinstance(other, Exception):
             raise UserError(
-                f"cannot get weights of '{name}' ({one_line(error)}); {cure}"
-            ) from error
+                f"cannot get {CONFIG_FILE} of '{name}' ({one_line(config)}); check the name, {cure}"
+            ) from config
+        preprocessor = get(transformers_config.PREPROCESSOR_FILE)
+        known = preprocessor if isinstance(preprocessor, Path) else None
+        source = _from_transformers(spec, other, known)
+        files = TRANSFORMERS_WEIGHT_FILES
+    if find_file:
+        weights = get(*files)
+        if isinstance(weights, Exception):
+            raise UserError(
+                f"cannot get weights of '{name}' ({one_line(weights)}); {cure}"
+            ) from weights
+        source.file = weights
     return source
 
 

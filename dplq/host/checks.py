@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dplq.clip.activation import ACTS
 from dplq.errors import UserError, shown
 from dplq.images.cache import CHECK as CACHE_CHECK
 from dplq.images.settings import CHECKS as READ_CHECKS
@@ -180,6 +181,7 @@ CHECKS: dict[str, Check] = {
     "MODEL.INIT_WEIGHTS": text,
     "MODEL.BACKBONE.NAME": text,
     "MODEL.BACKBONE.PRETRAINED": flag,
+    "MODEL.BACKBONE.ACT": one_of(ACTS),
     "MODEL.HEAD.DROPOUT": SHARE,
     "MODEL.TEXT_CHUNK": whole(0),
     "MODEL.GRAD_CHECKPOINTING": flag,

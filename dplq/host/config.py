@@ -72,6 +72,11 @@ GENERAL_KEYS: tuple[Key, ...] = (
     ("DOMAIN.NORMALIZE", None, "native (what the encoder was trained on) or clip; None: PRESET's"),
     ("DOMAIN.CACHE", True, "keep the domain features of test images in the cache folder"),
     ("DOMAIN.PRETRAINED", True, "False: random domain encoder, for tests only"),
+    (
+        "MODEL.BACKBONE.ACT",
+        "auto",
+        "auto (the one that NAME stands for), gelu or quickgelu: activation of CLIP's towers",
+    ),
     ("MODEL.TEXT_CHUNK", 0, "classes run at once, in blocks of about 30; 0: what memory holds"),
     ("MODEL.GRAD_CHECKPOINTING", False, "recompute the image tower in the backward pass"),
     ("MODEL.COMPILE", "", "torch.compile: default, reduce-overhead or max-autotune; empty: off"),

@@ -193,7 +193,11 @@ class CLIPModel(nn.Module):
                 f"{path} is not written: the model's weights are nan or infinite "
                 f"({few(found, 4, '; ')}). Train it again with a lower learning rate, or in fp32."
             )
-        checkpoint.save(path, state, {**self.header(), **extra})
+        checkpoint.save(path, state, {**self.header(), **self._said_only(), **extra})
+
+    def _said_only(self) -> dict[str, str]:
+        """Return what a header says without being compared: which activation a file runs with."""
+        return {"activation": self.clip.activation} if self.clip.spec.sha256 else {}
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Read a file that `save` wrote into this model; return its header.
