@@ -57,8 +57,8 @@ def run_info(args: argparse.Namespace) -> int:
         "mean, std": f"{_numbers(model.mean)}; {_numbers(model.std)}" if model.mean else UNKNOWN,
         "image size": _or_unknown(model.image_size),
         "pooling": _or_unknown(model.pool),
-        "loads": f"no: {model.refused}" if model.refused else "yes",
-        "tested": model.tested or "no",
+        "loads": "no" if model.refused else "yes",
+        "tested": model.test,
         "note": model.note,
         "on disk": str(found) if found else "no",
     }

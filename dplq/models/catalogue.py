@@ -48,6 +48,7 @@ class PublishedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         licence: of the weights, or of the repository where only that is stated.
         gated: whether terms have to be accepted before the download.
         sha256: digest of the file where one is published.
+        megabytes: size of the file as its page shows it, rounded there.
         config: a CLIP's open_clip config: all of it, or what differs from `architecture`.
         args: an encoder's keyword arguments for timm that differ from `architecture`.
         activation: of a CLIP's transformers: "gelu" or "quickgelu".
@@ -56,7 +57,7 @@ class PublishedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         image_size: side in pixels of the square input.
         pool: how the authors pool it: "cls", "avg", "map", ...
         original: the code that its features are compared with in the tests.
-        tested: how they were compared; None: they were not.
+        tested: whether tests compare them.
         refused: why it does not load; None: it does.
         note: one line.
     """
@@ -73,6 +74,7 @@ class PublishedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     licence: Text | None = None
     gated: bool | None = None
     sha256: Digest | None = None
+    megabytes: Annotated[int, Meta(ge=1, le=1 << 20)] | None = None
     config: dict[str, Any] = {}
     args: dict[str, Any] = {}
     activation: Literal["gelu", "quickgelu"] | None = None
@@ -81,9 +83,18 @@ class PublishedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     image_size: Side | None = None
     pool: Text | None = None
     original: Text | None = None
-    tested: Text | None = None
+    tested: bool = True
     refused: Text | None = None
     note: str = ""
+
+    @property
+    def test(self) -> str:
+        """What the tests show of it, in words."""
+        if self.refused:
+            return f"refused: {self.refused}"
+        if not self.tested:
+            return "not tested"
+        return f"features equal to those of {self.original} to 1e-5, reduced in size"
 
     @property
     def source(self) -> str:

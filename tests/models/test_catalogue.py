@@ -52,7 +52,7 @@ def test_an_entry_says_where_its_weights_are_and_what_it_is(name):
     assert model.kind == "clip" or not model.config
     assert model.kind == "encoder" or not model.args
     assert model.kind == "clip" or model.activation is None
-    assert model.refused is None or model.tested is None
+    assert bool(model.original) == model.tested or model.refused
 
 
 def test_names_are_not_those_of_open_clip_or_timm():

@@ -1,0 +1,157 @@
+"""Small originals of the published models: their own library's code, with random weights.
+
+Each is written in the layout of its public file. The catalogue's entry is reduced to the same size,
+so that the loader takes the way of the full-size model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import open_clip
+import torch
+import transformers
+from torch import Tensor, nn
+
+from dplq.models.catalogue import PublishedModel
+
+SMALL = {
+    "embed_dim": 24,
+    "vision_cfg": {
+        **{"image_size": 32, "patch_size": 16, "width": 32, "layers": 2, "head_width": 16},
+    },
+    "text_cfg": {"width": 16, "heads": 2, "layers": 2},
+}
+
+
+@dataclass
+class Original:
+    """A small model in its own library.
+
+    Attributes:
+        content: what its public file holds, as `torch.save` or safetensors take it.
+        changes: fields of the catalogue's entry that make it as small.
+        image: features of normalised images (B, 3, h, w).
+        text: the same of token ids; None for an encoder.
+        files: further files of its folder, by name.
+    """
+
+    content: Mapping[str, Any]
+    changes: dict[str, Any]
+    image: Callable[[Tensor], Tensor]
+    text: Callable[[Tensor], Tensor] | None = None
+    files: dict[str, str] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write the file in the format that its suffix stands for."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            save_file({key: value.contiguous() for key, value in self.content.items()}, path)
+        else:
+            torch.save(dict(self.content), path)
+
+
+def shaken(model: nn.Module, seed: int = 0) -> Any:
+    """Return a model in eval mode whose parameters and statistics are all random."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if value.is_floating_point() and value.ndim:
+                noise = torch.randn(value.shape, generator=generator)
+                is_variance = name.endswith("running_var")
+                value.copy_(noise.abs() + 0.5 if is_variance else value + 0.1 * noise)
+    return model.eval()
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested dicts merged."""
+    result = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if nested else value
+    return result
+
+
+def open_clip_vit(model: PublishedModel) -> Original:
+    """A plain ViT CLIP in open_clip's layout."""
+    quick = model.activation == "quickgelu"
+    clip = shaken(open_clip.CLIP(**SMALL, quick_gelu=quick))
+    return Original(clip.state_dict(), {"config": SMALL}, clip.encode_image, clip.encode_text)
+
+
+def open_clip_training(model: PublishedModel) -> Original:
+    """The same in a training checkpoint of several GPUs, with optimizer and scaler."""
+    found = open_clip_vit(model)
+    state = {f"module.{key}": value for key, value in found.content.items()}
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-9}]}
+    found.content = {
+        **{"epoch": 20, "name": "run", "state_dict": state, "optimizer": optimizer},
+        "scaler": {"scale": 65536.0},
+    }
+    return found
+
+
+def openai_clip(model: PublishedModel) -> Original:
+    """The same as OpenAI's own class saves it: with its numbers, attention mask in no key."""
+    found = open_clip_vit(model)
+    numbers = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
+    found.content = {
+        **{key: torch.tensor(value) for key, value in numbers.items()},
+        **found.content,
+    }
+    return found
+
+
+def transformers_clip(model: PublishedModel) -> Original:
+    """The same in transformers, whose towers pack nothing."""
+    act = "quick_gelu" if model.activation == "quickgelu" else "gelu"
+    tower = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_act": act}
+    clip = shaken(
+        transformers.CLIPModel(
+            transformers.CLIPConfig(
+                text_config={"hidden_size": 16, "intermediate_size": 64, **tower},
+                vision_config={
+                    **{"hidden_size": 32, "intermediate_size": 128, **tower},
+                    **{"image_size": 32, "patch_size": 16},
+                },
+                projection_dim=24,
+            )
+        )
+    )
+    positions = {  # buffers that older versions saved
+        "text_model.embeddings.position_ids": torch.arange(77)[None],
+        "vision_model.embeddings.position_ids": torch.arange(5)[None],
+    }
+    return Original(
+        {**clip.state_dict(), **positions},
+        {"config": SMALL},
+        lambda images: pooled(clip.get_image_features(pixel_values=images)),
+        lambda tokens: pooled(clip.get_text_features(input_ids=tokens)),
+    )
+
+
+def pooled(output: Any) -> Tensor:
+    """Return the features of transformers, which newer versions wrap."""
+    return output if isinstance(output, Tensor) else output.pooler_output
+
+
+ORIGINALS: dict[str, Callable[[PublishedModel], Original]] = {
+    "open_clip": open_clip_vit,
+    "open_clip training checkpoint": open_clip_training,
+    "OpenAI CLIP": openai_clip,
+    "transformers CLIPModel": transformers_clip,
+}
+
+
+def small(model: PublishedModel, original: Original) -> PublishedModel:
+    """Return the catalogue's entry, reduced to the size of its original."""
+    changes = dict(original.changes)
+    if "config" in changes:
+        changes["config"] = merged(model.config, changes["config"])
+    return msgspec.structs.replace(model, **changes)
