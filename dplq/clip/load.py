@@ -24,7 +24,7 @@ from dplq.io.weights import (
 )
 
 if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
-    from open_clip import CLIP, CustomTextCLIP
+    from open_clip import CLIP, CoCa, CustomTextCLIP
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ POSITION_IDS = "embeddings.position_ids"
 KEYS_MISSING = frozenset({"logit_bias"})
 
 
-def build(source: Source) -> CLIP | CustomTextCLIP:
+def build(source: Source) -> CLIP | CustomTextCLIP | CoCa:
     """Build the architecture on the CPU, with random weights of a private generator.
 
     If the source has a weights file they stay uninitialised: `load_weights` must follow.
@@ -47,11 +47,9 @@ def build(source: Source) -> CLIP | CustomTextCLIP:
     Raises:
         UserError: the installed open_clip cannot build it.
     """
-    package = open_clip()
     version = open_clip("version").__version__
 
-    config = {key: value for key, value in source.config.items() if key != "custom_text"}
-    kind = package.CustomTextCLIP if source.config.get("custom_text") else package.CLIP
+    kind, config = _model_class(source.config)
     initialisation = contextlib.nullcontext() if source.file is None else skip_weight_init()
     with private_rng(source.spec.seed), torch.device("cpu"), initialisation:
         try:
@@ -61,6 +59,22 @@ def build(source: Source) -> CLIP | CustomTextCLIP:
                 f"open_clip {version} cannot build the architecture of '{source.name}' "
                 f"({one_line(error)}); correct its config or install a newer open_clip_torch"
             ) from error
+
+
+def _model_class(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return open_clip's class of an architecture, and its arguments.
+
+    Towers of other libraries are built without their own pretrained weights.
+    """
+    package = open_clip()
+    custom_text = config.get("custom_text") or config["text_cfg"].get("hf_model_name")
+    config = {key: value for key, value in config.items() if key != "custom_text"} | {
+        "vision_cfg": {**config["vision_cfg"], "timm_model_pretrained": False},
+        "text_cfg": {**config["text_cfg"], "hf_model_pretrained": False},
+    }
+    if "multimodal_cfg" in config:
+        return package.CoCa, config
+    return (package.CustomTextCLIP if custom_text else package.CLIP), config
 
 
 def load_weights(model: nn.Module, source: Source) -> None:
@@ -103,7 +117,7 @@ def _check_fit(source: Source, ours: Mapping[str, Tensor], theirs: Mapping[str, 
             "GELU: name the model as CoOp does (%s) or by its -quickgelu name",
             *(source.file.name, source.name, ", ".join(OPENAI_VITS)),
         )
-    if not _architecture(theirs):
+    if _architecture(ours) and not _architecture(theirs):
         raise UserError(
             f"'{source.file}' holds no ViT CLIP in OpenAI's or open_clip's layout (such as "
             "visual.conv1.weight, token_embedding.weight): it looks like "
@@ -111,7 +125,8 @@ def _check_fit(source: Source, ours: Mapping[str, Tensor], theirs: Mapping[str, 
             "has no tokens to prompt; files of the transformers library (vision_model.*, "
             "text_model.*) have to be converted to open_clip's layout first"
         )
-    _compare_architectures(source, _architecture(ours), _architecture(theirs))
+    if _architecture(ours):
+        _compare_architectures(source, _architecture(ours), _architecture(theirs))
     missing = [key for key in ours if key not in theirs and not _may_be_missing(key)]
     extra = [key for key in theirs if key not in ours and not _may_be_left_over(key)]
     shapes = [
