@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dplq.clip.installed import open_clip
-from dplq.clip.layouts import OPEN_CLIP, find_layout
+from dplq.clip.layouts import LAYOUTS, OPEN_CLIP, find_layout
 from dplq.clip.sources import OPENAI_VITS, Source
 from dplq.errors import UserError, few, one_line
 from dplq.io.weights import (
     describe_checkpoint,
+    loaded_by,
     naming_prefix,
     private_rng,
     read_state_dict,
@@ -35,6 +36,7 @@ OPENAI_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})
 KEYS_LEFT_OVER = OPENAI_NUMBERS | {"attn_mask", "text.attn_mask", "logit_bias"}
 # Buffers of transformers' embeddings, which newer versions compute.
 POSITION_IDS = "embeddings.position_ids"
+LOGITS = frozenset({"logit_scale", "logit_bias"})
 # ... and the model may have these beyond the file's.
 KEYS_MISSING = frozenset({"logit_bias"})
 
@@ -87,7 +89,7 @@ def load_weights(model: nn.Module, source: Source) -> None:
     """
     assert source.file is not None
     ours = model.state_dict()
-    state = source.unpack(read_state_dict(source.file))
+    state = raw = source.unpack(read_state_dict(source.file))
     layout = find_layout(state)
     state, removed = without_wrapper(
         state,
@@ -101,32 +103,43 @@ def load_weights(model: nn.Module, source: Source) -> None:
         state = layout.convert(state)
     theirs = _rename_text_keys(state, ours)
     with naming_prefix(removed):
-        _check_fit(source, ours, theirs)
+        _check_fit(source, ours, theirs, raw)
     with torch.no_grad():
         for key, value in ours.items():
             if key in theirs:
                 value.copy_(theirs[key].reshape(value.shape))
 
 
-def _check_fit(source: Source, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-    """Raise UserError unless the file's tensors are those of the model."""
+def _check_fit(
+    source: Source,
+    ours: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    raw: Mapping[str, Tensor],
+) -> None:
+    """Raise UserError unless the file's tensors are those of the model.
+
+    Args:
+        source: what is loaded.
+        ours: the model's tensors.
+        theirs: the file's, by the model's keys.
+        raw: the file's, by its own keys, to say what it looks like.
+    """
     assert source.file is not None
     if theirs.keys() & OPENAI_NUMBERS and not source.config.get("quick_gelu"):
         logger.warning(
             "%s is in OpenAI's own layout, whose models were trained with QuickGELU, but %s uses "
-            "GELU: name the model as CoOp does (%s) or by its -quickgelu name",
+            "GELU: set act='quickgelu' (MODEL.BACKBONE.ACT), or name the model as CoOp does (%s)",
             *(source.file.name, source.name, ", ".join(OPENAI_VITS)),
         )
-    if _architecture(ours) and not _architecture(theirs):
+    found, wanted = _architecture(theirs), _architecture(ours)
+    if found and wanted:
+        _compare_architectures(source, wanted, found)
+    elif absent := _absent_towers(ours, theirs):
         raise UserError(
-            f"'{source.file}' holds no ViT CLIP in OpenAI's or open_clip's layout (such as "
-            "visual.conv1.weight, token_embedding.weight): it looks like "
-            f"{describe_checkpoint(theirs)} and cannot be loaded into '{source.name}'. A ResNet "
-            "has no tokens to prompt; files of the transformers library (vision_model.*, "
-            "text_model.*) have to be converted to open_clip's layout first"
+            f"'{source.file}' holds no {' and no '.join(absent)} tower of '{source.name}' in a "
+            f"known layout (OpenAI's, open_clip's, {', '.join(each.title for each in LAYOUTS)}): "
+            f"it looks like {describe_checkpoint(raw)}; {loaded_by(raw)}"
         )
-    if _architecture(ours):
-        _compare_architectures(source, _architecture(ours), _architecture(theirs))
     missing = [key for key in ours if key not in theirs and not _may_be_missing(key)]
     extra = [key for key in theirs if key not in ours and not _may_be_left_over(key)]
     shapes = [
@@ -139,6 +152,14 @@ def _check_fit(source: Source, ours: Mapping[str, Tensor], theirs: Mapping[str, 
             f"'{source.file}' does not fit '{source.name}': {_count('missing', missing)}, "
             f"{_count('left over', extra)}, {_count('of other shape', shapes)}"
         )
+
+
+def _absent_towers(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[str]:
+    """Return the towers, "image" or "text", that the file has less than half of."""
+    image = {key for key in ours if key.startswith("visual.")}
+    text = ours.keys() - image - LOGITS
+    towers = {"image": image, "text": text}
+    return [name for name, keys in towers.items() if 2 * len(keys & theirs.keys()) < len(keys)]
 
 
 def _may_be_left_over(key: str) -> bool:

@@ -643,9 +643,13 @@ def test_checkpoint_errors(source: Backbone, tmp_path: Path) -> None:
     wrong = {**state, "ln_final.bias": torch.ones(3)}
     assert "1 keys of other shape (ln_final.bias (3,) instead of (64,))" in message(wrong)
     other = message({"vision_model.embeddings": torch.ones(1)})
-    assert "holds no ViT CLIP" in other
-    assert "a checkpoint of Hugging Face CLIP" in other
-    assert "holds no ViT CLIP" in message({})
+    assert "holds no image and no text tower of 'local-dir:" in other
+    assert "a checkpoint of Hugging Face CLIP; load_backbone loads it by the name of its" in other
+    assert "it looks like a file without weights" in message({})
+    halves = {key: value for key, value in state.items() if key.startswith("visual.")}
+    assert "holds no text tower of" in message(halves)
+    encoder = message({"image_encoder.blocks.0.norm1.weight": torch.ones(1)})
+    assert "looks like a checkpoint of SAM / MedSAM; load_domain_encoder loads it" in encoder
     assert "holds a list, expected a state dict" in message([1])
     assert "cannot be read as a checkpoint" in message(b"<html>not found</html>")
     assert "cannot be read as a checkpoint" in message(b"PK", "safetensors")

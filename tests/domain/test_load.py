@@ -221,7 +221,8 @@ def test_files_that_are_no_checkpoints(tmp_path):
     [
         (["image_encoder.pos_embed", "mask_decoder.x"], "a checkpoint of SAM / MedSAM"),
         (["visual.conv1.weight", "input_resolution"], "a checkpoint of OpenAI CLIP"),
-        (["visual.trunk.norm.weight", "logit_scale"], "a checkpoint of open_clip"),
+        (["visual.norm.weight", "logit_scale"], "a checkpoint of open_clip"),
+        (["visual.trunk.norm.weight"], "a checkpoint of open_clip, with an image tower of timm"),
         (["vision_model.embeddings.class_embedding"], "a checkpoint of Hugging Face CLIP"),
         (["student.head.last_layer.weight_v"], "a checkpoint of DINO"),
         (["mask_token", "blocks.0.ls1.gamma"], "a checkpoint of DINOv2"),

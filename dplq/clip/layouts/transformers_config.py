@@ -129,6 +129,22 @@ def describe(config: Path, preprocessor: Path | None) -> Described:
     """
     where = printable(str(config))
     content: dict[str, Any] = read_json(config, dict[str, Any], remedy=REMEDY, max_bytes=1 << 20)
+    described = describe_content(content, where, config.parent)
+    kind: str = content["model_type"]
+    return Described(described.config, _preprocess(preprocessor, kind, where), described.finish)
+
+
+def describe_content(content: dict[str, Any], where: str, folder: Path | None = None) -> Described:
+    """Return what the content of a `config.json` says; without preprocessing.
+
+    Args:
+        content: of the file.
+        where: what it was read from, for messages.
+        folder: of the model, where its tokenizer may be.
+
+    Raises:
+        UserError: damaged, or of a model that open_clip has no architecture for.
+    """
     kinds = {"clip": _clip, "siglip": _siglip}
     kind = content.get("model_type")
     if kind not in kinds:
@@ -137,11 +153,10 @@ def describe(config: Path, preprocessor: Path | None) -> Described:
             f"{few(kinds)} can be loaded. An image encoder alone is for "
             "load_domain_encoder (DOMAIN.ENCODER)"
         )
-    described = kinds[kind](content, where, config.parent)
-    return Described(described.config, _preprocess(preprocessor, kind, where), described.finish)
+    return kinds[kind](content, where, folder)
 
 
-def _clip(content: dict[str, Any], where: str, folder: Path) -> Described:
+def _clip(content: dict[str, Any], where: str, folder: Path | None) -> Described:
     text: Text = convert(_tower(content, "text"), Text, where=where, remedy=REMEDY)
     vision: Vision = convert(_tower(content, "vision"), Vision, where=where, remedy=REMEDY)
     _check_channels(vision, where)
@@ -170,7 +185,7 @@ def _clip(content: dict[str, Any], where: str, folder: Path) -> Described:
     return Described(config, {}, _nothing)
 
 
-def _siglip(content: dict[str, Any], where: str, folder: Path) -> Described:
+def _siglip(content: dict[str, Any], where: str, folder: Path | None) -> Described:
     text: SiglipText = convert(_tower(content, "text"), SiglipText, where=where, remedy=REMEDY)
     vision: SiglipVision = convert(
         _tower(content, "vision"), SiglipVision, where=where, remedy=REMEDY
@@ -240,9 +255,9 @@ def _extra(tower: Text | Vision, act: dict[str, str], default_eps: float) -> dic
     )
 
 
-def _tokenizer(folder: Path) -> dict[str, Any]:
+def _tokenizer(folder: Path | None) -> dict[str, Any]:
     """Return the tokenizer of a model that does not have CLIP's: that of its folder."""
-    own = any((folder / name).is_file() for name in TOKENIZER_FILES)
+    own = folder is not None and any((folder / name).is_file() for name in TOKENIZER_FILES)
     return {"hf_tokenizer_name": str(folder) if own else "timm/ViT-B-16-SigLIP"}
 
 

@@ -1,0 +1,317 @@
+"""Layouts of public CLIP checkpoints: features equal to the library that wrote them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from dplq.clip import sources
+from dplq.clip.backbone import Backbone, load_backbone
+from dplq.clip.layouts import LAYOUTS, OPEN_CLIP, find_layout, transformers_config
+from dplq.errors import UserError
+from tests.tiny import tiny_clip_config, write_clip_dir
+
+transformers = pytest.importorskip("transformers")
+
+TEXTS = ["a photo of a river.", "x"]
+TEXT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+VISION = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 32}
+ACTS = ("quick_gelu", "gelu", "gelu_pytorch_tanh")
+
+
+def transformers_clip(act: str = "quick_gelu", **vision: Any) -> nn.Module:
+    """A tiny CLIPModel: its MLPs are 3 and 5.5 times as wide as its towers."""
+    config = transformers.CLIPConfig(
+        text_config={**TEXT, "intermediate_size": 48, "hidden_act": act},
+        vision_config={
+            **{**VISION, "intermediate_size": 176, "patch_size": 8, "hidden_act": act},
+            **vision,
+        },
+        projection_dim=12,
+    )
+    torch.manual_seed(0)
+    return randomised(transformers.CLIPModel(config))
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Return a model whose biases and norms count, too."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def write(model: Any, folder: Path, preprocessor: dict[str, Any] | None = None) -> Path:
+    """Save a model as transformers does; return the folder."""
+    model.save_pretrained(folder)
+    if preprocessor:
+        (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    return folder
+
+
+def pixels(size: int = 32) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def features(model: Any, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Un-normalised features of transformers' model, in all of its versions."""
+    found = (model.get_image_features(images), model.get_text_features(tokens))
+    image, text = (getattr(each, "pooler_output", each) for each in found)
+    return image, text
+
+
+def differences(backbone: Backbone, model: Any) -> list[float]:
+    images, tokens = pixels(), backbone.tokenize(TEXTS)
+    with torch.no_grad():
+        ours = backbone.encode_image(images), backbone.encode_text(tokens)
+        theirs = features(model, images, tokens)
+    return [float((one - other).abs().max()) for one, other in zip(ours, theirs, strict=True)]
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_a_folder_of_transformers_clip(tmp_path: Path, act: str) -> None:
+    model = transformers_clip(act)
+    statistics = {"image_mean": [0.1, 0.2, 0.3], "image_std": [1.0, 1.0, 2.0]}
+    backbone = load_backbone(f"local-dir:{write(model, tmp_path, statistics)}")
+    assert max(differences(backbone, model)) < 1e-5
+    assert (backbone.image_mean, backbone.image_std) == ((0.1, 0.2, 0.3), (1.0, 1.0, 2.0))
+    expected = {"quick_gelu": "quickgelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh"}
+    assert backbone.activation == expected[act]
+    assert torch.equal(backbone.logit_scale, model.logit_scale.exp())
+    again = load_backbone(backbone.spec.name)
+    assert max(differences(again, model)) < 1e-5
+
+
+@pytest.mark.parametrize("act", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("prefix", ["", "clip.", "module.model."])
+@pytest.mark.parametrize("custom", [False, True])
+def test_a_file_of_transformers_clip(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, act: str, prefix: str, custom: bool
+) -> None:
+    model = transformers_clip(act, patch_size=16, intermediate_size=128)
+    state = {prefix + key: value for key, value in model.state_dict().items()}
+    # a buffer of its older versions
+    state[f"{prefix}text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"state_dict": state, "epoch": 3}, file)
+    architecture = tiny_clip_config(vision_width=32, text_width=16, text_layers=2, embed_dim=12)
+    architecture["text_cfg"] |= {"heads": 2, "mlp_ratio": 3.0}
+    architecture |= {"quick_gelu": act == "quick_gelu", "custom_text": custom}
+    name = write_clip_dir(tmp_path / "architecture", architecture)
+    text = model.config.text_config
+    assert text.intermediate_size == 48
+    with caplog.at_level(logging.INFO, "dplq"):
+        backbone = load_backbone(name, weights=str(file))
+    assert max(differences(backbone, model)) < 1e-5
+    assert f"{file}: converted from the layout of transformers' CLIPModel" in caplog.text
+    assert (f"the prefix '{prefix}', which is removed" in caplog.text) == bool(prefix)
+
+
+def test_a_hub_model_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = transformers_clip()
+    write(model, tmp_path)
+    asked = []
+
+    def download(model_id: str, filename: str = "") -> str:
+        asked.append(filename)
+        if not filename or not (tmp_path / filename).is_file():
+            raise FileNotFoundError("404")
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr("open_clip.pretrained.download_pretrained_from_hf", download)
+    assert max(differences(load_backbone("hf-hub:org/name"), model)) < 1e-5
+    assert asked == [
+        *("open_clip_config.json", "config.json", "preprocessor_config.json"),
+        "model.safetensors",
+    ]
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    assert max(differences(load_backbone("hf-hub:org/name"), model)) < 1e-5
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match=r"cannot get weights of 'hf-hub:org/name' \(FileNotFou"):
+        load_backbone("hf-hub:org/name")
+
+
+def edited(folder: Path, **changes: Any) -> str:
+    """Change a folder's config.json; return the backbone's name."""
+    file = folder / "config.json"
+    content = json.loads(file.read_text())
+    for key, value in changes.items():
+        *path, leaf = key.split("__")
+        node = content
+        for part in path:
+            node = node[part]
+        node[leaf] = value
+    file.write_text(json.dumps(content))
+    return f"local-dir:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "blip"}, r"describes a model of type 'blip'; .* clip, siglip can be load"),
+        ({"model_type": None}, "describes a model of type None"),
+        ({"text_config__hidden_act": "gelu"}, "is gelu of the text and quick_gelu of the image"),
+        (
+            {"text_config__hidden_act": "silu", "vision_config__hidden_act": "silu"},
+            "hidden_act 'silu' is not supported; open_clip's towers run one of quick_gelu",
+        ),
+        ({"vision_config__num_channels": 13}, "its images have 13 channels"),
+        ({"vision_config__image_size": 0}, "image_size: expected `int` >= 1"),
+        ({"text_config__hidden_size": "wide"}, "hidden_size: expected `int`, got `str`"),
+        ({"text_config": 3}, "expected `object`, got `int`"),
+        ({"projection_dim": -1}, "expected `int` >= 1"),
+    ],
+)
+def test_a_config_that_cannot_be_used(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    (tmp_path / "config.json").write_text(transformers_clip().config.to_json_string())
+    name = edited(tmp_path, **changes)
+    with pytest.raises(UserError, match=rf"config\.json.*{said}"):
+        load_backbone(name, pretrained=False)
+
+
+def test_the_older_form_of_a_config(tmp_path: Path) -> None:
+    model = transformers_clip()
+    write(model, tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    older = {
+        "text_config_dict": content["text_config"],
+        "text_config": {"hidden_size": 999},
+        "vision_config_dict": None,
+    }
+    assert max(differences(load_backbone(edited(tmp_path, **older)), model)) < 1e-5
+
+
+def test_statistics_that_are_not_said_are_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write(transformers_clip(), tmp_path)
+    with caplog.at_level(logging.INFO, "dplq"):
+        load_backbone(f"local-dir:{folder}")
+    assert "no preprocessor_config.json with image_mean and image_std" in caplog.text
+    assert "those of OpenAI's CLIP" in caplog.text
+
+
+def test_a_tower_alone_is_said(tmp_path: Path) -> None:
+    model = transformers_clip()
+    folder = write(model, tmp_path)
+    image = {k: v for k, v in model.state_dict().items() if k.startswith("vision_model.")}
+    safetensors.torch.save_file(image, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"holds no text tower of .* checkpoint of Hugging Face CL"):
+        load_backbone(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("lacking", ["self_attn.k_proj.weight", "mlp.fc1.bias"])
+def test_a_tensor_that_is_not_there_is_named(tmp_path: Path, lacking: str) -> None:
+    model = transformers_clip()
+    folder = write(model, tmp_path)
+    state = {
+        k: v
+        for k, v in model.state_dict().items()
+        if f"vision_model.encoder.layers.1.{lacking}" != k
+    }
+    safetensors.torch.save_file(state, folder / "model.safetensors")
+    ours = {"self_attn.k_proj.weight": "attn.in_proj_weight", "mlp.fc1.bias": "mlp.c_fc.bias"}
+    said = rf"1 keys missing \(visual.transformer.resblocks.1.{ours[lacking]}\), 0 keys left over"
+    with pytest.raises(UserError, match=said):
+        load_backbone(f"local-dir:{folder}")
+
+
+# --- SigLIP ---------------------------------------------------------------------------------------
+
+
+def siglip(image_size: int = 32) -> nn.Module:
+    config = transformers.SiglipConfig(
+        text_config={**TEXT, "hidden_size": 32, "intermediate_size": 100, "vocab_size": 300},
+        vision_config={**VISION, "image_size": image_size, "intermediate_size": 64},
+    )
+    torch.manual_seed(0)
+    return randomised(transformers.SiglipModel(config))
+
+
+@pytest.fixture
+def tiny_siglip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny ViT of timm with SigLIP's pooling, for images of 48 pixels."""
+    import timm
+
+    tiny = {"img_size": 48, "embed_dim": 32, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0}
+
+    def tiny_test_siglip(num_classes: int, global_pool: str, **options: Any) -> nn.Module:
+        assert not options["pretrained"]
+        return timm.create_model(
+            "vit_base_patch16_siglip_224", num_classes=num_classes, global_pool=global_pool, **tiny
+        )
+
+    registry = timm.models._registry
+    monkeypatch.setitem(registry._model_entrypoints, "tiny_test_siglip", tiny_test_siglip)
+    sizes = (32, 3, 2, 64, 16)
+    monkeypatch.setitem(transformers_config.SIGLIP_TRUNKS, sizes, "tiny_test_siglip")
+
+
+@pytest.mark.parametrize("image_size", [32, 48, 64])
+def test_siglip_in_open_clips_towers(tmp_path: Path, tiny_siglip: None, image_size: int) -> None:
+    model = siglip(image_size)
+    folder = write(model, tmp_path)
+    described = transformers_config.describe(folder / "config.json", None)
+    config = {key: value for key, value in described.config.items() if key != "custom_text"}
+    ours = open_clip.model.CustomTextCLIP(**config).eval()
+    described.finish(ours)
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    layout = find_layout(state)
+    converted = layout.convert(state)
+    own = {key.removeprefix("text."): value for key, value in ours.state_dict().items()}
+    assert converted.keys() == own.keys()
+    for key, value in own.items():
+        value.copy_(converted[key].reshape(value.shape))
+    images, tokens = pixels(image_size), torch.randint(3, 300, (2, 64))
+    with torch.no_grad():
+        image, text = features(model, images, tokens)
+        assert (ours.encode_image(images) - image).abs().max() < 1e-5
+        assert (ours.encode_text(tokens) - text).abs().max() < 1e-5
+    assert ours.visual.image_size == (image_size, image_size)
+    assert described.preprocess == {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+
+def test_a_siglip_that_timm_has_not(tmp_path: Path) -> None:
+    siglip().config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"has no SigLIP tower .* 32, 3, 2, 64, 16; it has"):
+        transformers_config.describe(tmp_path / "config.json", None)
+
+
+# --- recognition ----------------------------------------------------------------------------------
+
+
+def test_layouts_are_recognised_by_their_keys(tiny_siglip: None) -> None:
+    clip, other = transformers_clip().state_dict(), siglip().state_dict()
+    unimed = {"visual.proj": 0, "text_encoder.transformer.embeddings.word_embeddings.weight": 0}
+    states: list[Mapping[str, Any]] = [clip, other, unimed]
+    for layout, state in zip(LAYOUTS, states, strict=True):
+        assert find_layout(state) is layout
+        assert find_layout({f"module.{key}": value for key, value in state.items()}) is layout
+    assert find_layout(["visual.proj", "token_embedding.weight"]) is OPEN_CLIP
+    assert OPEN_CLIP.model_key("visual.proj") == "visual.proj"
+
+
+def test_the_text_tower_of_unimed_clip() -> None:
+    layout = find_layout(["text_encoder.transformer.embeddings.word_embeddings.weight"])
+    state = {"visual.proj": torch.ones(1), "text_encoder.proj.2.weight": torch.zeros(1)}
+    assert layout.convert(state).keys() == {"visual.proj", "text.proj.2.weight"}
+
+
+def test_the_usual_names_of_transformers_files(tmp_path: Path) -> None:
+    folder = write(transformers_clip(), tmp_path)
+    (folder / "model.safetensors").rename(folder / "mine.safetensors")
+    load_backbone(f"local-dir:{folder}")
+    (folder / "second.bin").touch()
+    with pytest.raises(UserError, match=r"expected model\.safetensors or one single weights file"):
+        load_backbone(f"local-dir:{folder}")
+    assert sources.TRANSFORMERS_WEIGHT_FILES[0] == "model.safetensors"
