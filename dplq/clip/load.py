@@ -145,7 +145,7 @@ def _check_fit(
     shapes = [
         f"{key} {tuple(theirs[key].shape)} instead of {tuple(value.shape)}"
         for key, value in ours.items()
-        if key in theirs and key != "logit_scale" and theirs[key].shape != value.shape
+        if key in theirs and key not in LOGITS and theirs[key].shape != value.shape
     ]
     if missing or extra or shapes:
         raise UserError(

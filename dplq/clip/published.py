@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from dplq.clip.installed import open_clip
+from dplq.clip.layouts.transformers_config import Described, describe_content
 from dplq.errors import UserError
 from dplq.models.catalogue import PublishedModel
 
 logger = logging.getLogger(__name__)
 
 
-def clip_config(name: str, model: PublishedModel) -> dict[str, Any]:
-    """Return the open_clip config of a published CLIP, with its activation.
+def describe_published(name: str, model: PublishedModel) -> Described:
+    """Return the open_clip config of a published CLIP, with its activation and preprocessing.
 
     Args:
         name: the model's, for messages.
@@ -25,6 +29,11 @@ def clip_config(name: str, model: PublishedModel) -> dict[str, Any]:
     """
     if model.refused:
         raise UserError(f"'{name}' cannot be loaded: {model.refused}")
+    known = {"size": model.image_size, "mean": model.mean, "std": model.std}
+    preprocess = {key: value for key, value in known.items() if value is not None}
+    if "model_type" in model.config:  # of the transformers library
+        described = describe_content(model.config, name)
+        return replace(described, preprocess=preprocess)
     base = open_clip().get_model_config(model.architecture) if model.architecture else {}
     config = _merged(base, model.config)
     if model.activation is None:
@@ -35,13 +44,7 @@ def clip_config(name: str, model: PublishedModel) -> dict[str, Any]:
         )
     elif model.activation == "quickgelu":
         config["quick_gelu"] = True
-    return config
-
-
-def clip_preprocess(model: PublishedModel) -> dict[str, Any]:
-    """Return open_clip's preprocessing config of a published CLIP; without what is not known."""
-    known = {"size": model.image_size, "mean": model.mean, "std": model.std}
-    return {key: value for key, value in known.items() if value is not None}
+    return Described(config, preprocess, nn.Module.eval)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

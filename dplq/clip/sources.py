@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dplq.clip.installed import open_clip
 from dplq.clip.layouts import transformers_config
-from dplq.clip.published import clip_config, clip_preprocess
+from dplq.clip.published import describe_published
 from dplq.errors import UserError, few, one_line, printable, suggest
 from dplq.io.files import file_digest
 from dplq.io.packaged import packaged_model
@@ -172,11 +172,11 @@ def _from_package(spec: Spec, package: ModuleType, find_file: bool) -> Source:
 
 def _from_catalogue(spec: Spec, model: PublishedModel, find_file: bool) -> Source:
     """Resolve a published model: `dplq models list`."""
-    config = clip_config(spec.name, model)
+    about = describe_published(spec.name, model)
     file = require_weights(spec.name) if find_file else None
     if file is not None:
         spec = replace(spec, sha256=file_digest(file))
-    return Source(spec.name, spec, config, clip_preprocess(model), file=file)
+    return Source(spec.name, spec, about.config, about.preprocess, file=file, finish=about.finish)
 
 
 def _use_file(source: Source, path: str) -> None:

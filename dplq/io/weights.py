@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import init
@@ -121,7 +122,7 @@ def _read(path: Path, extra: Sequence[Callable[..., Any]]) -> Any:
             return torch.jit.load(str(path), map_location="cpu").state_dict()
     # Memory-mapped where possible, so that an optimizer's state beside the weights is not read.
     mapped = zipfile.is_zipfile(path)
-    with _allow_globals([argparse.Namespace, *extra]):
+    with _allow_globals([argparse.Namespace, *_numpy_numbers(), *extra]):
         return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
 
 
@@ -131,6 +132,26 @@ def is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(member.endswith("/constants.pkl") for member in archive.namelist())
+
+
+def _numpy_numbers() -> list[_Global]:
+    """Return what numpy's numbers are pickled with: training loops keep accuracies as such.
+
+    They are constructed from a type and bytes; the type of Python objects is not among them.
+    """
+    types = {type(np.dtype(kind)) for kind in ("bool", *np.typecodes["AllInteger"], *"efd")}
+    return [np.dtype, *types, *map(_numpy_scalar, ("numpy.core", "numpy._core"))]
+
+
+def _numpy_scalar(package: str) -> Callable[..., Any]:
+    """Return numpy's constructor of numbers under the name that a version of numpy pickles."""
+    construct = np.float64(0).__reduce__()[0]
+
+    def scalar(kind: np.dtype, content: bytes) -> Any:
+        return construct(kind, content)
+
+    scalar.__module__, scalar.__qualname__ = f"{package}.multiarray", "scalar"
+    return scalar
 
 
 @contextlib.contextmanager

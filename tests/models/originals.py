@@ -6,12 +6,15 @@ so that the loader takes the way of the full-size model.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import open_clip
 import torch
 import transformers
@@ -37,14 +40,14 @@ class Original:
         changes: fields of the catalogue's entry that make it as small.
         image: features of normalised images (B, 3, h, w).
         text: the same of token ids; None for an encoder.
-        files: further files of its folder, by name.
+        tokens: ids for `text`; None: texts are tokenised.
     """
 
     content: Mapping[str, Any]
     changes: dict[str, Any]
     image: Callable[[Tensor], Tensor]
     text: Callable[[Tensor], Tensor] | None = None
-    files: dict[str, str] = field(default_factory=dict)
+    tokens: Tensor | None = None
 
     def write(self, path: Path) -> None:
         """Write the file in the format that its suffix stands for."""
@@ -78,16 +81,16 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def open_clip_vit(model: PublishedModel) -> Original:
+def open_clip_vit(model: PublishedModel, folder: Path) -> Original:
     """A plain ViT CLIP in open_clip's layout."""
     quick = model.activation == "quickgelu"
     clip = shaken(open_clip.CLIP(**SMALL, quick_gelu=quick))
     return Original(clip.state_dict(), {"config": SMALL}, clip.encode_image, clip.encode_text)
 
 
-def open_clip_training(model: PublishedModel) -> Original:
+def open_clip_training(model: PublishedModel, folder: Path) -> Original:
     """The same in a training checkpoint of several GPUs, with optimizer and scaler."""
-    found = open_clip_vit(model)
+    found = open_clip_vit(model, folder)
     state = {f"module.{key}": value for key, value in found.content.items()}
     optimizer = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 1e-9}]}
     found.content = {
@@ -97,9 +100,9 @@ def open_clip_training(model: PublishedModel) -> Original:
     return found
 
 
-def openai_clip(model: PublishedModel) -> Original:
+def openai_clip(model: PublishedModel, folder: Path) -> Original:
     """The same as OpenAI's own class saves it: with its numbers, attention mask in no key."""
-    found = open_clip_vit(model)
+    found = open_clip_vit(model, folder)
     numbers = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
     found.content = {
         **{key: torch.tensor(value) for key, value in numbers.items()},
@@ -108,7 +111,7 @@ def openai_clip(model: PublishedModel) -> Original:
     return found
 
 
-def transformers_clip(model: PublishedModel) -> Original:
+def transformers_clip(model: PublishedModel, folder: Path) -> Original:
     """The same in transformers, whose towers pack nothing."""
     act = "quick_gelu" if model.activation == "quickgelu" else "gelu"
     tower = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_act": act}
@@ -136,22 +139,103 @@ def transformers_clip(model: PublishedModel) -> Original:
     )
 
 
+def resnet(model: PublishedModel, folder: Path) -> Original:
+    """A ResNet CLIP in open_clip's layout."""
+    changes = merged(SMALL, {"vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 8}})
+    changes["vision_cfg"] |= {"patch_size": None, "image_size": 64}
+    clip = shaken(open_clip.CLIP(**changes, quick_gelu=model.activation == "quickgelu"))
+    return Original(clip.state_dict(), {"config": changes}, clip.encode_image, clip.encode_text)
+
+
+def bert_clip(model: PublishedModel, folder: Path, vision: Mapping[str, Any]) -> Original:
+    """A CLIP of open_clip whose text tower is a BERT of transformers."""
+    bert = {"model_type": "bert", "vocab_size": 50, "hidden_size": 32, "intermediate_size": 64}
+    bert |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(bert))
+    text = {**model.config["text_cfg"], "hf_model_name": str(folder), "context_length": 12}
+    config = {"embed_dim": 24, "vision_cfg": dict(vision), "text_cfg": text}
+    quick = model.activation == "quickgelu"
+    plain = {**config, "text_cfg": {**text, "hf_model_pretrained": False}}
+    clip = shaken(open_clip.CustomTextCLIP(**plain, quick_gelu=quick))
+    tokens = torch.tensor([[2, 11, 12, 13, 3, 0, 0, 0], [2, 21, 22, 23, 24, 25, 26, 3]])
+    return Original(
+        *(clip.state_dict(), {"config": config}, clip.encode_image, clip.encode_text),
+        tokens=tokens,
+    )
+
+
+def biomedclip(model: PublishedModel, folder: Path) -> Original:
+    """BiomedCLIP: timm's ViT beside a BERT, in open_clip's layout."""
+    vision = {**model.config["vision_cfg"], "timm_model_name": "test_vit", "image_size": 160}
+    return bert_clip(model, folder / "bert", vision)
+
+
+def unimed_clip(model: PublishedModel, folder: Path) -> Original:
+    """UniMed-CLIP: open_clip's ViT beside a BERT; a training checkpoint with numpy's numbers."""
+    found = bert_clip(model, folder / "bert", SMALL["vision_cfg"])
+    renamed = {re.sub("^text[.]", "text_encoder.", k): v for k, v in found.content.items()}
+    found.content = {
+        "epoch": 10,
+        "state_dict": {f"module.{key}": value for key, value in renamed.items()},
+        "best_acc1": np.float64(61.63),
+    }
+    return found
+
+
+def siglip(model: PublishedModel, folder: Path) -> Original:
+    """MedSigLIP in transformers; the small trunk is in timm's registry for the time of the test."""
+    del folder
+    tower = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    text = {**tower, "intermediate_size": 100, "vocab_size": 300}
+    vision = {**tower, "intermediate_size": 64, "image_size": 64, "patch_size": 16}
+    config = {"model_type": "siglip", "text_config": text, "vision_config": vision}
+    clip = shaken(
+        transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision))
+    )
+    return Original(
+        *(clip.state_dict(), {"config": config, "image_size": 64}),
+        lambda images: pooled(clip.get_image_features(pixel_values=images)),
+        lambda tokens: pooled(clip.get_text_features(input_ids=tokens)),
+        tokens=torch.randint(2, 300, (3, 64)),
+    )
+
+
 def pooled(output: Any) -> Tensor:
     """Return the features of transformers, which newer versions wrap."""
     return output if isinstance(output, Tensor) else output.pooler_output
 
 
-ORIGINALS: dict[str, Callable[[PublishedModel], Original]] = {
+Maker = Callable[[PublishedModel, Path], Original]
+LAYOUTS: dict[str, Maker] = {
     "open_clip": open_clip_vit,
     "open_clip training checkpoint": open_clip_training,
     "OpenAI CLIP": openai_clip,
     "transformers CLIPModel": transformers_clip,
+    "transformers SiglipModel": siglip,
+    "UniMed-CLIP training checkpoint": unimed_clip,
 }
+SPECIAL: dict[str, Maker] = {  # by name, where the layout does not tell the kind of towers
+    "remoteclip-rn50": resnet,
+    "biomedclip": biomedclip,
+    "quiltnet-b-16-pmb": biomedclip,
+}
+
+
+def make_original(name: str, model: PublishedModel, folder: Path) -> Original:
+    """Return a small original of a model of the catalogue.
+
+    Args:
+        name: of the catalogue.
+        model: its entry.
+        folder: for files that must outlive the call.
+    """
+    return (SPECIAL.get(name) or LAYOUTS[model.layout])(model, folder)
 
 
 def small(model: PublishedModel, original: Original) -> PublishedModel:
     """Return the catalogue's entry, reduced to the size of its original."""
     changes = dict(original.changes)
-    if "config" in changes:
+    if "config" in changes and "model_type" not in model.config:
         changes["config"] = merged(model.config, changes["config"])
     return msgspec.structs.replace(model, **changes)

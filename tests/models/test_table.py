@@ -13,10 +13,11 @@ import torch
 
 import dplq
 from dplq.clip.known_files import find_known
+from dplq.clip.layouts.transformers_config import SIGLIP_TRUNKS
 from dplq.models import catalogue as module
 from dplq.models.catalogue import catalogue
 from dplq.models.weights import models_folder
-from tests.models.originals import ORIGINALS, small
+from tests.models.originals import make_original, small
 
 TEXTS = ("a photo of a river", "a photo of a beach", "an X-ray of a chest")
 CLIPS = [name for name, model in catalogue().items() if model.kind == "clip"]
@@ -29,6 +30,23 @@ def caches(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def small_trunk(monkeypatch):
+    """A small ViT of timm with SigLIP's pooling, known to the SigLIP layout by its sizes."""
+    import timm
+
+    sizes = {"img_size": 48, "embed_dim": 32, "depth": 3, "num_heads": 2, "mlp_ratio": 2.0}
+
+    def small_test_siglip(num_classes, global_pool, **options):
+        return timm.create_model(
+            "vit_base_patch16_siglip_224", num_classes=num_classes, global_pool=global_pool, **sizes
+        )
+
+    entrypoints = timm.models._registry._model_entrypoints
+    monkeypatch.setitem(entrypoints, "small_test_siglip", small_test_siglip)
+    monkeypatch.setitem(SIGLIP_TRUNKS, (32, 3, 2, 64, 16), "small_test_siglip")
+
+
 def put(name, original, monkeypatch):
     """Write a model's file where `dplq models get` does; reduce its entry."""
     model = catalogue()[name]
@@ -38,13 +56,15 @@ def put(name, original, monkeypatch):
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_a_clip_has_the_features_of_its_own_library(name, caches, monkeypatch):
+def test_a_clip_has_the_features_of_its_own_library(
+    name, caches, tmp_path, small_trunk, monkeypatch
+):
     model = catalogue()[name]
-    original = ORIGINALS[model.layout](model)
+    original = make_original(name, model, tmp_path)
     put(name, original, monkeypatch)
     backbone = dplq.load_backbone(name)
     images = torch.randn(2, 3, backbone.image_size, backbone.image_size)
-    tokens = backbone.tokenize(TEXTS)
+    tokens = original.tokens if original.tokens is not None else backbone.tokenize(TEXTS)
     with torch.no_grad():
         expected = original.image(images), original.text(tokens)
         found = backbone.encode_image(images), backbone.encode_text(tokens)
