@@ -1,4 +1,4 @@
-"""Memory budget of the text tower: packed blocks per chunk."""
+"""Memory budget of the text tower: packed blocks, or texts, per chunk."""
 
 from __future__ import annotations
 
@@ -42,8 +42,19 @@ def blocks_per_chunk(packed: Tensor, length: int, batch: int, layers: int) -> in
     Returns:
         1 to N.
     """
-    kept = ACTIVATIONS_PER_LAYER * (layers if torch.is_grad_enabled() else 1)
     count, _, width = packed.shape
-    needed = batch * count * length * width * packed.element_size() * kept
-    allowed = TEXT_FRACTION * total_bytes(packed.device)
+    return _rows_that_fit(count, batch * length * width, layers, packed)
+
+
+def texts_per_chunk(embeddings: Tensor, layers: int) -> int:
+    """Return how many of N texts (N, L, d) fit into memory at once, 1 to N."""
+    count, length, width = embeddings.shape
+    return _rows_that_fit(count, length * width, layers, embeddings)
+
+
+def _rows_that_fit(count: int, numbers: int, layers: int, like: Tensor) -> int:
+    """Return how many of `count` rows fit, each with so many numbers a layer of dtype `like`'s."""
+    kept = ACTIVATIONS_PER_LAYER * (layers if torch.is_grad_enabled() else 1)
+    needed = count * numbers * like.element_size() * kept
+    allowed = TEXT_FRACTION * total_bytes(like.device)
     return count if needed <= allowed else max(int(count * allowed / needed), 1)
