@@ -8,7 +8,7 @@ so that what takes no text (a linear probe) runs without.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from dplq.clip.installed import open_clip, transformers
-from dplq.errors import UserError, one_line, shown
+from dplq.errors import UserError, few, one_line, shown
 
 logger = logging.getLogger(__name__)
+OPTIONS = ("clean", "strip_sep_token")
 WORDS = "vocab.txt"  # WordPiece, one token a line
 WHOLE = ("tokenizer.json", "tokenizer_config.json")  # any kind
 
@@ -32,9 +33,12 @@ class HubTokenizer:
         length: the most tokens of a text, markers included.
         model: name of the model, for messages.
         folder: the model's own, whose tokenizer files come before the hub's.
-        clean: open_clip's name of the text normalisation.
-        strip_sep_token: id 0 in place of the end marker, as CLIPA was trained.
         mode: open_clip's `tokenizer_mode`; only the plain one is supported.
+        options: open_clip's `tokenizer_kwargs`: `clean` names the text normalisation,
+            `strip_sep_token` puts id 0 in place of the end marker (CLIPA).
+
+    Raises:
+        UserError: another option.
     """
 
     def __init__(
@@ -44,12 +48,18 @@ class HubTokenizer:
         model: str,
         *,
         folder: Path | None = None,
-        clean: str = "whitespace",
-        strip_sep_token: bool = False,
         mode: str = "",
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self.length, self.model, self.folder = name, length, model, folder
-        self.clean, self.strip_sep_token, self.mode = clean, strip_sep_token, mode
+        options, self.mode = options or {}, mode
+        if unknown := options.keys() - OPTIONS:
+            raise UserError(
+                f"{model} sets {few(sorted(unknown))} in tokenizer_kwargs, which is not supported; "
+                f"supported are {few(OPTIONS)}"
+            )
+        self.clean = options.get("clean", "whitespace")
+        self.strip_sep_token = options.get("strip_sep_token", False)
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return ids (N, length) long, padded on the right.

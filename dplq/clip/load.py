@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from dplq.clip.installed import open_clip
+from dplq.clip.hf_configs import HF_CONFIG, offline_text_cfg
+from dplq.clip.installed import open_clip, transformers
 from dplq.clip.sources import OPENAI_VITS, Source
 from dplq.errors import UserError, few, one_line
 from dplq.io.weights import (
@@ -21,22 +23,27 @@ from dplq.io.weights import (
     skip_weight_init,
     without_wrapper,
 )
+from dplq.io.spec import LOCAL_DIR
+from dplq.io.validation.paths import user_path
 
 if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
-    from open_clip import CLIP, CustomTextCLIP
+    from open_clip import CLIP, CoCa, CustomTextCLIP
 
 logger = logging.getLogger(__name__)
 
 # Strict loading: a file may hold these keys beyond the model's. OpenAI's own files keep three plain
-# numbers as buffers; causal masks are computed; a sigmoid model's bias is one constant for all
+# numbers as buffers; causal masks and BERT's positions are computed; a sigmoid model's bias is one constant for all
 # classes, to which softmax, argmax and cross-entropy are invariant.
 OPENAI_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})
-KEYS_LEFT_OVER = OPENAI_NUMBERS | {"attn_mask", "text.attn_mask", "logit_bias"}
+HF_POSITIONS = "transformer.embeddings.position_ids"  # of transformers before 4.31
+KEYS_LEFT_OVER = OPENAI_NUMBERS | {
+    *("attn_mask", "text.attn_mask", "logit_bias", HF_POSITIONS, f"text.{HF_POSITIONS}")
+}
 # ... and the model may have these beyond the file's.
 KEYS_MISSING = frozenset({"logit_bias"})
 
 
-def build(source: Source) -> CLIP | CustomTextCLIP:
+def build(source: Source) -> CLIP | CustomTextCLIP | CoCa:
     """Build the architecture on the CPU, with random weights of a private generator.
 
     If the source has a weights file they stay uninitialised: `load_weights` must follow.
@@ -44,20 +51,52 @@ def build(source: Source) -> CLIP | CustomTextCLIP:
     Raises:
         UserError: the installed open_clip cannot build it.
     """
-    package = open_clip()
     version = open_clip("version").__version__
 
-    config = {key: value for key, value in source.config.items() if key != "custom_text"}
-    kind = package.CustomTextCLIP if source.config.get("custom_text") else package.CLIP
+    tower = source.config["text_cfg"].get("hf_model_name")
+    if tower:
+        transformers(f"the text tower of '{source.name}'")
+    kind, config = _model_class(source.config)
     initialisation = contextlib.nullcontext() if source.file is None else skip_weight_init()
     with private_rng(source.spec.seed), torch.device("cpu"), initialisation:
         try:
-            return kind(**config)
+            with offline_text_cfg(config["text_cfg"], _folder(source)) as text_cfg:
+                return kind(**{**config, "text_cfg": text_cfg})
+        except OSError as error:
+            if not tower:
+                raise
+            raise UserError(
+                f"cannot get the architecture of '{tower}', the text tower of '{source.name}' "
+                f"({one_line(error)}); use a machine with access to the Hugging Face hub once, or "
+                f"put its {HF_CONFIG} into the model's folder (local-dir:PATH)"
+            ) from error
         except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"open_clip {version} cannot build the architecture of '{source.name}' "
                 f"({one_line(error)}); correct its config or install a newer open_clip_torch"
             ) from error
+
+
+def _folder(source: Source) -> Path | None:
+    """Return the model's own folder, if it has one."""
+    folder = source.spec.folder
+    return None if folder is None else user_path(folder, LOCAL_DIR)
+
+
+def _model_class(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return open_clip's class of an architecture, and its arguments.
+
+    Towers of other libraries are built without their own pretrained weights.
+    """
+    package = open_clip()
+    custom_text = config.get("custom_text") or config["text_cfg"].get("hf_model_name")
+    config = {key: value for key, value in config.items() if key != "custom_text"} | {
+        "vision_cfg": {**config["vision_cfg"], "timm_model_pretrained": False},
+        "text_cfg": {**config["text_cfg"], "hf_model_pretrained": False},
+    }
+    if "multimodal_cfg" in config:
+        return package.CoCa, config
+    return (package.CustomTextCLIP if custom_text else package.CLIP), config
 
 
 def load_weights(model: nn.Module, source: Source) -> None:
@@ -93,7 +132,7 @@ def _check_fit(source: Source, ours: Mapping[str, Tensor], theirs: Mapping[str, 
             "GELU: name the model as CoOp does (%s) or by its -quickgelu name",
             *(source.file.name, source.name, ", ".join(OPENAI_VITS)),
         )
-    if not _architecture(theirs):
+    if _architecture(ours) and not _architecture(theirs):
         raise UserError(
             f"'{source.file}' holds no ViT CLIP in OpenAI's or open_clip's layout (such as "
             "visual.conv1.weight, token_embedding.weight): it looks like "
@@ -101,7 +140,8 @@ def _check_fit(source: Source, ours: Mapping[str, Tensor], theirs: Mapping[str, 
             "has no tokens to prompt; files of the transformers library (vision_model.*, "
             "text_model.*) have to be converted to open_clip's layout first"
         )
-    _compare_architectures(source, _architecture(ours), _architecture(theirs))
+    if _architecture(ours):
+        _compare_architectures(source, _architecture(ours), _architecture(theirs))
     missing = [key for key in ours if key not in theirs and key not in KEYS_MISSING]
     extra = [key for key in theirs if key not in ours and key not in KEYS_LEFT_OVER]
     shapes = [

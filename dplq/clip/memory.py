@@ -42,19 +42,18 @@ def blocks_per_chunk(packed: Tensor, length: int, batch: int, layers: int) -> in
     Returns:
         1 to N.
     """
-    count, _, width = packed.shape
-    return _rows_that_fit(count, batch * length * width, layers, packed)
+    return _fitting(packed, batch * length, layers)
 
 
 def texts_per_chunk(embeddings: Tensor, layers: int) -> int:
-    """Return how many of N texts (N, L, d) fit into memory at once, 1 to N."""
-    count, length, width = embeddings.shape
-    return _rows_that_fit(count, length * width, layers, embeddings)
+    """Return how many embedded texts (N, L, d_t) fit into memory at once, 1 to N."""
+    return _fitting(embeddings, embeddings.shape[1], layers)
 
 
-def _rows_that_fit(count: int, numbers: int, layers: int, like: Tensor) -> int:
-    """Return how many of `count` rows fit, each with so many numbers a layer of dtype `like`'s."""
+def _fitting(items: Tensor, tokens: int, layers: int) -> int:
+    """Return how many of N items (N, ..., d) fit, each of which needs so many tokens."""
     kept = ACTIVATIONS_PER_LAYER * (layers if torch.is_grad_enabled() else 1)
-    needed = count * numbers * like.element_size() * kept
-    allowed = TEXT_FRACTION * total_bytes(like.device)
+    count = len(items)
+    needed = count * tokens * items.shape[-1] * items.element_size() * kept
+    allowed = TEXT_FRACTION * total_bytes(items.device)
     return count if needed <= allowed else max(int(count * allowed / needed), 1)

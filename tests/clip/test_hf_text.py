@@ -13,8 +13,9 @@ from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 
 from dplq.clip import memory
+from dplq.clip.backbone import load_backbone
 from dplq.clip.hub_tokenizer import HubTokenizer
-from dplq.clip.towers.hf_configs import HF_CONFIGS, offline_text_cfg
+from dplq.clip.hf_configs import HF_CONFIGS, offline_text_cfg
 from dplq.clip.towers.hf_text import HFText
 from dplq.errors import UserError
 from tests.tiny import VOCABULARY, bert_facts, write_biomedclip_dir
@@ -215,33 +216,33 @@ def test_padding_changes_nothing_and_is_not_computed(
 
 @pytest.mark.parametrize("grad", [False, True])
 def test_chunks_give_the_same_features_and_gradients(
-    grad: bool, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    grad: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = encoder(tmp_path, SMALL["bert"])
-    own = tower(module, folder)
-    tokens = ids(module)
-    words = own.embed(tokens).clone().requires_grad_(grad)
+    backbone = load_backbone(write_biomedclip_dir(tmp_path), pretrained=False)
+    tokens = backbone.trim(backbone.tokenize(TEXTS))
+    words = backbone.embed_tokens(tokens).clone().requires_grad_(grad)
     deep = [draw(3, 2, WIDTH, seed=1, grad=grad), draw(2, WIDTH, seed=2, grad=grad)]
-    end = own.end(tokens)
+    end = backbone.text_end(tokens)
     calls: list[int] = []
-    module.proj.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
-    whole = own.encode(words, end, deep)
-    parts = own.encode(words, end, deep, chunk=2)
-    with monkeypatch.context() as patch, torch.set_grad_enabled(grad):
+    backbone.clip.text.proj.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
+    with torch.set_grad_enabled(grad), monkeypatch.context() as patch:
+        whole = backbone.encode_prompted_text(words, end, deep)
+        parts = backbone.encode_prompted_text(words, end, deep, 2)
         # too little for two texts' activations, enough for one's
-        one_text = (int(end.max()) + 1) * WIDTH * 4 * memory.ACTIVATIONS_PER_LAYER * 3
+        one_text = words[0].numel() * 4 * memory.ACTIVATIONS_PER_LAYER * (LAYERS if grad else 1)
         patch.setattr(memory, "HOST_BYTES", 1.5 * one_text / memory.TEXT_FRACTION)
-        automatic = own.encode(words, end, deep)
-        forward = list(calls)
-        assert forward == ([3, 2, 1, 1, 1, 1] if grad else [3, 2, 1, 3])
-        if grad:
-            results = [torch.autograd.grad(f.sum(), [words, *deep]) for f in (whole, parts)]
-            results.append(torch.autograd.grad(automatic.sum(), [words, *deep]))
-            for found in results[1:]:
-                torch.testing.assert_close(found, results[0], rtol=1e-4, atol=1e-5)
-            assert sorted(calls[len(forward) :]) == [1, 1, 1, 1, 2]  # recomputed
+        automatic = backbone.encode_prompted_text(words, end, deep)
+        assert calls == [3, 2, 1, 1, 1, 1]
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(automatic, whole)
+    if grad:
+        results = [
+            torch.autograd.grad(features.sum(), [words, *deep])
+            for features in (whole, parts, automatic)
+        ]
+        for found in results[1:]:
+            torch.testing.assert_close(found, results[0], rtol=1e-4, atol=1e-5)
+        assert sorted(calls[6:]) == [1, 1, 1, 1, 2]  # recomputed
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

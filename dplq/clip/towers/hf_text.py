@@ -15,14 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dplq.clip.blocks import replace_tokens
+from dplq.clip.blocks import check_deep_prompts, replace_tokens
 from dplq.clip.hub_tokenizer import HubTokenizer
 from dplq.clip.towers.base import TextTower
-from dplq.clip.towers.chunks import encode_in_chunks
 
 LAYERS = ("encoder.layer", "block", "layers")  # of BERT and RoBERTa, T5, NLLB
 WITHOUT_START = frozenset({"mt5", "t5"})  # model types whose texts begin with their first word
-DEFAULT_LENGTH = 77  # open_clip's, where a config gives none
 
 
 class HFText(TextTower):
@@ -76,32 +74,21 @@ class HFText(TextTower):
         return self.end(tokens) - self.prompt_start  # the last token is the end marker
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Return word embeddings (N, L, d_t) of ids (N, L)."""
+        """Return word embeddings; position, type and norm are added by `encode`."""
         return self._embedding(tokens)
 
     def encode(
-        self,
-        embeddings: Tensor,
-        end: Tensor,
-        deep_prompts: Sequence[Tensor] = (),
-        chunk: int | str = "auto",
+        self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor] = ()
     ) -> Tensor:
-        """Return un-normalised features (N, d) of embedded texts.
-
-        Args:
-            embeddings: (N, L, d_t), word embeddings with learned tokens among them.
-            end: (N,), position of the last token that is no padding.
-            deep_prompts: as of `TextTower.encode`.
-            chunk: texts per forward pass, or "auto" (`dplq.clip.memory`).
-        """
-        embeddings = embeddings[:, : int(end.max()) + 1].to(self.dtype)
-        return encode_in_chunks(self._forward, embeddings, end, deep_prompts, self.layers, chunk)
-
-    def _forward(self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor]) -> Tensor:
-        positions = torch.arange(embeddings.shape[1], device=embeddings.device)
+        """Return features; tokens behind the longest text are not computed."""
+        check_deep_prompts(deep_prompts, self.layers)
+        length = int(end.max()) + 1
+        positions = torch.arange(length, device=end.device)
         mask = (positions <= end[:, None]).long()
         with self._replacing(deep_prompts):
-            output = self._transformer(inputs_embeds=embeddings, attention_mask=mask)
+            output = self._transformer(
+                inputs_embeds=embeddings[:, :length].to(self.dtype), attention_mask=mask
+            )
         projected: Tensor = self.module.proj(self._pool(output, mask))
         return projected
 

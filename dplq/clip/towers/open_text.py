@@ -19,7 +19,7 @@ from dplq.clip.blocks import call_block, run_blocks
 from dplq.clip.hub_tokenizer import HubTokenizer
 from dplq.clip.tokenizer import eot_index
 from dplq.clip.towers.base import TextTower, Tokenizer, project
-from dplq.clip.towers.chunks import encode_in_chunks
+from dplq.clip.towers.clip_text import CausalText
 
 
 class _OpenText(TextTower):
@@ -42,43 +42,23 @@ class _OpenText(TextTower):
     @property
     def prompt_start(self) -> int:  # type: ignore[override] # known once the tokenizer is loaded
         """Return the position of the first context token."""
-        hub = isinstance(self.tokenizer, HubTokenizer)
-        return self.tokenizer.markers[0] if hub else 1
+        return self.tokenizer.markers[0] if isinstance(self.tokenizer, HubTokenizer) else 1
 
     def end(self, tokens: Tensor) -> Tensor:
         """Return the position of each text's last token, (N,) long, of ids (N, L)."""
-        hub = isinstance(self.tokenizer, HubTokenizer)
-        return self.tokenizer.end(tokens) if hub else eot_index(tokens)
+        if isinstance(self.tokenizer, HubTokenizer):
+            return self.tokenizer.end(tokens)
+        return eot_index(tokens)
 
     def count(self, tokens: Tensor) -> Tensor:
         """Return the tokens of each text without markers and padding, (N,) long."""
-        hub = isinstance(self.tokenizer, HubTokenizer)
-        return self.tokenizer.count(tokens) if hub else super().count(tokens)
+        if isinstance(self.tokenizer, HubTokenizer):
+            return self.tokenizer.count(tokens)
+        return super().count(tokens)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return word embeddings (N, L, d_t) of ids (N, L)."""
         return self._text.token_embedding(tokens)
-
-    def encode(
-        self,
-        embeddings: Tensor,
-        end: Tensor,
-        deep_prompts: Sequence[Tensor] = (),
-        chunk: int | str = "auto",
-    ) -> Tensor:
-        """Return un-normalised features (N, d) of embedded texts.
-
-        Args:
-            embeddings: (N, L, d_t), from `embed`, with learned tokens in it.
-            end: (N,), position of the last token that is no padding.
-            deep_prompts: as of `TextTower.encode`.
-            chunk: texts per forward pass, or "auto" (`dplq.clip.memory`).
-        """
-        embeddings = embeddings.to(self._text.positional_embedding.dtype)
-        return encode_in_chunks(self._forward, embeddings, end, deep_prompts, self.layers, chunk)
-
-    def _forward(self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor]) -> Tensor:
-        raise NotImplementedError
 
     def _run(self, x: Tensor, mask: Tensor | None, deep_prompts: Sequence[Tensor]) -> Tensor:
         transformer = self._text.transformer
@@ -105,9 +85,13 @@ class BidirectionalText(_OpenText):
         if pool not in ("first", "last", "argmax", "eos"):
             self.lacks = f"its text tower pools by '{pool}'"
 
-    def _forward(self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor]) -> Tensor:
-        assert embeddings.shape[1] == self.context_length  # padding takes part
-        x = self._run(embeddings + self._text.positional_embedding, None, deep_prompts)
+    def encode(
+        self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Return features of whole texts (N, context_length, d_t): padding takes part."""
+        assert embeddings.shape[1] == self.context_length
+        position = self._text.positional_embedding
+        x = self._run(embeddings.to(position.dtype) + position, None, deep_prompts)
         if self.pool in ("first", "last"):
             return self._project(x[:, 0 if self.pool == "first" else -1])
         return self._project(x[torch.arange(len(x), device=x.device), end])
@@ -123,14 +107,16 @@ class ClassTokenText(_OpenText):
         features = self._text(tokens)
         return features[0] if isinstance(features, tuple) else features
 
-    def _forward(self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor]) -> Tensor:
-        text = self._text
+    def encode(
+        self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Return features at the class token, at the length of the longest text."""
+        text, position = self._text, self._text.positional_embedding
         # The published models' mask is one position late, so the first padding token takes part.
         last = end if getattr(text, "correct_cls_mask", False) else end + 1
         length = min(int(last.max()) + 1, self.context_length)
         token = text.cls_emb.expand(len(embeddings), 1, -1)
-        x = torch.cat([embeddings[:, :length], token.to(embeddings.dtype)], dim=1)
-        position = text.positional_embedding
+        x = torch.cat([embeddings[:, :length].to(position.dtype), token], dim=1)
         x = x + torch.cat([position[:length], position[-1:]])
         mask = self._mask(last, length).to(x.dtype)
         x = self._run(x, mask.repeat_interleave(self._heads, dim=0), deep_prompts)
@@ -151,3 +137,25 @@ class ClassTokenText(_OpenText):
             seen[:, -1] = True
         allowed = seen[:, None] & (positions <= positions[:, None])
         return torch.zeros(allowed.shape, device=last.device).masked_fill(~allowed, float("-inf"))
+
+
+class HubCausalText(CausalText):
+    """CLIP's causal transformer with a tokenizer of the hub (the worldwide models)."""
+
+    tokenizer: HubTokenizer
+    lacks_blocks = "its texts do not begin as CLIP's do"
+
+    def __init__(
+        self, module: nn.Module, tokenizer: HubTokenizer, prefix: str, eos_id: int
+    ) -> None:
+        super().__init__(module, tokenizer, prefix, eos_id)
+        self.supports_packing = False  # the shared prefix is made for one start marker
+
+    @property
+    def prompt_start(self) -> int:  # type: ignore[override] # known once the tokenizer is loaded
+        """Return the position of the first context token."""
+        return self.tokenizer.markers[0]
+
+    def count(self, tokens: Tensor) -> Tensor:
+        """Return the tokens of each text without markers and padding, (N,) long."""
+        return self.tokenizer.count(tokens)
