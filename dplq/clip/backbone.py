@@ -33,7 +33,8 @@ from dplq.clip.sources import CONFIG_FILE, find_source
 from dplq.clip.towers import make_image_tower, make_text_tower
 from dplq.errors import UserError
 from dplq.io.files import file_digest
-from dplq.io.spec import Spec
+from dplq.io.spec import LOCAL_DIR, Spec
+from dplq.io.validation.paths import user_path
 from dplq.io.weights import warn_framed
 
 __all__ = ["CONFIG_FILE", "Backbone", "load_backbone"]
@@ -127,7 +128,8 @@ class Backbone(nn.Module):
         self.clip = model
         self.spec = spec
         self.image = make_image_tower(model.visual)
-        self.text = make_text_tower(model, config["text_cfg"], spec.name)
+        folder = None if spec.folder is None else user_path(spec.folder, LOCAL_DIR)
+        self.text = make_text_tower(model, config["text_cfg"], spec.name, folder)
         self.text_width, self.vision_width = self.text.width, self.image.width
         self.embed_dim: int = config["embed_dim"]
         self.text_layers, self.vision_layers = self.text.layers, self.image.layers
@@ -140,7 +142,6 @@ class Backbone(nn.Module):
             preprocess.get("std") or package.OPENAI_DATASET_STD
         )
         self.causal, self.supports_packing = self.text.causal, self.text.supports_packing
-        self.prompt_start = self.text.prompt_start
         self.requires_grad_(False)
         self.eval()
 
@@ -151,6 +152,11 @@ class Backbone(nn.Module):
             need: a key of `NEEDS`.
         """
         return NEEDS[need](self)
+
+    @property
+    def prompt_start(self) -> int:
+        """Return the position of the first context token; a tokenizer may have to be loaded."""
+        return self.text.prompt_start
 
     @property
     def grad_checkpointing(self) -> bool:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from dplq.clip.installed import open_clip
+from dplq.clip.hf_configs import HF_CONFIG, offline_text_cfg
+from dplq.clip.installed import open_clip, transformers
 from dplq.clip.layouts import LAYOUTS, OPEN_CLIP, find_layout
 from dplq.clip.sources import OPENAI_VITS, Source
 from dplq.errors import UserError, few, one_line
+from dplq.io.spec import LOCAL_DIR
+from dplq.io.validation.paths import user_path
 from dplq.io.weights import (
     describe_checkpoint,
     loaded_by,
@@ -51,16 +55,34 @@ def build(source: Source) -> CLIP | CustomTextCLIP | CoCa:
     """
     version = open_clip("version").__version__
 
+    tower = source.config["text_cfg"].get("hf_model_name")
+    if tower:
+        transformers(f"the text tower of '{source.name}'")
     kind, config = _model_class(source.config)
     initialisation = contextlib.nullcontext() if source.file is None else skip_weight_init()
     with private_rng(source.spec.seed), torch.device("cpu"), initialisation:
         try:
-            return kind(**config)
+            with offline_text_cfg(config["text_cfg"], _folder(source)) as text_cfg:
+                return kind(**{**config, "text_cfg": text_cfg})
+        except OSError as error:
+            if not tower:
+                raise
+            raise UserError(
+                f"cannot get the architecture of '{tower}', the text tower of '{source.name}' "
+                f"({one_line(error)}); use a machine with access to the Hugging Face hub once, or "
+                f"put its {HF_CONFIG} into the model's folder (local-dir:PATH)"
+            ) from error
         except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"open_clip {version} cannot build the architecture of '{source.name}' "
                 f"({one_line(error)}); correct its config or install a newer open_clip_torch"
             ) from error
+
+
+def _folder(source: Source) -> Path | None:
+    """Return the model's own folder, if it has one."""
+    folder = source.spec.folder
+    return None if folder is None else user_path(folder, LOCAL_DIR)
 
 
 def _model_class(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -35,5 +35,5 @@ def test_numbers_of_numpy_may_stand_beside_the_weights(tmp_path, module):
 def test_other_objects_of_numpy_may_not(tmp_path, value):
     path = tmp_path / "model.pt"
     torch.save({"weight": torch.ones(2), "other": value}, path)
-    with pytest.raises(UserError, match="seems to hold more than weights|cannot be read"):
+    with pytest.raises(UserError, match=r"seems to hold more than weights|cannot be read"):
         read_content(path)

@@ -168,7 +168,10 @@ def bert_clip(model: PublishedModel, folder: Path, vision: Mapping[str, Any]) ->
 def biomedclip(model: PublishedModel, folder: Path) -> Original:
     """BiomedCLIP: timm's ViT beside a BERT, in open_clip's layout."""
     vision = {**model.config["vision_cfg"], "timm_model_name": "test_vit", "image_size": 160}
-    return bert_clip(model, folder / "bert", vision)
+    found = bert_clip(model, folder / "bert", vision)
+    positions = torch.arange(64)[None]  # saved by the transformers of its time
+    found.content = {**found.content, "text.transformer.embeddings.position_ids": positions}
+    return found
 
 
 def unimed_clip(model: PublishedModel, folder: Path) -> Original:

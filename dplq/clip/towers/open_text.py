@@ -1,0 +1,161 @@
+"""open_clip's text transformers that are not CLIP's: SigLIP, CLIPA, MobileCLIP, CoCa.
+
+`BidirectionalText` has no mask at all: its tokens attend to padding too, as these models were
+trained. So the full length must run; a shorter one would be another feature. `ClassTokenText`
+(CoCa) is causal and pooled at a class token behind the text, which attends to no padding but the
+first: it runs at the length of the longest text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dplq.clip.blocks import call_block, run_blocks
+from dplq.clip.hub_tokenizer import HubTokenizer
+from dplq.clip.tokenizer import eot_index
+from dplq.clip.towers.base import TextTower, Tokenizer, project
+from dplq.clip.towers.clip_text import CausalText
+
+
+class _OpenText(TextTower):
+    """Base of the towers of this file.
+
+    Args:
+        module: open_clip's `TextTransformer`, or its `CLIP`.
+        tokenizer: texts to padded ids.
+    """
+
+    lacks_blocks = "its text tower is not CLIP's causal transformer"
+
+    def __init__(self, module: nn.Module, tokenizer: Tokenizer) -> None:
+        super().__init__(module, tokenizer)
+        self._text: Any = module
+        self.width = self._text.token_embedding.embedding_dim
+        self.layers = len(self._text.transformer.resblocks)
+        self.context_length = self._text.context_length
+
+    @property
+    def prompt_start(self) -> int:  # type: ignore[override] # known once the tokenizer is loaded
+        """Return the position of the first context token."""
+        return self.tokenizer.markers[0] if isinstance(self.tokenizer, HubTokenizer) else 1
+
+    def end(self, tokens: Tensor) -> Tensor:
+        """Return the position of each text's last token, (N,) long, of ids (N, L)."""
+        if isinstance(self.tokenizer, HubTokenizer):
+            return self.tokenizer.end(tokens)
+        return eot_index(tokens)
+
+    def count(self, tokens: Tensor) -> Tensor:
+        """Return the tokens of each text without markers and padding, (N,) long."""
+        if isinstance(self.tokenizer, HubTokenizer):
+            return self.tokenizer.count(tokens)
+        return super().count(tokens)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return word embeddings (N, L, d_t) of ids (N, L)."""
+        return self._text.token_embedding(tokens)
+
+    def _run(self, x: Tensor, mask: Tensor | None, deep_prompts: Sequence[Tensor]) -> Tensor:
+        transformer = self._text.transformer
+        forward = partial(call_block, transformer, mask)
+        return run_blocks(
+            transformer.resblocks,
+            x,
+            deep_prompts,
+            prompt_start=self.prompt_start,
+            forward=forward,
+            forward_last=forward,
+        )
+
+    def _project(self, pooled: Tensor) -> Tensor:
+        return project(self._text.ln_final(pooled), self._text.text_projection)
+
+
+class BidirectionalText(_OpenText):
+    """A text transformer without any mask, pooled at one position."""
+
+    def __init__(self, module: nn.Module, tokenizer: Tokenizer, pool: str) -> None:
+        super().__init__(module, tokenizer)
+        self.pool = pool
+        if pool not in ("first", "last", "argmax", "eos"):
+            self.lacks = f"its text tower pools by '{pool}'"
+
+    def encode(
+        self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Return features of whole texts (N, context_length, d_t): padding takes part."""
+        assert embeddings.shape[1] == self.context_length
+        position = self._text.positional_embedding
+        x = self._run(embeddings.to(position.dtype) + position, None, deep_prompts)
+        if self.pool in ("first", "last"):
+            return self._project(x[:, 0 if self.pool == "first" else -1])
+        return self._project(x[torch.arange(len(x), device=x.device), end])
+
+
+class ClassTokenText(_OpenText):
+    """CoCa's causal text transformer, with a class token behind the text."""
+
+    causal = True
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Return features (N, d) of ids (N, L), whose id 0 ("!", too) counts as padding."""
+        features = self._text(tokens)
+        return features[0] if isinstance(features, tuple) else features
+
+    def encode(
+        self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Return features at the class token, at the length of the longest text."""
+        text, position = self._text, self._text.positional_embedding
+        # The published models' mask is one position late, so the first padding token takes part.
+        last = end if getattr(text, "correct_cls_mask", False) else end + 1
+        length = min(int(last.max()) + 1, self.context_length)
+        token = text.cls_emb.expand(len(embeddings), 1, -1)
+        x = torch.cat([embeddings[:, :length].to(position.dtype), token], dim=1)
+        x = x + torch.cat([position[:length], position[-1:]])
+        mask = self._mask(last, length).to(x.dtype)
+        x = self._run(x, mask.repeat_interleave(self._heads, dim=0), deep_prompts)
+        return self._project(x[:, -1])
+
+    @property
+    def _heads(self) -> int:
+        heads: int = self._text.transformer.resblocks[0].attn.num_heads
+        return heads
+
+    def _mask(self, last: Tensor, length: int) -> Tensor:
+        """Return the additive mask (N, length + 1, length + 1): earlier tokens, up to `last`."""
+        positions = torch.arange(length + 1, device=last.device)
+        keys = positions.clone()
+        keys[-1] = self.context_length  # where the class token stands
+        seen = keys <= last[:, None]
+        if getattr(self._text, "correct_cls_mask", False):
+            seen[:, -1] = True
+        allowed = seen[:, None] & (positions <= positions[:, None])
+        return torch.zeros(allowed.shape, device=last.device).masked_fill(~allowed, float("-inf"))
+
+
+class HubCausalText(CausalText):
+    """CLIP's causal transformer with a tokenizer of the hub (the worldwide models)."""
+
+    tokenizer: HubTokenizer
+    lacks_blocks = "its texts do not begin as CLIP's do"
+
+    def __init__(
+        self, module: nn.Module, tokenizer: HubTokenizer, prefix: str, eos_id: int
+    ) -> None:
+        super().__init__(module, tokenizer, prefix, eos_id)
+        self.supports_packing = False  # the shared prefix is made for one start marker
+
+    @property
+    def prompt_start(self) -> int:  # type: ignore[override] # known once the tokenizer is loaded
+        """Return the position of the first context token."""
+        return self.tokenizer.markers[0]
+
+    def count(self, tokens: Tensor) -> Tensor:
+        """Return the tokens of each text without markers and padding, (N,) long."""
+        return self.tokenizer.count(tokens)
