@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from dplq.clip.hub_tokenizer import WHOLE
 from dplq.clip.installed import open_clip
 from dplq.clip.layouts.transformers_config import Described, describe_content
 from dplq.errors import UserError
@@ -17,12 +19,13 @@ from dplq.models.catalogue import PublishedModel
 logger = logging.getLogger(__name__)
 
 
-def describe_published(name: str, model: PublishedModel) -> Described:
+def describe_published(name: str, model: PublishedModel, folder: Path | None) -> Described:
     """Return the open_clip config of a published CLIP, with its activation and preprocessing.
 
     Args:
         name: the model's, for messages.
         model: of the catalogue; a CLIP.
+        folder: of its weights, where its tokenizer may be; None for random weights.
 
     Raises:
         UserError: it is known not to load.
@@ -32,10 +35,13 @@ def describe_published(name: str, model: PublishedModel) -> Described:
     known = {"size": model.image_size, "mean": model.mean, "std": model.std}
     preprocess = {key: value for key, value in known.items() if value is not None}
     if "model_type" in model.config:  # of the transformers library
-        described = describe_content(model.config, name)
+        described = describe_content(model.config, name, folder)
         return replace(described, preprocess=preprocess)
     base = open_clip().get_model_config(model.architecture) if model.architecture else {}
     config = _merged(base, model.config)
+    if folder is not None and all((folder / file).is_file() for file in WHOLE):
+        own = {"hf_tokenizer_name": str(folder)} if "hf_model_name" in config["text_cfg"] else {}
+        config["text_cfg"] = {**config["text_cfg"], **own}
     if model.activation is None:
         logger.warning(
             "%s: its publishers do not say whether it was trained with GELU or QuickGELU; GELU is "

@@ -152,7 +152,7 @@ def find_source(name: str, weights: str, pretrained: bool, seed: int) -> Source:
     if packaged is not None:
         source = _from_package(spec, packaged, find_file)
     elif known is not None:
-        source = _from_catalogue(replace(spec, name=name.lower()), known, find_file)
+        source = _from_catalogue(replace(spec, name=name.lower()), known, weights)
     elif spec.folder is not None:
         source = _from_local_dir(spec, user_path(spec.folder, LOCAL_DIR), find_file)
     elif name.startswith(HF_HUB):
@@ -170,13 +170,13 @@ def _from_package(spec: Spec, package: ModuleType, find_file: bool) -> Source:
     return Source(spec.name, spec, package.CLIP_CONFIG, file=file, unpack=package.expand_tokens)
 
 
-def _from_catalogue(spec: Spec, model: PublishedModel, find_file: bool) -> Source:
+def _from_catalogue(spec: Spec, model: PublishedModel, weights: str) -> Source:
     """Resolve a published model: `dplq models list`."""
-    about = describe_published(spec.name, model)
-    file = require_weights(spec.name) if find_file else None
-    if file is not None:
+    file = Path(weights) if weights else require_weights(spec.name) if spec.pretrained else None
+    about = describe_published(spec.name, model, None if file is None else file.parent)
+    if file is not None and not weights:
         spec = replace(spec, sha256=file_digest(file))
-    return Source(spec.name, spec, about.config, about.preprocess, file=file, finish=about.finish)
+    return Source(spec.name, spec, about.config, about.preprocess, file, finish=about.finish)
 
 
 def _use_file(source: Source, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import urllib.parse
 import zipfile
@@ -14,6 +15,7 @@ from dplq.io.files import file_digest
 from dplq.models.catalogue import PublishedModel, catalogue
 from dplq.models.weights import SUFFIXES, how_to_get, models_folder
 
+logger = logging.getLogger(__name__)
 TIMEOUT = 10  # seconds, to reach the hub
 TRIES = 2
 
@@ -50,10 +52,22 @@ def _from_hub(name: str, model: PublishedModel, folder: Path | None) -> Path:
     try:
         about = hub.get_hf_file_metadata(hub.hf_hub_url(model.hub, model.file), timeout=TIMEOUT)
         path = Path(hub.hf_hub_download(model.hub, model.file, local_dir=folder))
+        for further in model.also:
+            _get_if_there(model.hub, further, folder)
     except Exception as error:  # the hub's client has a dozen kinds
         raise UserError(_why_not(name, model, error)) from error
     _verify(path, model, hub_digest=about.etag or "")
     return path
+
+
+def _get_if_there(repository: str, file: str, folder: Path | None) -> None:
+    """Download a file that a repository may lack: tokenizers have one of several."""
+    import huggingface_hub as hub
+
+    try:
+        hub.hf_hub_download(repository, file, local_dir=folder)
+    except hub.errors.EntryNotFoundError:
+        logger.info("%s has no %s", repository, file)
 
 
 def _why_not(name: str, model: PublishedModel, error: Exception) -> str:

@@ -131,22 +131,24 @@ def test_no_network_is_one_message(caches, capsys, change, monkeypatch):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """What huggingface_hub needs of the hub: one repository with one file; another is gated."""
+    """What huggingface_hub needs of the hub: all files but one; a repository is gated."""
 
     etag = DIGEST
+    absent = "spiece.model"
 
     def do_HEAD(self) -> None:
         self.do_GET(body=False)
 
     def do_GET(self, body: bool = True) -> None:
-        gated = "MahmoodLab" in self.path
-        self.send_response(403 if gated else 200)
-        if gated:
-            self.send_header("X-Error-Code", "GatedRepo")
+        errors = {"MahmoodLab": (403, "GatedRepo"), self.absent: (404, "EntryNotFound")}
+        found = next((error for part, error in errors.items() if part in self.path), None)
+        self.send_response(found[0] if found else 200)
+        if found:
+            self.send_header("X-Error-Code", found[1])
         else:
             self.send_header("X-Repo-Commit", "abc")
             self.send_header("ETag", f'"{self.etag}"')
-        content = b"" if gated else CONTENT
+        content = b"" if found else CONTENT
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if body:
@@ -181,6 +183,13 @@ def test_get_from_the_hub(hub, tmp_path):
     (path,) = (tmp_path / "hf/hub").glob("models--vinid--plip/snapshots/*/pytorch_model.bin")
     assert path.read_bytes() == CONTENT
     assert f"MODEL.BACKBONE.NAME plip\n  MODEL.INIT_WEIGHTS {path}\n" in done.stdout
+
+
+def test_the_files_of_a_tokenizer_come_along(hub, tmp_path):
+    done = run_on(hub, tmp_path, "get", "medsiglip-448", "--to", str(tmp_path / "here"))
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "here").iterdir() if path.is_file()}
+    assert names == {"model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
 def test_the_hubs_own_digest_is_compared(hub, tmp_path, monkeypatch):

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 import dplq
 from dplq.clip.known_files import find_known
@@ -50,9 +53,21 @@ def small_trunk(monkeypatch):
 def put(name, original, monkeypatch):
     """Write a model's file where `dplq models get` does; reduce its entry."""
     model = catalogue()[name]
-    original.write(models_folder(name) / Path(model.file or "epoch_20.pt").name)
+    path = models_folder(name) / Path(model.file or "epoch_20.pt").name
+    original.write(path)
+    if "tokenizer.json" in model.also:
+        write_tokenizer(path.parent)
     entries = {**catalogue(), name: small(model, original)}
     monkeypatch.setattr(module, "catalogue", lambda: entries)
+
+
+def write_tokenizer(folder):
+    """Write the files of a tokenizer of transformers, as `dplq models get` does."""
+    words = ["<pad>", "</s>", "[UNK]", "a"]
+    inner = Tokenizer(WordLevel({word: id for id, word in enumerate(words)}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="[UNK]"
+    ).save_pretrained(folder)
 
 
 @pytest.mark.parametrize("name", CLIPS)

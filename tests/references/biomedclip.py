@@ -6,6 +6,7 @@ The text tower has BiomedCLIP's width, which the originals' code hard-codes, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -96,3 +97,5 @@ class BiomedBench(Bench):
     def run(self, case: Case, **settings: Any) -> Run:
         """Return the original's run of one step; `settings` as in `Run`."""
         return super().run(case, biomedclip=str(self.folder), **settings)
+
+
