@@ -208,7 +208,8 @@ class CLIPModel(nn.Module):
         path = user_path(path, "path")
         tensors, header = checkpoint.read(path)
         check_model_header(header, path)
-        checkpoint.check_header(self._identity(header), self._identity(self.header()), path)
+        own = self._comparable(header, path)
+        checkpoint.check_header(self._identity(header), self._identity(own), path)
         self.load_tensors(tensors, path, header["classnames"])
         for key in self.may_differ:
             then, now = (given.get(key) for given in (header["settings"], self.settings))
@@ -216,6 +217,25 @@ class CLIPModel(nn.Module):
                 given = (key.upper(), shown(now), path, shown(then))
                 logger.warning("%s is %s, but %s was trained with %s.", *given)
         return header
+
+    def _comparable(
+        self, header: Mapping[str, Any], path: str | os.PathLike[str]
+    ) -> dict[str, Any]:
+        """Return the model's own header, without digests that a file's version did not record."""
+        own = self.header()
+        for part in ("backbone", "domain"):
+            if own[part] is None or header[part] is None:
+                continue
+            now, then = Spec.from_header(own[part]), Spec.from_header(header[part])
+            known = now.without_unrecorded(then)
+            if known != now:
+                logger.warning(
+                    "%s does not record the content of its %s %s: whether the weights are the same "
+                    "is not checked.",
+                    *(path, "CLIP" if part == "backbone" else "domain encoder", then.name),
+                )
+            own[part] = known.header()
+        return own
 
     def load_tensors(
         self,

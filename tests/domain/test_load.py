@@ -11,6 +11,7 @@ import types
 import zipfile
 from collections.abc import Mapping
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -171,17 +172,27 @@ def test_clip_has_no_weights_of_its_own():
     assert "has no weights of its own, got 'a.pth'" in text
 
 
-@pytest.mark.parametrize("name", ["hf-hub:org/name", "test_resnet"])
-def test_weights_that_cannot_be_downloaded(name, monkeypatch):
+def test_weights_that_cannot_be_downloaded(monkeypatch):
     def fail(*args, **kwargs):
         assert kwargs["pretrained"]
         raise ConnectionError("no route\n" + "and many more lines\n" * 100)
 
     monkeypatch.setattr(timm, "create_model", fail)
-    text = error_of(name)
-    assert f"'{name}': its weights cannot be downloaded (ConnectionError: no route and many" in text
+    text = error_of("test_resnet")
+    assert "'test_resnet': its weights cannot be downloaded (ConnectionError: no route and" in text
     assert "set weights (DOMAIN.WEIGHTS) to the local file" in text
     assert len(text) < 400
+
+
+def test_a_repository_that_cannot_be_downloaded(monkeypatch):
+    def fail(*args, **kwargs):
+        raise ConnectionError("no route\n" + "and many more lines\n" * 100)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    text = error_of("hf-hub:org/name")
+    assert "'hf-hub:org/name': its config.json cannot be downloaded (ConnectionError: no" in text
+    assert "set weights (DOMAIN.WEIGHTS) to the local file" in text
+    assert len(text) < 450
 
 
 def test_models_of_oblong_images_are_refused(monkeypatch):
@@ -323,15 +334,15 @@ def test_no_prefix_no_word(small_mae, tmp_path, caplog):
 
 def test_a_prefix_that_does_not_help_is_named(small_mae, tmp_path):
     state = mae_state()
-    both = {"student": wrapped("module.backbone.", state), "teacher": wrapped("backbone.", state)}
-    text = error_of(MAE, weights=save(tmp_path / "dino.pth", both))
-    assert "holds the model 2 times, with the prefixes 'student.backbone.' and" in text
-    assert "'teacher.backbone.': save the weights of one of them alone" in text
+    both = {"ema": wrapped("module.backbone.", state), "online": wrapped("backbone.", state)}
+    text = error_of(MAE, weights=save(tmp_path / "two.pth", both))
+    assert "holds the model 2 times, with the prefixes 'ema.backbone.' and" in text
+    assert "'online.backbone.': save the weights of one of them alone" in text
 
-    beside = {**wrapped("teacher.backbone.", state), "teacher.head.mlp.0.weight": torch.ones(1)}
+    beside = {**wrapped("teacher.backbone.", state), "teacher.other.mlp.0.weight": torch.ones(1)}
     text = error_of(MAE, weights=save(tmp_path / "teacher.pth", beside))
     assert "carry the prefix 'teacher.backbone.', except for 1 that belong to something" in text
-    assert "(teacher.head.mlp.0.weight)" in text
+    assert "(teacher.other.mlp.0.weight)" in text
 
     del state["norm.bias"]
     text = error_of(MAE, weights=save(tmp_path / "x.pth", wrapped("model.", state)))

@@ -1,0 +1,174 @@
+"""Public layouts of encoders' checkpoints, as keys of timm's models.
+
+DINO's training files hold a teacher and a student with their heads; transformers splits the
+attention into query, key and value. Whatever is left out is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dplq.errors import few
+
+logger = logging.getLogger(__name__)
+
+TEACHER, STUDENT = "teacher.", "student."
+_HEAD = re.compile(r"^teacher\.(module\.)?(dino_head|ibot_head|head|dino_loss|ibot_patch_loss)\.")
+_CHUNK = re.compile(r"(^|\.)blocks\.\d+\.(\d+)\.")
+_BLOCK = re.compile(r"(^|\.)blocks\.\d+\.")
+_PARTS = re.compile(r"^(.*\.attention\.)attention\.(query|key|value)\.(weight|bias)$")
+_EMBEDDINGS = "embeddings.patch_embeddings.projection.weight"
+# Keys of transformers' Dinov2Model, ViTModel and ViTMAEModel, and those of the models' own code.
+_TRANSFORMERS = (
+    ("embeddings.patch_embeddings.projection.", "patch_embed.proj."),
+    ("embeddings.position_embeddings", "pos_embed"),
+    ("embeddings.", ""),
+    ("encoder.layer.", "blocks."),
+    (".attention.attention.qkv.", ".attn.qkv."),
+    (".attention.output.dense.", ".attn.proj."),
+    (".intermediate.dense.", ".mlp.fc1."),
+    (".output.dense.", ".mlp.fc2."),
+    (".layernorm_before.", ".norm1."),
+    (".layernorm_after.", ".norm2."),
+    (".layer_scale1.lambda1", ".ls1.gamma"),
+    (".layer_scale2.lambda1", ".ls2.gamma"),
+    (".mlp.weights_in.", ".mlp.fc1."),
+    (".mlp.weights_out.", ".mlp.fc2."),
+    ("layernorm.", "norm."),
+)
+
+
+def as_published(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Return a checkpoint's encoder by the keys of the model's own code.
+
+    Args:
+        state: tensors by the file's keys.
+        path: the file, for messages.
+
+    Returns:
+        The encoder of a DINO teacher or of a transformers model, by DINO's and MAE's keys; any
+        other state dict unchanged.
+    """
+    state = _joined_chunks(_teacher(state, path))
+    return _from_transformers(state, path)
+
+
+def _teacher(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Return the teacher's backbone of DINO's training files, which hold more than that."""
+    kept = {k: v for k, v in state.items() if k.startswith(TEACHER) and not _HEAD.match(k)}
+    left = [key for key in state if key not in kept]
+    of_dino = [key for key in left if key.startswith(STUDENT) or _HEAD.match(key)]
+    if not kept or not of_dino or len(of_dino) < len(left):
+        return dict(state)
+    logger.info(
+        "%s: the teacher's backbone is taken, as DINO's own evaluation does; %d other tensors are "
+        "left out (%s)",
+        *(path, len(left), few(_groups(left))),
+    )
+    return kept
+
+
+def _groups(keys: Iterable[str]) -> list[str]:
+    """Return the first two parts of keys, each once."""
+    return list(dict.fromkeys(".".join(key.split(".")[:2]) for key in keys))
+
+
+def _joined_chunks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return DINOv2's blocks, trained in chunks (`blocks.<chunk>.<block>.`), by their number."""
+    blocks = [key for key in state if _BLOCK.search(key)]
+    if not blocks or not all(_CHUNK.search(key) for key in blocks):
+        return dict(state)
+    return {_CHUNK.sub(r"\1blocks.\2.", key): value for key, value in state.items()}
+
+
+def _from_transformers(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Return transformers' Dinov2, ViT and ViTMAE encoders by the keys of the models' own code."""
+    anchor = next((key for key in state if key.endswith(_EMBEDDINGS)), None)
+    if anchor is None or not any(".attention.attention.query." in key for key in state):
+        return dict(state)
+    prefix = anchor.removesuffix(_EMBEDDINGS)
+    own = (f"{prefix}embeddings.", f"{prefix}encoder.layer.", f"{prefix}layernorm.")
+    kept = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(own)}
+    left = [key for key in state if not key.startswith(own)]
+    if left:
+        logger.info("%s: what is not the encoder is left out (%s)", path, few(_groups(left)))
+    return {_renamed(key): value for key, value in _with_joined_attention(kept).items()}
+
+
+def _renamed(key: str) -> str:
+    for theirs, ours in _TRANSFORMERS:
+        is_start = not theirs.startswith(".")
+        if is_start and key.startswith(theirs):
+            key = ours + key.removeprefix(theirs)
+        elif not is_start:
+            key = key.replace(theirs, ours)
+    return key
+
+
+def _with_joined_attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict with query, key and value as one matrix, in this order."""
+    joined: dict[str, Tensor] = {}
+    for key, value in state.items():
+        found = _PARTS.match(key)
+        if found is None:
+            joined[key] = value
+            continue
+        start, _, leaf = found.groups()
+        names = [f"{start}attention.{part}.{leaf}" for part in ("query", "key", "value")]
+        if any(name not in state for name in names):
+            joined[key] = value  # the strict check names what is missing
+        else:
+            joined[f"{start}attention.qkv.{leaf}"] = torch.cat([state[name] for name in names])
+    return joined
+
+
+def timm_filtered(model: Any, state: Mapping[str, Tensor], path: str) -> dict[str, Tensor] | None:
+    """Return a state dict after timm's own conversion for this architecture; log what it drops.
+
+    Args:
+        model: a timm model.
+        state: tensors by the file's keys.
+        path: the file, for messages.
+
+    Returns:
+        The converted tensors; None where timm has no conversion or it does not know the layout.
+    """
+    convert = _filter_of(model)
+    if convert is None:
+        return None
+    try:
+        found = convert(dict(state), model)
+    except Exception:  # of a foreign layout; the strict check reports what is in the file
+        return None
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        return None
+    kept = {tensor.data_ptr() for tensor in found.values()}
+    gone = [k for k, v in state.items() if k not in found and v.data_ptr() not in kept]
+    changed = [k for k in found if k in state and found[k].shape != state[k].shape]
+    if gone or changed:
+        parts = [f"leaves out {few(gone)}"] if gone else []
+        parts += [
+            f"resamples {name} from {tuple(state[name].shape)} to {tuple(found[name].shape)}"
+            for name in changed
+        ]
+        logger.info("%s: timm's conversion for this architecture %s", path, "; ".join(parts))
+    return dict(found)
+
+
+def _filter_of(model: Any) -> Callable[..., Any] | None:
+    """Return the filter of checkpoints in the module of a model's entry point, if it has one."""
+    import timm
+
+    architecture = (getattr(model, "pretrained_cfg", None) or {}).get("architecture", "")
+    if not timm.is_model(architecture):
+        return None
+    module = sys.modules[timm.models.model_entrypoint(architecture).__module__]
+    names = ("checkpoint_filter_fn", "_filter_fn", "pretrained_filter_fn")
+    return next((getattr(module, name) for name in names if hasattr(module, name)), None)

@@ -1,0 +1,89 @@
+"""Pooling of a network's tokens or feature map to one feature per image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dplq.errors import UserError
+
+POOLS = ("avg", "cls", "both", "map")
+
+
+def pool_features(tokens: Any, model: nn.Module, name: str, kind: str = "avg") -> Tensor:
+    """Pool the output of a timm model's `forward_features`, in fp32.
+
+    Models that are normalised after pooling (`fc_norm`: BEiT, EVA02, fine-tuned MAE) have that
+    norm applied to what was pooled, as in their own forward pass.
+
+    Args:
+        tokens: (B, C), (B, N, C), (B, C, h, w) or, where the model's `output_fmt` is "NHWC",
+            (B, h, w, C).
+        model: its `num_prefix_tokens` (class, registers) are not averaged.
+        name: of the encoder, for messages.
+        kind: "avg", the mean of the patch tokens or of the map; "cls", the class token; "both", the
+            two, concatenated; "map", the model's own attention pooling.
+
+    Returns:
+        (B, C), or (B, 2 C) for "both".
+
+    Raises:
+        UserError: the output is something else, or lacks what `kind` pools.
+    """
+    if not isinstance(tokens, Tensor) or tokens.ndim not in (2, 3, 4):
+        found = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise UserError(
+            f"domain encoder '{name}' returns {found}, which cannot be pooled: expected tokens "
+            "(B, N, C) or a feature map (B, C, h, w). Choose another encoder"
+        )
+    if kind == "avg":
+        return _normalised(_mean(tokens.float(), model), model)
+    if tokens.ndim != 3:
+        raise UserError(
+            f"domain encoder '{name}' returns {tuple(tokens.shape)}, no tokens: pool "
+            f"(DOMAIN.POOL) '{kind}' is for transformers with tokens. Use 'avg'"
+        )
+    if kind == "map":
+        return _normalised(_attended(tokens, model, name), model)
+    if getattr(model, "cls_token", None) is None:
+        raise UserError(
+            f"domain encoder '{name}' has no class token, which pool (DOMAIN.POOL) '{kind}' needs. "
+            "Use 'avg'"
+        )
+    first = _normalised(tokens[:, 0].float(), model)
+    if kind == "cls":
+        return first
+    return torch.cat([first, _normalised(_mean(tokens.float(), model), model)], -1)
+
+
+def _mean(tokens: Tensor, model: nn.Module) -> Tensor:
+    """Average tokens without prefix, or a feature map, over space: (B, C)."""
+    if tokens.ndim == 2:
+        return tokens
+    if tokens.ndim == 4:
+        channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
+        return tokens.mean((1, 2) if channels_last else (2, 3))
+    has_class_token = getattr(model, "cls_token", None) is not None
+    return tokens[:, getattr(model, "num_prefix_tokens", int(has_class_token)) :].mean(1)
+
+
+def _attended(tokens: Tensor, model: nn.Module, name: str) -> Tensor:
+    """Return the model's own attention pooling of tokens (B, N, C): (B, C)."""
+    attend = getattr(model, "attn_pool", None)
+    if not isinstance(attend, nn.Module):
+        raise UserError(
+            f"domain encoder '{name}' has no attention pooling, which pool (DOMAIN.POOL) 'map' "
+            "needs. Use 'avg' or 'cls'"
+        )
+    return attend(tokens).float()
+
+
+def _normalised(pooled: Tensor, model: nn.Module) -> Tensor:
+    """Apply the norm that a model has after its pooling, if any."""
+    norm = getattr(model, "fc_norm", None)
+    if not isinstance(norm, nn.Module) or isinstance(norm, nn.Identity):
+        return pooled
+    dtype = next((p.dtype for p in norm.parameters()), pooled.dtype)
+    return norm(pooled.to(dtype)).float()
