@@ -4,8 +4,8 @@
     features = encoder(images)  # (B, 3, H, W), CLIP-normalised -> (B, encoder.feature_dim)
 
 Names: the published encoders of `dplq.domain.recipes`, the models that are part of this package,
-`clip` (CLIP's own image feature), any timm name, `hf-hub:org/name`, or `local-dir:FOLDER`. A list
-of names concatenates the features.
+those of `dplq models list`, `clip` (CLIP's own image feature), any timm name, `hf-hub:org/name`,
+or `local-dir:FOLDER`. A list of names concatenates the features.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from dplq.domain.encoder import CLIP_MEAN, CLIP_STD, ClipImageEncoder, DomainEnc
 from dplq.domain.fit import load_strict
 from dplq.domain.joint import JointEncoder
 from dplq.domain.positions import set_positions
+from dplq.domain.published import resolve_published
 from dplq.domain.recipes import (
     CLIP,
     FEATURES,
@@ -45,6 +46,7 @@ from dplq.io.weights import (
     skip_weight_init,
     warn_framed,
 )
+from dplq.models.catalogue import PublishedModel, published
 
 if TYPE_CHECKING:
     from dplq.clip.backbone import Backbone
@@ -74,7 +76,8 @@ def load_domain_encoder(
     """Build a frozen domain encoder.
 
     Args:
-        name: one of `dplq.domain.recipes.NAMES`, a timm name, `hf-hub:org/name`, or
+        name: one of `dplq.domain.recipes.NAMES` or of `dplq models list`, a timm name,
+            `hf-hub:org/name`, or
             `local-dir:FOLDER` with a `config.json` and its weights (timm's layout or
             transformers'); several: their features are concatenated, in this order.
         weights: a local checkpoint (.pth or .safetensors); `~` is the home folder. Empty: timm's
@@ -136,6 +139,9 @@ def _load_one(
         by_file_name: take the statistics of published weights that are known by their file's name.
             They are recorded, so that a header needs no file name.
     """
+    entry = published(spec.name, "encoder")
+    if entry is not None:
+        return _load_published(spec, entry, weights, changes, backbone)
     name, pretrained, seed = spec.name, spec.pretrained, spec.seed
     recipe = find_recipe(name)
     _check_arguments(spec, recipe, weights)
@@ -171,6 +177,31 @@ def _load_one(
             f"Domain encoder '{name}' has RANDOM WEIGHTS (pretrained=False, seed {seed}).",
             "Its features carry no domain knowledge; results are good for tests only.",
         )
+    return encoder
+
+
+def _load_published(
+    spec: Spec,
+    model: PublishedModel,
+    weights: str,
+    changes: Changes,
+    backbone: Backbone | None,
+) -> DomainEncoder:
+    """Build an encoder of the catalogue (`dplq models list`); arguments as for `_load_one`.
+
+    Its record holds all that the catalogue says, so that later versions of it change nothing.
+    """
+    name = spec.name.lower()
+    native = spec.options["normalize"] == "native"
+    found = resolve_published(
+        name, model, weights, changes, pretrained=spec.pretrained, native=native
+    )
+    inner = replace(
+        spec, name=found.architecture, options={**spec.options, **found.changes.options}
+    )
+    encoder = _load_one(inner, found.weights, found.changes, backbone, by_file_name=False)
+    encoder.spec = replace(encoder.spec, name=name, weights=Path(weights).name)
+    encoder.name = name
     return encoder
 
 
@@ -265,15 +296,15 @@ def _known_statistics(recipe: Recipe, weights: str, changes: Changes) -> Recipe:
             f"'{weights}' was trained on bands that are scaled one by one, which timm's statistics "
             "do not describe: give mean and std (DOMAIN.MEAN, DOMAIN.STD)"
         )
-    published = next((n for start, n in PUBLISHED_FILES.items() if stem.startswith(start)), None)
-    if published is None:
+    of_file = next((n for start, n in PUBLISHED_FILES.items() if stem.startswith(start)), None)
+    if of_file is None:
         logger.info(
             "%s: taken: mean %s, std %s from timm's %s; the file does not say its own "
             "(mean, std; DOMAIN.MEAN, DOMAIN.STD)",
             *(weights, _rounded(recipe.mean), _rounded(recipe.std), recipe.timm_name),
         )
         return recipe
-    known = RECIPES[published]
+    known = RECIPES[of_file]
     source = known.statistics or "torchgeo"
     return replace(recipe, mean=known.mean, std=known.std, statistics=source)
 

@@ -6,6 +6,7 @@ What is not known of a model is None there; nothing is guessed. `dplq.clip.sourc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ KINDS = ("clip", "encoder")
 DOMAINS = ("medical", "remote_sensing", "general")
 UNKNOWN = "not known"
 
+NAME = re.compile(r"[A-Za-z0-9.-]+")
 Text = Annotated[str, Meta(min_length=1, max_length=1000)]
 Scale = Annotated[float, Meta(gt=0, le=10)]
 Mean = tuple[float, float, float]
@@ -131,6 +133,8 @@ def catalogue() -> Mapping[str, PublishedModel]:
 
 def published(name: str, kind: str) -> PublishedModel | None:
     """Return the model of that name and kind; None for other names; case does not count."""
+    if not NAME.fullmatch(name):  # saves reading the file for ViT-B/16, mae_vit_base_patch16, ...
+        return None
     model = catalogue().get(name.lower())
     return model if model is not None and model.kind == kind else None
 

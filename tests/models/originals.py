@@ -18,6 +18,7 @@ import numpy as np
 import open_clip
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dplq.models.catalogue import PublishedModel
@@ -49,15 +50,14 @@ class Original:
     text: Callable[[Tensor], Tensor] | None = None
     tokens: Tensor | None = None
 
-    def write(self, path: Path) -> None:
-        """Write the file in the format that its suffix stands for."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".safetensors":
-            from safetensors.torch import save_file
 
-            save_file({key: value.contiguous() for key, value in self.content.items()}, path)
-        else:
-            torch.save(dict(self.content), path)
+def write(content: Mapping[str, Any], path: Path) -> None:
+    """Write a file in the format that its suffix stands for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".safetensors":
+        save_file({key: value.clone().contiguous() for key, value in content.items()}, path)
+    else:
+        torch.save(dict(content), path)
 
 
 def shaken(model: nn.Module, seed: int = 0) -> Any:
@@ -70,6 +70,12 @@ def shaken(model: nn.Module, seed: int = 0) -> Any:
                 is_variance = name.endswith("running_var")
                 value.copy_(noise.abs() + 0.5 if is_variance else value + 0.1 * noise)
     return model.eval()
+
+
+def saved(model: Any, folder: Path) -> dict[str, Tensor]:
+    """Return the tensors that a model of transformers writes, by the keys of its public files."""
+    model.save_pretrained(folder / "saved")
+    return load_file(folder / "saved/model.safetensors")
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +138,7 @@ def transformers_clip(model: PublishedModel, folder: Path) -> Original:
         "vision_model.embeddings.position_ids": torch.arange(5)[None],
     }
     return Original(
-        {**clip.state_dict(), **positions},
+        {**saved(clip, folder), **positions},
         {"config": SMALL},
         lambda images: pooled(clip.get_image_features(pixel_values=images)),
         lambda tokens: pooled(clip.get_text_features(input_ids=tokens)),
@@ -188,7 +194,6 @@ def unimed_clip(model: PublishedModel, folder: Path) -> Original:
 
 def siglip(model: PublishedModel, folder: Path) -> Original:
     """MedSigLIP in transformers; the small trunk is in timm's registry for the time of the test."""
-    del folder
     tower = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
     text = {**tower, "intermediate_size": 100, "vocab_size": 300}
     vision = {**tower, "intermediate_size": 64, "image_size": 64, "patch_size": 16}
@@ -197,7 +202,7 @@ def siglip(model: PublishedModel, folder: Path) -> Original:
         transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=vision))
     )
     return Original(
-        *(clip.state_dict(), {"config": config, "image_size": 64}),
+        *(saved(clip, folder), {"config": config, "image_size": 64}),
         lambda images: pooled(clip.get_image_features(pixel_values=images)),
         lambda tokens: pooled(clip.get_text_features(input_ids=tokens)),
         tokens=torch.randint(2, 300, (3, 64)),

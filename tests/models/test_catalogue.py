@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 import dplq
+from dplq.domain.recipes import RECIPES
 from dplq.errors import UserError
 from dplq.io.validation.schema import InvalidContent
 from dplq.models import catalogue as module
@@ -45,7 +44,7 @@ def test_about_forty_models_of_each_domain_a_dozen():
 def test_an_entry_says_where_its_weights_are_and_what_it_is(name):
     model = catalogue()[name]
     assert name == name.lower()
-    assert re.fullmatch(r"[a-z0-9.-]+", name)
+    assert module.NAME.fullmatch(name)
     assert model.page.startswith("https://")
     assert bool(model.hub) != bool(model.url) or not model.can_be_downloaded
     assert model.architecture or model.config
@@ -131,3 +130,16 @@ def test_absent_weights_name_file_source_and_command(caches):
 def test_what_cannot_be_downloaded_says_where_to_put_it(caches):
     with pytest.raises(UserError, match=r"They cannot be downloaded for you: put its weights file"):
         require_weights("chexzero")
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, model in catalogue().items() if model.architecture in RECIPES]
+)
+def test_an_encoder_of_a_recipe_repeats_nothing_else(name):
+    """Statistics, size and pooling have their home in the recipe."""
+    model, recipe = catalogue()[name], RECIPES[catalogue()[name].architecture]
+    assert not model.args
+    assert model.image_size == recipe.image_size
+    assert model.pool in (None, recipe.pool)
+    if not recipe.min_max:
+        assert (model.mean, model.std) == (tuple(recipe.mean), tuple(recipe.std))

@@ -6,6 +6,7 @@ what docs/models.md shows, and it is held here.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,19 @@ from transformers import PreTrainedTokenizerFast
 import dplq
 from dplq.clip.known_files import find_known
 from dplq.clip.layouts.transformers_config import SIGLIP_TRUNKS
+from dplq.domain.encoder import CLIP_MEAN, CLIP_STD
+from dplq.errors import UserError
 from dplq.models import catalogue as module
 from dplq.models.catalogue import catalogue
 from dplq.models.weights import models_folder
-from tests.models.originals import make_original, small
+from tests.models.original_encoders import LAYOUTS
+from tests.models.originals import make_original, small, write
 
 TEXTS = ("a photo of a river", "a photo of a beach", "an X-ray of a chest")
 CLIPS = [name for name, model in catalogue().items() if model.kind == "clip"]
+ENCODERS = [name for name, model in catalogue().items() if model.kind == "encoder"]
+LOADED = [name for name in ENCODERS if not catalogue()[name].refused]
+UNKNOWN = [name for name in LOADED if not catalogue()[name].mean and "MedSAM" not in name]
 
 
 @pytest.fixture
@@ -54,7 +61,7 @@ def put(name, original, monkeypatch):
     """Write a model's file where `dplq models get` does; reduce its entry."""
     model = catalogue()[name]
     path = models_folder(name) / Path(model.file or "epoch_20.pt").name
-    original.write(path)
+    write(original.content, path)
     if "tokenizer.json" in model.also:
         write_tokenizer(path.parent)
     entries = {**catalogue(), name: small(model, original)}
@@ -98,3 +105,43 @@ def test_the_activation_is_that_of_the_known_files(name):
     known = find_known(Path("/", *filter(None, places)))
     if known is not None:
         assert known.act == model.activation
+
+
+def normalised(images, model, statistics):
+    """Return images of 0 to 1 as the original's own preprocessing prepares them."""
+    if model.layout == "SAM" and not model.mean:  # MedSAM: each image to 0..1
+        low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+        return (images - low) / (high - low)
+    mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in statistics)
+    return (images - mean) / std
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_an_encoder_has_the_features_of_its_own_library(name, caches, tmp_path):
+    model = catalogue()[name]
+    original = LAYOUTS[model.layout](model, tmp_path)
+    original.write(models_folder(name) / Path(model.file).name)
+    known = bool(model.mean) or model.layout == "SAM"
+    given = {} if known else {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+    size = {"image_size": original.image_size} if original.args or "resnet" in name else {}
+    encoder = dplq.load_domain_encoder(name, args=original.args, **size, **given)
+    images = torch.rand(2, 3, original.image_size, original.image_size)
+    statistics = (model.mean, model.std) if known else (given["mean"], given["std"])
+    clip = [torch.tensor(numbers).view(3, 1, 1) for numbers in (CLIP_MEAN, CLIP_STD)]
+    prepared = encoder.prepare((images - clip[0]) / clip[1])
+    torch.testing.assert_close(
+        prepared, normalised(images, model, statistics), rtol=0, atol=2e-5 if model.mean else 1e-4
+    )
+    with torch.no_grad():
+        expected = original.features(prepared)
+    found = encoder((images - clip[0]) / clip[1])
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max().clamp(min=1)
+    assert encoder.spec.name == name
+    assert len(encoder.spec.sha256) == 64
+
+
+@pytest.mark.parametrize("name", [n for n in ENCODERS if catalogue()[n].refused])
+def test_a_refusal_gives_its_reason(name, caches):
+    with pytest.raises(UserError, match=re.escape(catalogue()[name].refused)):
+        dplq.load_domain_encoder(name)
