@@ -15,6 +15,8 @@ from dplq.clip.hf_configs import HF_CONFIG, offline_text_cfg
 from dplq.clip.installed import open_clip, transformers
 from dplq.clip.sources import OPENAI_VITS, Source
 from dplq.errors import UserError, few, one_line
+from dplq.io.spec import LOCAL_DIR
+from dplq.io.validation.paths import user_path
 from dplq.io.weights import (
     describe_checkpoint,
     naming_prefix,
@@ -23,8 +25,6 @@ from dplq.io.weights import (
     skip_weight_init,
     without_wrapper,
 )
-from dplq.io.spec import LOCAL_DIR
-from dplq.io.validation.paths import user_path
 
 if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
     from open_clip import CLIP, CoCa, CustomTextCLIP
@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions th
 logger = logging.getLogger(__name__)
 
 # Strict loading: a file may hold these keys beyond the model's. OpenAI's own files keep three plain
-# numbers as buffers; causal masks and BERT's positions are computed; a sigmoid model's bias is one constant for all
-# classes, to which softmax, argmax and cross-entropy are invariant.
+# numbers as buffers; causal masks and BERT's positions are computed; a sigmoid model's bias is one
+# constant for all classes, to which softmax, argmax and cross-entropy are invariant.
 OPENAI_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})
 HF_POSITIONS = "transformer.embeddings.position_ids"  # of transformers before 4.31
 KEYS_LEFT_OVER = OPENAI_NUMBERS | {

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from dplq.clip import memory
 from dplq.clip.backbone import load_backbone
-from dplq.clip.hub_tokenizer import HubTokenizer
 from dplq.clip.hf_configs import HF_CONFIGS, offline_text_cfg
+from dplq.clip.hub_tokenizer import HubTokenizer
 from dplq.clip.towers.hf_text import HFText
 from dplq.errors import UserError
 from tests.tiny import VOCABULARY, bert_facts, write_biomedclip_dir
@@ -316,7 +316,9 @@ def test_too_long_a_text_is_refused_by_name(folder: Path) -> None:
     longest = " ".join(["river"] * (LENGTH - 2))
     tokenizer = bert_tokenizer(folder)
     assert tokenizer([longest])[0, -1] == VOCABULARY.index("[SEP]")
-    with pytest.raises(UserError, match=r"'river .* river' has 25 tokens .* tiny accepts at most 24"):
+    with pytest.raises(
+        UserError, match=r"'river .* river' has 25 tokens .* tiny accepts at most 24"
+    ):
         tokenizer([longest + " river"])
 
 
@@ -355,5 +357,7 @@ def test_transformers_missing_says_how_to_install_it(
     import sys
 
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UserError, match=r"the tokenizer of tiny needs .* 'quaternion-prompt\[hf\]'"):
+    with pytest.raises(
+        UserError, match=r"the tokenizer of tiny needs .* 'quaternion-prompt\[hf\]'"
+    ):
         bert_tokenizer(folder)(["x"])
