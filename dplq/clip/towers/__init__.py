@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dplq.clip.hub_tokenizer import HubTokenizer
 from dplq.clip.tokenizer import make_tokenizer, tokenize
@@ -20,18 +20,22 @@ from dplq.clip.towers.clip_vit import ClipViT
 from dplq.clip.towers.hf_text import HFText
 from dplq.clip.towers.open_text import BidirectionalText, ClassTokenText, HubCausalText
 from dplq.clip.towers.plain import PlainImage, PlainText
+from dplq.clip.towers.timm_vit import TimmViT, is_timm_vit
 from dplq.errors import UserError
 
 DEFAULT_LENGTH = 77  # open_clip's, where a config gives none
 __all__ = ["ImageTower", "TextTower", "make_image_tower", "make_text_tower"]
 
 
-def make_image_tower(module: nn.Module) -> ImageTower:
+def make_image_tower(module: Any) -> ImageTower:
     """Return the adapter of open_clip's image tower."""
     if hasattr(module, "class_embedding") and hasattr(module, "transformer"):
         return ClipViT(module)
     if hasattr(module, "trunk"):
-        return PlainImage(module, f"its image tower is timm's {type(module.trunk).__name__}")
+        if is_timm_vit(module.trunk):
+            return TimmViT(module)
+        kind = type(module.trunk).__name__
+        return PlainImage(module, f"its image tower is timm's {kind}, not a plain ViT")
     return PlainImage(module, "its image tower is a ResNet, which has no tokens")
 
 
