@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from torch import Tensor, nn
 
 from dplq.clip import memory
 from dplq.clip.backbone import load_backbone
-from dplq.clip.hub_tokenizer import HubTokenizer
 from dplq.clip.hf_configs import HF_CONFIGS, offline_text_cfg
+from dplq.clip.hub_tokenizer import HubTokenizer
 from dplq.clip.towers.hf_text import HFText
 from dplq.errors import UserError
+from tests.references.naive_biomedclip import bert_features
 from tests.tiny import VOCABULARY, bert_facts, write_biomedclip_dir
 
 LENGTH, WIDTH, LAYERS, DIM = 24, 32, 3, 16
@@ -84,34 +84,6 @@ def draw(*shape: int, seed: int, grad: bool = False) -> Tensor:
     return values.requires_grad_(grad)
 
 
-def naive_bert(module: Any, x: Tensor, end: Tensor, deep: Sequence[Tensor]) -> Tensor:
-    """BERT written out, at the full length, text by text."""
-    features, model = [], module.transformer
-    own = model.embeddings
-    for item, last in enumerate(end.tolist()):
-        h = x[item] + own.position_embeddings.weight[:LENGTH] + own.token_type_embeddings.weight[0]
-        h = own.LayerNorm(h)
-        for layer, block in enumerate(model.encoder.layer):
-            if 0 < layer <= len(deep) and len(deep[layer - 1]):
-                new = deep[layer - 1] if deep[layer - 1].dim() == 2 else deep[layer - 1][item]
-                h = torch.cat([h[:1], new, h[1 + len(new) :]])
-            attention = block.attention.self
-            heads = attention.num_attention_heads
-            q, k, v = (
-                part(h).unflatten(-1, (heads, -1)).transpose(0, 1)
-                for part in (attention.query, attention.key, attention.value)
-            )
-            scores = q @ k.transpose(1, 2) / (WIDTH / heads) ** 0.5
-            scores[:, :, last + 1 :] = float("-inf")
-            mixed = (scores.softmax(-1) @ v).transpose(0, 1).flatten(1)
-            out = block.attention.output
-            h = out.LayerNorm(h + out.dense(mixed))
-            wide = nn.functional.gelu(block.intermediate.dense(h))
-            h = block.output.LayerNorm(h + block.output.dense(wide))
-        features.append(module.proj(h[0]))
-    return torch.stack(features)
-
-
 @pytest.mark.parametrize("kind", SMALL)
 def test_without_prompts_equal_to_open_clip(kind: str, tmp_path: Path, folder: Path) -> None:
     module = encoder(tmp_path, SMALL[kind])
@@ -163,7 +135,7 @@ def test_prompts_and_gradients_equal_a_naive_bert(
     lead = (3,) if per_text else ()
     deep = [draw(*lead, n, WIDTH, seed=9 + i, grad=True) for i in range(1, depth)]
     x = torch.cat([words[:, :1], context.expand(3, -1, -1), words[:, 1 + n :]], dim=1)
-    ours, naive = own.encode(x, end, deep), naive_bert(module, x, end, deep)
+    ours, naive = own.encode(x, end, deep), bert_features(module, x, end.tolist(), deep)
     torch.testing.assert_close(ours, naive, rtol=1e-4, atol=1e-5)
     weights, learnable = draw(3, DIM, seed=5), [context, *deep]
     grads, expected = (
@@ -316,7 +288,9 @@ def test_too_long_a_text_is_refused_by_name(folder: Path) -> None:
     longest = " ".join(["river"] * (LENGTH - 2))
     tokenizer = bert_tokenizer(folder)
     assert tokenizer([longest])[0, -1] == VOCABULARY.index("[SEP]")
-    with pytest.raises(UserError, match=r"'river .* river' has 25 tokens .* tiny accepts at most 24"):
+    with pytest.raises(
+        UserError, match=r"'river .* river' has 25 tokens .* tiny accepts at most 24"
+    ):
         tokenizer([longest + " river"])
 
 
@@ -355,5 +329,7 @@ def test_transformers_missing_says_how_to_install_it(
     import sys
 
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(UserError, match=r"the tokenizer of tiny needs .* 'quaternion-prompt\[hf\]'"):
+    with pytest.raises(
+        UserError, match=r"the tokenizer of tiny needs .* 'quaternion-prompt\[hf\]'"
+    ):
         bert_tokenizer(folder)(["x"])

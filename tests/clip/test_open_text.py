@@ -41,7 +41,8 @@ def t5_tokenizer(folder: Path, pad: str) -> HubTokenizer:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = "<pad> </s> <unk> a photo of river x parking lot an image with dense".split()
+    words = ["<pad>", "</s>", "<unk>", "a", "photo", "of", "river", "x", "parking", "lot"]
+    words += ["an", "image", "with", "dense"]
     inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.post_processor = processors.TemplateProcessing(
@@ -59,7 +60,9 @@ def siglip(folder: Path, pad: str = "</s>") -> BidirectionalText:
 
 def clipa(folder: Path) -> BidirectionalText:
     write_biomedclip_dir(folder)
-    tokenizer = HubTokenizer("bert", LENGTH, "tiny", folder=folder, options={"strip_sep_token": True})
+    tokenizer = HubTokenizer(
+        "bert", LENGTH, "tiny", folder=folder, options={"strip_sep_token": True}
+    )
     options = {"vocab_size": 64, "no_causal_mask": True, "pool_type": "last"}
     return BidirectionalText(transformer(**options), tokenizer, "last")
 
@@ -129,9 +132,7 @@ def test_without_prompts_equal_to_open_clip(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_prompts_and_gradients_equal_a_naive_loop(
-    kind: str, depth: int, tmp_path: Path
-) -> None:
+def test_prompts_and_gradients_equal_a_naive_loop(kind: str, depth: int, tmp_path: Path) -> None:
     tower = KINDS[kind](tmp_path)
     tokens, n = tower.tokenize(TEXTS[:2]), 2
     words, start = tower.embed(tokens), tower.prompt_start

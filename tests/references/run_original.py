@@ -229,7 +229,7 @@ def _run(module: str, cls: str, given: dict[str, Tensor], settings: dict) -> dic
     _set_state(learnable, given, seed)
     answer, losses = _clones(learnable.items(), "state"), []
     answer["logits"] = _evaluate(trainer, given["images"][0], seed)
-    trainer.model.train()
+    trainer.set_model_mode("train")  # what the tree registers: a frozen BERT has dropout
     # The schedule is not compared: all steps use settings["lr"].
     trainer.update_lr = lambda *names: None
     steps, trainer.num_batches = len(given["images"]), len(given["images"]) // settings["epochs"]

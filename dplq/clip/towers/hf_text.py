@@ -101,7 +101,7 @@ class HFText(TextTower):
 
     @contextmanager
     def _replacing(self, deep_prompts: Sequence[Tensor]) -> Iterator[None]:
-        """Replace tokens before the layers 1, 2, ... of the model's own forward, in this context."""
+        """Replace tokens before the layers 1, 2, ... of the model's own forward pass."""
         handles = []
 
         def hook_of(prompts: Tensor) -> Any:
