@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from dplq.clip.modules import ResidualBlock
+from dplq.clip.modules import ResidualBlock, Transformer
 from dplq.errors import UserError
 
 
@@ -153,3 +153,13 @@ def run_blocks(
 def expand_to_batch(prompts: Tensor, x: Tensor) -> Tensor:
     """Return `prompts`, (n, d) or (N, n, d), as (N, n, d) in the dtype of tokens `x` (N, L, d)."""
     return prompts.to(x.dtype).expand(x.shape[0], -1, -1)
+
+
+def call_block(
+    transformer: Transformer, mask: Tensor | None, block: ResidualBlock, x: Tensor
+) -> Tensor:
+    """Call one of open_clip's blocks on `x` (N, L, d)."""
+    # open_clip before 2.26 has no such attribute and runs its blocks on (L, N, d).
+    if getattr(transformer, "batch_first", False):
+        return block(x, attn_mask=mask)
+    return block(x.transpose(0, 1), attn_mask=mask).transpose(0, 1)

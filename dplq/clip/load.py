@@ -25,7 +25,7 @@ from dplq.io.weights import (
 )
 
 if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
-    from open_clip import CLIP, CustomTextCLIP
+    from open_clip import CLIP, CoCa, CustomTextCLIP
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +36,13 @@ OPENAI_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})
 KEYS_LEFT_OVER = OPENAI_NUMBERS | {"attn_mask", "text.attn_mask", "logit_bias"}
 # Buffers of transformers' embeddings, which newer versions compute.
 POSITION_IDS = "embeddings.position_ids"
+# One number, with or without a dimension.
 LOGITS = frozenset({"logit_scale", "logit_bias"})
 # ... and the model may have these beyond the file's.
 KEYS_MISSING = frozenset({"logit_bias"})
 
 
-def build(source: Source) -> CLIP | CustomTextCLIP:
+def build(source: Source) -> CLIP | CustomTextCLIP | CoCa:
     """Build the architecture on the CPU, with random weights of a private generator.
 
     If the source has a weights file they stay uninitialised: `load_weights` must follow.
@@ -49,11 +50,9 @@ def build(source: Source) -> CLIP | CustomTextCLIP:
     Raises:
         UserError: the installed open_clip cannot build it.
     """
-    package = open_clip()
     version = open_clip("version").__version__
 
-    config = {key: value for key, value in source.config.items() if key != "custom_text"}
-    kind = package.CustomTextCLIP if source.config.get("custom_text") else package.CLIP
+    kind, config = _model_class(source.config)
     initialisation = contextlib.nullcontext() if source.file is None else skip_weight_init()
     with private_rng(source.spec.seed), torch.device("cpu"), initialisation:
         try:
@@ -63,6 +62,22 @@ def build(source: Source) -> CLIP | CustomTextCLIP:
                 f"open_clip {version} cannot build the architecture of '{source.name}' "
                 f"({one_line(error)}); correct its config or install a newer open_clip_torch"
             ) from error
+
+
+def _model_class(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return open_clip's class of an architecture, and its arguments.
+
+    Towers of other libraries are built without their own pretrained weights.
+    """
+    package = open_clip()
+    custom_text = config.get("custom_text") or config["text_cfg"].get("hf_model_name")
+    config = {key: value for key, value in config.items() if key != "custom_text"} | {
+        "vision_cfg": {**config["vision_cfg"], "timm_model_pretrained": False},
+        "text_cfg": {**config["text_cfg"], "hf_model_pretrained": False},
+    }
+    if "multimodal_cfg" in config:
+        return package.CoCa, config
+    return (package.CustomTextCLIP if custom_text else package.CLIP), config
 
 
 def load_weights(model: nn.Module, source: Source) -> None:
@@ -131,7 +146,7 @@ def _check_fit(
     shapes = [
         f"{key} {tuple(theirs[key].shape)} instead of {tuple(value.shape)}"
         for key, value in ours.items()
-        if key in theirs and key != "logit_scale" and theirs[key].shape != value.shape
+        if key in theirs and key not in LOGITS and theirs[key].shape != value.shape
     ]
     if missing or extra or shapes:
         raise UserError(

@@ -1,13 +1,11 @@
 """Resolve a backbone's name to its architecture and weights file.
 
 Names, pretrained tags, the Hugging Face hub, local folders and files, packaged models.
-`dplq.clip.load` builds and loads the result. Architectures that do not support prompts are refused
-here, before anything is downloaded.
+`dplq.clip.load` builds and loads the result.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -54,12 +52,6 @@ Width = Annotated[int, Meta(ge=1, le=1 << 16)]
 Pair = Annotated[list[Width], Meta(min_length=2, max_length=2)]
 Layers = Annotated[int, Meta(ge=1, le=1 << 10)]
 Ratio = Annotated[float, Meta(gt=0)]
-
-REQUIREMENT = (
-    "Prompts need a plain ViT and CLIP's causal text transformer: "
-    + ", ".join(OPENAI_VITS)
-    + ", or open_clip models such as ViT-B-32:laion2b_s34b_b79k or ViT-L-14:datacomp_xl_s13b_b90k."
-)
 
 
 class Vision(msgspec.Struct):
@@ -209,7 +201,6 @@ def _from_local_dir(spec: Spec, folder: Path, find_file: bool) -> Source:
 def _from_transformers(spec: Spec, config: Path, preprocessor: Path | None) -> Source:
     """Return the source described by a config.json of the transformers library, no weights."""
     described = transformers_config.describe(config, preprocessor)
-    _refuse_unpromptable(spec.name, described.config)
     return Source(spec.name, spec, described.config, described.preprocess, finish=described.finish)
 
 
@@ -222,7 +213,6 @@ def _from_config_file(spec: Spec, path: Path) -> Source:
     content: dict[str, Any] = read_json(path, dict[str, Any], remedy=remedy, max_bytes=1 << 20)
     convert(content, ConfigFile, where=printable(str(path)), remedy=remedy)
     config = content["model_cfg"]
-    _refuse_unpromptable(spec.name, config)
     return Source(spec.name, spec, config, content.get("preprocess_cfg") or {})
 
 
@@ -293,18 +283,15 @@ def _from_name(spec: Spec, weights: str) -> Source:
 
     name, pretrained = spec.name, spec.pretrained
     model, _, tag = name.partition(":")
-    if model in OPENAI_RESNETS:
-        raise UserError(f"'{model}' is a ResNet: it has no tokens to prompt. {REQUIREMENT}")
-    from_openai = model in OPENAI_VITS and (not tag or not _is_tag(model, tag))
-    arch = OPENAI_VITS.get(model, model.replace("/", "-"))
+    from_openai = _is_openai(model) and (not tag or not _is_tag(model, tag))
+    arch = _architecture_name(model)
     if arch not in package.list_models():
         raise UserError(
             f"unknown CLIP model '{model}'; write a CoOp name, NAME:TAG, NAME:PATH, "
             f"{HF_HUB}ORG/NAME or {LOCAL_DIR}PATH."
-            + suggest(model, [*OPENAI_VITS, *_promptable_names()])
+            + suggest(model, [*OPENAI_VITS, *package.list_models()])
         )
     source = Source(name, spec, package.get_model_config(arch))
-    _refuse_unpromptable(name, source.config)
     if from_openai:
         source.config["quick_gelu"] = True
     if tag and weights:
@@ -324,11 +311,21 @@ def _from_name(spec: Spec, weights: str) -> Source:
     return source
 
 
+def _is_openai(model: str) -> bool:
+    """Return whether a name is CoOp's, of one of OpenAI's models."""
+    return model in OPENAI_VITS or model in OPENAI_RESNETS
+
+
+def _architecture_name(model: str) -> str:
+    """Return open_clip's name of a model, by CoOp's name or its own."""
+    return OPENAI_VITS.get(model, model.replace("/", "-"))
+
+
 def _is_tag(model: str, tag: str) -> bool:
     """Return whether open_clip has `tag` for the model, by CoOp's name or its own."""
     is_pretrained_cfg = open_clip("pretrained").is_pretrained_cfg
 
-    return is_pretrained_cfg(OPENAI_VITS.get(model, model.replace("/", "-")), tag)
+    return is_pretrained_cfg(_architecture_name(model), tag)
 
 
 def _tag_as_file(arch: str, tag: str) -> str:
@@ -370,43 +367,3 @@ def _use_tag(source: Source, arch: str, tag: str) -> None:
             "it with weights=PATH (MODEL.INIT_WEIGHTS), or request random weights with "
             "pretrained=False"
         ) from error
-
-
-def _refuse_unpromptable(name: str, config: Mapping[str, Any]) -> None:
-    """Raise UserError for architectures that do not support prompts."""
-    vision, text = config["vision_cfg"], config["text_cfg"]
-    image_pool = "avg" if vision.get("global_average_pool") else vision.get("pool_type", "tok")
-    text_pool = text.get("pool_type", "argmax")
-    timm, hf = vision.get("timm_model_name"), text.get("hf_model_name")
-    tokenizer, words = text.get("hf_tokenizer_name"), text.get("vocab_size", CLIP_VOCABULARY)
-    checks = (
-        ("multimodal_cfg" in config, "it is a CoCa model, its towers pool by attention"),
-        (isinstance(vision.get("layers"), list | tuple), "its image tower is a ResNet"),
-        (timm, f"its image tower is timm's {timm}, not open_clip's ViT"),
-        (vision.get("attentional_pool"), "its image tower pools by attention"),
-        (image_pool != "tok", f"its image tower pools by '{image_pool}', not at the class token"),
-        (hf, f"its text tower is Hugging Face's {hf}, not CLIP's causal transformer"),
-        (text.get("no_causal_mask"), "its text tower is not causal"),
-        (text.get("embed_cls"), "its text tower appends a class token"),
-        (
-            text_pool != "argmax",
-            f"its text tower pools by '{text_pool}', not CLIP's 'argmax' (EOT)",
-        ),
-        (tokenizer, f"its tokenizer is {tokenizer}, not CLIP's"),
-        (words != CLIP_VOCABULARY, f"it has {words} words, CLIP's tokenizer {CLIP_VOCABULARY}"),
-    )
-    reasons = "; ".join(reason for holds, reason in checks if holds)
-    if reasons:
-        raise UserError(f"'{name}' does not support prompts: {reasons}. {REQUIREMENT}")
-
-
-def _promptable_names() -> list[str]:
-    """Return open_clip's model names that `_refuse_unpromptable` lets pass."""
-    package = open_clip()
-
-    names = []
-    for name in package.list_models():
-        with contextlib.suppress(UserError):
-            _refuse_unpromptable(name, package.get_model_config(name))
-            names.append(name)
-    return names

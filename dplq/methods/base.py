@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
 from dplq.clip.packed_text import PackedTexts
-from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError, few, shown
 from dplq.io import checkpoint
 from dplq.io.finite import non_finite
@@ -366,14 +365,13 @@ class PromptedCLIP(CLIPModel):
         names = [name.replace("_", " ") for name in classnames]
         tokens = self.clip.tokenize([f"{self.prefix} {name}." for name in names])
         fixed = None if self.n_ctx else self._fixed_text(tokens)
-        eot = eot_index(tokens)
-        if self.clip.causal:
-            tokens = tokens[:, : int(eot.max()) + 1]  # nothing after EOT reaches it (identity 1)
+        eot, start = self.clip.text_end(tokens), self.clip.prompt_start
+        tokens = self.clip.trim(tokens)
         device = self.clip.logit_scale.device
         with torch.no_grad():
             embedded = self.clip.embed_tokens(tokens.to(device)).to(self.learner_dtype)
-        self.register_buffer("sos", embedded[:, :1], persistent=False)  # (K, 1, d_t)
-        self.register_buffer("rest", embedded[:, 1 + self.n_ctx :], persistent=False)
+        self.register_buffer("sos", embedded[:, :start], persistent=False)
+        self.register_buffer("rest", embedded[:, start + self.n_ctx :], persistent=False)
         self.register_buffer("eot", eot.to(device), persistent=False)
         self.register_buffer("fixed_text", fixed, persistent=False)
         self.texts = None
@@ -409,14 +407,13 @@ class PromptedCLIP(CLIPModel):
         if self.class_position == "end":
             return None
         before = self.n_ctx // 2 if self.class_position == "middle" else 0
-        rows = []
-        for tokens in self.clip.tokenize(names):
-            count = int(eot_index(tokens)) - 1  # of the name, without SOS and EOT
+        rows, start = [], self.clip.prompt_start
+        for count in self.clip.count_tokens(self.clip.tokenize(names)).tolist():
             positions = list(range(length))
-            name = positions[1 + self.n_ctx : 1 + self.n_ctx + count]
-            after = positions[1 + before : 1 + self.n_ctx]
-            rest = positions[1 + self.n_ctx + count :]
-            rows.append(positions[: 1 + before] + name + after + rest)
+            name = positions[start + self.n_ctx : start + self.n_ctx + count]
+            after = positions[start + before : start + self.n_ctx]
+            rest = positions[start + self.n_ctx + count :]
+            rows.append(positions[: start + before] + name + after + rest)
         return torch.tensor(rows, device=device)
 
     def prompts(self, images: Tensor) -> Prompts:
@@ -473,6 +470,9 @@ class PromptedCLIP(CLIPModel):
         # one set per text where the classes differ in them
         deep = [own.repeat(batch, 1, 1) if own.dim() == 3 else own for own in prompts.deep_text]
         features = self.clip.encode_prompted_text(
-            sequences.flatten(0, 1), self.eot.repeat(batch), deep
+            sequences.flatten(0, 1),
+            self.eot.repeat(batch),
+            deep,
+            self.text_chunk if isinstance(self.text_chunk, str) else self.text_chunk * batch,
         )
         return F.normalize(features.unflatten(0, (batch, classes)).to(self.learner_dtype), dim=-1)

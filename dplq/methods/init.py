@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone
-from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -111,7 +110,7 @@ def initial_context(
         context = random_tokens(n_ctx, clip.text_width, generator).detach()
         return " ".join(["X"] * n_ctx), context
     tokens = clip.tokenize([words])
-    count = int(eot_index(tokens[0])) - 1
+    count, start = int(clip.count_tokens(tokens)), clip.prompt_start
     if count < n_ctx:
         raise UserError(
             f"CTX_INIT '{words}' has {count} tokens, fewer than {key.upper()} {n_ctx}: give more "
@@ -127,4 +126,4 @@ def initial_context(
         )
     with torch.no_grad():
         embedded = clip.embed_tokens(tokens.to(clip.logit_scale.device))
-    return words, embedded[0, 1 : 1 + n_ctx].float().cpu()
+    return words, embedded[0, start : start + n_ctx].float().cpu()

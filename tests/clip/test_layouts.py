@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pytest
 import safetensors.torch
 import torch
@@ -261,24 +260,16 @@ def tiny_siglip(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_siglip_in_open_clips_towers(tmp_path: Path, tiny_siglip: None, image_size: int) -> None:
     model = siglip(image_size)
     folder = write(model, tmp_path)
-    described = transformers_config.describe(folder / "config.json", None)
-    config = {key: value for key, value in described.config.items() if key != "custom_text"}
-    ours = open_clip.model.CustomTextCLIP(**config).eval()
-    described.finish(ours)
-    state = safetensors.torch.load_file(folder / "model.safetensors")
-    layout = find_layout(state)
-    converted = layout.convert(state)
-    own = {key.removeprefix("text."): value for key, value in ours.state_dict().items()}
-    assert converted.keys() == own.keys()
-    for key, value in own.items():
-        value.copy_(converted[key].reshape(value.shape))
+    backbone = load_backbone(f"local-dir:{folder}")
     images, tokens = pixels(image_size), torch.randint(3, 300, (2, 64))
     with torch.no_grad():
         image, text = features(model, images, tokens)
-        assert (ours.encode_image(images) - image).abs().max() < 1e-5
-        assert (ours.encode_text(tokens) - text).abs().max() < 1e-5
-    assert ours.visual.image_size == (image_size, image_size)
-    assert described.preprocess == {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+        assert (backbone.encode_image(images) - image).abs().max() < 1e-5
+        assert (backbone.encode_text(tokens) - text).abs().max() < 1e-5
+    assert backbone.image_size == image_size
+    assert backbone.activation == "gelu_tanh"
+    assert backbone.image_mean == backbone.image_std == (0.5, 0.5, 0.5)
+    assert torch.equal(backbone.logit_scale, model.logit_scale.exp()[0])
 
 
 def test_a_siglip_that_timm_has_not(tmp_path: Path) -> None:
