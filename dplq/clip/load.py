@@ -101,6 +101,11 @@ def load_weights(model: nn.Module, source: Source) -> None:
     )
     if layout is not OPEN_CLIP:
         logger.info("%s: converted from the layout of %s", source.file, layout.title)
+        if unused := sum(key.startswith(layout.unused) for key in state):
+            logger.info(
+                "%s: %d tensors (%s) are not used: they encode neither images nor texts",
+                *(source.file, unused, ", ".join(layout.unused)),
+            )
         state = layout.convert(state)
     theirs = _rename_text_keys(state, ours)
     with naming_prefix(removed):
