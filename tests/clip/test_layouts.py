@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
+import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -405,3 +408,58 @@ def test_conch_of_another_size_is_refused(tmp_path: Path, tiny_conch: dict[str, 
     said = r"0 keys left over, 1 keys of other shape \(visual.trunk.pos_embed \(1, 10, 32\) instead"
     with pytest.raises(UserError, match=said):
         load_backbone(f"{conch.NAME}:{tmp_path / 'other.bin'}")
+
+
+# --- UniMed-CLIP ----------------------------------------------------------------------------------
+
+
+def unimed_package() -> Any:
+    """Import UniMed-CLIP's own `open_clip` under another name than the installed one."""
+    name, folder = "unimed_open_clip", peer("UniMed-CLIP") / "src" / "open_clip"
+    places = [str(folder)]
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=places
+    )
+    package = types.ModuleType(name)  # its __init__ needs packages that its models do not
+    package.__path__, package.__spec__ = places, spec
+    sys.modules[name] = package
+    return importlib.import_module(f"{name}.model")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_unimed_clip_equals_its_own_code(tmp_path: Path, wrapped: bool) -> None:
+    code = unimed_package()
+    bert = transformers.BertConfig(
+        **{"vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+        intermediate_size=64,
+    )
+    folder = tmp_path / "bert"
+    transformers.BertModel(bert, add_pooling_layer=False).save_pretrained(folder)
+    vision = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 3, "head_width": 16}
+    torch.manual_seed(0)
+    model = code.CLIP(
+        **{"embed_dim": 24, "vision_cfg": vision, "text_cfg": {}, "quick_gelu": True},
+        text_encoder_name=str(folder),
+    )
+    randomised(model)
+    state = model.state_dict()
+    # a buffer of the version of transformers that it was trained with
+    state["text_encoder.transformer.embeddings.position_ids"] = torch.arange(512)[None]
+    if wrapped:
+        state = {f"module.{key}": value for key, value in state.items()}
+    file = tmp_path / "unimed_clip_vit_b16.pt"
+    torch.save({"epoch": 1, "name": "run", "state_dict": state, "optimizer": {"state": {}}}, file)
+    text = {
+        **{"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "hf_proj_type": "mlp"},
+        **{"hf_pooler_type": "cls_last_hidden_state_pooler", "context_length": 32},
+    }
+    config = {"embed_dim": 24, "quick_gelu": True, "custom_text": True}
+    name = write_clip_dir(tmp_path / "ours", {**config, "vision_cfg": vision, "text_cfg": text})
+    backbone = load_backbone(name, weights=str(file))
+    tokens = torch.randint(1, 200, (2, 32))
+    tokens[1, 9:] = 0
+    with torch.no_grad():
+        image, text = model.encode_image(pixels()), model.encode_text(tokens)
+        assert (backbone.encode_image(pixels()) - image).abs().max() < 1e-5
+        assert (backbone.encode_text(tokens) - text).abs().max() < 1e-5
+    assert backbone.activation == "image quickgelu, text gelu"
