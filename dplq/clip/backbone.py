@@ -35,7 +35,7 @@ from dplq.errors import UserError
 from dplq.io.files import file_digest
 from dplq.io.spec import LOCAL_DIR, Spec
 from dplq.io.validation.paths import user_path
-from dplq.io.weights import warn_framed
+from dplq.io.weights import private_rng, warn_framed
 
 __all__ = ["CONFIG_FILE", "Backbone", "load_backbone"]
 
@@ -49,7 +49,7 @@ def load_backbone(
         name: one of
             a CoOp name (`ViT-B/16`, `ViT-B/32`, `ViT-L/14`, `ViT-L/14@336px`: OpenAI's weights);
             `NAME:TAG`, an open_clip model and one of its pretrained tags;
-            `NAME:PATH`, an open_clip or CoOp name and a checkpoint file;
+            `NAME:PATH`, an open_clip or CoOp name, or `conch_ViT-B-16`, and a checkpoint file;
             `hf-hub:ORG/NAME`, a model on the Hugging Face hub in open_clip's layout, or in that
             of transformers' CLIPModel and SiglipModel;
             `local-dir:PATH`, such a folder: `open_clip_config.json`, or transformers'
@@ -69,7 +69,8 @@ def load_backbone(
     source = find_source(name, weights, pretrained, seed)
     choose_activation(source, act)
     model = build(source)
-    source.finish(model)
+    with private_rng(seed):
+        source.finish(model)
     spec = source.spec
     if source.file is None:
         assert not pretrained

@@ -40,6 +40,7 @@ OPENAI_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})
 KEYS_LEFT_OVER = OPENAI_NUMBERS | {"attn_mask", "text.attn_mask", "logit_bias"}
 # Buffers of transformers' embeddings, which newer versions compute.
 POSITION_IDS = "embeddings.position_ids"
+# One number, with or without a dimension.
 LOGITS = frozenset({"logit_scale", "logit_bias"})
 # ... and the model may have these beyond the file's.
 KEYS_MISSING = frozenset({"logit_bias"})
@@ -122,6 +123,11 @@ def load_weights(model: nn.Module, source: Source) -> None:
     )
     if layout is not OPEN_CLIP:
         logger.info("%s: converted from the layout of %s", source.file, layout.title)
+        if unused := sum(key.startswith(layout.unused) for key in state):
+            logger.info(
+                "%s: %d tensors (%s) are not used: they encode neither images nor texts",
+                *(source.file, unused, ", ".join(layout.unused)),
+            )
         state = layout.convert(state)
     theirs = _rename_text_keys(state, ours)
     with naming_prefix(removed):

@@ -18,7 +18,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from dplq.clip.installed import open_clip
-from dplq.clip.layouts import transformers_config
+from dplq.clip.layouts import conch, transformers_config
 from dplq.clip.published import describe_published
 from dplq.errors import UserError, few, one_line, printable, suggest
 from dplq.io.files import file_digest
@@ -300,13 +300,16 @@ def _from_name(spec: Spec, weights: str) -> Source:
     model, _, tag = name.partition(":")
     from_openai = _is_openai(model) and (not tag or not _is_tag(model, tag))
     arch = _architecture_name(model)
-    if arch not in package.list_models():
+    if arch not in package.list_models() and arch != conch.NAME:
         raise UserError(
             f"unknown CLIP model '{model}'; write a CoOp name, NAME:TAG, NAME:PATH, "
             f"{HF_HUB}ORG/NAME or {LOCAL_DIR}PATH."
-            + suggest(model, [*OPENAI_VITS, *package.list_models()])
+            + suggest(model, [*OPENAI_VITS, *package.list_models(), conch.NAME])
         )
-    source = Source(name, spec, package.get_model_config(arch))
+    if arch == conch.NAME:
+        source = Source(name, spec, (own := conch.describe()).config, finish=own.finish)
+    else:
+        source = Source(name, spec, package.get_model_config(arch))
     if from_openai:
         source.config["quick_gelu"] = True
     if tag and weights:

@@ -53,7 +53,7 @@ _KINDS = (
     ("LoRA weights", (".lora_", "lora_A"), _NOTHING),
     ("Hugging Face SigLIP", ("vision_model.head.probe",), _CLIP),
     ("Hugging Face CLIP", ("vision_model.", "visual_projection."), _CLIP),
-    ("CONCH", ("visual.attn_pool_contrast.",), _NOTHING),
+    ("CONCH", ("visual.attn_pool_contrast.",), _CLIP),
     ("CoCa", ("text_decoder.",), _CLIP),
     ("open_clip, with an image tower of timm", ("visual.trunk.",), _CLIP),
     ("open_clip, with a ResNet", ("visual.layer1.",), _CLIP),

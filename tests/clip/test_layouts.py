@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
+import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import pytest
 import safetensors.torch
 import torch
@@ -16,8 +18,9 @@ from torch import Tensor, nn
 
 from dplq.clip import sources
 from dplq.clip.backbone import Backbone, load_backbone
-from dplq.clip.layouts import LAYOUTS, OPEN_CLIP, find_layout, transformers_config
+from dplq.clip.layouts import LAYOUTS, OPEN_CLIP, conch, find_layout, transformers_config
 from dplq.errors import UserError
+from tests.peers import peer
 from tests.tiny import tiny_clip_config, write_clip_dir
 
 transformers = pytest.importorskip("transformers")
@@ -261,24 +264,16 @@ def tiny_siglip(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_siglip_in_open_clips_towers(tmp_path: Path, tiny_siglip: None, image_size: int) -> None:
     model = siglip(image_size)
     folder = write(model, tmp_path)
-    described = transformers_config.describe(folder / "config.json", None)
-    config = {key: value for key, value in described.config.items() if key != "custom_text"}
-    ours = open_clip.model.CustomTextCLIP(**config).eval()
-    described.finish(ours)
-    state = safetensors.torch.load_file(folder / "model.safetensors")
-    layout = find_layout(state)
-    converted = layout.convert(state)
-    own = {key.removeprefix("text."): value for key, value in ours.state_dict().items()}
-    assert converted.keys() == own.keys()
-    for key, value in own.items():
-        value.copy_(converted[key].reshape(value.shape))
+    backbone = load_backbone(f"local-dir:{folder}")
     images, tokens = pixels(image_size), torch.randint(3, 300, (2, 64))
     with torch.no_grad():
         image, text = features(model, images, tokens)
-        assert (ours.encode_image(images) - image).abs().max() < 1e-5
-        assert (ours.encode_text(tokens) - text).abs().max() < 1e-5
-    assert ours.visual.image_size == (image_size, image_size)
-    assert described.preprocess == {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+        assert (backbone.encode_image(images) - image).abs().max() < 1e-5
+        assert (backbone.encode_text(tokens) - text).abs().max() < 1e-5
+    assert backbone.image_size == image_size
+    assert backbone.activation == "gelu_tanh"
+    assert backbone.image_mean == backbone.image_std == (0.5, 0.5, 0.5)
+    assert torch.equal(backbone.logit_scale, model.logit_scale.exp()[0])
 
 
 def test_a_siglip_that_timm_has_not(tmp_path: Path) -> None:
@@ -293,7 +288,8 @@ def test_a_siglip_that_timm_has_not(tmp_path: Path) -> None:
 def test_layouts_are_recognised_by_their_keys(tiny_siglip: None) -> None:
     clip, other = transformers_clip().state_dict(), siglip().state_dict()
     unimed = {"visual.proj": 0, "text_encoder.transformer.embeddings.word_embeddings.weight": 0}
-    states: list[Mapping[str, Any]] = [clip, other, unimed]
+    own = {"visual.attn_pool_contrast.query": 0, "text.cls_emb": 0}
+    states: list[Mapping[str, Any]] = [clip, other, unimed, own]
     for layout, state in zip(LAYOUTS, states, strict=True):
         assert find_layout(state) is layout
         assert find_layout({f"module.{key}": value for key, value in state.items()}) is layout
@@ -315,3 +311,155 @@ def test_the_usual_names_of_transformers_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected model\.safetensors or one single weights file"):
         load_backbone(f"local-dir:{folder}")
     assert sources.TRANSFORMERS_WEIGHT_FILES[0] == "model.safetensors"
+
+
+# --- CONCH ----------------------------------------------------------------------------------------
+
+CONCH_TEXT = {"width": 32, "heads": 4, "layers": 2, "vocab_size": 300, "embed_cls": True}
+
+
+@pytest.fixture
+def tiny_conch(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A tiny CONCH; returns the arguments of the original for the same architecture."""
+    import timm
+
+    def tiny_test_vit(num_classes: int, global_pool: str, **options: Any) -> nn.Module:
+        return timm.create_model(
+            "vit_base_patch16_224",
+            **{"num_classes": num_classes, "global_pool": global_pool, "img_size": 48},
+            **{"embed_dim": 32, "depth": 3, "num_heads": 4},
+        )
+
+    monkeypatch.setitem(timm.models._registry._model_entrypoints, "tiny_test_vit", tiny_test_vit)
+    vision = conch.CONFIG["vision_cfg"] | {"image_size": 32, "timm_model_name": "tiny_test_vit"}
+    text = {**CONCH_TEXT, "context_length": 15}
+    config = {**conch.CONFIG, "embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    monkeypatch.setattr(conch, "CONFIG", config)
+    original = {**CONCH_TEXT, "context_length": 16, "output_tokens": True}
+    return {
+        "embed_dim": 16,
+        "embed_dim_caption": 24,
+        "vision_cfg": {
+            **{"width": 32, "layers": 3, "num_heads": 4, "image_size": 32, "patch_size": 16},
+            **{"attentional_pool_contrast": True, "attentional_pool_caption": True},
+            **{"n_queries_caption": 4, "output_tokens": True},
+        },
+        "text_cfg": original,
+        "multimodal_cfg": {**original, "output_tokens": False},
+    }
+
+
+def test_conch_equals_its_own_code(
+    tmp_path: Path,
+    tiny_conch: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.syspath_prepend(str(peer("CONCH")))
+    from conch.open_clip_custom.coca_model import CoCa
+
+    torch.manual_seed(0)
+    model = CoCa(**tiny_conch)
+    with torch.no_grad():  # some tensors are left as they were allocated
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) / parameter.shape[-1:].numel() ** 0.5)
+    model.eval()
+    file = tmp_path / "pytorch_model.bin"
+    torch.save(model.state_dict(), file)
+    with caplog.at_level(logging.INFO, "dplq"):
+        backbone = load_backbone(f"{conch.NAME}:{file}")
+    assert "are not used: they encode neither images nor texts" in caplog.text
+    images = pixels(32)
+    tokens = torch.randint(1, 300, (2, 15))
+    tokens[1, 6:] = 0
+    with torch.no_grad():
+        image = model.encode_image(images, normalize=False)
+        text = model.encode_text(torch.nn.functional.pad(tokens, (0, 1)), normalize=False)
+        assert (backbone.encode_image(images) - image).abs().max() < 1e-5
+        assert (backbone.encode_text(tokens) - text).abs().max() < 1e-5
+    assert image.std() > 0.1
+    assert text.std() > 0.1
+
+
+def test_random_weights_of_conch_come_from_the_seed(tiny_conch: dict[str, Any]) -> None:
+    before = torch.get_rng_state()
+    one, same, other = (load_backbone(conch.NAME, pretrained=False, seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one.encode_image(pixels()), same.encode_image(pixels()))
+    assert not torch.equal(one.encode_image(pixels()), other.encode_image(pixels()))
+    assert one.image_size == 32
+    assert one.embed_dim == 16
+
+
+def test_conch_of_another_size_is_refused(tmp_path: Path, tiny_conch: dict[str, Any]) -> None:
+    backbone = load_backbone(conch.NAME, pretrained=False)
+    start = "visual.head."
+    state = {
+        (f"visual.{key.removeprefix(start)}" if key.startswith(start) else key): value
+        for key, value in backbone.clip.state_dict().items()
+    }
+    assert find_layout(state) is conch.CONCH
+    torch.save(state, tmp_path / "same.bin")
+    again = load_backbone(f"{conch.NAME}:{tmp_path / 'same.bin'}")
+    assert torch.equal(again.encode_image(pixels()), backbone.encode_image(pixels()))
+    state["text_decoder.x"] = torch.ones(1)
+    state["visual.trunk.pos_embed"] = torch.ones(1, 10, 32)
+    torch.save(state, tmp_path / "other.bin")
+    said = r"0 keys left over, 1 keys of other shape \(visual.trunk.pos_embed \(1, 10, 32\) instead"
+    with pytest.raises(UserError, match=said):
+        load_backbone(f"{conch.NAME}:{tmp_path / 'other.bin'}")
+
+
+# --- UniMed-CLIP ----------------------------------------------------------------------------------
+
+
+def unimed_package() -> Any:
+    """Import UniMed-CLIP's own `open_clip` under another name than the installed one."""
+    name, folder = "unimed_open_clip", peer("UniMed-CLIP") / "src" / "open_clip"
+    places = [str(folder)]
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=places
+    )
+    package = types.ModuleType(name)  # its __init__ needs packages that its models do not
+    package.__path__, package.__spec__ = places, spec
+    sys.modules[name] = package
+    return importlib.import_module(f"{name}.model")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_unimed_clip_equals_its_own_code(tmp_path: Path, wrapped: bool) -> None:
+    code = unimed_package()
+    bert = transformers.BertConfig(
+        **{"vocab_size": 200, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+        intermediate_size=64,
+    )
+    folder = tmp_path / "bert"
+    transformers.BertModel(bert, add_pooling_layer=False).save_pretrained(folder)
+    vision = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 3, "head_width": 16}
+    torch.manual_seed(0)
+    model = code.CLIP(
+        **{"embed_dim": 24, "vision_cfg": vision, "text_cfg": {}, "quick_gelu": True},
+        text_encoder_name=str(folder),
+    )
+    randomised(model)
+    state = model.state_dict()
+    # a buffer of the version of transformers that it was trained with
+    state["text_encoder.transformer.embeddings.position_ids"] = torch.arange(512)[None]
+    if wrapped:
+        state = {f"module.{key}": value for key, value in state.items()}
+    file = tmp_path / "unimed_clip_vit_b16.pt"
+    torch.save({"epoch": 1, "name": "run", "state_dict": state, "optimizer": {"state": {}}}, file)
+    text = {
+        **{"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "hf_proj_type": "mlp"},
+        **{"hf_pooler_type": "cls_last_hidden_state_pooler", "context_length": 32},
+    }
+    config = {"embed_dim": 24, "quick_gelu": True, "custom_text": True}
+    name = write_clip_dir(tmp_path / "ours", {**config, "vision_cfg": vision, "text_cfg": text})
+    backbone = load_backbone(name, weights=str(file))
+    tokens = torch.randint(1, 200, (2, 32))
+    tokens[1, 9:] = 0
+    with torch.no_grad():
+        image, text = model.encode_image(pixels()), model.encode_text(tokens)
+        assert (backbone.encode_image(pixels()) - image).abs().max() < 1e-5
+        assert (backbone.encode_text(tokens) - text).abs().max() < 1e-5
+    assert backbone.activation == "image quickgelu, text gelu"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dplq.clip.layouts.conch import CONCH
 from dplq.clip.layouts.layout import Layout
 from dplq.clip.layouts.transformers_keys import TRANSFORMERS_CLIP, TRANSFORMERS_SIGLIP
 from dplq.clip.layouts.unimed import UNIMED
 
-LAYOUTS = (TRANSFORMERS_CLIP, TRANSFORMERS_SIGLIP, UNIMED)
+LAYOUTS = (TRANSFORMERS_CLIP, TRANSFORMERS_SIGLIP, UNIMED, CONCH)
 OPEN_CLIP = Layout("open_clip", mark="", names={}, towers={}, changes={})
 
 

@@ -30,6 +30,7 @@ class Layout:
         towers: starts of the blocks' keys, each with the names inside a block.
         changes: what is done to the tensor of a key of the file.
         split: tensors of the file that are several of the model's.
+        unused: starts of keys of parts that encode neither images nor texts.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Layout:
     towers: Mapping[str, tuple[str, Names]]
     changes: Mapping[str, Change]
     split: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    unused: tuple[str, ...] = ()
 
     def model_key(self, key: str) -> str:
         """Return open_clip's key for one of the file; a key of neither is returned unchanged."""
@@ -48,13 +50,15 @@ class Layout:
         return _renamed(key, self.names)
 
     def convert(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of a file by open_clip's keys.
+        """Return the tensors of a file by open_clip's keys, without the unused ones.
 
         q, k and v are packed; where one of them is absent, so is the packed tensor.
         """
         converted: dict[str, Tensor] = {}
         packed: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for key, value in state.items():
+            if key.startswith(self.unused):
+                continue
             new = self.model_key(key)
             part = next((part for part in PARTS if f".self_attn.{part}" in key), "")
             if part:

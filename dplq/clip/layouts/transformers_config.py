@@ -224,7 +224,7 @@ def _siglip(content: dict[str, Any], where: str, folder: Path | None) -> Describ
 
     def finish(model: nn.Module) -> None:
         visual: Any = model.get_submodule("visual")
-        _set_timm_size(visual, vision.image_size)
+        set_timm_size(visual, vision.image_size)
         _set_timm_activation(visual.trunk, act)
 
     return Described(config, {}, finish)
@@ -301,7 +301,7 @@ def _preprocess(path: Path | None, kind: str, where: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def _set_timm_size(visual: Any, size: int) -> None:
+def set_timm_size(visual: Any, size: int) -> None:
     """Set the size of the images of a timm tower, which open_clip leaves at timm's."""
     trunk = visual.trunk
     if tuple(trunk.patch_embed.img_size) != (size, size):
