@@ -24,6 +24,7 @@ _HEAD = re.compile(r"^teacher\.(module\.)?(dino_head|ibot_head|head|dino_loss|ib
 _CHUNK = re.compile(r"(^|\.)blocks\.\d+\.(\d+)\.")
 _BLOCK = re.compile(r"(^|\.)blocks\.\d+\.")
 _PARTS = re.compile(r"^(.*\.attention\.)attention\.(query|key|value)\.(weight|bias)$")
+_UNUSED = (".bias_mask", ".periods", ".relative_position_index")  # buffers that timm computes
 _EMBEDDINGS = "embeddings.patch_embeddings.projection.weight"
 # Keys of transformers' Dinov2Model, ViTModel and ViTMAEModel, and those of the models' own code.
 _TRANSFORMERS = (
@@ -43,6 +44,17 @@ _TRANSFORMERS = (
     (".mlp.weights_out.", ".mlp.fc2."),
     ("layernorm.", "norm."),
 )
+# Keys of transformers' DINOv3ViTModel, and those of facebookresearch/dinov3.
+_DINOV3 = (
+    ("embeddings.patch_embeddings.", "patch_embed.proj."),
+    ("embeddings.register_tokens", "storage_tokens"),
+    ("embeddings.", ""),
+    ("layer.", "blocks."),
+    (".attention.o_proj.", ".attn.proj."),
+    (".mlp.gate_proj.", ".mlp.w1."),
+    (".layer_scale1.lambda1", ".ls1.gamma"),
+    (".layer_scale2.lambda1", ".ls2.gamma"),
+)
 
 
 def as_published(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
@@ -57,7 +69,7 @@ def as_published(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
         other state dict unchanged.
     """
     state = _joined_chunks(_teacher(state, path))
-    return _from_transformers(state, path)
+    return _from_dinov3(_from_transformers(state, path))
 
 
 def _teacher(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
@@ -102,8 +114,30 @@ def _from_transformers(state: Mapping[str, Tensor], path: str) -> dict[str, Tens
     return {_renamed(key): value for key, value in _with_joined_attention(kept).items()}
 
 
-def _renamed(key: str) -> str:
-    for theirs, ours in _TRANSFORMERS:
+def _from_dinov3(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return transformers' DINOv3 by the keys of facebookresearch/dinov3."""
+    anchor = "embeddings.register_tokens"
+    prefix = next((k.removesuffix(anchor) for k in state if k.endswith(anchor)), None)
+    if prefix is None or f"{prefix}layer.0.attention.q_proj.weight" not in state:
+        return dict(state)
+    bare = {key.removeprefix(prefix): value for key, value in state.items()}
+    is_gated = any(".mlp.gate_proj." in key for key in bare)
+    layers = (".mlp.w2.", ".mlp.w3.") if is_gated else (".mlp.fc1.", ".mlp.fc2.")
+    names_of = (*_DINOV3, (".mlp.up_proj.", layers[0]), (".mlp.down_proj.", layers[1]))
+    found: dict[str, Tensor] = {}
+    for key, value in bare.items():
+        start, projection, leaf = key.partition(".attention.q_proj.")
+        if projection:
+            names = [f"{start}.attention.{part}_proj.{leaf}" for part in "qkv"]
+            parts = [bare.get(name, torch.zeros_like(value)) for name in names]  # no bias of keys
+            found[_renamed(f"{start}.attn.qkv.{leaf}", names_of)] = torch.cat(parts)
+        elif ".attention.k_proj." not in key and ".attention.v_proj." not in key:
+            found[_renamed(key, names_of)] = value
+    return found
+
+
+def _renamed(key: str, names: Iterable[tuple[str, str]] = _TRANSFORMERS) -> str:
+    for theirs, ours in names:
         is_start = not theirs.startswith(".")
         if is_start and key.startswith(theirs):
             key = ours + key.removeprefix(theirs)
@@ -152,6 +186,15 @@ def timm_filtered(model: Any, state: Mapping[str, Tensor], path: str) -> dict[st
     kept = {tensor.data_ptr() for tensor in found.values()}
     gone = [k for k, v in state.items() if k not in found and v.data_ptr() not in kept]
     changed = [k for k in found if k in state and found[k].shape != state[k].shape]
+    lost = [
+        k for k in gone if k.startswith("blocks.") and not k.endswith(_UNUSED) and state[k].any()
+    ]
+    if lost:
+        logger.warning(
+            "%s: %d tensors of the blocks are not zero, but the architecture %s has none (%s). Is "
+            "there a variant that has them?",
+            *(path, len(lost), model.pretrained_cfg["architecture"], few(lost, limit=3)),
+        )
     if gone or changed:
         parts = [f"leaves out {few(gone)}"] if gone else []
         parts += [

@@ -90,6 +90,10 @@ DINOV2 = CheckpointFormat(
     ),
     unused=("head.",),
 )
+DINOV3 = CheckpointFormat(
+    expected="a DINOv3 checkpoint (facebookresearch/dinov3's, or transformers' DINOv3ViTModel)",
+    unused=("local_cls_norm.",),
+)
 TIMM_VIT = CheckpointFormat(expected="a state dict of a timm ViT", unused=("head.",))
 TIMM_RESNET = CheckpointFormat(expected="a state dict of a timm ResNet", unused=("fc.",))
 SAM = CheckpointFormat(
@@ -185,6 +189,15 @@ RECIPES = {
         for letter, size in (("s", "small"), ("b", "base"), ("l", "large"), ("g", "giant"))
         for suffix, registers in (("", ""), ("_reg", "_reg4"))
     },
+    # timm's variant with the published biases; timm's statistics are those of the authors.
+    "dinov3_vitl16_sat493m": Recipe(
+        "vit_large_patch16_dinov3_qkvb",
+        DINOV3,
+        256,
+        mean=(0.430, 0.411, 0.296),
+        std=(0.213, 0.156, 0.143),
+        pool="cls",
+    ),
     # huggingface.co/microsoft/rad-dino, preprocessor_config.json.
     "rad_dino": Recipe(
         "vit_base_patch14_dinov2", DINOV2, 518, mean=(0.5307,) * 3, std=(0.2583,) * 3, pool="cls"

@@ -31,6 +31,7 @@ MOST_BYTES = 1 << 20  # of a config
 ARCHITECTURES = {
     "dinov2": "vit_base_patch14_dinov2",
     "dinov2_with_registers": "vit_base_patch14_reg4_dinov2",
+    "dinov3_vit": "vit_large_patch16_dinov3_qkvb",
     "vit": "vit_base_patch16_224",
     "vit_mae": "vit_base_patch16_224",
 }
@@ -232,6 +233,16 @@ def _of_timm(name: str, content: dict[str, Any]) -> Repository:
     return Repository(architecture, args, record, config)
 
 
+def _refuse_other_dinov3(name: str, content: Mapping[str, Any]) -> None:
+    """Refuse DINOv3's larger sizes, whose gated layers timm builds under names of their own."""
+    if content.get("use_gated_mlp"):
+        raise UserError(
+            f"domain encoder '{name}': its {CONFIG} describes a DINOv3 with gated layers: name "
+            "timm's architecture, such as vit_huge_plus_patch16_dinov3_qkvb, and its weights with "
+            "weights (DOMAIN.WEIGHTS)"
+        )
+
+
 def _of_transformers(
     name: str, content: dict[str, Any], preprocessor: Mapping[str, Any]
 ) -> Repository:
@@ -260,7 +271,11 @@ def _of_transformers(
     if content.get("use_swiglu_ffn"):
         inner = (int(int(hidden) * 2 / 3) + 7) // 8 * 8
         args |= {"mlp_layer": "SwiGLUPacked", "act_layer": "silu", "mlp_ratio": 2 * inner / width}
-    if kind.startswith("dinov2"):
+    if kind == "dinov3_vit":
+        _refuse_other_dinov3(name, content)
+        del args["qkv_bias"]
+        args |= {"num_reg_tokens": registers, "rope_temperature": content.get("rope_theta", 100.0)}
+    if kind.startswith("dinov"):
         args["init_values"] = float(content.get("layerscale_value", 1.0))
     if kind == "dinov2_with_registers":
         args["reg_tokens"] = registers

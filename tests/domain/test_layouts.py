@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 import timm
@@ -165,6 +166,44 @@ def test_transformers_dinov2(kind, recipe, changes, args, tmp_path, monkeypatch)
             close(folder(clip_images(pixels)), expected)
 
 
+def test_transformers_dinov3(tmp_path, monkeypatch, caplog):
+    """Equal to transformers' own model; timm's variant without biases is warned of."""
+    sizes = {"img_size": 32, "embed_dim": 64, "depth": 2, "num_heads": 2}
+    transformers = pytest.importorskip("transformers")
+    model = randomise(
+        transformers.DINOv3ViTModel(
+            transformers.DINOv3ViTConfig(
+                hidden_size=64,
+                intermediate_size=256,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_register_tokens=4,
+                image_size=32,
+                patch_size=16,
+            )
+        )
+    )
+    model.save_pretrained(tmp_path / "there")
+    name = "dinov3_vitl16_sat493m"
+    small(name, monkeypatch, **sizes)
+    weights = str(tmp_path / "there" / "model.safetensors")
+    pixels = random_pixels(32)
+    recipe = RECIPES[name]
+    with torch.no_grad():
+        close(
+            load_domain_encoder(name, weights=weights)(clip_images(pixels)),
+            model(normalise(pixels, recipe.mean, recipe.std)).last_hidden_state[:, 0],
+        )
+        close(
+            load_domain_encoder(f"local-dir:{tmp_path / 'there'}")(clip_images(pixels)),
+            model(imagenet(pixels)).last_hidden_state[:, 5:].mean(1),
+        )
+    assert "tensors of the blocks are not zero" not in caplog.text
+    load_domain_encoder("vit_large_patch16_dinov3", weights=weights, args=sizes)
+    assert "2 tensors of the blocks are not zero, but the architecture vit_large" in caplog.text
+    assert "(blocks.0.attn.qkv.bias, blocks.1.attn.qkv.bias)" in caplog.text
+
+
 def test_transformers_vit_mae(tmp_path, caplog):
     model = of_transformers(
         "ViTMAEForPreTraining",
@@ -241,9 +280,8 @@ def test_what_no_conversion_makes_fit_is_refused_as_before(tmp_path, monkeypatch
 def test_scale_mae_positions_are_those_of_torchgeo(tmp_path, monkeypatch):
     torchgeo = pytest.importorskip("torchgeo.models.scale_mae")
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
-    norm = torch.nn.LayerNorm
     theirs = randomise(
-        torchgeo.ScaleMAE(**sizes, num_classes=0, norm_layer=lambda d: norm(d, eps=1e-6))
+        torchgeo.ScaleMAE(**sizes, num_classes=0, norm_layer=partial(nn.LayerNorm, eps=1e-6))
     )
     name = "scalemae_vit_large_patch16"
     small(name, monkeypatch, **sizes)
