@@ -12,6 +12,7 @@ from torch import nn
 
 from dplq.clip.hub_tokenizer import WHOLE
 from dplq.clip.installed import open_clip
+from dplq.clip.layouts import conch
 from dplq.clip.layouts.transformers_config import Described, describe_content
 from dplq.errors import UserError
 from dplq.models.catalogue import PublishedModel
@@ -37,6 +38,8 @@ def describe_published(name: str, model: PublishedModel, folder: Path | None) ->
     if "model_type" in model.config:  # of the transformers library
         described = describe_content(model.config, name, folder)
         return replace(described, preprocess=preprocess)
+    if model.architecture == conch.NAME:
+        return replace(conch.describe(), preprocess=preprocess)
     base = open_clip().get_model_config(model.architecture) if model.architecture else {}
     config = _merged(base, model.config)
     if folder is not None and all((folder / file).is_file() for file in WHOLE):

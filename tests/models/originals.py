@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ from typing import Any
 import msgspec
 import numpy as np
 import open_clip
+import timm
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dplq.clip import layouts
 from dplq.models.catalogue import PublishedModel
+from tests.peers import peer
 
 SMALL = {
     "embed_dim": 24,
@@ -42,6 +46,7 @@ class Original:
         image: features of normalised images (B, 3, h, w).
         text: the same of token ids; None for an encoder.
         tokens: ids for `text`; None: texts are tokenised.
+        patches: dictionaries whose items are replaced for the test, with the new items.
     """
 
     content: Mapping[str, Any]
@@ -49,6 +54,7 @@ class Original:
     image: Callable[[Tensor], Tensor]
     text: Callable[[Tensor], Tensor] | None = None
     tokens: Tensor | None = None
+    patches: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = ()
 
 
 def write(content: Mapping[str, Any], path: Path) -> None:
@@ -209,6 +215,55 @@ def siglip(model: PublishedModel, folder: Path) -> Original:
     )
 
 
+def conch(model: PublishedModel, folder: Path) -> Original:
+    """CONCH in its authors' repository; skipped without a checkout."""
+    sys.path.insert(0, str(peer("CONCH")))
+    try:
+        from conch.open_clip_custom.coca_model import CoCa
+    finally:
+        del sys.path[0]
+    text = {"width": 32, "heads": 4, "layers": 2, "vocab_size": 300, "embed_cls": True}
+    own = {**text, "context_length": 16, "output_tokens": True}
+    sizes = {"width": 32, "layers": 3, "num_heads": 4, "image_size": 32, "patch_size": 16}
+    pools = {"attentional_pool_contrast": True, "attentional_pool_caption": True}
+    original = CoCa(
+        embed_dim=16,
+        embed_dim_caption=24,
+        vision_cfg={**sizes, **pools, "n_queries_caption": 4, "output_tokens": True},
+        text_cfg=own,
+        multimodal_cfg={**own, "output_tokens": False},
+    )
+    with torch.no_grad():  # some tensors are left as they were allocated
+        for parameter in original.parameters():
+            parameter.copy_(torch.randn_like(parameter) / parameter.shape[-1:].numel() ** 0.5)
+    original.eval()
+
+    def small_test_conch(num_classes: int, global_pool: str, **options: Any) -> nn.Module:
+        arguments = {"num_classes": num_classes, "global_pool": global_pool, "img_size": 32}
+        vit = {"embed_dim": 32, "depth": 3, "num_heads": 4}
+        return timm.create_model("vit_base_patch16_224", **arguments, **vit)
+
+    vision = {**layouts.conch.CONFIG["vision_cfg"], "image_size": 32}
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {**vision, "timm_model_name": "small_test_conch"},
+        "text_cfg": {**text, "context_length": 15},
+    }
+    tokens = torch.randint(1, 300, (2, 15))
+    tokens[1, 6:] = 0
+    entrypoints = timm.models._registry._model_entrypoints
+    return Original(
+        *(original.state_dict(), {"image_size": 32}),
+        lambda images: original.encode_image(images, normalize=False),
+        lambda tokens: original.encode_text(nn.functional.pad(tokens, (0, 1)), normalize=False),
+        tokens=tokens,
+        patches=(
+            (entrypoints, {"small_test_conch": small_test_conch}),
+            (layouts.conch.CONFIG, config),
+        ),
+    )
+
+
 def pooled(output: Any) -> Tensor:
     """Return the features of transformers, which newer versions wrap."""
     return output if isinstance(output, Tensor) else output.pooler_output
@@ -222,6 +277,7 @@ LAYOUTS: dict[str, Maker] = {
     "transformers CLIPModel": transformers_clip,
     "transformers SiglipModel": siglip,
     "UniMed-CLIP training checkpoint": unimed_clip,
+    "CONCH": conch,
 }
 SPECIAL: dict[str, Maker] = {  # by name, where the layout does not tell the kind of towers
     "remoteclip-rn50": resnet,

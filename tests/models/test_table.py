@@ -64,6 +64,9 @@ def put(name, original, monkeypatch):
     write(original.content, path)
     if "tokenizer.json" in model.also:
         write_tokenizer(path.parent)
+    for old, new in original.patches:
+        for key, value in new.items():
+            monkeypatch.setitem(old, key, value)
     entries = {**catalogue(), name: small(model, original)}
     monkeypatch.setattr(module, "catalogue", lambda: entries)
 
