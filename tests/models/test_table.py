@@ -16,21 +16,25 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 import dplq
+from dplq.clip.hf_configs import offline_text_cfg
 from dplq.clip.known_files import find_known
 from dplq.clip.layouts.transformers_config import SIGLIP_TRUNKS
+from dplq.clip.load import _model_class
+from dplq.clip.published import describe_published
 from dplq.domain.encoder import CLIP_MEAN, CLIP_STD
+from dplq.domain.recipes import RECIPES
 from dplq.errors import UserError
 from dplq.models import catalogue as module
 from dplq.models.catalogue import catalogue
 from dplq.models.weights import models_folder
 from tests.models.original_encoders import LAYOUTS
 from tests.models.originals import make_original, small, write
+from tools.make_models_table import PATH, models_page
 
 TEXTS = ("a photo of a river", "a photo of a beach", "an X-ray of a chest")
 CLIPS = [name for name, model in catalogue().items() if model.kind == "clip"]
 ENCODERS = [name for name, model in catalogue().items() if model.kind == "encoder"]
 LOADED = [name for name in ENCODERS if not catalogue()[name].refused]
-UNKNOWN = [name for name in LOADED if not catalogue()[name].mean and "MedSAM" not in name]
 
 
 @pytest.fixture
@@ -140,7 +144,7 @@ def test_an_encoder_has_the_features_of_its_own_library(name, caches, tmp_path):
     found = encoder((images - clip[0]) / clip[1])
     assert found.shape == expected.shape
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max().clamp(min=1)
-    assert encoder.spec.name == name
+    assert encoder.name == encoder.spec.name == name
     assert len(encoder.spec.sha256) == 64
 
 
@@ -148,3 +152,50 @@ def test_an_encoder_has_the_features_of_its_own_library(name, caches, tmp_path):
 def test_a_refusal_gives_its_reason(name, caches):
     with pytest.raises(UserError, match=re.escape(catalogue()[name].refused)):
         dplq.load_domain_encoder(name)
+
+
+def full_size(name):
+    """Return the tensors of a model in its full size, without memory."""
+    model = catalogue()[name]
+    if model.kind == "encoder":
+        known = model.mean or model.architecture in RECIPES
+        normalize = "native" if known else "clip"
+        with torch.device("meta"):
+            encoder = dplq.load_domain_encoder(name, pretrained=False, normalize=normalize)
+        return encoder.encoder.state_dict()
+    about = describe_published(name, model, None)
+    kind, config = _model_class(about.config)
+    with torch.device("meta"), offline_text_cfg(config["text_cfg"]) as text_cfg:
+        clip = kind(**{**config, "text_cfg": text_cfg})
+        about.finish(clip)
+    return clip.state_dict()
+
+
+FOLDERS = [name for name in LOADED if catalogue()[name].architecture == "config.json"]
+
+
+@pytest.mark.parametrize("name", [n for n in (*CLIPS, *LOADED) if n not in FOLDERS])
+def test_the_full_size_is_that_of_the_published_file(name):
+    """To 1 %: files may hold a pooler or counters beside, and their sizes are rounded."""
+    tensors = full_size(name).values()
+    found = sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
+    assert found > 40
+    if catalogue()[name].megabytes:
+        assert found == pytest.approx(catalogue()[name].megabytes, rel=0.01)
+
+
+def test_only_gigapath_has_its_architecture_beside_its_weights():
+    assert FOLDERS == ["gigapath"]
+
+
+def test_as_many_load_as_were_wanted():
+    """Twelve of the named CLIPs and eighteen encoders; what does not load says why."""
+    clips = [name for name in CLIPS if not catalogue()[name].refused]
+    assert (len(clips), len(CLIPS)) == (23, 23)
+    assert (len(LOADED), len(ENCODERS)) == (32, 33)
+
+
+def test_the_page_of_the_models_is_up_to_date():
+    assert PATH.read_text(encoding="utf-8") == models_page(), (
+        "docs/models.md is not what the catalogue says: run python -m tools.make_models_table"
+    )
