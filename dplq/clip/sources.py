@@ -26,7 +26,7 @@ from dplq.io.packaged import packaged_model
 from dplq.io.spec import LOCAL_DIR, Spec
 from dplq.io.validation.paths import is_file, user_path
 from dplq.io.validation.schema import convert, read_json
-from dplq.models.catalogue import PublishedModel, published
+from dplq.models.catalogue import PublishedModel, published, published_names
 from dplq.models.weights import require_weights
 
 # CoOp's names for OpenAI's models -> open_clip's; these weights were trained with QuickGELU.
@@ -300,11 +300,14 @@ def _from_name(spec: Spec, weights: str) -> Source:
     model, _, tag = name.partition(":")
     from_openai = _is_openai(model) and (not tag or not _is_tag(model, tag))
     arch = _architecture_name(model)
-    if arch not in package.list_models() and arch != conch.NAME:
+    known = (*package.list_models(), conch.NAME)
+    if arch not in known:
         raise UserError(
             f"unknown CLIP model '{model}'; write a CoOp name, NAME:TAG, NAME:PATH, "
-            f"{HF_HUB}ORG/NAME or {LOCAL_DIR}PATH."
-            + suggest(model, [*OPENAI_VITS, *package.list_models(), conch.NAME])
+            f"{HF_HUB}ORG/NAME, {LOCAL_DIR}PATH or a name of `dplq models list`."
+            + suggest(
+                model, [*OPENAI_VITS, *package.list_models(), *published_names("clip"), conch.NAME]
+            )
         )
     if arch == conch.NAME:
         source = Source(name, spec, (own := conch.describe()).config, finish=own.finish)

@@ -13,6 +13,7 @@ from dplq.domain.arguments import Changes, arguments_text, with_layers
 from dplq.domain.recipes import NAMES, CheckpointFormat, Recipe
 from dplq.domain.repository import Repository
 from dplq.errors import UserError, nearest, one_line, suggest
+from dplq.models.catalogue import published_names
 
 logger = logging.getLogger(__name__)
 _DOWNLOAD_BY_HAND = (
@@ -56,10 +57,11 @@ def build_timm(
     import timm
 
     if not timm.is_model(name):
-        choices = [*NAMES, *nearest(name, timm.list_models(), limit=5)]
+        near = nearest(name, [*timm.list_models(), *published_names("encoder")], limit=5)
+        choices = [*NAMES, *near]
         raise UserError(
-            f"unknown domain encoder '{name}': not one of ours, not a timm name and not "
-            f"'hf-hub:org/name'.{suggest(name, choices)}"
+            f"unknown domain encoder '{name}': not one of ours or of `dplq models list`, not a "
+            f"timm name and not 'hf-hub:org/name'.{suggest(name, choices)}"
         )
     # timm only warns when there is nothing to download, and the weights stay random.
     if download and not timm.models.is_model_pretrained(name):

@@ -139,6 +139,11 @@ def published(name: str, kind: str) -> PublishedModel | None:
     return model if model is not None and model.kind == kind else None
 
 
+def published_names(kind: str) -> list[str]:
+    """Return the names of all models of a kind."""
+    return [name for name, model in catalogue().items() if model.kind == kind]
+
+
 def find(name: str) -> str:
     """Return the catalogue's name that equals `name`; case does not count.
 
