@@ -46,7 +46,8 @@ library or the code that its authors use, reduced in size and with random weight
 the layout of the public one, load that by the model's name, and compare image features (of CLIPs:
 and text features) to 1e-5. For some the full-size architecture is also built without memory, and
 its number of bytes compared with the size of the published file (column "file"). Whether the
-published numbers are reproduced is not shown by this.
+published numbers are reproduced is not shown by this. Comparisons with an authors' repository or
+with torchgeo are skipped where that is not at hand (`DPLQ_PEERS`; tests/models/).
 
 What the publishers do not say is "{unknown}"; a licence is that of the place in brackets.
 """

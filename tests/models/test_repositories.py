@@ -44,7 +44,9 @@ def check(name, content, forward, side, **changes):
     [
         ("mae-vit-b", "mae", False),
         ("rvsa-mae-vit-b", "mae", False),
+        ("mae-vit-l", "mae", False),
         ("retfound-cfp", "RETFound_MAE", False),
+        ("retfound-oct", "RETFound_MAE", False),
         ("satmae-vit-l", "SatMAE", False),
         ("satmae-vit-l-finetuned", "SatMAE", True),
     ],
@@ -63,7 +65,11 @@ def test_a_vit_equals_models_vit(name, repository, averaged, caches, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("name", "registers"), [("dinov2-vit-b-14", 0), ("dinov2-vit-b-14-reg", 4)]
+    ("name", "registers"),
+    [
+        *((f"dinov2-vit-{size}-14", 0) for size in "sbl"),
+        ("dinov2-vit-b-14-reg", 4),
+    ],
 )
 def test_dinov2_equals_its_own_code(name, registers, caches, monkeypatch):
     monkeypatch.setenv("XFORMERS_DISABLED", "1")
