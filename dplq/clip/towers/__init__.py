@@ -15,7 +15,6 @@ from dplq.clip.tokenizer import make_tokenizer, tokenize
 from dplq.clip.towers.base import ImageTower, TextTower, Tokenizer
 from dplq.clip.towers.clip_text import CausalText
 from dplq.clip.towers.clip_vit import ClipViT
-from dplq.clip.towers.coca_text import CoCaText
 from dplq.clip.towers.plain import PlainImage, PlainText
 from dplq.clip.towers.timm_vit import TimmViT, is_timm_vit
 from dplq.errors import UserError
@@ -49,9 +48,8 @@ def make_text_tower(model: Any, config: Mapping[str, Any], name: str) -> TextTow
     tokenizer = _make_tokenizer(text, config, name)
     if hasattr(text, "pooler"):
         return PlainText(model, tokenizer, "its text tower is Hugging Face's")
-    appends = getattr(text, "cls_emb", None) is not None
-    if appends and text.attn_mask is not None:
-        return CoCaText(text, tokenizer, prefix)
+    if getattr(text, "cls_emb", None) is not None:
+        return PlainText(model, tokenizer, "its text tower appends a class token")
     if text.attn_mask is None:
         return PlainText(model, tokenizer, "its text tower is not causal")
     pool = getattr(text, "text_pool_type" if text is model else "pool_type", "argmax")
