@@ -151,7 +151,7 @@ def _recorded(terms: dict[str, Tensor]) -> Iterator[None]:
         yield
 
 
-def _use_biomedclip(folder: str) -> None:
+def use_biomedclip(folder: str) -> None:
     """Give the tree's open_clip a BiomedCLIP from a folder in place of the hub's."""
     import transformers
 
@@ -265,7 +265,7 @@ def main(tree: str, dassl: str, folder: str) -> None:
             module._download = lambda *args, _file=what["clip"]: _file
         settings = json.loads(what["settings"])
         if "biomedclip" in settings:
-            _use_biomedclip(settings["biomedclip"])
+            use_biomedclip(settings["biomedclip"])
         answer = _run(what["module"], what["cls"], load_file(path), settings)
         tensors = {name: tensor.contiguous() for name, tensor in answer.items()}
         save_file(tensors, path.with_suffix(".answer"))
