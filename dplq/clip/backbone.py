@@ -379,11 +379,8 @@ class Backbone(nn.Module):
 NEEDS: dict[str, Callable[[Backbone], str]] = {
     "image prompts": lambda clip: clip.image.lacks,
     "text prompts": lambda clip: clip.text.lacks,
-    "a causal text tower": lambda clip: (
-        clip.text.lacks or ("" if clip.text.causal else "its text tower is not causal")
-    ),
-    "image blocks": lambda clip: clip.image.lacks_blocks,
-    "text blocks": lambda clip: clip.text.lacks_blocks,
+    "CLIP's blocks in the image tower": lambda clip: clip.image.lacks_blocks,
+    "CLIP's blocks in the text tower": lambda clip: clip.text.lacks_blocks,
 }
 
 

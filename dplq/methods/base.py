@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -26,6 +26,7 @@ from dplq.io.header import check_model_header
 from dplq.io.spec import Spec
 from dplq.io.validation.paths import user_path
 from dplq.methods.public_checkpoints import PublicFormat
+from dplq.methods.registry import METHODS
 from dplq.methods.settings import MethodSettings
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class CLIPModel(nn.Module):
     Attributes:
         method: name of the method, in the registry and in checkpoint headers.
         settings_class: the dataclass of its settings.
+        needs: what it needs of the backbone, keys of `dplq.clip.backbone.NEEDS`.
         structure: keys of `settings` that must agree for a checkpoint to fit; None: all of them.
         may_differ: keys of `settings`, none of `structure`, whose difference is logged.
         public: the original's checkpoints, which can be loaded too.
@@ -67,6 +69,7 @@ class CLIPModel(nn.Module):
     settings_class: ClassVar[type[MethodSettings]] = MethodSettings
     structure: ClassVar[Sequence[str] | None] = None
     may_differ: ClassVar[Sequence[str]] = ()
+    needs: ClassVar[Sequence[str]] = ()
     public: ClassVar[PublicFormat | None] = None
     uses_domain: ClassVar[bool] = False
     any_classes: ClassVar[bool] = True
@@ -85,6 +88,7 @@ class CLIPModel(nn.Module):
         domain: DomainEncoder | None = None,
     ) -> None:
         super().__init__()
+        self.check_support(clip, settings)
         if clip.is_adapted:
             raise UserError(
                 "This backbone's weights are changed by another model: use the backbone which that "
@@ -100,6 +104,36 @@ class CLIPModel(nn.Module):
     def reads_domain(cls, settings: Mapping[str, Any]) -> bool:
         """Return whether a model with these settings needs a domain encoder."""
         return cls.uses_domain
+
+    @classmethod
+    def needs_of(cls, settings: Mapping[str, Any]) -> Sequence[str]:
+        """Return what a model with these settings needs of the backbone."""
+        return cls.needs
+
+    @classmethod
+    def check_support(cls, clip: Backbone, settings: Mapping[str, Any]) -> None:
+        """Refuse a backbone that does not support what the method needs.
+
+        A constructor calls it before it makes a learner of the backbone's widths.
+
+        Raises:
+            UserError: naming what is missing, and the methods that can use the backbone.
+        """
+        missing = {need: clip.lacks(need) for need in cls.needs_of(settings)}
+        missing = {need: reason for need, reason in missing.items() if reason}
+        if missing:
+            others = [name for name, method in METHODS.items() if method.supports(clip)]
+            raise UserError(
+                f"{cls.method} needs {' and '.join(missing)}, which {clip.spec.name} does not "
+                f"support: {'; '.join(dict.fromkeys(missing.values()))}. Methods that can use it, "
+                f"at their default settings: {', '.join(others)}."
+            )
+
+    @classmethod
+    def supports(cls, clip: Backbone) -> bool:
+        """Return whether the backbone supports the method at its default settings."""
+        needs = cls.needs_of(asdict(cls.settings_class()))
+        return not any(clip.lacks(need) for need in needs)
 
     @property
     def learner_dtype(self) -> torch.dtype:

@@ -9,24 +9,28 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dplq.clip.tokenizer import make_tokenizer, tokenize
 from dplq.clip.towers.base import ImageTower, TextTower, Tokenizer
 from dplq.clip.towers.clip_text import CausalText
 from dplq.clip.towers.clip_vit import ClipViT
 from dplq.clip.towers.plain import PlainImage, PlainText
+from dplq.clip.towers.timm_vit import TimmViT, is_timm_vit
 from dplq.errors import UserError
 
 __all__ = ["ImageTower", "TextTower", "make_image_tower", "make_text_tower"]
 
 
-def make_image_tower(module: nn.Module) -> ImageTower:
+def make_image_tower(module: Any) -> ImageTower:
     """Return the adapter of open_clip's image tower."""
     if hasattr(module, "class_embedding") and hasattr(module, "transformer"):
         return ClipViT(module)
     if hasattr(module, "trunk"):
-        return PlainImage(module, f"its image tower is timm's {type(module.trunk).__name__}")
+        if is_timm_vit(module.trunk):
+            return TimmViT(module)
+        kind = type(module.trunk).__name__
+        return PlainImage(module, f"its image tower is timm's {kind}, not a plain ViT")
     return PlainImage(module, "its image tower is a ResNet, which has no tokens")
 
 
