@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dplq.clip.activation import describe_activations
 from dplq.clip.installed import open_clip
 from dplq.clip.layouts import LAYOUTS, OPEN_CLIP, find_layout
 from dplq.clip.sources import OPENAI_VITS, Source
@@ -105,6 +106,13 @@ def load_weights(model: nn.Module, source: Source) -> None:
             logger.info(
                 "%s: %d tensors (%s) are not used: they encode neither images nor texts",
                 *(source.file, unused, ", ".join(layout.unused)),
+            )
+        running = describe_activations(model)
+        if layout.act not in ("", running):
+            logger.warning(
+                "%s: %s runs %s, '%s' %s: its features differ a little; load the folder with the "
+                "file's config.json (local-dir:FOLDER) to have the same",
+                *(source.file.name, layout.title, layout.act, source.name, running),
             )
         state = layout.convert(state)
     theirs = _rename_text_keys(state, ours)
