@@ -18,7 +18,8 @@ class KnownFile:
     """Published files that were trained with one activation.
 
     Attributes:
-        names: patterns of the names they are published under: of the file, or of a folder it is in.
+        names: patterns of the names they are published under: of the file, of its folder, or of
+            the repository on the Hugging Face hub.
         act: "gelu" or "quickgelu".
         reason: how that is known, for messages.
     """
@@ -28,8 +29,8 @@ class KnownFile:
     reason: str
 
 
-# Only what the published code shows. QuiltNet and the files of GeoRSCLIP that its code does not
-# load are not known.
+# Only what the published code shows. QuiltNet, and the files of GeoRSCLIP that its code does not
+# load (ViT-L-14), are not known.
 KNOWN_FILES = (
     KnownFile(
         ("RemoteCLIP-ViT-*.pt", "RemoteCLIP-RN50.pt", "RemoteCLIP_ViT-*.pt"),
@@ -38,12 +39,12 @@ KNOWN_FILES = (
         "README runs GELU",
     ),
     KnownFile(
-        ("RS5M_ViT-B-32*.pt",),
+        ("RS5M_ViT-B-32.pt",),
         QUICK_GELU,
         "GeoRSCLIP's inference.py builds it on OpenAI's weights",
     ),
     KnownFile(
-        ("RS5M_ViT-H-14*.pt",),
+        ("RS5M_ViT-H-14.pt",),
         GELU,
         "GeoRSCLIP's inference.py builds it on laion2b_s32b_b79k",
     ),
@@ -73,15 +74,15 @@ KNOWN_FILES = (
         "PLIP was trained from OpenAI's ViT-B/32",
     ),
     KnownFile(
-        ("PubMedCLIP*.pth", "pubmed-clip-vit-base-patch32"),
+        ("PubMedCLIP",),
         QUICK_GELU,
-        "PubMedCLIP was trained from OpenAI's ViT-B/32",
+        "PubMedCLIP was trained from OpenAI's models",
     ),
 )
 
 
 def find_known(file: Path, digest: str = "") -> KnownFile | None:
-    """Return what is known of a file, by its digest, its name or that of one of its folders.
+    """Return what is known of a file, by its digest, its name, its folder's or its repository's.
 
     Args:
         file: a checkpoint.
@@ -91,8 +92,10 @@ def find_known(file: Path, digest: str = "") -> KnownFile | None:
     for key in (digest, file.name):
         if key in published:
             return published[key]
+    file = file.absolute()
     # The hub's cache has a file in models--ORG--NAME/snapshots/REVISION.
-    places = [file.name, *(folder.name.rpartition("--")[2] for folder in file.absolute().parents)]
+    hub = [folder.name for folder in file.parents if folder.name.startswith("models--")]
+    places = [file.name, file.parent.name, *(name.rpartition("--")[2] for name in hub)]
     for known in KNOWN_FILES:
         if any(fnmatch(place, pattern) for place in places for pattern in known.names):
             return known

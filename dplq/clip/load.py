@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dplq.clip.activation import describe_activations
 from dplq.clip.hf_configs import HF_CONFIG, offline_text_cfg
 from dplq.clip.installed import open_clip, transformers
 from dplq.clip.layouts import LAYOUTS, OPEN_CLIP, find_layout
@@ -131,6 +132,13 @@ def load_weights(model: nn.Module, source: Source) -> None:
             logger.info(
                 "%s: %d tensors (%s) are not used: they encode neither images nor texts",
                 *(source.file, unused, ", ".join(layout.unused)),
+            )
+        running = describe_activations(model)
+        if layout.act not in ("", running):
+            logger.warning(
+                "%s: %s runs %s, '%s' %s: its features differ a little; load the folder with the "
+                "file's config.json (local-dir:FOLDER) to have the same",
+                *(source.file.name, layout.title, layout.act, source.name, running),
             )
         state = layout.convert(state)
     theirs = _rename_text_keys(state, ours)

@@ -133,6 +133,17 @@ def test_loss_falls(project, tmp_path):
     assert sum(losses[-6:]) < 0.5 * sum(losses[:6])
 
 
+def test_the_activation_is_chosen_and_said(project, tmp_path):
+    _, flags = project
+    run = tmp_path / "run"
+    options = ["MODEL.BACKBONE.ACT", "quickgelu", "OPTIM.MAX_EPOCH", "1"]
+    done = train(tmp_path / "log", [*flags, "--output-dir", str(run), *options])
+    assert done.code == 0, done.err
+    assert ": activation quickgelu\n" in done.out
+    header = checkpoint.read_header(run / "prompt_learner/model-1.safetensors")
+    assert header["backbone"]["act"] == "quickgelu"
+
+
 def test_best_val_is_kept_and_deployed(project, tmp_path):
     _, flags = project
     run = tmp_path / "run"

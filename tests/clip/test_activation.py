@@ -166,6 +166,8 @@ def test_every_entry_of_the_table_is_complete() -> None:
         assert known.names
         assert known.reason
     assert find_known(Path("QuiltNet-B-32/open_clip_pytorch_model.bin")) is None
+    assert find_known(Path("plip/file.bin")) is not None
+    assert find_known(Path("plip/mine/file.bin")) is None
 
 
 def test_a_config_beside_a_file_says_its_activation(

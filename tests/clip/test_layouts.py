@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,43 @@ def test_a_file_of_transformers_clip(
     assert max(differences(backbone, model)) < 1e-5
     assert f"{file}: converted from the layout of transformers' CLIPModel" in caplog.text
     assert (f"the prefix '{prefix}', which is removed" in caplog.text) == bool(prefix)
+
+
+CONTAINERS: dict[str, Callable[[dict[str, Tensor]], dict[str, Any]]] = {
+    "open_clip": lambda s: {
+        "epoch": 3,
+        "name": "run",
+        "state_dict": {f"module.{key}": value for key, value in s.items()},
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1.0}]},
+    },
+    "model": lambda s: {"model": s, "optimizer": {"state": {}}, "scaler": {"scale": 2.0}},
+    "lightning": lambda s: {
+        "pytorch-lightning_version": "2.1.0",
+        "state_dict": {f"model.clip.{key}": value for key, value in s.items()},
+        "callbacks": {"checkpoint": {"best": "x.ckpt"}},
+        "optimizer_states": [{"state": {}}],
+        "hyper_parameters": {"lr": 1e-4},
+    },
+    "model_state_dict": lambda s: {"model_state_dict": s, "optimizer_state_dict": {"state": {}}},
+    "net": lambda s: {"net": {f"_orig_mod.{key}": value for key, value in s.items()}, "step": 1},
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_training_checkpoints_of_transformers_clip(tmp_path: Path, container: str) -> None:
+    model = transformers_clip()
+    folder = write(model, tmp_path)
+    (folder / "model.safetensors").unlink()
+    torch.save(CONTAINERS[container](model.state_dict()), folder / "epoch_3.pt")
+    assert max(differences(load_backbone(f"local-dir:{folder}"), model)) < 1e-5
+
+
+def test_a_checkpoint_with_two_copies_is_refused(tmp_path: Path) -> None:
+    state = transformers_clip().state_dict()
+    folder = write(transformers_clip(), tmp_path)
+    torch.save({"net": state, "ema": state}, folder / "epoch_3.pt")
+    with pytest.raises(UserError, match=r"holds the model 2 times.*'net\.' and 'ema\.'"):
+        load_backbone(f"local-dir:{folder}", weights=str(folder / "epoch_3.pt"))
 
 
 def test_a_hub_model_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +311,24 @@ def test_siglip_in_open_clips_towers(tmp_path: Path, tiny_siglip: None, image_si
     assert backbone.activation == "gelu_tanh"
     assert backbone.image_mean == backbone.image_std == (0.5, 0.5, 0.5)
     assert torch.equal(backbone.logit_scale, model.logit_scale.exp()[0])
+
+
+def test_a_siglip_file_in_an_architecture_of_open_clip(
+    tmp_path: Path, tiny_siglip: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = siglip(48)
+    folder = write(model, tmp_path / "model")
+    config = transformers_config.describe(folder / "config.json", None).config
+    del config["text_cfg"]["act_kwargs"]  # as open_clip's own architectures of SigLIP
+    name = write_clip_dir(tmp_path / "architecture", config)
+    backbone = load_backbone(name, weights=str(folder / "model.safetensors"))
+    assert "transformers' SiglipModel runs gelu_tanh, 'local-dir:" in caplog.text
+    image, _ = features(model, pixels(48), torch.ones(1, 64, dtype=torch.long))
+    difference = (backbone.encode_image(pixels(48)) - image).abs().max() / image.abs().max()
+    assert 1e-6 < difference < 1e-2
+    caplog.clear()
+    load_backbone(f"local-dir:{folder}")
+    assert not caplog.messages
 
 
 def test_a_siglip_that_timm_has_not(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ REFUSED = [
     ("OPTIM.LR", -1),
     ("OPTIM.LR", 0),
     ("OPTIM.LR", 1e300),
+    ("MODEL.BACKBONE.ACT", "relu"),
     ("OPTIM.NAME", "sgdd"),
     ("OPTIM.WEIGHT_DECAY", -0.1),
     ("OPTIM.MOMENTUM", 1),

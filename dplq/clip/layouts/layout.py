@@ -31,6 +31,7 @@ class Layout:
         changes: what is done to the tensor of a key of the file.
         split: tensors of the file that are several of the model's.
         unused: starts of keys of parts that encode neither images nor texts.
+        act: activation that all such models run, as `running_activations` names it; "" for none.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Layout:
     changes: Mapping[str, Change]
     split: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     unused: tuple[str, ...] = ()
+    act: str = ""
 
     def model_key(self, key: str) -> str:
         """Return open_clip's key for one of the file; a key of neither is returned unchanged."""

@@ -87,4 +87,5 @@ TRANSFORMERS_SIGLIP = Layout(
     },
     changes={"vision_model.embeddings.position_embedding.weight": partial(torch.unsqueeze, dim=0)},
     split=_split_pool,
+    act="gelu_tanh",
 )
