@@ -138,6 +138,35 @@ def test_a_checkpoint_without_a_digest_of_the_folder_still_loads(clip, tmp_path,
     assert "does not record" not in caplog.text
 
 
+def test_a_norm_after_the_average_is_recorded_and_old_checkpoints_keep_theirs(
+    clip, tmp_path, caplog
+):
+    """Earlier versions averaged without `fc_norm`: their checkpoints load with those features."""
+    args = {"global_pool": "avg", "depth": 2, "img_size": 32}
+    given = {"pretrained": False, "args": args}
+    encoder = load_domain_encoder("test_vit", **given, backbone=clip)
+    assert encoder.spec.options["pool"] == "avg"
+    randomise(encoder.encoder.fc_norm)
+    images = clip_images(random_pixels(32))
+    with torch.no_grad():
+        tokens = encoder.encoder.forward_features(encoder.prepare(images))
+    torch.testing.assert_close(encoder(images), encoder.encoder.fc_norm(tokens[:, 1:].mean(1)))
+
+    model = model_with(clip, load_domain_encoder("test_vit", **given, backbone=clip))
+    file = tmp_path / "m.safetensors"
+    model.save(file)
+    assert dplq.load(file, clip=clip).domain.pool == "avg"
+    assert "left out" not in caplog.text
+    tensors, header = read(file)
+    del header["domain"]["pool"]
+    save(file, tensors, {k: v for k, v in header.items() if k not in ("format", "checksum")})
+    again = dplq.load(file, clip=clip).domain
+    assert "the checkpoint is of a version that left out the norm after the average" in caplog.text
+    torch.testing.assert_close(again(images), tokens[:, 1:].mean(1))
+    with pytest.raises(UserError, match=r"domain.pool: there (None|nothing), now 'avg'"):
+        model.load(file)
+
+
 def test_a_repository_of_the_hub_is_a_downloaded_folder(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "vit")
     state = load_file(folder / "model.safetensors")
