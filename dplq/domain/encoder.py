@@ -208,11 +208,11 @@ def _renormalisation(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Tensor:
-    """Return (scale, shift), (2, 3, 1, 1): x * scale + shift has the encoder's normalisation."""
+    """Return (scale, shift), (2, C, 1, 1): x * scale + shift has the encoder's normalisation."""
     if mean is None or std is None:
         mean, std = image_mean, image_std
     old_mean, old_std, new_mean, new_std = (
-        torch.tensor(tuple(v), dtype=torch.float64).view(3, 1, 1)
+        torch.tensor(tuple(v), dtype=torch.float64).view(-1, 1, 1)
         for v in (image_mean, image_std, mean, std)
     )
     return torch.stack([old_std / new_std, (old_mean - new_mean) / new_std]).float()

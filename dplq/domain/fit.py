@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dplq.domain.layouts import as_published, timm_filtered
 from dplq.domain.recipes import CheckpointFormat
@@ -57,10 +58,10 @@ def _fit(
     other = [k for k in own if k in given and given[k].shape != own[k].shape]
     if not (unknown or missing or other):
         return _taken(given, own, path)
-    if not (unknown or missing) and other == ["pos_embed"]:
-        positions = _resampled_positions(model, given, name=name, path=path)
+    if not (unknown or missing):
+        positions = _resampled_positions(model, given, other, name=name, path=path)
         if positions is not None:
-            return _taken(given, own, path) | {"pos_embed": positions}
+            return _taken(given, own, path) | positions
     converted = _converted(model, given, form, name=name, path=path)
     if converted is not None:
         return converted
@@ -107,38 +108,75 @@ def _converted(
     if set(kept) != set(own):
         return None
     other = [k for k in own if kept[k].shape != own[k].shape]
-    if other == ["pos_embed"]:
-        positions = _resampled_positions(model, kept, name=name, path=path)
-        return None if positions is None else kept | {"pos_embed": positions}
-    return None if other else kept
+    positions = _resampled_positions(model, kept, other, name=name, path=path)
+    return None if positions is None else kept | positions
 
 
 def _resampled_positions(
-    model: nn.Module, given: Mapping[str, Tensor], *, name: str, path: str
-) -> Tensor | None:
+    model: nn.Module, given: Mapping[str, Tensor], other: list[str], *, name: str, path: str
+) -> dict[str, Tensor] | None:
     """Return the file's position embeddings at the model's image size; log that.
 
-    timm's way: the tokens before the patches keep theirs, the square grid is resampled bicubically.
+    Args:
+        model: the timm model.
+        given: the file's tensors by the model's keys.
+        other: keys of tensors whose shapes differ.
+        name: the encoder's name, for messages.
+        path: the file, for messages.
 
     Returns:
-        (1, N, d); None where these are not the positions of a square grid.
+        Tensors for all of `other`; None where one of them is not the positions of a square grid.
+    """
+    own, found = model.state_dict(), {}
+    if other and "pos_embed" not in other:
+        return None
+    for key in other:
+        if key.endswith((".rel_pos_h", ".rel_pos_w")):
+            found[key] = _resampled_distances(given[key], own[key])
+        elif key == "pos_embed" and given[key].ndim == 4:
+            found[key] = _resampled_map(given[key], own[key])
+        else:
+            tokens = _resampled_tokens(model, given[key], own[key]) if key == "pos_embed" else None
+            if tokens is None:
+                return None
+            found[key] = tokens
+    if found:
+        counts = [state["pos_embed"].shape[1:-1].numel() for state in (given, own)]
+        logger.warning(
+            "'%s': %s. Its %d position embeddings are resampled to %d, bicubically as timm does",
+            *(path, _two_sides(given, own, name), *counts),
+        )
+    return found
+
+
+def _resampled_tokens(model: nn.Module, theirs: Tensor, ours: Tensor) -> Tensor | None:
+    """Return a ViT's positions (1, N, d) at the model's size; None where they are no square grid.
+
+    timm's way: the tokens before the patches keep theirs, the square grid is resampled bicubically.
     """
     from timm.layers import resample_abs_pos_embed
 
-    own = model.state_dict()
-    theirs, ours = given.get("pos_embed"), own.get("pos_embed")
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if theirs is None or ours is None or grid is None or theirs.ndim != 3 or ours.ndim != 3:
+    if grid is None or theirs.ndim != 3 or ours.ndim != 3:
         return None
     before = ours.shape[1] - grid[0] * grid[1]
     side = math.isqrt(max(theirs.shape[1] - before, 0))
     if theirs.shape[2] != ours.shape[2] or not side or side**2 + before != theirs.shape[1]:
         return None
-    logger.warning(
-        "'%s': %s. Its %d position embeddings are resampled to %d, bicubically as timm does",
-        *(path, _two_sides(given, own, name), theirs.shape[1], ours.shape[1]),
-    )
     return resample_abs_pos_embed(theirs.float(), list(grid), num_prefix_tokens=before)
+
+
+def _resampled_map(theirs: Tensor, ours: Tensor) -> Tensor:
+    """Return SAM's positions (1, H, W, d) at the model's size, bicubically."""
+    from timm.layers import resample_abs_pos_embed_nhwc
+
+    return resample_abs_pos_embed_nhwc(theirs.float(), list(ours.shape[1:3]))
+
+
+def _resampled_distances(theirs: Tensor, ours: Tensor) -> Tensor:
+    """Return SAM's relative positions (2 N - 1, d) for another N, linearly as SAM itself does."""
+    rows = theirs.float().T[None]
+    return F.interpolate(rows, size=len(ours), mode="linear")[0].T.contiguous()
 
 
 def _two_sides(given: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> str:

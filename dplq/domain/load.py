@@ -24,6 +24,7 @@ from dplq.domain.build import build_recipe, build_repository, build_timm
 from dplq.domain.encoder import CLIP_MEAN, CLIP_STD, ClipImageEncoder, DomainEncoder
 from dplq.domain.fit import load_strict
 from dplq.domain.joint import JointEncoder
+from dplq.domain.pooling import WITHOUT_NORM, has_norm_after_pooling
 from dplq.domain.positions import set_positions
 from dplq.domain.published import resolve_published
 from dplq.domain.recipes import (
@@ -123,11 +124,16 @@ def load_domain_encoder(
     changes = Changes.checked(mean, std, image_size, pool, args)
     options = {"feature": feature, "normalize": normalize, **changes.options}
     spec = Spec(name, pretrained=pretrained, seed=seed, options=options)
-    return _load_one(spec, weights, changes, backbone, by_file_name=True)
+    return _load_one(spec, weights, changes, backbone)
 
 
 def _load_one(
-    spec: Spec, weights: str, changes: Changes, backbone: Backbone | None, *, by_file_name: bool
+    spec: Spec,
+    weights: str,
+    changes: Changes,
+    backbone: Backbone | None,
+    *,
+    recorded: bool = False,
 ) -> DomainEncoder:
     """Build one encoder.
 
@@ -136,12 +142,12 @@ def _load_one(
         weights: as for `load_domain_encoder`.
         changes: what differs from the encoder as it is published.
         backbone: as for `load_domain_encoder`.
-        by_file_name: take the statistics of published weights that are known by their file's name.
-            They are recorded, so that a header needs no file name.
+        recorded: `spec` is that of a checkpoint, which says all that decides the features. If not,
+            what a file's name or a norm after pooling decides is added to it.
     """
     entry = published(spec.name, "encoder")
     if entry is not None:
-        return _load_published(spec, entry, weights, changes, backbone)
+        return _load_published(spec, entry, weights, changes, backbone, recorded)
     name, pretrained, seed = spec.name, spec.pretrained, spec.seed
     recipe = find_recipe(name)
     _check_arguments(spec, recipe, weights)
@@ -164,11 +170,13 @@ def _load_one(
                 model, recipe = build_recipe(name, recipe, changes, state)
         else:
             model, recipe = build_timm(name, changes, state, download=pretrained and not weights)
-            if by_file_name and spec.options["normalize"] == "native":
+            if not recorded and spec.options["normalize"] == "native":
                 recipe = _known_statistics(recipe, weights, changes)
             if recipe.statistics:
                 known = {"mean": list(recipe.mean), "std": list(recipe.std)}
                 spec = replace(spec, options={**spec.options, **known})
+        if has_norm_after_pooling(model) and not changes.pool:
+            recipe, spec = _pooled_as_recorded(recipe, spec, recorded)
         path = str(file) if file is not None and not weights else weights
         encoder = _build_encoder(model, recipe, spec, state, changes, path=path, backbone=backbone)
     if not pretrained:
@@ -186,6 +194,7 @@ def _load_published(
     weights: str,
     changes: Changes,
     backbone: Backbone | None,
+    recorded: bool,
 ) -> DomainEncoder:
     """Build an encoder of the catalogue (`dplq models list`); arguments as for `_load_one`.
 
@@ -199,10 +208,25 @@ def _load_published(
     inner = replace(
         spec, name=found.architecture, options={**spec.options, **found.changes.options}
     )
-    encoder = _load_one(inner, found.weights, found.changes, backbone, by_file_name=False)
+    encoder = _load_one(inner, found.weights, found.changes, backbone, recorded=recorded)
     encoder.spec = replace(encoder.spec, name=name, weights=Path(weights).name)
     encoder.name = name
     return encoder
+
+
+def _pooled_as_recorded(recipe: Recipe, spec: Spec, recorded: bool) -> tuple[Recipe, Spec]:
+    """Return how a model with a norm after its pooling is pooled, and the record that says so.
+
+    Earlier versions left that norm out, and did not record how they pooled.
+    """
+    if not recorded:
+        return recipe, replace(spec, options={**spec.options, "pool": recipe.pool})
+    logger.warning(
+        "domain encoder '%s': the checkpoint is of a version that left out the norm after the "
+        "average (fc_norm), and so it is left out here. Train again to use it.",
+        spec.name,
+    )
+    return replace(recipe, pool=WITHOUT_NORM), spec
 
 
 def reload_domain_encoder(
@@ -240,7 +264,7 @@ def reload_domain_encoder(
     options = {"feature": "encoder", "normalize": "native", **spec.options}
     found = replace(spec, name=arguments["name"], sha256="", options=options)
     return _load_one(
-        found, arguments["weights"], Changes.checked(**changes), backbone, by_file_name=False
+        found, arguments["weights"], Changes.checked(**changes), backbone, recorded=True
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dplq.errors import UserError
 
 POOLS = ("avg", "cls", "both", "map")
+WITHOUT_NORM = "mean"  # the average without `fc_norm`, as in checkpoints of earlier versions
 
 
 def pool_features(tokens: Any, model: nn.Module, name: str, kind: str = "avg") -> Tensor:
@@ -23,8 +24,9 @@ def pool_features(tokens: Any, model: nn.Module, name: str, kind: str = "avg") -
             (B, h, w, C).
         model: its `num_prefix_tokens` (class, registers) are not averaged.
         name: of the encoder, for messages.
-        kind: "avg", the mean of the patch tokens or of the map; "cls", the class token; "both", the
-            two, concatenated; "map", the model's own attention pooling.
+        kind: one of `POOLS`, or `WITHOUT_NORM`: "avg", the mean of the patch tokens or of the map;
+            "cls", the class token; "both", the two, concatenated; "map", the model's own attention
+            pooling.
 
     Returns:
         (B, C), or (B, 2 C) for "both".
@@ -38,6 +40,8 @@ def pool_features(tokens: Any, model: nn.Module, name: str, kind: str = "avg") -
             f"domain encoder '{name}' returns {found}, which cannot be pooled: expected tokens "
             "(B, N, C) or a feature map (B, C, h, w). Choose another encoder"
         )
+    if kind == WITHOUT_NORM:
+        return _mean(tokens.float(), model)
     if kind == "avg":
         return _normalised(_mean(tokens.float(), model), model)
     if tokens.ndim != 3:
@@ -80,10 +84,16 @@ def _attended(tokens: Tensor, model: nn.Module, name: str) -> Tensor:
     return attend(tokens).float()
 
 
-def _normalised(pooled: Tensor, model: nn.Module) -> Tensor:
-    """Apply the norm that a model has after its pooling, if any."""
+def has_norm_after_pooling(model: nn.Module) -> bool:
+    """Return whether a model has a norm after its pooling."""
     norm = getattr(model, "fc_norm", None)
-    if not isinstance(norm, nn.Module) or isinstance(norm, nn.Identity):
+    return isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity)
+
+
+def _normalised(pooled: Tensor, model: Any) -> Tensor:
+    """Apply the norm that a model has after its pooling, if any."""
+    if not has_norm_after_pooling(model):
         return pooled
+    norm = model.fc_norm
     dtype = next((p.dtype for p in norm.parameters()), pooled.dtype)
     return norm(pooled.to(dtype)).float()

@@ -131,7 +131,7 @@ def _timm_arguments(value: Any) -> str:
     try:
         parse_arguments(value, "")
     except UserError as error:
-        return str(error)
+        return f"{error}."
     return ""
 
 

@@ -203,7 +203,10 @@ def _assign(cfg: Any, key: str, given: Any, checks: dict[str, Check], path: str 
 
 
 def _as_text(value: dict[Any, Any], key: str) -> str:
-    return arguments_text(parse_arguments(value, key))
+    try:
+        return arguments_text(parse_arguments(value, key))
+    except UserError as error:
+        raise UserError(f"{error}.") from error
 
 
 def _literal(key: str, given: str, before: Any, path: str) -> Any:

@@ -374,12 +374,31 @@ def test_positions_that_are_no_grid_are_refused(small_mae, tmp_path):
     assert "pos_embed is (1, 24, 32) in the file and (1, 17, 32) in the model" in text
 
 
-def test_sam_of_another_image_size_is_refused(tmp_path, monkeypatch):
+def test_sam_at_another_image_size(tmp_path, monkeypatch, caplog):
+    """Positions bicubically, distances linearly as in SAM's own forward pass."""
     small("sam_vit_base", monkeypatch, **SMALL_SAM)
-    weights = save(tmp_path / "sam.pth", sam_state())
-    small("sam_vit_base", monkeypatch, **{**SMALL_SAM, "img_size": 128})
-    text = error_of("sam_vit_base", weights=weights)
-    assert "The file is for 64x64-pixel images; sam_vit_base runs at 128x128" in text
+    state = sam_state()
+    encoder = load_domain_encoder(
+        "sam_vit_base", weights=save(tmp_path / "sam.pth", state), image_size=128
+    )
+    assert (
+        "The file is for 64x64-pixel images; sam_vit_base runs at 128x128. Its 64 " in caplog.text
+    )
+    assert "position embeddings are resampled to 256" in caplog.text
+    own = encoder.encoder.state_dict()
+    positions = state["image_encoder.pos_embed"].permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(
+        positions, (16, 16), mode="bicubic", antialias=True, align_corners=False
+    )
+    assert torch.equal(own["pos_embed"], expected.permute(0, 2, 3, 1))
+    table = state["image_encoder.blocks.1.attn.rel_pos_h"]  # of the global attention
+    assert (len(table), len(own["blocks.1.attn.rel_pos_h"])) == (15, 31)
+    expected = torch.nn.functional.interpolate(table.T[None], size=31, mode="linear")[0].T
+    assert torch.equal(own["blocks.1.attn.rel_pos_h"], expected)
+    assert torch.equal(
+        own["blocks.0.attn.rel_pos_h"], state["image_encoder.blocks.0.attn.rel_pos_h"]
+    )
+    assert encoder(clip_images(random_pixels(64))).shape == (2, 256)
 
 
 def test_another_patch_size_is_refused(small_mae, tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
+import dplq
 from tests.runner import make_project, train
 
 
@@ -48,6 +50,45 @@ def test_a_second_test_asks_no_domain_encoder(project, tmp_path, trainer):
         accuracies.append(json.loads((run / "results.json").read_text())["accuracy"])
     assert accuracies[0] == accuracies[1] == accuracies[2]
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 1
+
+
+def test_two_encoders_and_changed_ones(project, tmp_path):
+    """Both in the header, the cache serves the test, and `dplq.load` rebuilds them."""
+    run, cache = tmp_path / "run", str(tmp_path / "cache")
+    options = ["OPTIM.MAX_EPOCH", "1", "DOMAIN.ENCODER", "[clip, test_vit]"]
+    options += ["DOMAIN.PRETRAINED", "False"]
+    done = train(
+        tmp_path / "log", [*project, "--output-dir", str(run), *options], prepare, cache, 0
+    )
+    assert done.code == 0, done.err
+    assert "Loading domain encoder (clip, test_vit)" in done.out
+    again = ["--model-dir", str(run), "--eval-only", "--output-dir", str(tmp_path / "again")]
+    done = train(tmp_path / "log2", [*project, *again, *options], prepare, cache, True)
+    assert done.code == 0, done.err
+    first, second = (
+        json.loads((folder / "results.json").read_text())["accuracy"]
+        for folder in (run, tmp_path / "again")
+    )
+    assert first == second
+    model = dplq.load(run, weights=str(Path(project[1]).parent / "clip"))
+    assert [part.name for part in model.domain.spec.parts] == ["clip", "test_vit"]
+    assert model.domain.feature_dim == model.clip.embed_dim + 64
+
+    changed = ["DOMAIN.ENCODER", "test_vit", "DOMAIN.PRETRAINED", "False", "DOMAIN.POOL", "both"]
+    changed += ["DOMAIN.ARGS", "depth=2, img_size=32", "DOMAIN.MEAN", "[0.1, 0.2, 0.3]"]
+    changed += ["DOMAIN.STD", "[0.4, 0.5, 0.6]", "OPTIM.MAX_EPOCH", "1"]
+    other = tmp_path / "other"
+    done = train(
+        tmp_path / "log3", [*project, "--output-dir", str(other), *changed], prepare, cache, 0
+    )
+    assert done.code == 0, done.err
+    header = dplq.load(other, weights=str(Path(project[1]).parent / "clip")).header()["domain"]
+    assert header["args"] == "depth=2, img_size=32"
+    assert (header["pool"], header["mean"], header["std"]) == (
+        "both",
+        [0.1, 0.2, 0.3],
+        [0.4, 0.5, 0.6],
+    )
 
 
 def test_keys_that_the_choice_of_encoder_disables_are_said(caplog):

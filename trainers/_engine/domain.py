@@ -124,12 +124,12 @@ def load_domain(cfg: Any, clip: Backbone, preset: str) -> DomainEncoder | None:
     if names == ["none"]:
         return None
     print(f"Loading domain encoder ({', '.join(names)})")
-    one = len(names) == 1
+    files = domain.WEIGHTS if isinstance(domain.WEIGHTS, str) else list(domain.WEIGHTS)
+    if isinstance(files, str) and several(files) != [files]:
+        files = several(files)  # of a host's config, which keeps a list as text
     encoder = load_domain_encoder(
-        names[0] if one else names,
-        weights=domain.WEIGHTS
-        if one and isinstance(domain.WEIGHTS, str)
-        else several(domain.WEIGHTS),
+        names[0] if len(names) == 1 else names,
+        weights=files[0] if len(names) == len(files) == 1 else files,
         feature=domain.FEATURE,
         normalize=domain.NORMALIZE or normalize,
         pretrained=domain.PRETRAINED,
