@@ -47,7 +47,7 @@ from dplq.io.weights import (
     skip_weight_init,
     warn_framed,
 )
-from dplq.models.catalogue import PublishedModel, published
+from dplq.models.catalogue import published
 
 if TYPE_CHECKING:
     from dplq.clip.backbone import Backbone
@@ -124,7 +124,7 @@ def load_domain_encoder(
     changes = Changes.checked(mean, std, image_size, pool, args)
     options = {"feature": feature, "normalize": normalize, **changes.options}
     spec = Spec(name, pretrained=pretrained, seed=seed, options=options)
-    return _load_one(spec, weights, changes, backbone)
+    return _load_named(spec, weights, changes, backbone)
 
 
 def _load_one(
@@ -145,9 +145,6 @@ def _load_one(
         recorded: `spec` is that of a checkpoint, which says all that decides the features. If not,
             what a file's name or a norm after pooling decides is added to it.
     """
-    entry = published(spec.name, "encoder")
-    if entry is not None:
-        return _load_published(spec, entry, weights, changes, backbone, recorded)
     name, pretrained, seed = spec.name, spec.pretrained, spec.seed
     recipe = find_recipe(name)
     _check_arguments(spec, recipe, weights)
@@ -188,18 +185,22 @@ def _load_one(
     return encoder
 
 
-def _load_published(
+def _load_named(
     spec: Spec,
-    model: PublishedModel,
     weights: str,
     changes: Changes,
     backbone: Backbone | None,
-    recorded: bool,
+    *,
+    recorded: bool = False,
 ) -> DomainEncoder:
-    """Build an encoder of the catalogue (`dplq models list`); arguments as for `_load_one`.
+    """Build one encoder, also of the catalogue (`dplq models list`); see `_load_one`.
 
-    Its record holds all that the catalogue says, so that later versions of it change nothing.
+    The record of one of the catalogue holds all that the catalogue says, so that later versions of
+    it change nothing.
     """
+    model = published(spec.name, "encoder")
+    if model is None:
+        return _load_one(spec, weights, changes, backbone, recorded=recorded)
     name = spec.name.lower()
     native = spec.options["normalize"] == "native"
     found = resolve_published(
@@ -263,7 +264,7 @@ def reload_domain_encoder(
     changes = {key: arguments.pop(key, value) for key, value in NO_CHANGES.items()}
     options = {"feature": "encoder", "normalize": "native", **spec.options}
     found = replace(spec, name=arguments["name"], sha256="", options=options)
-    return _load_one(
+    return _load_named(
         found, arguments["weights"], Changes.checked(**changes), backbone, recorded=True
     )
 
