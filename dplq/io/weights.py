@@ -145,7 +145,7 @@ def _numpy_numbers() -> list[_Global]:
 
 def _numpy_scalar(package: str) -> Callable[..., Any]:
     """Return numpy's constructor of numbers under the name that a version of numpy pickles."""
-    construct = np.float64(0).__reduce__()[0]
+    construct: Any = np.float64(0).__reduce__()[0]
 
     def scalar(kind: np.dtype, content: bytes) -> Any:
         return construct(kind, content)

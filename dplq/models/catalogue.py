@@ -46,7 +46,8 @@ class PublishedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         architecture: a CLIP by open_clip's name, an encoder as for `load_domain_encoder`.
         hub: Hugging Face repository of the weights; None: it is not there.
         file: name of the weights file, with its folder in the repository.
-        also: further files of the repository that the model needs: its tokenizer's.
+        also: further files that the model needs, such as its tokenizer's, where they exist; of
+            another repository as REPOSITORY:FILE.
         url: address of the file, where it is not on the hub; a zip is unpacked.
         licence: of the weights, or of the repository where only that is stated.
         gated: whether terms have to be accepted before the download.

@@ -53,7 +53,8 @@ def _from_hub(name: str, model: PublishedModel, folder: Path | None) -> Path:
         about = hub.get_hf_file_metadata(hub.hf_hub_url(model.hub, model.file), timeout=TIMEOUT)
         path = Path(hub.hf_hub_download(model.hub, model.file, local_dir=folder))
         for further in model.also:
-            _get_if_there(model.hub, further, folder)
+            other, _, name_there = further.rpartition(":")
+            _get_if_there(other or model.hub, name_there, None if other else folder)
     except Exception as error:  # the hub's client has a dozen kinds
         raise UserError(_why_not(name, model, error)) from error
     _verify(path, model, hub_digest=about.etag or "")

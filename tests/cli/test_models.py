@@ -192,6 +192,15 @@ def test_the_files_of_a_tokenizer_come_along(hub, tmp_path):
     assert names == {"model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
+def test_the_tokenizer_of_another_repository_goes_to_the_cache(hub, tmp_path):
+    done = run_on(hub, tmp_path, "get", "unimed-clip-vit-b-16", "--to", str(tmp_path / "here"))
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "here").iterdir() if path.is_file()}
+    assert names == {"unimed-clip-vit-b16.pt"}
+    cached = (tmp_path / "hf/hub").glob("models--microsoft--BiomedNLP*/snapshots/*/vocab.txt")
+    assert len(list(cached)) == 1
+
+
 def test_the_hubs_own_digest_is_compared(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(Hub, "etag", "f" * 64)
     done = run_on(hub, tmp_path, "get", "plip", "--to", str(tmp_path / "here"))
