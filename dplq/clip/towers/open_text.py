@@ -48,19 +48,17 @@ class BidirectionalText(TextTower):
     @property
     def prompt_start(self) -> int:  # type: ignore[override] # known once the tokenizer is loaded
         """Return the position of the first context token."""
-        return self.tokenizer.markers[0] if isinstance(self.tokenizer, HubTokenizer) else 1
+        return _prompt_start(self.tokenizer)
 
     def end(self, tokens: Tensor) -> Tensor:
         """Return the position of each text's last token, (N,) long, of ids (N, L)."""
-        if isinstance(self.tokenizer, HubTokenizer):
-            return self.tokenizer.end(tokens)
-        return eot_index(tokens)
+        hub = self.tokenizer
+        return hub.end(tokens) if isinstance(hub, HubTokenizer) else eot_index(tokens)
 
     def count(self, tokens: Tensor) -> Tensor:
         """Return the tokens of each text without markers and padding, (N,) long."""
-        if isinstance(self.tokenizer, HubTokenizer):
-            return self.tokenizer.count(tokens)
-        return super().count(tokens)
+        hub = self.tokenizer
+        return hub.count(tokens) if isinstance(hub, HubTokenizer) else super().count(tokens)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return word embeddings (N, L, d_t) of ids (N, L)."""
@@ -133,17 +131,21 @@ class HubCausalText(CausalText):
         self, module: nn.Module, tokenizer: HubTokenizer, prefix: str, eos_id: int
     ) -> None:
         super().__init__(module, tokenizer, prefix, eos_id)
-        self.hub = tokenizer
         self.supports_packing = False  # the shared prefix is made for one start marker
 
     @property
     def prompt_start(self) -> int:  # type: ignore[override] # known once the tokenizer is loaded
         """Return the position of the first context token."""
-        return self.hub.markers[0]
+        return _prompt_start(self.tokenizer)
 
     def count(self, tokens: Tensor) -> Tensor:
         """Return the tokens of each text without markers and padding, (N,) long."""
-        return self.hub.count(tokens)
+        hub = self.tokenizer
+        return hub.count(tokens) if isinstance(hub, HubTokenizer) else super().count(tokens)
+
+
+def _prompt_start(tokenizer: Tokenizer) -> int:
+    return tokenizer.markers[0] if isinstance(tokenizer, HubTokenizer) else 1
 
 
 def _run(
