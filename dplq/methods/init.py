@@ -107,8 +107,14 @@ def initial_context(
     if words and unused:
         given.report_unused("ctx_init", f"{key.upper()} {n_ctx} is more than {MAX_WORDS}")
     if not words or unused:
-        context = random_tokens(n_ctx, clip.text_width, generator).detach()
-        return " ".join(["X"] * n_ctx), context
+        context, fill = random_tokens(n_ctx, clip.text_width, generator).detach(), ["X"] * n_ctx
+        count = int(clip.count_tokens(clip.tokenize([" ".join(fill)])))
+        if count != n_ctx:
+            raise UserError(
+                f"the tokenizer of {clip.spec.name} writes {n_ctx} X as {count} tokens, so these "
+                "cannot hold the place of a random context: set CTX_INIT"
+            )
+        return " ".join(fill), context
     tokens = clip.tokenize([words])
     count, start = int(clip.count_tokens(tokens)), clip.prompt_start
     if count < n_ctx:

@@ -44,7 +44,7 @@ def t5_tokenizer(folder: Path, pad: str) -> HubTokenizer:
     words = ["<pad>", "</s>", "<unk>", "a", "photo", "of", "river", "x", "parking", "lot"]
     words += ["an", "image", "with", "dense"]
     inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 1)]
     )
@@ -72,7 +72,7 @@ def mobileclip(folder: Path) -> BidirectionalText:
 
 
 def coca(folder: Path, **options: Any) -> ClassTokenText:
-    return ClassTokenText(transformer(embed_cls=True, **options), clip_tokenizer())
+    return ClassTokenText(transformer(embed_cls=True, **options), clip_tokenizer(), "text.")
 
 
 def correct_coca(folder: Path) -> ClassTokenText:
@@ -173,6 +173,18 @@ def test_coca_runs_as_many_tokens_as_its_longest_text_needs(tmp_path: Path) -> N
     )
     tower.encode(tower.embed(tokens), tower.end(tokens))
     assert lengths == [1 + 9 + 1 + 1 + 1]  # SOS, the text, EOT, one of padding, the class token
+
+
+def test_coca_s_text_is_causal_and_its_states_are_prompts_that_change_nothing(
+    tmp_path: Path,
+) -> None:
+    tower = coca(tmp_path)
+    tokens = tower.tokenize(TEXTS)
+    words, end = tower.embed(tokens), tower.end(tokens)
+    states = [state[1:] for state in tower.prefix_states(tokens[0, :4])]  # "a photo of"
+    assert tower.causal
+    plain = tower.encode(words[:1], end[:1])
+    torch.testing.assert_close(tower.encode(words[:1], end[:1], states), plain)
 
 
 def test_an_unknown_pooling_is_said(tmp_path: Path) -> None:

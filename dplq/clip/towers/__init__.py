@@ -57,7 +57,7 @@ def make_text_tower(
     if hasattr(text, "pooler"):
         return HFText(text, tokenizer, _context_length(config))
     if getattr(text, "cls_emb", None) is not None:
-        return ClassTokenText(text, tokenizer)
+        return ClassTokenText(text, tokenizer, prefix)
     pool = getattr(text, "text_pool_type" if text is model else "pool_type", "argmax")
     if text.attn_mask is None:
         return BidirectionalText(text, tokenizer, pool)

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dplq.clip.blocks import check_deep_prompts, replace_tokens
-from dplq.clip.hub_tokenizer import HubTokenizer
-from dplq.clip.towers.base import TextTower
+from dplq.clip.towers.base import TextTower, Tokenizer
 
 LAYERS = ("encoder.layer", "block", "layers")  # of BERT and RoBERTa, T5, NLLB
 WITHOUT_START = frozenset({"mt5", "t5"})  # model types whose texts begin with their first word
@@ -35,8 +34,9 @@ class HFText(TextTower):
     lacks_blocks = "its text tower is a Hugging Face model, not CLIP's transformer"
     ignores_padding = True
 
-    def __init__(self, module: nn.Module, tokenizer: HubTokenizer, context_length: int) -> None:
+    def __init__(self, module: nn.Module, tokenizer: Tokenizer, context_length: int) -> None:
         super().__init__(module, tokenizer)
+        self.encoder: Any = module
         self.context_length = context_length
         self.width = self._embedding.embedding_dim
         self.layers = len(self._blocks)
@@ -44,11 +44,11 @@ class HFText(TextTower):
 
     @property
     def _transformer(self) -> Any:
-        return self.module.transformer
+        return self.encoder.transformer
 
     @property
     def _config(self) -> Any:
-        return self.module.config
+        return self.encoder.config
 
     @property
     def _embedding(self) -> Any:
@@ -89,11 +89,11 @@ class HFText(TextTower):
             output = self._transformer(
                 inputs_embeds=embeddings[:, :length].to(self.dtype), attention_mask=mask
             )
-        projected: Tensor = self.module.proj(self._pool(output, mask))
+        projected: Tensor = self.encoder.proj(self._pool(output, mask))
         return projected
 
     def _pool(self, output: Any, mask: Tensor) -> Tensor:
-        pooler: Any = self.module.pooler
+        pooler: Any = self.encoder.pooler
         if type(pooler).__name__ == "MaxPooler":  # open_clip's own fails on the mask's dtype
             states: Tensor = output.last_hidden_state
             return states.masked_fill(mask[..., None] == 0, float("-inf")).amax(dim=1)
