@@ -15,6 +15,7 @@ VIT = {"embed_dim": 64, "depth": 3, "num_heads": 4, "img_size": 32}
 SIZES: dict[str, dict[str, Any]] = {
     "vit_base_patch16_224": VIT,
     "vit_base_patch16_siglip_224": VIT,
+    "vit_base_patch16_siglip_384": VIT,
     "vit_large_patch14_clip_224": VIT | {"img_size": 28},
     "eva02_base_patch16_clip_224": VIT,
     "eva_giant_patch14_224": VIT | {"img_size": 28},
@@ -26,14 +27,19 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+def image_size(name: str) -> int:
+    """Return the pixels per side of a small model's images."""
+    size: int = SIZES[name].get("img_size", 32)
+    return size
+
+
 def vision_config(name: str, pool: str = "", projection: str | None = None) -> dict[str, Any]:
     """Return the `vision_cfg` of a CLIP with a small timm model in open_clip's layout."""
-    size = SIZES[name].get("img_size", 32)
     return {
         "timm_model_name": name,
         "timm_pool": pool,
         "timm_proj": projection,
-        "image_size": size,
+        "image_size": image_size(name),
     }
 
 

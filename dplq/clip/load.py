@@ -43,10 +43,14 @@ LOGITS = frozenset({"logit_scale", "logit_bias"})
 KEYS_MISSING = frozenset({"logit_bias"})
 
 
-def build(source: Source) -> CLIP | CustomTextCLIP | CoCa:
-    """Build the architecture on the CPU, with random weights of a private generator.
+def build(source: Source, device: str = "cpu") -> CLIP | CustomTextCLIP | CoCa:
+    """Build the architecture, with random weights of a private generator.
 
     If the source has a weights file they stay uninitialised: `load_weights` must follow.
+
+    Args:
+        source: the architecture.
+        device: where it is built; "meta" for one without weights.
 
     Raises:
         UserError: the installed open_clip cannot build it.
@@ -55,7 +59,7 @@ def build(source: Source) -> CLIP | CustomTextCLIP | CoCa:
 
     kind, config = _model_class(source.config)
     initialisation = contextlib.nullcontext() if source.file is None else skip_weight_init()
-    with private_rng(source.spec.seed), torch.device("cpu"), initialisation:
+    with private_rng(source.spec.seed), torch.device(device), initialisation:
         try:
             return kind(**config)
         except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
