@@ -12,7 +12,7 @@ from torch import Tensor
 from dplq.domain.arguments import Changes, arguments_text, with_layers
 from dplq.domain.recipes import NAMES, CheckpointFormat, Recipe
 from dplq.domain.repository import Repository
-from dplq.errors import UserError, nearest, one_line, suggest
+from dplq.errors import UserError, nearest, one_line, shown, suggest
 from dplq.models.catalogue import published_names
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,21 @@ def build_recipe(
     side = changes.image_size or changes.args.get("img_size") or recipe.image_size
     if changes.image_size:
         args["img_size"] = side
+    resolution = recipe.resolution
+    if resolution:
+        resolution = _resolution(args.pop("resolution", resolution))
     model = create(name, recipe.timm_name, **args)
-    return model, replace(recipe, image_size=side)
+    return model, replace(recipe, image_size=side, resolution=resolution)
+
+
+def _resolution(given: Any) -> float:
+    """Return Scale-MAE's metres per pixel, an argument of its own."""
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < 1e6:
+        raise UserError(
+            f"args (DOMAIN.ARGS): resolution is {shown(given)}; it must be metres per pixel, such "
+            "as 0.3"
+        )
+    return float(given)
 
 
 def build_timm(

@@ -81,7 +81,7 @@ MAE = CheckpointFormat(
 )
 SCALE_MAE = CheckpointFormat(
     expected="a Scale-MAE checkpoint ({'model': state_dict} or torchgeo's state dict)",
-    unused=(*MAE.unused, "fpn.", "decoder", "fcn_high.", "fcn_low.", "final_conv.", "up1.", "up2."),
+    unused=(*MAE.unused, "fpn.", "fcn.", "fcn_high.", "fcn_low.", "pos_emb_projection."),
 )
 DINOV2 = CheckpointFormat(
     expected=(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
 from functools import partial
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -24,11 +24,13 @@ from tests.domain.helpers import (
     mae_state,
     normalise,
     plain_mae_tokens,
+    public_module,
     random_pixels,
     randomise,
     save,
     small,
 )
+from tests.peers import peer
 
 SIDE = 28
 DINO_ARGS = {"img_size": SIDE, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -295,8 +297,128 @@ def test_scale_mae_scales_the_grid_by_metres_per_pixel(monkeypatch):
     name = "scalemae_vit_large_patch16"
     small(name, monkeypatch, **SMALL_VIT)
     near = load_domain_encoder(name, pretrained=False).encoder.pos_embed
-    monkeypatch.setitem(RECIPES, name, dataclasses.replace(RECIPES[name], resolution=2.0))
-    far = load_domain_encoder(name, pretrained=False).encoder.pos_embed
+    coarse = load_domain_encoder(name, pretrained=False, args="resolution=2")
+    assert coarse.spec.options["args"] == "resolution=2"
+    far = coarse.encoder.pos_embed
     # Patch (0, 2) at 1 m lies where (0, 1) does at 2 m.
     torch.testing.assert_close(near[0, 1 + 2], far[0, 1 + 1])
     assert near[0, 1 + 2, 0] == torch.sin(torch.tensor(2.0))
+    with pytest.raises(UserError, match="it must be metres per pixel"):
+        load_domain_encoder(name, pretrained=False, args="resolution=0")
+
+
+def test_torchvision_s_resnet(tmp_path, caplog):
+    """torchvision's own keys are timm's; its classifier is left out."""
+    resnet = pytest.importorskip("torchvision.models.resnet")
+    model = resnet.ResNet(resnet.Bottleneck, [1, 1, 1, 1], num_classes=5)
+    generator = torch.Generator().manual_seed(1)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():  # running statistics, too
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) - 0.3 * ("var" not in name))
+    model.eval()
+    with caplog.at_level(logging.INFO, "dplq"):
+        encoder = load_domain_encoder(
+            "resnet50",
+            weights=save(tmp_path / "resnet.pth", model.state_dict()),
+            args={"layers": [1, 1, 1, 1]},
+            image_size=64,
+        )
+    assert "what follows the encoder is left out (fc.weight, fc.bias)" in caplog.text
+    assert "taken: mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)" in caplog.text
+    pixels = random_pixels(64)
+    model.fc = nn.Identity()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            encoder(clip_images(pixels)), model(imagenet(pixels)), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("uni_vit_large_patch16", SMALL_VIT),
+        (
+            "uni2_vit_huge_patch14",
+            {"img_size": 28, "embed_dim": 48, "depth": 2, "num_heads": 2},
+        ),
+    ],
+)
+def test_uni_equals_timm_as_its_authors_build_it(name, sizes, tmp_path, monkeypatch):
+    """Their model cards' create_model call, with a classifier of none; the class token."""
+    small(name, monkeypatch, **sizes)
+    theirs: dict[str, object] = {"init_values": 1e-5, "num_classes": 0, "dynamic_img_size": True}
+    base = "vit_large_patch16_224"
+    if name.startswith("uni2"):
+        base = "vit_giant_patch14_224"
+        theirs |= {
+            "mlp_ratio": 2.66667 * 2,
+            "no_embed_class": True,
+            "mlp_layer": timm.layers.SwiGLUPacked,
+            "act_layer": nn.SiLU,
+            "reg_tokens": 8,
+        }
+    model = randomise(timm.create_model(base, **{**theirs, **sizes}))
+    weights = save(tmp_path / "pytorch_model.bin", model.state_dict())
+    pixels = random_pixels(sizes["img_size"])
+    encoder = load_domain_encoder(name, weights=weights)
+    with torch.no_grad():
+        close(encoder(clip_images(pixels)), model(imagenet(pixels)))
+
+
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize(
+    ("folder", "recipe"),
+    [
+        ("mae", MAE),
+        ("SatMAE", "satmae_vit_large_patch16"),
+        ("RETFound_MAE", "retfound_vit_large_patch16"),
+        ("scale-mae/mae", "scalemae_vit_large_patch16"),
+    ],
+)
+def test_fine_tuned_mae_equals_the_public_code(folder, recipe, after, tmp_path, monkeypatch):
+    """The authors' own models, unchanged: pooled and normalised, or at the class token."""
+    monkeypatch.setattr(np, "float", float, raising=False)  # gone since NumPy 1.24
+    module = public_module("models_vit", peer(folder), monkeypatch)
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    model = randomise(
+        module.VisionTransformer(
+            global_pool=after,
+            num_classes=7,
+            mlp_ratio=4,
+            qkv_bias=True,
+            norm_layer=norm,
+            **SMALL_VIT,
+        )
+    )
+    small(recipe, monkeypatch, **SMALL_VIT)
+    weights = save(tmp_path / "finetuned.pth", {"model": model.state_dict()})
+    encoder = load_domain_encoder(recipe, weights=weights, pool="avg" if after else "cls")
+    pixels, known = random_pixels(), RECIPES[recipe]
+    given = (torch.ones(2),) if known.resolution else ()
+    with torch.no_grad():
+        expected = model.forward_features(normalise(pixels, known.mean, known.std), *given)
+    close(encoder(clip_images(pixels)), expected.reshape(2, WIDTH))
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+def test_dinov2_equals_the_public_code(registers, tmp_path, monkeypatch):
+    module = public_module("dinov2.models.vision_transformer", peer("dinov2"), monkeypatch)
+    sizes = {"img_size": SIDE, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    model = randomise(
+        module.DinoVisionTransformer(
+            patch_size=14,
+            num_register_tokens=registers,
+            init_values=1.0,
+            block_chunks=0,
+            **sizes,
+        )
+    )
+    name = "dinov2_vitb14_reg" if registers else "dinov2_vitb14"
+    small(name, monkeypatch, **sizes)
+    weights = save(tmp_path / "dinov2.pth", model.state_dict())
+    encoder = load_domain_encoder(name, weights=weights, pool="both")
+    pixels = random_pixels(SIDE)
+    with torch.no_grad():
+        found = model.forward_features(imagenet(pixels))
+    expected = [found["x_norm_clstoken"], found["x_norm_patchtokens"].mean(1)]
+    close(encoder(clip_images(pixels)), torch.cat(expected, 1))
