@@ -47,8 +47,8 @@ def describe_published(name: str, model: PublishedModel, folder: Path | None) ->
         config["text_cfg"] = {**config["text_cfg"], **own}
     if model.activation is None:
         logger.warning(
-            "%s: its publishers do not say whether it was trained with GELU or QuickGELU; GELU is "
-            "used",
+            "%s: its publishers do not say whether it was trained with GELU or QuickGELU: GELU is "
+            "used unless act (MODEL.BACKBONE.ACT) says otherwise",
             name,
         )
     elif model.activation == "quickgelu":

@@ -154,6 +154,15 @@ def test_a_refusal_gives_its_reason(name, caches):
         dplq.load_domain_encoder(name)
 
 
+def test_an_unknown_activation_is_said(caches, tmp_path, monkeypatch, caplog):
+    name = "quiltnet-b-32"
+    assert catalogue()[name].activation is None
+    put(name, make_original(name, catalogue()[name], tmp_path), monkeypatch)
+    assert dplq.load_backbone(name).activation == "gelu"
+    assert "GELU is used unless act (MODEL.BACKBONE.ACT) says otherwise" in caplog.text
+    assert dplq.load_backbone(name, act="quickgelu").activation == "quickgelu"
+
+
 def full_size(name):
     """Return the tensors of a model in its full size, without memory."""
     model = catalogue()[name]
