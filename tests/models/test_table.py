@@ -16,14 +16,15 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 import dplq
-from dplq.clip.hf_configs import offline_text_cfg
 from dplq.clip.known_files import find_known
 from dplq.clip.layouts.transformers_config import SIGLIP_TRUNKS
-from dplq.clip.load import _model_class
+from dplq.clip.load import build
 from dplq.clip.published import describe_published
+from dplq.clip.sources import Source
 from dplq.domain.encoder import CLIP_MEAN, CLIP_STD
 from dplq.domain.recipes import RECIPES
 from dplq.errors import UserError
+from dplq.io.spec import Spec
 from dplq.models import catalogue as module
 from dplq.models.catalogue import catalogue
 from dplq.models.weights import models_folder
@@ -173,9 +174,8 @@ def full_size(name):
             encoder = dplq.load_domain_encoder(name, pretrained=False, normalize=normalize)
         return encoder.encoder.state_dict()
     about = describe_published(name, model, None)
-    kind, config = _model_class(about.config)
-    with torch.device("meta"), offline_text_cfg(config["text_cfg"]) as text_cfg:
-        clip = kind(**{**config, "text_cfg": text_cfg})
+    clip = build(Source(name, Spec(name, pretrained=False), about.config), "meta")
+    with torch.device("meta"):
         about.finish(clip)
     return clip.state_dict()
 
