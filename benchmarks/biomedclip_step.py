@@ -169,6 +169,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--text-layers", type=int, default=12)
     parser.add_argument("--image-tower", default="vit_base_patch16_224", help="timm's name")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-check", action="store_true", help="do not compare the two")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str]) -> int:
         folder, device = options.folder or Path(place), torch.device("cpu")
         sides = build(options, folder, SIDES)
         images, labels = inputs(options)
-        errors = differences(sides, images, labels)
+        errors = {} if options.no_check else differences(sides, images, labels)
         precision = resolve_precision("fp32", device)
         steps = {n: stepper(s, "train", images, labels, precision) for n, s in sides.items()}
         times: dict[str, list[float]] = {name: [] for name in SIDES}
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str]) -> int:
         "times less memory": memory["theirs"]["step"] / memory["ours"]["step"],
     }
     print(json.dumps(result, indent=1))
-    return int(errors["logits"] > 1e-4 or errors["gradients"] > 1e-3)
+    return int(errors.get("logits", 0) > 1e-4 or errors.get("gradients", 0) > 1e-3)
 
 
 if __name__ == "__main__":
