@@ -283,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with small_timm(), tempfile.TemporaryDirectory() as folder:
         run_small(report, Path(folder))
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "towers.md").write_text(report.markdown(), encoding="utf-8")
+    (options.out / f"{Path(__file__).stem}.md").write_text(report.markdown(), encoding="utf-8")
     print(report.markdown())
     return 1 if report.failed else 0
 

@@ -421,8 +421,8 @@ class PromptedCLIP(CLIPModel):
         fixed = None if self.n_ctx else self._fixed_text(tokens)
         self.register_buffer("fixed_text", fixed, persistent=False)
         self.texts = None
-        if fixed is not None:  # a text tower that takes no prompts has no embeddings
-            return
+        if fixed is not None and self.clip.lacks("text prompts"):
+            return  # nothing to embed with, and nothing to embed for
         eot, start = self.clip.text_end(tokens), self.clip.prompt_start
         tokens = self.clip.trim(tokens)
         device = self.clip.logit_scale.device
@@ -431,7 +431,7 @@ class PromptedCLIP(CLIPModel):
         self.register_buffer("sos", embedded[:, :start], persistent=False)
         self.register_buffer("rest", embedded[:, start + self.n_ctx :], persistent=False)
         self.register_buffer("eot", eot.to(device), persistent=False)
-        if self.clip.supports_packing:
+        if self.n_ctx and self.clip.supports_packing:
             with torch.no_grad():
                 self.texts = self.clip.pack_texts(tokens, self.n_ctx)
         self.register_buffer("order", self._order(names, tokens.shape[1], device), persistent=False)
