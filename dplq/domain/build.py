@@ -147,7 +147,8 @@ def _explained(
         return "its pretrained weights do not fit", (
             f"Check what changes the architecture:{given or ' its name'}"
         )
-    if pretrained and not isinstance(error, _MISUSES):
+    # The hub's client mixes OSError and ValueError.
+    if pretrained and (isinstance(error, OSError) or not isinstance(error, _MISUSES)):
         return "its weights cannot be downloaded", _DOWNLOAD_BY_HAND
     cure = "Check the name; beside a local file give the architecture's timm name"
     return "timm cannot build it", f"Check{given}" if given else cure

@@ -25,6 +25,8 @@ _CHUNK = re.compile(r"(^|\.)blocks\.\d+\.(\d+)\.")
 _BLOCK = re.compile(r"(^|\.)blocks\.\d+\.")
 _PARTS = re.compile(r"^(.*\.attention\.)attention\.(query|key|value)\.(weight|bias)$")
 _UNUSED = (".bias_mask", ".periods", ".relative_position_index")  # buffers that timm computes
+_COMPUTED = (".relative_position_index", ".relative_coords_table")
+_SWIN_STAGE = re.compile(r"^features\.(\d+)\.(\d+\.|norm\.|reduction\.)")
 _EMBEDDINGS = "embeddings.patch_embeddings.projection.weight"
 # Keys of transformers' Dinov2Model, ViTModel and ViTMAEModel, and those of the models' own code.
 _TRANSFORMERS = (
@@ -69,7 +71,7 @@ def as_published(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
         other state dict unchanged.
     """
     state = _joined_chunks(_teacher(state, path))
-    return _from_dinov3(_from_transformers(state, path))
+    return _from_torchvision_swin(_from_dinov3(_from_transformers(state, path)), path)
 
 
 def _teacher(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
@@ -134,6 +136,48 @@ def _from_dinov3(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif ".attention.k_proj." not in key and ".attention.v_proj." not in key:
             found[_renamed(key, names_of)] = value
     return found
+
+
+def _from_torchvision_swin(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Return torchvision's Swin V2, as torchgeo publishes it, by timm's keys.
+
+    Even `features` are the patch embedding and the mergings, odd ones the stages. The bias of the
+    keys, which torchvision sets to zero, is left out, and so are buffers that timm computes.
+    """
+    if "features.0.0.weight" not in state or "features.1.0.attn.logit_scale" not in state:
+        return dict(state)
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key.endswith(_COMPUTED):
+            continue
+        new = _SWIN_STAGE.sub(_swin_place, key)
+        new = new.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")
+        if new.endswith(".attn.qkv.bias"):
+            start = new.removesuffix("qkv.bias")
+            found[f"{start}q_bias"], _, found[f"{start}v_bias"] = value.chunk(3)
+        else:
+            found[new] = value
+    if not any(key.startswith("norm.") for key in found):
+        last = max((k for k in found if k.endswith(".norm2.weight")), key=_stage)
+        width = len(found[last])
+        found |= {"norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}
+        logger.info("%s: it has no last norm, whose weight is 1 and bias 0, as in torchgeo", path)
+    return found
+
+
+def _stage(key: str) -> int:
+    """Return the stage of a key `layers.<stage>. ...`."""
+    return int(key.split(".")[1])
+
+
+def _swin_place(match: re.Match[str]) -> str:
+    """Return timm's name of an entry of torchvision's `features`."""
+    stage, rest = int(match[1]), match[2]
+    if stage == 0:
+        return "patch_embed." + {"0.": "proj.", "2.": "norm."}.get(rest, rest)
+    if stage % 2:
+        return f"layers.{stage // 2}.blocks.{rest}"
+    return f"layers.{stage // 2}.downsample.{rest}"
 
 
 def _renamed(key: str, names: Iterable[tuple[str, str]] = _TRANSFORMERS) -> str:

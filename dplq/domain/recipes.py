@@ -95,6 +95,9 @@ DINOV3 = CheckpointFormat(
     unused=("local_cls_norm.",),
 )
 TIMM_VIT = CheckpointFormat(expected="a state dict of a timm ViT", unused=("head.",))
+TORCHVISION_SWIN = CheckpointFormat(
+    expected="torchgeo's state dict of torchvision's Swin V2", unused=("head.",)
+)
 TIMM_RESNET = CheckpointFormat(expected="a state dict of a timm ResNet", unused=("fc.",))
 SAM = CheckpointFormat(
     expected="a SAM or MedSAM checkpoint (state dict with keys image_encoder.*)",
@@ -136,6 +139,20 @@ TORCHGEO = {
         for depth in (50, 152)
         for kind in ("si", "mi")
     },
+}
+SWIN_SIZES = {"t": "tiny", "b": "base"}
+# torchgeo/models/swin.py, 0.8: pictures from aircraft (NAIP) and Sentinel-2's true colours.
+TORCHGEO |= {
+    f"torchgeo_swin_v2_{size}_{source}_{kind}_satlas": Recipe(
+        f"swinv2_{SWIN_SIZES[size]}_window8_256",
+        TORCHVISION_SWIN,
+        256,
+        mean=ZERO,
+        std=ONE,
+        statistics=UNITS,
+    )
+    for size, source in (("b", "aerial"), ("b", "sentinel2_rgb"), ("t", "sentinel2_rgb"))
+    for kind in ("si", "mi")
 }
 # Beginnings of published file names, and the recipe that has the statistics of their weights.
 PUBLISHED_FILES = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -135,47 +135,49 @@ def _from_hub(name: str, with_weights: bool) -> Repository:
 
         return Path(hf_hub_download(repository, file, revision=revision or None))
 
-    try:
-        config = get(CONFIG)
-    except Exception as error:  # the hub raises its HTTP client's own exceptions
-        raise UserError(
-            f"domain encoder '{name}': its {CONFIG} cannot be downloaded ({one_line(error)}). "
-            f"{DOWNLOAD}"
-        ) from error
-    content = _read_json(config)
-    found = _described(name, content, _optional(get) if "model_type" in content else {})
+    content = _read_json(_required(name, CONFIG, get))
+    preprocessor = _first_of(name, (PREPROCESSOR,), get) if "model_type" in content else None
+    found = _described(name, content, _read_json(preprocessor) if preprocessor else {})
     if with_weights:
-        found.file = _first_of(name, get)
+        found.file = _first_of(name, WEIGHTS, get)
+        if found.file is None:
+            raise UserError(
+                f"domain encoder '{name}': the repository has none of the files {few(WEIGHTS)}. "
+                "Download its weights and name them with weights (DOMAIN.WEIGHTS)"
+            )
     return found
 
 
-def _optional(get: Any) -> dict[str, Any]:
-    """Return a repository's statistics; {} where it has none."""
-    from huggingface_hub.utils import EntryNotFoundError
-
+def _required(name: str, file: str, get: Callable[[str], Path]) -> Path:
+    """Download a file that every repository has."""
     try:
-        return _read_json(get(PREPROCESSOR))
-    except EntryNotFoundError:
-        return {}
+        return get(file)
+    except Exception as error:  # the hub raises its HTTP client's own exceptions
+        raise _unavailable(name, file, error) from error
 
 
-def _first_of(name: str, get: Any) -> Path:
-    """Download the weights under the first of the usual names that a repository has."""
-    from huggingface_hub.utils import EntryNotFoundError
+def _first_of(name: str, files: Sequence[str], get: Callable[[str], Path]) -> Path | None:
+    """Download the first of some files that a repository has; None where it has none of them."""
+    from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
 
-    for file in WEIGHTS:
+    unknown: Exception | None = None
+    for file in files:
         try:
             return get(file)
+        except LocalEntryNotFoundError as error:  # offline: another one may be in the cache
+            unknown = unknown or error
         except EntryNotFoundError:
             continue
-        except Exception as error:  # as for the config
-            raise UserError(
-                f"domain encoder '{name}': its weights cannot be downloaded ({one_line(error)}). "
-                f"{DOWNLOAD}"
-            ) from error
-    raise UserError(
-        f"domain encoder '{name}': the repository has none of the files {few(WEIGHTS)}. Download "
-        "its weights and name them with weights (DOMAIN.WEIGHTS)"
+        except Exception as error:  # as for a required file
+            raise _unavailable(name, file, error) from error
+    if unknown is not None:
+        raise _unavailable(name, files[0], unknown) from unknown
+    return None
+
+
+def _unavailable(name: str, file: str, error: Exception) -> UserError:
+    return UserError(
+        f"domain encoder '{name}': its {file} cannot be downloaded ({one_line(error)}). {DOWNLOAD}"
     )
 
 
@@ -221,6 +223,15 @@ def _of_timm(name: str, content: dict[str, Any]) -> Repository:
     known = timm.models.PretrainedCfg.__dataclass_fields__
     record = {key: value for key, value in record.items() if key in known}
     record |= {"architecture": architecture.partition(".")[0]}
+    for key in ("mean", "std"):
+        if key in record:
+            record[key] = _numbers(name, CONFIG, key, record[key])
+    size = record.get("input_size", (3, 224, 224))
+    if not isinstance(size, (list, tuple)) or len(size) != 3 or not all(map(_is_count, size)):
+        raise UserError(
+            f"domain encoder '{name}': in its {CONFIG} input_size is {shown(size)}; it must be "
+            "channels, height and width"
+        )
     keys = ("input_size", "mean", "std", "test_input_size", "fixed_input_size", "pool_size")
     config = {
         "architecture": architecture,
@@ -231,6 +242,22 @@ def _of_timm(name: str, content: dict[str, Any]) -> Repository:
         args = {**args, "global_pool": content["global_pool"]}
         config["model_args"] = args
     return Repository(architecture, args, record, config)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 13
+
+
+def _numbers(name: str, file: str, key: str, value: Any) -> tuple[float, ...]:
+    """Return the statistics of a file: three numbers, standard deviations above 0."""
+    low = 0.0 if key.endswith("std") else -1e6
+    kinds = isinstance(value, (list, tuple)) and all(type(v) in (int, float) for v in value)
+    if not kinds or not value or not all(low < number < 1e6 for number in value):
+        raise UserError(
+            f"domain encoder '{name}': in its {file} {key} is {shown(value)}; it must be a list of "
+            "numbers, one per channel"
+        )
+    return tuple(map(float, value))
 
 
 def _refuse_other_dinov3(name: str, content: Mapping[str, Any]) -> None:
@@ -279,8 +306,10 @@ def _of_transformers(
         args["init_values"] = float(content.get("layerscale_value", 1.0))
     if kind == "dinov2_with_registers":
         args["reg_tokens"] = registers
-    mean = preprocessor.get("image_mean") or IMAGENET_MEAN
-    std = preprocessor.get("image_std") or IMAGENET_STD
+    mean, std = (
+        _numbers(name, PREPROCESSOR, key, preprocessor.get(key) or default)
+        for key, default in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD))
+    )
     if not preprocessor.get("image_mean"):
         logger.warning(
             "domain encoder '%s': there is no %s, so ImageNet's mean and std are taken. Others are "
@@ -290,8 +319,8 @@ def _of_transformers(
     record = {
         "architecture": ARCHITECTURES[kind],
         "input_size": (3, size, size),
-        "mean": tuple(mean),
-        "std": tuple(std),
+        "mean": mean,
+        "std": std,
     }
     config = {"model_type": kind, "model_args": dict(args), "eps": eps, "statistics": [mean, std]}
     args["norm_layer"] = partial(nn.LayerNorm, eps=eps)

@@ -275,6 +275,17 @@ def test_torchgeo_s_statistics_are_those_of_torchgeo():
         "torchgeo_resnet152_sentinel2_si_rgb_satlas": "ResNet152_Weights.SENTINEL2_SI_RGB_SATLAS",
         "torchgeo_resnet152_sentinel2_mi_rgb_satlas": "ResNet152_Weights.SENTINEL2_MI_RGB_SATLAS",
     }
+    names |= {
+        f"torchgeo_swin_v2_{size}_{ours}_{kind}_satlas": (
+            f"Swin_V2_{size.upper()}_Weights.{theirs}_{kind.upper()}{rgb}_SATLAS"
+        )
+        for size, ours, theirs, rgb in (
+            ("b", "aerial", "NAIP_RGB", ""),
+            ("b", "sentinel2_rgb", "SENTINEL2", "_RGB"),
+            ("t", "sentinel2_rgb", "SENTINEL2", "_RGB"),
+        )
+        for kind in ("si", "mi")
+    }
     assert set(names) == {name for name in RECIPES if name.startswith("torchgeo_")}
     for name, theirs in names.items():
         weight = get_weight(theirs)
@@ -287,6 +298,8 @@ def test_torchgeo_s_statistics_are_those_of_torchgeo():
         torch.testing.assert_close(
             normalise(pixels, recipe.mean, recipe.std), expected, rtol=1e-4, atol=1e-4
         )
+        if "resnet" not in name:
+            continue
         assert theirs.lower().startswith(recipe.timm_name)
         assert weight.url.rpartition("/")[2].startswith(
             tuple(start for start, known in PUBLISHED_FILES.items() if known == name)

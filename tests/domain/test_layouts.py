@@ -333,6 +333,36 @@ def test_torchvision_s_resnet(tmp_path, caplog):
         )
 
 
+def test_torchgeo_s_swin_v2_equals_torchvision(tmp_path, monkeypatch):
+    """torchvision's layout under timm's keys, shifted windows and merging included."""
+    swin = pytest.importorskip("torchvision.models.swin_transformer")
+    model = swin.SwinTransformer(
+        patch_size=[4, 4],
+        embed_dim=16,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=[4, 4],
+        num_classes=3,
+        block=swin.SwinTransformerBlockV2,
+        downsample_layer=swin.PatchMergingV2,
+    )
+    randomise(model)
+    model.head = nn.Identity()
+    name = "torchgeo_swin_v2_t_sentinel2_rgb_si_satlas"
+    sizes = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
+    small(name, monkeypatch, img_size=64, **sizes)
+    weights = save(tmp_path / "sentinel2_swint_si_rgb-0c1a96e0.pth", model.state_dict())
+    encoder = load_domain_encoder(name, weights=weights)
+    pixels = random_pixels(64)
+    with torch.no_grad():  # not normalised: torchgeo scales to 0-1 alone
+        close(encoder(clip_images(pixels)), model(pixels))
+        # The published files lack the last norm.
+        published = {k: v for k, v in model.state_dict().items() if not k.startswith("norm.")}
+        model.norm = nn.LayerNorm(model.norm.normalized_shape)
+        encoder = load_domain_encoder(name, weights=save(tmp_path / "x.pth", published))
+        close(encoder(clip_images(pixels)), model(pixels))
+
+
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [

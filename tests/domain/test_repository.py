@@ -11,11 +11,12 @@ import huggingface_hub
 import pytest
 import timm
 import torch
-from huggingface_hub.utils import EntryNotFoundError
+from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 
 import dplq
 from dplq.domain.load import load_domain_encoder
+from dplq.domain.repository import WEIGHTS
 from dplq.errors import UserError
 from dplq.io.checkpoint import read, save
 from tests.domain.helpers import (
@@ -193,9 +194,61 @@ def test_a_repository_of_the_hub_is_a_downloaded_folder(tmp_path, monkeypatch):
     assert torch.equal(encoder(images), local(images))
 
 
+def test_offline_is_not_taken_for_a_repository_without_the_file(tmp_path, monkeypatch):
+    """Without its statistics or weights an encoder is refused, not run with others."""
+    folder = write_folder(tmp_path / "vit")
+    (folder / "config.json").write_text(json.dumps(DINOV2))
+    missing = ["preprocessor_config.json"]
+
+    def download(repository, file, revision):
+        if file in missing:
+            raise LocalEntryNotFoundError("offline")
+        return str(folder / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    for file in ("preprocessor_config.json", "model.safetensors"):
+        with pytest.raises(UserError, match=rf"its {file} cannot be downloaded"):
+            load_domain_encoder("hf-hub:org/vit")
+        (folder / "preprocessor_config.json").write_text("{}")
+        missing = list(WEIGHTS)
+
+    def fail(*args, **kwargs):
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(UserError, match="'test_vit': its weights cannot be downloaded"):
+        load_domain_encoder("test_vit")
+
+
+DINOV2 = {
+    "model_type": "dinov2",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+def edited(**changes):
+    """Return an edit of a folder's config: keys of its `pretrained_cfg`."""
+
+    def change(folder):
+        path = folder / "config.json"
+        content = json.loads(path.read_text())
+        content["pretrained_cfg"] |= changes
+        path.write_text(json.dumps(content))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        (edited(mean="abc"), "in its config.json mean is 'abc'; it must be a list of numbers"),
+        (edited(std=[1, 0, 1]), "in its config.json std is"),
+        (edited(input_size=[3, "a", 2]), "input_size is .*; it must be channels, height"),
+        (edited(input_size=[3, 32, 64]), "only square ones"),
         (lambda f: shutil.rmtree(f), "there is no folder"),
         (lambda f: (f / "config.json").unlink(), "no config.json in"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
