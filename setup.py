@@ -34,7 +34,7 @@ REQUIREMENTS = [
     "tqdm",  # any version
 ]
 DIAGRAM_REQUIREMENTS = ["scikit-posthocs>=0.9"]  # keyword arguments of the diagram
-HF_REQUIREMENTS = ["transformers>=5"]  # text towers and tokenizers; the oldest that was tried
+HF_REQUIREMENTS = ["transformers>=4.57"]  # text towers and tokenizers; the oldest that was tried
 DICOM_REQUIREMENTS = ["pydicom>=2.4"]  # the oldest that was tried
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,
