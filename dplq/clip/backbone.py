@@ -41,7 +41,8 @@ def load_backbone(
 
     Args:
         name: one of
-            a CoOp name (`ViT-B/16`, `ViT-B/32`, `ViT-L/14`, `ViT-L/14@336px`: OpenAI's weights);
+            a CoOp name (`ViT-B/16`, `ViT-B/32`, `ViT-L/14`, `ViT-L/14@336px`, `RN50`, `RN101`, ...:
+            OpenAI's weights);
             `NAME:TAG`, an open_clip model and one of its pretrained tags;
             `NAME:PATH`, an open_clip or CoOp name and a checkpoint file;
             `hf-hub:ORG/NAME`, a model on the Hugging Face hub in open_clip's layout;

@@ -48,13 +48,14 @@ Width = Annotated[int, Meta(ge=1, le=1 << 16)]
 # no tuple: a union of a bounded number and a tuple crashes the garbage collector in msgspec 0.22
 Pair = Annotated[list[Width], Meta(min_length=2, max_length=2)]
 Layers = Annotated[int, Meta(ge=1, le=1 << 10)]
+Stages = Annotated[list[Layers], Meta(min_length=4, max_length=4)]  # of a ResNet
 Ratio = Annotated[float, Meta(gt=0)]
 
 
 class Vision(msgspec.Struct):
     """What an open_clip config says of the image tower; keys that are not here open_clip checks."""
 
-    layers: Layers | list[Layers] = 12
+    layers: Layers | Stages = 12
     width: Width = 768
     head_width: Width = 64
     mlp_ratio: Ratio = 4.0

@@ -213,6 +213,12 @@ def test_low_precision_and_autocast(kind: str, tmp_path: Path) -> None:
         assert torch.cosine_similarity(features.float(), exact, dim=-1).min() > 0.99
 
 
+def test_a_tower_that_does_not_pool_is_refused(tmp_path: Path) -> None:
+    config = tiny_clip_config() | {"vision_cfg": PLAIN | {"pool_type": "none"}}
+    with pytest.raises(UserError, match=r"pool_type 'none' in vision_cfg .* use tok or avg"):
+        load_backbone(write_clip_dir(tmp_path, config), pretrained=False)
+
+
 def test_a_copy_has_towers_of_its_own(tmp_path: Path) -> None:
     clip = backbone_of("siglip", tmp_path)
     other = clip.sharing_copy()
@@ -332,12 +338,30 @@ def test_openais_resnet_by_coops_name(tmp_path: Path, monkeypatch: pytest.Monkey
     assert torch.equal(clip.encode_image(pixels), original.encode_image(pixels))
 
 
-def test_chunks_of_plain_texts_change_nothing() -> None:
-    clip = tiny_backbone().double()
-    model = create_model("CoOp", clip, NAMES, seed=0, n_ctx=2, csc=True).double()
-    whole = model.text_features(model.prompt_learner())
-    (expected,) = torch.autograd.grad(whole.sum(), model.prompt_learner.ctx)
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("CoOp", {"n_ctx": 2, "csc": True}), ("TCP", {"n_ctx": 2, "class_layer": 2})],
+)
+def test_chunks_of_plain_texts_change_nothing(
+    method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each chunk is recomputed in the backward pass; TCP has deep prompts of every class's own."""
+    clip = tiny_backbone(text_width=16)
+    model: Any = create_model(method, clip, NAMES, seed=0, **settings)
+    images, encode = images_for(clip), clip.text.encode
+    learned, sizes = list(model.prompt_learner.parameters()), []
+
+    def outcome() -> tuple[Tensor, tuple[Tensor, ...]]:
+        features = model.text_features(model.prompts(images))
+        weight = draw(*features.shape)
+        return features, torch.autograd.grad((features * weight).sum(), learned)
+
+    def recorded(embeddings: Tensor, *rest: Any) -> Tensor:
+        sizes.append(len(embeddings))
+        return encode(embeddings, *rest)
+
+    whole = outcome()
+    monkeypatch.setattr(clip.text, "encode", recorded)
     model.text_chunk = 2
-    parts = model.text_features(model.prompt_learner())
-    (grad,) = torch.autograd.grad(parts.sum(), model.prompt_learner.ctx)
-    torch.testing.assert_close((parts, grad), (whole, expected), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(outcome(), whole, rtol=1e-4, atol=1e-5)
+    assert sizes == [2, 1, 1, 2]

@@ -23,6 +23,7 @@ from dplq.clip.blocks import (
 )
 from dplq.clip.modules import ResidualBlock, VisionTransformer
 from dplq.clip.towers.base import ImageTower, project
+from dplq.errors import UserError
 
 
 class ClipViT(ImageTower):
@@ -40,6 +41,11 @@ class ClipViT(ImageTower):
         self.is_supported = all(map(is_supported, blocks))
         if not self.is_supported:
             self.lacks_blocks = "the blocks of its image tower are not CLIP's"
+        pools = self.visual.pool_type != "none" or getattr(module, "attn_pool_contrastive", None)
+        if not pools:
+            raise UserError(
+                "pool_type 'none' in vision_cfg leaves an image without a feature: use tok or avg"
+            )
         by_attention = getattr(self.visual, "attn_pool", None) is not None
         self.pools_class_token = not by_attention and self.visual.pool_type == "tok"
 
