@@ -70,15 +70,13 @@ def build(source: Source, device: str = "cpu") -> CLIP | CustomTextCLIP | CoCa:
         try:
             with offline_text_cfg(config["text_cfg"], _folder(source)) as text_cfg:
                 return kind(**{**config, "text_cfg": text_cfg})
-        except OSError as error:
-            if not tower:
-                raise
-            raise UserError(
-                f"cannot get the architecture of '{tower}', the text tower of '{source.name}' "
-                f"({one_line(error)}); use a machine with access to the Hugging Face hub once, or "
-                f"put its {HF_CONFIG} into the model's folder (local-dir:PATH)"
-            ) from error
         except Exception as error:  # a config can fail anywhere in open_clip and timm
+            if tower and isinstance(error, OSError):  # the hub cannot be reached
+                raise UserError(
+                    f"cannot get the architecture of '{tower}', the text tower of '{source.name}' "
+                    f"({one_line(error)}); use a machine with access to the Hugging Face hub once, "
+                    f"or put its {HF_CONFIG} into the model's folder (local-dir:PATH)"
+                ) from error
             raise UserError(
                 f"open_clip {version} cannot build the architecture of '{source.name}' "
                 f"({one_line(error)}); correct its config or install a newer open_clip_torch"
