@@ -158,7 +158,9 @@ def _load_one(
     file = _weights_file(name, weights, recipe, repository) if pretrained else None
     state = None if file is None else _read_checkpoint(file)
     if file is not None and (weights or repository):
-        spec = replace(spec, sha256=content_digest(file, repository.config if repository else None))
+        # Of the user's own file alone, as earlier versions recorded it beside a folder, too.
+        config = repository.config if repository and not weights else None
+        spec = replace(spec, sha256=content_digest(file, config))
     with private_rng(seed):
         if repository:
             model, recipe = build_repository(name, repository, changes, state)

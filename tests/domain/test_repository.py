@@ -19,6 +19,7 @@ from dplq.domain.load import load_domain_encoder
 from dplq.domain.repository import WEIGHTS
 from dplq.errors import UserError
 from dplq.io.checkpoint import read, save
+from dplq.io.files import file_digest
 from tests.domain.helpers import (
     SMALL_VIT,
     clip_images,
@@ -104,6 +105,7 @@ def test_a_folder_with_a_file_of_weights_can_be_reopened(clip, tmp_path):
     (folder / "model.safetensors").unlink()
     name = f"local-dir:{folder}"
     model = model_with(clip, load_domain_encoder(name, weights=str(weights), backbone=clip)).eval()
+    assert model.domain.spec.sha256 == file_digest(weights)  # as earlier versions recorded it
     file = tmp_path / "m.safetensors"
     model.save(file)
     images = clip_images(random_pixels(32))

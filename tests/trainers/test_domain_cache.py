@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dplq
+from dplq.errors import UserError
 from tests.runner import make_project, train
 
 
@@ -111,3 +112,30 @@ def test_keys_that_the_choice_of_encoder_disables_are_said(caplog):
         "DOMAIN.WEIGHTS sam.pth is not used: DOMAIN.ENCODER is none.",
         "DOMAIN.NORMALIZE clip is not used: DOMAIN.ENCODER is none.",
     ]
+
+
+def domain_config(**changes):
+    """Return a host's config: it has none of the keys that change an encoder."""
+    from yacs.config import CfgNode
+
+    keys = {"WEIGHTS": "", "FEATURE": "encoder", "NORMALIZE": None, "PRETRAINED": False}
+    return CfgNode({"DOMAIN": {**keys, "CACHE": True, **changes}})
+
+
+def test_a_host_s_config_holds_a_list_as_text():
+    from dplq.trainers._engine.domain import load_domain
+    from tests.tiny import tiny_backbone
+
+    clip = tiny_backbone()
+    cfg = domain_config(ENCODER="[clip, test_vit]", WEIGHTS="['', '']")
+    encoder = load_domain(cfg, clip, "default")
+    assert [part.name for part in encoder.spec.parts] == ["clip", "test_vit"]
+
+
+def test_an_encoder_of_more_bands_is_refused_by_a_trainer():
+    from dplq.trainers._engine.domain import load_domain
+
+    cfg = domain_config(ENCODER="test_resnet", ARGS="in_chans=5", MEAN=[0.0] * 5, STD=[1.0] * 5)
+    cfg.DOMAIN.NORMALIZE = "native"
+    with pytest.raises(UserError, match=r"test_resnet takes 5 bands.*INPUT.BANDS.*RGB images"):
+        load_domain(cfg, None, "default")
