@@ -52,7 +52,7 @@ def in_parallel(tasks: Mapping[K, Callable[[], Any]], jobs: int) -> Iterator[tup
 
     The first one runs alone: it draws the demo's images.
     """
-    os.environ["OMP_NUM_THREADS"] = str(max((os.cpu_count() or 1) // jobs, 1))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # published tables are from the CPU
     keys = list(tasks)
     with ThreadPoolExecutor(jobs) as pool, tqdm(total=len(keys), desc="runs") as bar:
