@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from dplq.clip.backbone import CONFIG_FILE, Backbone, load_backbone
+from dplq.clip.hub_tokenizer import HubTokenizer
 from dplq.clip.installed import open_clip
 from dplq.clip.load import build
 from dplq.clip.sources import find_source
@@ -188,7 +189,7 @@ def small_backbone(config: dict[str, Any], folder: Path) -> Backbone:
     return clip
 
 
-class RandomIds:
+class RandomIds(HubTokenizer):
     """A stand-in for a hub tokenizer: start marker, own tokens, end marker (id 2), padding (1)."""
 
     markers, pad_id = (1, 1), 1
