@@ -183,7 +183,9 @@ def _check_fit(
     shapes = [
         f"{key} {tuple(theirs[key].shape)} instead of {tuple(value.shape)}"
         for key, value in ours.items()
-        if key in theirs and key not in LOGITS and theirs[key].shape != value.shape
+        if key in theirs
+        and theirs[key].shape != value.shape
+        and not (key in LOGITS and theirs[key].numel() == value.numel() == 1)
     ]
     if missing or extra or shapes:
         raise UserError(

@@ -214,9 +214,11 @@ def _from_local_dir(spec: Spec, folder: Path, find_file: bool) -> Source:
     return source
 
 
-def _from_transformers(spec: Spec, config: Path, preprocessor: Path | None) -> Source:
+def _from_transformers(
+    spec: Spec, config: Path, preprocessor: Path | None, repository: str = ""
+) -> Source:
     """Return the source described by a config.json of the transformers library, no weights."""
-    described = transformers_config.describe(config, preprocessor)
+    described = transformers_config.describe(config, preprocessor, repository)
     return Source(spec.name, spec, described.config, described.preprocess, finish=described.finish)
 
 
@@ -281,7 +283,7 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
             ) from config
         preprocessor = get(transformers_config.PREPROCESSOR_FILE)
         known = preprocessor if isinstance(preprocessor, Path) else None
-        source = _from_transformers(spec, other, known)
+        source = _from_transformers(spec, other, known, model_id)
         files = TRANSFORMERS_WEIGHT_FILES
     if find_file:
         weights = get(*files)

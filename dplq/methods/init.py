@@ -54,8 +54,16 @@ def clone_first(layers: nn.ModuleList) -> None:
         layer.load_state_dict(layers[0].state_dict())
 
 
-def check_depth(clip: Backbone, depth: int, layers: int, key: str = "PROMPT_DEPTH") -> None:
+def check_depth(
+    clip: Backbone,
+    depth: int,
+    layers: int,
+    key: str = "PROMPT_DEPTH",
+    towers: str = "its towers support",
+) -> None:
     """Refuse a prompt depth that a tower of `layers` layers does not have.
+
+    `towers` begins what the message says of the towers that take the prompts.
 
     Raises:
         UserError: naming the key and what fits.
@@ -63,7 +71,7 @@ def check_depth(clip: Backbone, depth: int, layers: int, key: str = "PROMPT_DEPT
     if not 1 <= depth <= layers:
         raise UserError(
             f"{key} {depth} does not fit {clip.spec.name}: "
-            f"its towers support prompts in 1 to {layers} layers."
+            f"{towers} prompts in 1 to {layers} layers."
         )
 
 

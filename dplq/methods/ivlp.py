@@ -78,10 +78,16 @@ class IVLPModel(PromptedCLIP):
     ) -> None:
         given, generator = self.settings_class(**settings), seeded_generator(seed)
         self.check_support(clip, asdict(given))
-        check_depth(clip, given.prompt_depth_text, clip.text_layers, "PROMPT_DEPTH_TEXT")
+        check_depth(
+            *(clip, given.prompt_depth_text, clip.text_layers, "PROMPT_DEPTH_TEXT"),
+            towers="its text tower supports",
+        )
         if given.n_ctx_vision and given.prompt_depth_vision:
             depth = given.prompt_depth_vision
-            check_depth(clip, depth, clip.vision_layers, "PROMPT_DEPTH_VISION")
+            check_depth(
+                *(clip, depth, clip.vision_layers, "PROMPT_DEPTH_VISION"),
+                towers="its image tower supports",
+            )
         elif given.prompt_depth_vision:
             given.report_unused("prompt_depth_vision", "N_CTX_VISION is 0")
         elif given.n_ctx_vision:

@@ -57,7 +57,10 @@ class VPTModel(PromptedCLIP):
         given, generator = VPTSettings(**settings), seeded_generator(seed)
         self.check_support(clip, asdict(given))
         depth = given.prompt_depth_vision
-        check_depth(clip, depth, clip.vision_layers, "PROMPT_DEPTH_VISION")
+        check_depth(
+            *(clip, depth, clip.vision_layers, "PROMPT_DEPTH_VISION"),
+            towers="its image tower supports",
+        )
         learner = VisionPrompts(
             clip, n_vision=given.n_ctx_vision, vision_depth=depth, generator=generator
         )

@@ -20,6 +20,7 @@ from dplq.clip import sources
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.clip.layouts import LAYOUTS, OPEN_CLIP, conch, find_layout, transformers_config
 from dplq.errors import UserError
+from tests.clip.test_open_text import t5_tokenizer
 from tests.peers import peer
 from tests.tiny import tiny_clip_config, write_clip_dir
 
@@ -266,6 +267,41 @@ def test_a_tensor_that_is_not_there_is_named(tmp_path: Path, lacking: str) -> No
         load_backbone(f"local-dir:{folder}")
 
 
+def test_a_scale_of_two_numbers_is_refused(tmp_path: Path) -> None:
+    model = transformers_clip()
+    folder = write(model, tmp_path)
+    state = {**model.state_dict(), "logit_scale": torch.ones(2)}
+    safetensors.torch.save_file(state, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"1 keys of other shape \(logit_scale \(2,\) instead of"):
+        load_backbone(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("eos", [1, 2])
+def test_a_clip_with_a_vocabulary_of_its_own(tmp_path: Path, eos: int) -> None:
+    text = {**TEXT, "intermediate_size": 48, "vocab_size": 300, "eos_token_id": eos}
+    vision = {**VISION, "intermediate_size": 176, "patch_size": 8}
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
+    torch.manual_seed(0)
+    model = randomised(transformers.CLIPModel(config))
+    folder = write(model, tmp_path)
+    with pytest.raises(UserError, match=r"no tokenizer beside it: put its tokenizer\.json"):
+        load_backbone(f"local-dir:{folder}")
+    t5_tokenizer(folder, "<pad>")
+    backbone = load_backbone(f"local-dir:{folder}")
+    assert max(differences(backbone, model)) < 1e-5
+    assert backbone.prompt_start == 0  # the tokenizer puts no marker before a text
+    assert backbone.lacks("CLIP's blocks in the text tower")
+
+
+@pytest.mark.parametrize(("vocabulary", "eos"), [(300, 49407), (300, None), (49408, 5)])
+def test_an_end_token_that_ends_no_text(tmp_path: Path, vocabulary: int, eos: int | None) -> None:
+    transformers_clip().config.save_pretrained(tmp_path)
+    t5_tokenizer(tmp_path, "<pad>")
+    name = edited(tmp_path, text_config__vocab_size=vocabulary, text_config__eos_token_id=eos)
+    with pytest.raises(UserError, match=f"eos_token_id of text_config is {eos} .* of {vocabulary}"):
+        load_backbone(name, pretrained=False)
+
+
 # --- SigLIP ---------------------------------------------------------------------------------------
 
 
@@ -301,6 +337,7 @@ def tiny_siglip(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_siglip_in_open_clips_towers(tmp_path: Path, tiny_siglip: None, image_size: int) -> None:
     model = siglip(image_size)
     folder = write(model, tmp_path)
+    t5_tokenizer(folder, "</s>")
     backbone = load_backbone(f"local-dir:{folder}")
     images, tokens = pixels(image_size), torch.randint(3, 300, (2, 64))
     with torch.no_grad():
@@ -318,6 +355,7 @@ def test_a_siglip_file_in_an_architecture_of_open_clip(
 ) -> None:
     model = siglip(48)
     folder = write(model, tmp_path / "model")
+    t5_tokenizer(folder, "</s>")
     config = transformers_config.describe(folder / "config.json", None).config
     del config["text_cfg"]["act_kwargs"]  # as open_clip's own architectures of SigLIP
     name = write_clip_dir(tmp_path / "architecture", config)
@@ -334,6 +372,35 @@ def test_a_siglip_file_in_an_architecture_of_open_clip(
 def test_a_siglip_that_timm_has_not(tmp_path: Path) -> None:
     siglip().config.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"has no SigLIP tower .* 32, 3, 2, 64, 16; it has"):
+        transformers_config.describe(tmp_path / "config.json", None)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "repository", "expected"),
+    [(32000, "", "timm/ViT-B-16-SigLIP"), (256000, "org/name", "org/name"), (256000, "", None)],
+)
+def test_the_tokenizer_of_a_siglip(
+    tmp_path: Path, tiny_siglip: None, vocabulary: int, repository: str, expected: str | None
+) -> None:
+    siglip().config.save_pretrained(tmp_path)
+    edited(tmp_path, text_config__vocab_size=vocabulary)
+    file = tmp_path / "config.json"
+    if expected is None:
+        with pytest.raises(UserError, match=r"no tokenizer beside it: .*spiece\.model"):
+            transformers_config.describe(file, None, repository)
+    else:
+        config = transformers_config.describe(file, None, repository).config
+        assert config["text_cfg"]["hf_tokenizer_name"] == expected
+
+
+@pytest.mark.parametrize("change", [{"hidden_act": "quick_gelu"}, {"layer_norm_eps": 1e-5}])
+def test_what_timms_siglip_towers_do_not_run(
+    tmp_path: Path, tiny_siglip: None, change: dict[str, Any]
+) -> None:
+    siglip().config.save_pretrained(tmp_path)
+    t5_tokenizer(tmp_path, "</s>")
+    edited(tmp_path, **{f"vision_config__{key}": value for key, value in change.items()})
+    with pytest.raises(UserError, match=r"image tower has hidden_act .* timm's SigLIP towers run"):
         transformers_config.describe(tmp_path / "config.json", None)
 
 

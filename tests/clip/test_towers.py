@@ -306,6 +306,18 @@ def test_every_refusal_is_before_a_learner_is_made(method: str, tmp_path: Path) 
     assert f"{method} needs" in refusal(method, resnet)
 
 
+def test_a_depth_is_refused_by_the_tower_that_counts(tmp_path: Path) -> None:
+    resnet = backbone_of("resnet", tmp_path)
+    layers = resnet.text_layers
+    with pytest.raises(
+        UserError, match=f"its text tower supports prompts in 1 to {layers} layers"
+    ) as said:
+        create_model("IVLP", resnet, NAMES, n_ctx_vision=0, prompt_depth_text=layers + 1)
+    assert "PROMPT_DEPTH_TEXT" in str(said.value)
+    with pytest.raises(UserError, match="its image tower supports prompts in 1 to"):
+        create_model("VPT", tiny_backbone(), NAMES, prompt_depth_vision=99)
+
+
 def test_a_backbone_says_what_a_prompt_would_need(tmp_path: Path) -> None:
     resnet = backbone_of("resnet", tmp_path)
     with pytest.raises(UserError, match="takes no image prompts: its image tower is a ResNet"):

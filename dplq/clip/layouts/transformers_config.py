@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,9 @@ REMEDY = (
 
 Size = Annotated[int, Meta(ge=1, le=1 << 24)]
 Colour = tuple[float, float, float]
+FindTokenizer = Callable[[str], dict[str, Any]]
+CLIP_EOS = 49407  # the last word of CLIP's vocabulary
+SIGLIP_TOKENIZER = "timm/ViT-B-16-SigLIP"
 # `hidden_act` -> open_clip's quick_gelu, and what its GELU is called with.
 ACTIVATIONS: dict[str, tuple[bool, dict[str, str]]] = {
     "quick_gelu": (True, {}),
@@ -38,7 +42,11 @@ ACTIVATIONS: dict[str, tuple[bool, dict[str, str]]] = {
 
 
 class Text(msgspec.Struct):
-    """`text_config` of a CLIPModel; transformers leaves out what equals its defaults."""
+    """`text_config` of a CLIPModel; transformers leaves out what equals its defaults.
+
+    `eos_token_id` is where a CLIPModel pools; 2, which older versions wrote, stands for the largest
+    id of a text.
+    """
 
     vocab_size: Size = 49408
     hidden_size: Size = 512
@@ -48,6 +56,7 @@ class Text(msgspec.Struct):
     max_position_embeddings: Size = 77
     hidden_act: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
+    eos_token_id: int | None = CLIP_EOS
 
 
 class Vision(msgspec.Struct):
@@ -121,26 +130,34 @@ class Described:
     finish: Callable[[nn.Module], object]
 
 
-def describe(config: Path, preprocessor: Path | None) -> Described:
+def describe(config: Path, preprocessor: Path | None, repository: str = "") -> Described:
     """Return what a `config.json` says, and a `preprocessor_config.json` where there is one.
+
+    Args:
+        config: the file.
+        preprocessor: the other file, if there is one.
+        repository: of the model on the Hugging Face hub, which has its tokenizer; "" for a folder.
 
     Raises:
         UserError: damaged, or of a model that open_clip has no architecture for.
     """
     where = printable(str(config))
     content: dict[str, Any] = read_json(config, dict[str, Any], remedy=REMEDY, max_bytes=1 << 20)
-    described = describe_content(content, where, config.parent)
+    described = describe_content(content, where, config.parent, repository)
     kind: str = content["model_type"]
     return Described(described.config, _preprocess(preprocessor, kind, where), described.finish)
 
 
-def describe_content(content: dict[str, Any], where: str, folder: Path | None = None) -> Described:
+def describe_content(
+    content: dict[str, Any], where: str, folder: Path | None = None, repository: str = ""
+) -> Described:
     """Return what the content of a `config.json` says; without preprocessing.
 
     Args:
         content: of the file.
         where: what it was read from, for messages.
         folder: of the model, where its tokenizer may be.
+        repository: of the model on the hub; "" for a folder.
 
     Raises:
         UserError: damaged, or of a model that open_clip has no architecture for.
@@ -153,10 +170,10 @@ def describe_content(content: dict[str, Any], where: str, folder: Path | None = 
             f"{few(kinds)} can be loaded. An image encoder alone is for "
             "load_domain_encoder (DOMAIN.ENCODER)"
         )
-    return kinds[kind](content, where, folder)
+    return kinds[kind](content, where, partial(_tokenizer, folder, repository, where))
 
 
-def _clip(content: dict[str, Any], where: str, folder: Path | None) -> Described:
+def _clip(content: dict[str, Any], where: str, find_tokenizer: FindTokenizer) -> Described:
     text: Text = convert(_tower(content, "text"), Text, where=where, remedy=REMEDY)
     vision: Vision = convert(_tower(content, "vision"), Vision, where=where, remedy=REMEDY)
     _check_channels(vision, where)
@@ -166,7 +183,7 @@ def _clip(content: dict[str, Any], where: str, folder: Path | None) -> Described
             "image tower; open_clip has one for both, so this model cannot be loaded"
         )
     quick, act = _activation(text.hidden_act, where)
-    own = _tokenizer(folder) if text.vocab_size != Text().vocab_size else {}
+    own = {} if text.vocab_size == Text().vocab_size else find_tokenizer("")
     width: int = convert(content.get("projection_dim") or 512, Size, where=where, remedy=REMEDY)
     config = {
         "embed_dim": width,
@@ -180,12 +197,12 @@ def _clip(content: dict[str, Any], where: str, folder: Path | None) -> Described
             "mlp_ratio": _ratio(vision),
             **_extra(vision, act, default_eps=1e-5),
         },
-        "text_cfg": _text(text) | _extra(text, act, default_eps=1e-5) | own,
+        "text_cfg": _text(text) | _extra(text, act, default_eps=1e-5) | _pool(text, where) | own,
     }
     return Described(config, {}, _nothing)
 
 
-def _siglip(content: dict[str, Any], where: str, folder: Path | None) -> Described:
+def _siglip(content: dict[str, Any], where: str, find_tokenizer: FindTokenizer) -> Described:
     text: SiglipText = convert(_tower(content, "text"), SiglipText, where=where, remedy=REMEDY)
     vision: SiglipVision = convert(
         _tower(content, "vision"), SiglipVision, where=where, remedy=REMEDY
@@ -200,7 +217,15 @@ def _siglip(content: dict[str, Any], where: str, folder: Path | None) -> Describ
             f"{where}: timm has no SigLIP tower of width, layers, heads, MLP width and patch "
             f"{', '.join(map(str, sizes))}; it has {few(set(SIGLIP_TRUNKS.values()), limit=6)}"
         )
+    quick, vision_act = _activation(vision.hidden_act, where)
+    if quick or vision.layer_norm_eps != SiglipVision().layer_norm_eps:
+        raise UserError(
+            f"{where}: the image tower has hidden_act {vision.hidden_act} and layer_norm_eps "
+            f"{vision.layer_norm_eps}; timm's SigLIP towers run GELU and "
+            f"{SiglipVision().layer_norm_eps}, so this model cannot be loaded"
+        )
     quick, act = _activation(text.hidden_act, where)
+    usual = SIGLIP_TOKENIZER if text.vocab_size == SiglipText().vocab_size else ""
     width = text.projection_size or text.hidden_size
     config = {
         "embed_dim": width,
@@ -218,14 +243,13 @@ def _siglip(content: dict[str, Any], where: str, folder: Path | None) -> Describ
         | _extra(text, act, default_eps=1e-5)
         | {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
         | {"tokenizer_kwargs": {"clean": "canonicalize"}}
-        | _tokenizer(folder),
+        | find_tokenizer(usual),
     }
-    _, act = _activation(vision.hidden_act, where)
 
     def finish(model: nn.Module) -> None:
         visual: Any = model.get_submodule("visual")
         set_timm_size(visual, vision.image_size)
-        _set_timm_activation(visual.trunk, act)
+        _set_timm_activation(visual.trunk, vision_act)
 
     return Described(config, {}, finish)
 
@@ -255,10 +279,41 @@ def _extra(tower: Text | Vision, act: dict[str, str], default_eps: float) -> dic
     )
 
 
-def _tokenizer(folder: Path | None) -> dict[str, Any]:
-    """Return the tokenizer of a model that does not have CLIP's: that of its folder."""
+def _pool(text: Text, where: str) -> dict[str, Any]:
+    """Return where a CLIPModel's text tower pools, if it is not at the largest id of a text."""
+    eos = text.eos_token_id
+    if eos == 2 or (eos == CLIP_EOS and text.vocab_size == Text().vocab_size):
+        return {}
+    if eos is None or not 0 <= eos < text.vocab_size or text.vocab_size == Text().vocab_size:
+        raise UserError(
+            f"{where}: eos_token_id of text_config is {eos} ({CLIP_EOS} where it is left out), "
+            f"which ends no text of its vocabulary of {text.vocab_size}: write the id of its "
+            "tokenizer's end token there"
+        )
+    return {"pool_type": "eos", "eos_id": eos}
+
+
+def _tokenizer(folder: Path | None, repository: str, where: str, usual: str) -> dict[str, Any]:
+    """Return the tokenizer of a model that does not have CLIP's.
+
+    Args:
+        folder: of the model.
+        repository: of the model on the hub, or "".
+        where: the config, for messages.
+        usual: tokenizer on the hub of the model's vocabulary, or "" where none is known.
+
+    Raises:
+        UserError: none is known.
+    """
     own = folder is not None and any((folder / name).is_file() for name in TOKENIZER_FILES)
-    return {"hf_tokenizer_name": str(folder) if own else "timm/ViT-B-16-SigLIP"}
+    name = repository or (str(folder) if own else usual)
+    if not name:
+        raise UserError(
+            f"{where}: the model has a vocabulary of its own and no tokenizer beside it: put its "
+            f"{TOKENIZER_FILES[0]} (or {TOKENIZER_FILES[1]}) and tokenizer_config.json into the "
+            "folder"
+        )
+    return {"hf_tokenizer_name": name}
 
 
 def _ratio(tower: Text | Vision) -> float:

@@ -61,14 +61,14 @@ def make_text_tower(
     pool = getattr(text, "text_pool_type" if text is model else "pool_type", "argmax")
     if text.attn_mask is None:
         return BidirectionalText(text, tokenizer, pool)
+    if pool not in ("eos", "argmax"):
+        return PlainText(model, tokenizer, f"its text tower pools by '{pool}', not at EOT")
+    eos = None
     if pool == "eos":
         eos = text.text_eos_id if text is model else text.eos_id
-        if isinstance(tokenizer, HubTokenizer):
-            return HubCausalText(text, tokenizer, prefix, eos)
-        return CausalText(text, tokenizer, prefix, eos)
-    if pool != "argmax":
-        return PlainText(model, tokenizer, f"its text tower pools by '{pool}', not at EOT")
-    return CausalText(text, tokenizer, prefix)
+    if isinstance(tokenizer, HubTokenizer):  # its texts may begin with other markers than CLIP's
+        return HubCausalText(text, tokenizer, prefix, eos)
+    return CausalText(text, tokenizer, prefix, eos)
 
 
 def _make_tokenizer(

@@ -128,7 +128,7 @@ class HubCausalText(CausalText):
     lacks_blocks = "its texts do not begin as CLIP's do"
 
     def __init__(
-        self, module: nn.Module, tokenizer: HubTokenizer, prefix: str, eos_id: int
+        self, module: nn.Module, tokenizer: HubTokenizer, prefix: str, eos_id: int | None
     ) -> None:
         super().__init__(module, tokenizer, prefix, eos_id)
         self.supports_packing = False  # the shared prefix is made for one start marker
