@@ -36,7 +36,13 @@ from dplq.domain.recipes import (
     Recipe,
     find_recipe,
 )
-from dplq.domain.repository import Repository, content_digest, find_repository, is_repository
+from dplq.domain.repository import (
+    Repository,
+    config_digest,
+    content_digest,
+    find_repository,
+    is_repository,
+)
 from dplq.errors import UserError, shown, suggest
 from dplq.io.spec import Spec
 from dplq.io.validation.paths import user_path
@@ -149,6 +155,8 @@ def _load_one(
     recipe = find_recipe(name)
     _check_arguments(spec, recipe, weights)
     _check_changes(spec, changes)
+    # A checkpoint may have been made with a folder's file that the user now names.
+    own_file = bool(weights) and not (recorded and not spec.weights)
     spec = replace(spec, weights=Path(weights).name)
     if name == CLIP:
         return _load_clip(backbone, weights, spec)
@@ -159,8 +167,10 @@ def _load_one(
     state = None if file is None else _read_checkpoint(file)
     if file is not None and (weights or repository):
         # Of the user's own file alone, as earlier versions recorded it beside a folder, too.
-        config = repository.config if repository and not weights else None
-        spec = replace(spec, sha256=content_digest(file, config))
+        config = repository.config if repository else None
+        spec = replace(spec, sha256=content_digest(file, None if own_file else config))
+        if own_file and config is not None:
+            spec = replace(spec, config_sha256=config_digest(config))
     with private_rng(seed):
         if repository:
             model, recipe = build_repository(name, repository, changes, state)
@@ -265,7 +275,7 @@ def reload_domain_encoder(
     check(arguments, path)
     changes = {key: arguments.pop(key, value) for key, value in NO_CHANGES.items()}
     options = {"feature": "encoder", "normalize": "native", **spec.options}
-    found = replace(spec, name=arguments["name"], sha256="", options=options)
+    found = replace(spec, name=arguments["name"], sha256="", config_sha256="", options=options)
     return _load_named(
         found, arguments["weights"], Changes.checked(**changes), backbone, recorded=True
     )

@@ -18,6 +18,7 @@ from dplq.io.validation.schema import InvalidContent, Name, convert
 LOCAL_DIR = "local-dir:"
 HUB = ("hf-hub:", "hf_hub:")
 DIGEST = "weights_sha256"
+CONFIG_DIGEST = "config_sha256"
 PARTS = "parts"
 PLAIN = ("name", "weights", "pretrained", "seed")
 NUMBERS = ("mean", "std")  # options that are lists of numbers
@@ -31,6 +32,7 @@ class SpecEntry(msgspec.Struct):
     pretrained: bool = True
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     weights_sha256: str = ""
+    config_sha256: str = ""
     parts: list[dict[str, Any]] = []
 
 
@@ -45,6 +47,8 @@ class Spec:
         seed: of the random weights.
         sha256: of a local checkpoint, or of a model's folder or repository with its config, in hex;
             "" where there was none.
+        config_sha256: of the config of a folder or repository, where `sha256` is that of a local
+            checkpoint beside it, in hex.
         options: the loader's other arguments, such as a domain encoder's `feature`.
         parts: of several encoders whose features are concatenated, their own records.
     """
@@ -54,6 +58,7 @@ class Spec:
     pretrained: bool = True
     seed: int = 0
     sha256: str = ""
+    config_sha256: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     parts: tuple[Spec, ...] = ()
 
@@ -69,7 +74,7 @@ class Spec:
             InvalidContent: it is not such a record; the key is named.
         """
         known: SpecEntry = convert(dict(entry), SpecEntry, where=where)
-        options = {k: v for k, v in entry.items() if k not in (*PLAIN, DIGEST, PARTS)}
+        options = {k: v for k, v in entry.items() if k not in (*PLAIN, DIGEST, CONFIG_DIGEST, PARTS)}
         for key, value in options.items():  # msgspec does not name the keys of a dict
             try:
                 kind: Any = list[float] if key in NUMBERS else str | float | bool | None
@@ -78,14 +83,16 @@ class Spec:
                 raise error.at(key) from error
         plain = {key: getattr(known, key) for key in PLAIN}
         parts = tuple(cls.from_header(part, where) for part in known.parts)
-        return cls(**plain, sha256=known.weights_sha256, options=options, parts=parts)
+        digests = {"sha256": known.weights_sha256, "config_sha256": known.config_sha256}
+        return cls(**plain, **digests, options=options, parts=parts)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all fields as one JSON-able dict; digest and parts only where there are any."""
+        """Return all fields as one JSON-able dict; digests and parts only where there are any."""
         flat = {key: getattr(self, key) for key in PLAIN} | dict(self.options)
         if self.parts:
             flat[PARTS] = [part.as_dict() for part in self.parts]
-        return flat | ({DIGEST: self.sha256} if self.sha256 else {})
+        digests = {DIGEST: self.sha256, CONFIG_DIGEST: self.config_sha256}
+        return flat | {key: value for key, value in digests.items() if value}
 
     def header(self) -> dict[str, Any]:
         """Return `as_dict` without absolute paths: ``local-dir:/a/b`` becomes ``local-dir:b``."""
@@ -103,25 +110,26 @@ class Spec:
         entry = self.header()
         if self.sha256:
             del entry["weights"]
-            if self.is_repository:
+            covers_config = not self.weights or self.config_sha256
+            if self.folder or (self.is_repository and covers_config):
                 del entry["name"]
         return entry
 
     def without_unrecorded(self, then: Spec) -> Spec:
-        """Return this record as a version without digests of folders wrote it.
+        """Return this record as a version without digests of folders or of configs wrote it.
 
         Args:
             then: the record of a checkpoint.
 
         Returns:
-            This record; without its digest where `then` is a folder or repository without one.
+            This record; without the digests that `then` lacks and earlier versions did not write.
         """
         if self.parts and len(self.parts) == len(then.parts):
             pairs = zip(self.parts, then.parts, strict=True)
             return replace(self, parts=tuple(now.without_unrecorded(old) for now, old in pairs))
         if self.is_repository and then.is_repository and then.pretrained and not then.sha256:
-            return replace(self, sha256="")
-        return self
+            return replace(self, sha256="", config_sha256="")
+        return self if then.config_sha256 else replace(self, config_sha256="")
 
     @property
     def is_repository(self) -> bool:
@@ -153,7 +161,8 @@ class Spec:
                 f"{argument} names {len(given)} places, but {checkpoint} was trained with "
                 f"{self.name} alone: give one."
             )
-        arguments = {key: value for key, value in self.as_dict().items() if key != DIGEST}
+        digests = (DIGEST, CONFIG_DIGEST)
+        arguments = {key: value for key, value in self.as_dict().items() if key not in digests}
         given = str(user_path(given, argument)) if given else ""
         if given and not os.path.exists(given):
             raise UserError(f"{argument} is {given}, which does not exist.")

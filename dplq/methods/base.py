@@ -264,9 +264,10 @@ class CLIPModel(nn.Module):
             known = now.without_unrecorded(then)
             if known != now:
                 logger.warning(
-                    "%s does not record the content of its %s %s: whether the weights are the same "
-                    "is not checked.",
+                    "%s does not record the content of its %s %s: whether the %s the same is not "
+                    "checked.",
                     *(path, "CLIP" if part == "backbone" else "domain encoder", then.name),
+                    "config is" if then.sha256 else "weights are",
                 )
             own[part] = known.header()
         return own
