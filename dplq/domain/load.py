@@ -44,7 +44,7 @@ from dplq.domain.repository import (
     is_repository,
 )
 from dplq.errors import UserError, shown, suggest
-from dplq.io.spec import Spec
+from dplq.io.spec import Places, Spec, as_texts
 from dplq.io.validation.paths import user_path
 from dplq.io.weights import (
     is_torchscript,
@@ -68,7 +68,7 @@ _MAE_DECODER_WIDTH = 512  # of all three public MAE models
 def load_domain_encoder(
     name: str | Sequence[str],
     *,
-    weights: str | Sequence[str] = "",
+    weights: Places = "",
     feature: str = "encoder",
     normalize: str = "native",
     pretrained: bool = True,
@@ -113,6 +113,7 @@ def load_domain_encoder(
     Raises:
         UserError: unknown name or value, weights that are not available or do not fit.
     """
+    weights = as_texts(weights)
     if not isinstance(name, str) and len(name) == 1:
         name, (weights,) = name[0], _one_for_each(weights, name)
     if not isinstance(name, str):
@@ -244,7 +245,7 @@ def _pooled_as_recorded(recipe: Recipe, spec: Spec, recorded: bool) -> tuple[Rec
 
 def reload_domain_encoder(
     spec: Spec,
-    given: str | Sequence[str],
+    given: Places,
     path: Path,
     *,
     backbone: Backbone | None,
@@ -263,7 +264,7 @@ def reload_domain_encoder(
         UserError: as `Spec.loader_arguments` and `load_domain_encoder`.
     """
     if spec.parts:
-        places = _one_for_each(given, spec.parts, "domain_weights")
+        places = _one_for_each(as_texts(given), spec.parts, "domain_weights")
         pairs = zip(spec.parts, places, strict=True)
         return JointEncoder(
             [

@@ -22,6 +22,14 @@ CONFIG_DIGEST = "config_sha256"
 PARTS = "parts"
 PLAIN = ("name", "weights", "pretrained", "seed")
 NUMBERS = ("mean", "std")  # options that are lists of numbers
+Places = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def as_texts(given: Places) -> str | list[str]:
+    """Return a path, or several, as text."""
+    if isinstance(given, (str, os.PathLike)):
+        return os.fspath(given)
+    return [os.fspath(place) for place in given]
 
 
 class SpecEntry(msgspec.Struct):
@@ -83,8 +91,13 @@ class Spec:
                 raise error.at(key) from error
         plain = {key: getattr(known, key) for key in PLAIN}
         parts = tuple(cls.from_header(part, where) for part in known.parts)
-        digests = {"sha256": known.weights_sha256, "config_sha256": known.config_sha256}
-        return cls(**plain, **digests, options=options, parts=parts)
+        return cls(
+            **plain,
+            sha256=known.weights_sha256,
+            config_sha256=known.config_sha256,
+            options=options,
+            parts=parts,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as one JSON-able dict; digests and parts only where there are any."""
@@ -143,7 +156,7 @@ class Spec:
         return Path(self.name.removeprefix(LOCAL_DIR)) if local else None
 
     def loader_arguments(
-        self, given: str | Sequence[str], checkpoint: str | os.PathLike, argument: str
+        self, given: Places, checkpoint: str | os.PathLike, argument: str
     ) -> dict[str, Any]:
         """Return the loader's arguments, with local paths resolved.
 
@@ -154,8 +167,10 @@ class Spec:
             argument: name of the argument `given`, for messages.
 
         Raises:
-            UserError: `given` does not exist or is several places, or nothing is found.
+            UserError: `given` does not exist, is several places or a folder in place of a file, or
+                nothing is found.
         """
+        given = as_texts(given)
         if not isinstance(given, str):
             raise UserError(
                 f"{argument} names {len(given)} places, but {checkpoint} was trained with "
@@ -171,6 +186,8 @@ class Spec:
             inside = [os.path.join(given, self.weights)] if os.path.isdir(given) else [given]
             places = [*inside, self.weights, os.path.join(beside, self.weights)]
             arguments["weights"] = self._found(places, self.weights, checkpoint, argument)
+        elif given and self.sha256 and not self.folder:  # in place of the one in a cache
+            arguments |= self._in_place_of_cached(given, argument)
         if self.folder:
             places = [given, str(self.folder), os.path.join(beside, self.folder)]
             if self.weights:
@@ -180,6 +197,14 @@ class Spec:
             found = self._found(places, str(self.folder), checkpoint, argument)
             arguments["name"] = LOCAL_DIR + found
         return arguments
+
+    def _in_place_of_cached(self, given: str, argument: str) -> dict[str, str]:
+        """Return the loader's arguments for a file, or for a repository's folder, that is given."""
+        if not os.path.isdir(given):
+            return {"weights": given}
+        if self.is_repository:
+            return {"name": LOCAL_DIR + given}
+        raise UserError(f"{argument} is {given}, a folder: name the weights file of {self.name}.")
 
     @staticmethod
     def _found(

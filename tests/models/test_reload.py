@@ -106,3 +106,26 @@ def resolved_small(parts):
         return resolve_published(name, model, weights, small, **options)
 
     return resolve
+
+
+def test_the_file_that_is_named_is_opened_in_place_of_the_one_of_get(parts, tmp_path):
+    """Also where the cache has none; another file is refused."""
+    trained(parts).save(tmp_path / "prompts.safetensors")
+    cached = models_folder(ENCODER) / "retfoundgreen_statedict.pth"
+    mine = cached.rename(tmp_path / "mine.pth")
+    assert dplq.load(tmp_path / "prompts.safetensors", domain_weights=mine).domain is not None
+    with pytest.raises(UserError, match="a folder: name the weights file of retfound-green"):
+        dplq.load(tmp_path / "prompts.safetensors", domain_weights=tmp_path)
+    content = torch.load(mine)
+    torch.save(content, cached)
+    content["cls_token"] = content["cls_token"] + 1
+    torch.save(content, mine)
+    with pytest.raises(UserError, match=r"domain\.weights_sha256"):
+        dplq.load(tmp_path / "prompts.safetensors", domain_weights=mine)
+
+
+def test_paths_are_paths(parts, tmp_path):
+    file = models_folder(ENCODER) / "retfoundgreen_statedict.pth"
+    arguments = {"args": parts.args, "image_size": parts.image_size}
+    one = dplq.load_domain_encoder(ENCODER, weights=file, **arguments)
+    assert one.spec.weights == file.name
