@@ -101,6 +101,7 @@ def test_arguments_as_text():
         ("a=1, a=2", "names a twice"),
         ("a=open('x')", "must be timm's keyword arguments"),
         ("**{}", "must be timm's keyword arguments"),
+        ("depth=1)(img_size=32", "must be timm's keyword arguments"),
         ({1: 2}, "must be timm's keyword arguments"),
         ({"num_classes": 3}, "cannot set num_classes: an encoder has no classifier"),
         ({"a": {}}, r"a is \{\}; it must be a number"),
