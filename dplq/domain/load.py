@@ -215,10 +215,9 @@ def _load_named(
     if model is None:
         return _load_one(spec, weights, changes, backbone, recorded=recorded)
     name = spec.name.lower()
-    native = spec.options["normalize"] == "native"
-    found = resolve_published(
-        name, model, weights, changes, pretrained=spec.pretrained, native=native
-    )
+    if not recorded:  # the user's own, before the catalogue's are added
+        _check_changes(spec, changes)
+    found = resolve_published(name, model, weights, changes, spec=spec, recorded=recorded)
     inner = replace(
         spec, name=found.architecture, options={**spec.options, **found.changes.options}
     )

@@ -82,7 +82,9 @@ class Spec:
             InvalidContent: it is not such a record; the key is named.
         """
         known: SpecEntry = convert(dict(entry), SpecEntry, where=where)
-        options = {k: v for k, v in entry.items() if k not in (*PLAIN, DIGEST, CONFIG_DIGEST, PARTS)}
+        options = {
+            k: v for k, v in entry.items() if k not in (*PLAIN, DIGEST, CONFIG_DIGEST, PARTS)
+        }
         for key, value in options.items():  # msgspec does not name the keys of a dict
             try:
                 kind: Any = list[float] if key in NUMBERS else str | float | bool | None

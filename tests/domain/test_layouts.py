@@ -212,7 +212,8 @@ def test_transformers_dinov3(tmp_path, monkeypatch, caplog):
 def test_biases_of_the_attention_are_not_dropped(tmp_path):
     sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
     model = randomise(timm.create_model("vit_large_patch16_dinov3_qkvb", num_classes=0, **sizes))
-    state = model.state_dict()
+    state = model.state_dict()  # by the keys of facebookresearch/dinov3
+    state["storage_tokens"] = state.pop("reg_token")
     query, value = (state.pop(f"blocks.0.attn.{part}_bias") for part in "qv")
     state["blocks.0.attn.qkv.bias"] = torch.cat([query, torch.zeros(32), value])
     file = save(tmp_path / "w.pth", state)

@@ -369,9 +369,7 @@ def test_the_config_beside_a_file_of_weights_is_compared(clip, tmp_path):
     weights = str(shutil.copy(folder / "model.safetensors", tmp_path / "mine.safetensors"))
     shutil.copytree(folder, tmp_path / "renamed")
     one, same, changed = (
-        model_with(
-            clip, load_domain_encoder(f"local-dir:{place}", weights=weights, backbone=clip)
-        )
+        model_with(clip, load_domain_encoder(f"local-dir:{place}", weights=weights, backbone=clip))
         for place in (folder, tmp_path / "renamed", other)
     )
     file = tmp_path / "m.safetensors"
