@@ -24,7 +24,7 @@ from dplq.domain.build import build_recipe, build_repository, build_timm
 from dplq.domain.encoder import CLIP_MEAN, CLIP_STD, ClipImageEncoder, DomainEncoder
 from dplq.domain.fit import load_strict
 from dplq.domain.joint import JointEncoder
-from dplq.domain.pooling import WITHOUT_NORM, has_norm_after_pooling
+from dplq.domain.pooling import WITHOUT_NORM, check_pool, has_norm_after_pooling
 from dplq.domain.positions import set_positions
 from dplq.domain.published import resolve_published
 from dplq.domain.recipes import (
@@ -167,11 +167,7 @@ def _load_one(
     file = _weights_file(name, weights, recipe, repository) if pretrained else None
     state = None if file is None else _read_checkpoint(file)
     if file is not None and (weights or repository):
-        # Of the user's own file alone, as earlier versions recorded it beside a folder, too.
-        config = repository.config if repository else None
-        spec = replace(spec, sha256=content_digest(file, None if own_file else config))
-        if own_file and config is not None:
-            spec = replace(spec, config_sha256=config_digest(config))
+        spec = _with_digests(spec, file, repository, own_file=own_file)
     with private_rng(seed):
         if repository:
             model, recipe = build_repository(name, repository, changes, state)
@@ -196,6 +192,17 @@ def _load_one(
             "Its features carry no domain knowledge; results are good for tests only.",
         )
     return encoder
+
+
+def _with_digests(spec: Spec, file: Path, repository: Repository | None, *, own_file: bool) -> Spec:
+    """Return a record with the digests of an encoder's file and config.
+
+    That of the user's own file is of it alone, as earlier versions recorded it beside a folder.
+    """
+    config = repository.config if repository else None
+    if not own_file or config is None:
+        return replace(spec, sha256=content_digest(file, config))
+    return replace(spec, sha256=content_digest(file), config_sha256=config_digest(config))
 
 
 def _load_named(
@@ -459,6 +466,8 @@ def _build_encoder(
         load_strict(model, state, recipe.checkpoint, name=spec.name, path=path)
     if projection is not None:
         del model.decoder_embed
+    check_pool(model, spec.name, changes.pool or recipe.pool)
+    _check_patch(model, recipe.image_size, spec.name)
     if recipe.resolution:
         set_positions(model, recipe.resolution, spec.name)
     native = spec.options["normalize"] == "native"
@@ -487,6 +496,17 @@ def _build_encoder(
         pool=changes.pool or recipe.pool,
         in_chans=_channels(model, changes),
     )
+
+
+def _check_patch(model: Any, side: int, name: str) -> None:
+    """Refuse (UserError) images that are smaller than one patch."""
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", 0)
+    largest = max(patch) if isinstance(patch, (tuple, list)) else patch
+    if side < largest:
+        raise UserError(
+            f"domain encoder '{name}' has patches of {largest} pixels, and its images have {side}: "
+            "change image_size (DOMAIN.IMAGE_SIZE), or img_size or patch_size in args (DOMAIN.ARGS)"
+        )
 
 
 def _channels(model: Any, changes: Changes) -> int:

@@ -134,7 +134,7 @@ def test_paths_are_paths(parts, tmp_path):
 
 
 def test_statistics_that_have_no_effect_are_refused_of_published_names(parts):
-    with pytest.raises(UserError, match="mean and std .* have no effect with normalize"):
+    with pytest.raises(UserError, match=r"mean and std .* have no effect with normalize"):
         dplq.load_domain_encoder(ENCODER, normalize="clip", mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
