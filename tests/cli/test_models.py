@@ -64,6 +64,11 @@ def test_info_says_what_is_not_known(caches, capsys):
     assert "  on disk       no\nRun `dplq models get plip`" in text
 
 
+def test_info_says_how_medsam_s_images_are_scaled(caches, capsys):
+    assert main(["info", "medsam-vit-b"]) == 0
+    assert "  mean, std     each image scaled to 0..1\n" in capsys.readouterr().out
+
+
 def test_a_model_on_disk_is_not_downloaded_again(caches, capsys):
     folder = caches / "dplq/models/biomedclip"
     folder.mkdir(parents=True)
