@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from dplq.models.catalogue import DOMAINS, KINDS, UNKNOWN, PublishedModel, catalogue
+from dplq.domain.recipes import RECIPES
+from dplq.models.catalogue import DOMAINS, KINDS, MIN_MAX, UNKNOWN, PublishedModel, catalogue
 
 PATH = Path(__file__).resolve().parents[1] / "docs/models.md"
 INTRODUCTION = """# Published models
@@ -106,6 +107,8 @@ def _input(model: PublishedModel) -> str:
     numbers = (
         f"mean {_numbers(model.mean)}, std {_numbers(model.std)}"
         if model.mean and model.std
+        else MIN_MAX
+        if model.architecture in RECIPES and RECIPES[model.architecture].min_max
         else f"mean and std {UNKNOWN}"
     )
     return f"{side}, {numbers}, pooling {model.pool or UNKNOWN}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dplq.errors import UserError
 from dplq.io.validation.paths import refused_paths, user_path
-from dplq.models.catalogue import DOMAINS, KINDS, UNKNOWN, PublishedModel, catalogue, find
+from dplq.models.catalogue import DOMAINS, KINDS, MIN_MAX, UNKNOWN, PublishedModel, catalogue, find
 from dplq.models.weights import KEYS, how_to_get, weights_on_disk
 
 DONE, PROBLEMS, MISTAKE, INTERRUPTED = 0, 1, 2, 130
@@ -54,7 +54,7 @@ def run_info(args: argparse.Namespace) -> int:
         "layout": model.layout,
         "architecture": _architecture(model),
         "activation": _or_unknown(model.activation) if model.kind == "clip" else "",
-        "mean, std": f"{_numbers(model.mean)}; {_numbers(model.std)}" if model.mean else UNKNOWN,
+        "mean, std": _statistics(model),
         "image size": _or_unknown(model.image_size),
         "pooling": _or_unknown(model.pool),
         "loads": "no" if model.refused else "yes",
@@ -94,6 +94,16 @@ def _yes_no(value: bool | None) -> str:
 
 def _or_unknown(value: object) -> str:
     return UNKNOWN if value is None else str(value)
+
+
+def _statistics(model: PublishedModel) -> str:
+    """Return mean and std, or that images are scaled by their own minimum and maximum."""
+    if model.mean:
+        return f"{_numbers(model.mean)}; {_numbers(model.std)}"
+    from dplq.domain.recipes import RECIPES  # takes torch, which `list` does without
+
+    recipe = RECIPES.get(model.architecture)
+    return MIN_MAX if recipe is not None and recipe.min_max else UNKNOWN
 
 
 def _numbers(values: Sequence[float] | None) -> str:

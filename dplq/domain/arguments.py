@@ -85,6 +85,8 @@ def _from_text(text: str, key: str) -> Any:
         call = None
     if not isinstance(call, ast.Call) or call.args or not all(k.arg for k in call.keywords):
         raise UserError(f"{key} {_not_understood(text)}")
+    if not isinstance(call.func, ast.Name):  # "f(...)(...)", which would drop the first
+        raise UserError(f"{key} {_not_understood(text)}")
     found: dict[str, Any] = {}
     for keyword in call.keywords:
         assert keyword.arg is not None

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dplq.errors import few
+from dplq.errors import UserError, few
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +217,12 @@ def timm_filtered(model: Any, state: Mapping[str, Tensor], path: str) -> dict[st
 
     Returns:
         The converted tensors; None where timm has no conversion or it does not know the layout.
+
+    Raises:
+        UserError: biases of the attention would be lost.
     """
+    import timm
+
     convert = _filter_of(model)
     if convert is None:
         return None
@@ -233,6 +238,16 @@ def timm_filtered(model: Any, state: Mapping[str, Tensor], path: str) -> dict[st
     lost = [
         k for k in gone if k.startswith("blocks.") and not k.endswith(_UNUSED) and state[k].any()
     ]
+    biases = [key for key in lost if key.endswith(".attn.qkv.bias")]
+    if biases:
+        architecture = model.pretrained_cfg["architecture"]
+        variant = f"{architecture}_qkvb"
+        known = timm.is_model(variant)
+        raise UserError(
+            f"'{path}': {len(biases)} biases of the attention are not zero, but the architecture "
+            f"{architecture} has none ({few(biases, limit=3)}). Use "
+            f"{variant if known else 'an architecture that has them'}"
+        )
     if lost:
         logger.warning(
             "%s: %d tensors of the blocks are not zero, but the architecture %s has none (%s). Is "

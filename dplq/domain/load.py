@@ -24,7 +24,7 @@ from dplq.domain.build import build_recipe, build_repository, build_timm
 from dplq.domain.encoder import CLIP_MEAN, CLIP_STD, ClipImageEncoder, DomainEncoder
 from dplq.domain.fit import load_strict
 from dplq.domain.joint import JointEncoder
-from dplq.domain.pooling import WITHOUT_NORM, has_norm_after_pooling
+from dplq.domain.pooling import WITHOUT_NORM, check_pool, has_norm_after_pooling
 from dplq.domain.positions import set_positions
 from dplq.domain.published import resolve_published
 from dplq.domain.recipes import (
@@ -36,9 +36,15 @@ from dplq.domain.recipes import (
     Recipe,
     find_recipe,
 )
-from dplq.domain.repository import Repository, content_digest, find_repository, is_repository
+from dplq.domain.repository import (
+    Repository,
+    config_digest,
+    content_digest,
+    find_repository,
+    is_repository,
+)
 from dplq.errors import UserError, shown, suggest
-from dplq.io.spec import Spec
+from dplq.io.spec import Places, Spec, as_texts
 from dplq.io.validation.paths import user_path
 from dplq.io.weights import (
     is_torchscript,
@@ -62,7 +68,7 @@ _MAE_DECODER_WIDTH = 512  # of all three public MAE models
 def load_domain_encoder(
     name: str | Sequence[str],
     *,
-    weights: str | Sequence[str] = "",
+    weights: Places = "",
     feature: str = "encoder",
     normalize: str = "native",
     pretrained: bool = True,
@@ -107,6 +113,7 @@ def load_domain_encoder(
     Raises:
         UserError: unknown name or value, weights that are not available or do not fit.
     """
+    weights = as_texts(weights)
     if not isinstance(name, str) and len(name) == 1:
         name, (weights,) = name[0], _one_for_each(weights, name)
     if not isinstance(name, str):
@@ -149,6 +156,8 @@ def _load_one(
     recipe = find_recipe(name)
     _check_arguments(spec, recipe, weights)
     _check_changes(spec, changes)
+    # A checkpoint may have been made with a folder's file that the user now names.
+    own_file = bool(weights) and not (recorded and not spec.weights)
     spec = replace(spec, weights=Path(weights).name)
     if name == CLIP:
         return _load_clip(backbone, weights, spec)
@@ -158,9 +167,7 @@ def _load_one(
     file = _weights_file(name, weights, recipe, repository) if pretrained else None
     state = None if file is None else _read_checkpoint(file)
     if file is not None and (weights or repository):
-        # Of the user's own file alone, as earlier versions recorded it beside a folder, too.
-        config = repository.config if repository and not weights else None
-        spec = replace(spec, sha256=content_digest(file, config))
+        spec = _with_digests(spec, file, repository, own_file=own_file)
     with private_rng(seed):
         if repository:
             model, recipe = build_repository(name, repository, changes, state)
@@ -187,6 +194,17 @@ def _load_one(
     return encoder
 
 
+def _with_digests(spec: Spec, file: Path, repository: Repository | None, *, own_file: bool) -> Spec:
+    """Return a record with the digests of an encoder's file and config.
+
+    That of the user's own file is of it alone, as earlier versions recorded it beside a folder.
+    """
+    config = repository.config if repository else None
+    if not own_file or config is None:
+        return replace(spec, sha256=content_digest(file, config))
+    return replace(spec, sha256=content_digest(file), config_sha256=config_digest(config))
+
+
 def _load_named(
     spec: Spec,
     weights: str,
@@ -204,10 +222,9 @@ def _load_named(
     if model is None:
         return _load_one(spec, weights, changes, backbone, recorded=recorded)
     name = spec.name.lower()
-    native = spec.options["normalize"] == "native"
-    found = resolve_published(
-        name, model, weights, changes, pretrained=spec.pretrained, native=native
-    )
+    if not recorded:  # the user's own, before the catalogue's are added
+        _check_changes(spec, changes)
+    found = resolve_published(name, model, weights, changes, spec=spec, recorded=recorded)
     inner = replace(
         spec, name=found.architecture, options={**spec.options, **found.changes.options}
     )
@@ -234,7 +251,7 @@ def _pooled_as_recorded(recipe: Recipe, spec: Spec, recorded: bool) -> tuple[Rec
 
 def reload_domain_encoder(
     spec: Spec,
-    given: str | Sequence[str],
+    given: Places,
     path: Path,
     *,
     backbone: Backbone | None,
@@ -253,7 +270,7 @@ def reload_domain_encoder(
         UserError: as `Spec.loader_arguments` and `load_domain_encoder`.
     """
     if spec.parts:
-        places = _one_for_each(given, spec.parts, "domain_weights")
+        places = _one_for_each(as_texts(given), spec.parts, "domain_weights")
         pairs = zip(spec.parts, places, strict=True)
         return JointEncoder(
             [
@@ -265,7 +282,7 @@ def reload_domain_encoder(
     check(arguments, path)
     changes = {key: arguments.pop(key, value) for key, value in NO_CHANGES.items()}
     options = {"feature": "encoder", "normalize": "native", **spec.options}
-    found = replace(spec, name=arguments["name"], sha256="", options=options)
+    found = replace(spec, name=arguments["name"], sha256="", config_sha256="", options=options)
     return _load_named(
         found, arguments["weights"], Changes.checked(**changes), backbone, recorded=True
     )
@@ -449,6 +466,8 @@ def _build_encoder(
         load_strict(model, state, recipe.checkpoint, name=spec.name, path=path)
     if projection is not None:
         del model.decoder_embed
+    check_pool(model, spec.name, changes.pool or recipe.pool)
+    _check_patch(model, recipe.image_size, spec.name)
     if recipe.resolution:
         set_positions(model, recipe.resolution, spec.name)
     native = spec.options["normalize"] == "native"
@@ -477,6 +496,17 @@ def _build_encoder(
         pool=changes.pool or recipe.pool,
         in_chans=_channels(model, changes),
     )
+
+
+def _check_patch(model: Any, side: int, name: str) -> None:
+    """Refuse (UserError) images that are smaller than one patch."""
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", 0)
+    largest = max(patch) if isinstance(patch, (tuple, list)) else patch
+    if side < largest:
+        raise UserError(
+            f"domain encoder '{name}' has patches of {largest} pixels, and its images have {side}: "
+            "change image_size (DOMAIN.IMAGE_SIZE), or img_size or patch_size in args (DOMAIN.ARGS)"
+        )
 
 
 def _channels(model: Any, changes: Changes) -> int:

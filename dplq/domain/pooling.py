@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +49,9 @@ def pool_features(tokens: Any, model: nn.Module, name: str, kind: str = "avg") -
             f"domain encoder '{name}' returns {tuple(tokens.shape)}, no tokens: pool "
             f"(DOMAIN.POOL) '{kind}' is for transformers with tokens. Use 'avg'"
         )
+    check_pool(model, name, kind)
     if kind == "map":
-        return _normalised(_attended(tokens, model, name), model)
-    if getattr(model, "cls_token", None) is None:
-        raise UserError(
-            f"domain encoder '{name}' has no class token, which pool (DOMAIN.POOL) '{kind}' needs. "
-            "Use 'avg'"
-        )
+        return _normalised(cast(nn.Module, model.attn_pool)(tokens).float(), model)
     first = _normalised(tokens[:, 0].float(), model)
     if kind == "cls":
         return first
@@ -73,15 +69,24 @@ def _mean(tokens: Tensor, model: nn.Module) -> Tensor:
     return tokens[:, getattr(model, "num_prefix_tokens", int(has_class_token)) :].mean(1)
 
 
-def _attended(tokens: Tensor, model: nn.Module, name: str) -> Tensor:
-    """Return the model's own attention pooling of tokens (B, N, C): (B, C)."""
-    attend = getattr(model, "attn_pool", None)
-    if not isinstance(attend, nn.Module):
+def check_pool(model: nn.Module, name: str, kind: str) -> None:
+    """Refuse (UserError) a pooling for which a model lacks the class token or the layer.
+
+    Args:
+        model: the timm model.
+        name: of the encoder, for messages.
+        kind: as for `pool_features`.
+    """
+    if kind in ("cls", "both") and getattr(model, "cls_token", None) is None:
+        raise UserError(
+            f"domain encoder '{name}' has no class token, which pool (DOMAIN.POOL) '{kind}' needs. "
+            "Use 'avg'"
+        )
+    if kind == "map" and not isinstance(getattr(model, "attn_pool", None), nn.Module):
         raise UserError(
             f"domain encoder '{name}' has no attention pooling, which pool (DOMAIN.POOL) 'map' "
             "needs. Use 'avg' or 'cls'"
         )
-    return attend(tokens).float()
 
 
 def has_norm_after_pooling(model: nn.Module) -> bool:

@@ -10,9 +10,9 @@ from dplq.domain.arguments import Changes
 from dplq.domain.pooling import POOLS
 from dplq.domain.recipes import RECIPES
 from dplq.errors import UserError
-from dplq.io.spec import LOCAL_DIR
-from dplq.models.catalogue import PublishedModel
-from dplq.models.weights import require_weights
+from dplq.io.spec import LOCAL_DIR, Spec
+from dplq.models.catalogue import PublishedModel, catalogue
+from dplq.models.weights import models_folder, require_weights, weights_on_disk
 
 logger = logging.getLogger(__name__)
 FOLDER = "config.json"  # an architecture that only the file of that name beside the weights has
@@ -39,8 +39,8 @@ def resolve_published(
     weights: str,
     changes: Changes,
     *,
-    pretrained: bool,
-    native: bool,
+    spec: Spec,
+    recorded: bool,
 ) -> Resolved:
     """Return what a published encoder's name stands for.
 
@@ -49,8 +49,8 @@ def resolve_published(
         model: its entry.
         weights: the user's own file, or "".
         changes: the user's own; they go before the catalogue's.
-        pretrained: False for random weights.
-        native: whether mean and std are used.
+        spec: what is asked for.
+        recorded: `spec` is that of a checkpoint; how it pooled is not the catalogue's matter.
 
     Raises:
         UserError: it is known not to load, its weights are not on this machine, or its statistics
@@ -58,9 +58,10 @@ def resolve_published(
     """
     if model.refused:
         raise UserError(f"'{name}' cannot be loaded: {model.refused}")
-    file = "" if weights or not pretrained else str(require_weights(name))
+    native = spec.options["normalize"] == "native"
+    file = "" if weights or not spec.pretrained else str(require_weights(name))
     if model.architecture == FOLDER:
-        folder = Path(weights or file or require_weights(name)).parent
+        folder = Path(weights or file).parent if weights or file else _config_folder(name)
         pool = changes.pool or model.pool or ""
         return Resolved(f"{LOCAL_DIR}{folder}", weights, replace(changes, pool=pool))
     if model.architecture in RECIPES:
@@ -74,6 +75,19 @@ def resolve_published(
     size = changes.image_size or (0 if "img_size" in args else model.image_size or 0)
     statistics = (changes.mean, changes.std) if changes.mean else (model.mean, model.std)
     mean, std = statistics if native else ((), ())
-    pool = changes.pool or (model.pool if model.pool in POOLS else "") or ""
+    known_pool = model.pool if model.pool in POOLS and not recorded else None
+    pool = changes.pool or known_pool or ""
     found = Changes.checked(mean or (), std or (), size, pool, args)
     return Resolved(model.architecture, weights or file, found)
+
+
+def _config_folder(name: str) -> Path:
+    """Return the folder of a model's config, which random weights need alone."""
+    found = weights_on_disk(name)
+    folder = models_folder(name) if found is None else found.parent
+    if not (folder / FOLDER).is_file():
+        raise UserError(
+            f"The architecture of '{name}' is in its {FOLDER} alone, which random weights need, "
+            f"too: put that file from {catalogue()[name].source} into {folder}"
+        )
+    return folder

@@ -89,6 +89,11 @@ def content_digest(file: Path, config: Mapping[str, Any] | None = None) -> str:
     return bytes_digest(both.encode())
 
 
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what of a config decides the features, in hex."""
+    return bytes_digest(json.dumps(config, sort_keys=True, default=str).encode())
+
+
 def _from_folder(name: str, with_weights: bool) -> Repository:
     """Return the encoder of ``local-dir:FOLDER``."""
     folder = user_path(name.removeprefix(LOCAL_DIR), LOCAL_DIR)

@@ -23,7 +23,7 @@ from dplq.errors import UserError, few, shown
 from dplq.io import checkpoint
 from dplq.io.finite import non_finite
 from dplq.io.header import check_model_header
-from dplq.io.spec import Spec
+from dplq.io.spec import PARTS, Spec
 from dplq.io.validation.paths import user_path
 from dplq.methods.public_checkpoints import PublicFormat
 from dplq.methods.registry import METHODS
@@ -243,7 +243,8 @@ class CLIPModel(nn.Module):
         tensors, header = checkpoint.read(path)
         check_model_header(header, path)
         own = self._comparable(header, path)
-        checkpoint.check_header(self._identity(header), self._identity(own), path)
+        cure = _cure(header["domain"], own["domain"])
+        checkpoint.check_header(self._identity(header), self._identity(own), path, cure)
         self.load_tensors(tensors, path, header["classnames"])
         for key in self.may_differ:
             then, now = (given.get(key) for given in (header["settings"], self.settings))
@@ -264,9 +265,10 @@ class CLIPModel(nn.Module):
             known = now.without_unrecorded(then)
             if known != now:
                 logger.warning(
-                    "%s does not record the content of its %s %s: whether the weights are the same "
-                    "is not checked.",
+                    "%s does not record the content of its %s %s: whether the %s the same is not "
+                    "checked.",
                     *(path, "CLIP" if part == "backbone" else "domain encoder", then.name),
+                    "config is" if then.sha256 else "weights are",
                 )
             own[part] = known.header()
         return own
@@ -327,6 +329,21 @@ class CLIPModel(nn.Module):
             **{part: _identity_of(header.get(part)) for part in ("backbone", "domain")},
             "settings": {key: header.get("settings", {}).get(key) for key in keys},
         }
+
+
+def _cure(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    """Return what to do about a checkpoint that does not fit a domain encoder."""
+    pairs = [(then or {}, now or {})]
+    if then and now:
+        pairs += zip(then.get(PARTS, ()), now.get(PARTS, ()), strict=False)
+    keys = ("mean", "std", "pool")
+    unrecorded = [key for key in keys if any(key in ours and key not in old for old, ours in pairs)]
+    if not (then and now and unrecorded):
+        return checkpoint.CURE
+    return (
+        f"It does not record {few(unrecorded)} of its domain encoder, which earlier versions took "
+        f"otherwise: dplq.load (or `dplq predict`) opens it as it was trained. {checkpoint.CURE}"
+    )
 
 
 def _identity_of(entry: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from dplq.io import checkpoint
 from dplq.io.checkpoint import find_checkpoint
 from dplq.io.header import check_model_header
 from dplq.io.runs.files import MODEL_FOLDER
-from dplq.io.spec import Spec
+from dplq.io.spec import Places, Spec
 from dplq.io.validation.paths import user_path
 from dplq.methods.base import CLIPModel
 from dplq.methods.public_checkpoints import BEST, NUMBERED, PublicFormat, read_public
@@ -32,8 +32,8 @@ def load(
     *,
     clip: Backbone | None = None,
     domain: DomainEncoder | None = None,
-    weights: str = "",
-    domain_weights: str | Sequence[str] = "",
+    weights: str | os.PathLike[str] = "",
+    domain_weights: Places = "",
     epoch: int | None = None,
     method: str = "",
     **settings: Any,

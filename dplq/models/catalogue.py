@@ -23,6 +23,7 @@ FILE = Path(__file__).with_name("published.yaml")
 KINDS = ("clip", "encoder")
 DOMAINS = ("medical", "remote_sensing", "general")
 UNKNOWN = "not known"
+MIN_MAX = "each image scaled to 0..1"  # in place of mean and std
 
 NAME = re.compile(r"[A-Za-z0-9.-]+")
 Text = Annotated[str, Meta(min_length=1, max_length=1000)]

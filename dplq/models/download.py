@@ -93,25 +93,30 @@ def _from_address(name: str, model: PublishedModel, folder: Path) -> Path:
     """Download from an http address; unpack the one weights file of a zip."""
     assert model.url is not None
     file = folder / Path(urllib.parse.urlsplit(model.url).path).name
-    unpacked = next((p for p in _weights_in(folder)), None) if file.suffix == ".zip" else None
-    if unpacked is not None:
-        return unpacked
+    if file.suffix == ".zip":
+        unpacked = [file.with_suffix(suffix) for suffix in SUFFIXES]
+        for path in filter(Path.is_file, unpacked):
+            return _no_page(path)
     try:
         fetch(model.url, file, _full_digest(model), tries=TRIES)
     except UserError as error:
         raise UserError(f"'{name}' cannot be downloaded: {error} {how_to_get(name)}") from error
     if file.suffix != ".zip":
         _verify(file, model)
-        return file
+        return _no_page(file)
     path = _unpack(file)
     file.unlink()
     return path
 
 
-def _weights_in(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
+def _no_page(file: Path) -> Path:
+    """Return a file; raise UserError if it is a web page, as servers send for a log-in."""
+    with file.open("rb") as content:
+        if content.read(64).lstrip().startswith(b"<"):
+            raise UserError(
+                f"'{file}' holds a web page, no weights: delete it and run the same command again"
+            )
+    return file
 
 
 def _full_digest(model: PublishedModel) -> str:
@@ -120,7 +125,7 @@ def _full_digest(model: PublishedModel) -> str:
 
 
 def _unpack(archive: Path) -> Path:
-    """Write the only weights file of a zip beside it."""
+    """Write the only weights file of a zip beside it, under the archive's name."""
     try:
         with zipfile.ZipFile(archive) as content:
             found = [m for m in content.infolist() if Path(m.filename).suffix in SUFFIXES]
@@ -129,7 +134,7 @@ def _unpack(archive: Path) -> Path:
                 raise UserError(
                     f"'{archive}': one weights file expected in it, found {names}: unpack it"
                 )
-            target = archive.parent / Path(found[0].filename).name
+            target = archive.with_suffix(Path(found[0].filename).suffix)
             need_space(archive.parent, found[0].file_size, f"Unpacking {archive.name}")
             with (
                 atomic_write(target) as part,

@@ -64,6 +64,11 @@ def test_info_says_what_is_not_known(caches, capsys):
     assert "  on disk       no\nRun `dplq models get plip`" in text
 
 
+def test_info_says_how_medsam_s_images_are_scaled(caches, capsys):
+    assert main(["info", "medsam-vit-b"]) == 0
+    assert "  mean, std     each image scaled to 0..1\n" in capsys.readouterr().out
+
+
 def test_a_model_on_disk_is_not_downloaded_again(caches, capsys):
     folder = caches / "dplq/models/biomedclip"
     folder.mkdir(parents=True)
@@ -112,9 +117,26 @@ def test_a_zip_is_unpacked_to_its_weights_file(caches, capsys, change):
         change("skyclip-vit-b-32", url=f"{site.address}/sky.zip")
         assert main(["get", "skyclip-vit-b-32"]) == 0
     folder = caches / "dplq/models/skyclip-vit-b-32"
-    assert (folder / "epoch_20.pt").read_bytes() == CONTENT
+    assert (folder / "sky.pt").read_bytes() == CONTENT
     assert not (folder / "sky.zip").exists()
-    assert str(folder / "epoch_20.pt") in capsys.readouterr().out
+    assert str(folder / "sky.pt") in capsys.readouterr().out
+
+
+def test_only_its_own_file_counts_as_unpacked(caches, capsys, change):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("epoch_20.pt", CONTENT)
+    folder = caches / "here"
+    folder.mkdir()
+    (folder / "another.pt").write_bytes(b"other")
+    with serve(Site({"/sky.zip": buffer.getvalue()})) as site:
+        change("skyclip-vit-b-32", url=f"{site.address}/sky.zip")
+        assert main(["get", "skyclip-vit-b-32", "--to", str(folder)]) == 0
+    assert (folder / "sky.pt").read_bytes() == CONTENT
+    (folder / "sky.pt").write_bytes(b"<!DOCTYPE html><html>")
+    capsys.readouterr()
+    assert main(["get", "skyclip-vit-b-32", "--to", str(folder)]) == 2
+    assert "sky.pt' holds a web page, no weights: delete it and" in capsys.readouterr().err
 
 
 def test_no_network_is_one_message(caches, capsys, change, monkeypatch):

@@ -101,6 +101,7 @@ def test_arguments_as_text():
         ("a=1, a=2", "names a twice"),
         ("a=open('x')", "must be timm's keyword arguments"),
         ("**{}", "must be timm's keyword arguments"),
+        ("depth=1)(img_size=32", "must be timm's keyword arguments"),
         ({1: 2}, "must be timm's keyword arguments"),
         ({"num_classes": 3}, "cannot set num_classes: an encoder has no classifier"),
         ({"a": {}}, r"a is \{\}; it must be a number"),
@@ -358,3 +359,17 @@ def test_the_published_sizes_of_the_recipes():
             encoder = load_domain_encoder(name, pretrained=False)
         count = sum(p.numel() for p in encoder.encoder.parameters()) / 1e6
         assert math.isclose(count, expected, abs_tol=0.3), (name, count)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("resnet10t", {"pool": "both"}, "has no class token, which pool"),
+        ("test_vit", {"pool": "map"}, "has no attention pooling, which pool"),
+        ("test_vit", {"image_size": 7, "args": "patch_size=8"}, "has patches of 8 pixels, .* 7:"),
+        ("test_vit", {"args": "img_size=32,patch_size=64"}, "has patches of 64 pixels, .* 32:"),
+    ],
+)
+def test_what_an_encoder_lacks_is_said_when_it_is_loaded(name, given, message):
+    with pytest.raises(UserError, match=message):
+        load_domain_encoder(name, pretrained=False, **given)

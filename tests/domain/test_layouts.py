@@ -201,9 +201,25 @@ def test_transformers_dinov3(tmp_path, monkeypatch, caplog):
             model(imagenet(pixels)).last_hidden_state[:, 5:].mean(1),
         )
     assert "tensors of the blocks are not zero" not in caplog.text
-    load_domain_encoder("vit_large_patch16_dinov3", weights=weights, args=sizes)
-    assert "2 tensors of the blocks are not zero, but the architecture vit_large" in caplog.text
-    assert "(blocks.0.attn.qkv.bias, blocks.1.attn.qkv.bias)" in caplog.text
+    with pytest.raises(UserError) as found:
+        load_domain_encoder("vit_large_patch16_dinov3", weights=weights, args=sizes)
+    assert str(found.value).endswith(
+        "2 biases of the attention are not zero, but the architecture vit_large_patch16_dinov3 has "
+        "none (blocks.0.attn.qkv.bias, blocks.1.attn.qkv.bias). Use vit_large_patch16_dinov3_qkvb"
+    )
+
+
+def test_biases_of_the_attention_are_not_dropped(tmp_path):
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    model = randomise(timm.create_model("vit_large_patch16_dinov3_qkvb", num_classes=0, **sizes))
+    state = model.state_dict()  # by the keys of facebookresearch/dinov3
+    state["storage_tokens"] = state.pop("reg_token")
+    query, value = (state.pop(f"blocks.0.attn.{part}_bias") for part in "qv")
+    state["blocks.0.attn.qkv.bias"] = torch.cat([query, torch.zeros(32), value])
+    file = save(tmp_path / "w.pth", state)
+    load_domain_encoder("vit_large_patch16_dinov3_qkvb", weights=file, args=sizes)
+    with pytest.raises(UserError, match=r"1 biases? of .*Use vit_large_patch16_dinov3_qkvb$"):
+        load_domain_encoder("vit_large_patch16_dinov3", weights=file, args=sizes)
 
 
 def test_transformers_vit_mae(tmp_path, caplog):

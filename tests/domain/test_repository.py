@@ -20,6 +20,7 @@ from dplq.domain.repository import WEIGHTS
 from dplq.errors import UserError
 from dplq.io.checkpoint import read, save
 from dplq.io.files import file_digest
+from dplq.io.spec import Spec
 from tests.domain.helpers import (
     SMALL_VIT,
     clip_images,
@@ -166,7 +167,8 @@ def test_a_norm_after_the_average_is_recorded_and_old_checkpoints_keep_theirs(
     again = dplq.load(file, clip=clip).domain
     assert "the checkpoint is of a version that left out the norm after the average" in caplog.text
     torch.testing.assert_close(again(images), tokens[:, 1:].mean(1))
-    with pytest.raises(UserError, match=r"domain.pool: there (None|nothing), now 'avg'"):
+    cure = r"does not record pool of its domain encoder.*dplq\.load .*opens it as it was trained"
+    with pytest.raises(UserError, match=rf"domain.pool: there (None|nothing), now 'avg'.*{cure}"):
         model.load(file)
 
 
@@ -359,3 +361,35 @@ def test_one_name_in_a_list_is_that_encoder(monkeypatch):
     one = load_domain_encoder(["mae_vit_base_patch16"], pretrained=False)
     assert one.spec == load_domain_encoder("mae_vit_base_patch16", pretrained=False).spec
     assert not randomise(one).training
+
+
+def test_the_config_beside_a_file_of_weights_is_compared(clip, tmp_path):
+    """Where a checkpoint records it; those of earlier versions load without."""
+    folder = write_folder(tmp_path / "enc")
+    other = write_folder(tmp_path / "other", mean=[0.1, 0.1, 0.1])
+    weights = str(shutil.copy(folder / "model.safetensors", tmp_path / "mine.safetensors"))
+    shutil.copytree(folder, tmp_path / "renamed")
+    one, same, changed = (
+        model_with(clip, load_domain_encoder(f"local-dir:{place}", weights=weights, backbone=clip))
+        for place in (folder, tmp_path / "renamed", other)
+    )
+    file = tmp_path / "m.safetensors"
+    one.save(file)
+    same.load(file)
+    with pytest.raises(UserError, match=r"domain\.config_sha256: there [0-9a-f']+, now"):
+        changed.load(file)
+    tensors, header = read(file)
+    del header["domain"]["config_sha256"]
+    save(file, tensors, {k: v for k, v in header.items() if k not in ("format", "checksum")})
+    changed.load(file)
+
+
+def test_a_hub_name_is_compared_where_no_digest_covers_its_config():
+    specs = [
+        Spec(f"hf-hub:org/{name}", weights="w.pth", sha256="x", config_sha256=config)
+        for name, config in (("one", ""), ("two", ""), ("one", "c"), ("two", "c"))
+    ]
+    found = [spec.identity() for spec in specs]
+    assert found[0] != found[1]
+    assert found[2] == found[3]
+    assert "name" not in Spec("hf-hub:org/one", sha256="x").identity()

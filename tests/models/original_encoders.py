@@ -224,8 +224,7 @@ def timm_model(model: PublishedModel, folder: Path) -> OriginalEncoder:
             side,
             WIDTH,
         )
-    if model.pool == "avg":
-        vit.global_pool = "avg"
+    vit.global_pool = {"avg": "avg", "cls": "token"}.get(model.pool, vit.global_pool)
     return OriginalEncoder(vit.state_dict(), vit, side, WIDTH)
 
 
@@ -279,6 +278,29 @@ def scale_mae(model: PublishedModel, folder: Path) -> OriginalEncoder:
     return OriginalEncoder(vit.state_dict(), vit, 32, WIDTH)
 
 
+def torchvision_swin(model: PublishedModel, folder: Path) -> OriginalEncoder:
+    """Torchvision's Swin V2; its classifier is left out, as torchgeo publishes it."""
+    import torchvision.models.swin_transformer as swin
+
+    original = swin.SwinTransformer(
+        patch_size=[4, 4],
+        embed_dim=16,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=[4, 4],
+        block=swin.SwinTransformerBlockV2,
+        downsample_layer=swin.PatchMergingV2,
+    )
+    original.head = torch.nn.Identity()
+    sizes = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "window_size": 4}
+    computed = {name: buffer.clone() for name, buffer in original.named_buffers()}
+    shaken(original).load_state_dict(computed, strict=False)
+    for name, bias in original.named_parameters():
+        if name.endswith("attn.qkv.bias"):  # torchvision leaves the keys without a bias
+            bias.data.view(3, -1)[1] = 0
+    return OriginalEncoder(original.state_dict(), original, 64, sizes)
+
+
 LAYOUTS: dict[str, Callable[[PublishedModel, Path], OriginalEncoder]] = {
     "MAE": mae,
     "fine-tuned MAE": fine_tuned_mae,
@@ -291,4 +313,5 @@ LAYOUTS: dict[str, Callable[[PublishedModel, Path], OriginalEncoder]] = {
     "timm": timm_model,
     "timm's folder": timm_folder,
     "Scale-MAE": scale_mae,
+    "torchvision": torchvision_swin,
 }

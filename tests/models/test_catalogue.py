@@ -143,3 +143,10 @@ def test_an_encoder_of_a_recipe_repeats_nothing_else(name):
     assert model.pool in (None, recipe.pool)
     if not recipe.min_max:
         assert (model.mean, model.std) == (tuple(recipe.mean), tuple(recipe.std))
+
+
+def test_dinov3_pools_as_its_recipe_does():
+    """Its file is timm's, which the recipe of the published layout does not load."""
+    model, recipe = catalogue()["dinov3-sat-vit-l"], RECIPES["dinov3_vitl16_sat493m"]
+    assert model.pool == recipe.pool == "cls"
+    assert (model.mean, model.std) == (recipe.mean, recipe.std)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
 import dplq
 from dplq.errors import UserError
+from dplq.models import catalogue as module
 from dplq.models.catalogue import catalogue
 from dplq.models.weights import models_folder
 from tests.models.original_encoders import LAYOUTS
@@ -106,3 +108,46 @@ def resolved_small(parts):
         return resolve_published(name, model, weights, small, **options)
 
     return resolve
+
+
+def test_the_file_that_is_named_is_opened_in_place_of_the_one_of_get(parts, tmp_path):
+    """Also where the cache has none; another file is refused."""
+    trained(parts).save(tmp_path / "prompts.safetensors")
+    cached = models_folder(ENCODER) / "retfoundgreen_statedict.pth"
+    mine = cached.rename(tmp_path / "mine.pth")
+    assert dplq.load(tmp_path / "prompts.safetensors", domain_weights=mine).domain is not None
+    with pytest.raises(UserError, match="a folder: name the weights file of retfound-green"):
+        dplq.load(tmp_path / "prompts.safetensors", domain_weights=tmp_path)
+    content = torch.load(mine)
+    torch.save(content, cached)
+    content["cls_token"] = content["cls_token"] + 1
+    torch.save(content, mine)
+    with pytest.raises(UserError, match=r"domain\.weights_sha256"):
+        dplq.load(tmp_path / "prompts.safetensors", domain_weights=mine)
+
+
+def test_paths_are_paths(parts, tmp_path):
+    file = models_folder(ENCODER) / "retfoundgreen_statedict.pth"
+    arguments = {"args": parts.args, "image_size": parts.image_size}
+    one = dplq.load_domain_encoder(ENCODER, weights=file, **arguments)
+    assert one.spec.weights == file.name
+
+
+def test_statistics_that_have_no_effect_are_refused_of_published_names(parts):
+    with pytest.raises(UserError, match=r"mean and std .* have no effect with normalize"):
+        dplq.load_domain_encoder(ENCODER, normalize="clip", mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def test_gigapath_of_random_weights_needs_its_config_alone(parts):
+    with pytest.raises(UserError, match=r"in its config\.json alone, which random weights need"):
+        dplq.load_domain_encoder("gigapath", pretrained=False)
+
+
+def test_how_a_checkpoint_pooled_does_not_follow_the_catalogue(parts, tmp_path, monkeypatch):
+    """It was made when the catalogue did not say, and the mean was taken."""
+    entry = msgspec.structs.replace(catalogue()[ENCODER], pool=None)
+    entries = {**module.catalogue(), ENCODER: entry}
+    monkeypatch.setattr(module, "catalogue", lambda: entries)
+    trained(parts).save(tmp_path / "prompts.safetensors")
+    entries[ENCODER] = msgspec.structs.replace(entry, pool="cls")
+    assert dplq.load(tmp_path / "prompts.safetensors").domain.pool == "avg"

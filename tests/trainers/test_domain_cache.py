@@ -132,6 +132,18 @@ def test_a_host_s_config_holds_a_list_as_text():
     assert [part.name for part in encoder.spec.parts] == ["clip", "test_vit"]
 
 
+@pytest.mark.parametrize("listed", [["clip"], "[clip]"])
+def test_a_list_of_one_encoder_is_that_encoder(listed, caplog):
+    from dplq.trainers._engine.domain import load_domain
+    from tests.tiny import tiny_backbone
+
+    cfg = domain_config(ENCODER=listed)
+    assert load_domain(cfg, tiny_backbone(), "default").spec.name == "clip"
+    assert "DOMAIN.PRETRAINED False is not used: DOMAIN.ENCODER is clip." in caplog.text
+    cfg.DOMAIN.ENCODER = "[none]"
+    assert load_domain(cfg, None, "default") is None
+
+
 def test_an_encoder_of_more_bands_is_refused_by_a_trainer():
     from dplq.trainers._engine.domain import load_domain
 

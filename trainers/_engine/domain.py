@@ -96,13 +96,13 @@ class DomainTrainer(PromptTrainer):
             return self.model(input, domain_features=features.to(self.device))
 
 
-def _report_unused(domain: Any) -> None:
-    """Warn of the keys that were set, but that ``cfg.DOMAIN.ENCODER`` does not use."""
+def _report_unused(domain: Any, name: str) -> None:
+    """Warn of the keys of ``cfg.DOMAIN`` that were set, but that this encoder does not use."""
     defaults = {name: default for name, default, _ in GENERAL_KEYS}
-    for key in UNUSED[domain.ENCODER]:
+    for key in UNUSED[name]:
         if key in domain and domain[key] != defaults[f"DOMAIN.{key}"]:
             logger.warning(
-                "DOMAIN.%s %s is not used: DOMAIN.ENCODER is %s.", key, domain[key], domain.ENCODER
+                "DOMAIN.%s %s is not used: DOMAIN.ENCODER is %s.", key, domain[key], name
             )
 
 
@@ -120,7 +120,7 @@ def load_domain(cfg: Any, clip: Backbone, preset: str) -> DomainEncoder | None:
     domain, normalize = cfg.DOMAIN, PRESET_NORMALIZE[check_preset(preset)]
     names = several(domain.ENCODER)
     if len(names) == 1 and names[0] in UNUSED:
-        _report_unused(domain)
+        _report_unused(domain, names[0])
     if names == ["none"]:
         return None
     print(f"Loading domain encoder ({', '.join(names)})")
