@@ -86,8 +86,9 @@ def test_the_activation_of_a_file_is_chosen_and_said(
     assert f"{name}: activation {expected}" in caplog.text
     assert "mine.pt: with which activation it was trained is not known" in caplog.text
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
-    # As before where nothing was asked for, so that older headers still fit.
-    assert dict(backbone.spec.options) == ({} if act == "auto" else {"act": act})
+    # As before where nothing else was asked for, so that older headers still fit.
+    usual = "quickgelu" if name == "ViT-B/16" else "gelu"
+    assert dict(backbone.spec.options) == ({} if act in ("auto", usual) else {"act": act})
     other = {"quickgelu": "tiny-act", "gelu": "ViT-B/16"}[expected]
     same = load_backbone(other, weights=str(file), act=expected)
     assert torch.equal(image_feature(same), image_feature(backbone))
@@ -261,3 +262,70 @@ def test_a_header_without_the_activation_fits_as_before(tmp_path: Path, tiny_ope
     other = load_backbone("ViT-B/16", weights=str(tmp_path / "mine.pt"), act="gelu")
     with pytest.raises(UserError, match="act"):
         dplq.create_model("CoOp", other, ["river", "forest"], n_ctx=2).load(path)
+
+
+def test_equal_weights_with_the_other_activation_are_refused(tmp_path: Path) -> None:
+    folders = {}
+    for act in ("gelu", "quickgelu"):
+        config = {**tiny_clip_config(**NARROW), "quick_gelu": act == "quickgelu"}
+        folders[act] = write_clip_dir(tmp_path / act, config)
+        save(tmp_path / act / "open_clip_pytorch_model.bin")
+    names, path = ["river", "forest"], tmp_path / "prompts.safetensors"
+    first, second = (load_backbone(folders[act]) for act in ("gelu", "quickgelu"))
+    assert first.spec.sha256 == second.spec.sha256
+    dplq.create_model("CoOp", first, names, n_ctx=2).save(path)
+    said = r"activation: there 'gelu', now 'quickgelu'.* act= .*\(MODEL\.BACKBONE\.ACT\)"
+    with pytest.raises(UserError, match=said):
+        dplq.create_model("CoOp", second, names, n_ctx=2).load(path)
+    with pytest.raises(UserError, match=said):
+        dplq.load(path, weights=str(tmp_path / "quickgelu"))
+    # How the activation was chosen does not matter.
+    for name, act in ((folders["quickgelu"], "gelu"), (folders["gelu"], "gelu")):
+        dplq.create_model("CoOp", load_backbone(name, act=act), names, n_ctx=2).load(path)
+
+
+def test_a_name_alone_with_another_activation_is_not_mixed_up(
+    tmp_path: Path, tiny_openai: str
+) -> None:
+    names, path = ["river", "forest"], tmp_path / "prompts.safetensors"
+    chosen, auto = (load_backbone(tiny_openai, pretrained=False, act=a) for a in ACTS[::-2])
+    dplq.create_model("CoOp", chosen, names, n_ctx=2).save(path)
+    with pytest.raises(UserError, match="activation: there 'quickgelu', now 'gelu'"):
+        dplq.create_model("CoOp", auto, names, n_ctx=2).load(path)
+
+
+def test_gelu_keeps_the_form_that_a_model_has() -> None:
+    kwargs = {"act_kwargs": {"approximate": "tanh"}}
+    for act, kept in (("gelu", kwargs), ("quickgelu", {})):
+        source = Source("x", Spec("x"), {"vision_cfg": kwargs, "text_cfg": kwargs})
+        choose_activation(source, act)
+        assert source.config["vision_cfg"] == source.config["text_cfg"] == kept
+        assert bool(source.spec.options) == (act == "quickgelu")
+
+
+def test_a_model_of_the_hub_is_known_by_digest_and_activation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "models--vinid--plip" / "snapshots" / "1a2b"
+    local = write_clip_dir(folder, tiny_clip_config(**NARROW))
+    file = save(folder / "open_clip_pytorch_model.bin")
+
+    def download(model_id: str, filename: str = file.name) -> str:
+        return str(folder / filename)
+
+    monkeypatch.setattr("open_clip.pretrained.download_pretrained_from_hf", download)
+    clip = load_backbone("hf-hub:vinid/plip")
+    assert f"{file.name} was trained with quickgelu (P" in caplog.text
+    model = dplq.create_model("CoOp", clip, ["river", "forest"], n_ctx=2)
+    path = tmp_path / "prompts.safetensors"
+    model.save(path)
+    header = checkpoint.read_header(path)
+    assert header["activation"] == "gelu"
+    assert header["backbone"]["weights_sha256"] == load_backbone(local).spec.sha256
+    # As earlier versions wrote it.
+    older = model.header()
+    del older["backbone"]["weights_sha256"]
+    checkpoint.save(path, model.prompt_learner.state_dict(), older)
+    caplog.clear()
+    model.load(path)
+    assert "does not record the content of its CLIP hf-hub:vinid/plip" in caplog.text
