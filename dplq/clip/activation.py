@@ -39,9 +39,15 @@ def choose_activation(source: Source, act: str) -> None:
             f"act={shown(act)} (MODEL.BACKBONE.ACT) is none of {few(ACTS)}.{suggest(act, ACTS)}"
         )
     usual = QUICK_GELU if source.config.get("quick_gelu") else GELU
+    if not source.act_is_known:
+        logger.warning(
+            "%s: its publishers do not say whether it was trained with GELU or QuickGELU: %s is "
+            "used; act (MODEL.BACKBONE.ACT) sets the other",
+            *(source.name, usual if act == AUTO else act),
+        )
     if act in (AUTO, usual):
         return
-    if source.file is not None and not source.spec.weights:
+    if source.act_is_known and source.file is not None and not source.spec.weights:
         logger.warning(
             "act=%s replaces %s, with which '%s' is published", *(act, usual, source.name)
         )

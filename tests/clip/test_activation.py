@@ -329,3 +329,15 @@ def test_a_model_of_the_hub_is_known_by_digest_and_activation(
     caplog.clear()
     model.load(path)
     assert "does not record the content of its CLIP hf-hub:vinid/plip" in caplog.text
+
+
+def test_an_activation_that_is_not_published_is_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "require_weights", lambda name: save(tmp_path / "w.pt"))
+    for act, used in (("auto", "gelu"), ("gelu", "gelu"), ("quickgelu", "quickgelu")):
+        caplog.clear()
+        source = sources.find_source("georsclip-vit-l-14", "", True, 0)
+        choose_activation(source, act)
+        (warning,) = caplog.messages
+        assert f"do not say whether it was trained with GELU or QuickGELU: {used} is" in warning
