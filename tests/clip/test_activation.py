@@ -17,7 +17,7 @@ import dplq
 from dplq.clip import known_files, sources
 from dplq.clip.activation import ACTS, choose_activation, running_activations
 from dplq.clip.backbone import Backbone, load_backbone
-from dplq.clip.known_files import KNOWN_FILES, find_known
+from dplq.clip.known_files import catalogue_files, find_known
 from dplq.clip.sources import Source
 from dplq.errors import UserError
 from dplq.io import checkpoint
@@ -101,14 +101,16 @@ def test_the_activation_of_a_file_is_chosen_and_said(
 @pytest.mark.parametrize(
     ("file", "name", "said"),
     [
-        ("RemoteCLIP-ViT-B-32.pt", "tiny-act", "quickgelu (trained from OpenAI's weights; its ret"),
-        ("RS5M_ViT-B-32.pt", "tiny-act", "quickgelu (GeoRSCLIP's inference.py"),
-        ("RS5M_ViT-H-14.pt", "ViT-B/16", "gelu (GeoRSCLIP's inference.py"),
-        ("SkyCLIP_ViT_L14_top30pct/epoch_20.pt", "tiny-act", "quickgelu (SkyCLIP's notebooks"),
-        ("SkyCLIP_ViT_B32_top50pct/epoch_20.pt", "ViT-B/16", "gelu (trained from laion2b_e16"),
-        ("clip-rsicd-v2/pytorch_model.bin", "tiny-act", "quickgelu (fine-tuned from openai/clip"),
-        ("models--vinid--plip/snapshots/1a2b/pytorch_model.bin", "tiny-act", "quickgelu (PLIP was"),
-        ("unimed_clip_vit_b16.pt", "tiny-act", "quickgelu (UniMed-CLIP's README"),
+        ("RemoteCLIP-ViT-B-32.pt", "tiny-act", "quickgelu (RemoteCLIP ViT-B/32: trained from"),
+        ("RS5M_ViT-B-32.pt", "tiny-act", "quickgelu (GeoRSCLIP ViT-B/32: the"),
+        ("RS5M_ViT-H-14.pt", "ViT-B/16", "gelu (GeoRSCLIP ViT-H/14: the authors"),
+        ("SkyCLIP_ViT_L14_top30pct/epoch_20.pt", "tiny-act", "quickgelu (SkyCLIP ViT-L/14 "),
+        ("SkyCLIP_ViT_B32_top50pct/epoch_20.pt", "ViT-B/16", "gelu (SkyCLIP ViT-B/32 (top"),
+        ("clip-rsicd-v2/pytorch_model.bin", "tiny-act", "quickgelu (CLIP-RSICD v2 ViT"),
+        ("models--vinid--plip/snapshots/1a2b/pytorch_model.bin", "tiny-act", "quickgelu (PLIP V"),
+        ("unimed_clip_vit_b16.pt", "tiny-act", "quickgelu (UniMed-CLIP ViT-B/16: "),
+        ("MONET/weight_clip.pt", "tiny-act", "quickgelu (MONET ViT-L/14: dermatology"),
+        ("chexzero/best.pt", "tiny-act", "quickgelu (CheXzero ViT-B/32: chest"),
         ("b16_400m.pt", "tiny-act", "quickgelu (open_clip's ViT-B-16-quickgelu:metaclip_400m)"),
         ("vit_l_14-laion400m_e32-3d133497.pt", "ViT-B/16", "gelu (open_clip's ViT-L-14:laion400m"),
     ],
@@ -162,7 +164,7 @@ def test_openais_files_are_known_by_the_digest_in_their_address() -> None:
 
 
 def test_every_entry_of_the_table_is_complete() -> None:
-    for known in KNOWN_FILES:
+    for known in catalogue_files():
         assert known.act in ACTS[1:]
         assert known.names
         assert known.reason
