@@ -28,7 +28,7 @@ def choose_activation(source: Source, act: str) -> None:
     """Set the activation of a source that is not built yet.
 
     Args:
-        source: its config and spec are replaced, unless `act` is "auto".
+        source: its config and spec are replaced, unless it has that activation anyway.
         act: "auto", the one that the model's name stands for; "gelu" or "quickgelu".
 
     Raises:
@@ -38,17 +38,25 @@ def choose_activation(source: Source, act: str) -> None:
         raise UserError(
             f"act={shown(act)} (MODEL.BACKBONE.ACT) is none of {few(ACTS)}.{suggest(act, ACTS)}"
         )
-    if act == AUTO:
-        return
     usual = QUICK_GELU if source.config.get("quick_gelu") else GELU
-    if act != usual and source.file is not None and not source.spec.weights:
+    if not source.act_is_known:
+        logger.warning(
+            "%s: its publishers do not say whether it was trained with GELU or QuickGELU: %s is "
+            "used; act (MODEL.BACKBONE.ACT) sets the other",
+            *(source.name, usual if act == AUTO else act),
+        )
+    if act in (AUTO, usual):
+        return
+    if source.act_is_known and source.file is not None and not source.spec.weights:
         logger.warning(
             "act=%s replaces %s, with which '%s' is published", *(act, usual, source.name)
         )
     source.config = {**source.config, "quick_gelu": act == QUICK_GELU}
-    for tower in ("vision_cfg", "text_cfg"):
-        # What a GELU is called with (tanh) is no argument of QuickGELU.
-        source.config[tower] = {k: v for k, v in source.config[tower].items() if k != "act_kwargs"}
+    if act == QUICK_GELU:
+        for tower in ("vision_cfg", "text_cfg"):
+            # What a GELU is called with (tanh) is no argument of QuickGELU.
+            own = source.config[tower]
+            source.config[tower] = {k: v for k, v in own.items() if k != "act_kwargs"}
     source.spec = replace(source.spec, options={**source.spec.options, "act": act})
 
 
@@ -73,12 +81,13 @@ def describe_activations(model: Any) -> str:
     return ", ".join(f"{tower} {label}" for tower, label in towers.items())
 
 
-def check_activation(model: nn.Module, source: Source, digest: str) -> None:
+def check_activation(model: nn.Module, source: Source, act: str, digest: str) -> None:
     """Log which activation runs; warn where the weights are known to be of the other.
 
     Args:
         model: built from `source`.
         source: what was loaded.
+        act: as for `choose_activation`.
         digest: sha256 of the file in hex; "" where it was not computed.
 
     Raises:
@@ -87,13 +96,13 @@ def check_activation(model: nn.Module, source: Source, digest: str) -> None:
     described, towers = describe_activations(model), running_activations(model)
     logger.info("%s: activation %s", source.name, described)
     labels = {label for joined in towers.values() for label in joined.split("+")}
-    act = source.spec.options.get("act", AUTO)
-    if act != AUTO and act not in labels:
+    kinds = {label.partition("_")[0] for label in labels}  # gelu_tanh is a GELU
+    if act != AUTO and act not in kinds:
         raise UserError(
             f"act='{act}' (MODEL.BACKBONE.ACT): the towers of '{source.name}' have an activation "
             f"of their own ({described}); use act='{AUTO}'"
         )
-    if source.file is None or not (source.spec.weights or source.spec.folder):
+    if source.file is None or not (source.spec.weights or source.spec.is_repository):
         return
     known = find_known(source.file, digest) or _known_beside(source.file)
     if known is None:

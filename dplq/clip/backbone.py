@@ -81,9 +81,9 @@ def load_backbone(
         )
     else:
         load_weights(model, source)
-        if spec.weights or spec.folder:
+        if spec.weights or spec.is_repository:
             spec = replace(spec, sha256=file_digest(source.file))
-    check_activation(model, source, spec.sha256)
+    check_activation(model, source, act, spec.sha256)
     return Backbone(model, source.config, source.preprocess, spec)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dplq.clip.installed import open_clip
+from dplq.clip.sources import TRANSFORMERS_WEIGHT_FILES, WEIGHT_FILES
+from dplq.models.catalogue import PublishedModel, catalogue
 
 SHA256_DIGITS = 64
 GELU, QUICK_GELU = "gelu", "quickgelu"  # as the argument `act` has them
@@ -29,56 +31,32 @@ class KnownFile:
     reason: str
 
 
-# Only what the published code shows. QuiltNet, and the files of GeoRSCLIP that its code does not
-# load (ViT-L-14), are not known.
-KNOWN_FILES = (
-    KnownFile(
-        ("RemoteCLIP-ViT-*.pt", "RemoteCLIP-RN50.pt", "RemoteCLIP_ViT-*.pt"),
-        QUICK_GELU,
-        "trained from OpenAI's weights; its retrieval.py runs QuickGELU, only the example in its "
-        "README runs GELU",
-    ),
-    KnownFile(
-        ("RS5M_ViT-B-32.pt",),
-        QUICK_GELU,
-        "GeoRSCLIP's inference.py builds it on OpenAI's weights",
-    ),
-    KnownFile(
-        ("RS5M_ViT-H-14.pt",),
-        GELU,
-        "GeoRSCLIP's inference.py builds it on laion2b_s32b_b79k",
-    ),
-    KnownFile(
-        ("SkyCLIP_ViT_L14_*", "CLIP_ViT_L14_LAION_RS*"),
-        QUICK_GELU,
-        "SkyCLIP's notebooks force QuickGELU for ViT-L-14, trained from OpenAI's weights",
-    ),
-    KnownFile(
-        ("SkyCLIP_ViT_B32_*",),
-        GELU,
-        "trained from laion2b_e16, and SkyCLIP's notebooks do not force QuickGELU for ViT-B-32",
-    ),
-    KnownFile(
-        ("clip-rsicd", "clip-rsicd-v2"),
-        QUICK_GELU,
-        "fine-tuned from openai/clip-vit-base-patch32",
-    ),
-    KnownFile(
-        ("unimed-clip-vit-*.pt", "unimed_clip_vit_*.pt"),
-        QUICK_GELU,
-        "UniMed-CLIP's README loads it with force_quick_gelu",
-    ),
-    KnownFile(
-        ("plip",),
-        QUICK_GELU,
-        "PLIP was trained from OpenAI's ViT-B/32",
-    ),
-    KnownFile(
-        ("PubMedCLIP",),
-        QUICK_GELU,
-        "PubMedCLIP was trained from OpenAI's models",
-    ),
-)
+# Names that any model's weights have: its folder or repository tells which.
+USUAL_NAMES = {*WEIGHT_FILES, *TRANSFORMERS_WEIGHT_FILES}
+
+
+@cache
+def catalogue_files() -> tuple[KnownFile, ...]:
+    """Return the catalogue's CLIPs whose activation is known; its file is read on first use."""
+    return tuple(
+        KnownFile(_names(name, model), model.activation, f"{model.title}: {model.note}")
+        for name, model in catalogue().items()
+        if model.kind == "clip" and model.activation
+    )
+
+
+def _names(name: str, model: PublishedModel) -> tuple[str, ...]:
+    """Return patterns of the names that a published model's file, folder or repository has."""
+    names = [name, *model.also_named]
+    file = PurePosixPath(model.file or "")
+    if file.name and file.name not in USUAL_NAMES:
+        names.append(file.name)
+    elif model.hub:
+        names.append(model.hub.rpartition("/")[2])
+    if model.url:
+        address = PurePosixPath(model.url)
+        names.append(address.stem if address.suffix == ".zip" else address.name)
+    return tuple(names)
 
 
 def find_known(file: Path, digest: str = "") -> KnownFile | None:
@@ -96,7 +74,7 @@ def find_known(file: Path, digest: str = "") -> KnownFile | None:
     # The hub's cache has a file in models--ORG--NAME/snapshots/REVISION.
     hub = [folder.name for folder in file.parents if folder.name.startswith("models--")]
     places = [file.name, file.parent.name, *(name.rpartition("--")[2] for name in hub)]
-    for known in KNOWN_FILES:
+    for known in catalogue_files():
         if any(fnmatch(place, pattern) for place in places for pattern in known.names):
             return known
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,6 @@ from dplq.clip.layouts import conch
 from dplq.clip.layouts.transformers_config import Described, describe_content
 from dplq.errors import UserError
 from dplq.models.catalogue import PublishedModel
-
-logger = logging.getLogger(__name__)
 
 
 def describe_published(name: str, model: PublishedModel, folder: Path | None) -> Described:
@@ -45,13 +42,7 @@ def describe_published(name: str, model: PublishedModel, folder: Path | None) ->
     if folder is not None and all((folder / file).is_file() for file in WHOLE):
         own = {"hf_tokenizer_name": str(folder)} if "hf_model_name" in config["text_cfg"] else {}
         config["text_cfg"] = {**config["text_cfg"], **own}
-    if model.activation is None:
-        logger.warning(
-            "%s: its publishers do not say whether it was trained with GELU or QuickGELU: GELU is "
-            "used unless act (MODEL.BACKBONE.ACT) says otherwise",
-            name,
-        )
-    elif model.activation == "quickgelu":
+    if model.activation == "quickgelu":
         config["quick_gelu"] = True
     return Described(config, preprocess, nn.Module.eval)
 

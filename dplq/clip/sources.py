@@ -119,6 +119,7 @@ class Source:
         file: the weights; None for random ones.
         unpack: turns the file's tensors into a state dict, where a packaged file is compact.
         finish: sets on the built model what open_clip's config has no entry for.
+        act_is_known: False where its publishers do not say with which activation it was trained.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Source:
     file: Path | None = None
     unpack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     finish: Callable[[nn.Module], object] = nn.Module.eval  # nothing: a CLIP is in eval mode anyway
+    act_is_known: bool = True
 
 
 def find_source(name: str, weights: str, pretrained: bool, seed: int) -> Source:
@@ -177,7 +179,9 @@ def _from_catalogue(spec: Spec, model: PublishedModel, weights: str) -> Source:
     about = describe_published(spec.name, model, None if file is None else file.parent)
     if file is not None and not weights:
         spec = replace(spec, sha256=file_digest(file))
-    return Source(spec.name, spec, about.config, about.preprocess, file, finish=about.finish)
+    source = Source(spec.name, spec, about.config, about.preprocess, file, finish=about.finish)
+    source.act_is_known = model.activation is not None
+    return source
 
 
 def _use_file(source: Source, path: str) -> None:

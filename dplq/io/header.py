@@ -31,7 +31,7 @@ class ModelHeader(msgspec.Struct):
         val_result: validation accuracy in percent.
         split: hash of the split.
         reading: settings of the image reader that are not the defaults.
-        activation: that the CLIP's own file runs with; informative, "" where it was not said.
+        activation: that the CLIP runs with; "" where it was not recorded.
     """
 
     method: Name

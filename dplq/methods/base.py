@@ -226,11 +226,16 @@ class CLIPModel(nn.Module):
                 f"{path} is not written: the model's weights are nan or infinite "
                 f"({few(found, 4, '; ')}). Train it again with a lower learning rate, or in fp32."
             )
-        checkpoint.save(path, state, {**self.header(), **self._said_only(), **extra})
+        checkpoint.save(path, state, {**self.header(), **self._activation_entry(), **extra})
 
-    def _said_only(self) -> dict[str, str]:
-        """Return what a header says without being compared: which activation a file runs with."""
-        return {"activation": self.clip.activation} if self.clip.spec.sha256 else {}
+    def _activation_entry(self) -> dict[str, str]:
+        """Return which activation runs, where the backbone's record alone does not tell.
+
+        A folder's config decides it, which a digest of the weights does not cover.
+        """
+        spec = self.clip.spec
+        said = spec.sha256 or "act" in spec.options
+        return {"activation": self.clip.activation} if said else {}
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Read a file that `save` wrote into this model; return its header.
@@ -244,6 +249,13 @@ class CLIPModel(nn.Module):
         check_model_header(header, path)
         own = self._comparable(header, path)
         cure = _cure(header["domain"], own["domain"])
+        if said := header.get("activation"):
+            own["activation"] = self.clip.activation
+            if said != own["activation"]:
+                cure += (
+                    " act= of load_backbone (MODEL.BACKBONE.ACT) sets the activation, auto being "
+                    "that of the model's own config."
+                )
         checkpoint.check_header(self._identity(header), self._identity(own), path, cure)
         self.load_tensors(tensors, path, header["classnames"])
         for key in self.may_differ:
@@ -324,9 +336,14 @@ class CLIPModel(nn.Module):
     def _identity(self, header: dict[str, Any]) -> dict[str, Any]:
         """Return what of a header must agree for a checkpoint to fit."""
         keys = self.settings if self.structure is None else self.structure
+        parts = {part: _identity_of(header.get(part)) for part in ("backbone", "domain")}
+        said = {"activation": header["activation"]} if header.get("activation") else {}
+        if said and parts["backbone"]:
+            parts["backbone"].pop("act", None)  # which activation runs counts, not how it was set
         return {
             "method": header.get("method"),
-            **{part: _identity_of(header.get(part)) for part in ("backbone", "domain")},
+            **parts,
+            **said,
             "settings": {key: header.get("settings", {}).get(key) for key in keys},
         }
 
@@ -342,7 +359,7 @@ def _cure(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
         return checkpoint.CURE
     return (
         f"It does not record {few(unrecorded)} of its domain encoder, which earlier versions took "
-        f"otherwise: dplq.load (or `dplq predict`) opens it as it was trained. {checkpoint.CURE}"
+        f"otherwise: dplq.load opens it as it was trained. {checkpoint.CURE}"
     )
 
 

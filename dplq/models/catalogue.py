@@ -49,6 +49,7 @@ class PublishedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         file: name of the weights file, with its folder in the repository.
         also: further files that the model needs, such as its tokenizer's, where they exist; of
             another repository as REPOSITORY:FILE.
+        also_named: patterns of other names of the file, its folder or its repository.
         url: address of the file, where it is not on the hub; a zip is unpacked.
         licence: of the weights, or of the repository where only that is stated.
         gated: whether terms have to be accepted before the download.
@@ -76,6 +77,7 @@ class PublishedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     hub: Text | None = None
     file: Text | None = None
     also: list[Text] = []
+    also_named: list[Text] = []
     url: Text | None = None
     licence: Text | None = None
     gated: bool | None = None

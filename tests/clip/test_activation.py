@@ -17,7 +17,7 @@ import dplq
 from dplq.clip import known_files, sources
 from dplq.clip.activation import ACTS, choose_activation, running_activations
 from dplq.clip.backbone import Backbone, load_backbone
-from dplq.clip.known_files import KNOWN_FILES, find_known
+from dplq.clip.known_files import catalogue_files, find_known
 from dplq.clip.sources import Source
 from dplq.errors import UserError
 from dplq.io import checkpoint
@@ -86,8 +86,9 @@ def test_the_activation_of_a_file_is_chosen_and_said(
     assert f"{name}: activation {expected}" in caplog.text
     assert "mine.pt: with which activation it was trained is not known" in caplog.text
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
-    # As before where nothing was asked for, so that older headers still fit.
-    assert dict(backbone.spec.options) == ({} if act == "auto" else {"act": act})
+    # As before where nothing else was asked for, so that older headers still fit.
+    usual = "quickgelu" if name == "ViT-B/16" else "gelu"
+    assert dict(backbone.spec.options) == ({} if act in ("auto", usual) else {"act": act})
     other = {"quickgelu": "tiny-act", "gelu": "ViT-B/16"}[expected]
     same = load_backbone(other, weights=str(file), act=expected)
     assert torch.equal(image_feature(same), image_feature(backbone))
@@ -100,14 +101,16 @@ def test_the_activation_of_a_file_is_chosen_and_said(
 @pytest.mark.parametrize(
     ("file", "name", "said"),
     [
-        ("RemoteCLIP-ViT-B-32.pt", "tiny-act", "quickgelu (trained from OpenAI's weights; its ret"),
-        ("RS5M_ViT-B-32.pt", "tiny-act", "quickgelu (GeoRSCLIP's inference.py"),
-        ("RS5M_ViT-H-14.pt", "ViT-B/16", "gelu (GeoRSCLIP's inference.py"),
-        ("SkyCLIP_ViT_L14_top30pct/epoch_20.pt", "tiny-act", "quickgelu (SkyCLIP's notebooks"),
-        ("SkyCLIP_ViT_B32_top50pct/epoch_20.pt", "ViT-B/16", "gelu (trained from laion2b_e16"),
-        ("clip-rsicd-v2/pytorch_model.bin", "tiny-act", "quickgelu (fine-tuned from openai/clip"),
-        ("models--vinid--plip/snapshots/1a2b/pytorch_model.bin", "tiny-act", "quickgelu (PLIP was"),
-        ("unimed_clip_vit_b16.pt", "tiny-act", "quickgelu (UniMed-CLIP's README"),
+        ("RemoteCLIP-ViT-B-32.pt", "tiny-act", "quickgelu (RemoteCLIP ViT-B/32: trained from"),
+        ("RS5M_ViT-B-32.pt", "tiny-act", "quickgelu (GeoRSCLIP ViT-B/32: the"),
+        ("RS5M_ViT-H-14.pt", "ViT-B/16", "gelu (GeoRSCLIP ViT-H/14: the authors"),
+        ("SkyCLIP_ViT_L14_top30pct/epoch_20.pt", "tiny-act", "quickgelu (SkyCLIP ViT-L/14 "),
+        ("SkyCLIP_ViT_B32_top50pct/epoch_20.pt", "ViT-B/16", "gelu (SkyCLIP ViT-B/32 (top"),
+        ("clip-rsicd-v2/pytorch_model.bin", "tiny-act", "quickgelu (CLIP-RSICD v2 ViT"),
+        ("models--vinid--plip/snapshots/1a2b/pytorch_model.bin", "tiny-act", "quickgelu (PLIP V"),
+        ("unimed_clip_vit_b16.pt", "tiny-act", "quickgelu (UniMed-CLIP ViT-B/16: "),
+        ("MONET/weight_clip.pt", "tiny-act", "quickgelu (MONET ViT-L/14: dermatology"),
+        ("chexzero/best.pt", "tiny-act", "quickgelu (CheXzero ViT-B/32: chest"),
         ("b16_400m.pt", "tiny-act", "quickgelu (open_clip's ViT-B-16-quickgelu:metaclip_400m)"),
         ("vit_l_14-laion400m_e32-3d133497.pt", "ViT-B/16", "gelu (open_clip's ViT-L-14:laion400m"),
     ],
@@ -161,7 +164,7 @@ def test_openais_files_are_known_by_the_digest_in_their_address() -> None:
 
 
 def test_every_entry_of_the_table_is_complete() -> None:
-    for known in KNOWN_FILES:
+    for known in catalogue_files():
         assert known.act in ACTS[1:]
         assert known.names
         assert known.reason
@@ -261,3 +264,82 @@ def test_a_header_without_the_activation_fits_as_before(tmp_path: Path, tiny_ope
     other = load_backbone("ViT-B/16", weights=str(tmp_path / "mine.pt"), act="gelu")
     with pytest.raises(UserError, match="act"):
         dplq.create_model("CoOp", other, ["river", "forest"], n_ctx=2).load(path)
+
+
+def test_equal_weights_with_the_other_activation_are_refused(tmp_path: Path) -> None:
+    folders = {}
+    for act in ("gelu", "quickgelu"):
+        config = {**tiny_clip_config(**NARROW), "quick_gelu": act == "quickgelu"}
+        folders[act] = write_clip_dir(tmp_path / act, config)
+        save(tmp_path / act / "open_clip_pytorch_model.bin")
+    names, path = ["river", "forest"], tmp_path / "prompts.safetensors"
+    first, second = (load_backbone(folders[act]) for act in ("gelu", "quickgelu"))
+    assert first.spec.sha256 == second.spec.sha256
+    dplq.create_model("CoOp", first, names, n_ctx=2).save(path)
+    said = r"activation: there 'gelu', now 'quickgelu'.* act= .*\(MODEL\.BACKBONE\.ACT\)"
+    with pytest.raises(UserError, match=said):
+        dplq.create_model("CoOp", second, names, n_ctx=2).load(path)
+    with pytest.raises(UserError, match=said):
+        dplq.load(path, weights=str(tmp_path / "quickgelu"))
+    # How the activation was chosen does not matter.
+    for name, act in ((folders["quickgelu"], "gelu"), (folders["gelu"], "gelu")):
+        dplq.create_model("CoOp", load_backbone(name, act=act), names, n_ctx=2).load(path)
+
+
+def test_a_name_alone_with_another_activation_is_not_mixed_up(
+    tmp_path: Path, tiny_openai: str
+) -> None:
+    names, path = ["river", "forest"], tmp_path / "prompts.safetensors"
+    chosen, auto = (load_backbone(tiny_openai, pretrained=False, act=a) for a in ACTS[::-2])
+    dplq.create_model("CoOp", chosen, names, n_ctx=2).save(path)
+    with pytest.raises(UserError, match="activation: there 'quickgelu', now 'gelu'"):
+        dplq.create_model("CoOp", auto, names, n_ctx=2).load(path)
+
+
+def test_gelu_keeps_the_form_that_a_model_has() -> None:
+    kwargs = {"act_kwargs": {"approximate": "tanh"}}
+    for act, kept in (("gelu", kwargs), ("quickgelu", {})):
+        source = Source("x", Spec("x"), {"vision_cfg": kwargs, "text_cfg": kwargs})
+        choose_activation(source, act)
+        assert source.config["vision_cfg"] == source.config["text_cfg"] == kept
+        assert bool(source.spec.options) == (act == "quickgelu")
+
+
+def test_a_model_of_the_hub_is_known_by_digest_and_activation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "models--vinid--plip" / "snapshots" / "1a2b"
+    local = write_clip_dir(folder, tiny_clip_config(**NARROW))
+    file = save(folder / "open_clip_pytorch_model.bin")
+
+    def download(model_id: str, filename: str = file.name) -> str:
+        return str(folder / filename)
+
+    monkeypatch.setattr("open_clip.pretrained.download_pretrained_from_hf", download)
+    clip = load_backbone("hf-hub:vinid/plip")
+    assert f"{file.name} was trained with quickgelu (P" in caplog.text
+    model = dplq.create_model("CoOp", clip, ["river", "forest"], n_ctx=2)
+    path = tmp_path / "prompts.safetensors"
+    model.save(path)
+    header = checkpoint.read_header(path)
+    assert header["activation"] == "gelu"
+    assert header["backbone"]["weights_sha256"] == load_backbone(local).spec.sha256
+    # As earlier versions wrote it.
+    older = model.header()
+    del older["backbone"]["weights_sha256"]
+    checkpoint.save(path, model.prompt_learner.state_dict(), older)
+    caplog.clear()
+    model.load(path)
+    assert "does not record the content of its CLIP hf-hub:vinid/plip" in caplog.text
+
+
+def test_an_activation_that_is_not_published_is_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "require_weights", lambda name: save(tmp_path / "w.pt"))
+    for act, used in (("auto", "gelu"), ("gelu", "gelu"), ("quickgelu", "quickgelu")):
+        caplog.clear()
+        source = sources.find_source("georsclip-vit-l-14", "", True, 0)
+        choose_activation(source, act)
+        (warning,) = caplog.messages
+        assert f"do not say whether it was trained with GELU or QuickGELU: {used} is" in warning

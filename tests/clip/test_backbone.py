@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import logging
@@ -484,7 +485,8 @@ def test_hub(narrow: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     safetensors.torch.save_file(state_of(narrow), tmp_path / "open_clip_model.safetensors")
     backbone = load_backbone("hf-hub:o/n")
     assert same_features(backbone, narrow)
-    assert backbone.spec == Spec("hf-hub:o/n")
+    digest = hashlib.sha256((tmp_path / "open_clip_model.safetensors").read_bytes()).hexdigest()
+    assert backbone.spec == Spec("hf-hub:o/n", sha256=digest)
     (tmp_path / CONFIG_FILE).unlink()
     with pytest.raises(
         UserError, match=r"cannot get open_clip_config\.json .*no network at all.*local-dir"

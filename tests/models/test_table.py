@@ -160,7 +160,7 @@ def test_an_unknown_activation_is_said(caches, tmp_path, monkeypatch, caplog):
     assert catalogue()[name].activation is None
     put(name, make_original(name, catalogue()[name], tmp_path), monkeypatch)
     assert dplq.load_backbone(name).activation == "gelu"
-    assert "GELU is used unless act (MODEL.BACKBONE.ACT) says otherwise" in caplog.text
+    assert "gelu is used; act (MODEL.BACKBONE.ACT) sets the other" in caplog.text
     assert dplq.load_backbone(name, act="quickgelu").activation == "quickgelu"
 
 
