@@ -5,6 +5,7 @@ open_clip gives a timm model nothing but its name, so the sizes are put in where
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,12 +25,31 @@ SIZES: dict[str, dict[str, Any]] = {
     "vitamin_small_224": {"depth": 2, "img_size": 32},
     "convnext_base": {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)},
     "fastvit_mci0": {"layers": (1, 1, 1, 1)},
+    "fastvit_mci3": {"layers": (1, 1, 1, 1, 1)},
+    "fastvit_mci4": {"layers": (1, 1, 1, 1, 1)},
 }
+# Of other models, by the start of their names.
+KINDS = {
+    "vitamin": SIZES["vitamin_small_224"],
+    "vit_": VIT,
+    "eva": VIT,
+    "convnext": SIZES["convnext_base"],
+    "fastvit": SIZES["fastvit_mci0"],
+}
+
+
+def size_of(name: str) -> dict[str, Any]:
+    """Return timm's arguments that make a model small; empty: none are known."""
+    if name in SIZES:
+        return SIZES[name]
+    kind = next((kind for start, kind in KINDS.items() if name.startswith(start)), {})
+    patch = re.search(r"patch(\d+)", name)
+    return kind | {"img_size": 2 * int(patch[1])} if kind and patch else kind
 
 
 def image_size(name: str) -> int:
     """Return the pixels per side of a small model's images."""
-    size: int = SIZES[name].get("img_size", 32)
+    size: int = size_of(name).get("img_size", 32)
     return size
 
 
@@ -45,9 +65,9 @@ def vision_config(name: str, pool: str = "", projection: str | None = None) -> d
 
 @contextmanager
 def small_timm() -> Iterator[None]:
-    """Let timm build the models of `SIZES` small in this context."""
+    """Let timm build models small in this context, where `size_of` knows how."""
     build = timm.create_model
-    timm.create_model = lambda name, **given: build(name, **{**SIZES.get(name, {}), **given})
+    timm.create_model = lambda name, **given: build(name, **{**size_of(name), **given})
     try:
         yield
     finally:
