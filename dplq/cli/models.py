@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dplq.errors import UserError
-from dplq.io.validation.paths import refused_paths, user_path
+from dplq.io.exit_code import DONE, PROBLEMS, exit_code
+from dplq.io.validation.paths import user_path
 from dplq.models.catalogue import DOMAINS, KINDS, MIN_MAX, UNKNOWN, PublishedModel, catalogue, find
 from dplq.models.weights import KEYS, how_to_get, weights_on_disk
-
-DONE, PROBLEMS, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -172,18 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = _parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
-        with refused_paths():
-            return args.run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return MISTAKE
-    except BrokenPipeError:  # `| head` closes the pipe early
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except KeyboardInterrupt:
-        print("Interrupted. The same command resumes where it can.", file=sys.stderr)
-        return INTERRUPTED
+    return exit_code(lambda: args.run(args))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from dplq.io.spec import LOCAL_DIR, Spec
 from dplq.io.validation.paths import is_file, user_path
 from dplq.io.validation.schema import convert, read_json
 from dplq.models.catalogue import PublishedModel, published, published_names
-from dplq.models.weights import require_weights
+from dplq.models.weights import SUFFIXES, require_weights
 
 # CoOp's names for OpenAI's models -> open_clip's; these weights were trained with QuickGELU.
 OPENAI_VITS = {
@@ -48,7 +48,6 @@ WEIGHT_FILES = (
 )
 # ... and what the transformers library writes.
 TRANSFORMERS_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 
 CLIP_VOCABULARY = 49408
 Width = Annotated[int, Meta(ge=1, le=1 << 16)]
@@ -243,7 +242,7 @@ def _weights_in(folder: Path, names: Sequence[str]) -> Path:
     for known in names:
         if (folder / known).is_file():
             return folder / known
-    found = sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES)
+    found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
     if len(found) != 1:
         there = few(p.name for p in found) or "none"
         raise UserError(
@@ -360,7 +359,7 @@ def _tag_as_file(arch: str, tag: str) -> str:
     """Return `tag`, which is no tag of `arch`, if it can be a path."""
     list_pretrained_tags_by_model = open_clip("pretrained").list_pretrained_tags_by_model
 
-    if Path(tag).suffix in WEIGHT_SUFFIXES or "/" in tag or os.sep in tag or os.path.isfile(tag):
+    if Path(tag).suffix in SUFFIXES or "/" in tag or os.sep in tag or os.path.isfile(tag):
         return tag
     raise UserError(
         f"'{tag}' is neither a pretrained tag of {arch} nor a checkpoint file."
