@@ -34,9 +34,11 @@ REQUIREMENTS = [
     "tqdm",  # any version
 ]
 DIAGRAM_REQUIREMENTS = ["scikit-posthocs>=0.9"]  # keyword arguments of the diagram
+HF_REQUIREMENTS = ["transformers>=4.57"]  # text towers and tokenizers; the oldest that was tried
 DICOM_REQUIREMENTS = ["pydicom>=2.4"]  # the oldest that was tried
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,
+    *HF_REQUIREMENTS,
     "hypothesis",  # any version
     "imageio",  # any version
     "mypy>=2.4,<2.5",  # other minor versions may find other errors, and a test runs it
@@ -60,6 +62,7 @@ setup(
         "test": TEST_REQUIREMENTS,
         "dicom": DICOM_REQUIREMENTS,
         "diagram": DIAGRAM_REQUIREMENTS,
+        "hf": HF_REQUIREMENTS,
     },
     packages=[
         *find_namespace_packages(include=["dplq", "dplq.*"], exclude=["*__pycache__*"]),
@@ -74,5 +77,7 @@ setup(
         "dplq": ["py.typed"],
         "dplq.configs": ["**/*.yaml"],
         "dplq.demo": ["*.yaml", "assets/*"],
+        "dplq.models": ["*.yaml"],
     },
+    entry_points={"console_scripts": ["dplq = dplq.__main__:main"]},
 )

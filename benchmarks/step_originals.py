@@ -27,6 +27,7 @@ from tests.references import authors_release as release
 
 TREES = {"dplq": "DPLQ", "cocoop": "CoOp", "maple": "multimodal-prompt-learning"}
 SHADOWED = ("clip", "core_qnn", "dassl", "datasets", "segment_anything", "trainer", "trainers")
+SHADOWED += ("open_clip",)  # BiomedCoOp's tree has a folder of that name
 
 
 class Original(Side):

@@ -172,6 +172,10 @@ parse_arguments() {
 # Print value $2 of key $1, with an existing relative path rewritten for the project root.
 value_from_caller() {
     local key=$1 path=$2 prefix=''
+    if [[ $key == DOMAIN.* && $path == \[*\] ]]; then
+        values_from_caller "$key" "$path"
+        return
+    fi
     # What follows the first colon is a path (local-dir:PATH, NAME:FILE), but hf-hub: names no file.
     if [[ $path == *:* && $path != hf[-_]hub:* && ! -e $CALLER/$path ]]; then
         prefix=${path%%:*}:
@@ -183,6 +187,18 @@ value_from_caller() {
         path=${path#"$ROOT"/}
     fi
     printf '%s\n' "$prefix$path"
+}
+
+# The same for a list of values, [a, b].
+values_from_caller() {
+    local key=$1 list=${2#\[} part joined=''
+    list=${list%\]},
+    while [ -n "$list" ]; do
+        part=${list%%,*} list=${list#*,}
+        part=${part#"${part%%[! ]*}"} part=${part%"${part##*[! ]}"}
+        joined+="${joined:+, }$(value_from_caller "$key" "$part")"
+    done
+    printf '[%s]\n' "$joined"
 }
 
 # Parse and check the arguments and the environment; nothing runs before all are valid.

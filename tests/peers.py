@@ -2,8 +2,9 @@
 
 The environment variable DPLQ_PEERS names a folder that contains them under their repository names
 (Dassl.pytorch, CoOp, multimodal-prompt-learning, PromptSRC, KgCoOp, Prompt-align,
-Textual-based_Class-aware_prompt_tuning, BiomedCoOp, DPLQ, mae, MedSAM). A test that needs a missing
-one is skipped.
+Textual-based_Class-aware_prompt_tuning, BiomedCoOp, DPLQ, mae, MedSAM, and for published models
+CONCH, UniMed-CLIP, RETFound_MAE, SatMAE, scale-mae, dinov2). A test that needs a missing one is
+skipped.
 """
 
 from __future__ import annotations

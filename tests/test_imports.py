@@ -25,7 +25,7 @@ LAYERS = (
     ("dplq.training", "dplq.evaluation"),
     ("dplq.domain",),
     ("dplq.clip",),
-    ("dplq.images",),
+    ("dplq.images", "dplq.models"),
     ("dplq.io",),
     ("dplq.errors",),
     ("dplq",),
@@ -33,11 +33,21 @@ LAYERS = (
 RANK = {folder: rank for rank, layer in enumerate(LAYERS) for folder in layer}
 # Reached by name only, and the stand-in for another package: on nobody's list.
 APART = ("dplq.demo", "dplq._fallback")
-LIBRARY = ("clip", "domain", "methods", "images", "io", "training", "evaluation", "errors")
+LIBRARY = (
+    "clip",
+    "domain",
+    "methods",
+    "images",
+    "models",
+    "io",
+    "training",
+    "evaluation",
+    "errors",
+)
 AT_THE_TOP = {
     *("__init__.py", "__main__.py", "errors.py", "plugin.py", "py.typed", "clip", "domain"),
     *("methods", "images", "io", "training", "evaluation", "results", "report", "data"),
-    *("experiments", "host", "cli", "demo", "_fallback"),
+    *("experiments", "host", "cli", "demo", "models", "_fallback"),
 }
 
 

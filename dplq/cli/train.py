@@ -64,7 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--config-file", help="config file of the trainer")
     add("--dataset-config-file", help="config file of the dataset")
     add("--trainer", help="name of the trainer")
-    add("--backbone", help="CLIP backbone: ViT-B/16, NAME:TAG, hf-hub:ORG/NAME, local-dir:PATH")
+    add(
+        "--backbone",
+        help="CLIP: ViT-B/16, NAME:TAG, hf-hub:ORG/NAME, local-dir:PATH, or of `dplq models list`",
+    )
     add("--head", help="name of the head (unused by prompt learners)")
     add("--eval-only", action="store_true", help="test only")
     add("--model-dir", default="", help="with --eval-only: folder of the training run to test")

@@ -1,10 +1,9 @@
 """The CLIP adapter: frozen towers that accept prompts.
 
 `load_backbone` turns a config string into a `Backbone`. The rest of the library takes widths,
-depths and features from it and never names a model. The prompted towers follow docs/method.md,
-"Forward pass" steps 4 and 6, and "Exact identities" 1 (tokens after the last EOT are not computed).
-They run open_clip's own residual blocks. `dplq.clip.sources` finds architecture and weights,
-`dplq.clip.load` builds and loads them.
+depths and features from it and never names a model. `dplq.clip.towers` has an adapter for each kind
+of tower, `dplq.clip.sources` finds architecture and weights, `dplq.clip.load` builds and loads
+them.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,51 +18,60 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils.checkpoint import checkpoint
 
-from dplq.clip.blocks import (
-    expand_to_batch,
-    forward_at,
-    forward_block,
-    is_supported,
-    run_blocks,
+from dplq.clip.activation import (
+    AUTO,
+    check_activation,
+    choose_activation,
+    describe_activations,
 )
 from dplq.clip.installed import open_clip
 from dplq.clip.load import build, load_weights
-from dplq.clip.memory import blocks_per_chunk
-from dplq.clip.modules import CLIPModel, ImageTower, ResidualBlock, TextTower, Transformer
-from dplq.clip.packed_text import PackedTexts, forward_packed
+from dplq.clip.memory import texts_per_chunk
+from dplq.clip.modules import CLIPModel
+from dplq.clip.packed_text import PackedTexts
 from dplq.clip.sources import CONFIG_FILE, find_source
-from dplq.clip.tokenizer import eot_index, make_tokenizer, tokenize
+from dplq.clip.towers import make_image_tower, make_text_tower
 from dplq.errors import UserError
 from dplq.io.files import file_digest
-from dplq.io.spec import Spec
-from dplq.io.weights import warn_framed
+from dplq.io.spec import LOCAL_DIR, Spec
+from dplq.io.validation.paths import user_path
+from dplq.io.weights import private_rng, warn_framed
 
 __all__ = ["CONFIG_FILE", "Backbone", "load_backbone"]
 
 
 def load_backbone(
-    name: str, *, weights: str = "", pretrained: bool = True, seed: int = 0
+    name: str, *, weights: str = "", pretrained: bool = True, seed: int = 0, act: str = AUTO
 ) -> Backbone:
     """Load a frozen CLIP by name.
 
     Args:
         name: one of
-            a CoOp name (`ViT-B/16`, `ViT-B/32`, `ViT-L/14`, `ViT-L/14@336px`: OpenAI's weights);
+            a CoOp name (`ViT-B/16`, `ViT-B/32`, `ViT-L/14`, `ViT-L/14@336px`, `RN50`, `RN101`, ...:
+            OpenAI's weights);
             `NAME:TAG`, an open_clip model and one of its pretrained tags;
-            `NAME:PATH`, an open_clip or CoOp name and a checkpoint file;
-            `hf-hub:ORG/NAME`, a model on the Hugging Face hub in open_clip's layout;
-            `local-dir:PATH`, a folder with `open_clip_config.json` and weights.
+            `NAME:PATH`, an open_clip or CoOp name, or `conch_ViT-B-16`, and a checkpoint file;
+            `hf-hub:ORG/NAME`, a model on the Hugging Face hub in open_clip's layout, or in that
+            of transformers' CLIPModel and SiglipModel;
+            `local-dir:PATH`, such a folder: `open_clip_config.json`, or transformers'
+            `config.json`, and the weights.
         weights: a checkpoint file for the architecture `name`: OpenAI's TorchScript archive or
-            state dict, an open_clip `.pt` (plain or with `state_dict` and `module.`), safetensors.
+            state dict, an open_clip `.pt` (plain or with `state_dict` and `module.`), safetensors;
+            the same tensors in another layout of `dplq.clip.layouts`.
         pretrained: False for random weights, drawn from `seed`, with a warning in the log.
         seed: of the random weights; the global generator keeps its state.
+        act: activation of the towers: "auto", the one that `name` stands for; "gelu" or
+            "quickgelu". A warning says where the file is known to be trained with the other.
 
     Raises:
-        UserError: unknown name or tag, a model without support for prompts, weights that are
-            absent, unreadable or of another architecture.
+        UserError: unknown name or tag, weights that are absent, unreadable or of another
+            architecture.
     """
     source = find_source(name, weights, pretrained, seed)
+    choose_activation(source, act)
     model = build(source)
+    with private_rng(seed):
+        source.finish(model)
     spec = source.spec
     if source.file is None:
         assert not pretrained
@@ -74,8 +81,9 @@ def load_backbone(
         )
     else:
         load_weights(model, source)
-        if spec.weights or spec.folder:
+        if spec.weights or spec.is_repository:
             spec = replace(spec, sha256=file_digest(source.file))
+    check_activation(model, source, act, spec.sha256)
     return Backbone(model, source.config, source.preprocess, spec)
 
 
@@ -83,23 +91,26 @@ class Backbone(nn.Module):
     """A frozen CLIP with promptable towers.
 
     It stays in eval mode and has no trainable parameters. Floating-point inputs are cast to the
-    towers' `dtype`, which is also the dtype of the features.
+    towers' `dtype`, which is also the dtype of the features. What a tower does not support is
+    refused by the method that needs it (`lacks`).
 
     Args:
-        model: open_clip's CLIP or CustomTextCLIP.
+        model: open_clip's CLIP, CustomTextCLIP or CoCa.
         config: its architecture, as open_clip's model config.
         preprocess: `mean` and `std` of its images; OpenAI's where absent.
         spec: how `load_backbone` made it.
 
     Attributes:
         spec: what `load_backbone` needs to rebuild it.
-        text_width, vision_width, embed_dim: d_t, d_v and the joint width d.
-        text_layers, vision_layers: number of residual blocks.
+        image, text: the towers' adapters (`dplq.clip.towers`).
+        text_width, vision_width, embed_dim: d_t, d_v and the joint width d; 0 for a tower that
+            takes no prompts.
+        text_layers, vision_layers: number of blocks; 0 for a tower that takes no prompts.
         context_length: tokens per text, SOS and EOT included.
         image_size: pixels per side.
         image_mean, image_std: per channel, for images in 0..1.
-        grad_checkpointing: whether the image tower recomputes activations.
         causal: whether a text token attends to itself and earlier tokens only.
+        prompt_start: position of the first context token of a text.
         supports_packing: whether `encode_packed_text` can be used: the text tower is causal, and
             its blocks are of the supported structure.
     """
@@ -118,43 +129,58 @@ class Backbone(nn.Module):
 
         self.clip = model
         self.spec = spec
-        text, visual = self._text, model.visual
-        self.text_width = text.token_embedding.embedding_dim
-        self.vision_width = visual.conv1.out_channels
+        self.image = make_image_tower(model.visual)
+        folder = None if spec.folder is None else user_path(spec.folder, LOCAL_DIR)
+        self.text = make_text_tower(model, config["text_cfg"], spec.name, folder)
+        self.text_width, self.vision_width = self.text.width, self.image.width
         self.embed_dim: int = config["embed_dim"]
-        self.text_layers = len(text.transformer.resblocks)
-        self.vision_layers = len(visual.transformer.resblocks)
-        self.context_length = text.positional_embedding.shape[0]
-        self.image_size = _square_size(spec.name, visual.image_size)
+        self.text_layers, self.vision_layers = self.text.layers, self.image.layers
+        self.context_length = self.text.context_length
+        self.image_size = _square_size(spec.name, model.visual.image_size)
         self.image_mean: tuple[float, ...] = tuple(
             preprocess.get("mean") or package.OPENAI_DATASET_MEAN
         )
         self.image_std: tuple[float, ...] = tuple(
             preprocess.get("std") or package.OPENAI_DATASET_STD
         )
-        self.causal = text.attn_mask is not None
-        towers = (text.transformer.resblocks, visual.transformer.resblocks)
-        text_supported, self._vision_supported = (
-            all(map(is_supported, blocks)) for blocks in towers
-        )
-        self.supports_packing = self.causal and text_supported
-        clean = (config["text_cfg"].get("tokenizer_kwargs") or {}).get("clean", "lower")
-        self._tokenizer = make_tokenizer(clean)
-        self.grad_checkpointing = False
+        self.causal, self.supports_packing = self.text.causal, self.text.supports_packing
         self.requires_grad_(False)
         self.eval()
+
+    def lacks(self, need: str) -> str:
+        """Return why the model does not support what a method needs; "" where it does.
+
+        Args:
+            need: a key of `NEEDS`.
+        """
+        return NEEDS[need](self)
+
+    @property
+    def prompt_start(self) -> int:
+        """Return the position of the first context token; a tokenizer may have to be loaded."""
+        return self.text.prompt_start
+
+    @property
+    def grad_checkpointing(self) -> bool:
+        """Return whether the image tower recomputes activations."""
+        return self.image.grad_checkpointing
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Enable activation checkpointing of the image tower, layer by layer.
 
         The text tower saves memory by chunks instead (`encode_packed_text`).
         """
-        self.grad_checkpointing = enable
+        self.image.grad_checkpointing = enable
 
     def sharing_copy(self) -> Backbone:
         """Return a copy with modules of its own, which share all tensors."""
-        shared = (*self.parameters(), *self.buffers(), self._tokenizer)
+        shared = (*self.parameters(), *self.buffers(), self.text.tokenizer)
         return copy.deepcopy(self, {id(part): part for part in shared})
+
+    @property
+    def activation(self) -> str:
+        """Return the activation that runs, such as "quickgelu" (`dplq.clip.activation`)."""
+        return describe_activations(self.clip)
 
     @property
     def is_adapted(self) -> bool:
@@ -164,20 +190,13 @@ class Backbone(nn.Module):
     def block_names(self, tower: str) -> list[str]:
         """Return open_clip's names of the residual blocks of a tower, "text" or "image"."""
         if tower == "image":
-            return [f"visual.transformer.resblocks.{i}" for i in range(self.vision_layers)]
-        prefix = "" if self._text is self.clip else "text."
-        return [f"{prefix}transformer.resblocks.{i}" for i in range(self.text_layers)]
+            return [f"visual.{name}" for name in self.image.block_names()]
+        return self.text.block_names()
 
     def weight(self, name: str) -> Tensor:
         """Return a frozen weight by its name in open_clip."""
         model: Any = self.clip
         return model.get_parameter(name)
-
-    @property
-    def _text(self) -> TextTower:
-        # CustomTextCLIP has a text tower; in CLIP the tower's parts are attributes of the model.
-        tower: Any = getattr(self.clip, "text", self.clip)
-        return tower
 
     def train(self, mode: bool = True) -> Backbone:
         """Stay in eval mode, also when a surrounding model is set to train."""
@@ -186,7 +205,7 @@ class Backbone(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Return the dtype of the frozen weights."""
-        return self.clip.visual.conv1.weight.dtype
+        return self.image.dtype
 
     @property
     def logit_scale(self) -> Tensor:
@@ -194,24 +213,41 @@ class Backbone(nn.Module):
         return self.clip.logit_scale.exp().reshape(())
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Return token ids, (N, context_length) long, zero after EOT.
+        """Return token ids, (N, L) long, padded; CLIP's own are zero after EOT.
 
         Raises:
             UserError: a text needs more than `context_length` tokens.
         """
-        return tokenize(self._tokenizer, texts, self.context_length, self.spec.name)
+        return self.text.tokenize(texts)
+
+    def text_end(self, tokens: Tensor) -> Tensor:
+        """Return the position of each text's last token, (N,) long, of `tokens` (N, L).
+
+        It is EOT's for CLIP's own tower.
+        """
+        return self.text.end(tokens)
+
+    def count_tokens(self, tokens: Tensor) -> Tensor:
+        """Return the tokens of each text without markers and padding, (N,) long."""
+        return self.text.count(tokens)
+
+    def trim(self, tokens: Tensor) -> Tensor:
+        """Return `tokens` (N, L) without the last columns, where these cannot change a feature."""
+        if not self.text.ignores_padding:
+            return tokens
+        return tokens[:, : int(self.text_end(tokens).max()) + 1]
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Return token embeddings without position, (N, L, d_t), of `tokens` (N, L)."""
-        return self._text.token_embedding(tokens)
+        return self.text.embed(tokens)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Return un-normalised image features (B, d) of CLIP-normalised images (B, 3, H, W)."""
-        return self.encode_prompted_image(images, images.new_empty(0, self.vision_width))
+        return self.image.encode(self._check_size(images).to(self.dtype))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Return un-normalised text features (N, d) of `tokens` (N, L)."""
-        return self.encode_prompted_text(self.embed_tokens(tokens), eot_index(tokens))
+        return self.text.encode_tokens(tokens)
 
     def prefix_states(self, tokens: Tensor) -> list[Tensor]:
         """Return the states of a text's first tokens before the layers 1, 2, ... of a causal tower.
@@ -224,50 +260,52 @@ class Backbone(nn.Module):
         Returns:
             A tensor (L, d_t) for each layer but the first.
         """
-        text = self._text
-        assert text.attn_mask is not None  # a later token would change these states
-        x = self.embed_tokens(tokens[None]) + text.positional_embedding[: len(tokens)]
-        mask = text.attn_mask[: len(tokens), : len(tokens)]
-        states = []
-        for block in text.transformer.resblocks[:-1]:
-            x = _call_block(text.transformer, mask, block, x)
-            states.append(x[0])
-        return states
+        return self.text.prefix_states(tokens)
 
     def encode_prompted_text(
-        self, embeddings: Tensor, eot: Tensor, deep_prompts: Sequence[Tensor] = ()
+        self,
+        embeddings: Tensor,
+        eot: Tensor,
+        deep_prompts: Sequence[Tensor] = (),
+        chunk: int | str = "auto",
     ) -> Tensor:
         """Return text features of embedded prompts (docs/method.md, "Forward pass", step 4).
 
+        With gradients, more than one chunk means activation checkpointing.
+
         Args:
             embeddings: [SOS, n context tokens, rest], (N, L, d_t), without position.
-            eot: position of each text's EOT token, (N,) long.
-            deep_prompts: before layer l = 1..len(deep_prompts) the tokens at positions 1..n are
-                replaced by deep_prompts[l - 1], (n, d_t) or one per text (N, n, d_t); no rows
-                leave the layer's tokens unchanged.
+            eot: position of each text's last token, (N,) long, from `text_end`.
+            deep_prompts: before layer l = 1..len(deep_prompts) the n context tokens are replaced by
+                deep_prompts[l - 1], (n, d_t) or one per text (N, n, d_t); no rows leave the layer's
+                tokens unchanged.
+            chunk: texts per forward pass, or "auto" (`dplq.clip.memory`).
 
         Returns:
             Un-normalised features, (N, d).
 
         Raises:
-            UserError: more deep prompts than layers 1, 2, ....
+            UserError: more deep prompts than layers 1, 2, ..., or a tower that takes no prompts.
         """
-        text = self._text
-        assert text.attn_mask is not None
-        # The mask is causal: tokens after the last EOT cannot change the feature.
-        length = int(eot.max()) + 1
-        x = embeddings[:, :length].to(self.dtype) + text.positional_embedding[:length]
-        forward = partial(_call_block, text.transformer, text.attn_mask[:length, :length])
-        x = run_blocks(
-            text.transformer.resblocks,
-            x,
-            deep_prompts,
-            prompt_start=1,
-            forward=forward,
-            forward_last=forward,
-        )
-        pooled = text.ln_final(x[torch.arange(len(x), device=x.device), eot])
-        return _project(pooled, text.text_projection)
+        self._refuse_without("text prompts")
+        if isinstance(chunk, str):
+            chunk = texts_per_chunk(embeddings, self.text_layers)
+        if chunk >= len(embeddings):
+            return self.text.encode(embeddings, eot, deep_prompts)
+        features = []
+        for start in range(0, len(embeddings), chunk):
+            part = slice(start, start + chunk)
+            deep = [prompts[part] if prompts.dim() == 3 else prompts for prompts in deep_prompts]
+            inputs = (embeddings[part], eot[part], deep)
+            if torch.is_grad_enabled():
+                # No tower draws random numbers, so no generator state needs to be kept.
+                feature = checkpoint(
+                    self.text.encode, *inputs, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                feature = self.text.encode(*inputs)
+            features.append(feature)
+        return torch.cat(features)
 
     def pack_texts(self, tokens: Tensor, n_ctx: int) -> PackedTexts:
         """Pack the texts of K classes for `encode_packed_text`.
@@ -276,13 +314,7 @@ class Backbone(nn.Module):
             tokens: (K, L), ids of the whole texts, [SOS, n_ctx context tokens, rest].
             n_ctx: context length.
         """
-        first = 1 + n_ctx
-        eot = eot_index(tokens)
-        length = int(eot.max()) + 1
-        tokens = tokens[:, first:length]
-        position = self._text.positional_embedding[first:length]
-        embedded = self.embed_tokens(tokens.to(position.device)) + position
-        return PackedTexts(tokens, embedded, eot - first, first)
+        return self.text.pack(tokens, n_ctx)
 
     def encode_packed_text(
         self,
@@ -307,18 +339,7 @@ class Backbone(nn.Module):
         Returns:
             Un-normalised features, (B, K, d).
         """
-        text = self._text
-        blocks, position = text.transformer.resblocks, text.positional_embedding
-        batch, n_ctx, _ = context.shape
-        sos = (sos.to(self.dtype) + position[:1]).expand(batch, -1, -1)
-        context = context.to(self.dtype) + position[1 : 1 + n_ctx]
-        prefix = torch.cat([sos, context, texts.prefix.to(self.dtype).expand(batch, -1, -1)], dim=1)
-        if isinstance(chunk, str):
-            count = blocks_per_chunk(texts.packed, texts.attn_mask.shape[-1], batch, len(blocks))
-        else:
-            count = max(chunk * len(texts.packed) // len(texts.class_index), 1)
-        states = forward_packed(blocks, texts, prefix, deep_prompts, count)
-        return _project(text.ln_final(states), text.text_projection)
+        return self.text.encode_packed(sos, context, texts, deep_prompts, chunk)
 
     def encode_prompted_image(
         self, images: Tensor, prompts: Tensor, deep_prompts: Sequence[Tensor] = ()
@@ -340,31 +361,16 @@ class Backbone(nn.Module):
             UserError: images of another size, or more deep prompts than layers 1, 2, ....
             ValueError: deep prompts of another number than `prompts`.
         """
-        visual = self.clip.visual
-        x = _embed_patches(visual, self._check_size(images).to(self.dtype))
-        start, n = x.shape[1], prompts.shape[-2]
+        n = prompts.shape[-2]
         if any(deep.shape[-2] not in (0, n) for deep in deep_prompts):
             rows = [deep.shape[-2] for deep in deep_prompts]
             raise ValueError(f"deep prompts of {rows} tokens would replace {n} prompt tokens")
-        x = visual.ln_pre(torch.cat([x, expand_to_batch(prompts, x)], dim=1))
-        forward: Callable[[ResidualBlock, Tensor], Tensor]
-        forward = forward_last = partial(_call_block, visual.transformer, None)
-        if self._vision_supported:
-            forward = forward_block
-            # Only the class token of the last layer is needed.
-            class_token = x.new_zeros(len(x), 1, dtype=torch.long)
-            forward_last = partial(forward_at, positions=class_token)
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False)
-        x = run_blocks(
-            visual.transformer.resblocks,
-            x,
-            deep_prompts,
-            prompt_start=start,
-            forward=forward,
-            forward_last=forward_last,
-        )
-        return _project(visual.ln_post(x[:, 0]), visual.proj)
+        self._refuse_without("image prompts")
+        return self.image.encode(self._check_size(images).to(self.dtype), prompts, deep_prompts)
+
+    def _refuse_without(self, need: str) -> None:
+        if reason := self.lacks(need):
+            raise UserError(f"{self.spec.name} takes no {need}: {reason}.")
 
     def _check_size(self, images: Tensor) -> Tensor:
         size, (height, width) = self.image_size, images.shape[-2:]
@@ -376,29 +382,13 @@ class Backbone(nn.Module):
         return images
 
 
-def _embed_patches(visual: ImageTower, images: Tensor) -> Tensor:
-    """Return class and patch tokens (B, 1 + patches, d_v), positional embedding added."""
-    patches = visual.conv1(images).flatten(2).transpose(1, 2)
-    x = torch.cat([expand_to_batch(visual.class_embedding[None], patches), patches], dim=1)
-    # Cast as open_clip does: under autocast the dtype is that of the convolution's output.
-    return x + visual.positional_embedding.to(x.dtype)
-
-
-def _call_block(
-    transformer: Transformer, mask: Tensor | None, block: ResidualBlock, x: Tensor
-) -> Tensor:
-    """Call one of open_clip's blocks on `x` (N, L, d)."""
-    # open_clip before 2.26 has no such attribute and runs its blocks on (L, N, d).
-    if getattr(transformer, "batch_first", False):
-        return block(x, attn_mask=mask)
-    return block(x.transpose(0, 1), attn_mask=mask).transpose(0, 1)
-
-
-def _project(pooled: Tensor, projection: Tensor | nn.Module | None) -> Tensor:
-    """Return features in the joint space of text and image."""
-    if projection is None:
-        return pooled
-    return projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
+# What a method can need of a model -> why a model does not support it; "" where it does.
+NEEDS: dict[str, Callable[[Backbone], str]] = {
+    "image prompts": lambda clip: clip.image.lacks,
+    "text prompts": lambda clip: clip.text.lacks,
+    "CLIP's blocks in the image tower": lambda clip: clip.image.lacks_blocks,
+    "CLIP's blocks in the text tower": lambda clip: clip.text.lacks_blocks,
+}
 
 
 def _square_size(name: str, size: int | Sequence[int]) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from dplq.clip.modules import ResidualBlock
+from dplq.clip.modules import ResidualBlock, Transformer
 from dplq.errors import UserError
 
 
@@ -137,19 +137,39 @@ def run_blocks(
     Raises:
         UserError: more deep prompts than layers 1, 2, ....
     """
-    if len(deep_prompts) >= len(blocks):
-        raise UserError(
-            f"prompt depth {len(deep_prompts) + 1} is more than the tower's "
-            f"{len(blocks)} layers; lower PROMPT_DEPTH"
-        )
+    check_deep_prompts(deep_prompts, len(blocks))
     for layer, block in enumerate(blocks):
         if 0 < layer <= len(deep_prompts) and deep_prompts[layer - 1].shape[-2]:
-            new = expand_to_batch(deep_prompts[layer - 1], x)
-            x = torch.cat([x[:, :prompt_start], new, x[:, prompt_start + new.shape[1] :]], dim=1)
+            x = replace_tokens(x, deep_prompts[layer - 1], prompt_start)
         x = (forward_last if layer + 1 == len(blocks) else forward)(block, x)
     return x
+
+
+def check_deep_prompts(deep_prompts: Sequence[Tensor], layers: int) -> None:
+    """Refuse (UserError) more deep prompts than a tower has layers 1, 2, ...."""
+    if len(deep_prompts) >= layers:
+        raise UserError(
+            f"prompt depth {len(deep_prompts) + 1} is more than the tower's "
+            f"{layers} layers; lower PROMPT_DEPTH"
+        )
+
+
+def replace_tokens(x: Tensor, prompts: Tensor, start: int) -> Tensor:
+    """Return tokens `x` (N, L, d) with `prompts`, (n, d) or (N, n, d), from position `start` on."""
+    new = expand_to_batch(prompts, x)
+    return torch.cat([x[:, :start], new, x[:, start + new.shape[1] :]], dim=1)
 
 
 def expand_to_batch(prompts: Tensor, x: Tensor) -> Tensor:
     """Return `prompts`, (n, d) or (N, n, d), as (N, n, d) in the dtype of tokens `x` (N, L, d)."""
     return prompts.to(x.dtype).expand(x.shape[0], -1, -1)
+
+
+def call_block(
+    transformer: Transformer, mask: Tensor | None, block: ResidualBlock, x: Tensor
+) -> Tensor:
+    """Call one of open_clip's blocks on `x` (N, L, d)."""
+    # open_clip before 2.26 has no such attribute and runs its blocks on (L, N, d).
+    if getattr(transformer, "batch_first", False):
+        return block(x, attn_mask=mask)
+    return block(x.transpose(0, 1), attn_mask=mask).transpose(0, 1)

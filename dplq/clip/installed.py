@@ -36,6 +36,24 @@ def open_clip(submodule: str = "") -> Any:
     return importlib.import_module(f"{package}.{submodule}" if submodule else package)
 
 
+def transformers(what: str) -> Any:
+    """Return the module `transformers`, importing it on first use.
+
+    Args:
+        what: that needs it, for the message.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise UserError(
+            f"{what} needs the package transformers, which is not installed: "
+            "pip install 'quaternion-prompt[hf]'"
+        ) from error
+
+
 @cache
 def _package_name() -> str:
     """Return the name under which open_clip can be imported; import it where it is hidden."""

@@ -5,16 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from dplq.clip.installed import open_clip
+from dplq.clip.activation import describe_activations
+from dplq.clip.hf_configs import HF_CONFIG, offline_text_cfg
+from dplq.clip.installed import open_clip, transformers
+from dplq.clip.layouts import LAYOUTS, OPEN_CLIP, find_layout
 from dplq.clip.sources import OPENAI_VITS, Source
 from dplq.errors import UserError, few, one_line
+from dplq.io.spec import LOCAL_DIR
+from dplq.io.validation.paths import user_path
 from dplq.io.weights import (
     describe_checkpoint,
+    loaded_by,
     naming_prefix,
     private_rng,
     read_state_dict,
@@ -23,7 +30,7 @@ from dplq.io.weights import (
 )
 
 if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
-    from open_clip import CLIP, CustomTextCLIP
+    from open_clip import CLIP, CoCa, CustomTextCLIP
 
 logger = logging.getLogger(__name__)
 
@@ -32,88 +39,177 @@ logger = logging.getLogger(__name__)
 # classes, to which softmax, argmax and cross-entropy are invariant.
 OPENAI_NUMBERS = frozenset({"input_resolution", "context_length", "vocab_size"})
 KEYS_LEFT_OVER = OPENAI_NUMBERS | {"attn_mask", "text.attn_mask", "logit_bias"}
+# Buffers of transformers' embeddings, which newer versions compute.
+POSITION_IDS = "embeddings.position_ids"
+# One number, with or without a dimension.
+LOGITS = frozenset({"logit_scale", "logit_bias"})
 # ... and the model may have these beyond the file's.
 KEYS_MISSING = frozenset({"logit_bias"})
 
 
-def build(source: Source) -> CLIP | CustomTextCLIP:
-    """Build the architecture on the CPU, with random weights of a private generator.
+def build(source: Source, device: str = "cpu") -> CLIP | CustomTextCLIP | CoCa:
+    """Build the architecture, with random weights of a private generator.
 
     If the source has a weights file they stay uninitialised: `load_weights` must follow.
+
+    Args:
+        source: the architecture.
+        device: where it is built; "meta" for one without weights.
 
     Raises:
         UserError: the installed open_clip cannot build it.
     """
-    package = open_clip()
     version = open_clip("version").__version__
 
-    config = {key: value for key, value in source.config.items() if key != "custom_text"}
-    kind = package.CustomTextCLIP if source.config.get("custom_text") else package.CLIP
+    tower = source.config["text_cfg"].get("hf_model_name")
+    if tower:
+        transformers(f"the text tower of '{source.name}'")
+    kind, config = _model_class(source.config)
     initialisation = contextlib.nullcontext() if source.file is None else skip_weight_init()
-    with private_rng(source.spec.seed), torch.device("cpu"), initialisation:
+    with private_rng(source.spec.seed), torch.device(device), initialisation:
         try:
-            return kind(**config)
-        except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+            with offline_text_cfg(config["text_cfg"], _folder(source)) as text_cfg:
+                return kind(**{**config, "text_cfg": text_cfg})
+        except Exception as error:  # a config can fail anywhere in open_clip and timm
+            if tower and isinstance(error, OSError):  # the hub cannot be reached
+                raise UserError(
+                    f"cannot get the architecture of '{tower}', the text tower of '{source.name}' "
+                    f"({one_line(error)}); use a machine with access to the Hugging Face hub once, "
+                    f"or put its {HF_CONFIG} into the model's folder (local-dir:PATH)"
+                ) from error
             raise UserError(
                 f"open_clip {version} cannot build the architecture of '{source.name}' "
                 f"({one_line(error)}); correct its config or install a newer open_clip_torch"
             ) from error
 
 
+def _folder(source: Source) -> Path | None:
+    """Return the model's own folder, if it has one."""
+    folder = source.spec.folder
+    return None if folder is None else user_path(folder, LOCAL_DIR)
+
+
+def _model_class(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return open_clip's class of an architecture, and its arguments.
+
+    Towers of other libraries are built without their own pretrained weights.
+    """
+    package = open_clip()
+    custom_text = config.get("custom_text") or config["text_cfg"].get("hf_model_name")
+    config = {key: value for key, value in config.items() if key != "custom_text"} | {
+        "vision_cfg": {**config["vision_cfg"], "timm_model_pretrained": False},
+        "text_cfg": {**config["text_cfg"], "hf_model_pretrained": False},
+    }
+    if "multimodal_cfg" in config:
+        return package.CoCa, config
+    return (package.CustomTextCLIP if custom_text else package.CLIP), config
+
+
 def load_weights(model: nn.Module, source: Source) -> None:
     """Copy the weights of `source.file` into `model`; loading is strict.
+
+    The file may be in any layout of `dplq.clip.layouts`; which one is logged.
 
     Raises:
         UserError: the file is unreadable, or not of this architecture.
     """
     assert source.file is not None
     ours = model.state_dict()
+    state = raw = source.unpack(read_state_dict(source.file))
+    layout = find_layout(state)
     state, removed = without_wrapper(
-        source.unpack(read_state_dict(source.file)),
+        state,
         {_without_text(key) for key in ours},
         source.file,
-        rename=_without_text,
-        ignored=KEYS_LEFT_OVER.__contains__,
+        rename=lambda key: _without_text(layout.model_key(key)),
+        ignored=_may_be_left_over,
     )
+    if layout is not OPEN_CLIP:
+        logger.info("%s: converted from the layout of %s", source.file, layout.title)
+        if unused := sum(key.startswith(layout.unused) for key in state):
+            logger.info(
+                "%s: %d tensors (%s) are not used: they encode neither images nor texts",
+                *(source.file, unused, ", ".join(layout.unused)),
+            )
+        running = describe_activations(model)
+        if layout.act not in ("", running):
+            logger.warning(
+                "%s: %s runs %s, '%s' %s: its features differ a little; load the folder with the "
+                "file's config.json (local-dir:FOLDER) to have the same",
+                *(source.file.name, layout.title, layout.act, source.name, running),
+            )
+        state = layout.convert(state)
     theirs = _rename_text_keys(state, ours)
     with naming_prefix(removed):
-        _check_fit(source, ours, theirs)
+        _check_fit(source, ours, theirs, raw)
     with torch.no_grad():
         for key, value in ours.items():
             if key in theirs:
                 value.copy_(theirs[key].reshape(value.shape))
 
 
-def _check_fit(source: Source, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-    """Raise UserError unless the file's tensors are those of the model."""
+def _check_fit(
+    source: Source,
+    ours: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    raw: Mapping[str, Tensor],
+) -> None:
+    """Raise UserError unless the file's tensors are those of the model.
+
+    Args:
+        source: what is loaded.
+        ours: the model's tensors.
+        theirs: the file's, by the model's keys.
+        raw: the file's, by its own keys, to say what it looks like.
+    """
     assert source.file is not None
     if theirs.keys() & OPENAI_NUMBERS and not source.config.get("quick_gelu"):
         logger.warning(
             "%s is in OpenAI's own layout, whose models were trained with QuickGELU, but %s uses "
-            "GELU: name the model as CoOp does (%s) or by its -quickgelu name",
+            "GELU: set act='quickgelu' (MODEL.BACKBONE.ACT), or name the model as CoOp does (%s)",
             *(source.file.name, source.name, ", ".join(OPENAI_VITS)),
         )
-    if not _architecture(theirs):
+    found, wanted = _architecture(theirs), _architecture(ours)
+    if found and wanted:
+        _compare_architectures(source, wanted, found)
+    elif absent := _absent_towers(ours, theirs):
         raise UserError(
-            f"'{source.file}' holds no ViT CLIP in OpenAI's or open_clip's layout (such as "
-            "visual.conv1.weight, token_embedding.weight): it looks like "
-            f"{describe_checkpoint(theirs)} and cannot be loaded into '{source.name}'. A ResNet "
-            "has no tokens to prompt; files of the transformers library (vision_model.*, "
-            "text_model.*) have to be converted to open_clip's layout first"
+            f"'{source.file}' holds no {' and no '.join(absent)} tower of '{source.name}' in a "
+            f"known layout (OpenAI's, open_clip's, {', '.join(each.title for each in LAYOUTS)}): "
+            f"it looks like {describe_checkpoint(raw)}; {loaded_by(raw)}"
         )
-    _compare_architectures(source, _architecture(ours), _architecture(theirs))
-    missing = [key for key in ours if key not in theirs and key not in KEYS_MISSING]
-    extra = [key for key in theirs if key not in ours and key not in KEYS_LEFT_OVER]
+    missing = [key for key in ours if key not in theirs and not _may_be_missing(key)]
+    extra = [key for key in theirs if key not in ours and not _may_be_left_over(key)]
     shapes = [
         f"{key} {tuple(theirs[key].shape)} instead of {tuple(value.shape)}"
         for key, value in ours.items()
-        if key in theirs and key != "logit_scale" and theirs[key].shape != value.shape
+        if key in theirs
+        and theirs[key].shape != value.shape
+        and not (key in LOGITS and theirs[key].numel() == value.numel() == 1)
     ]
     if missing or extra or shapes:
         raise UserError(
             f"'{source.file}' does not fit '{source.name}': {_count('missing', missing)}, "
             f"{_count('left over', extra)}, {_count('of other shape', shapes)}"
         )
+
+
+def _absent_towers(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[str]:
+    """Return the towers, "image" or "text", that the file has less than half of."""
+    image = {key for key in ours if key.startswith("visual.")}
+    text = ours.keys() - image - LOGITS
+    towers = {"image": image, "text": text}
+    return [name for name, keys in towers.items() if 2 * len(keys & theirs.keys()) < len(keys)]
+
+
+def _may_be_left_over(key: str) -> bool:
+    """Return whether a file may hold a key beyond the model's."""
+    return key in KEYS_LEFT_OVER or key.endswith(POSITION_IDS)
+
+
+def _may_be_missing(key: str) -> bool:
+    """Return whether the model may have a key beyond the file's."""
+    return key in KEYS_MISSING or key.endswith(POSITION_IDS)
 
 
 def _count(what: str, keys: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Memory budget of the text tower: packed blocks per chunk."""
+"""Memory budget of the text tower: packed blocks, or texts, per chunk."""
 
 from __future__ import annotations
 
@@ -42,8 +42,18 @@ def blocks_per_chunk(packed: Tensor, length: int, batch: int, layers: int) -> in
     Returns:
         1 to N.
     """
+    return _fitting(packed, batch * length, layers)
+
+
+def texts_per_chunk(embeddings: Tensor, layers: int) -> int:
+    """Return how many embedded texts (N, L, d_t) fit into memory at once, 1 to N."""
+    return _fitting(embeddings, embeddings.shape[1], layers)
+
+
+def _fitting(items: Tensor, tokens: int, layers: int) -> int:
+    """Return how many of N items (N, ..., d) fit, each of which needs so many tokens."""
     kept = ACTIVATIONS_PER_LAYER * (layers if torch.is_grad_enabled() else 1)
-    count, _, width = packed.shape
-    needed = batch * count * length * width * packed.element_size() * kept
-    allowed = TEXT_FRACTION * total_bytes(packed.device)
+    count = len(items)
+    needed = count * tokens * items.shape[-1] * items.element_size() * kept
+    allowed = TEXT_FRACTION * total_bytes(items.device)
     return count if needed <= allowed else max(int(count * allowed / needed), 1)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ class Transformer(Protocol):
     resblocks: Sequence[ResidualBlock]
 
 
-class TextTower(Protocol):
+class TextTransformer(Protocol):
     """CLIP's causal text transformer."""
 
     token_embedding: nn.Embedding
@@ -43,8 +43,8 @@ class TextTower(Protocol):
     attn_mask: Tensor | None  # (context_length, context_length), additive
 
 
-class ImageTower(Protocol):
-    """CLIP's plain ViT."""
+class VisionTransformer(Protocol):
+    """open_clip's ViT."""
 
     image_size: int | Sequence[int]
     conv1: nn.Conv2d
@@ -53,11 +53,12 @@ class ImageTower(Protocol):
     ln_pre: nn.Module
     transformer: Transformer
     ln_post: nn.Module
+    pool_type: str
     proj: Tensor | nn.Module | None
 
 
 class CLIPModel(Protocol):
-    """open_clip's `CLIP` or `CustomTextCLIP`."""
+    """open_clip's `CLIP`, `CustomTextCLIP` or `CoCa`."""
 
-    visual: ImageTower
+    visual: Any
     logit_scale: Tensor

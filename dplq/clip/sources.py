@@ -1,15 +1,13 @@
 """Resolve a backbone's name to its architecture and weights file.
 
 Names, pretrained tags, the Hugging Face hub, local folders and files, packaged models.
-`dplq.clip.load` builds and loads the result. Architectures that do not support prompts are refused
-here, before anything is downloaded.
+`dplq.clip.load` builds and loads the result.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,14 +15,19 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
-from torch import Tensor
+from torch import Tensor, nn
 
 from dplq.clip.installed import open_clip
+from dplq.clip.layouts import conch, transformers_config
+from dplq.clip.published import describe_published
 from dplq.errors import UserError, few, one_line, printable, suggest
+from dplq.io.files import file_digest
 from dplq.io.packaged import packaged_model
 from dplq.io.spec import LOCAL_DIR, Spec
 from dplq.io.validation.paths import is_file, user_path
 from dplq.io.validation.schema import convert, read_json
+from dplq.models.catalogue import PublishedModel, published, published_names
+from dplq.models.weights import SUFFIXES, require_weights
 
 # CoOp's names for OpenAI's models -> open_clip's; these weights were trained with QuickGELU.
 OPENAI_VITS = {
@@ -43,26 +46,22 @@ WEIGHT_FILES = (
     "open_clip_pytorch_model.bin",
     "open_clip_pytorch_model.pth",
 )
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+# ... and what the transformers library writes.
+TRANSFORMERS_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 CLIP_VOCABULARY = 49408
 Width = Annotated[int, Meta(ge=1, le=1 << 16)]
 # no tuple: a union of a bounded number and a tuple crashes the garbage collector in msgspec 0.22
 Pair = Annotated[list[Width], Meta(min_length=2, max_length=2)]
 Layers = Annotated[int, Meta(ge=1, le=1 << 10)]
+Stages = Annotated[list[Layers], Meta(min_length=4, max_length=4)]  # of a ResNet
 Ratio = Annotated[float, Meta(gt=0)]
-
-REQUIREMENT = (
-    "Prompts need a plain ViT and CLIP's causal text transformer: "
-    + ", ".join(OPENAI_VITS)
-    + ", or open_clip models such as ViT-B-32:laion2b_s34b_b79k or ViT-L-14:datacomp_xl_s13b_b90k."
-)
 
 
 class Vision(msgspec.Struct):
     """What an open_clip config says of the image tower; keys that are not here open_clip checks."""
 
-    layers: Layers | list[Layers] = 12
+    layers: Layers | Stages = 12
     width: Width = 768
     head_width: Width = 64
     mlp_ratio: Ratio = 4.0
@@ -118,6 +117,8 @@ class Source:
         preprocess: open_clip's preprocessing config; may be empty.
         file: the weights; None for random ones.
         unpack: turns the file's tensors into a state dict, where a packaged file is compact.
+        finish: sets on the built model what open_clip's config has no entry for.
+        act_is_known: False where its publishers do not say with which activation it was trained.
     """
 
     name: str
@@ -126,6 +127,8 @@ class Source:
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = None
     unpack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    finish: Callable[[nn.Module], object] = nn.Module.eval  # nothing: a CLIP is in eval mode anyway
+    act_is_known: bool = True
 
 
 def find_source(name: str, weights: str, pretrained: bool, seed: int) -> Source:
@@ -146,10 +149,12 @@ def find_source(name: str, weights: str, pretrained: bool, seed: int) -> Source:
             "use one of the two"
         )
     spec = Spec(name, pretrained=pretrained, seed=seed)
-    packaged = packaged_model(name)
+    packaged, known = packaged_model(name), published(name, "clip")
     find_file = pretrained and not weights
     if packaged is not None:
         source = _from_package(spec, packaged, find_file)
+    elif known is not None:
+        source = _from_catalogue(replace(spec, name=name.lower()), known, weights)
     elif spec.folder is not None:
         source = _from_local_dir(spec, user_path(spec.folder, LOCAL_DIR), find_file)
     elif name.startswith(HF_HUB):
@@ -165,6 +170,17 @@ def _from_package(spec: Spec, package: ModuleType, find_file: bool) -> Source:
     """Resolve a model whose weights are part of this package."""
     file = package.ASSETS / package.CLIP_FILE if find_file else None
     return Source(spec.name, spec, package.CLIP_CONFIG, file=file, unpack=package.expand_tokens)
+
+
+def _from_catalogue(spec: Spec, model: PublishedModel, weights: str) -> Source:
+    """Resolve a published model: `dplq models list`."""
+    file = Path(weights) if weights else require_weights(spec.name) if spec.pretrained else None
+    about = describe_published(spec.name, model, None if file is None else file.parent)
+    if file is not None and not weights:
+        spec = replace(spec, sha256=file_digest(file))
+    source = Source(spec.name, spec, about.config, about.preprocess, file, finish=about.finish)
+    source.act_is_known = model.activation is not None
+    return source
 
 
 def _use_file(source: Source, path: str) -> None:
@@ -183,16 +199,30 @@ def _existing_file(path: str) -> Path:
 
 def _from_local_dir(spec: Spec, folder: Path, find_file: bool) -> Source:
     """Resolve local-dir:PATH."""
-    config = folder / CONFIG_FILE
-    if not is_file(config):
+    config, other = folder / CONFIG_FILE, folder / transformers_config.CONFIG_FILE
+    names: Sequence[str] = WEIGHT_FILES
+    if is_file(config):
+        source = _from_config_file(spec, config)
+    elif is_file(other):
+        source = _from_transformers(spec, other, folder / transformers_config.PREPROCESSOR_FILE)
+        names = TRANSFORMERS_WEIGHT_FILES
+    else:
         raise UserError(
             f"'{spec.name}': no {CONFIG_FILE} in '{folder.absolute()}'; a local model is a folder "
-            "with that file and its weights, as open_clip publishes it"
+            "with that file and its weights, as open_clip publishes it, or with the config.json "
+            "and model.safetensors of the transformers library"
         )
-    source = _from_config_file(spec, config)
     if find_file:
-        source.file = _weights_in(folder)
+        source.file = _weights_in(folder, names)
     return source
+
+
+def _from_transformers(
+    spec: Spec, config: Path, preprocessor: Path | None, repository: str = ""
+) -> Source:
+    """Return the source described by a config.json of the transformers library, no weights."""
+    described = transformers_config.describe(config, preprocessor, repository)
+    return Source(spec.name, spec, described.config, described.preprocess, finish=described.finish)
 
 
 def _from_config_file(spec: Spec, path: Path) -> Source:
@@ -204,21 +234,20 @@ def _from_config_file(spec: Spec, path: Path) -> Source:
     content: dict[str, Any] = read_json(path, dict[str, Any], remedy=remedy, max_bytes=1 << 20)
     convert(content, ConfigFile, where=printable(str(path)), remedy=remedy)
     config = content["model_cfg"]
-    _refuse_unpromptable(spec.name, config)
     return Source(spec.name, spec, config, content.get("preprocess_cfg") or {})
 
 
-def _weights_in(folder: Path) -> Path:
-    """Return the folder's weights: open_clip's own file names, or the only such file."""
-    for known in WEIGHT_FILES:
+def _weights_in(folder: Path, names: Sequence[str]) -> Path:
+    """Return the folder's weights: the first of the usual names, or the only such file."""
+    for known in names:
         if (folder / known).is_file():
             return folder / known
-    found = sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES)
+    found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
     if len(found) != 1:
-        names = few(p.name for p in found) or "none"
+        there = few(p.name for p in found) or "none"
         raise UserError(
-            f"expected {WEIGHT_FILES[0]} or one single weights file in '{folder.absolute()}', "
-            f"found {names}; name one with weights=PATH, or request random weights with "
+            f"expected {names[0]} or one single weights file in '{folder.absolute()}', "
+            f"found {there}; name one with weights=PATH, or request random weights with "
             "pretrained=False"
         )
     return found[0]
@@ -230,20 +259,42 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
 
     name, model_id = spec.name, spec.name.removeprefix(HF_HUB)
     cure = "use a machine with access to the hub, or download the folder and name it local-dir:PATH"
-    try:
-        config = download_pretrained_from_hf(model_id, filename=CONFIG_FILE)
-    except Exception as error:  # the hub client has a dozen kinds, all meaning "not available"
-        raise UserError(
-            f"cannot get {CONFIG_FILE} of '{name}' ({one_line(error)}); check the name, {cure}"
-        ) from error
-    source = _from_config_file(spec, Path(config))
-    if find_file:
-        try:
-            source.file = Path(download_pretrained_from_hf(model_id))
-        except Exception as error:
+
+    def get(*names: str) -> Path | Exception:
+        """Return the first of these files that the hub has, or why it has none.
+
+        "" is the weights as open_clip publishes them.
+        """
+        problem: Exception = FileNotFoundError()
+        for filename in names:
+            arguments = {"filename": filename} if filename else {}
+            try:
+                return Path(download_pretrained_from_hf(model_id, **arguments))
+            except Exception as error:  # the hub client has a dozen kinds, all "not available"
+                problem = error
+        return problem
+
+    files: Sequence[str] = ("",)
+    config = get(CONFIG_FILE)
+    if isinstance(config, Path):
+        source = _from_config_file(spec, config)
+    else:
+        other = get(transformers_config.CONFIG_FILE)
+        if isinstance(other, Exception):
             raise UserError(
-                f"cannot get weights of '{name}' ({one_line(error)}); {cure}"
-            ) from error
+                f"cannot get {CONFIG_FILE} of '{name}' ({one_line(config)}); check the name, {cure}"
+            ) from config
+        preprocessor = get(transformers_config.PREPROCESSOR_FILE)
+        known = preprocessor if isinstance(preprocessor, Path) else None
+        source = _from_transformers(spec, other, known, model_id)
+        files = TRANSFORMERS_WEIGHT_FILES
+    if find_file:
+        weights = get(*files)
+        if isinstance(weights, Exception):
+            raise UserError(
+                f"cannot get weights of '{name}' ({one_line(weights)}); {cure}"
+            ) from weights
+        source.file = weights
     return source
 
 
@@ -253,18 +304,21 @@ def _from_name(spec: Spec, weights: str) -> Source:
 
     name, pretrained = spec.name, spec.pretrained
     model, _, tag = name.partition(":")
-    if model in OPENAI_RESNETS:
-        raise UserError(f"'{model}' is a ResNet: it has no tokens to prompt. {REQUIREMENT}")
-    from_openai = model in OPENAI_VITS and (not tag or not _is_tag(model, tag))
-    arch = OPENAI_VITS.get(model, model.replace("/", "-"))
-    if arch not in package.list_models():
+    from_openai = _is_openai(model) and (not tag or not _is_tag(model, tag))
+    arch = _architecture_name(model)
+    known = (*package.list_models(), conch.NAME)
+    if arch not in known:
         raise UserError(
             f"unknown CLIP model '{model}'; write a CoOp name, NAME:TAG, NAME:PATH, "
-            f"{HF_HUB}ORG/NAME or {LOCAL_DIR}PATH."
-            + suggest(model, [*OPENAI_VITS, *_promptable_names()])
+            f"{HF_HUB}ORG/NAME, {LOCAL_DIR}PATH or a name of `dplq models list`."
+            + suggest(
+                model, [*OPENAI_VITS, *package.list_models(), *published_names("clip"), conch.NAME]
+            )
         )
-    source = Source(name, spec, package.get_model_config(arch))
-    _refuse_unpromptable(name, source.config)
+    if arch == conch.NAME:
+        source = Source(name, spec, (own := conch.describe()).config, finish=own.finish)
+    else:
+        source = Source(name, spec, package.get_model_config(arch))
     if from_openai:
         source.config["quick_gelu"] = True
     if tag and weights:
@@ -284,18 +338,28 @@ def _from_name(spec: Spec, weights: str) -> Source:
     return source
 
 
+def _is_openai(model: str) -> bool:
+    """Return whether a name is CoOp's, of one of OpenAI's models."""
+    return model in OPENAI_VITS or model in OPENAI_RESNETS
+
+
+def _architecture_name(model: str) -> str:
+    """Return open_clip's name of a model, by CoOp's name or its own."""
+    return OPENAI_VITS.get(model, model.replace("/", "-"))
+
+
 def _is_tag(model: str, tag: str) -> bool:
     """Return whether open_clip has `tag` for the model, by CoOp's name or its own."""
     is_pretrained_cfg = open_clip("pretrained").is_pretrained_cfg
 
-    return is_pretrained_cfg(OPENAI_VITS.get(model, model.replace("/", "-")), tag)
+    return is_pretrained_cfg(_architecture_name(model), tag)
 
 
 def _tag_as_file(arch: str, tag: str) -> str:
     """Return `tag`, which is no tag of `arch`, if it can be a path."""
     list_pretrained_tags_by_model = open_clip("pretrained").list_pretrained_tags_by_model
 
-    if Path(tag).suffix in WEIGHT_SUFFIXES or "/" in tag or os.sep in tag or os.path.isfile(tag):
+    if Path(tag).suffix in SUFFIXES or "/" in tag or os.sep in tag or os.path.isfile(tag):
         return tag
     raise UserError(
         f"'{tag}' is neither a pretrained tag of {arch} nor a checkpoint file."
@@ -330,43 +394,3 @@ def _use_tag(source: Source, arch: str, tag: str) -> None:
             "it with weights=PATH (MODEL.INIT_WEIGHTS), or request random weights with "
             "pretrained=False"
         ) from error
-
-
-def _refuse_unpromptable(name: str, config: Mapping[str, Any]) -> None:
-    """Raise UserError for architectures that do not support prompts."""
-    vision, text = config["vision_cfg"], config["text_cfg"]
-    image_pool = "avg" if vision.get("global_average_pool") else vision.get("pool_type", "tok")
-    text_pool = text.get("pool_type", "argmax")
-    timm, hf = vision.get("timm_model_name"), text.get("hf_model_name")
-    tokenizer, words = text.get("hf_tokenizer_name"), text.get("vocab_size", CLIP_VOCABULARY)
-    checks = (
-        ("multimodal_cfg" in config, "it is a CoCa model, its towers pool by attention"),
-        (isinstance(vision.get("layers"), list | tuple), "its image tower is a ResNet"),
-        (timm, f"its image tower is timm's {timm}, not open_clip's ViT"),
-        (vision.get("attentional_pool"), "its image tower pools by attention"),
-        (image_pool != "tok", f"its image tower pools by '{image_pool}', not at the class token"),
-        (hf, f"its text tower is Hugging Face's {hf}, not CLIP's causal transformer"),
-        (text.get("no_causal_mask"), "its text tower is not causal"),
-        (text.get("embed_cls"), "its text tower appends a class token"),
-        (
-            text_pool != "argmax",
-            f"its text tower pools by '{text_pool}', not CLIP's 'argmax' (EOT)",
-        ),
-        (tokenizer, f"its tokenizer is {tokenizer}, not CLIP's"),
-        (words != CLIP_VOCABULARY, f"it has {words} words, CLIP's tokenizer {CLIP_VOCABULARY}"),
-    )
-    reasons = "; ".join(reason for holds, reason in checks if holds)
-    if reasons:
-        raise UserError(f"'{name}' does not support prompts: {reasons}. {REQUIREMENT}")
-
-
-def _promptable_names() -> list[str]:
-    """Return open_clip's model names that `_refuse_unpromptable` lets pass."""
-    package = open_clip()
-
-    names = []
-    for name in package.list_models():
-        with contextlib.suppress(UserError):
-            _refuse_unpromptable(name, package.get_model_config(name))
-            names.append(name)
-    return names

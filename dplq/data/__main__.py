@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dplq.errors import UserError
-from dplq.io.validation.paths import refused_paths, user_folder, user_path
+from dplq.io.exit_code import DONE, PROBLEMS, exit_code
+from dplq.io.validation.paths import user_folder, user_path
 
 if TYPE_CHECKING:
     from dplq.datasets import FolderDataset
     from dplq.datasets._engine.options import Options
-
-DONE, PROBLEMS, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -217,20 +216,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.opts = rest
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
+
+    def run() -> int:
         import dplq.plugin  # noqa: F401  registers the datasets
 
-        with refused_paths():
-            return args.run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return MISTAKE
-    except BrokenPipeError:  # `| head` closes the pipe early
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except KeyboardInterrupt:
-        print("Interrupted. The same command resumes where it can.", file=sys.stderr)
-        return INTERRUPTED
+        return args.run(args)
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dplq.data.download import fetch
 from dplq.data.unpack import BadArchive, is_archive, unpack
 from dplq.datasets._engine.base import FolderDataset
 from dplq.datasets._engine.layout.folders import FEWSHOT_DIR
 from dplq.errors import UserError
+from dplq.io.download import fetch
 from dplq.io.lock import exclusive
 
 logger = logging.getLogger(__name__)

@@ -26,8 +26,8 @@ from typing import IO, Any, NamedTuple, NoReturn, cast
 
 from tqdm import tqdm
 
-from dplq.data.download import in_units, need_space
 from dplq.errors import UserError, shown
+from dplq.io.download import in_units, need_space
 from dplq.io.lock import exclusive
 
 TAR_SUFFIXES = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")

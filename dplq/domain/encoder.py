@@ -1,8 +1,8 @@
 """Frozen domain encoder: images in, pooled domain features out.
 
 A network of timm, or CLIP's own image encoder, between two fixed steps: CLIP-normalised images are
-renormalised and resized to the network's input, its patch tokens or feature map are averaged over
-space (docs/method.md, "Domain feature").
+renormalised and resized to the network's input, its patch tokens or feature map are pooled
+(docs/method.md, "Domain feature").
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dplq.domain.pooling import pool_features
 from dplq.errors import UserError
 from dplq.io.spec import Spec
 
@@ -49,6 +50,9 @@ class DomainEncoder(nn.Module):
         projection: applied to the pooled feature (a Linear commutes with the mean over tokens).
         image_mean: mean of the normalisation that the incoming images carry; default CLIP's.
         image_std: the standard deviation that goes with `image_mean`.
+        pool: how tokens become one feature, of `dplq.domain.pooling.POOLS`.
+        in_chans: channels of the network's input. Images of another number than three carry no
+            normalisation: `mean` and `std` are in their own units.
     """
 
     encoder: Any  # a timm model or a ClipImageEncoder: nn.Module does not declare their methods
@@ -67,6 +71,8 @@ class DomainEncoder(nn.Module):
         projection: nn.Linear | None = None,
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
+        pool: str = "avg",
+        in_chans: int = 3,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -74,10 +80,13 @@ class DomainEncoder(nn.Module):
         self.spec = spec
         self.name = spec.name
         self.image_size = image_size
-        self.feature_dim = feature_dim
+        self.pool, self.in_chans = pool, in_chans
+        self.feature_dim = 2 * feature_dim if pool == "both" else feature_dim
         self.renormalises = mean is not None
         self.min_max = min_max
         # No buffer: the statistics stay fp32 when the encoder is cast to half precision.
+        if in_chans != 3:
+            image_mean, image_std = (0.0,) * in_chans, (1.0,) * in_chans
         self._affine = _renormalisation(image_mean, image_std, mean, std)
         self.requires_grad_(False)
         self.eval()
@@ -112,15 +121,15 @@ class DomainEncoder(nn.Module):
             images: (B, 3, H, W), CLIP-normalised.
 
         Returns:
-            (B, 3, image_size, image_size) in the network's dtype.
+            (B, in_chans, image_size, image_size) in the network's dtype.
 
         Raises:
             UserError: the images have another shape.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
+        if images.ndim != 4 or images.shape[1] != self.in_chans:
             raise UserError(
-                f"domain encoder '{self.name}': expected images of shape (B, 3, H, W), "
-                f"got {tuple(images.shape)}"
+                f"domain encoder '{self.name}': expected images of shape (B, {self.in_chans}, H, W)"
+                f", got {tuple(images.shape)}{self._advice_on_bands}"
             )
         images = images.float()
         if self.renormalises:
@@ -134,6 +143,17 @@ class DomainEncoder(nn.Module):
             # MedSAM's resizing (scikit-image's) keeps to the image's range: no overshoot at edges.
             images = _scale_to_unit_range(images.clamp(*range_before))
         return images.to(self.dtype)
+
+    @property
+    def _advice_on_bands(self) -> str:
+        """What to do where the network takes other channels than the reader's three."""
+        if self.in_chans == 3:
+            return ""
+        return (
+            f". It takes {self.in_chans} bands, and the image reader gives three (INPUT.BANDS): "
+            "compute its features in Python from all bands, encoder(bands), and pass them as "
+            "domain_features; or choose an encoder of RGB images"
+        )
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -149,11 +169,12 @@ class DomainEncoder(nn.Module):
             UserError: the images have another shape, or the network's output cannot be pooled.
         """
         tokens = self.encoder.forward_features(self.prepare(images))
-        pooled = _pool(tokens, self.encoder, self.name)
-        if pooled.shape[-1] != self.encoder.num_features:
+        pooled = pool_features(tokens, self.encoder, self.name, self.pool)
+        declared = self.encoder.num_features * (2 if self.pool == "both" else 1)
+        if pooled.shape[-1] != declared:
             raise UserError(
                 f"domain encoder '{self.name}' returns features of width {pooled.shape[-1]} where "
-                f"timm declares {self.encoder.num_features}: choose another encoder"
+                f"timm declares {declared}: choose another encoder"
             )
         if isinstance(self.projection, nn.Linear):
             pooled = self.projection(pooled.to(self.projection.weight.dtype))
@@ -187,11 +208,11 @@ def _renormalisation(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> Tensor:
-    """Return (scale, shift), (2, 3, 1, 1): x * scale + shift has the encoder's normalisation."""
+    """Return (scale, shift), (2, C, 1, 1): x * scale + shift has the encoder's normalisation."""
     if mean is None or std is None:
         mean, std = image_mean, image_std
     old_mean, old_std, new_mean, new_std = (
-        torch.tensor(tuple(v), dtype=torch.float64).view(3, 1, 1)
+        torch.tensor(tuple(v), dtype=torch.float64).view(-1, 1, 1)
         for v in (image_mean, image_std, mean, std)
     )
     return torch.stack([old_std / new_std, (old_mean - new_mean) / new_std]).float()
@@ -207,21 +228,3 @@ def _scale_to_unit_range(images: Tensor) -> Tensor:
     """Scale each image (3, H, W) of a batch to 0..1, as MedSAM does; a constant one becomes 0."""
     low, high = _value_range(images)
     return (images - low) / (high - low).clamp_min(_MIN_RANGE)
-
-
-def _pool(tokens: Any, model: nn.Module, name: str) -> Tensor:
-    """Average tokens or a feature map over space, in fp32: (B, C)."""
-    if isinstance(tokens, Tensor) and tokens.ndim in (2, 3, 4):
-        tokens = tokens.float()
-        if tokens.ndim == 2:
-            return tokens
-        if tokens.ndim == 4:
-            channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
-            return tokens.mean((1, 2) if channels_last else (2, 3))
-        has_class_token = getattr(model, "cls_token", None) is not None
-        return tokens[:, getattr(model, "num_prefix_tokens", int(has_class_token)) :].mean(1)
-    kind = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
-    raise UserError(
-        f"domain encoder '{name}' returns {kind}, which cannot be pooled: expected tokens "
-        "(B, N, C) or a feature map (B, C, h, w). Choose another encoder"
-    )

@@ -3,15 +3,15 @@
     encoder = load_domain_encoder("mae_vit_base_patch16", weights="vit-b-checkpoint-1599.pth")
     features = encoder(images)  # (B, 3, H, W), CLIP-normalised -> (B, encoder.feature_dim)
 
-Names: the MAE, SAM and MedSAM architectures of `dplq.domain.recipes`, the models that are part of
-this package, `clip` (CLIP's own image feature), any timm name, or `hf-hub:org/name`.
+Names: the published encoders of `dplq.domain.recipes`, the models that are part of this package,
+those of `dplq models list`, `clip` (CLIP's own image feature), any timm name, `hf-hub:org/name`,
+or `local-dir:FOLDER`. A list of names concatenates the features.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,62 +19,79 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from dplq.domain.arguments import Changes
+from dplq.domain.build import build_recipe, build_repository, build_timm
 from dplq.domain.encoder import CLIP_MEAN, CLIP_STD, ClipImageEncoder, DomainEncoder
+from dplq.domain.fit import load_strict
+from dplq.domain.joint import JointEncoder
+from dplq.domain.pooling import WITHOUT_NORM, check_pool, has_norm_after_pooling
+from dplq.domain.positions import set_positions
+from dplq.domain.published import resolve_published
 from dplq.domain.recipes import (
     CLIP,
     FEATURES,
-    NAMES,
+    PUBLISHED_FILES,
     RECIPES,
-    CheckpointFormat,
+    WITHOUT_STATISTICS,
     Recipe,
     find_recipe,
 )
-from dplq.errors import UserError, few, nearest, one_line, shown, suggest
-from dplq.io.files import file_digest
-from dplq.io.spec import Spec
+from dplq.domain.repository import (
+    Repository,
+    config_digest,
+    content_digest,
+    find_repository,
+    is_repository,
+)
+from dplq.errors import UserError, shown, suggest
+from dplq.io.spec import Places, Spec, as_texts
 from dplq.io.validation.paths import user_path
 from dplq.io.weights import (
-    describe_checkpoint,
     is_torchscript,
-    naming_prefix,
     private_rng,
     read_state_dict,
     skip_weight_init,
     warn_framed,
-    without_wrapper,
 )
+from dplq.models.catalogue import published
 
 if TYPE_CHECKING:
     from dplq.clip.backbone import Backbone
 
 logger = logging.getLogger(__name__)
 NORMALIZATIONS = ("native", "clip")
+NO_CHANGES: dict[str, Any] = {"mean": (), "std": (), "image_size": 0, "pool": "", "args": ""}
 
-_HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
 _MAE_DECODER_WIDTH = 512  # of all three public MAE models
-_DOWNLOAD_BY_HAND = (
-    "Download the weights by other means and set weights (DOMAIN.WEIGHTS) to the local file"
-)
 
 
 def load_domain_encoder(
-    name: str,
+    name: str | Sequence[str],
     *,
-    weights: str = "",
+    weights: Places = "",
     feature: str = "encoder",
     normalize: str = "native",
     pretrained: bool = True,
     backbone: Backbone | None = None,
     seed: int = 0,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    image_size: int = 0,
+    pool: str = "",
+    args: str | Mapping[str, Any] = "",
 ) -> DomainEncoder:
     """Build a frozen domain encoder.
 
     Args:
-        name: one of `dplq.domain.recipes.NAMES`, a timm name, or `hf-hub:org/name`.
+        name: one of `dplq.domain.recipes.NAMES` or of `dplq models list`, a timm name,
+            `hf-hub:org/name`, or
+            `local-dir:FOLDER` with a `config.json` and its weights (timm's layout or
+            transformers'); several: their features are concatenated, in this order.
         weights: a local checkpoint (.pth or .safetensors); `~` is the home folder. Empty: timm's
-            own pretrained weights, which the published encoders of `NAMES` do not have.
-        feature: "encoder", the mean of the encoder's (normalised) patch tokens or of its feature
-            map; "decoder_embed" (MAE only), the same through MAE's decoder embedding.
+            own pretrained weights, which the published encoders of `NAMES` do not have, or those
+            in the folder. Of several encoders: one for each, "" where there is none.
+        feature: "encoder", the pooled feature of the encoder's tokens or of its feature map;
+            "decoder_embed" (MAE only), the same through MAE's decoder embedding.
         normalize: "native", what the encoder was trained with (`medsam_vit_base`: every image
             scaled to 0..1, as MedSAM_Inference.py does; `sam_vit_base`: SAM's pixel mean and std);
             "clip", the image unchanged (the reference's behaviour). `clip` always encodes the
@@ -83,32 +100,91 @@ def load_domain_encoder(
         backbone: CLIP; needed by `clip`. Its mean and std are what "native" undoes; without it
             OpenAI CLIP's are.
         seed: of the random weights.
+        mean: channel means that the weights were trained with, on a 0-1 scale; empty: the
+            published ones, or those of timm's record of the architecture.
+        std: the standard deviations that go with `mean`.
+        image_size: side in pixels of the square input; position embeddings are resampled. 0: the
+            published one.
+        pool: "avg", "cls", "both" (class token and average, concatenated) or "map" (the model's
+            attention pooling); see `dplq.domain.pooling`. Empty: what the published encoder's
+            authors use where `dplq.domain.recipes` says it, else "avg".
+        args: timm's keyword arguments, such as ``{"reg_tokens": 4}`` or ``"reg_tokens=4"``.
 
     Raises:
         UserError: unknown name or value, weights that are not available or do not fit.
     """
+    weights = as_texts(weights)
+    if not isinstance(name, str) and len(name) == 1:
+        name, (weights,) = name[0], _one_for_each(weights, name)
+    if not isinstance(name, str):
+        options: dict[str, Any] = {"mean": mean, "std": std, "image_size": image_size, "args": args}
+        _refuse_for_several(name, options)
+        shared: dict[str, Any] = {"feature": feature, "normalize": normalize, "pool": pool}
+        shared |= {"pretrained": pretrained, "backbone": backbone, "seed": seed}
+        pairs = zip(name, _one_for_each(weights, name), strict=True)
+        return JointEncoder([load_domain_encoder(n, weights=w, **shared) for n, w in pairs])
+    if not isinstance(weights, str):
+        raise UserError(
+            f"weights (DOMAIN.WEIGHTS) names {len(weights)} files and '{name}' is one encoder: "
+            "give one file"
+        )
+    changes = Changes.checked(mean, std, image_size, pool, args)
+    options = {"feature": feature, "normalize": normalize, **changes.options}
+    spec = Spec(name, pretrained=pretrained, seed=seed, options=options)
+    return _load_named(spec, weights, changes, backbone)
+
+
+def _load_one(
+    spec: Spec,
+    weights: str,
+    changes: Changes,
+    backbone: Backbone | None,
+    *,
+    recorded: bool = False,
+) -> DomainEncoder:
+    """Build one encoder.
+
+    Args:
+        spec: what is asked for; name and digest of the weights' file are added.
+        weights: as for `load_domain_encoder`.
+        changes: what differs from the encoder as it is published.
+        backbone: as for `load_domain_encoder`.
+        recorded: `spec` is that of a checkpoint, which says all that decides the features. If not,
+            what a file's name or a norm after pooling decides is added to it.
+    """
+    name, pretrained, seed = spec.name, spec.pretrained, spec.seed
     recipe = find_recipe(name)
-    _check_arguments(name, recipe, weights, feature, normalize, pretrained)
-    spec = Spec(
-        name,
-        weights=Path(weights).name,
-        pretrained=pretrained,
-        seed=seed,
-        options={"feature": feature, "normalize": normalize},
-    )
+    _check_arguments(spec, recipe, weights)
+    _check_changes(spec, changes)
+    # A checkpoint may have been made with a folder's file that the user now names.
+    own_file = bool(weights) and not (recorded and not spec.weights)
+    spec = replace(spec, weights=Path(weights).name)
     if name == CLIP:
         return _load_clip(backbone, weights, spec)
-    file = _weights_file(name, weights, recipe) if pretrained else None
+    repository = None
+    if is_repository(name):
+        repository = find_repository(name, with_weights=pretrained and not weights)
+    file = _weights_file(name, weights, recipe, repository) if pretrained else None
     state = None if file is None else _read_checkpoint(file)
-    if file is not None and weights:
-        spec = replace(spec, sha256=file_digest(file))
+    if file is not None and (weights or repository):
+        spec = _with_digests(spec, file, repository, own_file=own_file)
     with private_rng(seed):
-        if recipe:
+        if repository:
+            model, recipe = build_repository(name, repository, changes, state)
+        elif recipe:
             with nullcontext() if state is None else skip_weight_init():
-                model = _create(name, recipe.timm_name, **recipe.model_args)
+                model, recipe = build_recipe(name, recipe, changes, state)
         else:
-            model, recipe = _build_timm(name, download=pretrained and not weights)
-        encoder = _build_encoder(model, recipe, spec, state, path=weights, backbone=backbone)
+            model, recipe = build_timm(name, changes, state, download=pretrained and not weights)
+            if not recorded and spec.options["normalize"] == "native":
+                recipe = _known_statistics(recipe, weights, changes)
+            if recipe.statistics:
+                known = {"mean": list(recipe.mean), "std": list(recipe.std)}
+                spec = replace(spec, options={**spec.options, **known})
+        if has_norm_after_pooling(model) and not changes.pool:
+            recipe, spec = _pooled_as_recorded(recipe, spec, recorded)
+        path = str(file) if file is not None and not weights else weights
+        encoder = _build_encoder(model, recipe, spec, state, changes, path=path, backbone=backbone)
     if not pretrained:
         warn_framed(
             "*",
@@ -118,19 +194,181 @@ def load_domain_encoder(
     return encoder
 
 
-def _check_arguments(
-    name: str, recipe: Recipe | None, weights: str, feature: str, normalize: str, pretrained: bool
-) -> None:
+def _with_digests(spec: Spec, file: Path, repository: Repository | None, *, own_file: bool) -> Spec:
+    """Return a record with the digests of an encoder's file and config.
+
+    That of the user's own file is of it alone, as earlier versions recorded it beside a folder.
+    """
+    config = repository.config if repository else None
+    if not own_file or config is None:
+        return replace(spec, sha256=content_digest(file, config))
+    return replace(spec, sha256=content_digest(file), config_sha256=config_digest(config))
+
+
+def _load_named(
+    spec: Spec,
+    weights: str,
+    changes: Changes,
+    backbone: Backbone | None,
+    *,
+    recorded: bool = False,
+) -> DomainEncoder:
+    """Build one encoder, also of the catalogue (`dplq models list`); see `_load_one`.
+
+    The record of one of the catalogue holds all that the catalogue says, so that later versions of
+    it change nothing.
+    """
+    model = published(spec.name, "encoder")
+    if model is None:
+        return _load_one(spec, weights, changes, backbone, recorded=recorded)
+    name = spec.name.lower()
+    if not recorded:  # the user's own, before the catalogue's are added
+        _check_changes(spec, changes)
+    found = resolve_published(name, model, weights, changes, spec=spec, recorded=recorded)
+    inner = replace(
+        spec, name=found.architecture, options={**spec.options, **found.changes.options}
+    )
+    encoder = _load_one(inner, found.weights, found.changes, backbone, recorded=recorded)
+    encoder.spec = replace(encoder.spec, name=name, weights=Path(weights).name)
+    encoder.name = name
+    return encoder
+
+
+def _pooled_as_recorded(recipe: Recipe, spec: Spec, recorded: bool) -> tuple[Recipe, Spec]:
+    """Return how a model with a norm after its pooling is pooled, and the record that says so.
+
+    Earlier versions left that norm out, and did not record how they pooled.
+    """
+    if not recorded:
+        return recipe, replace(spec, options={**spec.options, "pool": recipe.pool})
+    logger.warning(
+        "domain encoder '%s': the checkpoint is of a version that left out the norm after the "
+        "average (fc_norm), and so it is left out here. Train again to use it.",
+        spec.name,
+    )
+    return replace(recipe, pool=WITHOUT_NORM), spec
+
+
+def reload_domain_encoder(
+    spec: Spec,
+    given: Places,
+    path: Path,
+    *,
+    backbone: Backbone | None,
+    check: Callable[[dict[str, Any], Path], None],
+) -> DomainEncoder:
+    """Build the encoder that a checkpoint's header names.
+
+    Args:
+        spec: its record.
+        given: where the user says its weights or folders are; of several encoders one for each.
+        path: the checkpoint.
+        backbone: the loaded CLIP.
+        check: takes the loader's arguments and the checkpoint, and refuses unknown ones.
+
+    Raises:
+        UserError: as `Spec.loader_arguments` and `load_domain_encoder`.
+    """
+    if spec.parts:
+        places = _one_for_each(as_texts(given), spec.parts, "domain_weights")
+        pairs = zip(spec.parts, places, strict=True)
+        return JointEncoder(
+            [
+                reload_domain_encoder(part, place, path, backbone=backbone, check=check)
+                for part, place in pairs
+            ]
+        )
+    arguments = spec.loader_arguments(given, path, "domain_weights")
+    check(arguments, path)
+    changes = {key: arguments.pop(key, value) for key, value in NO_CHANGES.items()}
+    options = {"feature": "encoder", "normalize": "native", **spec.options}
+    found = replace(spec, name=arguments["name"], sha256="", config_sha256="", options=options)
+    return _load_named(
+        found, arguments["weights"], Changes.checked(**changes), backbone, recorded=True
+    )
+
+
+def _one_for_each(
+    given: str | Sequence[str], parts: Sequence[Any], argument: str = "weights (DOMAIN.WEIGHTS)"
+) -> list[str]:
+    """Return one file for each of several encoders; "" stands for none at all."""
+    if isinstance(given, str):
+        given = [given] * len(parts) if not given or len(parts) == 1 else [given]
+    if len(given) != len(parts):
+        raise UserError(
+            f"{argument} names {len(given)} of {len(parts)} encoders' files: give one for each, in "
+            'their order, "" for an encoder without a file'
+        )
+    return list(given)
+
+
+def _refuse_for_several(names: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Refuse what differs between encoders, for several at once."""
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"name (DOMAIN.ENCODER) is {shown(names)}; give names of encoders")
+    for key, value in options.items():
+        if value:
+            raise UserError(
+                f"{key} (DOMAIN.{key.upper()}) is {shown(value)}, but there are {len(names)} "
+                "encoders, which differ in it: it is for one encoder only"
+            )
+
+
+def _check_changes(spec: Spec, changes: Changes) -> None:
+    """Refuse (UserError) changes that would have no effect."""
+    if spec.name == CLIP:
+        changes.refuse(CLIP, "is CLIP itself, which is used as it is loaded")
+    if changes.mean and spec.options["normalize"] == "clip":
+        raise UserError(
+            "mean and std (DOMAIN.MEAN, DOMAIN.STD) have no effect with normalize "
+            "(DOMAIN.NORMALIZE) 'clip', which passes the images on unchanged: use 'native'"
+        )
+    if spec.options["feature"] == "decoder_embed" and changes.pool in ("both", "map"):
+        raise UserError(
+            f"pool (DOMAIN.POOL) '{changes.pool}' has no feature 'decoder_embed', which takes one "
+            "token's width: use avg or cls"
+        )
+
+
+def _known_statistics(recipe: Recipe, weights: str, changes: Changes) -> Recipe:
+    """Return a timm model's recipe with the statistics of its file; say where they are from."""
+    if not weights or changes.mean:
+        return recipe
+    stem = Path(weights).name
+    if any(stem.startswith(start) for start in WITHOUT_STATISTICS):
+        raise UserError(
+            f"'{weights}' was trained on bands that are scaled one by one, which timm's statistics "
+            "do not describe: give mean and std (DOMAIN.MEAN, DOMAIN.STD)"
+        )
+    of_file = next((n for start, n in PUBLISHED_FILES.items() if stem.startswith(start)), None)
+    if of_file is None:
+        logger.info(
+            "%s: taken: mean %s, std %s from timm's %s; the file does not say its own "
+            "(mean, std; DOMAIN.MEAN, DOMAIN.STD)",
+            *(weights, _rounded(recipe.mean), _rounded(recipe.std), recipe.timm_name),
+        )
+        return recipe
+    known = RECIPES[of_file]
+    source = known.statistics or "torchgeo"
+    return replace(recipe, mean=known.mean, std=known.std, statistics=source)
+
+
+def _rounded(numbers: Sequence[float]) -> str:
+    return f"({', '.join(f'{number:.4g}' for number in numbers)})"
+
+
+def _check_arguments(spec: Spec, recipe: Recipe | None, weights: str) -> None:
     """Validate the arguments of `load_domain_encoder`; raise UserError."""
+    name, feature = spec.name, spec.options["feature"]
     _check_choice("feature", feature, FEATURES)
-    _check_choice("normalize", normalize, NORMALIZATIONS)
+    _check_choice("normalize", spec.options["normalize"], NORMALIZATIONS)
     if feature not in (recipe.features if recipe else ("encoder",)):
         raise UserError(
             f"domain encoder '{name}' has no feature '{feature}': it is MAE's alone "
             f"({', '.join(n for n, r in RECIPES.items() if feature in r.features)}). "
             "Use feature 'encoder'"
         )
-    if weights and not pretrained:
+    if weights and not spec.pretrained:
         raise UserError(
             f"domain encoder '{name}': weights '{weights}' and pretrained=False contradict each "
             "other; give one of them"
@@ -143,7 +381,9 @@ def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
         raise UserError(f"unknown domain {key} {shown(value)}.{suggest(value, choices)}")
 
 
-def _weights_file(name: str, weights: str, recipe: Recipe | None) -> Path | None:
+def _weights_file(
+    name: str, weights: str, recipe: Recipe | None, repository: Repository | None
+) -> Path | None:
     """Return the local file of the pretrained weights; None: timm downloads them.
 
     Raises:
@@ -151,6 +391,8 @@ def _weights_file(name: str, weights: str, recipe: Recipe | None) -> Path | None
     """
     if weights:
         return user_path(weights, "weights (DOMAIN.WEIGHTS)")
+    if repository:
+        return repository.file
     if recipe and not recipe.weights:
         raise UserError(
             f"domain encoder '{name}' has no weights to download: set weights (DOMAIN.WEIGHTS) "
@@ -193,63 +435,12 @@ def _load_clip(backbone: Backbone | None, weights: str, spec: Spec) -> DomainEnc
     )
 
 
-def _create(name: str, timm_name: str, *, pretrained: bool = False, **model_args: Any) -> Any:
-    """Build a timm model without classifier; raise UserError where timm cannot."""
-    import timm
-
-    try:
-        return timm.create_model(timm_name, pretrained=pretrained, num_classes=0, **model_args)
-    except Exception as error:  # the hub raises its HTTP client's own exceptions
-        if pretrained:
-            what, cure = "its weights cannot be downloaded", _DOWNLOAD_BY_HAND
-        else:
-            what = "timm cannot build it"
-            cure = "Check the name; beside a local file give the architecture's timm name"
-        raise UserError(f"domain encoder '{name}': {what} ({one_line(error)}). {cure}") from error
-
-
-def _build_timm(name: str, *, download: bool) -> tuple[Any, Recipe]:
-    """Build any timm or Hugging Face hub model; timm fetches the weights if `download`."""
-    import timm
-
-    hub = name.startswith(_HUB_PREFIXES)
-    if not hub and not timm.is_model(name):
-        choices = [*NAMES, *nearest(name, timm.list_models(), limit=5)]
-        raise UserError(
-            f"unknown domain encoder '{name}': not one of ours, not a timm name and not "
-            f"'hf-hub:org/name'.{suggest(name, choices)}"
-        )
-    # timm only warns when there is nothing to download, and the weights stay random.
-    if download and not hub and not timm.models.is_model_pretrained(name):
-        raise UserError(f"timm has no pretrained weights for '{name}'. {_DOWNLOAD_BY_HAND}")
-    model = _create(name, name, pretrained=download)
-    data = timm.data.resolve_model_data_config(model)
-    _, height, width = data["input_size"]
-    if height != width:
-        raise UserError(
-            f"domain encoder '{name}' requires {height}x{width} images; only square ones are "
-            "supported: choose another encoder"
-        )
-    recipe = Recipe(
-        name, _timm_format(name, model), height, mean=tuple(data["mean"]), std=tuple(data["std"])
-    )
-    return model, recipe
-
-
-def _timm_format(name: str, model: Any) -> CheckpointFormat:
-    """Return timm's own format: the model's keys, and a classifier that is ignored."""
-    classifier = model.pretrained_cfg.get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return CheckpointFormat(
-        expected=f"timm's own state dict of {name}", unused=tuple(f"{head}." for head in heads)
-    )
-
-
 def _build_encoder(
     model: Any,
     recipe: Recipe,
     spec: Spec,
     state: Mapping[str, Tensor] | None,
+    changes: Changes,
     *,
     path: str = "",
     backbone: Backbone | None = None,
@@ -261,6 +452,7 @@ def _build_encoder(
         recipe: its checkpoint format, input size and input statistics.
         spec: of the encoder.
         state: the checkpoint's tensors; None keeps the model's weights.
+        changes: what differs from the recipe.
         path: the checkpoint's file, for messages.
         backbone: whose normalisation the images carry; None: OpenAI CLIP's.
     """
@@ -271,10 +463,25 @@ def _build_encoder(
         # Attached while loading, so that the strict check covers it.
         projection = model.decoder_embed = nn.Linear(model.num_features, width)
     if state is not None:
-        _load_strict(model, state, recipe.checkpoint, name=spec.name, path=path)
+        load_strict(model, state, recipe.checkpoint, name=spec.name, path=path)
     if projection is not None:
         del model.decoder_embed
+    check_pool(model, spec.name, changes.pool or recipe.pool)
+    _check_patch(model, recipe.image_size, spec.name)
+    if recipe.resolution:
+        set_positions(model, recipe.resolution, spec.name)
     native = spec.options["normalize"] == "native"
+    if native and changes.mean:
+        recipe = replace(recipe, mean=changes.mean, std=changes.std, min_max=False)
+        logger.info(
+            "domain encoder '%s': taken: mean %s, std %s, as given",
+            *(spec.name, _rounded(recipe.mean), _rounded(recipe.std)),
+        )
+    elif native and recipe.statistics:
+        logger.warning(
+            "domain encoder '%s': taken: mean %s, std %s from %s",
+            *(spec.name, _rounded(recipe.mean), _rounded(recipe.std), recipe.statistics),
+        )
     return DomainEncoder(
         model,
         spec=spec,
@@ -286,120 +493,36 @@ def _build_encoder(
         projection=projection,
         image_mean=backbone.image_mean if backbone is not None else CLIP_MEAN,
         image_std=backbone.image_std if backbone is not None else CLIP_STD,
+        pool=changes.pool or recipe.pool,
+        in_chans=_channels(model, changes),
     )
 
 
-def _load_strict(
-    model: nn.Module, state: Mapping[str, Tensor], form: CheckpointFormat, *, name: str, path: str
-) -> None:
-    """Load `state` into `model`: every key is used or listed as unused, none is missing.
-
-    Args:
-        model: the timm model.
-        state: tensors by the file's own keys.
-        form: format of the file.
-        name: the encoder's name, for messages.
-        path: the file, for messages.
-
-    Raises:
-        UserError: the file does not fit; says what it looks like.
-    """
-    own = model.state_dict()
-    state, removed = without_wrapper(
-        state, own, path, rename=form.model_key, ignored=lambda key: key.startswith(form.unused)
-    )
-    with naming_prefix(removed):
-        fitting = _fit(model, state, form, name=name, path=path)
-    model.load_state_dict(fitting)
+def _check_patch(model: Any, side: int, name: str) -> None:
+    """Refuse (UserError) images that are smaller than one patch."""
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", 0)
+    largest = max(patch) if isinstance(patch, (tuple, list)) else patch
+    if side < largest:
+        raise UserError(
+            f"domain encoder '{name}' has patches of {largest} pixels, and its images have {side}: "
+            "change image_size (DOMAIN.IMAGE_SIZE), or img_size or patch_size in args (DOMAIN.ARGS)"
+        )
 
 
-def _fit(
-    model: nn.Module, state: Mapping[str, Tensor], form: CheckpointFormat, *, name: str, path: str
-) -> dict[str, Tensor]:
-    """Return the tensors of a file for every key of a model; arguments as for `_load_strict`."""
-    own = model.state_dict()
-    given = {form.model_key(k): v for k, v in state.items()}
-    unknown = [k for k in given if k not in own and not k.startswith(form.unused)]
-    missing = [k for k in own if k not in given]
-    other = [k for k in own if k in given and given[k].shape != own[k].shape]
-    if not (unknown or missing or other):
-        return {k: given[k] for k in own}
-    if not (unknown or missing) and other == ["pos_embed"]:
-        positions = _resampled_positions(model, given, name=name, path=path)
-        if positions is not None:
-            return {k: given[k] for k in own} | {"pos_embed": positions}
-    kind = describe_checkpoint(state)
-    parts = [
-        f"'{path}' does not fit domain encoder '{name}'. It looks like {kind}; "
-        f"expected {form.expected}"
-    ]
-    sizes = _vit_size(given), _vit_size(own)
-    if all(sizes) and sizes[0] != sizes[1]:
-        parts.append(f"The file is {sizes[0]}; {name} is {sizes[1]}")
-    else:
-        parts += [_two_sides(given, own, name)] if _image_side(given) and _image_side(own) else []
-        parts += [
-            f"{k} is {tuple(given[k].shape)} in the file and {tuple(own[k].shape)} in the model"
-            for k in other[:1]
-        ]
-        parts += [f"Missing: {few(missing, limit=3)}"] if missing else []
-        parts += [f"Unknown: {few(unknown, limit=3)}"] if unknown else []
-    if any(k.startswith("decoder_embed.") for k in missing):
-        parts.append("Without MAE's decoder in the file only feature 'encoder' is available")
-    raise UserError(". ".join(parts))
-
-
-def _resampled_positions(
-    model: nn.Module, given: Mapping[str, Tensor], *, name: str, path: str
-) -> Tensor | None:
-    """Return the file's position embeddings at the model's image size; log that.
-
-    timm's way: the tokens before the patches keep theirs, the square grid is resampled bicubically.
-
-    Returns:
-        (1, N, d); None where these are not the positions of a square grid.
-    """
-    from timm.layers import resample_abs_pos_embed
-
-    own = model.state_dict()
-    theirs, ours = given.get("pos_embed"), own.get("pos_embed")
-    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if theirs is None or ours is None or grid is None or theirs.ndim != 3 or ours.ndim != 3:
-        return None
-    before = ours.shape[1] - grid[0] * grid[1]
-    side = math.isqrt(max(theirs.shape[1] - before, 0))
-    if theirs.shape[2] != ours.shape[2] or not side or side**2 + before != theirs.shape[1]:
-        return None
-    logger.warning(
-        "'%s': %s. Its %d position embeddings are resampled to %d, bicubically as timm does",
-        *(path, _two_sides(given, own, name), theirs.shape[1], ours.shape[1]),
-    )
-    return resample_abs_pos_embed(theirs.float(), list(grid), num_prefix_tokens=before)
-
-
-def _two_sides(given: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> str:
-    file, model = _image_side(given), _image_side(own)
-    return f"The file is for {file}x{file}-pixel images; {name} runs at {model}x{model}"
-
-
-def _image_side(state: Mapping[str, Tensor]) -> int:
-    """Return the side in pixels of the images that a ViT's positions are for; 0: not clear.
-
-    The positions are (1, N, d), N being a square or one more, or (1, H, W, d) (SAM).
-    """
-    kernel, positions = state.get("patch_embed.proj.weight"), state.get("pos_embed")
-    if kernel is None or positions is None or positions.ndim not in (3, 4):
-        return 0
-    count = positions.shape[1]
-    side = count if positions.ndim == 4 else math.isqrt(count)
-    is_grid = positions.ndim == 4 or count - side**2 in (0, 1)
-    return side * kernel.shape[-1] if is_grid else 0
-
-
-def _vit_size(state: Mapping[str, Tensor]) -> str:
-    """Describe a ViT by width, depth and patch; empty for another architecture."""
-    kernel = state.get("patch_embed.proj.weight")
-    blocks = {k.split(".")[1] for k in state if k.startswith("blocks.")}
-    if kernel is None or kernel.ndim != 4 or not blocks:
-        return ""
-    return f"a ViT of width {kernel.shape[0]}, {len(blocks)} blocks, patch {kernel.shape[-1]}"
+def _channels(model: Any, changes: Changes) -> int:
+    """Return how many channels a model takes; what is not three needs its own statistics."""
+    count = changes.args.get("in_chans") or getattr(model, "in_chans", None)
+    if not isinstance(count, int):
+        record = getattr(model, "pretrained_cfg", None) or {}
+        count = (record.get("input_size") or (3,))[0]
+    if changes.mean and len(changes.mean) not in (1, count):
+        raise UserError(
+            f"mean (DOMAIN.MEAN) has {len(changes.mean)} numbers, but the encoder takes {count} "
+            "channels: give one number for each"
+        )
+    if count != 3 and not changes.mean:
+        raise UserError(
+            f"the encoder takes {count} channels, whose statistics are not known: give mean and "
+            "std (DOMAIN.MEAN, DOMAIN.STD) with one number for each"
+        )
+    return count

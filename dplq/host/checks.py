@@ -11,6 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dplq.clip.activation import ACTS
+from dplq.domain.arguments import parse_arguments, several
+from dplq.domain.pooling import POOLS
 from dplq.errors import UserError, shown
 from dplq.images.cache import CHECK as CACHE_CHECK
 from dplq.images.settings import CHECKS as READ_CHECKS
@@ -109,6 +112,29 @@ def _name(value: Any) -> str:
     return text(value) or ("" if value else expected(value, "a name"))
 
 
+def _names(check: Check, words: str) -> Check:
+    """Return a check for one text or a list of texts."""
+    several = each(check, words)
+
+    def check_all(value: Any) -> str:
+        if isinstance(value, (list, tuple)):
+            return several(value) if value else expected(value, words)
+        return check(value)
+
+    return check_all
+
+
+def _timm_arguments(value: Any) -> str:
+    problem = text(value)
+    if problem:
+        return problem
+    try:
+        parse_arguments(value, "")
+    except UserError as error:
+        return f"{error}."
+    return ""
+
+
 def _stepsize(value: Any) -> str:
     words = "a list of whole numbers of epochs"
     return each(whole(-1, MOST_EPOCHS), words)(value) or ("" if value else expected(value, words))
@@ -180,6 +206,7 @@ CHECKS: dict[str, Check] = {
     "MODEL.INIT_WEIGHTS": text,
     "MODEL.BACKBONE.NAME": text,
     "MODEL.BACKBONE.PRETRAINED": flag,
+    "MODEL.BACKBONE.ACT": one_of(ACTS),
     "MODEL.HEAD.DROPOUT": SHARE,
     "MODEL.TEXT_CHUNK": whole(0),
     "MODEL.GRAD_CHECKPOINTING": flag,
@@ -222,8 +249,13 @@ CHECKS: dict[str, Check] = {
     "TEST.SPLIT": one_of(("test", "val"), "test or val"),
     "TEST.FINAL_MODEL": one_of(("last_step", "best_val"), "last_step or best_val"),
     "TEST.ALLOW_TRAIN_IMAGES": flag,
-    "DOMAIN.ENCODER": _name,
-    "DOMAIN.WEIGHTS": text,
+    "DOMAIN.ENCODER": _names(_name, "a name or a list of names"),
+    "DOMAIN.WEIGHTS": _names(text, "a path or a list of paths"),
+    "DOMAIN.MEAN": each(number(-1e6, 1e6), "a list of numbers, one per channel"),
+    "DOMAIN.STD": each(number(above=0, high=1e6), "a list of numbers above 0, one per channel"),
+    "DOMAIN.IMAGE_SIZE": whole(0, LARGEST),
+    "DOMAIN.POOL": one_of(("", *POOLS), f"empty or one of {', '.join(POOLS)}"),
+    "DOMAIN.ARGS": _timm_arguments,
     "DOMAIN.FEATURE": one_of(("encoder", "decoder_embed")),
     "DOMAIN.NORMALIZE": optional(one_of(("native", "clip"))),
     "DOMAIN.CACHE": flag,
@@ -338,7 +370,10 @@ def _nodes(cfg: Any, key: str) -> list[Any]:
 
 def _weights(given: dict[str, Any], uses_domain: bool) -> str:
     """Return what is wrong with files of weights that other keys rule out; "" for nothing."""
-    encoder = given.get("DOMAIN.ENCODER")
+    names = several(given.get("DOMAIN.ENCODER") or "")
+    if uses_domain and len(names) > 1 and (problem := _several_encoders(names, given)):
+        return problem
+    encoder = names[0] if len(names) == 1 else None
     if uses_domain and encoder == "clip" and given.get("DOMAIN.WEIGHTS"):
         return (
             f"DOMAIN.WEIGHTS is {shown(given['DOMAIN.WEIGHTS'])}, but DOMAIN.ENCODER clip is the "
@@ -352,6 +387,25 @@ def _weights(given: dict[str, Any], uses_domain: bool) -> str:
             return (
                 f"{key} is {shown(given[key])}, but {pretrained} False asks for random weights: "
                 "change one of the two."
+            )
+    return ""
+
+
+def _several_encoders(names: list[str], given: Mapping[str, Any]) -> str:
+    """Return what is wrong with keys beside several encoders; "" for nothing."""
+    if "none" in names:
+        return f"DOMAIN.ENCODER is {shown(names)}: none stands alone, for no domain feature."
+    files = several(given.get("DOMAIN.WEIGHTS") or [])
+    if files and len(files) != len(names):
+        return (
+            f"DOMAIN.WEIGHTS names {len(files)} files for {len(names)} encoders: give one for "
+            'each, in their order, "" for an encoder without a file.'
+        )
+    for key in ("MEAN", "STD", "IMAGE_SIZE", "ARGS"):
+        if value := given.get(f"DOMAIN.{key}"):
+            return (
+                f"DOMAIN.{key} is {shown(value)}, but DOMAIN.ENCODER names {len(names)} encoders, "
+                "which differ in it: it is for one encoder only."
             )
     return ""
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
+from dplq.domain.arguments import arguments_text, parse_arguments, several
 from dplq.errors import UserError, nearest, shown, suggest
 from dplq.host.checks import known_checks
 from dplq.host.dassl import registered_trainers
@@ -24,6 +25,8 @@ from dplq.training.precision import PRECISIONS
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, Any, str]  # dotted name, default, help
+LISTED = ("DOMAIN.ENCODER", "DOMAIN.WEIGHTS")  # keys that hold a name or a list of names
+ARGUMENTS = "DOMAIN.ARGS"  # key that holds keyword arguments
 GENERAL_KEYS: tuple[Key, ...] = (
     ("DATASET.SUBSAMPLE_CLASSES", "all", "all, base (first half of the classes) or new"),
     ("DATASET.SPLIT_FILE", "", "table (CSV, TSV) or CoOp's JSON, relative to the data folder"),
@@ -65,13 +68,23 @@ GENERAL_KEYS: tuple[Key, ...] = (
     (
         "DOMAIN.ENCODER",
         "mae_vit_base_patch16",
-        "mae_vit_*, medsam_vit_base, sam_vit_base, timm name, hf-hub:, clip; none: no feature",
+        "name of ours or timm's, hf-hub:, local-dir:, clip; [a, b]: concatenated; none: no feature",
     ),
     ("DOMAIN.WEIGHTS", "", "local checkpoint of the domain encoder; empty: timm's own weights"),
+    ("DOMAIN.MEAN", (), "channel means of the encoder's training images, 0-1; (): the published"),
+    ("DOMAIN.STD", (), "standard deviations that go with MEAN"),
+    ("DOMAIN.IMAGE_SIZE", 0, "side of the encoder's input, positions resampled; 0: the published"),
+    ("DOMAIN.POOL", "", "avg, cls, both or map (attention pooling); empty: the published, or avg"),
+    ("DOMAIN.ARGS", "", "timm's keyword arguments, such as 'depth=6, reg_tokens=4'"),
     ("DOMAIN.FEATURE", "encoder", "encoder, or decoder_embed (MAE: through the decoder embedding)"),
     ("DOMAIN.NORMALIZE", None, "native (what the encoder was trained on) or clip; None: PRESET's"),
     ("DOMAIN.CACHE", True, "keep the domain features of test images in the cache folder"),
     ("DOMAIN.PRETRAINED", True, "False: random domain encoder, for tests only"),
+    (
+        "MODEL.BACKBONE.ACT",
+        "auto",
+        "auto (the one that NAME stands for), gelu or quickgelu: activation of CLIP's towers",
+    ),
     ("MODEL.TEXT_CHUNK", 0, "classes run at once, in blocks of about 30; 0: what memory holds"),
     ("MODEL.GRAD_CHECKPOINTING", False, "recompute the image tower in the backward pass"),
     ("MODEL.COMPILE", "", "torch.compile: default, reduce-overhead or max-autotune; empty: off"),
@@ -183,8 +196,17 @@ def _assign(cfg: Any, key: str, given: Any, checks: dict[str, Check], path: str 
         start = f"{path}: unknown" if path else "Unknown"
         raise UserError(f"{start} config key {key[:200]}.{nearest_keys(key, known)}")
     value = _literal(key, given, known[key], path) if isinstance(given, str) else given
+    if key == ARGUMENTS and isinstance(value, dict):  # a yacs node holds no dict
+        value = _as_text(value, f"{path}: {key}" if path else key)
     require(key, value, checks.get(key) or like(known[key]), path)
     set_key(cfg, key, _in_kind_of(known[key], value))
+
+
+def _as_text(value: dict[Any, Any], key: str) -> str:
+    try:
+        return arguments_text(parse_arguments(value, key))
+    except UserError as error:
+        raise UserError(f"{error}.") from error
 
 
 def _literal(key: str, given: str, before: Any, path: str) -> Any:
@@ -192,6 +214,9 @@ def _literal(key: str, given: str, before: Any, path: str) -> Any:
     problem = text(given)
     if problem:
         raise UserError(f"{path + ': ' if path else ''}{key}{problem}")
+    if key in LISTED:
+        names = several(given)
+        return given if names == [given] else names
     try:
         literal = ast.literal_eval(given)
     except (ValueError, SyntaxError):

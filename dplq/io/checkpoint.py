@@ -196,6 +196,9 @@ def is_safetensors(path: str | os.PathLike[str]) -> bool:
     return start[8:] == b"{" and 8 + length <= os.path.getsize(path)
 
 
+CURE = "Use the settings it was trained with, or another checkpoint."
+
+
 def load_strictly(
     module: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
 ) -> None:
@@ -246,7 +249,7 @@ def check_header(
     header: Mapping[str, Any],
     expected: Mapping[str, Any],
     path: str | os.PathLike[str],
-    cure: str = "Use the settings it was trained with, or another checkpoint.",
+    cure: str = CURE,
 ) -> None:
     """Refuse a checkpoint whose header differs from what is expected.
 

@@ -31,6 +31,7 @@ class ModelHeader(msgspec.Struct):
         val_result: validation accuracy in percent.
         split: hash of the split.
         reading: settings of the image reader that are not the defaults.
+        activation: that the CLIP runs with; "" where it was not recorded.
     """
 
     method: Name
@@ -43,6 +44,7 @@ class ModelHeader(msgspec.Struct):
     val_result: float | None = None
     split: str | None = None
     reading: dict[str, Any] | None = None
+    activation: str = ""
 
 
 def check_model_header(header: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +16,20 @@ from dplq.io.validation.paths import user_path
 from dplq.io.validation.schema import InvalidContent, Name, convert
 
 LOCAL_DIR = "local-dir:"
+HUB = ("hf-hub:", "hf_hub:")
 DIGEST = "weights_sha256"
+CONFIG_DIGEST = "config_sha256"
+PARTS = "parts"
 PLAIN = ("name", "weights", "pretrained", "seed")
+NUMBERS = ("mean", "std")  # options that are lists of numbers
+Places = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def as_texts(given: Places) -> str | list[str]:
+    """Return a path, or several, as text."""
+    if isinstance(given, (str, os.PathLike)):
+        return os.fspath(given)
+    return [os.fspath(place) for place in given]
 
 
 class SpecEntry(msgspec.Struct):
@@ -28,6 +40,8 @@ class SpecEntry(msgspec.Struct):
     pretrained: bool = True
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
     weights_sha256: str = ""
+    config_sha256: str = ""
+    parts: list[dict[str, Any]] = []
 
 
 @dataclass(frozen=True)
@@ -39,8 +53,12 @@ class Spec:
         weights: file name of the local checkpoint it was loaded from; "" if there was none.
         pretrained: False for random weights.
         seed: of the random weights.
-        sha256: of a local checkpoint, in hex; "" where there was none.
+        sha256: of a local checkpoint, or of a model's folder or repository with its config, in hex;
+            "" where there was none.
+        config_sha256: of the config of a folder or repository, where `sha256` is that of a local
+            checkpoint beside it, in hex.
         options: the loader's other arguments, such as a domain encoder's `feature`.
+        parts: of several encoders whose features are concatenated, their own records.
     """
 
     name: str
@@ -48,7 +66,9 @@ class Spec:
     pretrained: bool = True
     seed: int = 0
     sha256: str = ""
+    config_sha256: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[Spec, ...] = ()
 
     @classmethod
     def from_header(cls, entry: Mapping[str, Any], where: str = "A header") -> Spec:
@@ -62,32 +82,74 @@ class Spec:
             InvalidContent: it is not such a record; the key is named.
         """
         known: SpecEntry = convert(dict(entry), SpecEntry, where=where)
-        options = {k: v for k, v in entry.items() if k not in (*PLAIN, DIGEST)}
+        options = {
+            k: v for k, v in entry.items() if k not in (*PLAIN, DIGEST, CONFIG_DIGEST, PARTS)
+        }
         for key, value in options.items():  # msgspec does not name the keys of a dict
             try:
-                convert(value, str | float | bool | None, where=where)
+                kind: Any = list[float] if key in NUMBERS else str | float | bool | None
+                convert(value, kind, where=where)
             except InvalidContent as error:
                 raise error.at(key) from error
         plain = {key: getattr(known, key) for key in PLAIN}
-        return cls(**plain, sha256=known.weights_sha256, options=options)
+        parts = tuple(cls.from_header(part, where) for part in known.parts)
+        return cls(
+            **plain,
+            sha256=known.weights_sha256,
+            config_sha256=known.config_sha256,
+            options=options,
+            parts=parts,
+        )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all fields as one JSON-able dict; the digest only if there is one."""
+        """Return all fields as one JSON-able dict; digests and parts only where there are any."""
         flat = {key: getattr(self, key) for key in PLAIN} | dict(self.options)
-        return flat | ({DIGEST: self.sha256} if self.sha256 else {})
+        if self.parts:
+            flat[PARTS] = [part.as_dict() for part in self.parts]
+        digests = {DIGEST: self.sha256, CONFIG_DIGEST: self.config_sha256}
+        return flat | {key: value for key, value in digests.items() if value}
 
     def header(self) -> dict[str, Any]:
         """Return `as_dict` without absolute paths: ``local-dir:/a/b`` becomes ``local-dir:b``."""
-        return self.as_dict() | ({"name": LOCAL_DIR + self.folder.name} if self.folder else {})
+        entry = self.as_dict()
+        if self.folder:
+            entry["name"] = LOCAL_DIR + self.folder.name
+        if self.parts:
+            entry[PARTS] = [part.header() for part in self.parts]
+        return entry
 
     def identity(self) -> dict[str, Any]:
         """Return the entries that must match for a checkpoint: a file's digest, not its name."""
+        if self.parts:
+            return {PARTS: [part.identity() for part in self.parts]}
         entry = self.header()
         if self.sha256:
             del entry["weights"]
-            if self.folder:
+            covers_config = not self.weights or self.config_sha256
+            if self.folder or (self.is_repository and covers_config):
                 del entry["name"]
         return entry
+
+    def without_unrecorded(self, then: Spec) -> Spec:
+        """Return this record as a version without digests of folders or of configs wrote it.
+
+        Args:
+            then: the record of a checkpoint.
+
+        Returns:
+            This record; without the digests that `then` lacks and earlier versions did not write.
+        """
+        if self.parts and len(self.parts) == len(then.parts):
+            pairs = zip(self.parts, then.parts, strict=True)
+            return replace(self, parts=tuple(now.without_unrecorded(old) for now, old in pairs))
+        if self.is_repository and then.is_repository and then.pretrained and not then.sha256:
+            return replace(self, sha256="", config_sha256="")
+        return self if then.config_sha256 else replace(self, config_sha256="")
+
+    @property
+    def is_repository(self) -> bool:
+        """Whether the name is that of a local folder or of a repository of the hub."""
+        return self.name.startswith((LOCAL_DIR, *HUB))
 
     @property
     def folder(self) -> Path | None:
@@ -96,32 +158,70 @@ class Spec:
         return Path(self.name.removeprefix(LOCAL_DIR)) if local else None
 
     def loader_arguments(
-        self, given: str, checkpoint: str | os.PathLike, argument: str
+        self, given: Places, checkpoint: str | os.PathLike, argument: str
     ) -> dict[str, Any]:
         """Return the loader's arguments, with local paths resolved.
 
         Args:
-            given: where the user says it is; "" leaves the current folder and the checkpoint's.
+            given: where the user says it is, a file or folder; "" leaves the current folder and the
+                checkpoint's.
             checkpoint: the file whose header this record comes from.
             argument: name of the argument `given`, for messages.
 
         Raises:
-            UserError: `given` does not exist, or nothing is found.
+            UserError: `given` does not exist, is several places or a folder in place of a file, or
+                nothing is found.
         """
-        arguments = {key: value for key, value in self.as_dict().items() if key != DIGEST}
+        given = as_texts(given)
+        if not isinstance(given, str):
+            raise UserError(
+                f"{argument} names {len(given)} places, but {checkpoint} was trained with "
+                f"{self.name} alone: give one."
+            )
+        digests = (DIGEST, CONFIG_DIGEST)
+        arguments = {key: value for key, value in self.as_dict().items() if key not in digests}
         given = str(user_path(given, argument)) if given else ""
         if given and not os.path.exists(given):
             raise UserError(f"{argument} is {given}, which does not exist.")
-        local = self.weights or (str(self.folder) if self.folder else "")
-        if not local:
-            return arguments
-        for candidate in (given, local, os.path.join(os.path.dirname(checkpoint), local)):
-            if candidate and os.path.exists(candidate):
-                key, value = (
-                    ("weights", candidate) if self.weights else ("name", LOCAL_DIR + candidate)
-                )
-                return {**arguments, key: value}
+        beside = os.path.dirname(checkpoint)
+        if self.weights:
+            inside = [os.path.join(given, self.weights)] if os.path.isdir(given) else [given]
+            places = [*inside, self.weights, os.path.join(beside, self.weights)]
+            arguments["weights"] = self._found(places, self.weights, checkpoint, argument)
+        elif given and self.sha256 and not self.folder:  # in place of the one in a cache
+            arguments |= self._in_place_of_cached(given, argument)
+        if self.folder:
+            places = [given, str(self.folder), os.path.join(beside, self.folder)]
+            if self.weights:
+                near = os.path.dirname(os.path.abspath(arguments["weights"]))
+                places += [os.path.join(given, self.folder), near, os.path.join(near, self.folder)]
+                places = [place for place in places if _describes_a_model(place)]
+            found = self._found(places, str(self.folder), checkpoint, argument)
+            arguments["name"] = LOCAL_DIR + found
+        return arguments
+
+    def _in_place_of_cached(self, given: str, argument: str) -> dict[str, str]:
+        """Return the loader's arguments for a file, or for a repository's folder, that is given."""
+        if not os.path.isdir(given):
+            return {"weights": given}
+        if self.is_repository:
+            return {"name": LOCAL_DIR + given}
+        raise UserError(f"{argument} is {given}, a folder: name the weights file of {self.name}.")
+
+    @staticmethod
+    def _found(
+        places: Sequence[str], local: str, checkpoint: str | os.PathLike, argument: str
+    ) -> str:
+        """Return the first place that exists."""
+        for place in places:
+            if place and os.path.exists(place):
+                return place
         raise UserError(
             f"{checkpoint} was trained with {local}, which is neither in the current folder nor "
             f"beside the checkpoint: say where it is with {argument}=..."
         )
+
+
+def _describes_a_model(folder: str) -> bool:
+    """Return whether a folder holds a config, as timm, transformers and open_clip write it."""
+    return bool(folder) and any(Path(folder).glob("*config.json"))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import init
@@ -34,17 +35,36 @@ TORCH_WRAPPERS = frozenset(
 )
 MIN_KEYS = 20  # fewer than half of these say nothing about a prefix
 
+# What loads a checkpoint, for error texts.
+_CLIP = (
+    "load_backbone loads it by the name of its own architecture (MODEL.BACKBONE.NAME), or as "
+    "local-dir:FOLDER with its config beside it"
+)
+_ENCODER = "load_domain_encoder loads it (DOMAIN.ENCODER, DOMAIN.WEIGHTS)"
+_LEARNED = "dplq.load loads it, into the CLIP that it was trained with"
+_NOTHING = "nothing here loads it"
+
 # The first kind with a key that contains one of its marks is reported.
 _KINDS = (
-    ("SAM / MedSAM", ("image_encoder.", "mask_decoder.")),
-    ("MAE", ("decoder_embed.", "decoder_blocks.")),
-    ("OpenAI CLIP", ("input_resolution", "context_length")),
-    ("Hugging Face CLIP", ("vision_model.",)),
-    ("open_clip", ("visual.",)),
-    ("DINO", ("teacher.", "student.", "head.last_layer", "dino_head")),
-    ("DINOv2", ("register_tokens", "blocks.0.ls1.")),
-    ("timm ViT or MAE encoder", ("blocks.0.attn.qkv.",)),
-    ("ResNet", ("layer1.0.conv1.",)),
+    ("SAM / MedSAM", ("image_encoder.", "mask_decoder."), _ENCODER),
+    ("MAE", ("decoder_embed.", "decoder_blocks."), _ENCODER),
+    ("OpenAI CLIP", ("input_resolution", "context_length"), _CLIP),
+    ("learned prompts", ("prompt_learner.",), _LEARNED),
+    ("LoRA weights", (".lora_", "lora_A"), _NOTHING),
+    ("Hugging Face SigLIP", ("vision_model.head.probe",), _CLIP),
+    ("Hugging Face CLIP", ("vision_model.", "visual_projection."), _CLIP),
+    ("CONCH", ("visual.attn_pool_contrast.",), _CLIP),
+    ("CoCa", ("text_decoder.",), _CLIP),
+    ("open_clip, with an image tower of timm", ("visual.trunk.",), _CLIP),
+    ("open_clip, with a ResNet", ("visual.layer1.",), _CLIP),
+    ("open_clip, with a text tower of Hugging Face", ("text.transformer.embeddings.",), _CLIP),
+    ("open_clip", ("visual.",), _CLIP),
+    ("DINO", ("teacher.", "student.", "head.last_layer", "dino_head"), _ENCODER),
+    ("DINOv2", ("register_tokens", "blocks.0.ls1."), _ENCODER),
+    ("timm ViT or MAE encoder", ("blocks.0.attn.qkv.",), _ENCODER),
+    ("Hugging Face ViT or DINOv2", ("encoder.layer.0.attention.attention.",), _ENCODER),
+    ("BERT", ("encoder.layer.0.attention.self.",), _NOTHING),
+    ("ResNet", ("layer1.0.conv1.",), _ENCODER),
 )
 
 
@@ -102,7 +122,7 @@ def _read(path: Path, extra: Sequence[Callable[..., Any]]) -> Any:
             return torch.jit.load(str(path), map_location="cpu").state_dict()
     # Memory-mapped where possible, so that an optimizer's state beside the weights is not read.
     mapped = zipfile.is_zipfile(path)
-    with _allow_globals([argparse.Namespace, *extra]):
+    with _allow_globals([argparse.Namespace, *_numpy_numbers(), *extra]):
         return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
 
 
@@ -112,6 +132,26 @@ def is_torchscript(path: Path) -> bool:
         return False
     with zipfile.ZipFile(path) as archive:
         return any(member.endswith("/constants.pkl") for member in archive.namelist())
+
+
+def _numpy_numbers() -> list[_Global]:
+    """Return what numpy's numbers are pickled with: training loops keep accuracies as such.
+
+    They are constructed from a type and bytes; the type of Python objects is not among them.
+    """
+    types = {type(np.dtype(kind)) for kind in ("bool", *np.typecodes["AllInteger"], *"efd")}
+    return [np.dtype, *types, *map(_numpy_scalar, ("numpy.core", "numpy._core"))]
+
+
+def _numpy_scalar(package: str) -> Callable[..., Any]:
+    """Return numpy's constructor of numbers under the name that a version of numpy pickles."""
+    construct: Any = np.float64(0).__reduce__()[0]
+
+    def scalar(kind: np.dtype, content: bytes) -> Any:
+        return construct(kind, content)
+
+    scalar.__module__, scalar.__qualname__ = f"{package}.multiarray", "scalar"
+    return scalar
 
 
 @contextlib.contextmanager
@@ -277,10 +317,23 @@ def naming_prefix(removed: str) -> Iterator[None]:
 
 def describe_checkpoint(state: Mapping[str, Tensor]) -> str:
     """Return the kind of checkpoint that the keys indicate, for error texts."""
-    for kind, marks in _KINDS:
-        if any(mark in key for key in state for mark in marks):
-            return f"a checkpoint of {kind}"
+    kind, _ = _kind(state)
+    if kind:
+        return f"a checkpoint of {kind}"
     return f"nothing known (keys: {few(state, limit=3)})" if state else "a file without weights"
+
+
+def loaded_by(state: Mapping[str, Tensor]) -> str:
+    """Return what loads such a checkpoint, a clause for error texts."""
+    return _kind(state)[1]
+
+
+def _kind(state: Mapping[str, Tensor]) -> tuple[str, str]:
+    """Return the kind of checkpoint, and what loads it; "" for an unknown kind."""
+    for kind, marks, loader in _KINDS:
+        if any(mark in key for key in state for mark in marks):
+            return kind, loader
+    return "", "save the weights alone, as {'model': state_dict}"
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -19,14 +19,14 @@ from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
 from dplq.clip.packed_text import PackedTexts
-from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError, few, shown
 from dplq.io import checkpoint
 from dplq.io.finite import non_finite
 from dplq.io.header import check_model_header
-from dplq.io.spec import Spec
+from dplq.io.spec import PARTS, Spec
 from dplq.io.validation.paths import user_path
 from dplq.methods.public_checkpoints import PublicFormat
+from dplq.methods.registry import METHODS
 from dplq.methods.settings import MethodSettings
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class CLIPModel(nn.Module):
     Attributes:
         method: name of the method, in the registry and in checkpoint headers.
         settings_class: the dataclass of its settings.
+        needs: what it needs of the backbone, keys of `dplq.clip.backbone.NEEDS`.
         structure: keys of `settings` that must agree for a checkpoint to fit; None: all of them.
         may_differ: keys of `settings`, none of `structure`, whose difference is logged.
         public: the original's checkpoints, which can be loaded too.
@@ -68,6 +69,7 @@ class CLIPModel(nn.Module):
     settings_class: ClassVar[type[MethodSettings]] = MethodSettings
     structure: ClassVar[Sequence[str] | None] = None
     may_differ: ClassVar[Sequence[str]] = ()
+    needs: ClassVar[Sequence[str]] = ()
     public: ClassVar[PublicFormat | None] = None
     uses_domain: ClassVar[bool] = False
     any_classes: ClassVar[bool] = True
@@ -86,6 +88,7 @@ class CLIPModel(nn.Module):
         domain: DomainEncoder | None = None,
     ) -> None:
         super().__init__()
+        self.check_support(clip, settings)
         if clip.is_adapted:
             raise UserError(
                 "This backbone's weights are changed by another model: use the backbone which that "
@@ -101,6 +104,36 @@ class CLIPModel(nn.Module):
     def reads_domain(cls, settings: Mapping[str, Any]) -> bool:
         """Return whether a model with these settings needs a domain encoder."""
         return cls.uses_domain
+
+    @classmethod
+    def needs_of(cls, settings: Mapping[str, Any]) -> Sequence[str]:
+        """Return what a model with these settings needs of the backbone."""
+        return cls.needs
+
+    @classmethod
+    def check_support(cls, clip: Backbone, settings: Mapping[str, Any]) -> None:
+        """Refuse a backbone that does not support what the method needs.
+
+        A constructor calls it before it makes a learner of the backbone's widths.
+
+        Raises:
+            UserError: naming what is missing, and the methods that can use the backbone.
+        """
+        missing = {need: clip.lacks(need) for need in cls.needs_of(settings)}
+        missing = {need: reason for need, reason in missing.items() if reason}
+        if missing:
+            others = [name for name, method in METHODS.items() if method.supports(clip)]
+            raise UserError(
+                f"{cls.method} needs {' and '.join(missing)}, which {clip.spec.name} does not "
+                f"support: {'; '.join(dict.fromkeys(missing.values()))}. Methods that can use it, "
+                f"at their default settings: {', '.join(others)}."
+            )
+
+    @classmethod
+    def supports(cls, clip: Backbone) -> bool:
+        """Return whether the backbone supports the method at its default settings."""
+        needs = cls.needs_of(asdict(cls.settings_class()))
+        return not any(clip.lacks(need) for need in needs)
 
     @property
     def learner_dtype(self) -> torch.dtype:
@@ -193,7 +226,16 @@ class CLIPModel(nn.Module):
                 f"{path} is not written: the model's weights are nan or infinite "
                 f"({few(found, 4, '; ')}). Train it again with a lower learning rate, or in fp32."
             )
-        checkpoint.save(path, state, {**self.header(), **extra})
+        checkpoint.save(path, state, {**self.header(), **self._activation_entry(), **extra})
+
+    def _activation_entry(self) -> dict[str, str]:
+        """Return which activation runs, where the backbone's record alone does not tell.
+
+        A folder's config decides it, which a digest of the weights does not cover.
+        """
+        spec = self.clip.spec
+        said = spec.sha256 or "act" in spec.options
+        return {"activation": self.clip.activation} if said else {}
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Read a file that `save` wrote into this model; return its header.
@@ -205,7 +247,16 @@ class CLIPModel(nn.Module):
         path = user_path(path, "path")
         tensors, header = checkpoint.read(path)
         check_model_header(header, path)
-        checkpoint.check_header(self._identity(header), self._identity(self.header()), path)
+        own = self._comparable(header, path)
+        cure = _cure(header["domain"], own["domain"])
+        if said := header.get("activation"):
+            own["activation"] = self.clip.activation
+            if said != own["activation"]:
+                cure += (
+                    " act= of load_backbone (MODEL.BACKBONE.ACT) sets the activation, auto being "
+                    "that of the model's own config."
+                )
+        checkpoint.check_header(self._identity(header), self._identity(own), path, cure)
         self.load_tensors(tensors, path, header["classnames"])
         for key in self.may_differ:
             then, now = (given.get(key) for given in (header["settings"], self.settings))
@@ -213,6 +264,26 @@ class CLIPModel(nn.Module):
                 given = (key.upper(), shown(now), path, shown(then))
                 logger.warning("%s is %s, but %s was trained with %s.", *given)
         return header
+
+    def _comparable(
+        self, header: Mapping[str, Any], path: str | os.PathLike[str]
+    ) -> dict[str, Any]:
+        """Return the model's own header, without digests that a file's version did not record."""
+        own = self.header()
+        for part in ("backbone", "domain"):
+            if own[part] is None or header[part] is None:
+                continue
+            now, then = Spec.from_header(own[part]), Spec.from_header(header[part])
+            known = now.without_unrecorded(then)
+            if known != now:
+                logger.warning(
+                    "%s does not record the content of its %s %s: whether the %s the same is not "
+                    "checked.",
+                    *(path, "CLIP" if part == "backbone" else "domain encoder", then.name),
+                    "config is" if then.sha256 else "weights are",
+                )
+            own[part] = known.header()
+        return own
 
     def load_tensors(
         self,
@@ -265,11 +336,31 @@ class CLIPModel(nn.Module):
     def _identity(self, header: dict[str, Any]) -> dict[str, Any]:
         """Return what of a header must agree for a checkpoint to fit."""
         keys = self.settings if self.structure is None else self.structure
+        parts = {part: _identity_of(header.get(part)) for part in ("backbone", "domain")}
+        said = {"activation": header["activation"]} if header.get("activation") else {}
+        if said and parts["backbone"]:
+            parts["backbone"].pop("act", None)  # which activation runs counts, not how it was set
         return {
             "method": header.get("method"),
-            **{part: _identity_of(header.get(part)) for part in ("backbone", "domain")},
+            **parts,
+            **said,
             "settings": {key: header.get("settings", {}).get(key) for key in keys},
         }
+
+
+def _cure(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
+    """Return what to do about a checkpoint that does not fit a domain encoder."""
+    pairs = [(then or {}, now or {})]
+    if then and now:
+        pairs += zip(then.get(PARTS, ()), now.get(PARTS, ()), strict=False)
+    keys = ("mean", "std", "pool")
+    unrecorded = [key for key in keys if any(key in ours and key not in old for old, ours in pairs)]
+    if not (then and now and unrecorded):
+        return checkpoint.CURE
+    return (
+        f"It does not record {few(unrecorded)} of its domain encoder, which earlier versions took "
+        f"otherwise: dplq.load opens it as it was trained. {checkpoint.CURE}"
+    )
 
 
 def _identity_of(entry: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -362,17 +453,18 @@ class PromptedCLIP(CLIPModel):
         names = [name.replace("_", " ") for name in classnames]
         tokens = self.clip.tokenize([f"{self.prefix} {name}." for name in names])
         fixed = None if self.n_ctx else self._fixed_text(tokens, self.clip)
-        eot = eot_index(tokens)
-        if self.clip.causal:
-            tokens = tokens[:, : int(eot.max()) + 1]  # nothing after EOT reaches it (identity 1)
+        self.register_buffer("fixed_text", fixed, persistent=False)
+        self.texts = None
+        if fixed is not None and self.clip.lacks("text prompts"):
+            return  # nothing to embed with, and nothing to embed for
+        eot, start = self.clip.text_end(tokens), self.clip.prompt_start
+        tokens = self.clip.trim(tokens)
         device = self.clip.logit_scale.device
         with torch.no_grad():
             embedded = self.clip.embed_tokens(tokens.to(device)).to(self.learner_dtype)
-        self.register_buffer("sos", embedded[:, :1], persistent=False)  # (K, 1, d_t)
-        self.register_buffer("rest", embedded[:, 1 + self.n_ctx :], persistent=False)
+        self.register_buffer("sos", embedded[:, :start], persistent=False)
+        self.register_buffer("rest", embedded[:, start + self.n_ctx :], persistent=False)
         self.register_buffer("eot", eot.to(device), persistent=False)
-        self.register_buffer("fixed_text", fixed, persistent=False)
-        self.texts = None
         if self.n_ctx and self.clip.supports_packing:
             with torch.no_grad():
                 self.texts = self.clip.pack_texts(tokens, self.n_ctx)
@@ -405,14 +497,13 @@ class PromptedCLIP(CLIPModel):
         if self.class_position == "end":
             return None
         before = self.n_ctx // 2 if self.class_position == "middle" else 0
-        rows = []
-        for tokens in self.clip.tokenize(names):
-            count = int(eot_index(tokens)) - 1  # of the name, without SOS and EOT
+        rows, start = [], self.clip.prompt_start
+        for count in self.clip.count_tokens(self.clip.tokenize(names)).tolist():
             positions = list(range(length))
-            name = positions[1 + self.n_ctx : 1 + self.n_ctx + count]
-            after = positions[1 + before : 1 + self.n_ctx]
-            rest = positions[1 + self.n_ctx + count :]
-            rows.append(positions[: 1 + before] + name + after + rest)
+            name = positions[start + self.n_ctx : start + self.n_ctx + count]
+            after = positions[start + before : start + self.n_ctx]
+            rest = positions[start + self.n_ctx + count :]
+            rows.append(positions[: start + before] + name + after + rest)
         return torch.tensor(rows, device=device)
 
     def prompts(self, images: Tensor) -> Prompts:
@@ -469,6 +560,9 @@ class PromptedCLIP(CLIPModel):
         # one set per text where the classes differ in them
         deep = [own.repeat(batch, 1, 1) if own.dim() == 3 else own for own in prompts.deep_text]
         features = self.clip.encode_prompted_text(
-            sequences.flatten(0, 1), self.eot.repeat(batch), deep
+            sequences.flatten(0, 1),
+            self.eot.repeat(batch),
+            deep,
+            self.text_chunk if isinstance(self.text_chunk, str) else self.text_chunk * batch,
         )
         return F.normalize(features.unflatten(0, (batch, classes)).to(self.learner_dtype), dim=-1)

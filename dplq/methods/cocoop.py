@@ -50,12 +50,14 @@ class CoCoOpModel(PromptedCLIP):
     """
 
     method, settings_class = "CoCoOp", CoCoOpSettings
+    needs = ("text prompts",)
     public = context_and_net(lambda context: 1)
 
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given, generator = CoCoOpSettings(**settings), seeded_generator(seed)
+        self.check_support(clip, asdict(given))
         prefix, context = initial_context(clip, given, generator, whole=True)
         given = replace(given, n_ctx=len(context))
         learner = CoCoOpLearner(context, clip.embed_dim, generator)

@@ -79,6 +79,7 @@ class CoOpModel(PromptedCLIP):
     """
 
     method = "CoOp"
+    needs: ClassVar[Sequence[str]] = ("text prompts",)
     settings_class: ClassVar[type[CoOpSettings]] = CoOpSettings
 
     prompt_learner: CoOpLearner
@@ -88,6 +89,7 @@ class CoOpModel(PromptedCLIP):
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given, generator = self.settings_class(**settings), seeded_generator(seed)
+        self.check_support(clip, asdict(given))
         words = given.ctx_init
         prefix, context = self.initial_context(clip, given, generator)
         if given.csc and words:

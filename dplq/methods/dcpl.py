@@ -68,6 +68,7 @@ class DCPLModel(PromptedCLIP):
     """
 
     method, settings_class, uses_domain = "DCPL", DCPLSettings, True
+    needs = ("text prompts", "image prompts")
     structure = ("n_ctx", "ctx_init", "prompt_depth")
 
     prompt_learner: DCPLLearner
@@ -86,6 +87,7 @@ class DCPLModel(PromptedCLIP):
             raise UserError("DCPL needs a domain encoder: set DOMAIN.ENCODER, or --trainer MaPLe.")
         width = domain.feature_dim if domain_dim is None else domain_dim
         given = DCPLSettings(domain_dim=width, **settings).resolved()
+        self.check_support(clip, asdict(given))
         generator = seeded_generator(seed)
         prefix, context = multimodal_prompts(clip, given, generator)
         given.report_unused_switches(depth=given.prompt_depth)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone
-from dplq.clip.tokenizer import eot_index
 from dplq.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -55,8 +54,16 @@ def clone_first(layers: nn.ModuleList) -> None:
         layer.load_state_dict(layers[0].state_dict())
 
 
-def check_depth(clip: Backbone, depth: int, layers: int, key: str = "PROMPT_DEPTH") -> None:
+def check_depth(
+    clip: Backbone,
+    depth: int,
+    layers: int,
+    key: str = "PROMPT_DEPTH",
+    towers: str = "its towers support",
+) -> None:
     """Refuse a prompt depth that a tower of `layers` layers does not have.
+
+    `towers` begins what the message says of the towers that take the prompts.
 
     Raises:
         UserError: naming the key and what fits.
@@ -64,7 +71,7 @@ def check_depth(clip: Backbone, depth: int, layers: int, key: str = "PROMPT_DEPT
     if not 1 <= depth <= layers:
         raise UserError(
             f"{key} {depth} does not fit {clip.spec.name}: "
-            f"its towers support prompts in 1 to {layers} layers."
+            f"{towers} prompts in 1 to {layers} layers."
         )
 
 
@@ -108,10 +115,16 @@ def initial_context(
     if words and unused:
         given.report_unused("ctx_init", f"{key.upper()} {n_ctx} is more than {MAX_WORDS}")
     if not words or unused:
-        context = random_tokens(n_ctx, clip.text_width, generator).detach()
-        return " ".join(["X"] * n_ctx), context
+        context, fill = random_tokens(n_ctx, clip.text_width, generator).detach(), ["X"] * n_ctx
+        count = int(clip.count_tokens(clip.tokenize([" ".join(fill)])))
+        if count != n_ctx:
+            raise UserError(
+                f"the tokenizer of {clip.spec.name} writes {n_ctx} X as {count} tokens, so these "
+                "cannot hold the place of a random context: set CTX_INIT"
+            )
+        return " ".join(fill), context
     tokens = clip.tokenize([words])
-    count = int(eot_index(tokens[0])) - 1
+    count, start = int(clip.count_tokens(tokens)), clip.prompt_start
     if count < n_ctx:
         raise UserError(
             f"CTX_INIT '{words}' has {count} tokens, fewer than {key.upper()} {n_ctx}: give more "
@@ -127,4 +140,4 @@ def initial_context(
         )
     with torch.no_grad():
         embedded = clip.embed_tokens(tokens.to(clip.logit_scale.device))
-    return words, embedded[0, 1 : 1 + n_ctx].float().cpu()
+    return words, embedded[0, start : start + n_ctx].float().cpu()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -67,14 +67,27 @@ class IVLPModel(PromptedCLIP):
         required_key=r"prompt_learner\.ctx",
     )
 
+    @classmethod
+    def needs_of(cls, settings: Mapping[str, Any]) -> Sequence[str]:
+        """Return that vision prompts are needed only where there are some."""
+        has_vision = settings["n_ctx_vision"] and settings["prompt_depth_vision"]
+        return ("text prompts", *(["image prompts"] if has_vision else []))
+
     def __init__(
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given, generator = self.settings_class(**settings), seeded_generator(seed)
-        check_depth(clip, given.prompt_depth_text, clip.text_layers, "PROMPT_DEPTH_TEXT")
+        self.check_support(clip, asdict(given))
+        check_depth(
+            *(clip, given.prompt_depth_text, clip.text_layers, "PROMPT_DEPTH_TEXT"),
+            towers="its text tower supports",
+        )
         if given.n_ctx_vision and given.prompt_depth_vision:
             depth = given.prompt_depth_vision
-            check_depth(clip, depth, clip.vision_layers, "PROMPT_DEPTH_VISION")
+            check_depth(
+                *(clip, depth, clip.vision_layers, "PROMPT_DEPTH_VISION"),
+                towers="its image tower supports",
+            )
         elif given.prompt_depth_vision:
             given.report_unused("prompt_depth_vision", "N_CTX_VISION is 0")
         elif given.n_ctx_vision:

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.domain.encoder import DomainEncoder
-from dplq.domain.load import load_domain_encoder
+from dplq.domain.load import load_domain_encoder, reload_domain_encoder
 from dplq.errors import UserError, few, shown, suggest
 from dplq.io import checkpoint
 from dplq.io.checkpoint import find_checkpoint
 from dplq.io.header import check_model_header
 from dplq.io.runs.files import MODEL_FOLDER
-from dplq.io.spec import Spec
+from dplq.io.spec import Places, Spec
 from dplq.io.validation.paths import user_path
 from dplq.methods.base import CLIPModel
 from dplq.methods.public_checkpoints import BEST, NUMBERED, PublicFormat, read_public
@@ -32,8 +32,8 @@ def load(
     *,
     clip: Backbone | None = None,
     domain: DomainEncoder | None = None,
-    weights: str = "",
-    domain_weights: str = "",
+    weights: str | os.PathLike[str] = "",
+    domain_weights: Places = "",
     epoch: int | None = None,
     method: str = "",
     **settings: Any,
@@ -51,7 +51,7 @@ def load(
         domain: a loaded domain encoder; default likewise.
         weights: where the backbone's weights file or ``local-dir:`` folder is, if it was
             trained with one.
-        domain_weights: the same for the domain encoder.
+        domain_weights: the same for the domain encoder; of several encoders one for each.
         epoch: of a run folder, if not the best or last.
         method: of a public checkpoint, where the file alone does not tell.
         **settings: of a public checkpoint, where its shapes do not tell them and they are not the
@@ -92,9 +92,9 @@ def load(
         clip = load_backbone(**arguments)
     if domain is None and header["domain"] is not None:
         spec = Spec.from_header(header["domain"])
-        arguments = spec.loader_arguments(domain_weights, path, "domain_weights")
-        _check_arguments(load_domain_encoder, arguments, path, "domain")
-        domain = load_domain_encoder(**arguments, backbone=clip)
+        domain = reload_domain_encoder(
+            spec, domain_weights, path, backbone=clip, check=_check_domain_arguments
+        )
     own, names = dict(header["settings"]), header["classnames"]
     model = create_model(header["method"], clip, names, domain=domain, seed=0, **own)
     model.load(path)
@@ -132,6 +132,10 @@ def _check_arguments(
             f"{path} has options of {key} that this version of dplq does not know "
             f"({few(unknown)}): install the version that wrote it."
         )
+
+
+def _check_domain_arguments(arguments: dict[str, Any], path: Path) -> None:
+    _check_arguments(load_domain_encoder, arguments, path, "domain")
 
 
 def checkpoint_in(

@@ -95,6 +95,7 @@ class MaPLeModel(PromptedCLIP):
     """
 
     method, settings_class = "MaPLe", MaPLeSettings
+    needs = ("text prompts", "image prompts")
     structure = ("n_ctx", "ctx_init", "prompt_depth")
     public = PublicFormat(
         "MultiModalPromptLearner",
@@ -113,6 +114,7 @@ class MaPLeModel(PromptedCLIP):
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given, generator = MaPLeSettings(**settings), seeded_generator(seed)
+        self.check_support(clip, asdict(given))
         prefix, context = multimodal_prompts(clip, given, generator)
         if given.prompt_depth == 1 and not given.clone_init:
             given.report_unused("clone_init", "PROMPT_DEPTH 1 leaves no deeper layers")

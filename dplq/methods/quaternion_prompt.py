@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -54,6 +54,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
     """
 
     method, settings_class, uses_domain = "QuaternionPrompt", QuaternionPromptSettings, True
+    needs: ClassVar[Sequence[str]] = ("text prompts", "image prompts")
     # The other settings (noise, initialisation) only matter in training.
     structure = (
         *("n_ctx", "ctx_init", "prompt_depth", "domain_dim", "fusion", "residual", "layer"),
@@ -75,6 +76,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         **settings: Any,
     ) -> None:
         given = QuaternionPromptSettings(**settings)
+        self.check_support(clip, asdict(given))
         check_depth(clip, given.prompt_depth, min(clip.text_layers, clip.vision_layers))
         if domain is None and domain_dim is None:
             raise UserError("Without a domain encoder give domain_dim, the width of its features.")

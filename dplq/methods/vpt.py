@@ -43,6 +43,7 @@ class VPTModel(PromptedCLIP):
     """
 
     method, settings_class = "VPT", VPTSettings
+    needs = ("image prompts",)
     public = PublicFormat(
         "prompt_learner",
         {**TOWER_PROMPTS, **FROZEN_CLIP},
@@ -54,8 +55,12 @@ class VPTModel(PromptedCLIP):
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given, generator = VPTSettings(**settings), seeded_generator(seed)
+        self.check_support(clip, asdict(given))
         depth = given.prompt_depth_vision
-        check_depth(clip, depth, clip.vision_layers, "PROMPT_DEPTH_VISION")
+        check_depth(
+            *(clip, depth, clip.vision_layers, "PROMPT_DEPTH_VISION"),
+            towers="its image tower supports",
+        )
         learner = VisionPrompts(
             clip, n_vision=given.n_ctx_vision, vision_depth=depth, generator=generator
         )

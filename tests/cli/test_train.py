@@ -133,6 +133,17 @@ def test_loss_falls(project, tmp_path):
     assert sum(losses[-6:]) < 0.5 * sum(losses[:6])
 
 
+def test_the_activation_is_chosen_and_said(project, tmp_path):
+    _, flags = project
+    run = tmp_path / "run"
+    options = ["MODEL.BACKBONE.ACT", "quickgelu", "OPTIM.MAX_EPOCH", "1"]
+    done = train(tmp_path / "log", [*flags, "--output-dir", str(run), *options])
+    assert done.code == 0, done.err
+    assert ": activation quickgelu\n" in done.out
+    header = checkpoint.read_header(run / "prompt_learner/model-1.safetensors")
+    assert header["backbone"]["act"] == "quickgelu"
+
+
 def test_best_val_is_kept_and_deployed(project, tmp_path):
     _, flags = project
     run = tmp_path / "run"
@@ -152,7 +163,11 @@ def test_best_val_is_kept_and_deployed(project, tmp_path):
         ({"--dataset-config-file": "none.yaml"}, [], "There is no config file none.yaml"),
         ({}, ["DATASET.NAME", "RSSCN"], "The dataset 'RSSCN' is unknown. Did you mean 'RSSCN7'"),
         ({}, ["MODEL.BACKBONE.NAME", "ViT-B/61"], "ViT-B/61.*ViT-B/16"),
-        ({}, ["MODEL.BACKBONE.NAME", "RN50"], "'RN50' is a ResNet"),
+        (
+            {},
+            ["MODEL.BACKBONE.NAME", "RN50", "INPUT.SIZE", "(224, 224)"],
+            "RN50.*its image tower is a ResNet, which has no tokens",
+        ),
         ({}, ["TRAINER.QUATERNIONPROMPT.N_CTXX", "2"], "mean TRAINER.QUATERNIONPROMPT.N_CTX"),
         ({}, ["OPTIM.LR"], "'OPTIM.LR' has no partner"),
         ({}, ["OPTIM.MAX_EPOCH", "0"], "OPTIM.MAX_EPOCH is 0; it must be at least 1"),

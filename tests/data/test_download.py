@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from dplq.data import download
-from dplq.data.download import fetch, in_units
 from dplq.errors import UserError
+from dplq.io import download
+from dplq.io.download import fetch, in_units
 
 from .web import Site, serve
 
@@ -104,7 +104,7 @@ def test_a_damaged_record_of_a_part_costs_the_part_only(site, tmp_path, content)
 
 
 def test_two_processes_download_once(site, tmp_path):
-    code = "from dplq.data.download import fetch; import sys, pathlib as p; "
+    code = "from dplq.io.download import fetch; import sys, pathlib as p; "
     code += "fetch(sys.argv[1], p.Path(sys.argv[2]))"
     command = [sys.executable, "-c", code, f"{site.address}/a.zip", str(tmp_path / "a.zip")]
     lock = FileLock(tmp_path / LOCK)

@@ -18,8 +18,8 @@ from filelock import FileLock
 from dplq.data import get as data_get
 from dplq.data.catalogue import registered
 from dplq.data.check import problem
-from dplq.data.download import fetch
 from dplq.data.unpack import Limits
+from dplq.io.download import fetch
 from tests.datasets.lookalikes import make_classes, make_lookalike
 
 from .lookalike import by_part, check, dataset, noisy, run, write_split

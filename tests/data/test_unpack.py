@@ -259,7 +259,7 @@ def test_every_compression_is_known_by_its_content(tmp_path, ending):
 def test_a_tar_that_cannot_fit_is_refused_before(tmp_path, monkeypatch):
     archive = write_tar(tmp_path / "x.tar.gz", GOOD)
     usage = data_unpack.shutil.disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr("dplq.data.download.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("dplq.io.download.shutil.disk_usage", lambda _: usage)
     with pytest.raises(UserError, match=r"or more in it\) needs .* only 10 bytes are free"):
         unpack(archive, tmp_path / "out")
     assert names(tmp_path) == ["x.tar.gz"]

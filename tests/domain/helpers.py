@@ -131,8 +131,8 @@ def plain_mae_tokens(state: Mapping[str, Tensor], images: Tensor) -> Tensor:
 
 
 def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Return (pixels - mean) / std for pixels (B, 3, H, W) in 0-1."""
-    return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    """Return (pixels - mean) / std for pixels (B, C, H, W)."""
+    return (pixels - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
 
 
 def clip_images(pixels: Tensor) -> Tensor:

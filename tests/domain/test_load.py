@@ -11,6 +11,7 @@ import types
 import zipfile
 from collections.abc import Mapping
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -171,17 +172,27 @@ def test_clip_has_no_weights_of_its_own():
     assert "has no weights of its own, got 'a.pth'" in text
 
 
-@pytest.mark.parametrize("name", ["hf-hub:org/name", "test_resnet"])
-def test_weights_that_cannot_be_downloaded(name, monkeypatch):
+def test_weights_that_cannot_be_downloaded(monkeypatch):
     def fail(*args, **kwargs):
         assert kwargs["pretrained"]
         raise ConnectionError("no route\n" + "and many more lines\n" * 100)
 
     monkeypatch.setattr(timm, "create_model", fail)
-    text = error_of(name)
-    assert f"'{name}': its weights cannot be downloaded (ConnectionError: no route and many" in text
+    text = error_of("test_resnet")
+    assert "'test_resnet': its weights cannot be downloaded (ConnectionError: no route and" in text
     assert "set weights (DOMAIN.WEIGHTS) to the local file" in text
     assert len(text) < 400
+
+
+def test_a_repository_that_cannot_be_downloaded(monkeypatch):
+    def fail(*args, **kwargs):
+        raise ConnectionError("no route\n" + "and many more lines\n" * 100)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    text = error_of("hf-hub:org/name")
+    assert "'hf-hub:org/name': its config.json cannot be downloaded (ConnectionError: no" in text
+    assert "set weights (DOMAIN.WEIGHTS) to the local file" in text
+    assert len(text) < 450
 
 
 def test_models_of_oblong_images_are_refused(monkeypatch):
@@ -221,7 +232,8 @@ def test_files_that_are_no_checkpoints(tmp_path):
     [
         (["image_encoder.pos_embed", "mask_decoder.x"], "a checkpoint of SAM / MedSAM"),
         (["visual.conv1.weight", "input_resolution"], "a checkpoint of OpenAI CLIP"),
-        (["visual.trunk.norm.weight", "logit_scale"], "a checkpoint of open_clip"),
+        (["visual.norm.weight", "logit_scale"], "a checkpoint of open_clip"),
+        (["visual.trunk.norm.weight"], "a checkpoint of open_clip, with an image tower of timm"),
         (["vision_model.embeddings.class_embedding"], "a checkpoint of Hugging Face CLIP"),
         (["student.head.last_layer.weight_v"], "a checkpoint of DINO"),
         (["mask_token", "blocks.0.ls1.gamma"], "a checkpoint of DINOv2"),
@@ -322,15 +334,15 @@ def test_no_prefix_no_word(small_mae, tmp_path, caplog):
 
 def test_a_prefix_that_does_not_help_is_named(small_mae, tmp_path):
     state = mae_state()
-    both = {"student": wrapped("module.backbone.", state), "teacher": wrapped("backbone.", state)}
-    text = error_of(MAE, weights=save(tmp_path / "dino.pth", both))
-    assert "holds the model 2 times, with the prefixes 'student.backbone.' and" in text
-    assert "'teacher.backbone.': save the weights of one of them alone" in text
+    both = {"ema": wrapped("module.backbone.", state), "online": wrapped("backbone.", state)}
+    text = error_of(MAE, weights=save(tmp_path / "two.pth", both))
+    assert "holds the model 2 times, with the prefixes 'ema.backbone.' and" in text
+    assert "'online.backbone.': save the weights of one of them alone" in text
 
-    beside = {**wrapped("teacher.backbone.", state), "teacher.head.mlp.0.weight": torch.ones(1)}
+    beside = {**wrapped("teacher.backbone.", state), "teacher.other.mlp.0.weight": torch.ones(1)}
     text = error_of(MAE, weights=save(tmp_path / "teacher.pth", beside))
     assert "carry the prefix 'teacher.backbone.', except for 1 that belong to something" in text
-    assert "(teacher.head.mlp.0.weight)" in text
+    assert "(teacher.other.mlp.0.weight)" in text
 
     del state["norm.bias"]
     text = error_of(MAE, weights=save(tmp_path / "x.pth", wrapped("model.", state)))
@@ -362,12 +374,31 @@ def test_positions_that_are_no_grid_are_refused(small_mae, tmp_path):
     assert "pos_embed is (1, 24, 32) in the file and (1, 17, 32) in the model" in text
 
 
-def test_sam_of_another_image_size_is_refused(tmp_path, monkeypatch):
+def test_sam_at_another_image_size(tmp_path, monkeypatch, caplog):
+    """Positions bicubically, distances linearly as in SAM's own forward pass."""
     small("sam_vit_base", monkeypatch, **SMALL_SAM)
-    weights = save(tmp_path / "sam.pth", sam_state())
-    small("sam_vit_base", monkeypatch, **{**SMALL_SAM, "img_size": 128})
-    text = error_of("sam_vit_base", weights=weights)
-    assert "The file is for 64x64-pixel images; sam_vit_base runs at 128x128" in text
+    state = sam_state()
+    encoder = load_domain_encoder(
+        "sam_vit_base", weights=save(tmp_path / "sam.pth", state), image_size=128
+    )
+    assert (
+        "The file is for 64x64-pixel images; sam_vit_base runs at 128x128. Its 64 " in caplog.text
+    )
+    assert "position embeddings are resampled to 256" in caplog.text
+    own = encoder.encoder.state_dict()
+    positions = state["image_encoder.pos_embed"].permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(
+        positions, (16, 16), mode="bicubic", antialias=True, align_corners=False
+    )
+    assert torch.equal(own["pos_embed"], expected.permute(0, 2, 3, 1))
+    table = state["image_encoder.blocks.1.attn.rel_pos_h"]  # of the global attention
+    assert (len(table), len(own["blocks.1.attn.rel_pos_h"])) == (15, 31)
+    expected = torch.nn.functional.interpolate(table.T[None], size=31, mode="linear")[0].T
+    assert torch.equal(own["blocks.1.attn.rel_pos_h"], expected)
+    assert torch.equal(
+        own["blocks.0.attn.rel_pos_h"], state["image_encoder.blocks.0.attn.rel_pos_h"]
+    )
+    assert encoder(clip_images(random_pixels(64))).shape == (2, 256)
 
 
 def test_another_patch_size_is_refused(small_mae, tmp_path):

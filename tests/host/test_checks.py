@@ -120,6 +120,7 @@ REFUSED = [
     ("OPTIM.LR", -1),
     ("OPTIM.LR", 0),
     ("OPTIM.LR", 1e300),
+    ("MODEL.BACKBONE.ACT", "relu"),
     ("OPTIM.NAME", "sgdd"),
     ("OPTIM.WEIGHT_DECAY", -0.1),
     ("OPTIM.MOMENTUM", 1),
@@ -137,6 +138,14 @@ REFUSED = [
     ("SEED", 2**32),
     ("SEED", -2),
     ("DOMAIN.FEATURE", "pooled"),
+    ("DOMAIN.POOL", "max"),
+    ("DOMAIN.IMAGE_SIZE", -1),
+    ("DOMAIN.MEAN", ["a"]),
+    ("DOMAIN.STD", [0.0]),
+    ("DOMAIN.ARGS", "518"),
+    ("DOMAIN.ARGS", "num_classes=3"),
+    ("DOMAIN.ENCODER", []),
+    ("DOMAIN.ENCODER", ["clip", ""]),
     ("DOMAIN.ENCODER", ""),
     ("TRAINER.QUATERNIONPROMPT.N_CTX", 0),
     ("TRAINER.QUATERNIONPROMPT.PROMPT_DEPTH", 0),
@@ -173,6 +182,9 @@ CONTRADICTIONS = [
     ),
     (["DOMAIN.WEIGHTS", "a.pth", "DOMAIN.PRETRAINED", "False"], "DOMAIN.WEIGHTS"),
     (["DOMAIN.WEIGHTS", "a.pth", "DOMAIN.ENCODER", "clip"], "DOMAIN.WEIGHTS"),
+    (["DOMAIN.ENCODER", "[clip, none]"], "DOMAIN.ENCODER"),
+    (["DOMAIN.ENCODER", "[clip, clip]", "DOMAIN.ARGS", "depth=2"], "DOMAIN.ARGS"),
+    (["DOMAIN.ENCODER", "[clip, clip]", "DOMAIN.IMAGE_SIZE", "64"], "DOMAIN.IMAGE_SIZE"),
     (["OPTIM.LR_SCHEDULER", "multi_step"], "OPTIM.STEPSIZE"),
     (["OPTIM.LR_SCHEDULER", "multi_step", "OPTIM.STEPSIZE", "(5, 5)"], "OPTIM.STEPSIZE"),
     (["OPTIM.LR_SCHEDULER", "single_step", "OPTIM.STEPSIZE", "(5, 6)"], "OPTIM.STEPSIZE"),
@@ -201,6 +213,12 @@ def test_keys_that_contradict_each_other(options, key):
     cfg = config()
     merge_options(cfg, options)
     assert refusal(cfg).startswith(f"{key} is ")
+
+
+def test_files_of_several_encoders_are_counted():
+    cfg = config()
+    merge_options(cfg, ["DOMAIN.ENCODER", "[clip, clip]", "DOMAIN.WEIGHTS", "[a.pth]"])
+    assert refusal(cfg).startswith("DOMAIN.WEIGHTS names 1 files for 2 encoders: give one for each")
 
 
 def test_weights_of_an_encoder_that_is_not_used_contradict_nothing():

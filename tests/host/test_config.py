@@ -68,3 +68,23 @@ def test_bad_options(cfg, options, message):
         merge_options(cfg, options)
     assert message in str(caught.value)
     assert cfg.SEED == 1
+
+
+def test_encoders_and_timm_s_arguments_in_a_file_and_on_the_command_line(cfg, tmp_path):
+    """A dict becomes the text that the command line takes; a list of names stays a list."""
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "DOMAIN:\n  ENCODER: [clip, 'hf-hub:a/b']\n  ARGS: {reg_tokens: 4, img_size: 518}\n"
+        "  MEAN: [0.5, 0.5, 0.5]\n"
+    )
+    merge_file(cfg, str(path))
+    assert cfg.DOMAIN.ENCODER == ["clip", "hf-hub:a/b"]
+    assert cfg.DOMAIN.ARGS == "img_size=518, reg_tokens=4"
+    assert cfg.DOMAIN.MEAN == (0.5, 0.5, 0.5)
+    merge_options(cfg, ["DOMAIN.ENCODER", "[a, b]", "DOMAIN.ARGS", "depth=6"])
+    assert (cfg.DOMAIN.ENCODER, cfg.DOMAIN.ARGS) == (["a", "b"], "depth=6")
+    merge_options(cfg, ["DOMAIN.ENCODER", "a", "DOMAIN.ARGS", "{'depth': 7}"])
+    assert (cfg.DOMAIN.ENCODER, cfg.DOMAIN.ARGS) == ("a", "depth=7")
+    path.write_text("DOMAIN:\n  ARGS: {num_classes: 4}\n")
+    with pytest.raises(UserError, match=r"x.yaml: DOMAIN.ARGS cannot set num_classes"):
+        merge_file(cfg, str(path))

@@ -13,8 +13,9 @@ import dplq
 from dplq.methods.presets import PRESET_NORMALIZE
 from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
 from dplq.methods.quaternion_prompt import QuaternionPromptCLIP
+from tests.references import naive_biomedclip
 from tests.references.naive_reference import naive_logits
-from tests.tiny import tiny_backbone
+from tests.tiny import tiny_backbone, write_biomedclip_dir
 
 CLASSNAMES = ["river", "parking_lot", "Dense Residential Area", "storage tank", "a"]
 DOMAIN_DIM = 20
@@ -54,7 +55,7 @@ def by_tensor(names, grads):
     return {key: torch.stack(values) for key, values in grouped.items()}
 
 
-def assert_equals_naive(model, images, features, noise, tolerance=1e-4):
+def assert_equals_naive(model, images, features, noise, tolerance=1e-4, towers=None):
     """Logits and the gradient of every learnable tensor agree with the plain reference."""
     settings = model.settings
     parameters = dict(model.prompt_learner.named_parameters())
@@ -82,6 +83,7 @@ def assert_equals_naive(model, images, features, noise, tolerance=1e-4):
         fusion=settings["fusion"],
         residual=settings["residual"],
         noise=noise,
+        towers=towers,
     )
     expected_grads = torch.autograd.grad(F.cross_entropy(expected, labels), list(state.values()))
     assert (logits - expected).abs().max() <= tolerance * expected.abs().max()
@@ -114,6 +116,18 @@ def test_equals_plain_reference_in_double_precision(fusion, residual):
     model = make_model(backbone, fusion=fusion, residual=residual).double()
     doubles = [tensor.double() for tensor in inputs(backbone)]
     assert_equals_naive(model, *doubles, tolerance=1e-10)
+
+
+@pytest.mark.parametrize(("n_ctx", "depth"), [(2, 1), (2, 4), (1, 3), (4, 2)])
+def test_equals_plain_reference_on_biomedclip(n_ctx, depth, tmp_path):
+    """BERT and timm's ViT in place of CLIP's towers."""
+    size = {"layers": 4, "image_size": 160}  # of timm's test_vit, so that no position is resampled
+    name = write_biomedclip_dir(tmp_path, **size)
+    backbone = dplq.load_backbone(name, pretrained=False).double()
+    words = {"n_ctx": n_ctx, "ctx_init": "a photo of a"}
+    model = make_model(backbone, prompt_depth=depth, **words).double()
+    given = [tensor.double() for tensor in inputs(backbone, batch=2)]
+    assert_equals_naive(model, *given, tolerance=1e-10, towers=naive_biomedclip)
 
 
 def test_equals_plain_reference_at_vit_b16():

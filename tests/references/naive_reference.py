@@ -19,6 +19,8 @@ d_t and d_v, feature width d_f; m and o are a quarter of a quaternion layer's in
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -152,6 +154,7 @@ def naive_logits(
     fusion: str = "sum",
     residual: bool = False,
     noise: Tensor | None = None,
+    towers: Any = None,
 ) -> Tensor:
     """Return the logits of every image for every class (docs/method.md, "Forward pass").
 
@@ -166,6 +169,7 @@ def naive_logits(
         fusion: "sum" or "axes" (docs/method.md, "Variants").
         residual: add un-conditioned prompts to the quaternion output ("Variants").
         noise: e_b, already scaled, (B, d_t); None for no noise.
+        towers: a module with other `text_features` and `image_feature`, for another kind of CLIP.
 
     Returns:
         (B, K).
@@ -173,8 +177,11 @@ def naive_logits(
     context = state["ctx"]
     deep_text = [state[f"deep_text.{layer}"] for layer in range(depth - 1)]
     assert context.shape[0] == n_ctx, "state was made for another context length"
-    assert depth <= len(clip.transformer.resblocks), "more prompted layers than layers"
-    assert token_ids.shape[1] == clip.positional_embedding.shape[0], "full-length prompts only"
+    if towers is None:
+        assert depth <= len(clip.transformer.resblocks), "more prompted layers than layers"
+        assert token_ids.shape[1] == clip.positional_embedding.shape[0], "full-length prompts only"
+    prompted_image = image_feature if towers is None else towers.image_feature
+    prompted_text = text_features if towers is None else towers.text_features
 
     rows = []
     for b, image in enumerate(images):
@@ -195,8 +202,8 @@ def naive_logits(
                 vision = state[f"deep_vision.{layer}"] + gain * vision
             deep_vision.append(vision)
 
-        seen = image_feature(clip, image, shallow, deep_vision)
-        read = text_features(clip, token_ids, language, deep_text)
+        seen = prompted_image(clip, image, shallow, deep_vision)
+        read = prompted_text(clip, token_ids, language, deep_text)
         seen = seen / seen.norm()
         read = read / read.norm(dim=-1, keepdim=True)
         rows.append(clip.logit_scale.exp() * (read @ seen))

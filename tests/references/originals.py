@@ -48,6 +48,7 @@ class Case:
         original: the trainer's name there, if another.
         classnames: of the run.
         texts: in the tree, what our key TEXTS names.
+        home: our module, if not called as the trainer.
     """
 
     tree: str
@@ -62,6 +63,7 @@ class Case:
     original: str = ""
     classnames: Sequence[str] = tuple(CLASSNAMES)
     texts: str = ""
+    home: str = ""
 
     @property
     def node(self) -> str:
@@ -70,9 +72,8 @@ class Case:
 
     def ours(self) -> type:
         """Our trainer of that name."""
-        return getattr(
-            importlib.import_module(f"dplq.trainers.{self.trainer.lower()}"), self.trainer
-        )
+        home = self.home or self.trainer.lower()
+        return getattr(importlib.import_module(f"dplq.trainers.{home}"), self.trainer)
 
 
 def _coop(tree: str = COOP, **keys: Any) -> Case:

@@ -13,7 +13,8 @@ its own initial values plus noise). Each result contains
 * ``terms.*``: the values of the functions of torch.nn.functional that its first step calls.
 
 Patched: CLIP's download (a file with the given weights), ``.half()`` and ``.cuda()`` (do nothing),
-an argument that torch's schedulers no longer have, `pkg_resources`, which setuptools no longer has,
+BiomedCLIP's download (a folder), an argument that torch's schedulers no longer have and a method
+that transformers' tokenizers no longer have, `pkg_resources`, which setuptools no longer has,
 and for DCPL the domain encoder, which was never published (replaced by `domain_features`).
 """
 
@@ -63,7 +64,7 @@ class Run:
             "epochs", "seed"}; before step s (from 0) torch is seeded with seed + 1 + s, before
             the evaluation with seed. "optim": more of OPTIM's keys; "dataset": DATASET.NAME;
             "loss": the node LOSS; "save": the folder in which the trainer's own `save_model`
-            writes in the end.
+            writes in the end; "biomedclip": the folder of a BiomedCLIP, in place of its download.
         clip: CLIP's weights, if not those that all runs share.
     """
 
@@ -150,6 +151,22 @@ def _recorded(terms: dict[str, Tensor]) -> Iterator[None]:
         yield
 
 
+def use_biomedclip(folder: str) -> None:
+    """Give the tree's open_clip a BiomedCLIP from a folder in place of the hub's."""
+    import transformers
+
+    factory = importlib.import_module("open_clip.src.open_clip.factory")
+    content = json.loads(Path(folder, "open_clip_config.json").read_text())
+    text = content["model_cfg"]["text_cfg"]
+    text["hf_model_name"] = text["hf_tokenizer_name"] = folder
+    weights = Path(folder, "open_clip_pytorch_model.bin")
+    factory.download_pretrained_from_hf = lambda *args, **kwargs: str(weights)
+    factory._get_hf_config = lambda *args, **kwargs: json.loads(json.dumps(content))
+    # A method's name before transformers 5.
+    base = transformers.PreTrainedTokenizerBase
+    base.batch_encode_plus = lambda self, *args, **kwargs: self(*args, **kwargs)
+
+
 def config(settings: dict):
     """Dassl's config with the settings of `Run`."""
     from dassl.config import get_cfg_default
@@ -205,11 +222,14 @@ def _run(module: str, cls: str, given: dict[str, Tensor], settings: dict) -> dic
     trainer = bare_trainer(kind, config(settings), settings["classnames"])
     torch.manual_seed(seed)
     trainer.build_model()
+    if not hasattr(trainer, "model"):  # nothing is learned
+        with torch.no_grad():
+            return {"logits": trainer.model_inference(given["images"][0])}
     learnable = {n: p for n, p in trainer.model.named_parameters() if p.requires_grad}
     _set_state(learnable, given, seed)
     answer, losses = _clones(learnable.items(), "state"), []
     answer["logits"] = _evaluate(trainer, given["images"][0], seed)
-    trainer.model.train()
+    trainer.set_model_mode("train")  # what the tree registers: a frozen BERT has dropout
     # The schedule is not compared: all steps use settings["lr"].
     trainer.update_lr = lambda *names: None
     steps, trainer.num_batches = len(given["images"]), len(given["images"]) // settings["epochs"]
@@ -243,7 +263,10 @@ def main(tree: str, dassl: str, folder: str) -> None:
         # The tree's CLIP, or one that the trainer brings along.
         for module in (clip, getattr(importlib.import_module(what["module"]), "clip", clip)):
             module._download = lambda *args, _file=what["clip"]: _file
-        answer = _run(what["module"], what["cls"], load_file(path), json.loads(what["settings"]))
+        settings = json.loads(what["settings"])
+        if "biomedclip" in settings:
+            use_biomedclip(settings["biomedclip"])
+        answer = _run(what["module"], what["cls"], load_file(path), settings)
         tensors = {name: tensor.contiguous() for name, tensor in answer.items()}
         save_file(tensors, path.with_suffix(".answer"))
 

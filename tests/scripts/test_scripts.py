@@ -251,8 +251,15 @@ def test_without_arguments_the_demo_runs(box):
         ("A", "ViT-B/16:models/w.pt", "ViT-B/16:{caller}/models/w.pt"),
         ("DOMAIN.WEIGHTS", "w.pth", "{caller}/w.pth"),
         ("DOMAIN.WEIGHTS", "{caller}/w.pth", "{caller}/w.pth"),
+        ("DOMAIN.WEIGHTS", "[w.pth, models/w.pt]", "[{caller}/w.pth, {caller}/models/w.pt]"),
+        (
+            "DOMAIN.ENCODER",
+            "[local-dir:models/clip,clip ]",
+            "[local-dir:{caller}/models/clip, clip]",
+        ),
         # none of these names a file of the caller
         ("A", "w.pth", "w.pth"),
+        ("A", "[models/w.pt, 2]", "[models/w.pt, 2]"),
         ("A", "ViT-B/16", "ViT-B/16"),
         ("A", "ViT-B-16:w.pth", "ViT-B-16:w.pth"),
         ("A", "local-dir:models/none", "local-dir:models/none"),

@@ -10,11 +10,16 @@ from dplq.errors import UserError
 from dplq.experiments import protocols
 from dplq.host.config import extend_cfg, merge_file
 from dplq.host.dassl import registered_trainers
+from tests.peers import peer
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 TRAINERS = protocols.trainers()
+BACKBONES = {  # first word of a config's name -> its backbone and image size
+    "demo": ("demo", (64, 64)),
+    "biomedclip": ("hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", (224, 224)),
+}
 
 
 def test_every_registered_trainer_has_configs_and_the_listed_order():
@@ -105,6 +110,33 @@ def test_trainer_configs_load_and_set_their_own_keys_only(path):
     merge_file(cfg, str(path))
     content = yaml.safe_load(path.read_text())
     assert list(content["TRAINER"]) == [path.parent.name.upper().replace("CLIP2", "CLIP")]
-    is_demo = path.stem.split("_")[0] == "demo"
-    expected = ("demo", (64, 64)) if is_demo else ("ViT-B/16", (224, 224))
+    expected = BACKBONES.get(path.stem.split("_")[0], ("ViT-B/16", (224, 224)))
     assert expected == (cfg.MODEL.BACKBONE.NAME, cfg.INPUT.SIZE)
+
+
+BIOMEDCOOP = {  # our config -> BiomedCoOp's, for the trainers that both have
+    "CoOp/biomedclip_c4_ep50_batch32": "CoOp/vit_b16_base2new",
+    "CoOp/biomedclip_c4_ep100_batch32": "CoOp/vit_b16",
+    "CoCoOp/biomedclip_c4_ep10_batch1": "CoCoOp/vit_b16_base2new",
+    "KgCoOp/biomedclip_c4_ep50_batch128": "KgCoOp/vit_b16_base2new",
+    "KgCoOp/biomedclip_c4_ep100_batch128": "KgCoOp/few_shot/busi",
+    "ProGrad/biomedclip_c4_ep50_batch128": "ProGrad/vit_b16_base2new",
+    "ProGrad/biomedclip_c4_ep100_batch128": "ProGrad/few_shot/btmri",
+    "BiomedCoOp/biomedclip_c4_ep50_batch4": "BiomedCoOp/base_to_novel/btmri",
+    "BiomedCoOp/biomedclip_c4_ep100_batch4": "BiomedCoOp/few_shot/btmri",
+}
+
+
+@pytest.mark.parametrize(("ours", "theirs"), BIOMEDCOOP.items())
+def test_biomedclip_configs_train_as_biomedcoop_does(ours, theirs):
+    folders = PROJECT / "configs/trainers", peer("BiomedCoOp") / "configs/trainers"
+    mine, original = (
+        yaml.safe_load((folder / f"{name}.yaml").read_text())
+        for folder, name in zip(folders, (ours, theirs), strict=True)
+    )
+    for node in ("DATALOADER", "INPUT", "OPTIM", "TRAIN"):
+        assert mine[node] == original[node], node
+    own, keys = (next(iter(content["TRAINER"].values())) for content in (mine, original))
+    chosen_for_every_dataset = {"W", "T", "SCCM_LAMBDA", "KDSP_LAMBDA", "TAU"}
+    same = keys.keys() - chosen_for_every_dataset - {"NAME", "CSC"}
+    assert {key: own[key] for key in same} == {key: keys[key] for key in same}

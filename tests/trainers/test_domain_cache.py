@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
+import dplq
+from dplq.errors import UserError
 from tests.runner import make_project, train
 
 
@@ -50,6 +53,45 @@ def test_a_second_test_asks_no_domain_encoder(project, tmp_path, trainer):
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 1
 
 
+def test_two_encoders_and_changed_ones(project, tmp_path):
+    """Both in the header, the cache serves the test, and `dplq.load` rebuilds them."""
+    run, cache = tmp_path / "run", str(tmp_path / "cache")
+    options = ["OPTIM.MAX_EPOCH", "1", "DOMAIN.ENCODER", "[clip, test_vit]"]
+    options += ["DOMAIN.PRETRAINED", "False"]
+    done = train(
+        tmp_path / "log", [*project, "--output-dir", str(run), *options], prepare, cache, 0
+    )
+    assert done.code == 0, done.err
+    assert "Loading domain encoder (clip, test_vit)" in done.out
+    again = ["--model-dir", str(run), "--eval-only", "--output-dir", str(tmp_path / "again")]
+    done = train(tmp_path / "log2", [*project, *again, *options], prepare, cache, True)
+    assert done.code == 0, done.err
+    first, second = (
+        json.loads((folder / "results.json").read_text())["accuracy"]
+        for folder in (run, tmp_path / "again")
+    )
+    assert first == second
+    model = dplq.load(run, weights=str(Path(project[1]).parent / "clip"))
+    assert [part.name for part in model.domain.spec.parts] == ["clip", "test_vit"]
+    assert model.domain.feature_dim == model.clip.embed_dim + 64
+
+    changed = ["DOMAIN.ENCODER", "test_vit", "DOMAIN.PRETRAINED", "False", "DOMAIN.POOL", "both"]
+    changed += ["DOMAIN.ARGS", "depth=2, img_size=32", "DOMAIN.MEAN", "[0.1, 0.2, 0.3]"]
+    changed += ["DOMAIN.STD", "[0.4, 0.5, 0.6]", "OPTIM.MAX_EPOCH", "1"]
+    other = tmp_path / "other"
+    done = train(
+        tmp_path / "log3", [*project, "--output-dir", str(other), *changed], prepare, cache, 0
+    )
+    assert done.code == 0, done.err
+    header = dplq.load(other, weights=str(Path(project[1]).parent / "clip")).header()["domain"]
+    assert header["args"] == "depth=2, img_size=32"
+    assert (header["pool"], header["mean"], header["std"]) == (
+        "both",
+        [0.1, 0.2, 0.3],
+        [0.4, 0.5, 0.6],
+    )
+
+
 def test_keys_that_the_choice_of_encoder_disables_are_said(caplog):
     from yacs.config import CfgNode
 
@@ -70,3 +112,42 @@ def test_keys_that_the_choice_of_encoder_disables_are_said(caplog):
         "DOMAIN.WEIGHTS sam.pth is not used: DOMAIN.ENCODER is none.",
         "DOMAIN.NORMALIZE clip is not used: DOMAIN.ENCODER is none.",
     ]
+
+
+def domain_config(**changes):
+    """Return a host's config: it has none of the keys that change an encoder."""
+    from yacs.config import CfgNode
+
+    keys = {"WEIGHTS": "", "FEATURE": "encoder", "NORMALIZE": None, "PRETRAINED": False}
+    return CfgNode({"DOMAIN": {**keys, "CACHE": True, **changes}})
+
+
+def test_a_host_s_config_holds_a_list_as_text():
+    from dplq.trainers._engine.domain import load_domain
+    from tests.tiny import tiny_backbone
+
+    clip = tiny_backbone()
+    cfg = domain_config(ENCODER="[clip, test_vit]", WEIGHTS="['', '']")
+    encoder = load_domain(cfg, clip, "default")
+    assert [part.name for part in encoder.spec.parts] == ["clip", "test_vit"]
+
+
+@pytest.mark.parametrize("listed", [["clip"], "[clip]"])
+def test_a_list_of_one_encoder_is_that_encoder(listed, caplog):
+    from dplq.trainers._engine.domain import load_domain
+    from tests.tiny import tiny_backbone
+
+    cfg = domain_config(ENCODER=listed)
+    assert load_domain(cfg, tiny_backbone(), "default").spec.name == "clip"
+    assert "DOMAIN.PRETRAINED False is not used: DOMAIN.ENCODER is clip." in caplog.text
+    cfg.DOMAIN.ENCODER = "[none]"
+    assert load_domain(cfg, None, "default") is None
+
+
+def test_an_encoder_of_more_bands_is_refused_by_a_trainer():
+    from dplq.trainers._engine.domain import load_domain
+
+    cfg = domain_config(ENCODER="test_resnet", ARGS="in_chans=5", MEAN=[0.0] * 5, STD=[1.0] * 5)
+    cfg.DOMAIN.NORMALIZE = "native"
+    with pytest.raises(UserError, match=r"test_resnet takes 5 bands.*INPUT.BANDS.*RGB images"):
+        load_domain(cfg, None, "default")

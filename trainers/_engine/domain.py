@@ -11,8 +11,10 @@ import torchvision
 from torch import Tensor
 
 from dplq.clip.backbone import Backbone
+from dplq.domain.arguments import several
 from dplq.domain.encoder import DomainEncoder
 from dplq.domain.load import load_domain_encoder
+from dplq.errors import UserError
 from dplq.host.config import GENERAL_KEYS
 from dplq.images.reader import reading_key
 from dplq.images.settings import read_settings
@@ -27,9 +29,14 @@ logger = logging.getLogger(__name__)
 
 # keys of cfg.DOMAIN that have no effect beside a value of ENCODER
 UNUSED = {
-    "none": ("WEIGHTS", "FEATURE", "NORMALIZE", "PRETRAINED", "CACHE"),
+    "none": (
+        *("WEIGHTS", "FEATURE", "NORMALIZE", "PRETRAINED", "CACHE"),
+        *("MEAN", "STD", "IMAGE_SIZE", "POOL", "ARGS"),
+    ),
     "clip": ("NORMALIZE", "PRETRAINED"),
 }
+# keys that change a published encoder; a config of version 0.1.0 has none of them
+CHANGES = ("MEAN", "STD", "IMAGE_SIZE", "POOL", "ARGS")
 DECODERS = (torch, torchvision, PIL)  # libraries that turn files into inputs
 
 
@@ -89,13 +96,13 @@ class DomainTrainer(PromptTrainer):
             return self.model(input, domain_features=features.to(self.device))
 
 
-def _report_unused(domain: Any) -> None:
-    """Warn of the keys that were set, but that ``cfg.DOMAIN.ENCODER`` does not use."""
+def _report_unused(domain: Any, name: str) -> None:
+    """Warn of the keys of ``cfg.DOMAIN`` that were set, but that this encoder does not use."""
     defaults = {name: default for name, default, _ in GENERAL_KEYS}
-    for key in UNUSED[domain.ENCODER]:
-        if domain[key] != defaults[f"DOMAIN.{key}"]:
+    for key in UNUSED[name]:
+        if key in domain and domain[key] != defaults[f"DOMAIN.{key}"]:
             logger.warning(
-                "DOMAIN.%s %s is not used: DOMAIN.ENCODER is %s.", key, domain[key], domain.ENCODER
+                "DOMAIN.%s %s is not used: DOMAIN.ENCODER is %s.", key, domain[key], name
             )
 
 
@@ -111,16 +118,28 @@ def load_domain(cfg: Any, clip: Backbone, preset: str) -> DomainEncoder | None:
         UserError: unknown preset, or as `dplq.domain.load.load_domain_encoder`.
     """
     domain, normalize = cfg.DOMAIN, PRESET_NORMALIZE[check_preset(preset)]
-    if domain.ENCODER in UNUSED:
-        _report_unused(domain)
-    if domain.ENCODER == "none":
+    names = several(domain.ENCODER)
+    if len(names) == 1 and names[0] in UNUSED:
+        _report_unused(domain, names[0])
+    if names == ["none"]:
         return None
-    print(f"Loading domain encoder ({domain.ENCODER})")
-    return load_domain_encoder(
-        domain.ENCODER,
-        weights=domain.WEIGHTS,
+    print(f"Loading domain encoder ({', '.join(names)})")
+    files = domain.WEIGHTS if isinstance(domain.WEIGHTS, str) else list(domain.WEIGHTS)
+    if isinstance(files, str) and several(files) != [files]:
+        files = several(files)  # of a host's config, which keeps a list as text
+    encoder = load_domain_encoder(
+        names[0] if len(names) == 1 else names,
+        weights=files[0] if len(names) == len(files) == 1 else files,
         feature=domain.FEATURE,
         normalize=domain.NORMALIZE or normalize,
         pretrained=domain.PRETRAINED,
         backbone=clip,
+        **{key.lower(): domain[key] for key in CHANGES if key in domain},
     )
+    if encoder.in_chans != 3:
+        raise UserError(
+            f"DOMAIN.ENCODER {encoder.name} takes {encoder.in_chans} bands, and the image reader "
+            "gives three (INPUT.BANDS): choose an encoder of RGB images. In Python its features "
+            "of all bands can be passed as domain_features."
+        )
+    return encoder

@@ -149,7 +149,12 @@ class FrozenTrainer(CheckpointTrainer):
         cfg, self.precision = self.cfg, resolve_precision(self.keys.PREC, self.device)
         name, pretrained = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED
         print(f"Loading CLIP (backbone: {name})")
-        clip = load_backbone(name, weights=cfg.MODEL.INIT_WEIGHTS, pretrained=pretrained)
+        clip = load_backbone(
+            name,
+            weights=cfg.MODEL.INIT_WEIGHTS,
+            pretrained=pretrained,
+            act=cfg.MODEL.BACKBONE.ACT,
+        )
         check_input(cfg.INPUT, clip)
         names = list(self.dm.dataset.classnames)
         with self.own_keys():

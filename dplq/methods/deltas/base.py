@@ -25,6 +25,10 @@ from dplq.io.validation.paths import user_path
 from dplq.methods.base import CLIPModel
 from dplq.methods.settings import MethodSettings, option
 
+CLIP_BLOCKS = {
+    "text": "CLIP's blocks in the text tower",
+    "image": "CLIP's blocks in the image tower",
+}
 TOWERS = {"both": ("text", "image"), "text": ("text",), "image": ("image",)}
 
 
@@ -165,6 +169,11 @@ class DeltaModel(AdaptedModel):
         self.learns_text = not all(name.startswith("visual.") for name in deltas.by_weight())
         DeltaModel._embed_classes(self, self.classnames)
 
+    @classmethod
+    def needs_of(cls, settings: Mapping[str, Any]) -> Sequence[str]:
+        """Return that the towers whose weights change must have CLIP's blocks."""
+        return [CLIP_BLOCKS[tower] for tower in TOWERS[settings.get("encoder", "both")]]
+
     def _embed_classes(self, classnames: list[str]) -> None:
         """Tokenise the classes' texts, and pack them where the tower allows it."""
         device = self.clip.logit_scale.device
@@ -172,9 +181,11 @@ class DeltaModel(AdaptedModel):
         tokens = self.clip.tokenize(texts).to(device)
         self._kept: tuple[tuple[Any, ...], Tensor] | None = None
         with torch.no_grad():
-            self.register_buffer("sos", self.clip.embed_tokens(tokens[0, :1]), persistent=False)
             self.register_buffer("tokens", tokens, persistent=False)
-            self.texts = self.clip.pack_texts(tokens, 0) if self.clip.supports_packing else None
+            packs = self.clip.supports_packing
+            sos = self.clip.embed_tokens(tokens[0, :1]) if packs else tokens.new_empty(0)
+            self.register_buffer("sos", sos, persistent=False)
+            self.texts = self.clip.pack_texts(tokens, 0) if packs else None
 
     def prompt_texts(self) -> list[list[str]]:
         """Return the text of every class."""

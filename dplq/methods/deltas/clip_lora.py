@@ -107,6 +107,7 @@ class CLIPLoRAModel(DeltaModel):
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given, generator = CLIPLoRASettings(**settings), seeded_generator(seed)
+        self.check_support(clip, asdict(given))
         rows = [QKV.index(letter) for letter in given.params if letter in QKV]
         changes: dict[str, nn.Module] = {}
         for tower in TOWERS[given.encoder]:

@@ -76,6 +76,7 @@ class CLIPSVDModel(DeltaModel):
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given = CLIPSVDSettings(**settings)
+        self.check_support(clip, asdict(given))
         deltas = Deltas(
             {
                 f"{block}.{name}": SingularValues(clip.weight(f"{block}.{name}"), count)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
-from dplq.methods.deltas.base import AdaptedModel, Deltas
+from dplq.methods.deltas.base import CLIP_BLOCKS, AdaptedModel, Deltas
 from dplq.methods.init import check_depth, seeded_generator
 from dplq.methods.prompt_learner import QuaternionPromptSettings
 from dplq.methods.quaternion_prompt import QuaternionPromptCLIP
@@ -97,6 +97,7 @@ class GDPLModel(AdaptedModel, QuaternionPromptCLIP):
     """
 
     method, settings_class = "GDPL", GDPLSettings
+    needs = (*QuaternionPromptCLIP.needs, *CLIP_BLOCKS.values())
     structure = (*QuaternionPromptCLIP.structure, "rank", "delta_depth")  # type: ignore[assignment]  # longer
 
     def __init__(

@@ -71,6 +71,7 @@ class TwoStageModel(DeltaModel):
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given = TwoStageSettings(**settings)
+        self.check_support(clip, asdict(given))
         deltas = Deltas({name: Replaced(clip.weight(name)) for name in norm_weights(clip)})
         learner = TwoStageLearner(deltas, len(classnames), clip.embed_dim)
         super().__init__(clip, learner, classnames, settings=asdict(given), deltas=deltas)

@@ -69,6 +69,7 @@ class BiomedCoOpModel(ReferenceTextModel):
     """
 
     method, settings_class = "BiomedCoOp", BiomedCoOpSettings
+    needs = ("text prompts",)
     structure = ("n_ctx", "ctx_init")
     public = PublicFormat(
         "prompt_learner",
@@ -81,6 +82,7 @@ class BiomedCoOpModel(ReferenceTextModel):
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given = BiomedCoOpSettings(**settings)
+        self.check_support(clip, asdict(given))
         prefix, context = initial_context(clip, given, seeded_generator(seed))
         self.texts_from = given.texts
         super().__init__(

@@ -90,6 +90,7 @@ class TCPModel(AnchoredTextModel):
     """
 
     method, settings_class = "TCP", TCPSettings
+    needs = ("text prompts",)
     structure, may_differ = ("n_ctx", "ctx_init", "class_layer"), ("template",)
     public = context_and_net(len)
 
@@ -97,6 +98,7 @@ class TCPModel(AnchoredTextModel):
         self, clip: Backbone, classnames: Sequence[str], *, seed: int | None = None, **settings: Any
     ) -> None:
         given, generator = TCPSettings(**settings), seeded_generator(seed)
+        self.check_support(clip, asdict(given))
         if given.class_layer >= clip.text_layers:
             raise UserError(
                 f"CLASS_LAYER {given.class_layer} does not fit {clip.spec.name}: its text tower "

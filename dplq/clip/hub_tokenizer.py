@@ -1,0 +1,145 @@
+"""Tokenizers of the transformers library: BERT's, RoBERTa's, SigLIP's.
+
+CLIP's own (`dplq.clip.tokenizer`) comes with open_clip. These need files: from the model's folder,
+where it has them, else from the Hugging Face hub. They are loaded when the first text needs them,
+so that what takes no text (a linear probe) runs without.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dplq.clip.installed import open_clip, transformers
+from dplq.errors import UserError, few, one_line, shown
+
+logger = logging.getLogger(__name__)
+OPTIONS = ("clean", "strip_sep_token")
+WORDS = "vocab.txt"  # WordPiece, one token a line
+WHOLE = ("tokenizer.json", "tokenizer_config.json")  # any kind
+
+
+class HubTokenizer:
+    """A tokenizer of the transformers library: texts to padded ids.
+
+    Args:
+        name: on the hub, such as "bert-base-uncased".
+        length: the most tokens of a text, markers included.
+        model: name of the model, for messages.
+        folder: the model's own, whose tokenizer files come before the hub's.
+        mode: open_clip's `tokenizer_mode`; only the plain one is supported.
+        options: open_clip's `tokenizer_kwargs`: `clean` names the text normalisation,
+            `strip_sep_token` puts id 0 in place of the end marker (CLIPA).
+
+    Raises:
+        UserError: another option.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        length: int,
+        model: str,
+        *,
+        folder: Path | None = None,
+        mode: str = "",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name, self.length, self.model, self.folder = name, length, model, folder
+        options, self.mode = options or {}, mode
+        if unknown := options.keys() - OPTIONS:
+            raise UserError(
+                f"{model} sets {few(sorted(unknown))} in tokenizer_kwargs, which is not supported; "
+                f"supported are {few(OPTIONS)}"
+            )
+        self.clean = options.get("clean", "whitespace")
+        self.strip_sep_token = options.get("strip_sep_token", False)
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Return ids (N, length) long, padded on the right.
+
+        Raises:
+            UserError: a text needs more than `length` tokens, or the tokenizer cannot be had.
+        """
+        tokens = torch.full((len(texts), self.length), self.pad_id, dtype=torch.long)
+        for row, text in zip(tokens, texts, strict=True):
+            ids = self._encode(text)
+            if len(ids) > self.length:
+                raise UserError(
+                    f"the text {shown(text, 500)} has {len(ids)} tokens (markers included), but "
+                    f"{self.model} accepts at most {self.length}; shorten the class name, "
+                    "CTX_INIT or N_CTX"
+                )
+            row[: len(ids)] = torch.tensor(ids)
+        return tokens
+
+    @property
+    def pad_id(self) -> int:
+        """Return the id of padding."""
+        return self._loaded.pad_token_id
+
+    @cached_property
+    def markers(self) -> tuple[int, int]:
+        """Return the number of markers before and behind a text's own tokens."""
+        mask = self._loaded("a", return_special_tokens_mask=True)["special_tokens_mask"]
+        before, behind = mask.index(0), mask[::-1].index(0)
+        return before, 0 if self.strip_sep_token else behind
+
+    def end(self, tokens: Tensor) -> Tensor:
+        """Return the position of each text's last token, (N,) long, of ids (N, L)."""
+        marks = tokens != self.pad_id
+        if not self.strip_sep_token and self._loaded.pad_token_id == self._loaded.eos_token_id:
+            return (~marks).int().argmax(dim=-1)  # SigLIP pads with the end marker: the first is it
+        positions = torch.arange(tokens.shape[-1], device=tokens.device)
+        return torch.where(marks, positions, 0).amax(dim=-1)
+
+    def count(self, tokens: Tensor) -> Tensor:
+        """Return the tokens of each text without markers and padding, (N,) long."""
+        return self.end(tokens) + 1 - sum(self.markers)
+
+    def _encode(self, text: str) -> list[int]:
+        clean = open_clip("tokenizer").get_clean_fn(self.clean)
+        # one text at a time: an own warning of the library about length would name no text
+        ids: list[int] = self._loaded(clean(text), truncation=False, verbose=False)["input_ids"]
+        if self.strip_sep_token:
+            ids = [0 if i == self._loaded.sep_token_id else i for i in ids]
+        return ids
+
+    @cached_property
+    def _loaded(self) -> Any:
+        """Return the library's tokenizer."""
+        if self.mode:
+            raise UserError(
+                f"{self.model} uses open_clip's tokenizer mode '{self.mode}', which is not "
+                "supported: choose a model without it."
+            )
+        package, folder = transformers(f"the tokenizer of {self.model}"), self.folder
+        if folder is not None and all((folder / file).is_file() for file in WHOLE):
+            return self._from_folder(package, folder)
+        if folder is not None and (folder / WORDS).is_file():
+            logger.info("The tokenizer of %s: WordPiece, lower case, of %s.", self.model, WORDS)
+            return package.BertTokenizerFast(str(folder / WORDS), do_lower_case=True)
+        try:
+            return package.AutoTokenizer.from_pretrained(self.name)
+        except Exception as error:  # the hub client has a dozen kinds, all meaning "not available"
+            place = f"'{folder.absolute()}'" if folder is not None else "a folder local-dir:PATH"
+            raise UserError(
+                f"cannot get the tokenizer '{self.name}' of {self.model} ({one_line(error)}); use "
+                f"a machine with access to the Hugging Face hub once, or put {' and '.join(WHOLE)} "
+                f"(or, for BERT, {WORDS}) of huggingface.co/{self.name} into {place}"
+            ) from error
+
+    def _from_folder(self, package: Any, folder: Path) -> Any:
+        try:
+            return package.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:  # of a damaged file, anything
+            raise UserError(
+                f"cannot read the tokenizer in '{folder.absolute()}' ({one_line(error)}); get "
+                f"{' and '.join(WHOLE)} again"
+            ) from error

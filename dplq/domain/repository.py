@@ -1,0 +1,332 @@
+"""Encoders in a local folder or a hub repository: a config, and the weights beside it.
+
+Both timm's layout (`config.json` with `architecture`, `model_args`, `pretrained_cfg`, and
+`model.safetensors`) and that of transformers' Dinov2, ViT and ViTMAE models.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dplq.domain.encoder import IMAGENET_MEAN, IMAGENET_STD
+from dplq.errors import UserError, few, one_line, shown
+from dplq.io.files import bytes_digest, file_digest
+from dplq.io.spec import HUB, LOCAL_DIR
+from dplq.io.validation.paths import user_path
+
+logger = logging.getLogger(__name__)
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+MOST_BYTES = 1 << 20  # of a config
+# transformers' model types, by the timm model that all their sizes are made from.
+ARCHITECTURES = {
+    "dinov2": "vit_base_patch14_dinov2",
+    "dinov2_with_registers": "vit_base_patch14_reg4_dinov2",
+    "dinov3_vit": "vit_large_patch16_dinov3_qkvb",
+    "vit": "vit_base_patch16_224",
+    "vit_mae": "vit_base_patch16_224",
+}
+DOWNLOAD = (
+    "Download the repository by other means and name its folder local-dir:FOLDER, or name the "
+    "architecture and set weights (DOMAIN.WEIGHTS) to the local file"
+)
+
+
+@dataclass
+class Repository:
+    """An encoder as its folder describes it.
+
+    Attributes:
+        architecture: timm's name.
+        model_args: timm's keyword arguments.
+        pretrained_cfg: timm's record of statistics and input size; None: the architecture's.
+        config: what of the config decides the features, JSON-able.
+        file: its weights; None where they were not asked for.
+    """
+
+    architecture: str
+    model_args: dict[str, Any]
+    pretrained_cfg: dict[str, Any] | None
+    config: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+
+
+def is_repository(name: str) -> bool:
+    """Return whether a name is that of a folder or of a repository of the hub."""
+    return name.startswith((LOCAL_DIR, *HUB))
+
+
+def find_repository(name: str, *, with_weights: bool) -> Repository:
+    """Return the encoder in a folder or hub repository.
+
+    Args:
+        name: ``local-dir:FOLDER`` or ``hf-hub:org/name``.
+        with_weights: whether to find (or download) its weights, too.
+
+    Raises:
+        UserError: there is no such folder or repository, or it holds no encoder that timm builds.
+    """
+    if name.startswith(LOCAL_DIR):
+        return _from_folder(name, with_weights)
+    return _from_hub(name, with_weights)
+
+
+def content_digest(file: Path, config: Mapping[str, Any] | None = None) -> str:
+    """Return the SHA-256 of a file; with a config, of the two together, in hex."""
+    digest = file_digest(file)
+    if config is None:
+        return digest
+    both = json.dumps({"config": config, "weights": digest}, sort_keys=True, default=str)
+    return bytes_digest(both.encode())
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what of a config decides the features, in hex."""
+    return bytes_digest(json.dumps(config, sort_keys=True, default=str).encode())
+
+
+def _from_folder(name: str, with_weights: bool) -> Repository:
+    """Return the encoder of ``local-dir:FOLDER``."""
+    folder = user_path(name.removeprefix(LOCAL_DIR), LOCAL_DIR)
+    if not folder.is_dir():
+        raise UserError(f"domain encoder '{name}': there is no folder '{folder.absolute()}'")
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            f"domain encoder '{name}': no {CONFIG} in '{folder.absolute()}'; a local encoder is a "
+            f"folder with that file and {WEIGHTS[0]}, as timm and transformers write it"
+        )
+    preprocessor = folder / PREPROCESSOR
+    found = _described(
+        name,
+        _read_json(folder / CONFIG),
+        _read_json(preprocessor) if preprocessor.is_file() else {},
+    )
+    if with_weights:
+        found.file = _weights_in(name, folder)
+    return found
+
+
+def _weights_in(name: str, folder: Path) -> Path:
+    """Return a folder's weights: a usual file name, or the only such file."""
+    for known in WEIGHTS:
+        if (folder / known).is_file():
+            return folder / known
+    files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    if len(files) != 1:
+        raise UserError(
+            f"domain encoder '{name}': expected {WEIGHTS[0]} or one single weights file in "
+            f"'{folder.absolute()}', found {few(path.name for path in files) or 'none'}; name one "
+            "with weights (DOMAIN.WEIGHTS), or use pretrained=False for random weights"
+        )
+    return files[0]
+
+
+def _from_hub(name: str, with_weights: bool) -> Repository:
+    """Return the encoder of ``hf-hub:org/name``, downloaded once by huggingface_hub."""
+    prefix = next(prefix for prefix in HUB if name.startswith(prefix))
+    repository, _, revision = name.removeprefix(prefix).partition("@")
+
+    def get(file: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(repository, file, revision=revision or None))
+
+    content = _read_json(_required(name, CONFIG, get))
+    preprocessor = _first_of(name, (PREPROCESSOR,), get) if "model_type" in content else None
+    found = _described(name, content, _read_json(preprocessor) if preprocessor else {})
+    if with_weights:
+        found.file = _first_of(name, WEIGHTS, get)
+        if found.file is None:
+            raise UserError(
+                f"domain encoder '{name}': the repository has none of the files {few(WEIGHTS)}. "
+                "Download its weights and name them with weights (DOMAIN.WEIGHTS)"
+            )
+    return found
+
+
+def _required(name: str, file: str, get: Callable[[str], Path]) -> Path:
+    """Download a file that every repository has."""
+    try:
+        return get(file)
+    except Exception as error:  # the hub raises its HTTP client's own exceptions
+        raise _unavailable(name, file, error) from error
+
+
+def _first_of(name: str, files: Sequence[str], get: Callable[[str], Path]) -> Path | None:
+    """Download the first of some files that a repository has; None where it has none of them."""
+    from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
+
+    unknown: Exception | None = None
+    for file in files:
+        try:
+            return get(file)
+        except LocalEntryNotFoundError as error:  # offline: another one may be in the cache
+            unknown = unknown or error
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # as for a required file
+            raise _unavailable(name, file, error) from error
+    if unknown is not None:
+        raise _unavailable(name, files[0], unknown) from unknown
+    return None
+
+
+def _unavailable(name: str, file: str, error: Exception) -> UserError:
+    return UserError(
+        f"domain encoder '{name}': its {file} cannot be downloaded ({one_line(error)}). {DOWNLOAD}"
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return a small JSON file that holds an object."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"'{path}' cannot be read as JSON ({one_line(error)})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' must hold an object, not {shown(content)}")
+    return content
+
+
+def _described(name: str, content: dict[str, Any], preprocessor: Mapping[str, Any]) -> Repository:
+    """Return what a config describes: timm's, or transformers'."""
+    kind = content.get("model_type")
+    if "architecture" not in content and kind in ARCHITECTURES:
+        return _of_transformers(name, content, preprocessor)
+    return _of_timm(name, content)
+
+
+def _of_timm(name: str, content: dict[str, Any]) -> Repository:
+    """Return what timm's config describes."""
+    import timm
+
+    architecture = content.get("architecture")
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
+        others = content.get("model_type") or content.get("architectures") or architecture
+        raise UserError(
+            f"domain encoder '{name}': its {CONFIG} describes {shown(others)}, not a model of timm "
+            f"(key 'architecture') and none of transformers' {few(ARCHITECTURES)}"
+        )
+    args, record = content.get("model_args") or {}, content.get("pretrained_cfg")
+    record = content if record is None else record  # timm's early files have no such section
+    if not isinstance(args, dict) or not isinstance(record, dict):
+        raise UserError(
+            f"domain encoder '{name}': in its {CONFIG} model_args or pretrained_cfg is no object"
+        )
+    args = {key: value for key, value in args.items() if key not in ("num_classes", "pretrained")}
+    known = timm.models.PretrainedCfg.__dataclass_fields__
+    record = {key: value for key, value in record.items() if key in known}
+    record |= {"architecture": architecture.partition(".")[0]}
+    for key in ("mean", "std"):
+        if key in record:
+            record[key] = _numbers(name, CONFIG, key, record[key])
+    size = record.get("input_size", (3, 224, 224))
+    if not isinstance(size, (list, tuple)) or len(size) != 3 or not all(map(_is_count, size)):
+        raise UserError(
+            f"domain encoder '{name}': in its {CONFIG} input_size is {shown(size)}; it must be "
+            "channels, height and width"
+        )
+    keys = ("input_size", "mean", "std", "test_input_size", "fixed_input_size", "pool_size")
+    config = {
+        "architecture": architecture,
+        "model_args": args,
+        **{key: record[key] for key in keys if key in record},
+    }
+    if content.get("global_pool") and "global_pool" not in args:
+        args = {**args, "global_pool": content["global_pool"]}
+        config["model_args"] = args
+    return Repository(architecture, args, record, config)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 13
+
+
+def _numbers(name: str, file: str, key: str, value: Any) -> tuple[float, ...]:
+    """Return the statistics of a file: three numbers, standard deviations above 0."""
+    low = 0.0 if key.endswith("std") else -1e6
+    kinds = isinstance(value, (list, tuple)) and all(type(v) in (int, float) for v in value)
+    if not kinds or not value or not all(low < number < 1e6 for number in value):
+        raise UserError(
+            f"domain encoder '{name}': in its {file} {key} is {shown(value)}; it must be a list of "
+            "numbers, one per channel"
+        )
+    return tuple(map(float, value))
+
+
+def _refuse_other_dinov3(name: str, content: Mapping[str, Any]) -> None:
+    """Refuse DINOv3's larger sizes, whose gated layers timm builds under names of their own."""
+    if content.get("use_gated_mlp"):
+        raise UserError(
+            f"domain encoder '{name}': its {CONFIG} describes a DINOv3 with gated layers: name "
+            "timm's architecture, such as vit_huge_plus_patch16_dinov3_qkvb, and its weights with "
+            "weights (DOMAIN.WEIGHTS)"
+        )
+
+
+def _of_transformers(
+    name: str, content: dict[str, Any], preprocessor: Mapping[str, Any]
+) -> Repository:
+    """Return what a config of transformers' Dinov2, ViT or ViTMAE describes, for timm."""
+    try:
+        size, patch = int(content.get("image_size", 224)), int(content.get("patch_size", 16))
+        width, depth = int(content["hidden_size"]), int(content["num_hidden_layers"])
+        heads = int(content["num_attention_heads"])
+        hidden = content.get("intermediate_size") or width * content.get("mlp_ratio", 4)
+        eps = float(content.get("layer_norm_eps", 1e-6))
+        registers = int(content.get("num_register_tokens", 4))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"domain encoder '{name}': its {CONFIG} lacks a size of the model ({one_line(error)})"
+        ) from error
+    args: dict[str, Any] = {
+        "img_size": size,
+        "patch_size": patch,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": heads,
+        "mlp_ratio": hidden / width,
+        "qkv_bias": bool(content.get("qkv_bias", True)),
+    }
+    kind = content["model_type"]
+    if content.get("use_swiglu_ffn"):
+        inner = (int(int(hidden) * 2 / 3) + 7) // 8 * 8
+        args |= {"mlp_layer": "SwiGLUPacked", "act_layer": "silu", "mlp_ratio": 2 * inner / width}
+    if kind == "dinov3_vit":
+        _refuse_other_dinov3(name, content)
+        del args["qkv_bias"]
+        args |= {"num_reg_tokens": registers, "rope_temperature": content.get("rope_theta", 100.0)}
+    if kind.startswith("dinov"):
+        args["init_values"] = float(content.get("layerscale_value", 1.0))
+    if kind == "dinov2_with_registers":
+        args["reg_tokens"] = registers
+    mean, std = (
+        _numbers(name, PREPROCESSOR, key, preprocessor.get(key) or default)
+        for key, default in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD))
+    )
+    if not preprocessor.get("image_mean"):
+        logger.warning(
+            "domain encoder '%s': there is no %s, so ImageNet's mean and std are taken. Others are "
+            "given with mean and std (DOMAIN.MEAN, DOMAIN.STD)",
+            *(name, PREPROCESSOR),
+        )
+    record = {
+        "architecture": ARCHITECTURES[kind],
+        "input_size": (3, size, size),
+        "mean": mean,
+        "std": std,
+    }
+    config = {"model_type": kind, "model_args": dict(args), "eps": eps, "statistics": [mean, std]}
+    args["norm_layer"] = partial(nn.LayerNorm, eps=eps)
+    return Repository(ARCHITECTURES[kind], args, record, config)

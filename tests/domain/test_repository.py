@@ -1,0 +1,395 @@
+"""Encoders in folders and hub repositories, and checkpoints that know them by content."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors.torch import load_file
+
+import dplq
+from dplq.domain.load import load_domain_encoder
+from dplq.domain.repository import WEIGHTS
+from dplq.errors import UserError
+from dplq.io.checkpoint import read, save
+from dplq.io.files import file_digest
+from dplq.io.spec import Spec
+from tests.domain.helpers import (
+    SMALL_VIT,
+    clip_images,
+    mae_state,
+    normalise,
+    random_pixels,
+    randomise,
+    small,
+)
+from tests.domain.helpers import save as save_file
+from tests.tiny import tiny_backbone
+
+NAMES = ["forest", "river"]
+MEAN, STD = [0.4, 0.5, 0.6], [0.1, 0.2, 0.3]
+
+
+def write_folder(folder: Path, *, seed: int = 1, mean: list[float] = MEAN) -> Path:
+    """Write a small ViT as timm publishes one: config.json with model_args, model.safetensors."""
+    torch.manual_seed(seed)
+    args = {**SMALL_VIT, "init_values": 0.5}
+    model = timm.create_model("vit_base_patch16_224", num_classes=5, **args)
+    model.pretrained_cfg.update({"mean": mean, "std": STD, "input_size": (3, 32, 32)})
+    timm.models.save_for_hf(model, folder, model_args=args, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return tiny_backbone()
+
+
+def model_with(clip, domain):
+    """Return a small model that uses a domain encoder."""
+    settings = {"n_ctx": 1, "prompt_depth": 2, "head_weight": 0.0}
+    return dplq.create_model("QuaternionPrompt", clip, NAMES, domain=domain, seed=3, **settings)
+
+
+def test_a_folder_in_timm_s_layout_equals_timm(tmp_path):
+    folder = write_folder(tmp_path / "vit")
+    theirs = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    encoder = load_domain_encoder(f"local-dir:{folder}")
+    pixels = random_pixels(32)
+    with torch.no_grad():
+        tokens = theirs.forward_features(normalise(pixels, tuple(MEAN), tuple(STD)))
+    torch.testing.assert_close(encoder(clip_images(pixels)), tokens[:, 1:].mean(1))
+    assert (encoder.image_size, encoder.feature_dim) == (32, 32)
+    assert encoder.spec.header()["name"] == "local-dir:vit"
+    assert len(encoder.spec.sha256) == 64
+
+
+def test_the_digest_covers_weights_and_config_and_not_the_name(tmp_path):
+    one, other, mean = (
+        write_folder(tmp_path / "a" / "vit"),
+        write_folder(tmp_path / "b" / "vit", seed=2),
+        write_folder(tmp_path / "c" / "vit", mean=[0.1, 0.1, 0.1]),
+    )
+    renamed = shutil.copytree(one, tmp_path / "renamed")
+    specs = [load_domain_encoder(f"local-dir:{path}").spec for path in (one, renamed, other, mean)]
+    assert specs[0].identity() == specs[1].identity()
+    assert "name" not in specs[0].identity()
+    assert len({spec.sha256 for spec in specs}) == 3
+
+
+def test_a_checkpoint_knows_its_encoder_s_folder_by_content(clip, tmp_path):
+    """The right weights load from a renamed folder; others under the same name are refused."""
+    folder = write_folder(tmp_path / "there" / "vit")
+    model = model_with(clip, load_domain_encoder(f"local-dir:{folder}", backbone=clip)).eval()
+    model.save(tmp_path / "m.safetensors")
+    renamed = shutil.copytree(folder, tmp_path / "renamed")
+    write_folder(tmp_path / "vit", seed=2)  # beside the checkpoint, as the header's name says
+    again = dplq.load(tmp_path / "m.safetensors", clip=clip, domain_weights=str(renamed))
+    images = clip_images(random_pixels(32))
+    with torch.no_grad():
+        assert torch.equal(again(images), model(images))
+    with pytest.raises(UserError, match=r"domain.weights_sha256"):
+        dplq.load(tmp_path / "m.safetensors", clip=clip)
+
+
+def test_a_folder_with_a_file_of_weights_can_be_reopened(clip, tmp_path):
+    """The folder gives the architecture; it is found beside the file, and by domain_weights."""
+    folder = write_folder(tmp_path / "there" / "vit")
+    weights = shutil.copy(folder / "model.safetensors", tmp_path / "there" / "mine.safetensors")
+    (folder / "model.safetensors").unlink()
+    name = f"local-dir:{folder}"
+    model = model_with(clip, load_domain_encoder(name, weights=str(weights), backbone=clip)).eval()
+    assert model.domain.spec.sha256 == file_digest(weights)  # as earlier versions recorded it
+    file = tmp_path / "m.safetensors"
+    model.save(file)
+    images = clip_images(random_pixels(32))
+    with torch.no_grad():
+        expected = model(images)
+        assert torch.equal(
+            dplq.load(file, clip=clip, domain_weights=str(weights))(images), expected
+        )
+    shutil.copy(weights, folder)
+    again = dplq.load(file, clip=clip, domain_weights=str(folder))
+    assert again.domain.spec == model.domain.spec.__class__.from_header(
+        {**model.header()["domain"], "name": name}
+    )
+    with pytest.raises(UserError, match="neither in the current folder nor"):
+        dplq.load(file, clip=clip)
+
+
+def test_a_checkpoint_without_a_digest_of_the_folder_still_loads(clip, tmp_path, caplog):
+    """As earlier versions wrote it; the log says what is not checked."""
+    folder = write_folder(tmp_path / "vit")
+    model = model_with(clip, load_domain_encoder(f"local-dir:{folder}", backbone=clip))
+    file = tmp_path / "m.safetensors"
+    model.save(file)
+    tensors, header = read(file)
+    del header["domain"]["weights_sha256"]
+    save(file, tensors, {k: v for k, v in header.items() if k not in ("format", "checksum")})
+    with caplog.at_level(logging.WARNING, "dplq"):
+        dplq.load(file, clip=clip)
+    assert "does not record the content of its domain encoder local-dir:vit" in caplog.text
+    caplog.clear()
+    model.save(file)
+    dplq.load(file, clip=clip)
+    assert "does not record" not in caplog.text
+
+
+def test_a_norm_after_the_average_is_recorded_and_old_checkpoints_keep_theirs(
+    clip, tmp_path, caplog
+):
+    """Earlier versions averaged without `fc_norm`: their checkpoints load with those features."""
+    args = {"global_pool": "avg", "depth": 2, "img_size": 32}
+    given = {"pretrained": False, "args": args}
+    encoder = load_domain_encoder("test_vit", **given, backbone=clip)
+    assert encoder.spec.options["pool"] == "avg"
+    randomise(encoder.encoder.fc_norm)
+    images = clip_images(random_pixels(32))
+    with torch.no_grad():
+        tokens = encoder.encoder.forward_features(encoder.prepare(images))
+    torch.testing.assert_close(encoder(images), encoder.encoder.fc_norm(tokens[:, 1:].mean(1)))
+
+    model = model_with(clip, load_domain_encoder("test_vit", **given, backbone=clip))
+    file = tmp_path / "m.safetensors"
+    model.save(file)
+    assert dplq.load(file, clip=clip).domain.pool == "avg"
+    assert "left out" not in caplog.text
+    tensors, header = read(file)
+    del header["domain"]["pool"]
+    save(file, tensors, {k: v for k, v in header.items() if k not in ("format", "checksum")})
+    again = dplq.load(file, clip=clip).domain
+    assert "the checkpoint is of a version that left out the norm after the average" in caplog.text
+    torch.testing.assert_close(again(images), tokens[:, 1:].mean(1))
+    cure = r"does not record pool of its domain encoder.*dplq\.load .*opens it as it was trained"
+    with pytest.raises(UserError, match=rf"domain.pool: there (None|nothing), now 'avg'.*{cure}"):
+        model.load(file)
+
+
+def test_a_repository_of_the_hub_is_a_downloaded_folder(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "vit")
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    asked = []
+
+    def download(repository, file, revision):
+        asked.append((repository, file, revision))
+        if not (folder / file).is_file():
+            raise EntryNotFoundError(file)
+        return str(folder / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    encoder = load_domain_encoder("hf-hub:org/vit@v1")
+    assert asked == [
+        ("org/vit", "config.json", "v1"),
+        ("org/vit", "model.safetensors", "v1"),
+        ("org/vit", "pytorch_model.bin", "v1"),
+    ]
+    local = load_domain_encoder(f"local-dir:{folder}")
+    assert encoder.spec.sha256 == local.spec.sha256
+    images = clip_images(random_pixels(32))
+    assert torch.equal(encoder(images), local(images))
+
+
+def test_offline_is_not_taken_for_a_repository_without_the_file(tmp_path, monkeypatch):
+    """Without its statistics or weights an encoder is refused, not run with others."""
+    folder = write_folder(tmp_path / "vit")
+    (folder / "config.json").write_text(json.dumps(DINOV2))
+    missing = ["preprocessor_config.json"]
+
+    def download(repository, file, revision):
+        if file in missing:
+            raise LocalEntryNotFoundError("offline")
+        return str(folder / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    for file in ("preprocessor_config.json", "model.safetensors"):
+        with pytest.raises(UserError, match=rf"its {file} cannot be downloaded"):
+            load_domain_encoder("hf-hub:org/vit")
+        (folder / "preprocessor_config.json").write_text("{}")
+        missing = list(WEIGHTS)
+
+    def fail(*args, **kwargs):
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(UserError, match="'test_vit': its weights cannot be downloaded"):
+        load_domain_encoder("test_vit")
+
+
+DINOV2 = {
+    "model_type": "dinov2",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+def edited(**changes):
+    """Return an edit of a folder's config: keys of its `pretrained_cfg`."""
+
+    def change(folder):
+        path = folder / "config.json"
+        content = json.loads(path.read_text())
+        content["pretrained_cfg"] |= changes
+        path.write_text(json.dumps(content))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (edited(mean="abc"), "in its config.json mean is 'abc'; it must be a list of numbers"),
+        (edited(std=[1, 0, 1]), "in its config.json std is"),
+        (edited(input_size=[3, "a", 2]), "input_size is .*; it must be channels, height"),
+        (edited(input_size=[3, 32, 64]), "only square ones"),
+        (lambda f: shutil.rmtree(f), "there is no folder"),
+        (lambda f: (f / "config.json").unlink(), "no config.json in"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), "must hold an object"),
+        (
+            lambda f: (f / "config.json").write_text(json.dumps({"model_type": "swin"})),
+            "its config.json describes 'swin', not a model of timm",
+        ),
+        (
+            lambda f: (f / "config.json").write_text(json.dumps({"model_type": "dinov2"})),
+            "lacks a size of the model",
+        ),
+        (
+            lambda f: [path.unlink() for path in f.glob("*model*")],
+            "expected model.safetensors or one single weights file in",
+        ),
+    ],
+)
+def test_folders_that_hold_no_encoder(tmp_path, change, text):
+    folder = write_folder(tmp_path / "vit")
+    change(folder)
+    with pytest.raises(UserError, match=text) as caught:
+        load_domain_encoder(f"local-dir:{folder}")
+    assert "cannot be downloaded" not in str(caught.value)
+
+
+def test_weights_that_do_not_fit_are_not_called_unavailable(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "vit")
+    with pytest.raises(UserError, match="does not fit domain encoder") as caught:
+        load_domain_encoder(f"local-dir:{folder}", args="depth=3")
+    assert "Missing: blocks.2.attn" in str(caught.value) or "3 blocks" in str(caught.value)
+
+    def misfit(*args, **kwargs):
+        raise RuntimeError("Error(s) in loading state_dict for VisionTransformer: size mismatch")
+
+    monkeypatch.setattr(timm, "create_model", misfit)
+    with pytest.raises(UserError) as caught:
+        load_domain_encoder("test_vit", args={"depth": 3})
+    assert "its pretrained weights do not fit" in str(caught.value)
+    assert "Check what changes the architecture: args (DOMAIN.ARGS) are depth=3" in str(
+        caught.value
+    )
+    assert "downloaded" not in str(caught.value)
+
+
+def test_several_encoders(clip, tmp_path, small_mae, monkeypatch):
+    """Features side by side; the header names every part, and each is found again."""
+    folder = write_folder(tmp_path / "vit")
+    weights = save_file(tmp_path / "mae.pth", mae_state())
+    names = ["mae_vit_base_patch16", f"local-dir:{folder}", "clip"]
+    both = load_domain_encoder(names, weights=[weights, "", ""], backbone=clip)
+    images = clip_images(random_pixels(32))
+    parts = [
+        load_domain_encoder(n, weights=w, backbone=clip)
+        for n, w in zip(names, [weights, "", ""], strict=True)
+    ]
+    expected = torch.cat([part(images) for part in parts], 1)
+    assert torch.equal(both(images), expected)
+    assert both.feature_dim == 32 + 32 + clip.embed_dim
+    assert not any(p.requires_grad for p in both.parameters())
+    assert set(both.identity()) >= {"0.renormalisation", "1.encoder.norm.weight"}
+
+    model = model_with(clip, both).eval()
+    file = tmp_path / "m.safetensors"
+    model.save(file)
+    entry = model.header()["domain"]
+    assert entry["name"] == f"mae_vit_base_patch16 + local-dir:{folder} + clip"
+    assert [part["name"] for part in entry["parts"]] == [
+        "mae_vit_base_patch16",
+        "local-dir:vit",
+        "clip",
+    ]
+    monkeypatch.chdir(tmp_path)
+    again = dplq.load(file, clip=clip)
+    with torch.no_grad():
+        assert torch.equal(again(images), model(images))
+    other = dplq.load(file, clip=clip, domain_weights=[weights, str(folder), ""])
+    assert other.header() == model.header()
+    changed = mae_state()
+    changed["norm.bias"] = changed["norm.bias"] + 1
+    save_file(tmp_path / "mae.pth", changed)
+    with pytest.raises(UserError, match="made with other settings") as caught:
+        dplq.load(file, clip=clip)
+    assert "domain.parts" in str(caught.value)
+    with pytest.raises(UserError, match="domain_weights names 2 of 3 encoders' files"):
+        dplq.load(file, clip=clip, domain_weights=[weights, ""])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"name": ["clip", "clip"], "weights": ["a"]}, "names 1 of 2 encoders' files"),
+        ({"name": ["clip", ""]}, "give names of encoders"),
+        ({"name": []}, "give names of encoders"),
+        ({"name": ["clip", "clip"], "image_size": 64}, "there are 2 encoders, which differ in it"),
+        ({"name": "clip", "weights": ["a", "b"]}, "names 2 files and 'clip' is one encoder"),
+    ],
+)
+def test_wrong_lists(arguments, text):
+    with pytest.raises(UserError, match=text):
+        load_domain_encoder(**arguments)
+
+
+def test_one_name_in_a_list_is_that_encoder(monkeypatch):
+    small("mae_vit_base_patch16", monkeypatch, **SMALL_VIT)
+    one = load_domain_encoder(["mae_vit_base_patch16"], pretrained=False)
+    assert one.spec == load_domain_encoder("mae_vit_base_patch16", pretrained=False).spec
+    assert not randomise(one).training
+
+
+def test_the_config_beside_a_file_of_weights_is_compared(clip, tmp_path):
+    """Where a checkpoint records it; those of earlier versions load without."""
+    folder = write_folder(tmp_path / "enc")
+    other = write_folder(tmp_path / "other", mean=[0.1, 0.1, 0.1])
+    weights = str(shutil.copy(folder / "model.safetensors", tmp_path / "mine.safetensors"))
+    shutil.copytree(folder, tmp_path / "renamed")
+    one, same, changed = (
+        model_with(clip, load_domain_encoder(f"local-dir:{place}", weights=weights, backbone=clip))
+        for place in (folder, tmp_path / "renamed", other)
+    )
+    file = tmp_path / "m.safetensors"
+    one.save(file)
+    same.load(file)
+    with pytest.raises(UserError, match=r"domain\.config_sha256: there [0-9a-f']+, now"):
+        changed.load(file)
+    tensors, header = read(file)
+    del header["domain"]["config_sha256"]
+    save(file, tensors, {k: v for k, v in header.items() if k not in ("format", "checksum")})
+    changed.load(file)
+
+
+def test_a_hub_name_is_compared_where_no_digest_covers_its_config():
+    specs = [
+        Spec(f"hf-hub:org/{name}", weights="w.pth", sha256="x", config_sha256=config)
+        for name, config in (("one", ""), ("two", ""), ("one", "c"), ("two", "c"))
+    ]
+    found = [spec.identity() for spec in specs]
+    assert found[0] != found[1]
+    assert found[2] == found[3]
+    assert "name" not in Spec("hf-hub:org/one", sha256="x").identity()
