@@ -239,6 +239,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         if not self._uses_head or self.prompt_learner.training:
             return logits
         trained, others = self._columns()
+        head_weight, zeroshot_weight = self._weights()
         if not trained and not others:
             return logits  # features cost a pass of CLIP
         features = self.frozen_features(images, domain_features)
@@ -246,12 +247,12 @@ class QuaternionPromptCLIP(PromptedCLIP):
             if trained:
                 rows = [self.trained_classes.index(self.classnames[k]) for k in trained]
                 head = self.prompt_learner.head(features)[:, rows]
-                logits = decide_among(logits, head, trained, self.switches.head_weight)
+                logits = decide_among(logits, head, trained, head_weight)
             if others:
                 plain = self.logits(
                     features[:, : self.clip.embed_dim], self._plain_text()[:, others]
                 )
-                logits = decide_among(logits, plain, others, self.switches.zeroshot_weight)
+                logits = decide_among(logits, plain, others, zeroshot_weight)
         return logits
 
     def _columns(self) -> tuple[list[int], list[int]]:
@@ -259,13 +260,16 @@ class QuaternionPromptCLIP(PromptedCLIP):
         columns: tuple[list[int], list[int]] = ([], [])
         for k, name in enumerate(self.classnames):
             columns[name not in self.trained_classes].append(k)
-        weights = (self.switches.head_weight, self.switches.zeroshot_weight)
         # of a single class there is nothing to decide
         trained, others = (
             part if weight and len(part) > 1 else []
-            for part, weight in zip(columns, weights, strict=True)
+            for part, weight in zip(columns, self._weights(), strict=True)
         )
         return trained, others
+
+    def _weights(self) -> tuple[float, float]:
+        """Return the weight of the head, and that of zero-shot CLIP."""
+        return self.switches.head_weight or 0.0, self.switches.zeroshot_weight or 0.0
 
     def set_classnames(self, classnames: Sequence[str]) -> None:
         """Classify into these classes from now on; nothing learned is lost."""
