@@ -40,8 +40,8 @@ def zero_shot_accuracy(classes: tuple[str, ...]) -> float:
 
 
 def test_a_few_labels_per_class_teach_the_domain(tmp_path):
-    """8 shots, 4 epochs. Measured with seeds 1-4, in points above zero-shot: base classes +14.0 to
-    +22.0, new classes -10.0 to -4.7 (zero-shot on the test images: 50.3 and 64.3 %)."""
+    """8 shots, 4 epochs. Measured with seeds 1-4, in points above zero-shot: base classes +18.2 to
+    +19.2, new classes -13.4 to -0.7 (zero-shot on all drawn images: 49.1 and 61.4 %)."""
     accuracies = {}
     for classes in ("base", "new"):
         flags = [*FLAGS, "--output-dir", str(tmp_path / classes)]
@@ -53,7 +53,7 @@ def test_a_few_labels_per_class_teach_the_domain(tmp_path):
         accuracies[classes] = result["accuracy"]
         assert result["total"] == 300
     before = {half: zero_shot_accuracy(names) for half, names in HALVES.items()}
-    assert 47 < before["base"] < 55
-    assert 60 < before["new"] < 68
-    assert accuracies["base"] - before["base"] > 12
-    assert accuracies["new"] - before["new"] > -13
+    assert 45 < before["base"] < 53
+    assert 58 < before["new"] < 65
+    assert accuracies["base"] - before["base"] > 15
+    assert accuracies["new"] - before["new"] > -17

@@ -46,9 +46,9 @@ def test_domain_encoder_loads(clip):
     assert not clip.spec.sha256
 
 
-@pytest.mark.parametrize(("look", "low", "high"), [("general", 96, 100), ("domain", 38, 47)])
+@pytest.mark.parametrize(("look", "low", "high"), [("general", 96, 100), ("domain", 37, 47)])
 def test_zero_shot_knows_the_concepts_but_not_the_domain(clip, look, low, high):
-    """Measured on 50 pictures per class: 98.8 % in the general look, 41.6 % in the domain look."""
+    """Measured on 50 pictures per class: 98.2 % in the general look, 41.4 % in the domain look."""
     pictures = draw(look, "test", 10, workers=1)
     assert low <= zero_shot(clip, pictures, AERIAL_CLASSES) <= high
 
