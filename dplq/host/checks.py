@@ -249,6 +249,8 @@ CHECKS: dict[str, Check] = {
     "TEST.SPLIT": one_of(("test", "val"), "test or val"),
     "TEST.FINAL_MODEL": one_of(("last_step", "best_val"), "last_step or best_val"),
     "TEST.ALLOW_TRAIN_IMAGES": flag,
+    "TEST.PREDICTIONS": flag,
+    "TEST.TEMPERATURE": one_of(("none", "val"), "none or val"),
     "DOMAIN.ENCODER": _names(_name, "a name or a list of names"),
     "DOMAIN.WEIGHTS": _names(text, "a path or a list of paths"),
     "DOMAIN.MEAN": each(number(-1e6, 1e6), "a list of numbers, one per channel"),

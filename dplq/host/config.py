@@ -46,6 +46,8 @@ GENERAL_KEYS: tuple[Key, ...] = (
     ("DATASET.CHECK_IMAGES", True, "decode every image of a run once before it starts"),
     ("DATASET.SKIP_BROKEN", False, "leave unreadable images out instead of stopping"),
     ("TEST.ALLOW_TRAIN_IMAGES", False, "test images that the model was trained on, too"),
+    ("TEST.PREDICTIONS", True, "write predictions.csv, and the metrics of its probabilities"),
+    ("TEST.TEMPERATURE", "none", "val: temperature of the probabilities, fitted on val images"),
     (
         "TRAIN.CLASS_WEIGHTS",
         "",

@@ -28,6 +28,7 @@ from dplq.training.seeding import PHASES, seed_all
 
 from .checkpoints import CheckpointTrainer
 from .ownership import claim_for_test, claim_for_training, report_finished
+from .probabilities import check_temperature, keeps_probabilities, outcome_of, write_predictions
 from .prompts import print_prompts
 from .results import write_results
 from .texts import dataset_template
@@ -77,7 +78,9 @@ class FrozenTrainer(CheckpointTrainer):
         super().__init__(cfg)
         self.max_epoch = self.epochs()
         self.tested_epoch = self.max_epoch
-        self.evaluator = EvaluationRecord(self.evaluator, self._advice_on_logits())
+        self.evaluator = EvaluationRecord(
+            self.evaluator, self._advice_on_logits(), keeps_probabilities(cfg)
+        )
 
     def epochs(self) -> int:
         """Return how many epochs a run has; the loaders are built."""
@@ -101,6 +104,7 @@ class FrozenTrainer(CheckpointTrainer):
     def build_data_loader(self) -> None:
         """Build Dassl's loaders, made quicker."""
         super().build_data_loader()
+        check_temperature(self)
         for key in ("train_loader_x", "val_loader", "test_loader"):
             loader, train = getattr(self, key), key == "train_loader_x"
             if loader is not None:
@@ -236,7 +240,9 @@ class FrozenTrainer(CheckpointTrainer):
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
-        """Evaluate as Dassl does, in percent; the final test also writes ``results.json``.
+        """Evaluate as Dassl does, in percent.
+
+        The final test also writes ``predictions.csv``, and last ``results.json``.
 
         Args:
             split: "val" or "test"; None is the final test on ``cfg.TEST.SPLIT``.
@@ -245,10 +251,22 @@ class FrozenTrainer(CheckpointTrainer):
         self._seed("test", 0)
         started = time.perf_counter()
         accuracy = super().test(split)
+        seconds = time.perf_counter() - started
+        outcome = outcome_of(self) if split is None else None
         if path:
             self.check_folder()
-            write_results(self, path, seconds=time.perf_counter() - started)
+            if outcome:
+                write_predictions(outcome.table, path)
+            write_results(self, path, seconds=seconds, metrics=outcome and outcome.metrics)
         return accuracy
+
+    def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return images (B, 3, H, W) and labels (B,) on the device; the files are remembered."""
+        record = self.evaluator
+        if isinstance(record, EvaluationRecord):  # not yet while the model is built
+            record.announce(batch.get("impath"))
+        images, labels = super().parse_batch_test(batch)
+        return images, labels
 
     def _claim_results(self) -> Path:
         """Return the file for the results of the final test."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from .environment import device_name, git_commit, peak_memory_mib, versions
 from .trained_on import split_hash
 
 
-def write_results(trainer: Any, path: Path, seconds: float) -> None:
+def write_results(trainer: Any, path: Path, seconds: float, metrics: dict[str, Any] | None) -> None:
     """Write the results of a run, in one step.
 
     Args:
         trainer: a `FrozenTrainer` that has just tested.
         path: the file, ``results.json`` in most cases.
         seconds: how long the test took.
+        metrics: of its probabilities, as `summarise` has them; None without.
     """
     cfg, record = trainer.cfg, trainer.evaluator
     saved = sorted(trainer.model_dir(cfg.OUTPUT_DIR).glob(NUMBERED))
@@ -38,6 +40,7 @@ def write_results(trainer: Any, path: Path, seconds: float) -> None:
         "shots": cfg.DATASET.NUM_SHOTS,
         "seed": cfg.SEED,
         **scores(record.labels, record.predictions, trainer.lab2cname),
+        "metrics": metrics,
         "hits": encode_hits(record.labels, record.predictions),
         "generalised": _generalised(trainer),
         "zero_shot": trainer.fixed_epochs == 0,
@@ -59,7 +62,19 @@ def write_results(trainer: Any, path: Path, seconds: float) -> None:
         "versions": versions(),
         "config": plain(cfg),
     }
-    write_bytes_atomically(path, json.dumps(result, indent=1).encode())
+    write_bytes_atomically(path, _short_lists(json.dumps(result, indent=1)).encode())
+
+
+def _short_lists(text: str) -> str:
+    """Return indented JSON with every list of numbers on one line.
+
+    A line break in JSON is never inside a text, so that no text is changed.
+    """
+    return re.sub(
+        r"\[\n\s*((?:[-+.\deE]+|null)(?:,\s+(?:[-+.\deE]+|null))*)\n\s*\]",
+        lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]",
+        text,
+    )
 
 
 def _generalised(trainer: Any) -> dict[str, float] | None:

@@ -4,8 +4,11 @@ A module of names, because readers of finished runs need neither the lock nor th
 """
 
 RUN_FILE = "run.json"  # whose the folder is
-RESULTS_FILE = "results.json"  # of the finished run
-TESTS = "results-*.json"  # of tests in the folder of a training run
+RESULTS, PREDICTIONS = "results", "predictions"  # stems: results-A.json has predictions-A.csv
+RESULTS_FILE = f"{RESULTS}.json"  # of the finished run
+TESTS = f"{RESULTS}-*.json"  # of tests in the folder of a training run
+PREDICTIONS_FILE = f"{PREDICTIONS}.csv"
+PREDICTIONS_OF_TESTS = f"{PREDICTIONS}-*.csv"
 SEED_FILE = "seed.txt"  # of a run without --seed
 SETTINGS_FILE = "settings.txt"  # of a script's run; the script compares it with a later call
 MODEL_FOLDER = "prompt_learner"  # of the checkpoints

@@ -22,6 +22,8 @@ from dplq.errors import UserError, few, shown
 from dplq.io.atomic import clear_temporaries, write_bytes_atomically
 from dplq.io.runs.files import (
     MODEL_FOLDER,
+    PREDICTIONS_FILE,
+    PREDICTIONS_OF_TESTS,
     RESULTS_FILE,
     RUN_FILE,
     SEED_FILE,
@@ -218,7 +220,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete what a run wrote here, but for its logs; ``run.json`` goes last."""
-        for pattern in (RESULTS_FILE, TESTS, SEED_FILE, SETTINGS_FILE, "cmat.pt", *CHECKPOINTS):
+        others = (PREDICTIONS_FILE, PREDICTIONS_OF_TESTS, SEED_FILE, SETTINGS_FILE, "cmat.pt")
+        for pattern in (RESULTS_FILE, TESTS, *others, *CHECKPOINTS):
             for path in self.path.glob(pattern):
                 path.unlink()
         for name in (MODEL_FOLDER, "tensorboard"):
