@@ -100,6 +100,17 @@ def read_picture(file: BinaryIO, settings: ReadSettings, edge: int | None = None
     read_deep = DEEP.get(image.format or "")
     if read_deep and (raster := read_deep(file, image, settings)):
         return Stored(raster, frames, orientation_of(image), steps=steps)
+    return stored_picture(image, steps, frames)
+
+
+def stored_picture(image: Image.Image, steps: list[str], frames: int = 1) -> Stored:
+    """Return what a Pillow image stores, once it is decoded.
+
+    Args:
+        image: as Pillow opens it.
+        steps: what has been done to it so far.
+        frames: pages or frames in its file.
+    """
     image.load()
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)[..., None]
