@@ -30,6 +30,14 @@ EXAMPLES = """examples:
 
 Exit code: 0 done, 1 some images cannot be read, 2 bad input, 130 interrupted."""
 
+FLAGS = {  # by what messages of the library call them
+    "domain_weights=...": "--domain-weights PATH",
+    "weights=...": "--weights PATH",
+    "clip=load_backbone(...)": "--backbone NAME",
+    "classnames=[...]": "--classes",
+    "epoch=": "--epoch ",
+}
+
 
 def run(args: argparse.Namespace) -> int:
     """Classify the images; return the exit code."""
@@ -85,16 +93,26 @@ def _load(args: argparse.Namespace, classes: list[str] | None) -> tuple[CLIPMode
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(f"--device {device} cannot be used here: give cpu, cuda, ...") from error
-    path = find_file(args.model, args.epoch)
-    clip = load_backbone(args.backbone, weights=args.weights) if args.backbone else None
-    model = load(
-        path,
-        classes,
-        clip=clip,
-        weights="" if clip else args.weights,
-        domain_weights=args.domain_weights,
-    )
+    try:
+        path = find_file(args.model, args.epoch)
+        clip = load_backbone(args.backbone, weights=args.weights) if args.backbone else None
+        model = load(
+            path,
+            classes,
+            clip=clip,
+            weights="" if clip else args.weights,
+            domain_weights=args.domain_weights,
+        )
+    except UserError as error:
+        raise UserError(*map(_with_flags, error.args)) from error
     return model.to(device), path
+
+
+def _with_flags(text: str) -> str:
+    """Return a message of the library with the command's flags in place of its arguments."""
+    for argument, flag in FLAGS.items():
+        text = text.replace(argument, flag)
+    return text
 
 
 def _report(inputs: Inputs) -> None:
@@ -103,7 +121,7 @@ def _report(inputs: Inputs) -> None:
         print(note, file=sys.stderr)
     if inputs.repeated:
         print(
-            f"{len(inputs.repeated)} images are given more than once, and done once: "
+            f"{_count_of(len(inputs.repeated), 'is')} given more than once, and done once: "
             f"{few(map(printable, inputs.repeated), 3)}",
             file=sys.stderr,
         )
@@ -131,7 +149,8 @@ def _predict(
         todo = [image for image in inputs.images if image.path not in done]
         if done:
             here = len(inputs.images) - len(todo)
-            print(f"{out} is continued: {here:,} images are done, {len(todo):,} are left.")
+            left = f"{len(todo):,} {'is' if len(todo) == 1 else 'are'} left"
+            print(f"{out} is continued: {_count_of(here, 'is')} done, {left}.")
         stack.enter_context(evaluating(model))
         rows = None
         if features:
@@ -192,8 +211,8 @@ def _report_results(
 
     if unknown := unknown_labels(inputs.images, model.classnames):
         print(
-            f"{sum(unknown.values()):,} images have a label that is no class of the model; it is "
-            f"left empty: {few(map(printable, unknown))}",
+            f"{_count_of(sum(unknown.values()), 'has')} a label that is no class of the model; it "
+            f"is left empty: {few(map(printable, unknown))}",
             file=sys.stderr,
         )
     if out is None:
@@ -207,9 +226,16 @@ def _report_results(
 def _report_problems(problems: Sequence[Problem]) -> None:
     """Print which images cannot be read, and why."""
     if problems:
-        print(f"{len(problems):,} images cannot be read:", file=sys.stderr)
+        print(f"{_count_of(len(problems))} cannot be read:", file=sys.stderr)
     for problem in problems:
         print(f"  {printable(problem.path)}: {problem.reason}", file=sys.stderr)
+
+
+def _count_of(count: int, verb: str = "") -> str:
+    """Return a number of images, and a verb in its singular or plural."""
+    if count == 1:
+        return f"1 image {verb}".rstrip()
+    return f"{count:,} images { ({'is': 'are', 'has': 'have'}.get(verb, verb)) }".rstrip()
 
 
 def _parser() -> argparse.ArgumentParser:
