@@ -20,7 +20,7 @@ from dplq.errors import UserError
 
 from .model_input import ModelInput
 from .preprocessing import CPU, Normalizer, split_transform
-from .reader import read_image
+from .reader import convert_image, read_image
 
 ImageSource = str | os.PathLike[str] | Image.Image
 
@@ -48,7 +48,7 @@ class Batch:
 
 
 class _Pixels(Dataset):
-    """Images after the steps that are taken one image at a time; a picklable dataset."""
+    """Images as RGB, after the steps that are taken one image at a time; a picklable dataset."""
 
     def __init__(self, sources: Sequence[ImageSource], given: ModelInput, steps: Any) -> None:
         self.sources, self.settings, self.steps = sources, given.reading, steps
@@ -59,9 +59,11 @@ class _Pixels(Dataset):
     def __getitem__(self, index: int) -> tuple[int, Tensor] | Refused:
         source = self.sources[index]
         try:
-            if not isinstance(source, Image.Image):
-                source = read_image(source, self.settings)
-            return index, self.steps(source)
+            if isinstance(source, Image.Image):
+                image = convert_image(source, self.settings)
+            else:
+                image = read_image(source, self.settings)
+            return index, self.steps(image)
         except UserError as error:
             return Refused(index, error)
 
@@ -95,7 +97,7 @@ def image_batches(
         workers: processes that read and resize; 0: this one.
         device: of the batches.
     """
-    steps, last = split_transform(given.transform())
+    steps, last = split_transform(given.of_rgb())
     normalize = Normalizer(last, device) if last else None
     loader = DataLoader(
         _Pixels(sources, given, steps),

@@ -43,8 +43,11 @@ class ModelInput:
 
         The shorter edge is resized to `size`, and the middle is cropped.
         """
+        return T.Compose([ToRGB(self.reading), *self.of_rgb().transforms])
+
+    def of_rgb(self) -> T.Compose:
+        """Return the same transform of images that are upright RGB, as the reader's are."""
         steps = [
-            ToRGB(self.reading),
             T.Resize(self.size, InterpolationMode(self.interpolation)),
             T.CenterCrop(self.size),
             T.ToTensor(),

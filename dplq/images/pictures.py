@@ -151,7 +151,12 @@ def turn(image: Image.Image, stored: Stored) -> Image.Image:
     if stored.orientation not in TURNS:
         return image
     stored.steps.append("turned upright by EXIF orientation")
-    return image if stored.turned else image.transpose(TURNS[stored.orientation])
+    if stored.turned:
+        return image
+    turned = image.transpose(TURNS[stored.orientation])
+    for key in WITH_EXIF:  # which would have it turned again
+        turned.info.pop(key, None)
+    return turned
 
 
 def picture_to_rgb(image: Image.Image, settings: ReadSettings, steps: list[str]) -> Image.Image:

@@ -124,6 +124,7 @@ def test_images_are_converted_as_their_files_are_read(images):
         expected = read_image(path, settings)
         assert (image.mode, image.size) == ("RGB", expected.size)
         assert image.tobytes() == expected.tobytes()
+        assert convert_image(expected, settings).tobytes() == expected.tobytes()  # not turned twice
     floats = Image.fromarray(np.float32([[0, 7]]))
     with pytest.raises(UserError, match=r"This image .*set INPUT.WINDOW"):
         convert_image(floats)
