@@ -12,6 +12,7 @@ from collections.abc import Sequence
 COMMANDS = {  # name -> module with `main(argv)`, and what it does
     "data": ("dplq.data.__main__", "list, describe, download and check the datasets"),
     "models": ("dplq.cli.models", "list, describe and download published CLIPs and encoders"),
+    "predict": ("dplq.cli.predict", "classify images with a trained model"),
     "results": ("dplq.results.__main__", "tables of finished runs"),
 }
 MISTAKE = 2

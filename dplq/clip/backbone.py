@@ -97,7 +97,7 @@ class Backbone(nn.Module):
     Args:
         model: open_clip's CLIP, CustomTextCLIP or CoCa.
         config: its architecture, as open_clip's model config.
-        preprocess: `mean` and `std` of its images; OpenAI's where absent.
+        preprocess: `mean`, `std` and `interpolation` of its images; OpenAI's where absent.
         spec: how `load_backbone` made it.
 
     Attributes:
@@ -109,6 +109,7 @@ class Backbone(nn.Module):
         context_length: tokens per text, SOS and EOT included.
         image_size: pixels per side.
         image_mean, image_std: per channel, for images in 0..1.
+        interpolation: with which images are resized, "bicubic" or "bilinear".
         causal: whether a text token attends to itself and earlier tokens only.
         prompt_start: position of the first context token of a text.
         supports_packing: whether `encode_packed_text` can be used: the text tower is causal, and
@@ -143,6 +144,8 @@ class Backbone(nn.Module):
         self.image_std: tuple[float, ...] = tuple(
             preprocess.get("std") or package.OPENAI_DATASET_STD
         )
+        said = preprocess.get("interpolation")
+        self.interpolation = "bilinear" if said == "bilinear" else "bicubic"
         self.causal, self.supports_packing = self.text.causal, self.text.supports_packing
         self.requires_grad_(False)
         self.eval()

@@ -100,6 +100,17 @@ def read_picture(file: BinaryIO, settings: ReadSettings, edge: int | None = None
     read_deep = DEEP.get(image.format or "")
     if read_deep and (raster := read_deep(file, image, settings)):
         return Stored(raster, frames, orientation_of(image), steps=steps)
+    return stored_picture(image, steps, frames)
+
+
+def stored_picture(image: Image.Image, steps: list[str], frames: int = 1) -> Stored:
+    """Return what a Pillow image stores, once it is decoded.
+
+    Args:
+        image: as Pillow opens it.
+        steps: what has been done to it so far.
+        frames: pages or frames in its file.
+    """
     image.load()
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)[..., None]
@@ -140,7 +151,12 @@ def turn(image: Image.Image, stored: Stored) -> Image.Image:
     if stored.orientation not in TURNS:
         return image
     stored.steps.append("turned upright by EXIF orientation")
-    return image if stored.turned else image.transpose(TURNS[stored.orientation])
+    if stored.turned:
+        return image
+    turned = image.transpose(TURNS[stored.orientation])
+    for key in WITH_EXIF:  # which would have it turned again
+        turned.info.pop(key, None)
+    return turned
 
 
 def picture_to_rgb(image: Image.Image, settings: ReadSettings, steps: list[str]) -> Image.Image:

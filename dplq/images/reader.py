@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
@@ -18,10 +19,10 @@ from dplq.io.files import bytes_digest
 from dplq.io.validation.paths import not_regular
 
 from .dicom import read_dicom
-from .pictures import as_raster, decodes, picture_to_rgb, read_picture, turn
+from .pictures import as_raster, decodes, picture_to_rgb, read_picture, stored_picture, turn
 from .rasters import raster_to_rgb
 from .settings import DEFAULTS, ReadSettings
-from .stored import KINDS, Measured, Range, Refusal, Stored
+from .stored import KINDS, Measured, Range, Refusal, Stored, check_size
 from .tiff import STARTS, read_tiff
 
 _ALWAYS = (
@@ -133,6 +134,20 @@ def read_opened(file: BinaryIO, name: str, settings: ReadSettings) -> Image.Imag
     return _decode(file, name, settings, None, False)[0]
 
 
+def convert_image(image: Image.Image, settings: ReadSettings = DEFAULTS) -> Image.Image:
+    """Return a PIL image as `read_image` returns its file, once Pillow has opened it.
+
+    What Pillow drops of a file (colours' bits above the eighth) is lost; of several frames the
+    current one is used.
+
+    Raises:
+        UserError: it has no conversion, or not without a decision; the message says what to do.
+    """
+    with _refusing(getattr(image, "filename", "") or "This image"):
+        check_size(*image.size, settings)
+        return _shown(stored_picture(image, []), settings, False)[0]
+
+
 def _settings(path: str | os.PathLike[str], given: ReadSettings | None) -> ReadSettings:
     if given is not None:
         return given
@@ -157,9 +172,15 @@ def _opened(path: str | os.PathLike[str]) -> BinaryIO:
 def _decode(
     file: BinaryIO, name: str, settings: ReadSettings, edge: int | None, measured: bool
 ) -> tuple[Image.Image, ImageFacts | None]:
+    with _refusing(name):
+        return _shown(_read(file, settings, edge), settings, measured)
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Raise UnreadableImage for whatever the decoders raise."""
     try:
-        stored = _read(file, settings, edge)
-        return _shown(stored, settings, measured)
+        yield
     except Refusal as error:
         raise UnreadableImage(str(name), error.args[0]) from error
     except Exception as error:  # the decoders raise nearly anything on damaged data

@@ -63,7 +63,11 @@ def read_settings(node: Any) -> ReadSettings:
 
 def changed_settings(node: Any) -> dict[str, Any]:
     """Return the settings in a config's `INPUT` that are not the defaults, by key in capitals."""
-    settings = read_settings(node)
+    return changed_of(read_settings(node))
+
+
+def changed_of(settings: ReadSettings) -> dict[str, Any]:
+    """Return the settings that are not the defaults, by key in capitals."""
     values = {field.name: getattr(settings, field.name) for field in fields(settings)}
     return {k.upper(): value for k, value in values.items() if value != getattr(DEFAULTS, k)}
 

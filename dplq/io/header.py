@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,19 @@ from dplq.io.spec import Spec, SpecEntry
 from dplq.io.validation.schema import Count, InvalidContent, Name, convert
 
 NEEDED = ("method", "backbone", "domain", "settings", "classnames")
+
+
+Channel = Annotated[float, Meta(ge=-1000, le=1000)]
+Spread = Annotated[float, Meta(ge=1e-6, le=1000)]
+
+
+class InputEntry(msgspec.Struct, forbid_unknown_fields=True):
+    """Preprocessing of images where it is not the backbone's own; None: it is."""
+
+    interpolation: Literal["bicubic", "bilinear", "nearest"] | None = None
+    mean: tuple[Channel, Channel, Channel] | None = None
+    std: tuple[Spread, Spread, Spread] | None = None
+    instance_norm: bool = False
 
 
 class ModelHeader(msgspec.Struct):
@@ -31,6 +44,7 @@ class ModelHeader(msgspec.Struct):
         val_result: validation accuracy in percent.
         split: hash of the split.
         reading: settings of the image reader that are not the defaults.
+        input: preprocessing that is not the backbone's own.
         activation: that the CLIP runs with; "" where it was not recorded.
     """
 
@@ -44,6 +58,7 @@ class ModelHeader(msgspec.Struct):
     val_result: float | None = None
     split: str | None = None
     reading: dict[str, Any] | None = None
+    input: InputEntry | None = None
     activation: str = ""
 
 

@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms import Compose
 
 from dplq.clip.backbone import Backbone
 from dplq.clip.packed_text import PackedTexts
 from dplq.errors import UserError, few, shown
+from dplq.images.model_input import ModelInput, recorded_input
 from dplq.io import checkpoint
 from dplq.io.finite import non_finite
 from dplq.io.header import check_model_header
 from dplq.io.spec import PARTS, Spec
 from dplq.io.validation.paths import user_path
+from dplq.methods.prediction import Images, Prediction, predict
 from dplq.methods.public_checkpoints import PublicFormat
 from dplq.methods.registry import METHODS
 from dplq.methods.settings import MethodSettings
@@ -63,6 +66,7 @@ class CLIPModel(nn.Module):
         any_classes: False for methods that can only tell the classes apart they were trained on.
         noise_generator: source of random numbers in training, or None for torch's global one.
         text_chunk: classes that the text tower runs at once, in whole blocks, or "auto".
+        input: how its images are preprocessed: as in its training, else as the backbone's were.
     """
 
     method: ClassVar[str] = ""
@@ -99,6 +103,20 @@ class CLIPModel(nn.Module):
         self.classnames = validate_classnames(classnames)
         self.noise_generator: torch.Generator | None = None
         self.text_chunk: int | str = "auto"
+        self.input = self._own_input()
+
+    def _own_input(self) -> ModelInput:
+        """Return the backbone's preprocessing."""
+        clip = self.clip
+        return ModelInput(clip.image_size, clip.interpolation, clip.image_mean, clip.image_std)
+
+    @property
+    def preprocess(self) -> Compose:
+        """Return the transform of a PIL image to what the model takes, (3, H, W) float32.
+
+        It is that of a run's tests, `input`: the same bits for the same file.
+        """
+        return self.input.transform()
 
     @classmethod
     def reads_domain(cls, settings: Mapping[str, Any]) -> bool:
@@ -172,9 +190,49 @@ class CLIPModel(nn.Module):
         """Leave out, in this context, what is no part of the training loss."""
         yield
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Return L2-normalised features (B, d) of CLIP-normalised images (B, 3, H, W)."""
-        return F.normalize(self.clip.encode_image(images).to(self.learner_dtype), dim=-1)
+    @property
+    def unchanged_clip(self) -> Backbone:
+        """The backbone as it was loaded."""
+        return self.clip
+
+    def image_features(self, images: Tensor, *, adapted: bool = True) -> Tensor:
+        """Return L2-normalised image features (B, d).
+
+        Args:
+            images: (B, 3, H, W), CLIP-normalised.
+            adapted: those that the model compares with its classes, with all that was learned;
+                False: those of CLIP without it.
+        """
+        return self._plain_features(images, self.clip if adapted else self.unchanged_clip)
+
+    def _plain_features(self, images: Tensor, clip: Backbone) -> Tensor:
+        """Return a backbone's L2-normalised features (B, d) of images, without prompts."""
+        return F.normalize(clip.encode_image(images).to(self.learner_dtype), dim=-1)
+
+    def predict(
+        self,
+        images: Images,
+        *,
+        topk: int | None = None,
+        batch_size: int = 64,
+        workers: int = 0,
+    ) -> list[Prediction]:
+        """Classify images of any kind, in eval mode and without gradients.
+
+        Args:
+            images: one or several: paths of image files, which are read as in training; PIL images;
+                preprocessed tensors, (3, H, W) or (B, 3, H, W).
+            topk: classes to return with their probabilities; None: all.
+            batch_size: images in a forward pass.
+            workers: processes that read images; 0: this one.
+
+        Returns:
+            A prediction for each image, in order; a list for a single one, too.
+
+        Raises:
+            UserError: an image cannot be read, or is none.
+        """
+        return predict(self, images, topk=topk, batch_size=batch_size, workers=workers)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Return the scaled cosines (B, K) of features (B, d) and (B or 1, K, d)."""
@@ -226,7 +284,8 @@ class CLIPModel(nn.Module):
                 f"{path} is not written: the model's weights are nan or infinite "
                 f"({few(found, 4, '; ')}). Train it again with a lower learning rate, or in fp32."
             )
-        checkpoint.save(path, state, {**self.header(), **self._activation_entry(), **extra})
+        recorded = {**self._activation_entry(), **self.input.header_entries(self._own_input())}
+        checkpoint.save(path, state, {**self.header(), **recorded, **extra})
 
     def _activation_entry(self) -> dict[str, str]:
         """Return which activation runs, where the backbone's record alone does not tell.
@@ -263,6 +322,7 @@ class CLIPModel(nn.Module):
             if then != now:
                 given = (key.upper(), shown(now), path, shown(then))
                 logger.warning("%s is %s, but %s was trained with %s.", *given)
+        self.input = recorded_input(header, self._own_input())
         return header
 
     def _comparable(
@@ -522,9 +582,20 @@ class PromptedCLIP(CLIPModel):
         prompts = self.prompts(images)
         return self.logits(self.image_features(images, prompts), self.text_features(prompts))
 
-    def image_features(self, images: Tensor, prompts: Prompts | None = None) -> Tensor:
-        """Return L2-normalised features (B, d), with the prompts for the image tower."""
-        if prompts is None or prompts.vision is None:
+    def image_features(
+        self, images: Tensor, prompts: Prompts | None = None, *, adapted: bool = True
+    ) -> Tensor:
+        """Return L2-normalised image features (B, d).
+
+        Args:
+            images: (B, 3, H, W), CLIP-normalised.
+            prompts: for the image tower; None: the model's own for these images.
+            adapted: False: those of CLIP without all that was learned; prompts have no effect.
+        """
+        if not adapted:
+            return super().image_features(images, adapted=False)
+        prompts = self.prompts(images) if prompts is None else prompts
+        if prompts.vision is None:
             return super().image_features(images)
         features = self.clip.encode_prompted_image(images, prompts.vision, prompts.deep_vision)
         return F.normalize(features.to(self.learner_dtype), dim=-1)

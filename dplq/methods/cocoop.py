@@ -69,6 +69,12 @@ class CoCoOpModel(PromptedCLIP):
         """Return the prompts for a batch of CLIP-normalised images (B, 3, H, W)."""
         return self.prompt_learner(self.image_features(images))
 
+    def image_features(
+        self, images: Tensor, prompts: Prompts | None = None, *, adapted: bool = True
+    ) -> Tensor:
+        """Return CLIP's L2-normalised image features (B, d), which no prompt changes."""
+        return super().image_features(images, adapted=False)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K) of images (B, 3, H, W), whose features are computed once."""
         features = self.image_features(images)

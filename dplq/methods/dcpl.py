@@ -119,12 +119,38 @@ class DCPLModel(PromptedCLIP):
             images: (B, 3, H, W).
             domain_features: (B, d_f); where given, the domain encoder is skipped.
         """
-        learner, dtype = self.prompt_learner, self.learner_dtype
         domain = self._domain_features(images, domain_features)
-        prompts = learner(domain)
-        vision = (prompts.vision, prompts.deep_vision)
-        image = self.clip.encode_prompted_image(images, *vision).to(dtype)
+        prompts = self.prompt_learner(domain)
+        return self.logits(self._shifted(images, prompts, domain), self.text_features(prompts))
+
+    def image_features(
+        self,
+        images: Tensor,
+        prompts: Prompts | None = None,
+        *,
+        adapted: bool = True,
+        domain_features: Tensor | None = None,
+    ) -> Tensor:
+        """Return L2-normalised image features (B, d).
+
+        Args:
+            images: (B, 3, H, W), CLIP-normalised.
+            prompts: for the image tower; None: the model's own for these images.
+            adapted: False: those of CLIP without all that was learned, the shift included.
+            domain_features: (B, d_f); where given, the domain encoder is skipped.
+        """
+        if not adapted:
+            return super().image_features(images, adapted=False)
+        domain = self._domain_features(images, domain_features)
+        return self._shifted(images, prompts or self.prompt_learner(domain), domain)
+
+    def _shifted(self, images: Tensor, prompts: Prompts, domain: Tensor) -> Tensor:
+        """Return L2-normalised image features (B, d), shifted by the domain features (B, d_f)."""
+        learner = self.prompt_learner
+        assert prompts.vision is not None  # this learner's always are
+        image = self.clip.encode_prompted_image(images, prompts.vision, prompts.deep_vision)
+        image = image.to(self.learner_dtype)
         width, training = image.shape[1], learner.training
         noise = draw_noise(image, width, self.options, training, self.noise_generator)
         shifted = image + learner.visual_net(domain) + (0 if noise is None else noise)
-        return self.logits(F.normalize(shifted, dim=-1), self.text_features(prompts))
+        return F.normalize(shifted, dim=-1)

@@ -60,12 +60,7 @@ def load(
     Raises:
         UserError: nothing to load there, as for the loaders, or the parts do not fit.
     """
-    path = user_path(path, "path")
-    if path.is_dir():
-        formats = [cls.public for cls in METHODS.values() if cls.public]
-        path, _ = checkpoint_in(path, epoch, formats)
-    elif epoch is not None:
-        raise UserError(f"epoch={epoch} is for the folder of a run, and {path} is none.")
+    path = find_file(path, epoch)
     if path.suffix != ".safetensors" and path.is_file() and not checkpoint.is_safetensors(path):
         unused = {"domain": domain, "weights": weights, "domain_weights": domain_weights}
         _refuse_unused(path, "a public checkpoint", unused)
@@ -101,6 +96,17 @@ def load(
     if classnames is not None and list(classnames) != names:
         model.set_classnames(classnames)
     return model.eval()
+
+
+def find_file(path: str | os.PathLike[str], epoch: int | None = None) -> Path:
+    """Return the checkpoint file that `load` opens; arguments as there."""
+    path = user_path(path, "path")
+    if path.is_dir():
+        formats = [cls.public for cls in METHODS.values() if cls.public]
+        return checkpoint_in(path, epoch, formats)[0]
+    if epoch is not None:
+        raise UserError(f"epoch={epoch} is for the folder of a run, and {path} is none.")
+    return path
 
 
 def _refuse_unused(path: Path, what: str, arguments: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ class PromptSRCModel(IVLPModel, ReferenceTextModel):
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return un-prompted L2-normalised features: (B, d), and (1, K, d) of many templates."""
-        return self.image_features(images), self.reference_text()
+        return self.image_features(images, adapted=False), self.reference_text()
 
     def losses(
         self, images: Tensor, labels: Tensor, cross_entropy: Loss = F.cross_entropy

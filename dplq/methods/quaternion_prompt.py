@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
@@ -122,11 +121,6 @@ class QuaternionPromptCLIP(PromptedCLIP):
         return self.prompt_learner.settings
 
     @property
-    def unchanged_clip(self) -> Backbone:
-        """The backbone as it was loaded."""
-        return self.clip
-
-    @property
     def learns_from_features(self) -> bool:
         """Whether `fit_features` is wanted before the first training step."""
         return bool(self.switches.standardize or self.switches.head_weight)
@@ -137,8 +131,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
 
         CLIP's are L2-normalised; arguments as for `forward`.
         """
-        clip_features = self.unchanged_clip.encode_image(images).to(self.learner_dtype)
-        parts = [F.normalize(clip_features, dim=-1)]
+        parts = [self.image_features(images, adapted=False)]
         if self.settings["domain_dim"]:
             parts.append(self._domain_features(images, domain_features))
         return torch.cat(parts, dim=1)

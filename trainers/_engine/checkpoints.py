@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from dassl.engine import TrainerX
 
+from dplq.images.model_input import ModelInput
 from dplq.images.settings import changed_settings
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.methods.load import checkpoint_in, load_public
@@ -87,10 +88,14 @@ class CheckpointTrainer(TrainerX):
             return
         check_tested_images(self, directory)
         formats = filter(None, [self.model.public])
+        now = self.model.input
         path, is_public = checkpoint_in(Path(directory), epoch, formats)
         header = load_public(self.model, path) if is_public else self.model.load(path)
         if "reading" in header:  # not in checkpoints of earlier versions and other projects
             warn_of_reading(header["reading"], self.cfg.INPUT)
+        if "input" in header:
+            warn_of_input(self.model.input, now)
+        self.model.input = now  # what the loaders of this run do
         self.tested_epoch = header.get("epoch")
         self.loaded = Loaded(directory, epoch, path, header.get("classnames"))
         print(f'Loaded {MODEL_FOLDER} from "{path}" (epoch = {header.get("epoch")})')
@@ -111,4 +116,20 @@ def warn_of_reading(then: dict[str, Any], given: Any) -> None:
                 key,
                 now.get(key, "not set"),
                 then.get(key, "the default"),
+            )
+
+
+def warn_of_input(then: ModelInput, now: ModelInput) -> None:
+    """Warn if images are preprocessed otherwise than in training.
+
+    Args:
+        then: what the checkpoint records.
+        now: of this run.
+    """
+    keys = {"interpolation": "INTERPOLATION", "mean": "PIXEL_MEAN", "std": "PIXEL_STD"}
+    for name, key in keys.items():
+        if getattr(then, name) != getattr(now, name):
+            logger.warning(
+                "INPUT.%s is %s, but the model was trained with %s: it sees other images",
+                *(key, getattr(now, name), getattr(then, name)),
             )

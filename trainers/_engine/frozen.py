@@ -34,7 +34,7 @@ from .results import write_results
 from .texts import dataset_template
 from .train_images import refuse_test_only, report_imbalance
 from .trained_on import write_train_images
-from .validation import check_input
+from .validation import check_input, input_of
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +164,7 @@ class FrozenTrainer(CheckpointTrainer):
         with self.own_keys():
             self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
         configure_model(self.model, self.precision, cfg.MODEL)
+        self.model.input = input_of(cfg.INPUT, clip)
         self.model.noise_generator = torch.Generator(self.device)
         learner = self.model.prompt_learner
         print(f"Learnable parameters: {self.learnable_parameters:,} in {type(learner).__name__}")

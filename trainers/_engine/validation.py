@@ -9,6 +9,8 @@ import numpy as np
 
 from dplq.clip.backbone import Backbone
 from dplq.errors import UserError
+from dplq.images.model_input import ModelInput
+from dplq.images.settings import read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -34,3 +36,21 @@ def check_input(given: Any, clip: Backbone) -> None:
                 clip.spec.name,
                 list(wanted),
             )
+
+
+def input_of(given: Any, clip: Backbone) -> ModelInput:
+    """Return how the test loader of a config preprocesses images.
+
+    Args:
+        given: `cfg.INPUT`.
+        clip: the backbone, whose image size it has.
+    """
+    is_normalized = "normalize" in given.TRANSFORMS
+    return ModelInput(
+        clip.image_size,
+        given.INTERPOLATION,
+        tuple(given.PIXEL_MEAN) if is_normalized else (0.0, 0.0, 0.0),
+        tuple(given.PIXEL_STD) if is_normalized else (1.0, 1.0, 1.0),
+        "instance_norm" in given.TRANSFORMS,
+        read_settings(given),
+    )

@@ -81,7 +81,7 @@ class Found:
     header: list[str]
     records: list[Record]
     path: int
-    label: int
+    label: int | None
     split: int | None
     group: int | None
     prompt: int | None
@@ -109,7 +109,11 @@ def accepted_parts() -> str:
 
 
 def find_columns(
-    records: Sequence[Record], columns: Columns, index: ImageIndex, path: Path
+    records: Sequence[Record],
+    columns: Columns,
+    index: ImageIndex,
+    path: Path,
+    needs_label: bool = True,
 ) -> Found:
     """Return which column is what.
 
@@ -120,6 +124,7 @@ def find_columns(
         columns: names given by the user.
         index: images that the table may name.
         path: of the table, for messages.
+        needs_label: whether a table without a label column is an error.
 
     Raises:
         UserError: a given column is absent, or path or label is not found or not unique.
@@ -131,8 +136,8 @@ def find_columns(
     named = any(spelling(cell) in known for cell in first)
     data = any(index.is_image_name(cell) and index.find(cell) for cell in first)
     if named and not data:
-        return _by_name(_Header(first, list(records[1:]), path), given, index)
-    return _by_content(records, given, index, path)
+        return _by_name(_Header(first, list(records[1:]), path), given, index, needs_label)
+    return _by_content(records, given, index, path, needs_label)
 
 
 class _Header:
@@ -187,13 +192,13 @@ class _Header:
         )
 
 
-def _by_name(table: _Header, given: dict[str, str], index: ImageIndex) -> Found:
+def _by_name(table: _Header, given: dict[str, str], index: ImageIndex, needs_label: bool) -> Found:
     for role, name in given.items():
         if name and not (name.lower() == NOT_USED and role in OPTIONAL):
             table.chosen[role] = table.given(role, name)
     find: dict[str, Callable[[], int | None]] = {
         "path": lambda: _path_column(table, index),
-        "label": lambda: _label_column(table),
+        "label": lambda: _label_column(table, needs_label),
         "prompt": lambda: next(iter(table.candidates("prompt")), None),
         "split": lambda: _split_column(table),
         "group": lambda: _group_column(table),
@@ -209,7 +214,6 @@ def _found(
 ) -> Found:
     path, label = chosen["path"], chosen["label"]
     assert path is not None
-    assert label is not None
     split, group, prompt = (chosen.get(role) for role in OPTIONAL)
     return Found(header, records, path, label, split, group, prompt, tuple(notes))
 
@@ -231,10 +235,12 @@ def _alike(table: _Header, columns: Sequence[int], index: ImageIndex) -> bool:
     return len(columns) > 1 and all(len({tuple(paths) for paths in row}) == 1 for row in rows)
 
 
-def _label_column(table: _Header) -> int:
+def _label_column(table: _Header, is_needed: bool) -> int | None:
     named = table.candidates("label")
     classnames = [i for i in table.candidates("prompt") if spelling(table.names[i]) in CLASS_NAMES]
     if not (named or classnames):
+        if not is_needed:
+            return None
         _refuse_one_hot(table)
     return table.only("label", named or classnames)
 
@@ -283,7 +289,11 @@ def _group_column(table: _Header) -> int | None:
 
 
 def _by_content(
-    records: Sequence[Record], given: dict[str, str], index: ImageIndex, path: Path
+    records: Sequence[Record],
+    given: dict[str, str],
+    index: ImageIndex,
+    path: Path,
+    needs_label: bool,
 ) -> Found:
     width = len(records[0].cells)
     first = few(cell[:200] for cell in records[0].cells)
@@ -310,6 +320,8 @@ def _by_content(
         chosen["split"] = parts[0] if len(parts) == 1 else None
     if "label" not in chosen:
         left = list(free())
+        if not (left or needs_label):
+            return _found([], list(records), {**chosen, "label": None}, [])
         if len(left) != 1:
             state = (
                 f"columns {few(i + 1 for i in left)} may be" if left else "no column is left for"

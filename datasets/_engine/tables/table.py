@@ -121,6 +121,7 @@ def read_table(
     dataset_dir: str,
     columns: Columns | None = None,
     extensions: Sequence[str] = EXTENSIONS,
+    needs_label: bool = True,
 ) -> Table:
     """Read a table of images.
 
@@ -129,13 +130,14 @@ def read_table(
         dataset_dir: the data folder; images are searched in it and below.
         columns: names of the columns, where they are not common ones.
         extensions: of images, in lower case with the dot.
+        needs_label: False: a table may have no label column; the labels are then empty.
 
     Raises:
         UserError: the file is no such table, a cell is empty or has no meaning, or images are
             missing, ambiguous or listed twice. Rows are counted as lines of the file.
     """
     index = ImageIndex(os.path.abspath(dataset_dir), extensions)
-    found = find_columns(read_records(path), columns or Columns(), index, path)
+    found = find_columns(read_records(path), columns or Columns(), index, path, needs_label)
     if not found.records:
         raise UserError(f"{path} has a header, but no row. Expected one row per image.")
     reader = _Rows(path, found)
@@ -145,7 +147,7 @@ def read_table(
     prompts = reader.cells(found.prompt, "write the name of the class")
     images = reader.images(index)
     rows = list(map(Row, images, labels, parts, groups, prompts))
-    classes = in_order(set(labels))
+    classes = in_order(set(labels) - {""})
     unlisted = sorted(set(index.paths) - set(images))
     notes = list(found.notes)
     if unlisted:
@@ -156,7 +158,7 @@ def read_table(
         rows,
         index.folder,
         classes,
-        reader.prompts(classes, labels, prompts),
+        reader.prompts(classes, labels, prompts) if classes else {},
         {row.path: row.group for row in rows if row.group},
         found.split is not None,
         tuple(notes),
@@ -213,6 +215,8 @@ class _Rows:
     def labels(self) -> list[str]:
         """Return the labels."""
         column = self.found.label
+        if column is None:
+            return [""] * len(self.found.records)
         cure = "write a label, or remove the row"
         labels = self.cells(column, cure)
         self._refuse(column, "no label", lambda cell: cell.lower() in NO_VALUE, cure)
@@ -336,7 +340,8 @@ class _Rows:
         for image, record in zip(images, self.found.records, strict=True):
             other = first.setdefault(image, record)
             if other is not record:
-                labels = [r.cells[self.found.label] for r in (other, record)]
+                column = self.found.label
+                labels = ["" if column is None else r.cells[column] for r in (other, record)]
                 differ = labels[0] != labels[1]
                 conflicts += differ
                 said = f" as {quoted(labels[0])} and {quoted(labels[1])}" if differ else ""

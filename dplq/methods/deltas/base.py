@@ -89,6 +89,11 @@ class AdaptedModel(CLIPModel):
         self.clip = adapt(self.clip, deltas.by_weight())
         self._deltas = (deltas,)  # the learner's, so no submodule here
 
+    @property
+    def unchanged_clip(self) -> Backbone:
+        """The backbone without the changes of weights."""
+        return self.frozen_clip
+
     @torch.no_grad()
     def merged_state(self) -> dict[str, Tensor]:
         """Return open_clip's state dict of the whole CLIP with the deltas folded in."""

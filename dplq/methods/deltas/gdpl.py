@@ -127,8 +127,3 @@ class GDPLModel(AdaptedModel, QuaternionPromptCLIP):
         deltas = Deltas(layers)
         self.prompt_learner.add_module("deltas", deltas)
         self.adapt(deltas)
-
-    @property
-    def unchanged_clip(self) -> Backbone:
-        """The backbone without the changes of weights."""
-        return self.frozen_clip

@@ -173,6 +173,18 @@ class HeadModel(CLIPModel):
             return found[0]
         return torch.cat([F.normalize(part, dim=-1) for part in found], dim=-1)
 
+    def image_features(self, images: Tensor, *, adapted: bool = True) -> Tensor:
+        """Return L2-normalised image features.
+
+        Args:
+            images: (B, 3, H, W), CLIP-normalised.
+            adapted: those that the head classifies, (B, sum of the encoders' widths), to which each
+                encoder contributes equally; False: CLIP's, (B, d).
+        """
+        if not adapted:
+            return super().image_features(images, adapted=False)
+        return self.joint(self.features(images))
+
     def unit(self, features: Tensor) -> Tensor:
         """Return features (..., d) of which each encoder's part has the length 1."""
         parts = features.split(self.parts, dim=-1)

@@ -41,6 +41,16 @@ class CLIPAdapterModel(TrainedHead):
 
     def classify(self, features: Tensor) -> Tensor:
         """Return logits (B, K) of features (B, d)."""
+        return self.cosine_logits(self.mixed(features), self.text)
+
+    def mixed(self, features: Tensor) -> Tensor:
+        """Return features (B, d) mixed with the net's output."""
         learned, ratio = self.prompt_learner, self.settings["ratio"]
         adapted = F.relu(F.linear(F.relu(F.linear(features, learned.down)), learned.up))
-        return self.cosine_logits(ratio * adapted + (1 - ratio) * features, self.text)
+        return ratio * adapted + (1 - ratio) * features
+
+    def image_features(self, images: Tensor, *, adapted: bool = True) -> Tensor:
+        """Return L2-normalised image features (B, d); adapted ones are mixed with the net's."""
+        if not adapted:
+            return super().image_features(images, adapted=False)
+        return self.joint(self.mixed(self.features(images)))

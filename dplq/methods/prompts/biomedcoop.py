@@ -113,7 +113,8 @@ class BiomedCoOpModel(ReferenceTextModel):
         "logits" is the KL divergence per logit from the predictions of those texts that are no
         outliers by their mean confidence on the batch.
         """
-        image, text = self.image_features(images), self.text_features(self.prompts(images))
+        prompts = self.prompts(images)
+        image, text = self.image_features(images, prompts), self.text_features(prompts)
         logits, teachers = self.logits(image, text), self.reference_text()[0].unbind(1)
         every = torch.stack([self.logits(image, one[None]) for one in teachers])  # (N, B, K)
         kept = without_outliers(every.amax(dim=2).mean(dim=1), self.settings["tau"])

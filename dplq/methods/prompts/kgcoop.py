@@ -30,8 +30,9 @@ class AnchoredTextModel(ReferenceTextModel):
         self, images: Tensor, labels: Tensor, cross_entropy: Loss = F.cross_entropy
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Add "text", 1 - cosine of learned and hand-written text features (section 3.3)."""
-        text = self.text_features(self.prompts(images))
-        logits = self.logits(self.image_features(images), text)
+        prompts = self.prompts(images)
+        text = self.text_features(prompts)
+        logits = self.logits(self.image_features(images, prompts), text)
         distance = 1 - F.cosine_similarity(text, self.reference_text(), dim=-1).mean()
         return {
             "ce": cross_entropy(logits, labels),

@@ -77,8 +77,9 @@ class ProGradModel(CoOpModel, ReferenceTextModel):
 
         It is no summand: its gradient is the general direction of `without_conflict`.
         """
-        image, t = self.image_features(images), self.settings["temperature"]
-        logits = self.logits(image, self.text_features(self.prompts(images)))
+        prompts, t = self.prompts(images), self.settings["temperature"]
+        image = self.image_features(images, prompts)
+        logits = self.logits(image, self.text_features(prompts))
         teacher = self.logits(image, self.reference_text())
         general = t**2 * F.cross_entropy(logits / t, (teacher / t).softmax(dim=1))
         return {"ce": cross_entropy(logits, labels), "general": general}, logits

@@ -1,0 +1,297 @@
+"""Command line of predictions: ``dplq predict MODEL IMAGES...``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dplq.errors import UserError, few, printable
+from dplq.io.exit_code import DONE, PROBLEMS, exit_code
+from dplq.io.validation.paths import name_problem, user_path
+
+if TYPE_CHECKING:
+    from dplq.cli.prediction.inputs import Inputs
+    from dplq.cli.prediction.loop import Problem
+    from dplq.cli.prediction.output import Output
+    from dplq.methods.base import CLIPModel
+
+EXAMPLES = """examples:
+  dplq predict output/my_run scans/                      a table on the terminal
+  dplq predict output/my_run scans/ --out scans.csv      all probabilities; continues if stopped
+  dplq predict prompts.safetensors 'new/*.png' --topk 3 --out new.csv
+  dplq predict output/my_run labels.csv --out test.csv   labels are copied, accuracy is printed
+  dplq predict output/my_run scans/ --classes "cyst,stone,normal kidney"
+  dplq predict output/my_run scans/ --out x.csv --features x.safetensors
+
+Exit code: 0 done, 1 some images cannot be read, 2 bad input, 130 interrupted."""
+
+FLAGS = {  # by what messages of the library call them
+    "domain_weights=...": "--domain-weights PATH",
+    "weights=...": "--weights PATH",
+    "clip=load_backbone(...)": "--backbone NAME",
+    "classnames=[...]": "--classes",
+    "epoch=": "--epoch ",
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classify the images; return the exit code."""
+    from dplq.cli.prediction.inputs import find_inputs
+
+    out = user_path(args.out, "--out") if args.out else None
+    features = user_path(args.features, "--features") if args.features else None
+    if features and not out:
+        raise UserError("--features needs --out: its rows are those of the CSV file.")
+    classes = _class_names(args.classes) if args.classes else None
+    inputs = find_inputs(args.images)
+    model, checkpoint = _load(args, classes)
+    if args.topk is not None and args.topk > len(model.classnames):
+        raise UserError(f"--topk is {args.topk}, but there are {len(model.classnames)} classes.")
+    _report(inputs)
+    problems = _predict(args, model, checkpoint, inputs, out, features)
+    _report_results(model, inputs, out, features)
+    _report_problems(problems)
+    return PROBLEMS if problems else DONE
+
+
+def _class_names(text: str) -> list[str]:
+    """Return the class names of ``--classes``: ``a,b,c``, or a line each in ``@FILE``."""
+    if text.startswith("@"):
+        path = user_path(text[1:], "--classes")
+        try:
+            names = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise UserError(f"--classes: {path} cannot be read: {reason}.") from error
+    else:
+        names = text.split(",")
+    names = [name.strip() for name in names if name.strip()]
+    for name in names:
+        if problem := name_problem(name):
+            raise UserError(f"--classes: the name '{printable(name)}' {problem}.")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"--classes names {few(repeated)} twice.")
+    if not names:
+        raise UserError("--classes names no class. Give them as a,b,c, or a line each in @FILE.")
+    return names
+
+
+def _load(args: argparse.Namespace, classes: list[str] | None) -> tuple[CLIPModel, Path]:
+    """Return the model on its device, and the file that it is from."""
+    import torch
+
+    from dplq.clip.backbone import load_backbone
+    from dplq.methods.load import find_file, load
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(f"--device {device} cannot be used here: give cpu, cuda, ...") from error
+    try:
+        path = find_file(args.model, args.epoch)
+        clip = load_backbone(args.backbone, weights=args.weights) if args.backbone else None
+        model = load(
+            path,
+            classes,
+            clip=clip,
+            weights="" if clip else args.weights,
+            domain_weights=args.domain_weights,
+        )
+    except UserError as error:
+        raise UserError(*map(_with_flags, error.args)) from error
+    return model.to(device), path
+
+
+def _with_flags(text: str) -> str:
+    """Return a message of the library with the command's flags in place of its arguments."""
+    for argument, flag in FLAGS.items():
+        text = text.replace(argument, flag)
+    return text
+
+
+def _report(inputs: Inputs) -> None:
+    """Print what the user should know of the images."""
+    for note in inputs.notes:
+        print(note, file=sys.stderr)
+    if inputs.repeated:
+        print(
+            f"{_count_of(len(inputs.repeated), 'is')} given more than once, and done once: "
+            f"{few(map(printable, inputs.repeated), 3)}",
+            file=sys.stderr,
+        )
+
+
+def _predict(
+    args: argparse.Namespace,
+    model: CLIPModel,
+    checkpoint: Path,
+    inputs: Inputs,
+    out: Path | None,
+    features: Path | None,
+) -> list[Problem]:
+    """Write the predictions; return the images that cannot be read."""
+    from dplq.cli.prediction.features import FeatureFile
+    from dplq.cli.prediction.loop import classify
+    from dplq.cli.prediction.progress import Progress
+    from dplq.io.files import file_digest
+    from dplq.methods.prediction import evaluating
+
+    digest = file_digest(checkpoint)
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(_output(args, model, digest, inputs, out, features))
+        done = set(output.done)
+        todo = [image for image in inputs.images if image.path not in done]
+        if done:
+            here = len(inputs.images) - len(todo)
+            left = f"{len(todo):,} {'is' if len(todo) == 1 else 'are'} left"
+            print(f"{out} is continued: {_count_of(here, 'is')} done, {left}.")
+        stack.enter_context(evaluating(model))
+        rows = None
+        if features:
+            file = FeatureFile(features, _feature_width(model), len(output.done), args.overwrite)
+            rows = stack.enter_context(file)
+        has_bar = sys.stderr.isatty() and (out is not None or not sys.stdout.isatty())
+        progress = Progress(len(todo), quiet=args.quiet, has_bar=has_bar)
+        stack.callback(progress.close)
+        problems = classify(
+            *(model, todo, output, rows, progress),
+            batch_size=args.batch_size,
+            workers=args.workers,
+        )
+        if rows is not None:
+            rows.finish({"checkpoint": digest, "method": model.method, "adapted": "true"})
+    if todo:
+        progress.report()
+    return problems
+
+
+def _output(
+    args: argparse.Namespace,
+    model: CLIPModel,
+    digest: str,
+    inputs: Inputs,
+    out: Path | None,
+    features: Path | None,
+) -> Output:
+    """Return where the predictions go; a file of another model is refused."""
+    from dplq.cli.prediction.identity import Identity, claim, name_from
+    from dplq.cli.prediction.output import AllClasses, Printed, TopClasses
+    from dplq.evaluation.prediction_rows import distinct_names
+
+    classes = distinct_names(model.classnames)
+    if out is None:
+        return Printed(inputs.images, classes, args.topk or 1)
+    name = name_from(out, features) if features else ""
+    claim(out, Identity(digest, model.method, classes, args.topk, name), args.overwrite)
+    if args.topk is None:
+        return AllClasses(out, classes)
+    return TopClasses(out, classes, args.topk)
+
+
+def _feature_width(model: CLIPModel) -> int:
+    """Return the width of a model's adapted image features."""
+    import torch
+
+    size, device = model.clip.image_size, model.clip.logit_scale.device
+    return model.image_features(torch.zeros(1, 3, size, size, device=device)).shape[1]
+
+
+def _report_results(
+    model: CLIPModel, inputs: Inputs, out: Path | None, features: Path | None
+) -> None:
+    """Print the accuracy where labels are known, and where the files are."""
+    from dplq.cli.prediction.inputs import unknown_labels
+    from dplq.cli.prediction.output import count_hits
+
+    if unknown := unknown_labels(inputs.images, model.classnames):
+        print(
+            f"{_count_of(sum(unknown.values()), 'has')} a label that is no class of the model; it "
+            f"is left empty: {few(map(printable, unknown))}",
+            file=sys.stderr,
+        )
+    if out is None:
+        return
+    labelled, right = count_hits(out)
+    if labelled:
+        print(f"accuracy: {100 * right / labelled:.2f} % ({right:,} of {labelled:,} images)")
+    print(f"written to {out}" + (f" and {features}" if features else ""))
+
+
+def _report_problems(problems: Sequence[Problem]) -> None:
+    """Print which images cannot be read, and why."""
+    if problems:
+        print(f"{_count_of(len(problems))} cannot be read:", file=sys.stderr)
+    for problem in problems:
+        print(f"  {printable(problem.path)}: {problem.reason}", file=sys.stderr)
+
+
+def _count_of(count: int, verb: str = "") -> str:
+    """Return a number of images, and a verb in its singular or plural."""
+    if count == 1:
+        return f"1 image {verb}".rstrip()
+    return f"{count:,} images { ({'is': 'are', 'has': 'have'}.get(verb, verb)) }".rstrip()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dplq predict",
+        description="Classify images with a trained model.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a checkpoint, or the folder of a run (best, else last)")
+    add(
+        "images",
+        metavar="IMAGES",
+        nargs="+",
+        help="image files, folders with all below them, quoted patterns, CSV tables (docs/data.md)",
+    )
+    add("--classes", metavar="a,b,c|@FILE", help="other class names; @FILE has one on each line")
+    add("--topk", metavar="N", type=_positive, help="the N most probable classes, not all")
+    add("--out", metavar="FILE", help="CSV file to write, or to continue; without it a table")
+    add("--features", metavar="FILE", help="safetensors file for the adapted image features")
+    add("--overwrite", action="store_true", help="begin --out and --features anew")
+    add("--batch-size", metavar="N", type=_positive, default=64, help="images at once (64)")
+    add("--workers", metavar="N", type=_count, default=0, help="processes that read images (0)")
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (a GPU where there is one)")
+    add("--epoch", metavar="N", type=_count, help="of a run folder, if not the best or last")
+    add("--weights", metavar="PATH", default="", help="where the CLIP's weights are")
+    add("--domain-weights", metavar="PATH", default="", help="where the domain encoder's are")
+    add("--backbone", metavar="NAME", default="", help="CLIP of an original's public checkpoint")
+    add("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+_positive.__name__, _count.__name__ = "whole number from 1", "whole number from 0"  # in messages
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    return exit_code(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

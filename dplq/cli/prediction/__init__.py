@@ -1,0 +1,1 @@
+"""Parts of ``dplq predict``: its images, its files, its progress."""

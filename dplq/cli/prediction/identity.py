@@ -1,0 +1,96 @@
+"""What an output file was made with: ``x.csv.json`` beside ``x.csv``."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from dplq.errors import UserError, few
+from dplq.io.atomic import write_bytes_atomically
+from dplq.io.validation.paths import is_file
+from dplq.io.validation.schema import Name, read_json
+
+FORMAT = 1
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """What the rows of an output file have in common.
+
+    Attributes:
+        model: SHA-256 of the checkpoint.
+        method: of the model.
+        classes: that the images were classified into.
+        topk: classes in a row; None: the probabilities of all.
+        features: name of the file of features beside it; "" without one.
+    """
+
+    model: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    method: Name
+    classes: list[Name]
+    topk: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    features: str = ""
+    format: Literal[1] = FORMAT
+
+
+def identity_file(output: Path) -> Path:
+    """Return the path of the record that belongs to an output file."""
+    return output.with_name(output.name + ".json")
+
+
+def claim(output: Path, own: Identity, overwrite: bool) -> None:
+    """Make an output file one of this model; one of the same model is continued.
+
+    Args:
+        output: the CSV file.
+        own: what is to be written.
+        overwrite: delete what is there.
+
+    Raises:
+        UserError: the file is another model's, has other classes, or is of unknown origin.
+    """
+    record = identity_file(output)
+    if overwrite:
+        for path in (output, record):
+            path.unlink(missing_ok=True)
+    if is_file(record):
+        there: Identity = read_json(
+            record, Identity, remedy="Give another --out, or --overwrite.", max_bytes=1 << 26
+        )
+        if there != own and is_file(output):
+            raise UserError(
+                f"{output} was written by another command ({'; '.join(_differences(there, own))}). "
+                "Give another --out, or --overwrite to replace it."
+            )
+    elif is_file(output):
+        raise UserError(
+            f"{output} is there, and is no output of `dplq predict`, which has {record.name} "
+            "beside it. Give another --out, or --overwrite to replace it."
+        )
+    content = json.dumps(msgspec.to_builtins(own), ensure_ascii=False, indent=1)
+    write_bytes_atomically(record, content.encode())
+
+
+def _differences(there: Identity, own: Identity) -> list[str]:
+    words: list[str] = []
+    for name in ("method", "model", "classes", "topk", "features"):
+        then, now = (getattr(one, name) for one in (there, own))
+        if then != now:
+            words.append(f"{name}: there {_shown(then)}, now {_shown(now)}")
+    return words
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{len(value)} ({few(value, 3)})"
+    if isinstance(value, str) and len(value) == 64:
+        return f"checkpoint {value[:12]}"
+    return str(value) if value not in (None, "") else "none"
+
+
+def name_from(output: Path, other: Path) -> str:
+    """Return how the record of an output names another file."""
+    return os.path.relpath(other.resolve(), output.resolve().parent).replace(os.sep, "/")

@@ -1,0 +1,143 @@
+"""Images of ``dplq predict``: files, folders, patterns and tables, each image once."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from dplq.errors import UserError, few, printable
+from dplq.io.validation.paths import name_problem, user_path
+
+TABLES = (".csv", ".tsv")
+
+
+class InputImage(NamedTuple):
+    """One image: its path, and what a table says of it.
+
+    Attributes:
+        path: as given, or joined to a folder as given.
+        label: text of the table; "" where there is none.
+        name: of the class in words, as a run calls it.
+        group: patient, scene or site; "" for none.
+    """
+
+    path: str
+    label: str = ""
+    name: str = ""
+    group: str = ""
+
+
+@dataclass
+class Inputs:
+    """Images in the order given.
+
+    Attributes:
+        images: each once.
+        repeated: paths that were given again.
+        notes: what a table's reader says.
+    """
+
+    images: list[InputImage] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_inputs(given: Sequence[str]) -> Inputs:
+    """Return the images that the arguments name.
+
+    Args:
+        given: image files, folders (with those below them), patterns, and tables.
+
+    Raises:
+        UserError: one names nothing, or nothing is an image, or a table is not in order.
+    """
+    found, known = Inputs(), set()
+    for argument in given:
+        for image in _named_by(argument, found.notes):
+            if problem := name_problem(image.path):
+                raise UserError(f"{printable(image.path)}: this name {problem}. Rename it.")
+            place = os.path.abspath(image.path)
+            if place in known:
+                found.repeated.append(image.path)
+                continue
+            known.add(place)
+            found.images.append(image)
+    if not found.images:
+        raise UserError(f"There is no image in {few(map(printable, given))}.")
+    return found
+
+
+def _named_by(argument: str, notes: list[str]) -> Iterator[InputImage]:
+    path = user_path(argument, "IMAGES")
+    if path.is_dir():
+        yield from _below(path)
+    elif path.exists():
+        if path.suffix.lower() in TABLES:
+            yield from _listed_in(path, notes)
+        else:
+            yield InputImage(str(path))
+    else:
+        matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(argument) else []
+        if not matches:
+            what = "no file fits the pattern" if glob.has_magic(argument) else "there is no"
+            raise UserError(
+                f"IMAGES: {what} {printable(argument)}. Give image files, folders, quoted patterns "
+                "such as 'scans/*.png', or a CSV table."
+            )
+        for match in matches:
+            if os.path.isfile(match):  # folders that ** matches are given by their files
+                yield InputImage(match)
+
+
+def _below(folder: Path) -> Iterator[InputImage]:
+    """Yield the images in a folder and below it, sorted."""
+    from dplq.datasets._engine.layout.folders import list_files
+
+    for name in list_files(str(folder), nested=True).images:
+        yield InputImage(os.path.join(folder, name))
+
+
+def _listed_in(table: Path, notes: list[str]) -> Iterator[InputImage]:
+    """Yield the images of a table, which are searched in its folder and below."""
+    from dplq.datasets._engine.tables import read_table
+
+    found = read_table(table, str(table.parent), needs_label=False)
+    notes += [f"{table}: {note}" for note in found.notes]
+    for row in found.rows:
+        path = os.path.join(table.parent, row.path)
+        yield InputImage(path, row.label, found.prompts.get(row.label, ""), row.group)
+
+
+class ClassFinder:
+    """Finds the class of a model that a table's label means.
+
+    Case, spaces, `_` and `-` do not count.
+
+    Args:
+        classes: names of the model's classes.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        from dplq.datasets._engine.layout.folders import spelling
+
+        self._spelling = spelling
+        self._index = {spelling(name): k for k, name in enumerate(classes)}
+
+    def __call__(self, image: InputImage) -> int:
+        """Return the index of an image's class; -1: it has no label, or one of no class."""
+        for name in filter(None, (image.label, image.name)):
+            if (found := self._index.get(self._spelling(name))) is not None:
+                return found
+        return -1
+
+
+def unknown_labels(images: Iterable[InputImage], classes: Sequence[str]) -> dict[str, int]:
+    """Return how many images have each label that is no class of the model."""
+    find, unknown = ClassFinder(classes), Counter[str]()
+    unknown.update(image.label for image in images if image.label and find(image) < 0)
+    return dict(unknown)

@@ -1,0 +1,290 @@
+"""`dplq predict`: inputs, output files, continuing, refusals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import dplq
+from dplq.cli.predict import main
+from dplq.cli.prediction import output, progress
+from dplq.evaluation.prediction_table import PredictionTable
+from tests.images.noise import write_noise
+from tests.runner import PROJECT
+from tests.tiny import tiny_backbone
+
+NAMES = ["forest", "river", "parking_lot", "storage, tank"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two checkpoints, and twelve images in a folder with a sub-folder."""
+    folder = tmp_path_factory.mktemp("predict")
+    clip = tiny_backbone(folder / "clip")  # found beside the checkpoints
+    for seed in (0, 1):
+        model = dplq.create_model("CoOp", clip, NAMES, n_ctx=2, seed=seed)
+        model.save(folder / f"{seed}.safetensors")
+    dplq.create_model("LinearProbe", clip, NAMES).save(folder / "probe.safetensors")
+    (folder / "images/more").mkdir(parents=True)
+    for path in write_noise(folder / "images")[9:]:
+        os.replace(path, folder / "images/more" / os.path.basename(path))
+    os.remove(folder / "images/0.jpg")
+    return folder
+
+
+@pytest.fixture
+def run(folder, capsys, monkeypatch):
+    """Call the command on a checkpoint, in the folder; return exit code, stdout and stderr."""
+    monkeypatch.chdir(folder)
+
+    def call(*arguments, model="0.safetensors"):
+        code = main([model, *map(str, arguments), "--batch-size", "3"])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_the_file_has_the_models_own_predictions(run, folder, tmp_path):
+    out = tmp_path / "a.csv"
+    code, said, _ = run("images", "--out", out)
+    assert (code, said) == (0, f"written to {out}\n")
+    table = PredictionTable.read(out)
+    assert table.classes == NAMES
+    assert len(table.paths) == 12
+    assert table.paths == sorted(table.paths)
+    assert table.paths[-1].startswith("images/more/")
+    assert set(table.labels.tolist()) == {-1}
+    expected = dplq.load("0.safetensors").predict(table.paths, batch_size=3)
+    assert [NAMES[k] for k in table.predictions] == [one.label for one in expected]
+    for row, one in zip(table.probabilities, expected, strict=True):
+        assert dict(zip(NAMES, row.tolist(), strict=True)) == dict(one.top)
+
+
+def test_workers_give_the_same_file(run, tmp_path):
+    run("images", "--out", tmp_path / "a.csv")
+    run("images", "--out", tmp_path / "b.csv", "--workers", 2)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_the_best_classes_to_a_file_and_to_the_terminal(run, tmp_path):
+    out = tmp_path / "a.csv"
+    assert run("images/1.jpg", "--topk", 2, "--out", out)[0] == 0
+    (row,) = csv.DictReader(io.StringIO(out.read_text()))
+    (one,) = dplq.load("0.safetensors").predict("images/1.jpg", topk=2)
+    assert list(row) == [
+        *("path", "label", "prediction_1", "probability_1", "prediction_2", "probability_2")
+    ]
+    numbers = torch.tensor([float(row["probability_1"]), float(row["probability_2"])])
+    assert [row["prediction_1"], row["prediction_2"]] == [name for name, _ in one.top]
+    assert numbers.tolist() == [share for _, share in one.top]  # read back as the same float32
+    code, said, _ = run("images/1.jpg", "--topk", 2)
+    cells = [f"{name:<13}  {share:.3f}" for name, share in one.top]
+    assert (code, said) == (0, "  ".join(["images/1.jpg", *cells]) + "\n")
+
+
+def test_patterns_and_repeated_images(run):
+    code, said, err = run("images/*.jpg", "images/**/[19]*.jpg", "./images/1.jpg")
+    assert code == 0
+    assert len(said.splitlines()) == 12
+    assert "2 images are given more than once, and done once: images/1.jpg, images/1.jpg" in err
+
+
+def test_other_classes_without_training(run, tmp_path):
+    names = ["lake", "desert, with dunes"]
+    (tmp_path / "names.txt").write_text("lake\n\n desert, with dunes \n", encoding="utf-8")
+    out = tmp_path / "a.csv"
+    assert run("images", "--classes", f"@{tmp_path / 'names.txt'}", "--out", out)[0] == 0
+    table = PredictionTable.read(out)
+    expected = dplq.load("0.safetensors", names).predict(table.paths, batch_size=3)
+    assert table.classes == names
+    assert [names[k] for k in table.predictions] == [one.label for one in expected]
+    code, _, err = run("images", "--classes", "lake, desert", model="probe.safetensors")
+    assert code == 2
+    assert "It cannot tell others apart (now: lake, desert)" in err
+
+
+def test_labels_of_a_table_are_copied_and_counted(run, folder, tmp_path):
+    labels = ["forest", "parking lot", "Storage_Tank", "swamp"]  # the last is no class
+    labels[2] = "storage, tank"
+    rows = [[f"{k}.jpg", label, f"p{k}"] for k, label in enumerate(labels, start=1)]
+    table = folder / "images/labels.csv"
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["image", "dx", "patient"], *rows])
+    try:
+        code, said, err = run(table, "--out", tmp_path / "a.csv")
+    finally:
+        table.unlink()
+    found = PredictionTable.read(tmp_path / "a.csv")
+    assert code == 0
+    assert found.labels.tolist() == [0, 2, 3, -1]
+    assert found.groups == ["p1", "p2", "p3", "p4"]
+    hits = int((found.labels == found.predictions).sum())
+    assert f"accuracy: {100 * hits / 3:.2f} % ({hits} of 3 images)\n" in said
+    assert "1 image has a label that is no class of the model; it is left empty: swamp" in err
+
+
+def test_a_table_needs_no_labels(run, folder, tmp_path):
+    table = folder / "images/list.csv"
+    table.write_text("path,patient\n2.jpg,a\nmore/12.jpg,b\n", encoding="utf-8")
+    try:
+        assert run(table, "--out", tmp_path / "a.csv")[0] == 0
+        table.write_text("2.jpg\n3.jpg\n", encoding="utf-8")
+        code, said, _ = run(table)
+    finally:
+        table.unlink()
+    found = PredictionTable.read(tmp_path / "a.csv")
+    assert [os.path.basename(path) for path in found.paths] == ["2.jpg", "12.jpg"]
+    assert (found.groups, found.labels.tolist()) == (["a", "b"], [-1, -1])
+    assert (code, len(said.splitlines())) == (0, 2)
+
+
+def test_unreadable_images_are_listed_and_the_others_done(run, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "empty.png").write_bytes(b"")
+    Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
+    out = tmp_path / "out/a.csv"
+    code, _, err = run(tmp_path, "--out", out)
+    assert code == 1
+    assert PredictionTable.read(out).paths == [str(tmp_path / "good.png")]
+    assert "2 images cannot be read:\n" in err
+    assert f"  {tmp_path / 'empty.png'}: is empty (0 bytes); get the file again." in err
+    Image.new("RGB", (9, 9)).save(tmp_path / "empty.png")
+    code, said, _ = run(tmp_path, "--out", out)  # those that failed are tried again
+    assert code == 1
+    assert f"{out} is continued: 1 image is done, 2 are left." in said
+    assert len(PredictionTable.read(out).paths) == 2
+
+
+@pytest.mark.parametrize("topk", [[], ["--topk", 2]], ids=["all", "topk"])
+def test_an_interrupted_command_is_continued(run, tmp_path, monkeypatch, topk):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    arguments = ["images", *topk]
+    for place in (whole, cut):
+        place.mkdir()
+    files = ("--out", "a.csv", "--features", "a.safetensors")
+    run(*arguments, *(whole / f if f[0] != "-" else f for f in files))
+    kind = output.TopClasses if topk else output.AllClasses
+    own, calls = kind.add, []
+
+    def stop(self, *batch):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        own(self, *batch)
+
+    given = [*arguments, *(cut / f if f[0] != "-" else f for f in files)]
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "add", stop)
+        code, _, err = run(*given)
+    assert code == 130
+    assert err.splitlines() == ["Interrupted. The same command resumes where it can."]
+    assert not (cut / "a.safetensors").exists()
+    with open(cut / "a.csv", "ab") as file:
+        file.truncate(os.path.getsize(cut / "a.csv") - 5)  # as after a power cut
+    code, said, _ = run(*given)
+    assert code == 0
+    assert "is continued: 5 images are done, 7 are left." in said
+    for name in ("a.csv", "a.csv.json"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    first, second = (load_file(place / "a.safetensors")["features"] for place in (whole, cut))
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)  # of other batches
+    code, said, _ = run(*given)
+    assert (code, "12 images are done, 0 are left" in said) == (0, True)
+    assert torch.equal(load_file(cut / "a.safetensors")["features"], second)
+
+
+def test_features_are_the_adapted_ones_in_the_order_of_the_rows(run, tmp_path):
+    run("images", "--out", tmp_path / "a.csv", "--features", tmp_path / "a.safetensors")
+    model = dplq.load("0.safetensors")
+    paths = PredictionTable.read(tmp_path / "a.csv").paths
+    images = torch.stack([model.preprocess(Image.open(path)) for path in paths])
+    with torch.no_grad():
+        expected = torch.cat([model.image_features(part) for part in images.split(3)])
+    found = load_file(tmp_path / "a.safetensors")["features"]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_rows_of_another_command_are_not_mixed(run, tmp_path):
+    out = tmp_path / "a.csv"
+    run("images/1.jpg", "--out", out)
+    before = out.read_bytes()
+    for arguments, model, said in (
+        ([], "1.safetensors", "model: there checkpoint "),
+        (["--classes", "a,b"], "0.safetensors", "classes: there 4 (forest, river, parking_lot and"),
+        (["--topk", 1], "0.safetensors", "topk: there none, now 1"),
+        (["--features", tmp_path / "f"], "0.safetensors", "features: there none, now f"),
+    ):
+        code, _, err = run("images/1.jpg", "--out", out, *arguments, model=model)
+        assert (code, said in err) == (2, True), err
+    assert out.read_bytes() == before
+    (tmp_path / "a.csv.json").unlink()
+    code, _, err = run("images/1.jpg", "--out", out)
+    assert (code, "is no output of `dplq predict`" in err) == (2, True)
+    assert run("images/1.jpg", "--out", out, "--overwrite", model="1.safetensors")[0] == 0
+    assert out.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["absent.png"], "IMAGES: there is no absent.png. Give image files, folders"),
+        (["images/*.bmp"], "IMAGES: no file fits the pattern images/*.bmp"),
+        (["images", "--features", "f"], "--features needs --out"),
+        (["images", "--classes", "a,b,a"], "--classes names a twice"),
+        (["images", "--classes", " , "], "--classes names no class"),
+        (["images", "--classes", "@absent"], "--classes: absent cannot be read: No such file"),
+        (["images", "--topk", "5"], "--topk is 5, but there are 4 classes"),
+        (["images", "--device", "moon"], "--device moon cannot be used here"),
+        (["images", "--epoch", "3"], "--epoch 3 is for the folder of a run"),
+        (["images", "--weights", "absent.pt"], "absent.pt"),
+    ],
+)
+def test_mistakes_are_one_line(run, arguments, said):
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_lines_of_progress_where_there_is_no_terminal(run, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    _, _, err = run("images")
+    assert "3 of 12 images, " in err
+    assert "12 images in " in err
+    assert run("images", "--quiet")[2] == ""
+
+
+def test_a_killed_command_is_continued(folder, tmp_path):
+    """SIGKILL while it writes: what is on disk stays, and the rest is added."""
+    out = tmp_path / "a.csv"
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(300):
+        Image.new("RGB", (8, 8), (index % 256, 9, 9)).save(images / f"{index:03}.png")
+    command = [
+        *(sys.executable, "-m", "dplq", "predict", str(folder / "0.safetensors"), str(images)),
+        *("--out", str(out), "--batch-size", "1", "--quiet"),
+    ]
+    child = subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 120
+    while not (out.exists() and out.stat().st_size > 500):
+        assert time.monotonic() < limit
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    rows = out.read_bytes().count(b"\n") - 1
+    assert main([*command[4:-1], "--quiet"]) == 0
+    paths = PredictionTable.read(out).paths
+    assert rows < 300
+    assert paths == sorted(map(str, images.iterdir()))
