@@ -4,8 +4,9 @@
 together, `overview` is the page of a folder with many runs.
 """
 
+from dplq.report.overview import render_overview
 from dplq.report.page import render_run
 from dplq.report.run_page import Options, RunPage
 from dplq.report.section import Section
 
-__all__ = ["Options", "RunPage", "Section", "render_run"]
+__all__ = ["Options", "RunPage", "Section", "render_overview", "render_run"]

@@ -37,7 +37,7 @@ COLOURS = {
     WARM: "var(--warm)",
     THIRD: "var(--third)",
 }
-RC = {
+RC: dict[Any, Any] = {  # matplotlib's types name every key
     "svg.fonttype": "none",
     "font.size": 10,
     "text.parse_math": False,  # a class may be called $x$
@@ -75,7 +75,9 @@ def new_chart(width: float, height: float) -> Any:
     return new_figure((width, height), "the report")
 
 
-def svg_figure(figure: Any, name: str, label: str, caption: str = "", *, wide: int = 0) -> Markup:
+def svg_figure(
+    figure: Any, name: str, label: str, caption: str = "", *, wide: int = 0, most: int = 0
+) -> Markup:
     """Return a matplotlib figure as a ``<figure>`` with inline SVG; call it inside `drawing`.
 
     Args:
@@ -84,6 +86,7 @@ def svg_figure(figure: Any, name: str, label: str, caption: str = "", *, wide: i
         label: what is seen, in words, for those who do not see it.
         caption: below the figure, plain text.
         wide: least width in CSS pixels; on narrower screens the figure scrolls in its own box.
+        most: largest width in CSS pixels; 0: that of the page.
     """
     return fill(
         "figure.html",
@@ -91,6 +94,7 @@ def svg_figure(figure: Any, name: str, label: str, caption: str = "", *, wide: i
         label=label,
         caption=caption,
         wide=wide,
+        most=most,
         image="",
     )
 
@@ -98,7 +102,13 @@ def svg_figure(figure: Any, name: str, label: str, caption: str = "", *, wide: i
 def picture_figure(image: Image.Image, label: str, caption: str = "") -> Markup:
     """Return a PIL image as a ``<figure>`` with an inline picture; arguments as of `svg_figure`."""
     return fill(
-        "figure.html", svg="", label=label, caption=caption, wide=0, image=picture_url(image)
+        "figure.html",
+        svg="",
+        label=label,
+        caption=caption,
+        wide=0,
+        most=0,
+        image=picture_url(image),
     )
 
 

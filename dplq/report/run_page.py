@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from dplq.errors import UserError
+from dplq.evaluation.prediction_table import PredictionTable
 from dplq.images.settings import ReadSettings, read_settings
-from dplq.io.runs.files import RESULTS_FILE
+from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE
 from dplq.io.runs.results import Results, read_results
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from dplq.methods.base import PromptedCLIP
+    from dplq.io.header import ModelHeader
+    from dplq.methods.base import CLIPModel
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class RunPage:
     folder: Path
     file: Path
     results: Results
-    predictions: Any | None = None
+    predictions: PredictionTable | None = None
     options: Options = field(default_factory=Options)
 
     @classmethod
@@ -69,12 +73,58 @@ class RunPage:
                 f"{path} holds no {RESULTS_FILE}: the run has not finished, or has not been "
                 "tested. The command that began it resumes it."
             )
-        return cls(file.parent, file, read_results(file), None, options or Options())
+        results = read_results(file)
+        beside = predictions_of(file)
+        table = PredictionTable.read(beside) if beside.is_file() else None
+        if table is not None and results.total not in (None, len(table.paths)):
+            raise UserError(
+                f"{beside} has {len(table.paths):,} images and {file.name} {results.total:,}: they "
+                "are not of one test. Delete both, and test again (--eval-only)."
+            )
+        return cls(file.parent, file, results, table, options or Options())
 
     @property
     def config(self) -> dict[str, Any]:
         """The run's config, nested."""
         return self.results.config
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, Any] | None:
+        """What `summarise` returns of the predictions; None without predictions or labels.
+
+        Raises:
+            UserError: the probabilities are none.
+        """
+        from dplq.evaluation.summary import summarise
+
+        table = self.predictions
+        return summarise(table) if table is not None and (table.labels >= 0).any() else None
+
+    @functools.cached_property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint that was tested: the best, or the last; None where there is none."""
+        from dplq.io.checkpoint import find_checkpoint
+
+        try:
+            return find_checkpoint(self.folder / MODEL_FOLDER, None)
+        except UserError:  # a test of a model that lies elsewhere, or of none
+            return None
+
+    @functools.cached_property
+    def header(self) -> ModelHeader | None:
+        """The header of the checkpoint; None where there is none.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        from dplq.io.checkpoint import read_header
+        from dplq.io.header import ModelHeader, check_model_header
+
+        if self.checkpoint is None:
+            return None
+        header = read_header(self.checkpoint)
+        check_model_header(header, self.checkpoint)
+        return msgspec.convert(header, ModelHeader)
 
     @functools.cached_property
     def reading(self) -> ReadSettings:
@@ -105,7 +155,7 @@ class RunPage:
 
         return read_image(self.image_path(path), self.reading, edge=edge)
 
-    def model(self) -> PromptedCLIP:
+    def model(self) -> CLIPModel:
         """Return the run's model, on the CPU, in evaluation mode; loaded once.
 
         Raises:
@@ -114,7 +164,12 @@ class RunPage:
         return self._model
 
     @functools.cached_property
-    def _model(self) -> PromptedCLIP:
+    def _model(self) -> CLIPModel:
         from dplq.methods.load import load
 
         return load(self.folder).eval()
+
+
+def predictions_of(file: Path) -> Path:
+    """Return the ``predictions*.csv`` that goes with a ``results*.json``."""
+    return file.with_name(f"predictions{file.stem.removeprefix('results')}.csv")
