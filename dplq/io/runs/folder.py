@@ -24,6 +24,7 @@ from dplq.io.runs.files import (
     MODEL_FOLDER,
     PREDICTIONS_FILE,
     PREDICTIONS_OF_TESTS,
+    REPORTS,
     RESULTS_FILE,
     RUN_FILE,
     SEED_FILE,
@@ -220,8 +221,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete what a run wrote here, but for its logs; ``run.json`` goes last."""
-        others = (PREDICTIONS_FILE, PREDICTIONS_OF_TESTS, SEED_FILE, SETTINGS_FILE, "cmat.pt")
-        for pattern in (RESULTS_FILE, TESTS, *others, *CHECKPOINTS):
+        tests = (RESULTS_FILE, TESTS, PREDICTIONS_FILE, PREDICTIONS_OF_TESTS, REPORTS)
+        for pattern in (*tests, SEED_FILE, SETTINGS_FILE, "cmat.pt", *CHECKPOINTS):
             for path in self.path.glob(pattern):
                 path.unlink()
         for name in (MODEL_FOLDER, "tensorboard"):
