@@ -10,12 +10,20 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {  # name -> module with `main(argv)`, and what it does
+    "demo": ("dplq.cli.demo", "the whole method on built-in images: train, test, table"),
+    "train": ("dplq.cli.train", "train or test one model"),
     "data": ("dplq.data.__main__", "list, describe, download and check the datasets"),
     "models": ("dplq.cli.models", "list, describe and download published CLIPs and encoders"),
     "predict": ("dplq.cli.predict", "classify images with a trained model"),
     "report": ("dplq.cli.report", "the HTML page of a run, or of all runs below a folder"),
     "results": ("dplq.results.__main__", "tables of finished runs"),
 }
+EXAMPLES = """examples:
+    dplq demo
+    dplq data check OwnImages --root my_images
+    dplq train --trainer QuaternionPrompt --dataset-config-file own_images --root my_images \\
+        --config-file vit_b16_c2_ep15_batch4_2ctx --output-dir output/mine --seed 1
+    dplq results output"""
 MISTAKE = 2
 
 
@@ -29,7 +37,10 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "`dplq COMMAND --help` describes a command. Exit code 2: bad input.",
+            EXAMPLES,
+            "",
+            "`dplq COMMAND --help` describes a command, `dplq --version` prints the version.",
+            "Exit code 2: bad input.",
         ]
     )
 
@@ -40,10 +51,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments; None: those of the process.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _run(list(sys.argv[1:] if argv is None else argv))
+        finally:
+            sys.stdout.flush()  # here: at the interpreter's end nothing catches a closed pipe
+    except BrokenPipeError:
+        from dplq.io.exit_code import closed_pipe
+
+        return closed_pipe()
+
+
+def _run(given: list[str]) -> int:
     name, rest = (given or [""])[0], given[1:]
     if name in ("-h", "--help"):
         print(usage())
+        return 0
+    if name == "--version":
+        import dplq
+
+        print(f"dplq {dplq.__version__}")
         return 0
     if name not in COMMANDS:
         from dplq.errors import printable, suggest

@@ -17,7 +17,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 # From top to bottom; folders on one line do not import each other.
 LAYERS = (
     ("dplq.__main__",),
-    ("dplq.cli", "dplq.data", "dplq.experiments"),
+    ("dplq.cli",),
+    ("dplq.data", "dplq.experiments"),
     ("dplq.report",),
     ("dplq.results",),
     ("dplq.plugin",),

@@ -1,4 +1,4 @@
-"""Command line of the published models: ``python -m dplq models list | info | get``."""
+"""Command line of the published models: ``dplq models list | info | get``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from dplq.io.exit_code import DONE, PROBLEMS, exit_code
 from dplq.io.validation.paths import user_path
 from dplq.models.catalogue import DOMAINS, KINDS, MIN_MAX, UNKNOWN, PublishedModel, catalogue, find
 from dplq.models.weights import KEYS, how_to_get, weights_on_disk
+
+EXAMPLES = """Exit code: 0 done, 1 no automatic download, 2 bad input or no network.
+
+examples:
+    dplq models list --domain medical
+    dplq models info biomedclip
+    dplq models get biomedclip"""
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -135,9 +142,10 @@ def config_lines(name: str, path: Path) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dplq models",
+        prog="dplq models",
         description="List, describe and download published CLIPs and domain encoders.",
-        epilog="Exit code: 0 done, 1 no automatic download, 2 bad input or no network.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
     )
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -167,9 +175,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    args = _parser().parse_args(argv)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    return exit_code(lambda: args.run(args))
+
+    def run() -> int:
+        args = _parser().parse_args(argv)
+        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+        return args.run(args)
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

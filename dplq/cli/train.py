@@ -1,9 +1,7 @@
-r"""Train or test a prompt learner, with the flags and config handling of CoOp's train.py.
+r"""Train or test a model, with the flags and config handling of CoOp's train.py.
 
-python train.py --trainer QuaternionPrompt \
-    --dataset-config-file configs/datasets/rsscn7.yaml \
-    --config-file configs/trainers/QuaternionPrompt/vit_b16_c2_ep15_batch4_2ctx.yaml \
-    --root DATA --output-dir OUT --seed 1 [KEY VALUE ...]
+dplq train --trainer QuaternionPrompt --dataset-config-file rsscn7 --root DATA \
+    --config-file vit_b16_c2_ep15_batch4_2ctx --output-dir OUT --seed 1 [KEY VALUE ...]
 """
 
 from __future__ import annotations
@@ -18,15 +16,14 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dplq.cli.config_files import dataset_config, default_config, trainer_config
 from dplq.errors import UserError, one_line, printable, suggest
-from dplq.host.dassl import find_trainer, user_error_types
-from dplq.host.reporting import print_error, wants_traceback
-from dplq.io.validation.paths import refused_paths, user_folder, user_path
-from dplq.training.distributed import refuse_distributed
+from dplq.io.exit_code import closed_pipe
+from dplq.io.validation.paths import refused_paths, user_folder
 
 OVERRIDES = {  # flag -> config key it sets
     "root": "DATASET.ROOT",
@@ -41,15 +38,27 @@ OVERRIDES = {  # flag -> config key it sets
     "head": "MODEL.HEAD.NAME",
 }
 
+EPILOG = r"""examples:
+    dplq train --trainer QuaternionPrompt --dataset-config-file demo_aerial \
+        --output-dir output/demo_run --seed 1 DATASET.NUM_SHOTS 16
+    dplq train --trainer CoOp --dataset-config-file own_images --root my_images \
+        --config-file vit_b16 --output-dir output/mine --seed 1
+    dplq train --trainer CoOp --dataset-config-file own_images --root new_site \
+        --config-file vit_b16 --output-dir output/new_site \
+        --eval-only --model-dir output/mine DATASET.ALL_TEST True
+    dplq train --trainer QuaternionPrompt --help
+
+--trainer NAME --help lists the config keys of a trainer as well. A mistake is one line and exit
+code 2; DPLQ_TRACEBACK=1 shows its traceback. docs/protocol.md lists the files of a run."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line: CoOp's flags."""
     parser = argparse.ArgumentParser(
+        prog="dplq train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="--trainer NAME --help lists the config keys of a trainer as well. A mistake is one "
-        "line and exit code 2; DPLQ_TRACEBACK=1 shows its traceback. docs/protocol.md lists the "
-        "files of a run.",
+        epilog=EPILOG,
         add_help=False,
     )
     add = parser.add_argument
@@ -61,8 +70,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--source-domains", nargs="+", help="source domains for DA/DG")
     add("--target-domains", nargs="+", help="target domains for DA/DG")
     add("--transforms", nargs="+", help="data augmentation methods")
-    add("--config-file", help="config file of the trainer")
-    add("--dataset-config-file", help="config file of the dataset")
+    add(
+        "--config-file",
+        help="config file of the trainer: a path, or a name in configs/trainers/TRAINER (default: "
+        "the protocol's of configs/protocols.yaml; demo for the built-in datasets)",
+    )
+    add(
+        "--dataset-config-file",
+        help="config file of the dataset: a path, or a name in configs/datasets",
+    )
     add("--trainer", help="name of the trainer")
     add(
         "--backbone",
@@ -74,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--load-epoch", type=int, help="with --eval-only: epoch to test (default: best, else last)")
     add("--no-train", action="store_true", help="build everything, but do not train")
     add("--overwrite", action="store_true", help="replace the run in --output-dir by a new one")
+    add("--verbose", action="store_true", help="print in a terminal what else is in log.txt only")
     add(
         "--import",
         dest="imports",
@@ -92,30 +109,51 @@ def setup_cfg(args: argparse.Namespace) -> Any:
     Raises:
         UserError: unknown file, key, dataset or trainer, or a value that a key cannot have.
     """
-    from dassl.config import get_cfg_default
-
     from dplq.host.checks import check_config
-    from dplq.host.config import extend_cfg, merge_file, merge_options
-    from dplq.host.nodes import set_key
 
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
-    for flag in ("dataset_config_file", "config_file"):
-        if path := getattr(args, flag):
-            given = user_path(path, f"--{flag.replace('_', '-')}")
-            merge_file(cfg, find_ignoring_case(str(given)))
-    for flag, key in OVERRIDES.items():
-        value = getattr(args, flag)
-        if value not in (None, ""):
-            set_key(cfg, key, value)
-    merge_options(cfg, args.opts)
-    check_names(cfg)
+    if args.trainer:
+        check_name("trainer", args.trainer)
+    cfg = merged(args, args.config_file)
+    check_name("trainer", cfg.TRAINER.NAME)
+    check_name("dataset", cfg.DATASET.NAME)
+    if not args.config_file and not cfg.MODEL.BACKBONE.NAME:  # nothing could run
+        data = cfg.DATASET
+        default = default_config(
+            cfg.TRAINER.NAME, data.NAME, data.SUBSAMPLE_CLASSES, data.NUM_SHOTS
+        )
+        logging.info("No --config-file is given: %s is used.", default)
+        cfg = merged(args, default)
     check_config(cfg)
     if not cfg.OUTPUT_DIR:
         raise UserError("OUTPUT_DIR is empty: give --output-dir, the folder of the run.")
     cfg.OUTPUT_DIR = usable_folder(cfg.OUTPUT_DIR, "--output-dir")
     cfg.RESUME = usable_folder(cfg.RESUME, "--resume")
     check_resume(cfg)
+    return cfg
+
+
+def merged(args: argparse.Namespace, config_file: str | None) -> Any:
+    """Return the config of a command line with this file of the trainer, not yet checked.
+
+    Raises:
+        UserError: unknown file or key, or a value that a key cannot have.
+    """
+    from dassl.config import get_cfg_default
+
+    from dplq.host.config import extend_cfg, merge_file, merge_options
+    from dplq.host.nodes import set_key
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    if args.dataset_config_file:
+        merge_file(cfg, dataset_config(args.dataset_config_file))
+    if config_file:
+        merge_file(cfg, trainer_config(config_file, args.trainer or cfg.TRAINER.NAME))
+    for flag, key in OVERRIDES.items():
+        value = getattr(args, flag)
+        if value not in (None, ""):
+            set_key(cfg, key, value)
+    merge_options(cfg, args.opts)
     return cfg
 
 
@@ -129,29 +167,20 @@ def usable_folder(text: str, flag: str) -> str:
     return str(path) if text.startswith("~") else text
 
 
-def find_ignoring_case(path: str) -> str:
-    """Return the existing file that matches `path`, ignoring case."""
-    wanted = Path(path)
-    if os.path.exists(path) or not os.path.isdir(wanted.parent):  # False for an impossible name
-        return path
-    same = [p for p in wanted.parent.iterdir() if p.name.lower() == wanted.name.lower()]
-    return str(same[0]) if len(same) == 1 else path
-
-
-def check_names(cfg: Any) -> None:
-    """Raise a UserError with the nearest names if dataset or trainer are not registered."""
+def check_name(kind: str, name: str) -> None:
+    """Raise a UserError with the nearest names if a dataset or trainer is not registered."""
     from dassl.data.datasets import DATASET_REGISTRY
     from dassl.engine import TRAINER_REGISTRY
 
-    for kind, name, flag, registry in (
-        ("trainer", cfg.TRAINER.NAME, "--trainer", TRAINER_REGISTRY),
-        ("dataset", cfg.DATASET.NAME, "--dataset-config-file", DATASET_REGISTRY),
-    ):
-        names = registry.registered_names()
-        if not name:
-            raise UserError(f"No {kind} was named: use {flag}.{suggest('', names)}")
-        if name not in names:
-            raise UserError(f"The {kind} '{name}' is unknown.{suggest(name, names)}")
+    flag, registry = {
+        "trainer": ("--trainer", TRAINER_REGISTRY),
+        "dataset": ("--dataset-config-file", DATASET_REGISTRY),
+    }[kind]
+    names = registry.registered_names()
+    if not name:
+        raise UserError(f"No {kind} was named: use {flag}.{suggest('', names)}")
+    if name not in names:
+        raise UserError(f"The {kind} '{name}' is unknown.{suggest(name, names)}")
 
 
 def check_resume(cfg: Any) -> None:
@@ -160,6 +189,7 @@ def check_resume(cfg: Any) -> None:
     Raises:
         UserError: there is no such folder, or no resume file of ours in it.
     """
+    from dplq.host.dassl import find_trainer
     from dplq.host.run_identity import has_resume_file
     from dplq.io.runs.files import MODEL_FOLDER
 
@@ -274,6 +304,8 @@ class CurrentStdout(logging.StreamHandler):
 
 def needs_model(trainer: str) -> bool:
     """Return whether a trainer needs a model to test; zero-shot ones do not."""
+    from dplq.host.dassl import find_trainer
+
     return getattr(find_trainer(trainer), "fixed_epochs", None) != 0
 
 
@@ -281,6 +313,7 @@ def warn_of_foreign_keys(cfg: Any) -> None:
     """Warn if a key was set that the trainer does not read: another trainer's, or a general one."""
     from dplq.host.checks import reads_domain
     from dplq.host.config import all_keys
+    from dplq.host.dassl import find_trainer
     from dplq.host.nodes import flatten
 
     name = cfg.TRAINER.NAME
@@ -299,7 +332,7 @@ def print_args(args: argparse.Namespace, cfg: Any) -> None:
     """Print Dassl's log header: arguments, then config."""
     stars = "*" * 12
     print(f"{stars}\n** Arguments **\n{stars}")
-    ours = () if args.imports else ("imports",)
+    ours = [flag for flag in ("imports", "verbose") if not getattr(args, flag)]
     for key, value in sorted(vars(args).items()):
         if key in ("help", *ours):  # CoOp's flags alone, where no other is used
             continue
@@ -371,7 +404,7 @@ def print_help(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
         return
     import dplq.plugin  # noqa: F401  (registers trainers)
     from dplq.host.config import GENERAL_KEYS, key_table, trainer_keys
-    from dplq.host.dassl import registered_trainers
+    from dplq.host.dassl import find_trainer, registered_trainers
 
     import_modules(named.imports)
     own = {trainer.__name__: trainer for trainer in registered_trainers()}
@@ -393,6 +426,7 @@ def build(args: argparse.Namespace) -> Any:
         UserError: any mistake of the user's.
     """
     import dplq.plugin  # noqa: F401  (registers trainers and datasets)
+    from dplq.training.distributed import refuse_distributed
 
     refuse_distributed()
     import_modules(args.imports)
@@ -436,10 +470,28 @@ def end_on_signals() -> None:
             signal.signal(number, _terminate)
 
 
-def main() -> int:
-    """Run, and turn user mistakes into one line and exit code 2."""
+def printed(error: Exception) -> bool:
+    """Print what a user can do about an error; return whether it is such a one."""
+    from dplq.host.dassl import user_error_types
+    from dplq.host.reporting import print_error, wants_traceback
+
+    if isinstance(error, user_error_types()) and not wants_traceback():
+        print_error(error)
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        print(f"error: the disk is full ({error}). What was saved is kept.", file=sys.stderr)
+    else:
+        return False
+    return True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run, and turn user mistakes into one line and exit code 2.
+
+    Args:
+        argv: the arguments; None: those of the process.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[CurrentStdout()])
-    parser, arguments = build_parser(), sys.argv[1:]
+    parser, arguments = build_parser(), list(sys.argv[1:] if argv is None else argv)
     asks_help = not {"-h", "--help"}.isdisjoint(arguments)  # whatever else may be wrong there
     args = argparse.Namespace(output_dir="") if asks_help else parser.parse_args(arguments)
     end_on_signals()
@@ -449,16 +501,7 @@ def main() -> int:
         else:
             with refused_paths():
                 run(args)
-    except user_error_types() as error:
-        if wants_traceback():
-            raise
-        print_error(error)
-        return 2
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"error: the disk is full ({error}). What was saved is kept.", file=sys.stderr)
-        return 2
+        sys.stdout.flush()
     except KeyboardInterrupt as error:
         where = args.output_dir or "the output folder"
         anew = ", without --overwrite," if getattr(args, "overwrite", False) else ""
@@ -468,6 +511,20 @@ def main() -> int:
             file=sys.stderr,
         )
         return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
+    except BrokenPipeError:
+        closed_pipe()
+        if asks_help:
+            return 0
+        print(
+            "error: nothing takes the output any more (| head?), so the run ends. Run the same "
+            "command again to go on from there.",
+            file=sys.stderr,
+        )
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        if not printed(error):
+            raise
+        return 2
     return 0
 
 

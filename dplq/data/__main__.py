@@ -1,4 +1,4 @@
-"""Command line of the datasets: ``python -m dplq.data list | info | get | check | sheet``.
+"""Command line of the datasets: ``dplq data list | info | get | check | sheet``.
 
 The datasets are those of Dassl's registry. Imports are late, so that ``--help`` imports neither
 torch nor Dassl.
@@ -21,6 +21,13 @@ from dplq.io.validation.paths import user_folder, user_path
 if TYPE_CHECKING:
     from dplq.datasets import FolderDataset
     from dplq.datasets._engine.options import Options
+
+EXAMPLES = """Exit code: 0 done, 1 problems found or no automatic download, 2 bad input.
+
+examples:
+    dplq data list
+    dplq data check OwnImages --root my_images
+    dplq data sheet RSSCN7 --root data"""
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -149,9 +156,10 @@ def _options(args: argparse.Namespace) -> Options:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dplq.data",
+        prog="dplq data",
         description="List, describe, download and check the datasets.",
-        epilog="Exit code: 0 done, 1 problems found or no automatic download, 2 bad input.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
     )
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
@@ -210,14 +218,14 @@ def _positive(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = _parser()
-    args, rest = parser.parse_known_args(argv)
-    if rest and args.run not in (run_check, run_sheet):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.opts = rest
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
 
     def run() -> int:
+        parser = _parser()
+        args, rest = parser.parse_known_args(argv)
+        if rest and args.run not in (run_check, run_sheet):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        args.opts = rest
+        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
         import dplq.plugin  # noqa: F401  registers the datasets
 
         return args.run(args)

@@ -1,29 +1,47 @@
-"""Tables of finished runs: ``python -m dplq.results OUT...``, or the functions here.
+"""Tables of finished runs: ``dplq results OUT...``, or the functions here.
 
 `runs` finds and parses the runs, `summary` averages over seeds, `tables`, `grids` and `curve`
-present the numbers, `rendering` formats a table as text. Neither torch nor Dassl is imported.
+present the numbers, `rendering` formats a table as text. Neither torch nor Dassl is imported, and
+the modules only on first use: the help text needs none of them.
 """
 
-from dplq.results.curve import draw_curve
-from dplq.results.grids import shots_table, transfer_table
-from dplq.results.rendering import FORMATS, Table
-from dplq.results.runs import SUBSETS, Run, Setting, collect
-from dplq.results.summary import Row, Stat, summarise
-from dplq.results.tables import accuracy_table, render
+from __future__ import annotations
 
-__all__ = [
-    "FORMATS",
-    "SUBSETS",
-    "Row",
-    "Run",
-    "Setting",
-    "Stat",
-    "Table",
-    "accuracy_table",
-    "collect",
-    "draw_curve",
-    "render",
-    "shots_table",
-    "summarise",
-    "transfer_table",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names for type checkers and editors
+    from dplq.results.curve import draw_curve as draw_curve
+    from dplq.results.grids import shots_table as shots_table
+    from dplq.results.grids import transfer_table as transfer_table
+    from dplq.results.rendering import Table as Table
+    from dplq.results.runs import SUBSETS as SUBSETS
+    from dplq.results.runs import Run as Run
+    from dplq.results.runs import Setting as Setting
+    from dplq.results.runs import collect as collect
+    from dplq.results.summary import Row as Row
+    from dplq.results.summary import Stat as Stat
+    from dplq.results.summary import summarise as summarise
+    from dplq.results.tables import accuracy_table as accuracy_table
+    from dplq.results.tables import render as render
+
+FORMATS = ("simple", "github", "latex", "html", "csv")
+_NAMES = {  # module -> public names that it defines
+    "curve": ("draw_curve",),
+    "grids": ("shots_table", "transfer_table"),
+    "rendering": ("Table",),
+    "runs": ("SUBSETS", "Run", "Setting", "collect"),
+    "summary": ("Row", "Stat", "summarise"),
+    "tables": ("accuracy_table", "render"),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = ["FORMATS", *_MODULES]
+
+
+if not TYPE_CHECKING:  # a type checker would accept any name
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name on first use."""
+        if name not in _MODULES:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Command line of the results tables: ``python -m dplq.results OUT...``."""
+"""Command line of the results tables: ``dplq results OUT...``; its imports are late."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from dplq.errors import UserError
-from dplq.io.validation.paths import refused_paths, user_path
-from dplq.results.comparison import comparison
-from dplq.results.composite import composites
-from dplq.results.curve import draw_curve
-from dplq.results.diagram import draw_diagram
-from dplq.results.grids import shots_table, transfer_table
-from dplq.results.rendering import FORMATS, Table
-from dplq.results.runs import Run, collect
-from dplq.results.summary import summarise
-from dplq.results.tables import accuracy_table
+from dplq.io.exit_code import DONE, exit_code
+from dplq.io.validation.paths import user_path
+from dplq.results import FORMATS
 
-GRIDS = {"shots": shots_table, "target": transfer_table}
+if TYPE_CHECKING:
+    from dplq.results.rendering import Table
+    from dplq.results.runs import Run
+
+GRIDS = ("shots", "target")
+EXAMPLES = """examples:
+    dplq results output
+    dplq results output --format github --ci95
+    dplq results output --compare CoOp"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m dplq.results",
+        prog="dplq results",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Print base, new and H (or all-class) accuracy of every finished run below the"
-        " folders OUT: mean +- population standard deviation (np.std) over seeds. H is the"
-        " harmonic mean of the averaged base and new accuracy; its deviation is over seeds.",
+        "\nfolders OUT: mean +- population standard deviation (np.std) over seeds. H is the"
+        "\nharmonic mean of the averaged base and new accuracy; its deviation is over seeds.",
         epilog="Runs are folders DATASET/shots_N/TRAINER/CONFIG/seedS below train_base and test_new"
-        " with a results.json, or with only a log.txt as CoOp and MaPLe write it (rounded).",
+        "\nwith a results.json, or with only a log.txt as CoOp and MaPLe write it (rounded)."
+        f"\n\n{EXAMPLES}",
     )
     add = parser.add_argument
     add("out", nargs="+", metavar="OUT", help="folder to search, e.g. output")
@@ -49,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     kind.add_argument(
         "--by",
-        choices=sorted(GRIDS),
+        choices=GRIDS,
         help="all-class runs only, a line per trainer: accuracy over shots, or on the source and"
         " on each target of cross-dataset tests",
     )
@@ -77,19 +80,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (2 for bad input)."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    try:
-        with refused_paths():
-            report(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    def run() -> int:
+        args = build_parser().parse_args(argv)
+        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+        report(args)
+        return DONE
+
+    return exit_code(run)
 
 
 def report(args: argparse.Namespace) -> None:
     """Print the table, and draw the curve, that the arguments select."""
+    from dplq.results.comparison import comparison
+    from dplq.results.composite import composites
+    from dplq.results.curve import draw_curve
+    from dplq.results.diagram import draw_diagram
+    from dplq.results.runs import collect
+
     curve = user_path(args.curve, "--curve") if args.curve else None
     diagram = user_path(args.diagram, "--diagram") if args.diagram else None
     runs = collect(args.out)
@@ -113,8 +121,13 @@ def report(args: argparse.Namespace) -> None:
 
 def make_table(args: argparse.Namespace, runs: Sequence[Run]) -> Table:
     """Return the table that the arguments select."""
+    from dplq.results.grids import shots_table, transfer_table
+    from dplq.results.summary import summarise
+    from dplq.results.tables import accuracy_table
+
     if args.by:
-        return GRIDS[args.by](runs, ci95=args.ci95)
+        table = shots_table if args.by == "shots" else transfer_table
+        return table(runs, ci95=args.ci95)
     rows = summarise(runs, keep_order=args.costs)
     return accuracy_table(rows, ci95=args.ci95, costs=args.costs)
 

@@ -14,10 +14,10 @@ from typing import Any
 from tabulate import tabulate
 
 from dplq.errors import UserError, suggest
+from dplq.results import FORMATS
 from dplq.results.statistics import best_ones
 from dplq.results.summary import Stat
 
-FORMATS = ("simple", "github", "latex", "html", "csv")
 BOLD_NOTE = (
     "Bold: the best of its column and dataset, and what cannot be told apart from it: p >= 5 % in a"
     " paired t-test over the seeds that both have (at least two; not corrected for several tests)."

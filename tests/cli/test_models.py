@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -244,25 +245,25 @@ def test_a_gated_model_says_what_to_accept(hub, tmp_path):
 def test_dplq_lists_its_commands(capsys):
     assert command.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert [line.split()[0] for line in text.splitlines() if line.startswith("  ")] == list(
-        command.COMMANDS
-    )
+    assert re.findall(r"^  (\w+)  ", text, re.MULTILINE) == list(command.COMMANDS)
 
 
 @pytest.mark.parametrize("argv", [[], ["modles"]])
 def test_dplq_refuses_what_it_does_not_know(argv, capsys):
     assert command.main(argv) == 2
-    assert "Choices: data, models, results." in capsys.readouterr().err
+    assert f"Choices: {', '.join(sorted(command.COMMANDS))}." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", command.COMMANDS)
 def test_dplq_hands_over_to_each_command(name, capsys):
-    with pytest.raises(SystemExit) as ended:
-        command.main([name, "--help"])
-    assert ended.value.code == 0
-    assert f"usage: python -m dplq{' models' if name == 'models' else f'.{name}'}" in (
-        capsys.readouterr().out
-    )
+    try:
+        code = command.main([name, "--help"])
+    except SystemExit as ended:  # argparse's
+        code = ended.code
+    assert code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: dplq {name} ")
+    assert f"\n    dplq {name} " in text or f"\n    dplq {name}\n" in text  # an example
 
 
 def test_help_imports_no_command():

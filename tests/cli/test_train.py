@@ -345,7 +345,7 @@ def test_precisions_on_a_gpu(project, tmp_path, precision):
 
 
 def test_config_files_are_found_ignoring_case(tmp_path):
-    from dplq.cli import train as script
+    from dplq.cli import config_files as script
 
     (tmp_path / "rsscn7.yaml").write_text("")
     assert script.find_ignoring_case(str(tmp_path / "RSSCN7.yaml")) == str(tmp_path / "rsscn7.yaml")
