@@ -12,7 +12,9 @@ from collections.abc import Sequence
 COMMANDS = {  # name -> module with `main(argv)`, and what it does
     "data": ("dplq.data.__main__", "list, describe, download and check the datasets"),
     "models": ("dplq.cli.models", "list, describe and download published CLIPs and encoders"),
+    "export": ("dplq.cli.export", "write a model as an ONNX or torch.export program"),
     "results": ("dplq.results.__main__", "tables of finished runs"),
+    "share": ("dplq.cli.share", "a folder, or a repository of the Hub, from a run"),
 }
 MISTAKE = 2
 

@@ -46,7 +46,11 @@ def write(program: ExportedProgram, path: Path, record: str) -> None:
     with _quiet():
         try:
             written = torch.onnx.export(
-                program, dynamo=True, input_names=["images"], output_names=["logits"]
+                program,
+                dynamo=True,
+                input_names=["images"],
+                output_names=["logits"],
+                verbose=False,
             )
         except Exception as error:  # whatever the exporter raises about an operator
             raise UserError(
@@ -62,5 +66,12 @@ def write(program: ExportedProgram, path: Path, record: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out the exporter's progress and its advice to its own developers."""
-    yield
+    """Leave out the exporter's advice to its own developers."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)

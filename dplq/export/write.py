@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from dplq.export.trace import trace
 if TYPE_CHECKING:
     from dplq.methods.base import CLIPModel
 
-Runner = Callable[[Tensor], Tensor]
 WRITERS: Mapping[str, Callable[[ExportedProgram, Path, str], None]] = {
     ".pt2": pt2_file.write,
     ".onnx": onnx_file.write,
@@ -115,9 +115,25 @@ def _record(model: CLIPModel, batch_size: int | None) -> dict[str, Any]:
         "input": {
             "name": "images",
             "shape": ["batch" if batch_size is None else batch_size, 3, *[clip.image_size] * 2],
-            "mean": list(clip.image_mean),
-            "std": list(clip.image_std),
-            "interpolation": "bicubic",
+            **_preprocessing(model),
         },
         "output": {"name": "logits", "probabilities": "softmax"},
+    }
+
+
+def _preprocessing(model: CLIPModel) -> dict[str, Any]:
+    """Return how an image becomes the input, after the resize of its shorter edge and the crop."""
+    clip, given = model.clip, getattr(model, "input", None)
+    if given is None:
+        return {
+            "interpolation": "bicubic",
+            "mean": list(clip.image_mean),
+            "std": list(clip.image_std),
+        }
+    return {
+        "interpolation": given.interpolation,
+        "mean": list(given.mean),
+        "std": list(given.std),
+        "instance_norm": given.instance_norm,
+        "reading": asdict(given.reading),
     }
