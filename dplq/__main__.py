@@ -16,7 +16,9 @@ COMMANDS = {  # name -> module with `main(argv)`, and what it does
     "models": ("dplq.cli.models", "list, describe and download published CLIPs and encoders"),
     "predict": ("dplq.cli.predict", "classify images with a trained model"),
     "report": ("dplq.cli.report", "the HTML page of a run, or of all runs below a folder"),
+    "export": ("dplq.cli.export", "write a model as an ONNX or torch.export program"),
     "results": ("dplq.results.__main__", "tables of finished runs"),
+    "share": ("dplq.cli.share", "a folder, or a repository of the Hub, from a run"),
 }
 EXAMPLES = """examples:
     dplq demo

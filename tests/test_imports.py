@@ -25,7 +25,7 @@ LAYERS = (
     ("dplq.trainers", "dplq.datasets"),
     ("dplq.host",),
     ("dplq.methods",),
-    ("dplq.training", "dplq.evaluation"),
+    ("dplq.training", "dplq.evaluation", "dplq.export"),
     ("dplq.domain",),
     ("dplq.clip",),
     ("dplq.images", "dplq.models"),
@@ -46,12 +46,13 @@ LIBRARY = (
     "training",
     "evaluation",
     "report",
+    "export",
     "errors",
 )
 AT_THE_TOP = {
     *("__init__.py", "__main__.py", "errors.py", "plugin.py", "py.typed", "clip", "domain"),
     *("methods", "images", "io", "training", "evaluation", "results", "report", "data"),
-    *("experiments", "host", "cli", "demo", "models", "_fallback"),
+    *("experiments", "host", "cli", "demo", "models", "export", "share", "_fallback"),
 }
 
 

@@ -41,6 +41,24 @@ def adapt(clip: Backbone, deltas: Mapping[str, nn.Module]) -> Backbone:
     return changed
 
 
+@torch.no_grad()
+def merged(clip: Backbone, deltas: Mapping[str, nn.Module]) -> Backbone:
+    """Return a backbone with changed weights in the place of some; it shares the other tensors.
+
+    Args:
+        clip: stays unchanged.
+        deltas: as for `adapt`; in eval mode.
+    """
+    changed = clip.sharing_copy()
+    model: Any = changed.clip
+    for name, delta in deltas.items():
+        path, _, parameter = name.rpartition(".")
+        module = model.get_submodule(path)
+        weight = apply_delta(delta, getattr(module, parameter))
+        setattr(module, parameter, nn.Parameter(weight, requires_grad=False))
+    return changed
+
+
 def norm_weights(clip: Backbone) -> list[str]:
     """Return the names of weight and bias of all LayerNorms in both towers' residual blocks."""
     model: Any = clip.clip

@@ -293,7 +293,7 @@ class Backbone(nn.Module):
         self._refuse_without("text prompts")
         if isinstance(chunk, str):
             chunk = texts_per_chunk(embeddings, self.text_layers)
-        if chunk >= len(embeddings):
+        if chunk >= embeddings.shape[0]:
             return self.text.encode(embeddings, eot, deep_prompts)
         features = []
         for start in range(0, len(embeddings), chunk):

@@ -159,7 +159,7 @@ def _forward_chunk(
     eot: Tensor,
 ) -> Tensor:
     """Return the states (B, N M, d) at `eot` of N packed blocks; shapes as in `PackedTexts`."""
-    batch, count = len(prefix), len(packed)
+    batch, count = prefix.shape[0], len(packed)
     x = torch.cat(
         [
             prefix[:, None].expand(-1, count, -1, -1),

@@ -6,6 +6,7 @@ one model on which every prompt method of this project is a learner that makes `
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ from dplq.methods.registry import METHODS
 from dplq.methods.settings import MethodSettings
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from dplq.domain.encoder import DomainEncoder
 
 logger = logging.getLogger(__name__)
@@ -81,6 +84,7 @@ class CLIPModel(nn.Module):
     clip: Backbone
     prompt_learner: nn.Module
     domain: DomainEncoder | None
+    folded_text: Tensor | None  # of a `folded` model
 
     def __init__(
         self,
@@ -104,6 +108,7 @@ class CLIPModel(nn.Module):
         self.noise_generator: torch.Generator | None = None
         self.text_chunk: int | str = "auto"
         self.input = self._own_input()
+        self.register_buffer("folded_text", None, persistent=False)
 
     def _own_input(self) -> ModelInput:
         """Return the backbone's preprocessing."""
@@ -252,6 +257,50 @@ class CLIPModel(nn.Module):
         """
         logits = self(images)
         return {"ce": cross_entropy(logits, labels)}, logits
+
+    def constant_text(self) -> Tensor | None:
+        """Return the text features (1, K, d) that `forward` makes for every batch alike.
+
+        None where there are none, or where the images decide them.
+        """
+        return None
+
+    @torch.no_grad()
+    def folded(self) -> Self:
+        """Return a copy, which shares tensors, in which what no image changes is computed.
+
+        It is for inference on these classes only; `export` traces it.
+        """
+        new = copy.copy(self)
+        for group in ("_modules", "_parameters", "_buffers"):  # a copied module shares them
+            new.__dict__[group] = dict(self.__dict__[group])
+        new.folded_text = self.constant_text()
+        new.text_chunk = len(self.classnames)
+        return new
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        batch_size: int | None = None,
+        information: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write the classifier of these classes as a program that needs no dplq.
+
+        Its input is a preprocessed batch (B, 3, H, W), its output the logits (B, K). Text features
+        that no image changes are stored in place of the text tower.
+
+        Args:
+            path: ``.pt2`` (`torch.export`) or ``.onnx``; `~` is the home folder.
+            batch_size: B; None: any.
+            information: JSON-able entries to store beside class names and preprocessing.
+
+        Raises:
+            UserError: another suffix, a package is missing, or the model cannot be traced.
+        """
+        from dplq.export.write import write  # imports torch.export, which takes a second
+
+        write(self, user_path(path, "path"), batch_size, information or {})
 
     def header(self) -> dict[str, Any]:
         """Return the model's checkpoint header (JSON-able)."""
@@ -600,8 +649,18 @@ class PromptedCLIP(CLIPModel):
         features = self.clip.encode_prompted_image(images, prompts.vision, prompts.deep_vision)
         return F.normalize(features.to(self.learner_dtype), dim=-1)
 
+    def constant_text(self) -> Tensor | None:
+        """Return the text features (1, K, d), where the prompts in the texts are shared."""
+        parameter = self.clip.logit_scale
+        shape = (2, 3, self.clip.image_size, self.clip.image_size)
+        prompts = self.prompts(torch.zeros(shape, device=parameter.device))  # of two images
+        shared = prompts.language is None or prompts.language.shape[0] == 1
+        return self.text_features(prompts) if shared else None
+
     def text_features(self, prompts: Prompts) -> Tensor:
         """Return L2-normalised features (B or 1, K, d) of all (image, class) pairs."""
+        if self.folded_text is not None:
+            return self.folded_text
         if prompts.language is None:
             assert self.fixed_text is not None  # made where there is no context
             return self.fixed_text

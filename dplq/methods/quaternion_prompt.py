@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ from dplq.methods.init import MAX_WORDS, check_depth, initial_context, seeded_ge
 from dplq.methods.presets import PRESET_NORMALIZE, PRESETS
 from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
 from dplq.methods.registry import register_method
+from dplq.training.precision import without_autocast
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 # Switches that version 0.1.0 does not have.
@@ -162,11 +166,18 @@ class QuaternionPromptCLIP(PromptedCLIP):
 
     def _check_fitted(self) -> None:
         """Refuse (UserError) what would be wrong without `fit_features`."""
+        if torch.compiler.is_compiling():
+            return  # a traced graph cannot depend on its value; `folded` has checked it
         if self.learns_from_features and not self.prompt_learner.fitted:
             raise UserError(
                 "STANDARDIZE and HEAD_WEIGHT need the training images' features: call "
                 "model.fit_features(model.frozen_features(images), labels) before the training."
             )
+
+    def folded(self) -> Self:
+        """Return a copy as the base does, once `fit_features` has been called."""
+        self._check_fitted()
+        return super().folded()
 
     @contextmanager
     def gradient_part(self) -> Iterator[None]:
@@ -188,7 +199,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
             if self.domain is None:
                 raise UserError("This model has no domain encoder: pass domain_features.")
             given = self.domain(images)
-        expected = (len(images), self.settings["domain_dim"])
+        expected = (images.shape[0], self.settings["domain_dim"])
         if given.shape != expected:
             raise UserError(f"domain_features has shape {tuple(given.shape)}, expected {expected}.")
         return given.to(self.learner_dtype)
@@ -236,7 +247,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         if not trained and not others:
             return logits  # features cost a pass of CLIP
         features = self.frozen_features(images, domain_features)
-        with torch.autocast(images.device.type, enabled=False):  # it would round the logits
+        with without_autocast(images.device):  # it would round the logits
             if trained:
                 rows = [self.trained_classes.index(self.classnames[k]) for k in trained]
                 head = self.prompt_learner.head(features)[:, rows]

@@ -42,6 +42,13 @@ class Precision:
         return torch.amp.GradScaler(self.device) if self.name in ("fp16", "amp") else None
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context without autocast; where there is none it leaves no trace in a graph."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
 def resolve_precision(name: str, device: torch.device | str) -> Precision:
     """Return the precision of a name; on a CPU, fp16 and amp become fp32 with a warning.
 

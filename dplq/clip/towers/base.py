@@ -174,6 +174,18 @@ class TextTower:
         raise NotImplementedError
 
 
+def computed_length(end: Tensor, given: int) -> int:
+    """Return how many positions a tower computes: those up to the longest text's end.
+
+    A graph that is traced cannot depend on the value of `end`: there all that are given.
+
+    Args:
+        end: position of each text's last token, (N,) long.
+        given: number of positions of the embedded texts.
+    """
+    return given if torch.compiler.is_compiling() else int(end.max()) + 1
+
+
 def project(pooled: Tensor, projection: Tensor | nn.Module | None) -> Tensor:
     """Return features in the joint space of text and image."""
     if projection is None:

@@ -18,7 +18,7 @@ from dplq.clip.memory import blocks_per_chunk
 from dplq.clip.modules import TextTransformer
 from dplq.clip.packed_text import PackedTexts, forward_packed
 from dplq.clip.tokenizer import eot_index
-from dplq.clip.towers.base import TextTower, Tokenizer, project
+from dplq.clip.towers.base import TextTower, Tokenizer, computed_length, project
 
 
 class CausalText(TextTower):
@@ -61,7 +61,7 @@ class CausalText(TextTower):
         text = self.text
         assert text.attn_mask is not None
         # The mask is causal: tokens after the last EOT cannot change the feature.
-        length = int(end.max()) + 1
+        length = computed_length(end, embeddings.shape[1])
         position = text.positional_embedding
         x = embeddings[:, :length].to(position.dtype) + position[:length]
         forward = partial(call_block, text.transformer, text.attn_mask[:length, :length])
@@ -73,7 +73,7 @@ class CausalText(TextTower):
             forward=forward,
             forward_last=forward,
         )
-        pooled = text.ln_final(x[torch.arange(len(x), device=x.device), end])
+        pooled = text.ln_final(x[torch.arange(x.shape[0], device=x.device), end])
         return project(pooled, text.text_projection)
 
     def block_names(self) -> list[str]:

@@ -71,7 +71,7 @@ class ClipViT(ImageTower):
             forward = forward_last = forward_block
             if self.pools_class_token:
                 # Only the class token of the last layer is needed.
-                class_token = x.new_zeros(len(x), 1, dtype=torch.long)
+                class_token = x.new_zeros(x.shape[0], 1, dtype=torch.long)
                 forward_last = partial(forward_at, positions=class_token)
         if self.grad_checkpointing and torch.is_grad_enabled():
             forward = partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=False)

@@ -82,7 +82,7 @@ class HFText(TextTower):
     ) -> Tensor:
         """Return features; tokens behind the longest text are not computed."""
         check_deep_prompts(deep_prompts, self.layers)
-        length = int(end.max()) + 1
+        length = computed_length(end, embeddings.shape[1])
         positions = torch.arange(length, device=end.device)
         mask = (positions <= end[:, None]).long()
         with self._replacing(deep_prompts):

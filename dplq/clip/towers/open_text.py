@@ -73,7 +73,7 @@ class BidirectionalText(TextTower):
         x = embeddings.to(position.dtype) + position
         x = _run(self.text.transformer, x, None, deep_prompts, self.prompt_start)
         place = {"first": torch.zeros_like(end), "last": end.new_full((), -1)}.get(self.pool, end)
-        pooled = x[torch.arange(len(x), device=x.device), place]
+        pooled = x[torch.arange(x.shape[0], device=x.device), place]
         return project(self.text.ln_final(pooled), self.text.text_projection)
 
 
@@ -100,8 +100,8 @@ class ClassTokenText(CausalText):
         text, position = self.whole, self.whole.positional_embedding
         # The published models' mask is one position late, so the first padding token takes part.
         last = end if getattr(text, "correct_cls_mask", False) else end + 1
-        length = min(int(last.max()) + 1, self.context_length)
-        token = text.cls_emb.expand(len(embeddings), 1, -1)
+        length = min(computed_length(last, embeddings.shape[1]), self.context_length)
+        token = text.cls_emb.expand(embeddings.shape[0], 1, -1)
         x = torch.cat([embeddings[:, :length].to(position.dtype), token], dim=1)
         x = x + torch.cat([position[:length], position[-1:]])
         mask = self._mask(last, length).to(x.dtype)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dplq.clip.adapt import adapt, apply_delta, state_of
+from dplq.clip.adapt import adapt, apply_delta, merged, state_of
 from dplq.clip.backbone import Backbone
 from dplq.clip.packed_text import PackedTexts
 from dplq.clip.templates import DEFAULT_TEMPLATE, check_template, fill_templates
@@ -24,6 +24,9 @@ from dplq.io.atomic import write_bytes_atomically
 from dplq.io.validation.paths import user_path
 from dplq.methods.base import CLIPModel
 from dplq.methods.settings import MethodSettings, option
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CLIP_BLOCKS = {
     "text": "CLIP's blocks in the text tower",
@@ -93,6 +96,13 @@ class AdaptedModel(CLIPModel):
     def unchanged_clip(self) -> Backbone:
         """The backbone without the changes of weights."""
         return self.frozen_clip
+
+    @torch.no_grad()
+    def folded(self) -> Self:
+        """Return a copy, which shares tensors, with the deltas folded into its weights, too."""
+        new = super().folded()
+        new.clip = merged(self.frozen_clip, self._deltas[0].by_weight())
+        return new
 
     @torch.no_grad()
     def merged_state(self) -> dict[str, Tensor]:
@@ -200,8 +210,14 @@ class DeltaModel(AdaptedModel):
         """Return what learns beside the fixed text."""
         return "fixed text; weights of the towers are learned"
 
+    def constant_text(self) -> Tensor | None:
+        """Return the text features (1, K, d)."""
+        return self.text_features()
+
     def text_features(self) -> Tensor:
         """Return L2-normalised features (1, K, d) of all classes."""
+        if self.folded_text is not None:
+            return self.folded_text
         if self.learns_text and (torch.is_grad_enabled() or self.prompt_learner.training):
             return self._encode()
         state = state_of(self.prompt_learner if self.learns_text else nn.Identity(), self.sos)

@@ -96,11 +96,17 @@ class TwoStageModel(DeltaModel):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K) of CLIP-normalised images (B, 3, H, W)."""
-        if self.prompt_learner.stage < 2:
+        if self.folded_text is not None or self.prompt_learner.stage < 2:
             return super().forward(images)
         with torch.no_grad():  # only the classifier learns
             features = self.image_features(images)
         return self.logits(features, F.normalize(self._rows(), dim=-1).unsqueeze(0))
+
+    def constant_text(self) -> Tensor | None:
+        """Return the classifier's rows (1, K, d), once it is in use."""
+        if self.prompt_learner.stage < 2:
+            return super().constant_text()
+        return F.normalize(self._rows(), dim=-1).unsqueeze(0)
 
     def _rows(self) -> Tensor:
         """Return a row (K, d) for every class: learned where it was trained, else its text."""

@@ -22,6 +22,7 @@ from dplq.methods.base import CLIPModel, validate_classnames
 from dplq.methods.heads.fitting import FitData, check_every_class
 from dplq.methods.init import seeded_generator
 from dplq.methods.settings import MethodSettings, option
+from dplq.training.precision import without_autocast
 
 FEATURES = ("clip", "domain", "both")
 
@@ -197,7 +198,7 @@ class HeadModel(CLIPModel):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K) of CLIP-normalised images (B, 3, H, W)."""
         features = self.features(images)
-        with torch.autocast(images.device.type, enabled=False):  # it would round the logits
+        with without_autocast(images.device):  # it would round the logits
             return self.classify(features)
 
 

@@ -1,0 +1,90 @@
+"""Command line of exports: ``dplq export RUN --to model.onnx``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dplq.errors import UserError, shown
+from dplq.io.exit_code import DONE, exit_code
+
+EXAMPLES = """examples:
+  dplq export output/tissue --to tissue.onnx
+  dplq export prompts.safetensors --to model.pt2 --classes "river,dense forest" --batch-size 1
+  dplq export hf-hub:org/name --to model.onnx
+
+An .onnx file runs in onnxruntime, a .pt2 file in PyTorch (torch.export.load), both without dplq.
+Their input is a preprocessed batch (B, 3, H, W), their output the logits (B, K); class names and
+preprocessing are in the file. Exit code 2: bad input, or a model that cannot be exported.
+"""
+ANY = "dynamic"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the model, write the file, and say what is in it."""
+    from dplq.io.validation.paths import user_path
+    from dplq.methods.load import load
+
+    path, batch_size = user_path(args.to, "--to"), _batch_size(args.batch_size)
+    names = None if args.classes is None else [name.strip() for name in args.classes.split(",")]
+    model = load(
+        args.model,
+        names,
+        weights=args.weights,
+        domain_weights=args.domain_weights,
+        epoch=args.epoch,
+    )
+    model.export(path, batch_size=batch_size)
+    size = model.clip.image_size
+    print(
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB, {model.method}, "
+        f"{len(model.classnames)} classes\n"
+        f"  input   images ({batch_size or 'B'}, 3, {size}, {size})\n"
+        f"  output  logits ({batch_size or 'B'}, {len(model.classnames)})\n"
+        "Its logits equal the model's on random images."
+    )
+    return DONE
+
+
+def _batch_size(text: str) -> int | None:
+    if text == ANY:
+        return None
+    if not text.isdecimal() or not int(text):
+        raise UserError(f"--batch-size is {shown(text)}; it must be a number above 0, or {ANY}.")
+    return int(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dplq export",
+        description="Write a model for a fixed set of classes as an ONNX or torch.export program.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", metavar="CHECKPOINT|RUN", help="a checkpoint, a run's folder, or hf-hub:org/name"
+    )
+    parser.add_argument("--to", required=True, metavar="FILE", help="model.onnx or model.pt2")
+    parser.add_argument("--classes", metavar="A,B,C", help="in place of the trained classes")
+    parser.add_argument(
+        "--batch-size", default=ANY, metavar="N", help=f"images per call; default: {ANY}, any"
+    )
+    parser.add_argument("--epoch", type=int, help="of a run, if not its best or last")
+    parser.add_argument(
+        "--weights", default="", metavar="PATH", help="CLIP's weights file, where it has been moved"
+    )
+    parser.add_argument(
+        "--domain-weights", default="", metavar="PATH", help="the same of the domain encoder"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    args = _parser().parse_args(argv)
+    return exit_code(lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
