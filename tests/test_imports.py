@@ -21,6 +21,7 @@ LAYERS = (
     ("dplq.plugin",),
     ("dplq.trainers", "dplq.datasets"),
     ("dplq.host",),
+    ("dplq.explain",),
     ("dplq.methods",),
     ("dplq.training", "dplq.evaluation"),
     ("dplq.domain",),
@@ -36,6 +37,7 @@ APART = ("dplq.demo", "dplq._fallback")
 LIBRARY = (
     "clip",
     "domain",
+    "explain",
     "methods",
     "images",
     "models",
@@ -47,7 +49,7 @@ LIBRARY = (
 AT_THE_TOP = {
     *("__init__.py", "__main__.py", "errors.py", "plugin.py", "py.typed", "clip", "domain"),
     *("methods", "images", "io", "training", "evaluation", "results", "report", "data"),
-    *("experiments", "host", "cli", "demo", "models", "_fallback"),
+    *("experiments", "host", "cli", "demo", "models", "explain", "_fallback"),
 }
 
 
