@@ -22,6 +22,7 @@ FEWEST = 5  # points of an embedding
 WIDEST = 50  # dimensions that t-SNE gets; more are reduced by PCA first
 PERPLEXITY = 30.0
 NEIGHBOURS = 5
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,17 @@ def clip_features(model: CLIPModel, images: Tensor) -> Tensor:
 
 
 def embed(
-    features: Tensor | ArrayLike, labels: Sequence[int] | ArrayLike | None = None, *, seed: int = 0
+    features: Tensor | ArrayLike, labels: Sequence[int] | ArrayLike | None = None
 ) -> Embedding:
     """Return features in the plane by t-SNE, with numbers of the features themselves.
 
     Distances between far clusters, and sizes of clusters, mean nothing in a t-SNE; the two numbers
-    are of all dimensions, so they may disagree with it. The same features and seed give the same
-    points on the same machine.
+    are of all dimensions, so they may disagree with it. The same features give the same points
+    on the same machine.
 
     Args:
         features: (N, d).
         labels: classes (N,), -1 where unknown.
-        seed: of t-SNE, and of the PCA before it.
 
     Raises:
         UserError: fewer than 5 features, not one label for each, or features not finite.
@@ -90,22 +90,22 @@ def embed(
         if known.shape != (len(rows),):
             raise UserError(f"labels has the shape {known.shape}, expected ({len(rows)},).")
     neighbours, silhouette = (None, None) if known is None else _separation(rows, known)
-    return Embedding(_plane(rows, perplexity, seed), perplexity, neighbours, silhouette)
+    return Embedding(_plane(rows, perplexity), perplexity, neighbours, silhouette)
 
 
-def _plane(rows: NDArray[Any], perplexity: float, seed: int) -> NDArray[np.float32]:
+def _plane(rows: NDArray[Any], perplexity: float) -> NDArray[np.float32]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    width = min(WIDEST, len(rows) - 1)
-    if rows.shape[1] > width:
-        rows = PCA(width, random_state=seed, svd_solver="full").fit_transform(rows)
     spread = rows.std(axis=0).max()
     if not spread:
         return np.zeros((len(rows), 2), np.float32)  # all are the same point
+    rows, width = rows / spread, min(WIDEST, len(rows) - 1)
+    if rows.shape[1] > width:
+        rows = PCA(width, random_state=SEED, svd_solver="full").fit_transform(rows)
     # A start by PCA keeps the places of clusters alike between two embeddings.
-    plane = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
-    return plane.fit_transform(rows / spread).astype(np.float32)
+    plane = TSNE(2, perplexity=perplexity, init="pca", random_state=SEED)
+    return plane.fit_transform(rows).astype(np.float32)
 
 
 def _separation(rows: NDArray[Any], labels: NDArray[np.int64]) -> tuple[float | None, float | None]:

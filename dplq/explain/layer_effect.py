@@ -63,9 +63,11 @@ def layer_effects(model: CLIPModel, images: Tensor) -> list[LayerEffect]:
     image = _image_effects(model, images, prompts)
     text = _text_effects(model, prompts)
     layers = sorted({*image, *text})
-    return [
-        LayerEffect(layer, *image.get(layer, (None, None)), text.get(layer)) for layer in layers
-    ]
+    found = []
+    for layer in layers:
+        distance, changed = image.get(layer, (None, None))
+        found.append(LayerEffect(layer, distance, changed, text.get(layer)))
+    return found
 
 
 def _own_layers(deep: Sequence[Tensor]) -> list[int]:
@@ -145,4 +147,5 @@ def _hidden(queries: int, keys: int, first: int, last: int) -> Tensor:
 
 def _distance(one: Tensor, other: Tensor) -> float:
     """Return the mean cosine distance of L2-normalised features (..., d)."""
-    return (1 - (one * other).sum(dim=-1)).clamp(min=0).mean().item()
+    # Equal to 1 minus the cosine, without its rounding error where they are almost the same.
+    return ((one - other).square().sum(dim=-1) / 2).mean().item()

@@ -86,7 +86,8 @@ def nearest_words(
     table = model.clip.text.vocabulary().to(context.device, torch.float32)
     if not 1 <= k <= len(table):
         raise UserError(f"k is {k}; it must be at least 1 and at most {len(table)}.")
-    mean = context.mean(dim=0)  # (K or 1, n, d_t)
+    # In double precision the mean of equal tokens is that token, to the last bit.
+    mean = context.double().mean(dim=0).float()  # (K or 1, n, d_t)
     spread = (context - mean).norm(dim=-1).mean(dim=0)
     both = [_distances(mean.flatten(0, 1), table, name) for name in METRICS]
     order = both[METRICS.index(metric)].topk(k, largest=False).indices
