@@ -12,6 +12,7 @@ from collections.abc import Sequence
 COMMANDS = {  # name -> module with `main(argv)`, and what it does
     "data": ("dplq.data.__main__", "list, describe, download and check the datasets"),
     "models": ("dplq.cli.models", "list, describe and download published CLIPs and encoders"),
+    "report": ("dplq.cli.report", "the HTML page of a run, or of all runs below a folder"),
     "results": ("dplq.results.__main__", "tables of finished runs"),
 }
 MISTAKE = 2

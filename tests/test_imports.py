@@ -17,7 +17,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 # From top to bottom; folders on one line do not import each other.
 LAYERS = (
     ("dplq.__main__",),
-    ("dplq.cli", "dplq.data", "dplq.experiments", "dplq.results"),
+    ("dplq.cli", "dplq.data", "dplq.experiments"),
+    ("dplq.report",),
+    ("dplq.results",),
     ("dplq.plugin",),
     ("dplq.trainers", "dplq.datasets"),
     ("dplq.host",),
@@ -44,6 +46,7 @@ LIBRARY = (
     "io",
     "training",
     "evaluation",
+    "report",
     "errors",
 )
 AT_THE_TOP = {

@@ -95,7 +95,7 @@ def claim_run(cfg: Any, kind: Kind, *, resumed: bool = False, **known: Any) -> R
     folder.claim(
         identity,
         earlier,
-        defaults=_defaults(),
+        defaults=default_values(),
         settings=os.environ.get(FROM_SCRIPTS, ""),
         record=is_certain,
     )
@@ -153,7 +153,7 @@ def _refuse_other_test(path: Path, now: Identity) -> None:
     if not path.is_file():
         return
     there = _identity_of(read_results(path), TEST)
-    if differences := there.differences(now, _defaults()):
+    if differences := there.differences(now, default_values()):
         raise UserError(
             f"{path} holds the results of another test: {few(differences, 6, '; ')}. Give another "
             "--output-dir, or delete that file."
@@ -162,13 +162,12 @@ def _refuse_other_test(path: Path, now: Identity) -> None:
 
 def _deciding(flat: Mapping[str, Any], trainer: str, kind: str) -> dict[str, Any]:
     """Return the keys of a flat config that decide the result of a trainer, JSON-able."""
-    cls = find_trainer(trainer)
-    node = f"TRAINER.{getattr(cls, 'node', trainer.upper())}."
+    cls, node = find_trainer(trainer), node_of(trainer)
     learns = kind == TRAIN and getattr(cls, "fixed_epochs", None) != 0
     model = getattr(cls, "model_class", None)
     uses_domain = model is None or reads_domain(cls, flat)  # not known of others' trainers
     kept = {
-        key: _plain(key, value)
+        key: plain_value(key, value)
         for key, value in flat.items()
         if key not in (*INDIFFERENT, *NAMED)
         and (learns or not key.startswith(OF_TRAINING))
@@ -180,9 +179,15 @@ def _deciding(flat: Mapping[str, Any], trainer: str, kind: str) -> dict[str, Any
     return kept
 
 
-def _plain(key: str, value: Any) -> Any:
+def node_of(trainer: str) -> str:
+    """Return the section of a config with a trainer's own keys, such as "TRAINER.COOP."."""
+    return f"TRAINER.{getattr(find_trainer(trainer), 'node', trainer.upper())}."
+
+
+def plain_value(key: str, value: Any) -> Any:
+    """Return a config value JSON-able, and without the folder of a file."""
     if isinstance(value, (list, tuple)):
-        return [_plain(key, part) for part in value]
+        return [plain_value(key, part) for part in value]
     if key in PATHS and isinstance(value, str):
         before, colon, path = value.rpartition(":")
         is_file = path.endswith((".pt", ".pth", ".bin", ".safetensors", ".tar"))
@@ -191,12 +196,13 @@ def _plain(key: str, value: Any) -> Any:
     return value
 
 
-def _defaults() -> dict[str, Any]:
+def default_values() -> dict[str, Any]:
+    """Return the default of every config key, Dassl's and this project's, JSON-able."""
     from dassl.config import get_cfg_default
 
     theirs = dict(flatten(get_cfg_default()))
     both = theirs | {key: default for key, default, _ in all_keys()}
-    return {key: _plain(key, value) for key, value in both.items()}
+    return {key: plain_value(key, value) for key, value in both.items()}
 
 
 def _from_results(folder: Path, now: Identity) -> Identity | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dplq.results.statistics import LEVEL
+from dplq.evaluation.bootstrap import percentile_interval
 
 SAMPLES = 10_000
 Hits = NDArray[np.bool_]
@@ -26,9 +26,9 @@ def bootstrap_interval(parts: Sequence[tuple[Hits, Hits]]) -> tuple[float, float
     random = np.random.default_rng(0)
     accuracies = [_drawn_accuracies(first, second, random) for first, second in parts]
     one, two = (_harmonic_mean([pair[k] for pair in accuracies]) for k in (0, 1))
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(one - two, [tail, 100 - tail])
-    return float(low), float(high)
+    interval = percentile_interval(one - two)
+    assert interval is not None  # a difference of accuracies is never nan
+    return interval
 
 
 def _drawn_accuracies(

@@ -35,6 +35,18 @@ def draw_curve(
     Raises:
         UserError: no run on all classes, `path` cannot be written, or matplotlib is missing.
     """
+    figure, drawn = curve_figure(runs, ci95=ci95)
+    save_figure(figure, Path(path), WHAT)
+    return drawn
+
+
+def curve_figure(
+    runs: Iterable[Run], *, ci95: bool = False
+) -> tuple[Any, Mapping[tuple[str, str], Mapping[int, Stat]]]:
+    """Return the matplotlib figure that `draw_curve` saves, and the points in it.
+
+    Arguments and errors are those of `draw_curve`.
+    """
     drawn = curves(runs)
     datasets = list(dict.fromkeys(dataset for dataset, _ in drawn))
     figure = new_figure((5.5 * len(datasets), 4.2), WHAT)
@@ -55,8 +67,7 @@ def draw_curve(
         axes.set(title=dataset, xlabel="training images per class", ylabel="accuracy (%)")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    save_figure(figure, Path(path), WHAT)
-    return drawn
+    return figure, drawn
 
 
 def curves(runs: Iterable[Run]) -> dict[tuple[str, str], dict[int, Stat]]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, TypeVar
 
+from dplq.evaluation.bootstrap import LEVEL
+
 T = TypeVar("T")
-LEVEL = 0.95
 
 
 def half_interval(values: Sequence[float], level: float = LEVEL) -> float | None:

@@ -22,6 +22,7 @@ from dplq.errors import UserError, few, shown
 from dplq.io.atomic import clear_temporaries, write_bytes_atomically
 from dplq.io.runs.files import (
     MODEL_FOLDER,
+    REPORTS,
     RESULTS_FILE,
     RUN_FILE,
     SEED_FILE,
@@ -218,7 +219,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete what a run wrote here, but for its logs; ``run.json`` goes last."""
-        for pattern in (RESULTS_FILE, TESTS, SEED_FILE, SETTINGS_FILE, "cmat.pt", *CHECKPOINTS):
+        written = (RESULTS_FILE, TESTS, REPORTS, SEED_FILE, SETTINGS_FILE, "cmat.pt")
+        for pattern in (*written, *CHECKPOINTS):
             for path in self.path.glob(pattern):
                 path.unlink()
         for name in (MODEL_FOLDER, "tensorboard"):

@@ -1,0 +1,175 @@
+"""What the page of a run is made of: its files, and what is loaded when a section needs it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dplq.errors import UserError
+from dplq.evaluation.prediction_table import PredictionTable
+from dplq.images.settings import ReadSettings, read_settings
+from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE
+from dplq.io.runs.results import Results, read_results
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from dplq.io.header import ModelHeader
+    from dplq.methods.base import CLIPModel
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a page has.
+
+    Attributes:
+        images: pictures, and the paths and groups of images; without them a page names images by
+            their line in ``predictions.csv`` alone.
+        explanations: sections that run the model.
+        root: folder of the dataset, where it is no longer at `DATASET.ROOT`.
+        changed: config keys that differ from their defaults, dotted, with their values; None where
+            the defaults are not known.
+    """
+
+    images: bool = True
+    explanations: bool = True
+    root: Path | None = None
+    changed: Mapping[str, Any] | None = None
+
+
+@dataclass
+class RunPage:
+    """A finished test of a run.
+
+    Attributes:
+        folder: of the run.
+        file: its ``results.json``, or ``results-DATASET-CLASSES-SPLIT.json``.
+        results: what that says.
+        predictions: of each image; None where the run wrote none.
+        options: what the page has.
+    """
+
+    folder: Path
+    file: Path
+    results: Results
+    predictions: PredictionTable | None = None
+    options: Options = field(default_factory=Options)
+
+    @classmethod
+    def read(cls, path: Path, options: Options | None = None) -> RunPage:
+        """Return the page of a run's folder, or of one ``results*.json``.
+
+        Raises:
+            UserError: the run has no results, or a file is damaged.
+        """
+        file = path / RESULTS_FILE if path.is_dir() else path
+        if not file.is_file():
+            raise UserError(
+                f"{path} holds no {RESULTS_FILE}: the run has not finished, or has not been "
+                "tested. The command that began it resumes it."
+            )
+        results = read_results(file)
+        beside = predictions_of(file)
+        table = PredictionTable.read(beside) if beside.is_file() else None
+        if table is not None and results.total not in (None, len(table.paths)):
+            raise UserError(
+                f"{beside} has {len(table.paths):,} images and {file.name} {results.total:,}: they "
+                "are not of one test. Delete both, and test again (--eval-only)."
+            )
+        return cls(file.parent, file, results, table, options or Options())
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's config, nested."""
+        return self.results.config
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, Any] | None:
+        """What `summarise` returns of the predictions; None without predictions or labels.
+
+        Raises:
+            UserError: the probabilities are none.
+        """
+        from dplq.evaluation.summary import summarise
+
+        table = self.predictions
+        return summarise(table) if table is not None and (table.labels >= 0).any() else None
+
+    @functools.cached_property
+    def checkpoint(self) -> Path | None:
+        """The checkpoint that was tested: the best, or the last; None where there is none."""
+        from dplq.io.checkpoint import find_checkpoint
+
+        try:
+            return find_checkpoint(self.folder / MODEL_FOLDER, None)
+        except UserError:  # a test of a model that lies elsewhere, or of none
+            return None
+
+    @functools.cached_property
+    def header(self) -> ModelHeader | None:
+        """The header of the checkpoint; None where there is none.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        from dplq.io.checkpoint import read_header
+        from dplq.io.header import ModelHeader, check_model_header
+
+        if self.checkpoint is None:
+            return None
+        header = read_header(self.checkpoint)
+        check_model_header(header, self.checkpoint)
+        return msgspec.convert(header, ModelHeader)
+
+    @functools.cached_property
+    def reading(self) -> ReadSettings:
+        """How the run read image files."""
+        node = self.config.get("INPUT")
+        values = node if isinstance(node, dict) else {}
+        return read_settings(type("Input", (), values))
+
+    def image_path(self, path: str) -> Path:
+        """Return where an image of ``predictions.csv`` lies."""
+        if self.options.root is not None:
+            return self.options.root / path
+        data = self.config.get("DATASET")
+        root = data.get("ROOT", "") if isinstance(data, dict) else ""
+        return Path(str(root)) / path
+
+    def image(self, path: str, edge: int | None = None) -> Image.Image:
+        """Return an image of ``predictions.csv`` as the model got it: 8-bit RGB, upright.
+
+        Args:
+            path: as ``predictions.csv`` has it.
+            edge: as of `read_image`.
+
+        Raises:
+            UserError: it is not there, or cannot be read.
+        """
+        from dplq.images.reader import read_image
+
+        return read_image(self.image_path(path), self.reading, edge=edge)
+
+    def model(self) -> CLIPModel:
+        """Return the run's model, on the CPU, in evaluation mode; loaded once.
+
+        Raises:
+            UserError: it cannot be loaded, such as without the frozen weights.
+        """
+        return self._model
+
+    @functools.cached_property
+    def _model(self) -> CLIPModel:
+        from dplq.methods.load import load
+
+        return load(self.folder).eval()
+
+
+def predictions_of(file: Path) -> Path:
+    """Return the ``predictions*.csv`` that goes with a ``results*.json``."""
+    return file.with_name(f"predictions{file.stem.removeprefix('results')}.csv")

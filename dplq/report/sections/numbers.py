@@ -1,0 +1,116 @@
+"""The numbers of a test, the most important first."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from dplq.report.numbers import decimal, interval, percent
+from dplq.report.run_page import RunPage
+from dplq.report.section import Section
+from dplq.report.tables import table
+from dplq.report.templating import fill
+
+
+class Metric(NamedTuple):
+    """A metric of `summarise`: its key there, its name, whether it is shown in percent."""
+
+    key: str
+    name: str
+    is_percent: bool = True
+
+
+TILES = (
+    Metric("accuracy", "Accuracy"),
+    Metric("balanced_accuracy", "Balanced accuracy"),
+    Metric("macro_f1", "Macro-F1"),
+    Metric("macro_auroc", "Macro AUROC", False),
+    Metric("ece", "Calibration error (ECE)", False),
+)
+OTHERS = (
+    Metric("macro_average_precision", "Macro average precision", False),
+    Metric("brier", "Brier score", False),
+    Metric("log_loss", "Log loss", False),
+)
+
+
+class Shown(NamedTuple):
+    """A number of the page: text, unit, interval; empty strings for nothing."""
+
+    name: str
+    value: str
+    unit: str
+    interval: str
+
+
+def section(run: RunPage) -> Section:
+    """Return the section; every run has it."""
+    metrics = run.metrics
+    if metrics is None:
+        body = fill(
+            "numbers.html", tiles=_of_results(run), table="", missing=_missing(run), over=""
+        )
+    else:
+        rows = [shown(metrics, metric) for metric in (*TILES, *OTHERS)]
+        body = fill(
+            "numbers.html",
+            tiles=rows[: len(TILES)],
+            table=table(
+                "Macro: mean over classes.",
+                ("metric", "value", "95 % interval"),
+                [
+                    (row.name, f"{row.value} {row.unit}".strip(), row.interval or "-")
+                    for row in rows
+                ],
+            ),
+            missing="",
+            over=_over(metrics),
+        )
+    return Section("Results", "results", body)
+
+
+def shown(metrics: dict[str, Any], metric: Metric) -> Shown:
+    """Return a metric as the page shows it."""
+    value = metrics[metric.key]
+    text = percent(value) if metric.is_percent else decimal(value)
+    pair = (metrics["intervals"] or {}).get(metric.key)
+    unit = "%" if metric.is_percent and value is not None else ""
+    return Shown(metric.name, text, unit, interval(pair, metric.is_percent))
+
+
+def _of_results(run: RunPage) -> list[Shown]:
+    """Return what ``results.json`` alone has."""
+    results = run.results
+    found = [("Accuracy", results.accuracy), ("Macro-F1", results.macro_f1)]
+    return [Shown(name, f"{value:.1f}", "%", "") for name, value in found if value is not None]
+
+
+def _over(metrics: dict[str, Any]) -> str:
+    """Return a sentence on what the numbers are of."""
+    said = f"Of {metrics['images']:,} images"
+    if metrics["unlabelled"]:
+        said += f" ({metrics['unlabelled']:,} more have no label and are not counted)"
+    drawn = metrics["intervals"]
+    if drawn and drawn["units"] > 1:
+        said += (
+            f". Intervals: 95 %, bootstrap over the {drawn['units']:,} {drawn['over']}, "
+            f"{drawn['draws']:,} draws"
+        )
+    empty = metrics["classes_without_images"]
+    if empty:
+        said += f". Classes without a test image: {', '.join(empty[:10])}"
+        said += f" and {len(empty) - 10} more" * (len(empty) > 10)
+    return f"{said}."
+
+
+def _missing(run: RunPage) -> str:
+    """Return what a run without predictions lacks, and how to get it."""
+    if run.predictions is not None:
+        return "No image has a label, so there are no metrics."
+    results = run.results
+    name = f"results-{results.dataset}-{results.subsample}-{results.split}.json"
+    return (
+        "The run has no predictions.csv, as earlier versions wrote none: intervals, confusion "
+        "matrix, ROC curves, calibration and pictures are missing. The command of the training "
+        f"with --eval-only --model-dir {run.folder.name} (its folder) tests again and writes them; "
+        f"then give dplq report the file {name}, or the folder of that test."
+    )

@@ -1,0 +1,230 @@
+"""The page of a run: what is in it, what is not, and that nothing of a run can break it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dplq.cli.report import main
+from dplq.errors import UserError
+from dplq.evaluation.prediction_table import PredictionTable
+from dplq.report import Options, RunPage, render_run
+from tests.report.runs import CLASSES, Page, table, write_images, write_run
+
+HOSTILE = [
+    '<script>alert("x")</script>',
+    'a & b\'s $x^2$ "quoted"',
+    "\u732b \u2028 caf\u00e9",
+    'id="a" #010105',
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run whose images are there."""
+    predictions = table()
+    write_images(tmp_path, predictions.paths)
+    return write_run(tmp_path, predictions)
+
+
+def rendered(folder: Path, **options: object) -> str:
+    return render_run(RunPage.read(folder, Options(**options)))  # type: ignore[arg-type]
+
+
+def headings(html: str) -> list[str]:
+    return re.findall(r"<h2[^>]*>(.*?)</h2>", html)
+
+
+def test_a_run_has_all_sections_and_a_link_to_each(run):
+    html = rendered(run)
+    expected = ["Results", "What was run", "Confusion matrix", "Classes", "Calibration"]
+    assert headings(html)[:7] == [*expected, "ROC curves", "Images to look at"]
+    page = Page(html)
+    anchors = {a["href"] for a in page.all("a")}
+    assert anchors == {f"#{s['id']}" for s in page.all("section")}
+
+
+def test_the_numbers_are_those_of_the_predictions(run):
+    predictions = table()
+    right = float((predictions.labels == predictions.predictions).mean())
+    html = rendered(run)
+    first = re.search(r'<dt>Accuracy</dt><dd><span class="value">([\d.]+)', html)
+    assert first is not None
+    assert first[1] == f"{100 * right:.1f}"
+    assert "bootstrap over the 20 groups" in html
+
+
+def test_the_page_needs_nothing_else(run):
+    html = rendered(run)
+    page = Page(html)
+    names = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
+    links = [t[name] for _, t in page.tags for name in names if t.get(name)]
+    assert links
+    assert [link for link in links if not link.startswith(("#", "data:image/", "data:,"))] == []
+    assert re.findall(r"@import|url\((?!#)|https?://", html) == []
+    assert not page.all("script")
+
+
+def test_the_same_run_gives_the_same_bytes(run):
+    assert rendered(run) == rendered(run)
+
+
+def test_every_figure_and_picture_has_words(run):
+    page = Page(rendered(run))
+    assert len(page.all("figure")) == 4
+    drawn = [d for d in page.all("div") if d.get("role") == "img"]
+    assert len(drawn) == 4
+    assert all(len(d["aria-label"] or "") > 30 for d in drawn)
+    pictures = [image for image in page.all("img") if image["src"]]
+    assert len(pictures) == 24 - max(0, 12 - _wrong(table()))
+    assert all(image["alt"] for image in pictures)
+    assert len(page.all("table")) == len(page.all("caption"))
+
+
+def _wrong(predictions: PredictionTable) -> int:
+    return int((predictions.labels != predictions.predictions).sum())
+
+
+def test_ids_are_unique(run):
+    ids = [t["id"] for _, t in Page(rendered(run)).tags if t.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_names_cannot_break_the_page(tmp_path):
+    predictions = table(HOSTILE)
+    predictions.paths[:] = [f"<img src=x onerror=alert({k})>\n'\".png" for k in range(60)]
+    html = rendered(write_run(tmp_path, predictions))
+    page = Page(html)
+    assert not page.all("script")
+    assert [i for i in page.all("img") if not str(i["src"]).startswith("data:image/jpeg;")] == []
+    assert [t for _, t in page.tags if any(name.startswith("on") for name in t)] == []
+    for name in HOSTILE[:2]:
+        assert name in page.text
+    assert "\u732b \\u2028 caf\u00e9" in page.text
+    assert 'id="a" #010105' in page.text  # in figures too, as it is
+    assert "onerror=alert(0)>\\n'" in page.text
+
+
+def test_no_images_leaves_out_what_names_a_patient(run, tmp_path):
+    predictions = table()
+    html = rendered(run, images=False)
+    assert not Page(html).all("img")
+    for name in (*predictions.paths, *predictions.groups, str(tmp_path)):
+        assert name not in html
+    wrong = np.flatnonzero(predictions.labels != predictions.predictions)
+    certainty = predictions.probabilities[wrong].max(1)
+    line = int(wrong[certainty.argmax()]) + 2
+    rows = re.findall(r'<th scope="row">(\d+)</th><td>(\w+)</td>', html)
+    assert rows[0] == (str(line), CLASSES[int(predictions.labels[line - 2])])
+
+
+def test_images_that_are_gone_are_named_and_found_elsewhere(run, tmp_path):
+    (tmp_path / "class0").rename(tmp_path / "moved")
+    html = rendered(run)
+    assert "pictures cannot be shown" in html
+    assert "class0/" in html
+    for name in ("class1", "class2", "moved"):
+        (tmp_path / "new").mkdir(exist_ok=True)
+        (tmp_path / name).rename(tmp_path / "new" / name.replace("moved", "class0"))
+    assert "cannot be shown" not in rendered(run, root=tmp_path / "new")
+
+
+def test_the_pictures_are_the_most_certain_mistakes(run):
+    predictions = table()
+    wrong = np.flatnonzero(predictions.labels != predictions.predictions)
+    order = wrong[np.argsort(-predictions.probabilities[wrong].max(1), kind="stable")]
+    shown = re.findall(r'<p class="path">(.*?)</p>', rendered(run))
+    assert shown[: min(12, len(order))] == [predictions.paths[k] for k in order[:12]]
+
+
+def test_a_run_without_predictions_says_how_to_make_them(tmp_path):
+    html = rendered(write_run(tmp_path, None))
+    assert headings(html) == ["Results", "What was run", "Classes"]
+    assert "has no predictions.csv" in html
+    assert "--eval-only --model-dir" in html
+    assert "results-Lakes-all-test.json" in html
+
+
+def test_results_of_version_0_1_0_have_a_page():
+    folder = Path(__file__).parents[1] / "fixtures" / "written_by_0_1_0" / "QuaternionPrompt"
+    html = rendered(folder)
+    assert "Settings of the method" in html
+    assert "has no predictions.csv" in html
+
+
+def test_a_thousand_classes_and_many_images_stay_small(tmp_path):
+    names = [f"class {k}" for k in range(1000)]
+    html = rendered(write_run(tmp_path, table(names, 3000, skill=6.0)), images=False)
+    assert len(html) < 2_000_000
+    assert "30 of 1,000 classes with the most mistakes" in html
+    assert "The 40 lowest of 1,000 classes" in html
+    assert "Only the 40 smallest of 1,000" in html
+
+
+def test_one_class_and_no_mistake(tmp_path):
+    html = rendered(write_run(tmp_path, table(["only"], 5)), images=False)
+    assert "No image was taken for another class." in html
+    assert "No image was misclassified." in html
+    assert "ROC curves" not in headings(html)
+
+
+def test_predictions_of_another_test_are_refused(run):
+    write_run(run, None, total=61)
+    with pytest.raises(UserError, match=r"60 images and results\.json 61"):
+        RunPage.read(run)
+
+
+def test_a_damaged_training_log_is_said(run):
+    (run / "tensorboard").mkdir()
+    (run / "tensorboard" / "events.out.tfevents.1").write_bytes(b"\xff" * 64)
+    assert headings(rendered(run))  # whatever it says, there is a page
+
+
+def test_the_curve_of_the_training_is_drawn(run):
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(run / "tensorboard")) as writer:
+        for step in range(8):
+            writer.add_scalar("train/loss", 4.0 if step < 4 else 1.5, step)
+    html = rendered(run)
+    assert "Training loss by epoch: 4 in the first, 1.5 in the last of 2." in html
+    assert "Training" in headings(html)
+
+
+class TestCommand:
+    def test_writes_beside_the_results(self, run, capsys):
+        assert main([str(run)]) == 0
+        assert capsys.readouterr().out == f"Report: {run / 'report.html'}\n"
+        assert (run / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+        assert not list(run.glob(".*part*"))
+
+    def test_another_test_of_the_run(self, run, capsys):
+        for kind, end in (("results", "json"), ("predictions", "csv")):
+            (run / f"{kind}.{end}").rename(run / f"{kind}-Lakes-all-test.{end}")
+        assert main([str(run / "results-Lakes-all-test.json"), "--no-images"]) == 0
+        assert (run / "report-Lakes-all-test.html").is_file()
+
+    def test_settings_that_differ_are_shown(self, run, tmp_path):
+        out = tmp_path / "there" / "x.html"
+        assert main([str(run), "--out", str(out)]) == 0
+        html = out.read_text(encoding="utf-8")
+        assert "Config keys that differ from their defaults (2)" in html
+        assert '<th scope="row">OPTIM.MAX_EPOCH</th>' in html
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["absent"], "does not exist"),
+            ([".", "--root", "absent"], "--root absent is no folder"),
+            (["."], "no finished run"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, arguments, said, tmp_path, monkeypatch, capsys):
+        monkeypatch.chdir(tmp_path)
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
