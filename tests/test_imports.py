@@ -24,6 +24,7 @@ LAYERS = (
     ("dplq.plugin",),
     ("dplq.trainers", "dplq.datasets"),
     ("dplq.host",),
+    ("dplq.explain",),
     ("dplq.methods",),
     ("dplq.training", "dplq.evaluation", "dplq.export"),
     ("dplq.domain",),
@@ -39,6 +40,7 @@ APART = ("dplq.demo", "dplq._fallback")
 LIBRARY = (
     "clip",
     "domain",
+    "explain",
     "methods",
     "images",
     "models",
@@ -52,7 +54,8 @@ LIBRARY = (
 AT_THE_TOP = {
     *("__init__.py", "__main__.py", "errors.py", "plugin.py", "py.typed", "clip", "domain"),
     *("methods", "images", "io", "training", "evaluation", "results", "report", "data"),
-    *("experiments", "host", "cli", "demo", "models", "export", "share", "_fallback"),
+    *("experiments", "host", "cli", "demo", "models", "explain", "export", "share"),
+    "_fallback",
 }
 
 

@@ -103,6 +103,10 @@ class HubTokenizer:
         """Return the tokens of each text without markers and padding, (N,) long."""
         return self.end(tokens) + 1 - sum(self.markers)
 
+    def words(self, ids: Sequence[int]) -> list[str]:
+        """Return the texts of single tokens, with the library's marks of pieces of words."""
+        return [str(token) for token in self._loaded.convert_ids_to_tokens(list(ids))]
+
     def _encode(self, text: str) -> list[int]:
         clean = open_clip("tokenizer").get_clean_fn(self.clean)
         # one text at a time: an own warning of the library about length would name no text

@@ -16,6 +16,10 @@ if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions th
     from open_clip import SimpleTokenizer
 
 
+END_OF_WORD = "</w>"  # of a token
+SPECIAL = ("<start_of_text>", "<end_of_text>")
+
+
 @cache
 def make_tokenizer(clean: str) -> SimpleTokenizer:
     """Return open_clip's tokenizer; `clean` names its text normalisation, such as ``lower``."""
@@ -46,6 +50,32 @@ def tokenize(tokenizer: SimpleTokenizer, texts: Sequence[str], length: int, mode
             )
         row[: len(ids)] = torch.tensor(ids)
     return tokens
+
+
+class ClipTokenizer:
+    """CLIP's tokenizer of one model; arguments as of `tokenize`."""
+
+    def __init__(self, tokenizer: SimpleTokenizer, length: int, model: str) -> None:
+        self.tokenizer, self.length, self.model = tokenizer, length, model
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Return token ids, (N, length) long, zero after EOT.
+
+        Raises:
+            UserError: a text needs more than `length` tokens.
+        """
+        return tokenize(self.tokenizer, texts, self.length, self.model)
+
+    def words(self, ids: Sequence[int]) -> list[str]:
+        """Return the texts of single tokens; "..." follows one that does not end a word."""
+        own, found = self.tokenizer, []
+        for token in (own.decoder[i] for i in ids):
+            ends = token.endswith(END_OF_WORD)
+            signs = token[: -len(END_OF_WORD)] if ends else token
+            if set(signs) <= own.byte_decoder.keys():  # a marker is no text
+                signs = bytes(own.byte_decoder[sign] for sign in signs).decode("utf-8", "replace")
+            found.append(signs if ends or token in SPECIAL else f"{signs}...")
+        return found
 
 
 def eot_index(tokens: Tensor) -> Tensor:

@@ -123,13 +123,7 @@ def _record(model: CLIPModel, batch_size: int | None) -> dict[str, Any]:
 
 def _preprocessing(model: CLIPModel) -> dict[str, Any]:
     """Return how an image becomes the input, after the resize of its shorter edge and the crop."""
-    clip, given = model.clip, getattr(model, "input", None)
-    if given is None:
-        return {
-            "interpolation": "bicubic",
-            "mean": list(clip.image_mean),
-            "std": list(clip.image_std),
-        }
+    given = model.input
     return {
         "interpolation": given.interpolation,
         "mean": list(given.mean),

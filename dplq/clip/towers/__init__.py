@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from dplq.clip.hub_tokenizer import HubTokenizer
-from dplq.clip.tokenizer import make_tokenizer, tokenize
+from dplq.clip.tokenizer import ClipTokenizer, make_tokenizer
 from dplq.clip.towers.base import ImageTower, TextTower, Tokenizer
 from dplq.clip.towers.clip_text import CausalText
 from dplq.clip.towers.clip_vit import ClipViT
@@ -85,7 +85,7 @@ def _make_tokenizer(
     if words != tokenizer.vocab_size:
         reason = f"it has {words} words, CLIP's tokenizer {tokenizer.vocab_size}"
         return partial(_refuse, f"'{name}' cannot encode texts: {reason}")
-    return partial(tokenize, tokenizer, length=text.context_length, model=name)
+    return ClipTokenizer(tokenizer, text.context_length, name)
 
 
 def _context_length(config: Mapping[str, Any]) -> int:

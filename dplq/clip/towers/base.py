@@ -9,11 +9,13 @@ needs it refuses the model with these words (`dplq.methods.needs`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dplq.clip.packed_text import PackedTexts
+from dplq.errors import UserError
 
 Tokenizer = Callable[[Sequence[str]], Tensor]  # texts -> ids (N, L) long, padded
 
@@ -130,7 +132,31 @@ class TextTower:
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return word embeddings (N, L, d_t) of ids (N, L)."""
+        return self.embedding(tokens)
+
+    def vocabulary(self) -> Tensor:
+        """Return the embeddings (V, d_t) of all words of the vocabulary.
+
+        Raises:
+            UserError: the tower takes no prompts, so embeds no words for others.
+        """
+        if self.lacks:
+            raise UserError(f"The vocabulary cannot be had: {self.lacks}.")
+        return self.embedding.weight
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """Return the module that embeds words."""
         raise NotImplementedError
+
+    def words(self, ids: Sequence[int]) -> list[str]:
+        """Return the words of ids, as the tokenizer writes them, without marks of word ends.
+
+        Raises:
+            UserError: the tokenizer cannot be had.
+        """
+        known: Any = self.tokenizer
+        return known.words(ids)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Return un-normalised features (N, d) of ids (N, L)."""

@@ -50,9 +50,10 @@ class CausalText(TextTower):
         """Return the position of EOT."""
         return eot_index(tokens if self.eos_id is None else (tokens == self.eos_id).int())
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Return word embeddings."""
-        return self.text.token_embedding(tokens)
+    @property
+    def embedding(self) -> nn.Embedding:
+        """Return the module that embeds words."""
+        return self.text.token_embedding
 
     def encode(
         self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor] = ()

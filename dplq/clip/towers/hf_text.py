@@ -38,7 +38,7 @@ class HFText(TextTower):
         super().__init__(module, tokenizer)
         self.encoder: Any = module
         self.context_length = context_length
-        self.width = self._embedding.embedding_dim
+        self.width = self.embedding.embedding_dim
         self.layers = len(self._blocks)
         self.prompt_start = int(self._config.model_type not in WITHOUT_START)
 
@@ -51,7 +51,8 @@ class HFText(TextTower):
         return self.encoder.config
 
     @property
-    def _embedding(self) -> Any:
+    def embedding(self) -> Any:
+        """Return the module that embeds words; `encode` adds position, type and norm."""
         return self._transformer.get_input_embeddings()
 
     @property
@@ -72,10 +73,6 @@ class HFText(TextTower):
     def count(self, tokens: Tensor) -> Tensor:
         """Return the tokens of each text without markers and padding, (N,) long."""
         return self.end(tokens) - self.prompt_start  # the last token is the end marker
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Return word embeddings; position, type and norm are added by `encode`."""
-        return self._embedding(tokens)
 
     def encode(
         self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor] = ()
@@ -122,4 +119,4 @@ class HFText(TextTower):
     @property
     def dtype(self) -> torch.dtype:
         """Return the dtype of the frozen weights."""
-        return self._embedding.weight.dtype
+        return self.embedding.weight.dtype

@@ -60,9 +60,10 @@ class BidirectionalText(TextTower):
         hub = self.tokenizer
         return hub.count(tokens) if isinstance(hub, HubTokenizer) else super().count(tokens)
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Return word embeddings (N, L, d_t) of ids (N, L)."""
-        return self.text.token_embedding(tokens)
+    @property
+    def embedding(self) -> nn.Embedding:
+        """Return the module that embeds words."""
+        return self.text.token_embedding
 
     def encode(
         self, embeddings: Tensor, end: Tensor, deep_prompts: Sequence[Tensor] = ()

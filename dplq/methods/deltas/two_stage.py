@@ -98,7 +98,8 @@ class TwoStageModel(DeltaModel):
         """Return logits (B, K) of CLIP-normalised images (B, 3, H, W)."""
         if self.folded_text is not None or self.prompt_learner.stage < 2:
             return super().forward(images)
-        with torch.no_grad():  # only the classifier learns
+        learns = self.prompt_learner.training  # the classifier alone
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not learns):
             features = self.image_features(images)
         return self.logits(features, F.normalize(self._rows(), dim=-1).unsqueeze(0))
 

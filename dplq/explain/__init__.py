@@ -1,0 +1,24 @@
+"""What a model uses: nearest words, domain feature, prompts by layer, attention, features.
+
+Functions of a model and images; docs/explain.md says what each number means.
+"""
+
+from dplq.explain.attention_map import attention_map
+from dplq.explain.domain_effect import DomainEffect, domain_effect
+from dplq.explain.features import Embedding, adapted_features, clip_features, embed
+from dplq.explain.layer_effect import LayerEffect, layer_effects
+from dplq.explain.nearest_words import NearestWords, nearest_words
+
+__all__ = [
+    "DomainEffect",
+    "Embedding",
+    "LayerEffect",
+    "NearestWords",
+    "adapted_features",
+    "attention_map",
+    "clip_features",
+    "domain_effect",
+    "embed",
+    "layer_effects",
+    "nearest_words",
+]
