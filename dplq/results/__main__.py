@@ -15,7 +15,7 @@ from dplq.results.curve import draw_curve
 from dplq.results.diagram import draw_diagram
 from dplq.results.grids import shots_table, transfer_table
 from dplq.results.rendering import FORMATS, Table
-from dplq.results.runs import Run, collect
+from dplq.results.runs import ACCURACY, METRICS, Run, collect
 from dplq.results.summary import summarise
 from dplq.results.tables import accuracy_table
 
@@ -39,6 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--ci95",
         action="store_true",
         help="Student's 95 %% interval of the mean in place of the standard deviation",
+    )
+    add(
+        "--metric",
+        choices=METRICS,
+        default=ACCURACY,
+        help="what the table shows; all but the accuracy need results.json files of tests that"
+        " wrote predictions.csv, and are for the plain table, with or without --costs",
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
@@ -92,7 +99,11 @@ def report(args: argparse.Namespace) -> None:
     """Print the table, and draw the curve, that the arguments select."""
     curve = user_path(args.curve, "--curve") if args.curve else None
     diagram = user_path(args.diagram, "--diagram") if args.diagram else None
-    runs = collect(args.out)
+    if args.metric != ACCURACY:
+        others = ("by", "compare", "composite", "curve", "diagram")
+        if given := [f"--{name}" for name in others if getattr(args, name)]:
+            raise UserError(f"{given[0]} shows accuracies: leave it out, or --metric {args.metric}")
+    runs = collect(args.out, args.metric)
     if args.composite:
         runs += composites(runs)
     beside = sys.stderr if args.format == "csv" else sys.stdout
@@ -116,7 +127,7 @@ def make_table(args: argparse.Namespace, runs: Sequence[Run]) -> Table:
     if args.by:
         return GRIDS[args.by](runs, ci95=args.ci95)
     rows = summarise(runs, keep_order=args.costs)
-    return accuracy_table(rows, ci95=args.ci95, costs=args.costs)
+    return accuracy_table(rows, ci95=args.ci95, costs=args.costs, metric=args.metric)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ class Results(msgspec.Struct):
         train_accuracy: of a training by gradient steps on few images; else None.
         zero_shot: the trainer uses no training image; None in files of earlier versions.
         any_classes: it can name classes that it was not trained on; None as for `zero_shot`.
+        metrics: of the probabilities (docs/metrics.md); None without, and in earlier versions.
     """
 
     format: Literal[1]
@@ -94,6 +95,7 @@ class Results(msgspec.Struct):
     train_accuracy: TrainAccuracy | None = None
     zero_shot: bool | None = None
     any_classes: bool | None = None
+    metrics: dict[str, Any] | None = None
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:
