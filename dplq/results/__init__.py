@@ -26,6 +26,15 @@ if TYPE_CHECKING:  # the same names for type checkers and editors
     from dplq.results.tables import render as render
 
 FORMATS = ("simple", "github", "latex", "html", "csv")
+ACCURACY = "accuracy"
+# What a table can show, and its name there; all are better the larger they are.
+METRICS = {
+    ACCURACY: "Top-1 accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro-F1",
+    "macro_auroc": "Macro AUROC",
+    "macro_average_precision": "Macro average precision",
+}
 _NAMES = {  # module -> public names that it defines
     "curve": ("draw_curve",),
     "grids": ("shots_table", "transfer_table"),
@@ -35,7 +44,7 @@ _NAMES = {  # module -> public names that it defines
     "tables": ("accuracy_table", "render"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
-__all__ = ["FORMATS", *_MODULES]
+__all__ = ["ACCURACY", "FORMATS", "METRICS", *_MODULES]
 
 
 if not TYPE_CHECKING:  # a type checker would accept any name

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dplq.errors import UserError
 from dplq.io.exit_code import DONE, exit_code
 from dplq.io.validation.paths import user_path
-from dplq.results import FORMATS
+from dplq.results import ACCURACY, FORMATS, METRICS
 
 if TYPE_CHECKING:
     from dplq.results.rendering import Table
@@ -42,6 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--ci95",
         action="store_true",
         help="Student's 95 %% interval of the mean in place of the standard deviation",
+    )
+    add(
+        "--metric",
+        choices=METRICS,
+        default=ACCURACY,
+        help="what the table shows; all but the accuracy need results.json files of tests that"
+        " wrote predictions.csv, and are for the plain table, with or without --costs",
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
@@ -100,7 +108,11 @@ def report(args: argparse.Namespace) -> None:
 
     curve = user_path(args.curve, "--curve") if args.curve else None
     diagram = user_path(args.diagram, "--diagram") if args.diagram else None
-    runs = collect(args.out)
+    if args.metric != ACCURACY:
+        others = ("by", "compare", "composite", "curve", "diagram")
+        if given := [f"--{name}" for name in others if getattr(args, name)]:
+            raise UserError(f"{given[0]} shows accuracies: leave it out, or --metric {args.metric}")
+    runs = collect(args.out, args.metric)
     if args.composite:
         runs += composites(runs)
     beside = sys.stderr if args.format == "csv" else sys.stdout
@@ -129,7 +141,7 @@ def make_table(args: argparse.Namespace, runs: Sequence[Run]) -> Table:
         table = shots_table if args.by == "shots" else transfer_table
         return table(runs, ci95=args.ci95)
     rows = summarise(runs, keep_order=args.costs)
-    return accuracy_table(rows, ci95=args.ci95, costs=args.costs)
+    return accuracy_table(rows, ci95=args.ci95, costs=args.costs, metric=args.metric)
 
 
 if __name__ == "__main__":

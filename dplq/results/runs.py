@@ -22,6 +22,7 @@ from dplq.io.runs.files import RESULTS_FILE, SETTINGS_FILE
 from dplq.io.runs.results import SUBSETS as TESTED
 from dplq.io.runs.results import Results, read_results
 from dplq.io.validation.paths import is_file, name_problem, user_path
+from dplq.results import ACCURACY, METRICS
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Run:
         dataset: name of the dataset.
         subset: one of `SUBSETS`: the classes that were tested.
         seed: its seed.
-        accuracy: top-1 accuracy in percent.
+        accuracy: top-1 accuracy in percent, or another of `METRICS`.
         rounded: True when read from a log, which prints one decimal.
         folder: the output folder of the run.
         costs: any of `COSTS`; nothing when read from a log.
@@ -107,13 +108,14 @@ class Run:
     tested: Tested | None = None
 
 
-def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
+def collect(paths: Iterable[str | os.PathLike[str]], metric: str = ACCURACY) -> list[Run]:
     """Read every finished run below the given folders.
 
     A run that cannot be read, or has not finished, is skipped with a warning that names it.
 
     Args:
         paths: folders; one inside another is not counted twice.
+        metric: one of `METRICS`, which stands for the accuracy; a run without it is skipped.
 
     Returns:
         The runs, in the order of their folders.
@@ -131,7 +133,7 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> list[Run]:
             continue
         try:
             _require_printable(folder)
-            runs[folder] = read(folder)
+            runs[folder] = read(folder, metric)
         except (OSError, ValueError, UserError) as error:
             logger.warning("skipped %s: %s", printable(str(folder)), error)
     if not runs:
@@ -165,20 +167,21 @@ def _candidates(paths: Iterable[Path]) -> Iterator[tuple[Path, Any]]:
                 yield Path(name), _read_logs
 
 
-def _read_results(folder: Path) -> list[Run]:
+def _read_results(folder: Path, metric: str) -> list[Run]:
     """Parse a results.json; a generalised test is two runs, one for each half.
 
     Raises:
         UserError: it is not valid.
-        ValueError: it is about another split than test.
+        ValueError: it is about another split than test, or has no such metric.
     """
     results = read_results(folder / RESULTS_FILE)
     if results.split != "test":
         raise ValueError(f"{RESULTS_FILE} is about the {results.split} split, not test")
     root, config = _experiment(folder)
     trainer, layout, trained = results.trainer, match_layout(folder), results.train_accuracy
-    accuracies: dict[str, float] = {results.subsample: results.accuracy}
-    if results.generalised and layout and layout.groupdict().get("subset") == "all":
+    accuracies: dict[str, float] = {results.subsample: _value(results, metric)}
+    of_accuracy = metric == ACCURACY
+    if of_accuracy and results.generalised and layout and layout.groupdict().get("subset") == "all":
         both = (results.generalised.base, results.generalised.new)
         accuracies = dict(zip(GENERALISED, both, strict=True))
     return [
@@ -195,10 +198,20 @@ def _read_results(folder: Path) -> list[Run]:
             zero_shot=_known(results.zero_shot, trainer in ZERO_SHOT),
             any_classes=_known(results.any_classes, trainer not in CLOSED_SET),
             problem=fit_problem(trained.start, trained.end) if trained else "",
-            tested=_tested(results) if subset not in GENERALISED else None,
+            tested=_tested(results) if of_accuracy and subset not in GENERALISED else None,
         )
         for subset, accuracy in accuracies.items()
     ]
+
+
+def _value(results: Results, metric: str) -> float:
+    """Return a metric in percent."""
+    if metric == ACCURACY:
+        return results.accuracy
+    value = (results.metrics or {}).get(metric)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"{RESULTS_FILE} has no {metric}: test again to have it")
+    return 100 * value
 
 
 def _tested(results: Results) -> Tested | None:
@@ -235,9 +248,11 @@ def _experiment(folder: Path) -> tuple[str, str]:
     return folder.parent.as_posix(), folder.name
 
 
-def _read_logs(folder: Path) -> list[Run]:
+def _read_logs(folder: Path, metric: str) -> list[Run]:
     """Parse a Dassl log; raise ValueError where its run has not finished."""
     match = match_layout(folder)
+    if metric != ACCURACY:
+        raise ValueError(f"a log.txt has no {metric}")
     if (folder / SETTINGS_FILE).exists():
         raise ValueError(f"not finished (a log.txt but no {RESULTS_FILE})")
     if match is None:

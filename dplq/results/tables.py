@@ -8,6 +8,7 @@ from pathlib import Path
 from dplq.results.composite import NOTE as COMPOSITE_NOTE
 from dplq.results.names import MARK
 from dplq.results.rendering import Line, Number, Table
+from dplq.results import ACCURACY, METRICS
 from dplq.results.runs import PAIRS, SUBSETS
 from dplq.results.summary import Row
 
@@ -26,7 +27,9 @@ COST_NOTE = (
 )
 
 
-def accuracy_table(rows: Sequence[Row], *, ci95: bool = False, costs: bool = False) -> Table:
+def accuracy_table(
+    rows: Sequence[Row], *, ci95: bool = False, costs: bool = False, metric: str = ACCURACY
+) -> Table:
     """Return the rows as a table.
 
     Args:
@@ -34,16 +37,18 @@ def accuracy_table(rows: Sequence[Row], *, ci95: bool = False, costs: bool = Fal
         ci95: describe the spread in the note as a 95 % interval.
         costs: add learnable parameters, seconds per step, peak memory and checkpoint size, and
             move the labels that all rows share to the note.
+        metric: what `collect` was asked for.
     """
+    notes = note(rows, ci95=ci95, metric=metric)
     lines = [_line(row) for row in rows]
     if not costs:
-        return Table(lines, _columns(rows), note(rows, ci95=ci95), group=GROUP)
+        return Table(lines, _columns(rows), notes, group=GROUP)
     devices = sorted({device for row in rows for device in row.devices})
     ran_on = [f"Run on: {'; '.join(devices)}."] if devices else []
     return Table(
         lines=lines,
         columns=_columns(rows),
-        note=[*note(rows, ci95=ci95), *COST_NOTE, *ran_on],
+        note=[*notes, *COST_NOTE, *ran_on],
         numbers=COST_COLUMNS,
         noted=("config", "shots", "dataset", "seeds"),
         group=GROUP,
@@ -57,19 +62,19 @@ def render(
     return accuracy_table(rows, ci95=ci95, costs=costs).render(fmt, ci95=ci95)
 
 
-def spread_note(ci95: bool) -> str:
+def spread_note(ci95: bool, metric: str = ACCURACY) -> str:
     """Return the first line of every note."""
     spread = "95 % interval (Student's t)" if ci95 else "population standard deviation (np.std)"
-    return f"Top-1 accuracy in %: mean +- {spread} over seeds; '-' for one seed."
+    return f"{METRICS[metric]} in %: mean +- {spread} over seeds; '-' for one seed."
 
 
-def note(rows: Sequence[Row], *, ci95: bool = False) -> list[str]:
+def note(rows: Sequence[Row], *, ci95: bool = False, metric: str = ACCURACY) -> list[str]:
     """Return the lines of the note: what the numbers in `rows` are."""
-    lines = [spread_note(ci95)]
+    lines = [spread_note(ci95, metric)]
     if "H" in _columns(rows):
         lines.append(
-            "H: harmonic mean of the averaged base and new accuracy, as in published tables, over"
-            " the seeds that have both; its +- is over the per-seed harmonic means."
+            f"H: harmonic mean of the averaged base and new {_words(metric)}, as in published"
+            " tables, over the seeds that have both; its +- is over the per-seed harmonic means."
         )
         closed = sorted({row.setting.trainer for row in rows if not row.any_classes})
         if closed:
@@ -87,6 +92,10 @@ def note(rows: Sequence[Row], *, ci95: bool = False) -> list[str]:
     if any(row.rounded for row in rows):
         lines.append(ROUNDED_NOTE)
     return lines
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ").replace("auroc", "AUROC").replace("f1", "F1")
 
 
 def _training_notes(rows: Sequence[Row]) -> list[str]:

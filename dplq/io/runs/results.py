@@ -74,6 +74,7 @@ class Results(msgspec.Struct):
         per_class_accuracy: in percent, of the classes that were tested.
         epochs: finished epochs of the model that was tested.
         versions: of Python and packages.
+        metrics: of the probabilities (docs/metrics.md); None without, and in earlier versions.
     """
 
     format: Literal[1]
@@ -102,6 +103,7 @@ class Results(msgspec.Struct):
     per_class_accuracy: dict[str, Percent] = msgspec.field(default_factory=dict)
     epochs: Count | None = None
     versions: dict[str, str] = msgspec.field(default_factory=dict)
+    metrics: dict[str, Any] | None = None
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:
