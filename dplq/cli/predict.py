@@ -137,6 +137,7 @@ def _predict(
 ) -> list[Problem]:
     """Write the predictions; return the images that cannot be read."""
     from dplq.cli.prediction.features import FeatureFile
+    from dplq.cli.prediction.identity import writing_alone
     from dplq.cli.prediction.loop import classify
     from dplq.cli.prediction.progress import Progress
     from dplq.io.files import file_digest
@@ -144,7 +145,10 @@ def _predict(
 
     digest = file_digest(checkpoint)
     with contextlib.ExitStack() as stack:
-        output = stack.enter_context(_output(args, model, digest, inputs, out, features))
+        if out is not None:
+            stack.enter_context(writing_alone(out))
+        output = _output(args, model, digest, inputs, out, features)
+        stack.callback(output.close)
         done = set(output.done)
         todo = [image for image in inputs.images if image.path not in done]
         if done:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from threading import Thread
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 import dplq
 from dplq.cli.predict import main
 from dplq.cli.prediction import output, progress
+from dplq.cli.prediction.identity import writing_alone
 from dplq.evaluation.prediction_table import PredictionTable
 from tests.images.noise import write_noise
 from tests.runner import PROJECT
@@ -165,6 +167,15 @@ def test_unreadable_images_are_listed_and_the_others_done(run, tmp_path):
     assert len(PredictionTable.read(out).paths) == 2
 
 
+def cells(path):
+    """The cells of a CSV file: the texts row by row, and all numbers."""
+    texts, numbers = [], []
+    for row in csv.reader(io.StringIO(path.read_text(encoding="utf-8"))):
+        texts.append([cell for cell in row if not cell.startswith("0.")])
+        numbers += [float(cell) for cell in row if cell.startswith("0.")]
+    return texts, torch.tensor(numbers)
+
+
 @pytest.mark.parametrize("topk", [[], ["--topk", 2]], ids=["all", "topk"])
 def test_an_interrupted_command_is_continued(run, tmp_path, monkeypatch, topk):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -194,10 +205,12 @@ def test_an_interrupted_command_is_continued(run, tmp_path, monkeypatch, topk):
     code, said, _ = run(*given)
     assert code == 0
     assert "is continued: 5 images are done, 7 are left." in said
-    for name in ("a.csv", "a.csv.json"):
-        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    assert (cut / "a.csv.json").read_bytes() == (whole / "a.csv.json").read_bytes()
+    (texts, numbers), (other_texts, others) = (cells(place / "a.csv") for place in (whole, cut))
+    assert texts == other_texts
+    torch.testing.assert_close(numbers, others, rtol=0, atol=1e-6)  # of other batches
     first, second = (load_file(place / "a.safetensors")["features"] for place in (whole, cut))
-    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)  # of other batches
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
     code, said, _ = run(*given)
     assert (code, "12 images are done, 0 are left" in said) == (0, True)
     assert torch.equal(load_file(cut / "a.safetensors")["features"], second)
@@ -262,6 +275,20 @@ def test_lines_of_progress_where_there_is_no_terminal(run, monkeypatch):
     assert "3 of 12 images, " in err
     assert "12 images in " in err
     assert run("images", "--quiet")[2] == ""
+
+
+def test_two_commands_do_not_write_one_file_at_once(run, tmp_path):
+    out, ended = tmp_path / "a.csv", []
+    with writing_alone(out):
+        second = Thread(
+            target=lambda: ended.append(main(["0.safetensors", "images", "--out", str(out)]))
+        )
+        second.start()
+        second.join(timeout=4)
+        assert not out.exists()
+    second.join()
+    assert ended == [0]
+    assert len(PredictionTable.read(out).paths) == 12
 
 
 def test_a_killed_command_is_continued(folder, tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,10 +13,9 @@ import msgspec
 
 from dplq.errors import UserError, few
 from dplq.io.atomic import write_bytes_atomically
+from dplq.io.lock import exclusive
 from dplq.io.validation.paths import is_file
 from dplq.io.validation.schema import Name, read_json
-
-FORMAT = 1
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -33,12 +34,24 @@ class Identity(msgspec.Struct, frozen=True):
     classes: list[Name]
     topk: Annotated[int, msgspec.Meta(ge=1)] | None = None
     features: str = ""
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
 
 
 def identity_file(output: Path) -> Path:
     """Return the path of the record that belongs to an output file."""
     return output.with_name(output.name + ".json")
+
+
+@contextlib.contextmanager
+def writing_alone(output: Path) -> Iterator[None]:
+    """Keep other commands from an output file while the block runs; they wait."""
+    with contextlib.ExitStack() as stack:
+        # without locks, or where nothing can be written, which `claim` says
+        with contextlib.suppress(OSError):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            lock = output.with_name(f".{output.name}.lock")
+            stack.enter_context(exclusive(lock, f"writes {output}"))
+        yield
 
 
 def claim(output: Path, own: Identity, overwrite: bool) -> None:

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 from torch import Tensor
@@ -21,25 +20,17 @@ from .inputs import InputImage
 
 
 class Output(Protocol):
-    """Where predictions go; a context manager.
+    """Where predictions go."""
 
-    Attributes:
-        done: paths of images that are there already.
-    """
-
-    done: Sequence[str]
+    @property
+    def done(self) -> Sequence[str]:
+        """Return the paths of images that are there already."""
 
     def add(self, images: Sequence[InputImage], labels: Sequence[int], logits: Tensor) -> None:
         """Write a batch: B images, the index of each one's class or -1, and logits (B, K)."""
 
-    def __enter__(self) -> Output: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def close(self) -> None:
+        """Finish writing."""
 
 
 class AllClasses(PredictionWriter):
@@ -77,7 +68,7 @@ class TopClasses:
             self.header += [f"prediction_{place}", f"probability_{place}"]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a+b")  # noqa: SIM115  closed by __exit__
+            self._file = open(path, "a+b")  # noqa: SIM115  closed by close()
             self._file.seek(0)
             end, self.done = self._finished()
             self._file.truncate(end)
@@ -125,15 +116,8 @@ class TopClasses:
             "--out, then run the same command again: it continues."
         )
 
-    def __enter__(self) -> TopClasses:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -161,15 +145,7 @@ class Printed:
             print(f"{image.path:<{self.width}}", *cells, sep="  ")
         sys.stdout.flush()
 
-    def __enter__(self) -> Printed:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Do nothing: there is nothing to close."""
 
 
