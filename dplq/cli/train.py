@@ -426,6 +426,8 @@ def build(args: argparse.Namespace) -> Any:
         UserError: any mistake of the user's.
     """
     import dplq.plugin  # noqa: F401  (registers trainers and datasets)
+    from dplq.host.dassl import find_trainer
+    from dplq.host.weights import check_weights
     from dplq.training.distributed import refuse_distributed
 
     refuse_distributed()
@@ -434,6 +436,8 @@ def build(args: argparse.Namespace) -> Any:
     cfg = setup_cfg(args)
     if args.eval_only and not args.model_dir and needs_model(cfg.TRAINER.NAME):
         raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
+    if hasattr(trainer := find_trainer(cfg.TRAINER.NAME), "model_class"):
+        check_weights(cfg, trainer)  # before anything is written
     claim_output(args, cfg)
 
     import torch

@@ -18,6 +18,7 @@ from dplq.errors import UserError
 from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.checks import check_for_trainer
 from dplq.host.dassl import describe_dassl, prepare_worker
+from dplq.host.weights import check_weights
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.io.runs.folder import RunFolder
 from dplq.methods.base import CLIPModel
@@ -70,6 +71,7 @@ class FrozenTrainer(CheckpointTrainer):
     def __init__(self, cfg: Any) -> None:
         refuse_distributed()
         self.check_cfg(cfg)  # Dassl does too, but only after the seed is used
+        check_weights(cfg, type(self))  # before the images are read
         # Without a seed the run draws one, so that it can still be resumed exactly.
         self.run_seed = cfg.SEED if cfg.SEED >= 0 else random.SystemRandom().randrange(2**31)
         self.train_seconds, self.train_steps = 0.0, 0
