@@ -37,10 +37,11 @@ def hub_access() -> Iterator[None]:
 def hub_problem(error: Exception) -> str:
     """Return why a file of the hub is not available, on one line, for messages."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
     _, answers = _answers.get(constants.ENDPOINT, (0.0, True))
-    is_absent = isinstance(error, (FileNotFoundError, OfflineModeIsEnabled))
+    is_absent = isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled))
+    is_absent |= str(error).startswith("Failed to download file")  # open_clip's own
     if is_absent and not answers and not constants.HF_HUB_OFFLINE:
         return f"it is not in the cache, and {constants.ENDPOINT} cannot be reached"
     return one_line(error)
