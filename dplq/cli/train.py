@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dplq.cli.config_files import dataset_config, default_config, trainer_config
+from dplq.cli.summary import places_text, settings_text
 from dplq.errors import UserError, one_line, printable, suggest
 from dplq.io.exit_code import closed_pipe
 from dplq.io.validation.paths import refused_paths, user_folder
@@ -298,8 +299,9 @@ class CurrentStdout(logging.StreamHandler):
 
     @property
     def stream(self) -> Any:
-        """Return the present `sys.stdout`."""
-        return sys.stdout
+        """Return the present `sys.stdout`, whole where a terminal is left out for a while."""
+        terminal = sys.modules.get("dplq.host.terminal")
+        return sys.stdout if terminal is None else terminal.full_stdout()
 
 
 def needs_model(trainer: str) -> bool:
@@ -370,6 +372,8 @@ def run(args: argparse.Namespace) -> None:
             trainer.test()
         elif not args.no_train:
             trainer.train()
+        if hasattr(trainer, "model_class") and not args.no_train:
+            print(places_text(trainer, args.model_dir))
     finally:
         release_all()
 
@@ -426,6 +430,9 @@ def build(args: argparse.Namespace) -> Any:
         UserError: any mistake of the user's.
     """
     import dplq.plugin  # noqa: F401  (registers trainers and datasets)
+    from dplq.host.dassl import find_trainer
+    from dplq.host.terminal import log_only, print_in_terminal, set_quiet
+    from dplq.host.weights import check_weights
     from dplq.training.distributed import refuse_distributed
 
     refuse_distributed()
@@ -434,6 +441,8 @@ def build(args: argparse.Namespace) -> Any:
     cfg = setup_cfg(args)
     if args.eval_only and not args.model_dir and needs_model(cfg.TRAINER.NAME):
         raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
+    if hasattr(trainer := find_trainer(cfg.TRAINER.NAME), "model_class"):
+        check_weights(cfg, trainer)  # before anything is written
     claim_output(args, cfg)
 
     import torch
@@ -444,8 +453,11 @@ def build(args: argparse.Namespace) -> Any:
     setup_logger(cfg.OUTPUT_DIR)
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.benchmark = True
-    print_args(args, cfg)
-    print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
+    set_quiet(not args.verbose)
+    with log_only():
+        print_args(args, cfg)
+        print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
+    print_in_terminal(settings_text(cfg))
     warn_of_foreign_keys(cfg)
     return build_trainer(cfg)
 

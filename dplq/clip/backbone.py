@@ -36,6 +36,7 @@ from dplq.io.files import file_digest
 from dplq.io.spec import LOCAL_DIR, Spec
 from dplq.io.validation.paths import user_path
 from dplq.io.weights import private_rng, warn_framed
+from dplq.models.catalogue import published
 
 __all__ = ["CONFIG_FILE", "Backbone", "load_backbone"]
 
@@ -81,7 +82,7 @@ def load_backbone(
         )
     else:
         load_weights(model, source)
-        if spec.weights or spec.is_repository:
+        if spec.weights or spec.is_repository or published(spec.name, "clip"):
             spec = replace(spec, sha256=file_digest(source.file))
     check_activation(model, source, act, spec.sha256)
     return Backbone(model, source.config, source.preprocess, spec)

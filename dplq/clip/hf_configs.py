@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dplq.io.hub import hub_access
+
 HF_CONFIG = "config.json"
 # What is not said is the model type's default in transformers.
 BERT_BASE: dict[str, Any] = {"model_type": "bert", "vocab_size": 30522}
@@ -134,7 +136,8 @@ def offline_text_cfg(
             Path(place, HF_CONFIG).write_text(json.dumps(HF_CONFIGS[name]), encoding="utf-8")
             yield {**plain, "hf_model_name": place}
     else:
-        yield plain
+        with hub_access():
+            yield plain
 
 
 def _has_facts(file: Path) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dplq.clip.installed import open_clip, transformers
 from dplq.errors import UserError, few, one_line, shown
+from dplq.io.hub import hub_access, hub_problem
 
 logger = logging.getLogger(__name__)
 OPTIONS = ("clean", "strip_sep_token")
@@ -130,12 +131,14 @@ class HubTokenizer:
             logger.info("The tokenizer of %s: WordPiece, lower case, of %s.", self.model, WORDS)
             return package.BertTokenizerFast(str(folder / WORDS), do_lower_case=True)
         try:
-            return package.AutoTokenizer.from_pretrained(self.name)
+            with hub_access():
+                return package.AutoTokenizer.from_pretrained(self.name)
         except Exception as error:  # the hub client has a dozen kinds, all meaning "not available"
             place = f"'{folder.absolute()}'" if folder is not None else "a folder local-dir:PATH"
             raise UserError(
-                f"cannot get the tokenizer '{self.name}' of {self.model} ({one_line(error)}); use "
-                f"a machine with access to the Hugging Face hub once, or put {' and '.join(WHOLE)} "
+                f"cannot get the tokenizer '{self.name}' of {self.model} ({hub_problem(error)}); "
+                "use a machine with access to the Hugging Face hub once, or put "
+                f"{' and '.join(WHOLE)} "
                 f"(or, for BERT, {WORDS}) of huggingface.co/{self.name} into {place}"
             ) from error
 

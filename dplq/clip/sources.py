@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from dplq.clip.installed import open_clip
 from dplq.clip.layouts import conch, transformers_config
 from dplq.clip.published import describe_published
-from dplq.errors import UserError, few, one_line, printable, suggest
-from dplq.io.files import file_digest
+from dplq.errors import UserError, few, printable, suggest
+from dplq.io.hub import hub_access, hub_problem
 from dplq.io.packaged import packaged_model
 from dplq.io.spec import LOCAL_DIR, Spec
 from dplq.io.validation.paths import is_file, user_path
@@ -176,8 +176,6 @@ def _from_catalogue(spec: Spec, model: PublishedModel, weights: str) -> Source:
     """Resolve a published model: `dplq models list`."""
     file = Path(weights) if weights else require_weights(spec.name) if spec.pretrained else None
     about = describe_published(spec.name, model, None if file is None else file.parent)
-    if file is not None and not weights:
-        spec = replace(spec, sha256=file_digest(file))
     source = Source(spec.name, spec, about.config, about.preprocess, file, finish=about.finish)
     source.act_is_known = model.activation is not None
     return source
@@ -258,7 +256,8 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
     download_pretrained_from_hf = open_clip("pretrained").download_pretrained_from_hf
 
     name, model_id = spec.name, spec.name.removeprefix(HF_HUB)
-    cure = "use a machine with access to the hub, or download the folder and name it local-dir:PATH"
+    cure = "use a machine with access to the hub, or download the folder "
+    cure += f"https://huggingface.co/{model_id} and name it local-dir:PATH"
 
     def get(*names: str) -> Path | Exception:
         """Return the first of these files that the hub has, or why it has none.
@@ -269,7 +268,8 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
         for filename in names:
             arguments = {"filename": filename} if filename else {}
             try:
-                return Path(download_pretrained_from_hf(model_id, **arguments))
+                with hub_access():
+                    return Path(download_pretrained_from_hf(model_id, **arguments))
             except Exception as error:  # the hub client has a dozen kinds, all "not available"
                 problem = error
         return problem
@@ -282,7 +282,8 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
         other = get(transformers_config.CONFIG_FILE)
         if isinstance(other, Exception):
             raise UserError(
-                f"cannot get {CONFIG_FILE} of '{name}' ({one_line(config)}); check the name, {cure}"
+                f"cannot get {CONFIG_FILE} of '{name}' ({hub_problem(config)}); check the name, "
+                f"{cure}"
             ) from config
         preprocessor = get(transformers_config.PREPROCESSOR_FILE)
         known = preprocessor if isinstance(preprocessor, Path) else None
@@ -292,7 +293,7 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
         weights = get(*files)
         if isinstance(weights, Exception):
             raise UserError(
-                f"cannot get weights of '{name}' ({one_line(weights)}); {cure}"
+                f"cannot get weights of '{name}' ({hub_problem(weights)}); {cure}"
             ) from weights
         source.file = weights
     return source
@@ -386,11 +387,24 @@ def _use_tag(source: Source, arch: str, tag: str) -> None:
     if not source.spec.pretrained:
         return
     try:
-        source.file = Path(pretrained_models.download_pretrained(published))
+        with hub_access():
+            source.file = Path(pretrained_models.download_pretrained(published))
     except Exception as error:
         raise UserError(
             f"cannot get the weights of '{source.name}' (open_clip tag {arch}:{tag}; "
-            f"{one_line(error)}); use a machine with access to them once, copy the file and name "
-            "it with weights=PATH (MODEL.INIT_WEIGHTS), or request random weights with "
-            "pretrained=False"
+            f"{hub_problem(error)}); run this once where there is a network, or get the file "
+            f"{_published_file(published)}, put it anywhere and name it with weights=PATH "
+            "(MODEL.INIT_WEIGHTS), or request random weights with pretrained=False"
         ) from error
+
+
+def _published_file(published: Mapping[str, Any]) -> str:
+    """Return which file open_clip would download, and from where."""
+    hub, url = published.get("hf_hub") or "", published.get("url") or ""
+    places = []
+    if hub:
+        repository, _, name = hub.rpartition("/")
+        places.append(f"{name or WEIGHT_FILES[0]} of https://huggingface.co/{repository}")
+    if url:
+        places.append(f"{url.rpartition('/')[2]} of {url}")
+    return " or ".join(places)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from dplq.domain.arguments import Changes, arguments_text, with_layers
 from dplq.domain.recipes import NAMES, CheckpointFormat, Recipe
-from dplq.domain.repository import Repository
+from dplq.domain.repository import Repository, find_file
 from dplq.errors import UserError, nearest, one_line, shown, suggest
+from dplq.io.hub import hub_access, hub_problem
 from dplq.models.catalogue import published_names
 
 logger = logging.getLogger(__name__)
 _DOWNLOAD_BY_HAND = (
     "Download the weights by other means and set weights (DOMAIN.WEIGHTS) to the local file"
 )
+TIMM_FILES = ("model.safetensors", "pytorch_model.bin")  # as timm looks for them on the hub
 # What timm raises for weights that it has, but that do not fit.
 _MISFITS = ("state_dict", "size mismatch", "shape", "inconsistent")
 _MISUSES = (TypeError, ValueError, KeyError, AttributeError, AssertionError, NotImplementedError)
@@ -67,6 +71,32 @@ def build_timm(
     Returns:
         The model, and a recipe with timm's statistics and size.
     """
+    _check_timm_name(name, download)
+    args = {**_of_fine_tuning(name, state), **changes.args}
+    model = create(name, name, pretrained=download, **_sized(args, changes))
+    return model, _recipe_of(name, model, changes)
+
+
+def download_timm_weights(name: str) -> Path | None:
+    """Return timm's own weights of a model, downloaded where need be; nothing is built.
+
+    None where they are not on the hub: timm gets them when the model is built.
+
+    Raises:
+        UserError: unknown name, no such weights, or no access to them.
+    """
+    import timm
+
+    _check_timm_name(name, download=True)
+    known = timm.get_pretrained_cfg(name)
+    if known is None or not known.hf_hub_id or known.file:
+        return None
+    files = (known.hf_hub_filename,) if known.hf_hub_filename else TIMM_FILES
+    return find_file(name, known.hf_hub_id, files)
+
+
+def _check_timm_name(name: str, download: bool) -> None:
+    """Refuse (UserError) what timm does not know, or has no weights of where they are wanted."""
     import timm
 
     if not timm.is_model(name):
@@ -79,9 +109,6 @@ def build_timm(
     # timm only warns when there is nothing to download, and the weights stay random.
     if download and not timm.models.is_model_pretrained(name):
         raise UserError(f"timm has no pretrained weights for '{name}'. {_DOWNLOAD_BY_HAND}")
-    args = {**_of_fine_tuning(name, state), **changes.args}
-    model = create(name, name, pretrained=download, **_sized(args, changes))
-    return model, _recipe_of(name, model, changes)
 
 
 def build_repository(
@@ -122,16 +149,18 @@ def create(name: str, timm_name: str, *, pretrained: bool = False, **model_args:
     """
     import timm
 
-    args = with_layers(model_args)
+    args, access = with_layers(model_args), hub_access() if pretrained else nullcontext()
     try:
-        return timm.create_model(timm_name, pretrained=pretrained, num_classes=0, **args)
+        with access:
+            return timm.create_model(timm_name, pretrained=pretrained, num_classes=0, **args)
     except Exception as error:  # the hub raises its HTTP client's own exceptions
         text = str(error)
         if isinstance(error, TypeError) and "'img_size'" in text and "img_size" in args:
             del model_args["img_size"]
             return create(name, timm_name, pretrained=pretrained, **model_args)
         what, cure = _explained(error, pretrained, model_args)
-        raise UserError(f"domain encoder '{name}': {what} ({one_line(error)}). {cure}") from error
+        why = hub_problem(error) if pretrained else one_line(error)
+        raise UserError(f"domain encoder '{name}': {what} ({why}). {cure}") from error
 
 
 def _explained(

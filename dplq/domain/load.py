@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from dplq.domain.arguments import Changes
-from dplq.domain.build import build_recipe, build_repository, build_timm
+from dplq.domain.build import build_recipe, build_repository, build_timm, download_timm_weights
 from dplq.domain.encoder import CLIP_MEAN, CLIP_STD, ClipImageEncoder, DomainEncoder
 from dplq.domain.fit import load_strict
 from dplq.domain.joint import JointEncoder
@@ -43,7 +43,7 @@ from dplq.domain.repository import (
     find_repository,
     is_repository,
 )
-from dplq.errors import UserError, shown, suggest
+from dplq.errors import UserError, few, shown, suggest
 from dplq.io.spec import Places, Spec, as_texts
 from dplq.io.validation.paths import user_path
 from dplq.io.weights import (
@@ -53,7 +53,8 @@ from dplq.io.weights import (
     skip_weight_init,
     warn_framed,
 )
-from dplq.models.catalogue import published
+from dplq.models.catalogue import catalogue, published
+from dplq.models.weights import require_weights
 
 if TYPE_CHECKING:
     from dplq.clip.backbone import Backbone
@@ -132,6 +133,57 @@ def load_domain_encoder(
     options = {"feature": feature, "normalize": normalize, **changes.options}
     spec = Spec(name, pretrained=pretrained, seed=seed, options=options)
     return _load_named(spec, weights, changes, backbone)
+
+
+def find_domain_weights(
+    name: str | Sequence[str], *, weights: Places = "", pretrained: bool = True
+) -> list[Path]:
+    """Return the weights files that `load_domain_encoder` would load; nothing is built.
+
+    What it would download is downloaded.
+
+    Args:
+        name: as for `load_domain_encoder`; also "none".
+        weights: as there.
+        pretrained: as there; False: no file is needed.
+
+    Raises:
+        UserError: an unknown name, or a file that is not there.
+    """
+    names = [name] if isinstance(name, str) else list(name)
+    if not pretrained:
+        return []
+    pairs = zip(names, _one_for_each(as_texts(weights), names), strict=True)
+    return [file for pair in pairs if (file := _find_weights(*pair)) is not None]
+
+
+def _find_weights(name: str, weights: str) -> Path | None:
+    """Return the file of one encoder; None where it is CLIP's or there is none."""
+    if name in (CLIP, "none"):
+        return None
+    model = published(name, "encoder")
+    if model is not None:
+        if model.refused:
+            raise UserError(f"'{name}' cannot be loaded: {model.refused}")
+        return _existing(Path(weights)) if weights else require_weights(name.lower())
+    repository = None
+    if is_repository(name):
+        repository = find_repository(name, with_weights=not weights)
+    recipe = find_recipe(name)
+    file = _weights_file(name, weights, recipe, repository)
+    if file is not None:
+        return _existing(file)
+    return download_timm_weights(name)
+
+
+def _existing(path: Path) -> Path:
+    """Return a weights file that is there."""
+    if not path.is_file():
+        raise UserError(
+            f"domain encoder weights '{path}': no such file. Set weights (DOMAIN.WEIGHTS) to a "
+            "local checkpoint"
+        )
+    return path
 
 
 def _load_one(
@@ -396,9 +448,20 @@ def _weights_file(
     if recipe and not recipe.weights:
         raise UserError(
             f"domain encoder '{name}' has no weights to download: set weights (DOMAIN.WEIGHTS) "
-            f"to a local file, {recipe.checkpoint.expected}; or pretrained=False for random weights"
+            f"to a local file, {recipe.checkpoint.expected}{_published_files(name)}; or "
+            "pretrained=False for random weights"
         )
     return recipe.weights if recipe else None
+
+
+def _published_files(architecture: str) -> str:
+    """Return which published files a recipe loads, and from where, for a message."""
+    known = [
+        f"{name} ({Path(model.file or model.source).name} of {model.source})"
+        for name, model in catalogue().items()
+        if model.kind == "encoder" and model.architecture == architecture and not model.refused
+    ]
+    return f", such as {few(known, limit=3)}" if known else ""
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -407,11 +470,7 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: no such file, OpenAI CLIP's, or as `read_state_dict`.
     """
-    if not path.is_file():
-        raise UserError(
-            f"domain encoder weights '{path}': no such file. Set weights (DOMAIN.WEIGHTS) to a "
-            "local checkpoint"
-        )
+    _existing(path)
     if is_torchscript(path):
         raise UserError(
             f"domain encoder weights '{path}' are a TorchScript archive; OpenAI CLIP's files are. "

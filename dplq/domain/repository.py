@@ -19,6 +19,7 @@ from torch import nn
 from dplq.domain.encoder import IMAGENET_MEAN, IMAGENET_STD
 from dplq.errors import UserError, few, one_line, shown
 from dplq.io.files import bytes_digest, file_digest
+from dplq.io.hub import hub_access, hub_problem
 from dplq.io.spec import HUB, LOCAL_DIR
 from dplq.io.validation.paths import user_path
 
@@ -135,11 +136,7 @@ def _from_hub(name: str, with_weights: bool) -> Repository:
     prefix = next(prefix for prefix in HUB if name.startswith(prefix))
     repository, _, revision = name.removeprefix(prefix).partition("@")
 
-    def get(file: str) -> Path:
-        from huggingface_hub import hf_hub_download
-
-        return Path(hf_hub_download(repository, file, revision=revision or None))
-
+    get = partial(_get, repository, revision)
     content = _read_json(_required(name, CONFIG, get))
     preprocessor = _first_of(name, (PREPROCESSOR,), get) if "model_type" in content else None
     found = _described(name, content, _read_json(preprocessor) if preprocessor else {})
@@ -151,6 +148,32 @@ def _from_hub(name: str, with_weights: bool) -> Repository:
                 "Download its weights and name them with weights (DOMAIN.WEIGHTS)"
             )
     return found
+
+
+def find_file(name: str, repository: str, files: Sequence[str]) -> Path | None:
+    """Return the first of some files that a hub repository has, downloaded; None: it has none.
+
+    Args:
+        name: of the encoder, for messages.
+        repository: ``org/name``, perhaps with ``@revision``.
+        files: in order of preference.
+
+    Raises:
+        UserError: they cannot be downloaded.
+    """
+    repository, _, revision = repository.partition("@")
+    try:
+        return _first_of(name, files, partial(_get, repository, revision))
+    except UserError as error:
+        raise UserError(f"{error}. The address: https://huggingface.co/{repository}") from error
+
+
+def _get(repository: str, revision: str, file: str) -> Path:
+    """Download a file of a repository, or find it in the cache."""
+    from huggingface_hub import hf_hub_download
+
+    with hub_access():
+        return Path(hf_hub_download(repository, file, revision=revision or None))
 
 
 def _required(name: str, file: str, get: Callable[[str], Path]) -> Path:
@@ -182,7 +205,8 @@ def _first_of(name: str, files: Sequence[str], get: Callable[[str], Path]) -> Pa
 
 def _unavailable(name: str, file: str, error: Exception) -> UserError:
     return UserError(
-        f"domain encoder '{name}': its {file} cannot be downloaded ({one_line(error)}). {DOWNLOAD}"
+        f"domain encoder '{name}': its {file} cannot be downloaded ({hub_problem(error)}). "
+        f"{DOWNLOAD}"
     )
 
 

@@ -16,6 +16,8 @@ Dassl itself pins memory where the images go to a GPU; that is kept.
 from __future__ import annotations
 
 import copy
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -178,7 +180,7 @@ def accelerate_loader(
 
 
 class ProgressLoader:
-    """Data loader with a progress bar on stderr, for training loops of Dassl's.
+    """Data loader with a progress bar on stderr, or a line an epoch where that is no terminal.
 
     Args:
         loader: the data loader.
@@ -197,9 +199,19 @@ class ProgressLoader:
         return getattr(self.loader, name)
 
     def __iter__(self) -> Iterator[Any]:
+        if not sys.stderr.isatty():
+            yield from self._counted()
+            return
         with tqdm(total=len(self), desc="train", leave=False, mininterval=0.5) as bar:
             for index, batch in enumerate(self.loader, start=1):
                 if index % self.print_freq == 0 or len(self) < self.print_freq:
                     bar.clear()  # Dassl prints a line after this batch; keep the two apart
                 yield batch
                 bar.update()
+
+    def _counted(self) -> Iterator[Any]:
+        """Yield the batches, then print how long they took."""
+        began = time.perf_counter()
+        yield from self.loader
+        seconds = time.perf_counter() - began
+        print(f"train: {len(self):,} batches in {seconds:.1f} s", file=sys.stderr)

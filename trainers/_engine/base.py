@@ -20,6 +20,7 @@ from dassl.optim import build_optimizer
 from torch import Tensor, nn
 
 from dplq.errors import UserError, few
+from dplq.host.terminal import last_line_only
 from dplq.io.checkpoint import DamagedFile
 from dplq.io.runs.folder import is_to_be_cleared
 from dplq.training.clock import StepTimer
@@ -133,6 +134,11 @@ class PromptTrainer(FrozenTrainer):
         epoch, length = self.schedule_position()
         for group in self.optim.param_groups:
             group["lr"] = rate_of(epoch, length, self.cfg.OPTIM, group["initial_lr"])
+
+    def run_epoch(self) -> None:
+        """Train as Dassl does; a terminal shows the last of its log lines."""
+        with last_line_only("epoch ["):
+            super().run_epoch()
 
     def schedule_position(self) -> tuple[int, int]:
         """Return where the learning-rate schedule is: epoch, counted from 0, and its length."""

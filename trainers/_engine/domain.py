@@ -11,11 +11,11 @@ import torchvision
 from torch import Tensor
 
 from dplq.clip.backbone import Backbone
-from dplq.domain.arguments import several
 from dplq.domain.encoder import DomainEncoder
 from dplq.domain.load import load_domain_encoder
 from dplq.errors import UserError
 from dplq.host.config import GENERAL_KEYS
+from dplq.host.weights import domain_names
 from dplq.images.reader import reading_key
 from dplq.images.settings import read_settings
 from dplq.methods.base import CLIPModel
@@ -118,15 +118,12 @@ def load_domain(cfg: Any, clip: Backbone, preset: str) -> DomainEncoder | None:
         UserError: unknown preset, or as `dplq.domain.load.load_domain_encoder`.
     """
     domain, normalize = cfg.DOMAIN, PRESET_NORMALIZE[check_preset(preset)]
-    names = several(domain.ENCODER)
+    names, files = domain_names(domain)
     if len(names) == 1 and names[0] in UNUSED:
         _report_unused(domain, names[0])
     if names == ["none"]:
         return None
     print(f"Loading domain encoder ({', '.join(names)})")
-    files = domain.WEIGHTS if isinstance(domain.WEIGHTS, str) else list(domain.WEIGHTS)
-    if isinstance(files, str) and several(files) != [files]:
-        files = several(files)  # of a host's config, which keeps a list as text
     encoder = load_domain_encoder(
         names[0] if len(names) == 1 else names,
         weights=files[0] if len(names) == len(files) == 1 else files,

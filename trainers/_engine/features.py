@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from dplq.errors import UserError
 from dplq.host.dassl import prepare_worker
+from dplq.host.terminal import log_only
 from dplq.methods.heads.fitting import Labelled
 from dplq.training.loaders import accelerate_loader
 
@@ -25,13 +26,14 @@ def training_images(trainer: Any, *, augmented: bool = False) -> Any:
         augmented: transform the images as in training, not as in a test.
     """
     cfg = trainer.cfg
-    loader = build_data_loader(
-        cfg,
-        data_source=trainer.dm.dataset.train_x,
-        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
-        tfm=build_transform(cfg, is_train=augmented),
-        is_train=False,
-    )
+    with log_only():  # Dassl describes the transforms
+        loader = build_data_loader(
+            cfg,
+            data_source=trainer.dm.dataset.train_x,
+            batch_size=cfg.DATALOADER.TEST.BATCH_SIZE,
+            tfm=build_transform(cfg, is_train=augmented),
+            is_train=False,
+        )
     return accelerate_loader(
         loader, cfg, device=trainer.device, is_train=augmented, prepare_worker=prepare_worker
     )
@@ -56,7 +58,7 @@ def compute_features(
     views: list[Tensor] = []
     for loader in loaders:
         features, labels = [], []
-        for batch in tqdm(loader, desc="features", leave=False):
+        for batch in tqdm(loader, desc="features", leave=False, disable=None):
             images, label = trainer.parse_batch_test(batch)
             with trainer.precision.autocast():
                 features.append(features_of(images))

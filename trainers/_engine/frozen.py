@@ -18,6 +18,8 @@ from dplq.errors import UserError
 from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.checks import check_for_trainer
 from dplq.host.dassl import describe_dassl, prepare_worker
+from dplq.host.terminal import log_only, print_in_terminal
+from dplq.host.weights import check_weights
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.io.runs.folder import RunFolder
 from dplq.methods.base import CLIPModel
@@ -27,6 +29,7 @@ from dplq.training.precision import Precision, resolve_precision
 from dplq.training.seeding import PHASES, seed_all
 
 from .checkpoints import CheckpointTrainer
+from .environment import device_name
 from .ownership import claim_for_test, claim_for_training, report_finished
 from .probabilities import check_temperature, keeps_probabilities, outcome_of, write_predictions
 from .prompts import print_prompts
@@ -71,6 +74,7 @@ class FrozenTrainer(CheckpointTrainer):
     def __init__(self, cfg: Any) -> None:
         refuse_distributed()
         self.check_cfg(cfg)  # Dassl does too, but only after the seed is used
+        check_weights(cfg, type(self))  # before the images are read
         # Without a seed the run draws one, so that it can still be resumed exactly.
         self.run_seed = cfg.SEED if cfg.SEED >= 0 else random.SystemRandom().randrange(2**31)
         self.train_seconds, self.train_steps = 0.0, 0
@@ -103,7 +107,9 @@ class FrozenTrainer(CheckpointTrainer):
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders, made quicker."""
-        super().build_data_loader()
+        with log_only():
+            super().build_data_loader()
+        print_in_terminal(self._data_line())
         check_temperature(self)
         for key in ("train_loader_x", "val_loader", "test_loader"):
             loader, train = getattr(self, key), key == "train_loader_x"
@@ -116,6 +122,15 @@ class FrozenTrainer(CheckpointTrainer):
                     prepare_worker=prepare_worker,
                 )
                 setattr(self, key, quick)
+
+    def _data_line(self) -> str:
+        """Return what the log has of the data, on one line."""
+        data, shots = self.dm.dataset, self.cfg.DATASET.NUM_SHOTS
+        few = f" ({shots} a class)" if shots > 0 else ""
+        return (
+            f"{data.num_classes} classes; images: {len(data.train_x or ()):,} train{few}, "
+            f"{len(data.val or ()):,} val, {len(data.test or ()):,} test"
+        )
 
     @property
     def keys(self) -> Any:
@@ -151,6 +166,7 @@ class FrozenTrainer(CheckpointTrainer):
             UserError: as the loaders and the model; a setting of the model is named by its key.
         """
         cfg, self.precision = self.cfg, resolve_precision(self.keys.PREC, self.device)
+        print(f"Device: {device_name(self.device)}, precision {self.precision.name}")
         name, pretrained = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED
         print(f"Loading CLIP (backbone: {name})")
         clip = load_backbone(

@@ -141,7 +141,7 @@ class SimpleTrainer(TrainerBase):
         use_val = (split or self.cfg.TEST.SPLIT) == "val" and self.val_loader is not None
         split, loader = ("val", self.val_loader) if use_val else ("test", self.test_loader)
         print(f"Evaluate on the *{split}* set")
-        for batch in tqdm(loader):
+        for batch in tqdm(loader, desc="test", disable=None):  # no bar in a pipe
             input, label = self.parse_batch_test(batch)
             self.evaluator.process(self.model_inference(input), label)
         results = self.evaluator.evaluate()
