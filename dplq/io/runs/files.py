@@ -6,8 +6,8 @@ A module of names, because readers of finished runs need neither the lock nor th
 RUN_FILE = "run.json"  # whose the folder is
 RESULTS_FILE = "results.json"  # of the finished run
 TESTS = "results-*.json"  # of tests in the folder of a training run
-REPORT_FILE = "report.html"  # the page of the run
-REPORTS = "report*.html"  # and of tests in its folder
 SEED_FILE = "seed.txt"  # of a run without --seed
 SETTINGS_FILE = "settings.txt"  # of a script's run; the script compares it with a later call
 MODEL_FOLDER = "prompt_learner"  # of the checkpoints
+REPORT_FILE = "report.html"  # the page of the run
+WEB_PAGES = "report*.html"  # that, and of tests in its folder

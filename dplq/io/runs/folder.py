@@ -22,12 +22,12 @@ from dplq.errors import UserError, few, shown
 from dplq.io.atomic import clear_temporaries, write_bytes_atomically
 from dplq.io.runs.files import (
     MODEL_FOLDER,
-    REPORTS,
     RESULTS_FILE,
     RUN_FILE,
     SEED_FILE,
     SETTINGS_FILE,
     TESTS,
+    WEB_PAGES,
 )
 from dplq.io.runs.lock import RunLock
 from dplq.io.validation.paths import is_file
@@ -219,10 +219,11 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete what a run wrote here, but for its logs; ``run.json`` goes last."""
-        written = (RESULTS_FILE, TESTS, REPORTS, SEED_FILE, SETTINGS_FILE, "cmat.pt")
-        for pattern in (*written, *CHECKPOINTS):
+        for pattern in (RESULTS_FILE, TESTS, SEED_FILE, SETTINGS_FILE, "cmat.pt", *CHECKPOINTS):
             for path in self.path.glob(pattern):
                 path.unlink()
+        for path in self.path.glob(WEB_PAGES):
+            path.unlink()
         for name in (MODEL_FOLDER, "tensorboard"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(self.path / name)
