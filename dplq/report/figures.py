@@ -39,7 +39,7 @@ COLOURS = {
 }
 RC: dict[Any, Any] = {  # matplotlib's types name every key
     "svg.fonttype": "none",
-    "font.size": 10,
+    "font.size": 9,
     "text.parse_math": False,  # a class may be called $x$
     "text.color": INK,
     "axes.edgecolor": SOFT,
@@ -47,7 +47,7 @@ RC: dict[Any, Any] = {  # matplotlib's types name every key
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
-    "axes.titlesize": 10,
+    "axes.titlesize": 9.5,
     "grid.color": LINE,
     "grid.linewidth": 0.8,
     "xtick.color": SOFT,

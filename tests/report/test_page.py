@@ -17,7 +17,7 @@ from tests.report.runs import CLASSES, Page, table, write_images, write_run
 HOSTILE = [
     '<script>alert("x")</script>',
     'a & b\'s $x^2$ "quoted"',
-    "\u732b \u2028 caf\u00e9",
+    "\u732b \u202e caf\u00e9",
     'id="a" #010105',
 ]
 
@@ -30,6 +30,14 @@ def run(tmp_path: Path) -> Path:
     return write_run(tmp_path, predictions)
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of such a run."""
+    folder, predictions = tmp_path_factory.mktemp("run"), table()
+    write_images(folder, predictions.paths)
+    return rendered(write_run(folder, predictions))
+
+
 def rendered(folder: Path, **options: object) -> str:
     return render_run(RunPage.read(folder, Options(**options)))  # type: ignore[arg-type]
 
@@ -38,58 +46,55 @@ def headings(html: str) -> list[str]:
     return re.findall(r"<h2[^>]*>(.*?)</h2>", html)
 
 
-def test_a_run_has_all_sections_and_a_link_to_each(run):
-    html = rendered(run)
+def test_a_run_has_all_sections_and_a_link_to_each(page):
     expected = ["Results", "What was run", "Confusion matrix", "Classes", "Calibration"]
-    assert headings(html)[:7] == [*expected, "ROC curves", "Images to look at"]
-    page = Page(html)
-    anchors = {a["href"] for a in page.all("a")}
-    assert anchors == {f"#{s['id']}" for s in page.all("section")}
+    assert headings(page)[:7] == [*expected, "ROC curves", "Images to look at"]
+    parsed = Page(page)
+    anchors = {a["href"] for a in parsed.all("a")}
+    assert anchors == {f"#{s['id']}" for s in parsed.all("section")}
 
 
-def test_the_numbers_are_those_of_the_predictions(run):
+def test_the_numbers_are_those_of_the_predictions(page):
     predictions = table()
     right = float((predictions.labels == predictions.predictions).mean())
-    html = rendered(run)
-    first = re.search(r'<dt>Accuracy</dt><dd><span class="value">([\d.]+)', html)
+    first = re.search(r'<dt>Accuracy</dt><dd><span class="value">([\d.]+)', page)
     assert first is not None
     assert first[1] == f"{100 * right:.1f}"
-    assert "bootstrap over the 20 groups" in html
+    assert "bootstrap over the 20 groups" in page
 
 
-def test_the_page_needs_nothing_else(run):
-    html = rendered(run)
-    page = Page(html)
+def test_the_page_needs_nothing_else(page):
+    parsed = Page(page)
     names = ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
-    links = [t[name] for _, t in page.tags for name in names if t.get(name)]
+    links = [t[name] for _, t in parsed.tags for name in names if t.get(name)]
     assert links
     assert [link for link in links if not link.startswith(("#", "data:image/", "data:,"))] == []
-    assert re.findall(r"@import|url\((?!#)|https?://", html) == []
-    assert not page.all("script")
+    assert re.findall(r"@import|url\((?!#)|https?://", page) == []
+    assert not parsed.all("script")
 
 
 def test_the_same_run_gives_the_same_bytes(run):
     assert rendered(run) == rendered(run)
 
 
-def test_every_figure_and_picture_has_words(run):
-    page = Page(rendered(run))
-    assert len(page.all("figure")) == 4
-    drawn = [d for d in page.all("div") if d.get("role") == "img"]
+def test_every_figure_and_picture_has_words(page):
+    parsed = Page(page)
+    assert len(parsed.all("figure")) == 4
+    drawn = [d for d in parsed.all("div") if d.get("role") == "img"]
     assert len(drawn) == 4
     assert all(len(d["aria-label"] or "") > 30 for d in drawn)
-    pictures = [image for image in page.all("img") if image["src"]]
+    pictures = [image for image in parsed.all("img") if image["src"]]
     assert len(pictures) == 24 - max(0, 12 - _wrong(table()))
     assert all(image["alt"] for image in pictures)
-    assert len(page.all("table")) == len(page.all("caption"))
+    assert len(parsed.all("table")) == len(parsed.all("caption"))
 
 
 def _wrong(predictions: PredictionTable) -> int:
     return int((predictions.labels != predictions.predictions).sum())
 
 
-def test_ids_are_unique(run):
-    ids = [t["id"] for _, t in Page(rendered(run)).tags if t.get("id")]
+def test_ids_are_unique(page):
+    ids = [t["id"] for _, t in Page(page).tags if t.get("id")]
     assert len(ids) == len(set(ids))
 
 
@@ -103,9 +108,9 @@ def test_names_cannot_break_the_page(tmp_path):
     assert [t for _, t in page.tags if any(name.startswith("on") for name in t)] == []
     for name in HOSTILE[:2]:
         assert name in page.text
-    assert "\u732b \\u2028 caf\u00e9" in page.text
+    assert HOSTILE[2] in page.text
     assert 'id="a" #010105' in page.text  # in figures too, as it is
-    assert "onerror=alert(0)>\\n'" in page.text
+    assert re.search(r"onerror=alert\(\d+\)>\\n'", page.text)
 
 
 def test_no_images_leaves_out_what_names_a_patient(run, tmp_path):
@@ -132,11 +137,11 @@ def test_images_that_are_gone_are_named_and_found_elsewhere(run, tmp_path):
     assert "cannot be shown" not in rendered(run, root=tmp_path / "new")
 
 
-def test_the_pictures_are_the_most_certain_mistakes(run):
+def test_the_pictures_are_the_most_certain_mistakes(page):
     predictions = table()
     wrong = np.flatnonzero(predictions.labels != predictions.predictions)
     order = wrong[np.argsort(-predictions.probabilities[wrong].max(1), kind="stable")]
-    shown = re.findall(r'<p class="path">(.*?)</p>', rendered(run))
+    shown = re.findall(r'<p class="path">(.*?)</p>', page)
     assert shown[: min(12, len(order))] == [predictions.paths[k] for k in order[:12]]
 
 
@@ -151,17 +156,17 @@ def test_a_run_without_predictions_says_how_to_make_them(tmp_path):
 def test_results_of_version_0_1_0_have_a_page():
     folder = Path(__file__).parents[1] / "fixtures" / "written_by_0_1_0" / "QuaternionPrompt"
     html = rendered(folder)
-    assert "Settings of the method" in html
+    assert headings(html)[:2] == ["Results", "What was run"]
     assert "has no predictions.csv" in html
 
 
-def test_a_thousand_classes_and_many_images_stay_small(tmp_path):
-    names = [f"class {k}" for k in range(1000)]
-    html = rendered(write_run(tmp_path, table(names, 3000, skill=6.0)), images=False)
+def test_many_classes_stay_small(tmp_path):
+    names = [f"class {k}" for k in range(200)]
+    html = rendered(write_run(tmp_path, table(names, 400, skill=5.0)), images=False)
     assert len(html) < 2_000_000
-    assert "30 of 1,000 classes with the most mistakes" in html
-    assert "The 40 lowest of 1,000 classes" in html
-    assert "Only the 40 smallest of 1,000" in html
+    assert "30 of 200 classes with the most mistakes" in html
+    assert "The 40 lowest of 200 classes" in html
+    assert "Only the 40 smallest of 200" in html
 
 
 def test_one_class_and_no_mistake(tmp_path):

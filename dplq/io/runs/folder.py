@@ -24,12 +24,12 @@ from dplq.io.runs.files import (
     MODEL_FOLDER,
     PREDICTIONS_FILE,
     PREDICTIONS_OF_TESTS,
-    REPORTS,
     RESULTS_FILE,
     RUN_FILE,
     SEED_FILE,
     SETTINGS_FILE,
     TESTS,
+    WEB_PAGES,
 )
 from dplq.io.runs.lock import RunLock
 from dplq.io.validation.paths import is_file
@@ -221,7 +221,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete what a run wrote here, but for its logs; ``run.json`` goes last."""
-        tests = (RESULTS_FILE, TESTS, PREDICTIONS_FILE, PREDICTIONS_OF_TESTS, REPORTS)
+        tests = (RESULTS_FILE, TESTS, PREDICTIONS_FILE, PREDICTIONS_OF_TESTS, WEB_PAGES)
         for pattern in (*tests, SEED_FILE, SETTINGS_FILE, "cmat.pt", *CHECKPOINTS):
             for path in self.path.glob(pattern):
                 path.unlink()

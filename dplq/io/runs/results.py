@@ -60,6 +60,10 @@ class Results(msgspec.Struct):
         learnable_parameters: how many the model has.
         checkpoint_bytes: size of the last checkpoint.
         seconds: durations.
+        macro_f1: mean F1 over the classes that were tested, in percent.
+        per_class_accuracy: in percent, of the classes that were tested.
+        epochs: finished epochs of the model that was tested.
+        versions: of Python and packages.
         peak_memory_mib: of the device.
         precision: of the computation.
         device: name of the device.
@@ -70,10 +74,6 @@ class Results(msgspec.Struct):
         train_accuracy: of a training by gradient steps on few images; else None.
         zero_shot: the trainer uses no training image; None in files of earlier versions.
         any_classes: it can name classes that it was not trained on; None as for `zero_shot`.
-        macro_f1: mean F1 over the classes that were tested, in percent.
-        per_class_accuracy: in percent, of the classes that were tested.
-        epochs: finished epochs of the model that was tested.
-        versions: of Python and packages.
         metrics: of the probabilities (docs/metrics.md); None without, and in earlier versions.
     """
 
@@ -89,6 +89,10 @@ class Results(msgspec.Struct):
     learnable_parameters: Count | None = None
     checkpoint_bytes: Count | None = None
     seconds: Seconds = msgspec.field(default_factory=Seconds)
+    macro_f1: Percent | None = None
+    per_class_accuracy: dict[str, Percent] = msgspec.field(default_factory=dict)
+    epochs: Count | None = None
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
     peak_memory_mib: Amount | None = None
     precision: str | None = None
     device: str | None = None
@@ -99,10 +103,6 @@ class Results(msgspec.Struct):
     train_accuracy: TrainAccuracy | None = None
     zero_shot: bool | None = None
     any_classes: bool | None = None
-    macro_f1: Percent | None = None
-    per_class_accuracy: dict[str, Percent] = msgspec.field(default_factory=dict)
-    epochs: Count | None = None
-    versions: dict[str, str] = msgspec.field(default_factory=dict)
     metrics: dict[str, Any] | None = None
 
 

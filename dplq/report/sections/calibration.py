@@ -23,6 +23,7 @@ def section(run: RunPage) -> Section | None:
         "calibration.html",
         figure=_diagram(metrics["reliability"], metrics["ece"]),
         said=_said(metrics),
+        scaled=_scaled(run),
     )
     return Section("Calibration", "calibration", body)
 
@@ -41,13 +42,27 @@ def _said(metrics: dict[str, Any]) -> str:
     return f"{said}." if abs(mean - accuracy) < 0.02 else f"{said}: it is {word}."
 
 
+def _scaled(run: RunPage) -> str:
+    """Return a sentence on the temperature of the probabilities; "" where none was fitted."""
+    recorded = getattr(run.results, "metrics", None) or {}
+    found = recorded.get("temperature")
+    keys = ("value", "ece_before", "ece_after")
+    if not isinstance(found, dict) or not all(isinstance(found.get(k), float) for k in keys):
+        return ""
+    value, before, after = (found[key] for key in keys)
+    return (
+        f"The probabilities are scaled by a temperature of {value:.3g}, fitted on the val images: "
+        f"expected calibration error {decimal(before)} before, {decimal(after)} after."
+    )
+
+
 def _diagram(bins: dict[str, Any], ece: float) -> Markup:
     edges, images = bins["edges"], bins["images"]
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
     width = edges[1] - edges[0]
     filled = [k for k, count in enumerate(images) if count]
     with drawing():
-        figure = new_chart(5.0, 5.2)
+        figure = new_chart(4.8, 5.0)
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         at, heights = [middles[k] for k in filled], [100 * bins["accuracy"][k] for k in filled]
         axes.bar(at, heights, width * 0.92, color=ACCENT, alpha=0.75, label="accuracy")
@@ -74,4 +89,4 @@ def _diagram(bins: dict[str, Any], ece: float) -> Markup:
             "Where the bars end at the marks, probabilities are what they say; bars below the "
             "marks: too certain. Below: how many images have such a probability."
         )
-        return svg_figure(figure, "reliability", label, caption, most=540)
+        return svg_figure(figure, "reliability", label, caption, most=500)

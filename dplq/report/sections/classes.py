@@ -68,7 +68,7 @@ def _bars(found: Mapping[str, Values]) -> Markup:
     shares = [100 * found[name]["sensitivity"] for name in names]
     precisions = [found[name].get("precision") for name in names]
     with drawing():
-        figure = new_chart(6.4, 0.26 * len(names) + 0.95)
+        figure = new_chart(5.4, 0.24 * len(names) + 0.95)
         axes = figure.subplots()
         axes.barh(height, shares, height=0.62, color=ACCENT, alpha=0.75, label="sensitivity")
         marked = [(100 * p, h) for p, h in zip(precisions, height, strict=True) if p is not None]
@@ -95,4 +95,4 @@ def _bars(found: Mapping[str, Values]) -> Markup:
         caption += "Precision: share of the images given this class that are of it. " * bool(marked)
         if len(order) > MOST:
             caption += f"The {MOST} lowest of {len(order):,} classes; the table has all."
-        return svg_figure(figure, "class-bars", label, caption.strip(), most=760)
+        return svg_figure(figure, "class-bars", label, caption.strip(), most=580)

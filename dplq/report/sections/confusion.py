@@ -67,15 +67,20 @@ def _pairs(counts: Counts, names: list[str]) -> Markup | str:
 
 def _matrix(counts: Counts, names: list[str], limited: str) -> Markup:
     classes = len(names)
-    cell = 0.5 if classes <= 12 else 0.32 if classes <= 25 else 0.2  # inches
+    cell = (
+        0.7 if classes <= 6 else 0.5 if classes <= 12 else 0.32 if classes <= 25 else 0.2
+    )  # inches
     size = 10.0 if classes <= 12 else 8.5 if classes <= 25 else 6.5  # points
-    side = cell * classes + 0.09 * min(max(map(len, names)), 24) + 0.6
+    longest = max(len(short(name)) for name in names)
+    side = cell * classes + 0.08 * longest + 0.6
     with drawing():
         figure = new_chart(side, side)
         axes = figure.subplots()
         _draw_cells(axes, counts, size, with_numbers=classes <= 25 or counts.max() < 1000)
         ticks, labels = range(classes), [short(name) for name in names]
-        axes.set_xticks(ticks, labels, rotation=90 if classes > 5 else 0, fontsize=max(size, 7))
+        axes.set_xticks(
+            ticks, labels, rotation=90 if longest > 8 * cell else 0, fontsize=max(size, 7)
+        )
         axes.set_yticks(ticks, labels, fontsize=max(size, 7))
         axes.set(xlabel="predicted class", ylabel="true class", aspect="equal")
         axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5))

@@ -69,7 +69,7 @@ def _draw(found: list[Curve]) -> str:
     shown = found[:MOST]
     styles = list(zip((WARM, ACCENT, THIRD), ("-", "--", "-."), strict=True))
     with drawing():
-        figure = new_chart(5.2, 5.0)
+        figure = new_chart(4.8, 4.7)
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=LINE, linewidth=1)
         for curve in reversed(shown[COLOURED:]):
@@ -92,4 +92,4 @@ def _draw(found: list[Curve]) -> str:
             )
         if len(found) > MOST:
             caption += f" Only the {MOST} smallest of {len(found):,} are drawn."
-        return svg_figure(figure, "roc-curves", label, caption, most=560)
+        return svg_figure(figure, "roc-curves", label, caption, most=500)

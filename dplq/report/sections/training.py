@@ -47,7 +47,7 @@ def _has(curves: Mapping[str, Points], tag: str) -> bool:
 def _panel(name: str, title: str, curves: Mapping[str, Points], epochs: int) -> Markup:
     steps, means = by_epoch(curves[f"train/{name}"], epochs)
     with drawing():
-        figure = new_chart(4.6, 2.8)
+        figure = new_chart(4.6, 2.7)
         axes = figure.subplots()
         axes.grid(axis="y")
         style: dict[str, Any] = {"marker": "o" if len(steps) < 30 else None, "markersize": 3.5}
@@ -64,4 +64,4 @@ def _panel(name: str, title: str, curves: Mapping[str, Points], epochs: int) -> 
             f"Training {title} by epoch: {means[0]:.3g} in the first, {means[-1]:.3g} in the last "
             f"of {len(steps)}."
         )
-        return svg_figure(figure, f"training-{name}", label, most=620)
+        return svg_figure(figure, f"training-{name}", label, most=500)
