@@ -39,11 +39,7 @@ EDGE = 160  # pixels of a picture with a map
 WORDS = 5
 TOKENS = 64  # rows of the table of words
 GAP = "#808080"  # between pictures; on light and on dark pages
-SOURCES = {
-    "own": "the image's own",
-    "mean": "the mean of these images",
-    "other": "another image's",
-}
+SOURCES = {"own": "own", "mean": "mean", "other": "another's"}
 
 
 @dataclass(frozen=True)
@@ -140,9 +136,10 @@ def _depends(tokens: list[TokenWords]) -> bool:
 def _domain(model: CLIPModel, images: Tensor, labels: Tensor) -> Markup:
     found = domain_effect(model, images, labels)
     return table_of(
-        f"With another domain feature in the place of the image's own. For scale: the logits of an "
-        f"image spread over the classes with a standard deviation of {found.logit_spread:.2f}.",
-        ("domain feature", "accuracy (%)", "mean change of a logit", "changed predictions (%)"),
+        "With the image's own domain feature, the mean of these images', and another image's. For "
+        "scale: the logits of an image spread over the classes with a standard deviation of "
+        f"{found.logit_spread:.2f}.",
+        ("feature", "accuracy (%)", "logit change", "changed predictions (%)"),
         [
             (
                 SOURCES[row.source],

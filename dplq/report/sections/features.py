@@ -46,7 +46,7 @@ def section(run: RunPage) -> Section | None:
         body = fill("features.html", problem=problem_of(error), figure="", numbers="")
         return Section("Features", "features", body)
     labels = predictions.labels[rows]
-    found = {"The model's": embed(adapted, labels), "CLIP's own": embed(plain, labels)}
+    found = {"Model": embed(adapted, labels), "CLIP alone": embed(plain, labels)}
     same = adapted.shape == plain.shape and bool(torch.allclose(adapted, plain, atol=1e-6))
     body = fill(
         "features.html",
