@@ -20,7 +20,7 @@ from dplq.explain.feature_map import last_feature_map
 from dplq.explain.tower import AttentionCalls, Encode, replaced_encode
 from dplq.methods.base import CLIPModel
 
-CHUNK = 16  # images whose attention is held at once
+CHUNK = 4  # images whose attention is held at once: of ViT-L/14@336px about 0.5 GB each
 
 
 def attention_map(

@@ -76,8 +76,9 @@ class TextTower:
     A text is `prompt_start` tokens of a start marker, then the context, the class name and what
     follows it, an end marker, padding. A tower provides, for prompts:
 
-    * `embed`: word embeddings, which a method mixes with learned ones: without position, token type
-      or the norm after them. `encode` adds these by position.
+    * `embedding`: the module of the word embeddings, and from it `embed`, which a method mixes with
+      learned ones: without position, token type or the norm after them. `encode` adds these by
+      position.
     * `end`: for every text the position that `encode` needs beside the embeddings: the last token
       that is no padding. From it come the pooled token and the padding mask (positions <= end).
     * `encode`: embeddings and ends to features. It may be given fewer positions than
