@@ -18,6 +18,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 LAYERS = (
     ("dplq.__main__",),
     ("dplq.cli", "dplq.data", "dplq.experiments", "dplq.results"),
+    ("dplq.share",),
     ("dplq.plugin",),
     ("dplq.trainers", "dplq.datasets"),
     ("dplq.host",),
