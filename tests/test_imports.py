@@ -21,6 +21,7 @@ LAYERS = (
     ("dplq.data", "dplq.experiments"),
     ("dplq.report",),
     ("dplq.results",),
+    ("dplq.share",),
     ("dplq.plugin",),
     ("dplq.trainers", "dplq.datasets"),
     ("dplq.host",),

@@ -19,6 +19,7 @@ from dplq.io import checkpoint
 from dplq.io.checkpoint import find_checkpoint
 from dplq.io.header import check_model_header
 from dplq.io.runs.files import MODEL_FOLDER
+from dplq.io.shared import download_prompts, is_hub_name, shared_prompts
 from dplq.io.spec import Places, Spec
 from dplq.io.validation.paths import user_path
 from dplq.methods.base import CLIPModel
@@ -42,8 +43,9 @@ def load(
 
     Args:
         path: a file that a model's `save` or a training run wrote; the folder of a run (its best
-            epoch if that was kept, else its last); or a checkpoint (`model.pth.tar-<epoch>`, or
-            the folder of a run) of a prompt method's original.
+            epoch if that was kept, else its last); the folder of a shared model, or its name on the
+            Hub, ``hf-hub:org/name`` or ``hf-hub:org/name@revision`` (`dplq share`); or a checkpoint
+            (`model.pth.tar-<epoch>`, or the folder of a run) of a prompt method's original.
         classnames: the classes to tell apart; default: those it was trained on. Public
             checkpoints do not hold them.
         clip: a loaded backbone; default: the one named in the header is loaded. Public
@@ -100,7 +102,13 @@ def load(
 
 def find_file(path: str | os.PathLike[str], epoch: int | None = None) -> Path:
     """Return the checkpoint file that `load` opens; arguments as there."""
+    if is_hub_name(path):
+        if epoch is not None:
+            raise UserError(f"epoch={epoch} is for the folder of a run, and {path} is none.")
+        path = download_prompts(str(path))
     path = user_path(path, "path")
+    if path.is_dir() and (shared := shared_prompts(path)) is not None:
+        path = shared
     if path.is_dir():
         formats = [cls.public for cls in METHODS.values() if cls.public]
         return checkpoint_in(path, epoch, formats)[0]

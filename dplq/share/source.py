@@ -1,0 +1,113 @@
+"""What is shared of a run or a checkpoint: its state, settings, classes and numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dplq.errors import UserError, few
+from dplq.io import checkpoint
+from dplq.io.header import check_model_header
+from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, TESTS
+from dplq.io.runs.folder import recorded_identity
+from dplq.io.runs.results import read_results
+from dplq.io.validation.paths import user_path
+from dplq.io.validation.schema import read_json
+from dplq.methods.load import checkpoint_in
+from dplq.methods.registry import METHODS
+from dplq.share.local_paths import without_folders
+
+# Of a results file; predictions, devices and file names stay here.
+NUMBERS = (
+    *("trainer", "dataset", "subsample", "split", "split_hash", "shots", "seed", "epochs"),
+    *("accuracy", "error_rate", "macro_f1", "per_class_accuracy", "total", "correct"),
+    *("generalised", "zero_shot", "any_classes", "train_accuracy", "learnable_parameters"),
+    *("metrics", "precision", "versions"),
+)
+
+
+@dataclass
+class Source:
+    """A checkpoint, and what the folder of its run tells of it.
+
+    Attributes:
+        path: the checkpoint.
+        tensors: its learnable state.
+        header: its header, without local paths.
+        tests: numbers of each results file, JSON-able.
+        config: of the run, without local paths; empty where it is not known.
+        dataset: that it was trained on; "" where that is not known.
+        shots: training images per class; below 1 all.
+        notes: what was changed or left out, in sentences.
+        is_changed: a local path in the header was replaced, so the file cannot be copied.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    header: dict[str, Any]
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    dataset: str = ""
+    shots: int = 0
+    notes: list[str] = field(default_factory=list)
+    is_changed: bool = False
+
+    @property
+    def any_classes(self) -> bool:
+        """Whether the model can name classes that it was not trained on."""
+        return METHODS[self.header["method"]].any_classes
+
+
+def read_source(given: str, epoch: int | None = None) -> Source:
+    """Return what is shared of a run's folder or a checkpoint.
+
+    Args:
+        given: as a user gave it.
+        epoch: of a run, if not its best or last.
+
+    Raises:
+        UserError: there is no checkpoint of this project, or a file of the run is damaged.
+    """
+    path = user_path(given, "RUN|CHECKPOINT")
+    if path.is_dir():
+        path, _ = checkpoint_in(path, epoch, ())
+    elif epoch is not None:
+        raise UserError(f"--epoch is for the folder of a run, and {path} is none.")
+    tensors, header = checkpoint.read(path)
+    check_model_header(header, path)
+    if header["method"] not in METHODS:
+        raise UserError(f"{path} holds a model of the unknown method {header['method']!r}.")
+    cleaned, changed = without_folders(header)
+    source = Source(path, tensors, cleaned, is_changed=bool(changed))
+    if path.parent.name == MODEL_FOLDER:
+        _read_tests(source, path.parent.parent)
+    if source.config:
+        source.config, found = without_folders(source.config)
+        changed += found
+    if changed:
+        names = few(changed, 6)
+        source.notes.append(f"File names stand in place of local paths in {names}.")
+    return source
+
+
+def _read_tests(source: Source, run: Path) -> None:
+    """Read whose run it is, and the results files that belong to the checkpoint."""
+    if (identity := recorded_identity(run)) is not None:
+        source.dataset, source.shots = identity.dataset, identity.shots
+    own, others = run / RESULTS_FILE, sorted(run.glob(TESTS))
+    for path in [*([own] if own.is_file() else []), *others]:
+        checked = read_results(path)
+        content: dict[str, Any] = read_json(path, dict[str, Any], max_bytes=1 << 24)
+        tested, saved = content.get("epochs"), source.header.get("epoch")
+        if tested is not None and saved is not None and tested != saved:
+            source.notes.append(
+                f"{path.name} is left out: it is of epoch {tested}, and the checkpoint of {saved}."
+            )
+            continue
+        if path == own:
+            source.config = checked.config
+            source.dataset, source.shots = checked.dataset, checked.shots
+        source.tests.append({key: content[key] for key in NUMBERS if key in content})
