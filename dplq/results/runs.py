@@ -22,7 +22,7 @@ from dplq.io.runs.files import RESULTS_FILE, SETTINGS_FILE
 from dplq.io.runs.results import SUBSETS as TESTED
 from dplq.io.runs.results import Results, read_results
 from dplq.io.validation.paths import is_file, name_problem, user_path
-from dplq.results import ACCURACY, METRICS
+from dplq.results import ACCURACY
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dplq.results import ACCURACY, METRICS
 from dplq.results.composite import NOTE as COMPOSITE_NOTE
 from dplq.results.names import MARK
 from dplq.results.rendering import Line, Number, Table
-from dplq.results import ACCURACY, METRICS
 from dplq.results.runs import PAIRS, SUBSETS
 from dplq.results.summary import Row
 
