@@ -1,0 +1,181 @@
+"""The plan of an experiment, and its sequential execution, with a stand-in for training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dplq.cli import demo
+from dplq.errors import UserError
+from dplq.experiments.base2new import base2new
+from dplq.experiments.plan import Run, posix_checksum
+from dplq.experiments.sequential import execute
+from dplq.io.protocols import CONFIGS
+from tests.runner import PROJECT
+
+STAND_IN = """#!{python}
+import json, os, sys, time
+from pathlib import Path
+value = {{key: sys.argv[i + 1] for i, key in enumerate(sys.argv[:-1])}}
+out = Path(value["--output-dir"])
+out.mkdir(parents=True, exist_ok=True)
+with open({calls!r}, "a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
+(out / "settings.txt").write_text(os.environ["DPLQ_SETTINGS"] + "\\n")
+kind = "test" if "--eval-only" in sys.argv else "train"
+if os.environ.get("FAIL") == f"{{kind}} {{value['--seed']}}":
+    sys.exit(7)
+if os.environ.get("FAIL") == "slow":
+    (out / "started").touch()
+    time.sleep(30)
+(out / "prompt_learner").mkdir(exist_ok=True)
+(out / "results.json").write_text("{{}}")
+"""
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """Have a stand-in run in place of Python; return a function that lists its calls."""
+    python, file = tmp_path / "python", tmp_path / "calls"
+    python.write_text(STAND_IN.format(python=sys.executable, calls=str(file)))
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(python))
+    file.touch()
+    return lambda: [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def plan(tmp_path, seeds=(1, 2), trainer="QuaternionPrompt", **changes):
+    return base2new("demo_aerial", trainer, "demo", seeds=seeds, out=tmp_path / "out", **changes)
+
+
+def test_posix_checksum(tmp_path):
+    for content in (b"", b"a", bytes(range(256)) * 9):
+        (tmp_path / "file").write_bytes(content)
+        with (tmp_path / "file").open("rb") as file:
+            done = subprocess.run(["cksum"], stdin=file, capture_output=True, text=True, check=True)
+        assert posix_checksum(tmp_path / "file") == done.stdout.strip()
+
+
+def test_the_plan_is_that_of_the_script(tmp_path):
+    runs = plan(tmp_path).runs
+    place = "demo_aerial/shots_16/QuaternionPrompt/demo"
+    base, new = (tmp_path / "out/base2new" / part / place for part in ("train_base", "test_new"))
+    assert [run.folder for run in runs] == [
+        *(base / "seed1", new / "seed1", base / "seed2", new / "seed2"),
+    ]
+    assert [run.model for run in runs] == [None, base / "seed1", None, base / "seed2"]
+    assert [run.title for run in runs[:2]] == [
+        "train on the base classes of demo_aerial, seed 1",
+        "test on the new classes of demo_aerial, seed 1",
+    ]
+    command = runs[1].command
+    assert command[:4] == [sys.executable, "-m", "dplq", "train"]
+    assert command[-7:] == [
+        *("--eval-only", "--model-dir", str(base / "seed1")),
+        *("DATASET.NUM_SHOTS", "16", "DATASET.SUBSAMPLE_CLASSES", "new"),
+    ]
+
+
+def test_a_head_is_not_tested_on_other_classes(tmp_path):
+    assert [run.classes for run in plan(tmp_path, trainer="LinearProbe").runs] == ["base", "base"]
+
+
+def test_settings_are_those_of_the_scripts(tmp_path):
+    """The lines that `settings` of scripts/runs.sh prints."""
+    script = (
+        "OPTS=(OPTIM.LR 0.1) DATA=/data SHOTS=16 CFG=demo TRAINER=CoOp; "
+        "source scripts/runs.sh; settings demo_aerial 3 base ''"
+    )
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    run = Run(
+        *(tmp_path, "demo_aerial", "CoOp", "demo", 3, 16, "base"),
+        data=Path("/data"),
+        options=(("OPTIM.LR", "0.1"),),
+    )
+    assert run.settings() == done.stdout.rstrip("\n")
+    assert CONFIGS == PROJECT / "configs"
+
+
+def test_finished_runs_are_not_repeated(tmp_path, calls, monkeypatch, capsys):
+    monkeypatch.setenv("FAIL", "train 2")
+    assert execute(plan(tmp_path)) == 7
+    assert "failed (exit code 7): train on the base classes" in capsys.readouterr().err
+    assert len(calls()) == 3
+    monkeypatch.delenv("FAIL")
+    assert execute(plan(tmp_path)) == 0
+    assert len(calls()) == 5
+    assert capsys.readouterr().out.count("Already finished: ") == 2
+    assert execute(plan(tmp_path)) == 0
+    assert len(calls()) == 5
+
+
+def test_other_settings_are_refused(tmp_path, calls):
+    assert execute(plan(tmp_path)) == 0
+    changed = plan(tmp_path, options=[("OPTIM.MAX_EPOCH", "2")])
+    with pytest.raises(UserError, match=r"made with other settings \(now: OPTIM.MAX_EPOCH 2\)"):
+        execute(changed)
+    beside = plan(tmp_path, seeds=[3], options=[("OPTIM.MAX_EPOCH", "2")])
+    with pytest.raises(UserError, match=r"seed\d was made with other settings"):
+        execute(beside)
+    assert execute(plan(tmp_path, seeds=[3])) == 0
+
+
+def test_a_retrained_model_is_tested_again(tmp_path, calls):
+    assert execute(plan(tmp_path, seeds=[1])) == 0
+    (plan(tmp_path).runs[0].folder / "results.json").write_text('{"another": 1}')
+    with pytest.raises(UserError, match=r"test_new.*there: model results.json"):
+        execute(plan(tmp_path, seeds=[1]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_and_then_the_plan(tmp_path, calls, monkeypatch, number):
+    monkeypatch.setenv("FAIL", "slow")
+    marker = plan(tmp_path).runs[0].folder / "started"
+
+    def send():
+        while not marker.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()
+    began, before = time.monotonic(), signal.getsignal(number)
+    assert execute(plan(tmp_path)) == 128 + number
+    assert time.monotonic() - began < 20
+    assert len(calls()) == 1
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trainer", "CoOb"], "--trainer CoOb is not in the demo. Did you mean 'CoOp'"),
+        (["--seeds", "-1"], "--seeds: -1: give whole numbers from 0"),
+        (["--", "OPTIM.LR"], "'OPTIM.LR' has no partner"),
+        (["--", "SEED", "3"], "SEED: the demo sets this itself"),
+    ],
+)
+def test_the_demo_refuses_what_it_cannot_use(arguments, message, capsys):
+    assert demo.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_demo_carries_out_the_plan(tmp_path, calls, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "print_table", lambda folders: print("table of", *folders))
+    out = tmp_path / "out"
+    arguments = ["--trainer", "coop", "--seeds", "4", "--out", str(out), "--", "OPTIM.LR", "0.1"]
+    assert demo.main(arguments) == 0
+    assert [call[-2:] for call in calls()] == [["OPTIM.LR", "0.1"]] * 2
+    text = capsys.readouterr().out
+    assert f"table of {out}/base2new/train_base/demo_aerial/shots_16/CoOp/demo" in text
+    assert f"\n  dplq report {out}\n" in text
