@@ -111,6 +111,6 @@ def _missing(run: RunPage) -> str:
     return (
         "The run has no predictions.csv (of an earlier version, or TEST.PREDICTIONS False): "
         "intervals, confusion matrix, ROC curves, calibration and pictures are missing. The "
-        f"command of the training with --eval-only --model-dir {run.folder.name} (its folder) tests "
-        f"again and writes them; then give dplq report the file {name}, or the folder of that test."
+        f"command of the training with --eval-only --model-dir {run.folder.name} (its folder) "
+        f"tests again and writes them; then give dplq report {name}, or the folder of that test."
     )
