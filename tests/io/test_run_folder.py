@@ -125,6 +125,16 @@ def test_a_key_of_a_later_version_counts_as_its_default(folder):
         folder.claim(later, defaults={"OPTIM.NEW": 4})
 
 
+def test_clear_deletes_the_pages_of_the_run(folder):
+    folder.claim(RUN)
+    pages = [folder.path / name for name in ("report.html", "report-A-all-test.html")]
+    others = folder.path / "my-report.html"
+    for path in (*pages, others):
+        path.write_text("x")
+    folder.clear()
+    assert [path.exists() for path in (*pages, others)] == [False, False, True]
+
+
 def test_files_of_unknown_making_are_refused(folder):
     work(folder)
     with pytest.raises(UserError, match=r"model-1\.safetensors, but no run\.json that says"):

@@ -109,8 +109,8 @@ def _missing(run: RunPage) -> str:
     results = run.results
     name = f"results-{results.dataset}-{results.subsample}-{results.split}.json"
     return (
-        "The run has no predictions.csv, as earlier versions wrote none: intervals, confusion "
-        "matrix, ROC curves, calibration and pictures are missing. The command of the training "
-        f"with --eval-only --model-dir {run.folder.name} (its folder) tests again and writes them; "
-        f"then give dplq report the file {name}, or the folder of that test."
+        "The run has no predictions.csv (of an earlier version, or TEST.PREDICTIONS False): "
+        "intervals, confusion matrix, ROC curves, calibration and pictures are missing. The "
+        f"command of the training with --eval-only --model-dir {run.folder.name} (its folder) "
+        f"tests again and writes them; then give dplq report {name}, or the folder of that test."
     )
