@@ -62,18 +62,7 @@ def load(
     Raises:
         UserError: nothing to load there, as for the loaders, or the parts do not fit.
     """
-    if is_hub_name(path):
-        if epoch is not None:
-            raise UserError(f"epoch={epoch} is for the folder of a run, and {path} is none.")
-        path = download_prompts(str(path))
-    path = user_path(path, "path")
-    if path.is_dir() and (shared := shared_prompts(path)) is not None:
-        path = shared
-    if path.is_dir():
-        formats = [cls.public for cls in METHODS.values() if cls.public]
-        path, _ = checkpoint_in(path, epoch, formats)
-    elif epoch is not None:
-        raise UserError(f"epoch={epoch} is for the folder of a run, and {path} is none.")
+    path = _located(path, epoch)
     if path.suffix != ".safetensors" and path.is_file() and not checkpoint.is_safetensors(path):
         unused = {"domain": domain, "weights": weights, "domain_weights": domain_weights}
         _refuse_unused(path, "a public checkpoint", unused)
@@ -109,6 +98,20 @@ def load(
     if classnames is not None and list(classnames) != names:
         model.set_classnames(classnames)
     return model.eval()
+
+
+def _located(given: str | os.PathLike[str], epoch: int | None) -> Path:
+    """Return the file to load: what is given, or that of a run, a shared model or the Hub."""
+    path = download_prompts(str(given)) if is_hub_name(given) else user_path(given, "path")
+    if path.is_dir():
+        shared = shared_prompts(path)
+        if shared is None:
+            formats = [cls.public for cls in METHODS.values() if cls.public]
+            return checkpoint_in(path, epoch, formats)[0]
+        path = shared
+    if epoch is not None:
+        raise UserError(f"epoch={epoch} is for the folder of a run, and {given} is none.")
+    return path
 
 
 def _refuse_unused(path: Path, what: str, arguments: dict[str, Any]) -> None:

@@ -259,7 +259,7 @@ def test_without_network_the_message_says_what_to_do(monkeypatch):
 def test_foreign_content_of_the_hub_is_refused(hub):
     (hub / "lab/evil").mkdir(parents=True)
     (hub / "lab/evil" / PROMPTS).write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(UserError, match="prompts.safetensors"):
+    with pytest.raises(UserError, match=r"prompts\.safetensors"):
         dplq.load("hf-hub:lab/evil")
 
 

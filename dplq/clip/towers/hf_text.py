@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dplq.clip.blocks import check_deep_prompts, replace_tokens
-from dplq.clip.towers.base import TextTower, Tokenizer
+from dplq.clip.towers.base import TextTower, Tokenizer, computed_length
 
 LAYERS = ("encoder.layer", "block", "layers")  # of BERT and RoBERTa, T5, NLLB
 WITHOUT_START = frozenset({"mt5", "t5"})  # model types whose texts begin with their first word

@@ -19,7 +19,7 @@ from dplq.clip.blocks import call_block, run_blocks
 from dplq.clip.hub_tokenizer import HubTokenizer
 from dplq.clip.modules import Transformer
 from dplq.clip.tokenizer import eot_index
-from dplq.clip.towers.base import TextTower, Tokenizer, project
+from dplq.clip.towers.base import TextTower, Tokenizer, computed_length, project
 from dplq.clip.towers.clip_text import CausalText
 
 POOLS = ("first", "last", "argmax", "eos")
