@@ -36,6 +36,7 @@ REQUIREMENTS = [
 ]
 DIAGRAM_REQUIREMENTS = ["scikit-posthocs>=0.9"]  # keyword arguments of the diagram
 HF_REQUIREMENTS = ["transformers>=4.57"]  # text towers and tokenizers; the oldest that was tried
+ONNX_REQUIREMENTS = ["onnx>=1.23", "onnxscript>=0.7"]  # the oldest that were tried
 DICOM_REQUIREMENTS = ["pydicom>=2.4"]  # the oldest that was tried
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,
@@ -64,6 +65,7 @@ setup(
         "dicom": DICOM_REQUIREMENTS,
         "diagram": DIAGRAM_REQUIREMENTS,
         "hf": HF_REQUIREMENTS,
+        "onnx": ONNX_REQUIREMENTS,
     },
     packages=[
         *find_namespace_packages(include=["dplq", "dplq.*"], exclude=["*__pycache__*"]),

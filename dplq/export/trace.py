@@ -88,4 +88,3 @@ def _drop_unread(module: fx.GraphModule) -> None:
             delattr(owner, name)
         elif tensor.untyped_storage().nbytes() > tensor.nbytes and name in owner._buffers:
             setattr(owner, name, tensor.clone())  # a view, of which a file would hold the whole
-

@@ -100,20 +100,20 @@ def load(
     return model.eval()
 
 
-def find_file(path: str | os.PathLike[str], epoch: int | None = None) -> Path:
-    """Return the checkpoint file that `load` opens; arguments as there."""
-    if is_hub_name(path):
-        if epoch is not None:
-            raise UserError(f"epoch={epoch} is for the folder of a run, and {path} is none.")
-        path = download_prompts(str(path))
-    path = user_path(path, "path")
-    if path.is_dir() and (shared := shared_prompts(path)) is not None:
-        path = shared
+def find_file(given: str | os.PathLike[str], epoch: int | None = None) -> Path:
+    """Return the file that `load` opens: what is given, or that of a run, a shared model, the Hub.
+
+    Arguments and errors as there.
+    """
+    path = download_prompts(str(given)) if is_hub_name(given) else user_path(given, "path")
     if path.is_dir():
-        formats = [cls.public for cls in METHODS.values() if cls.public]
-        return checkpoint_in(path, epoch, formats)[0]
+        shared = shared_prompts(path)
+        if shared is None:
+            formats = [cls.public for cls in METHODS.values() if cls.public]
+            return checkpoint_in(path, epoch, formats)[0]
+        path = shared
     if epoch is not None:
-        raise UserError(f"epoch={epoch} is for the folder of a run, and {path} is none.")
+        raise UserError(f"epoch={epoch} is for the folder of a run, and {given} is none.")
     return path
 
 

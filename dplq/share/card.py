@@ -98,7 +98,9 @@ def _what(source: Source) -> str:
     trained = f" on {source.dataset}" if source.dataset else ""
     few = f" with {source.shots} images per class" if source.shots > 0 else ""
     listed = ", ".join(names[:SHOWN_CLASSES])
-    more = f" and {len(names) - SHOWN_CLASSES} more ({CLASSES})" if len(names) > SHOWN_CLASSES else ""
+    more = (
+        f" and {len(names) - SHOWN_CLASSES} more ({CLASSES})" if len(names) > SHOWN_CLASSES else ""
+    )
     other = (
         "Other class names can be given without training."
         if source.any_classes
@@ -124,11 +126,7 @@ def _use(source: Source, parts: list[Origin], place: str) -> str:
             flag = key.replace("_", "-")
             predict.append(f"--{flag} {local.removeprefix('local-dir:')}")
     needed = [f"`{part.name}` ({part.role})" for part in parts if part.by_hand]
-    note = (
-        f"\n\nNot downloaded by these commands: {', '.join(needed)}."
-        if needed
-        else ""
-    )
+    note = f"\n\nNot downloaded by these commands: {', '.join(needed)}." if needed else ""
     return (
         f"## Use\n\n```bash\n{INSTALL}\n{' '.join(predict)} images/\n```\n\n"
         f"```python\nimport dplq\n\nmodel = dplq.load({', '.join(load)})\n"
@@ -160,7 +158,8 @@ def _percent(value: float | None) -> str:
 def _licences(parts: list[Origin], data: list[Origin], licence: str) -> str:
     own = licence or "none was stated (`dplq share --license`)"
     rows = [
-        f"| {one.role} | {_linked(one)} | {one.licence} | {one.terms()} |" for one in (*parts, *data)
+        f"| {one.role} | {_linked(one)} | {one.licence} | {one.terms()} |"
+        for one in (*parts, *data)
     ]
     unknown = [one.name for one in (*parts, *data) if one.licence == UNKNOWN]
     note = (

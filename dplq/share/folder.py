@@ -67,9 +67,7 @@ def write_folder(source: Source, folder: Path, *, place: str = "", licence: str 
         ) from error
 
 
-def _fill(
-    folder: Path, source: Source, parts: list[Origin], data: list[Origin], card: str
-) -> None:
+def _fill(folder: Path, source: Source, parts: list[Origin], data: list[Origin], card: str) -> None:
     if source.is_changed:
         header = {key: value for key, value in source.header.items() if key != "format"}
         checkpoint.save(folder / PROMPTS, source.tensors, header)

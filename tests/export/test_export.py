@@ -53,6 +53,7 @@ SETTINGS = {
 }
 # One method of every kind of graph.
 IN_ONNX = ("CoOp", "CoCoOp", "QuaternionPrompt", "TipAdapter", "CLIPLoRA")
+IN_PT2 = ("DCPL", "TwoStage", "CLIPAdapter")  # without --fuzz
 PER_IMAGE = {"QuaternionPrompt", "DCPL", "CoCoOp", "GDPL"}  # the text tower is in the program
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="needs onnx, onnxscript and onnxruntime")
 
@@ -97,8 +98,10 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize("method", SETTINGS)
-def test_torch_export_of_every_method(method, clip, tmp_path):
+def test_torch_export_of_every_method(method, clip, tmp_path, request):
     """Batches of 1 and 3; the text tower is stored only where images decide its input."""
+    if method not in IN_PT2 and not request.config.getoption("--fuzz"):
+        pytest.skip("a trace takes seconds; --fuzz 1 tries every method")
     model = model_of(method, clip)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.export(tmp_path / "model.pt2", information={"trained_by": "a test"})
@@ -145,7 +148,11 @@ def test_onnxruntime_gives_the_models_logits(method, clip, tmp_path):
 def test_every_method_is_covered_and_in_the_table():
     assert set(SETTINGS) == set(METHODS)
     text = (PROJECT / "docs/export.md").read_text(encoding="utf-8")
-    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    rows = [
+        line
+        for line in text.splitlines()
+        if line.startswith("| `") and ".pt2" not in line and ".onnx" not in line
+    ]
     listed = {name.strip("` "): row for row in rows for name in row.split("|")[1].split(",")}
     assert set(listed) == set(METHODS)
     for method, row in listed.items():
@@ -157,7 +164,7 @@ def test_a_fixed_batch(clip, tmp_path):
     model.export(tmp_path / "model.pt2", batch_size=1)
     run = torch.export.load(tmp_path / "model.pt2").module()
     assert_close(run(images(1)), logits(model, images(1)))
-    with pytest.raises(Exception, match="shape"):
+    with pytest.raises(AssertionError, match=r"images\.size"):
         run(images(2))
 
 
@@ -191,10 +198,11 @@ def test_what_cannot_be_exported_is_refused(clip, tmp_path, monkeypatch):
 
 def test_a_model_that_cannot_be_traced_is_refused_in_one_sentence(clip, tmp_path, monkeypatch):
     model = model_of("ZeroshotCLIP", clip)
+    forward = type(model).forward
     monkeypatch.setattr(
-        type(model), "forward", lambda self, x: x.sum() * len(x.tolist()) + self.classes.sum()
+        type(model), "forward", lambda self, x: forward(self, x) if x.sum() > 0 else -self.classes
     )
-    with pytest.raises(UserError, match="cannot be exported: torch.export does not trace it"):
+    with pytest.raises(UserError, match=r"cannot be exported: torch\.export does not"):
         model.export(tmp_path / "model.pt2")
 
 

@@ -16,7 +16,7 @@ import dplq
 from dplq import UserError, create_model
 from dplq.__main__ import main
 from dplq.io import checkpoint
-from dplq.io.shared import FILES, PROMPTS
+from dplq.io.shared import CARD, FILES, PROMPTS
 from dplq.share.local_paths import without_folders
 from dplq.share.origins import Origin, data_origin, origins
 from tests.tiny import tiny_backbone
@@ -146,7 +146,7 @@ def test_nothing_of_this_machine_is_shared(run, tmp_path, capsys):
 
 def test_the_card_has_the_hubs_metadata_numbers_and_licences(run, tmp_path):
     share(run, "--to", tmp_path / "shared", "--license", "cc-by-4.0")
-    card = ModelCard.load(tmp_path / "shared/README.md")
+    card = ModelCard.load(tmp_path / "shared" / CARD)
     data = card.data
     assert (data.license, data.library_name) == ("cc-by-4.0", "dplq")
     assert data.pipeline_tag == "zero-shot-image-classification"
@@ -163,7 +163,7 @@ def test_the_card_has_the_hubs_metadata_numbers_and_licences(run, tmp_path):
 
 def test_the_snippet_of_the_card_runs(run, clip, hub, monkeypatch):
     share(run, "--to", "hf-hub:lab/river-prompts")
-    text = (hub / "lab/river-prompts/README.md").read_text()
+    text = (hub / "lab/river-prompts" / CARD).read_text()
     lines = text.partition("```python\n")[2].partition("```")[0].splitlines()
     (call,) = (line.partition("= ")[2] for line in lines if "dplq.load" in line)
     assert call == 'dplq.load("hf-hub:lab/river-prompts", weights="default")'
@@ -182,7 +182,7 @@ def test_numbers_of_another_epoch_are_left_out(run, tmp_path, capsys):
 def test_a_checkpoint_alone_is_shared_without_numbers(run, tmp_path):
     alone = shutil.copy(run / "prompt_learner/model-3.safetensors", tmp_path / "mine.safetensors")
     assert share(alone, "--to", tmp_path / "shared") == 0
-    assert "No test of this checkpoint is known" in (tmp_path / "shared/README.md").read_text()
+    assert "No test of this checkpoint is known" in (tmp_path / "shared" / CARD).read_text()
     assert (tmp_path / "shared" / PROMPTS).read_bytes() == Path(alone).read_bytes()
 
 
@@ -208,7 +208,7 @@ def test_a_foreign_folder_is_refused_and_ours_is_replaced(run, tmp_path, capsys)
     for seed in (2, 5):
         (run / "results.json").write_text(json.dumps({**RESULTS, "seed": seed}))
         assert share(run, "--to", tmp_path / "shared") == 0
-        assert f"seed {seed}" in (tmp_path / "shared/README.md").read_text()
+        assert f"seed {seed}" in (tmp_path / "shared" / CARD).read_text()
     assert not list(tmp_path.glob(".shared.*"))
 
 
@@ -259,7 +259,7 @@ def test_without_network_the_message_says_what_to_do(monkeypatch):
 def test_foreign_content_of_the_hub_is_refused(hub):
     (hub / "lab/evil").mkdir(parents=True)
     (hub / "lab/evil" / PROMPTS).write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(UserError, match="prompts.safetensors"):
+    with pytest.raises(UserError, match=r"prompts\.safetensors"):
         dplq.load("hf-hub:lab/evil")
 
 
