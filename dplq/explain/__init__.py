@@ -5,7 +5,7 @@ Functions of a model and images; docs/explain.md says what each number means.
 
 from dplq.explain.attention_map import attention_map
 from dplq.explain.domain_effect import DomainEffect, domain_effect
-from dplq.explain.features import Embedding, adapted_features, clip_features, embed
+from dplq.explain.features import Embedding, embed
 from dplq.explain.layer_effect import LayerEffect, layer_effects
 from dplq.explain.nearest_words import NearestWords, nearest_words
 
@@ -14,9 +14,7 @@ __all__ = [
     "Embedding",
     "LayerEffect",
     "NearestWords",
-    "adapted_features",
     "attention_map",
-    "clip_features",
     "domain_effect",
     "embed",
     "layer_effects",

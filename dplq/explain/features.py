@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from dplq.errors import UserError
-from dplq.methods.base import CLIPModel, PromptedCLIP
 
 if TYPE_CHECKING:
-    from dplq.clip.backbone import Backbone
+    pass
 
 FEWEST = 5  # points of an embedding
 WIDEST = 50  # dimensions that t-SNE gets; more are reduced by PCA first
@@ -42,21 +39,6 @@ class Embedding:
     perplexity: float
     neighbours: float | None
     silhouette: float | None
-
-
-@torch.no_grad()
-def adapted_features(model: CLIPModel, images: Tensor) -> Tensor:
-    """Return the L2-normalised image features (B, d) that a model compares with its classes."""
-    if isinstance(model, PromptedCLIP):
-        return model.image_features(images, model.prompts(images))
-    return model.image_features(images)
-
-
-@torch.no_grad()
-def clip_features(model: CLIPModel, images: Tensor) -> Tensor:
-    """Return the L2-normalised image features (B, d) of CLIP without what was learned."""
-    clip: Backbone = getattr(model, "frozen_clip", model.clip)
-    return F.normalize(clip.encode_image(images).to(model.learner_dtype), dim=-1)
 
 
 def embed(

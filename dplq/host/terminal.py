@@ -40,7 +40,7 @@ def log_only() -> Iterator[None]:
         yield
         return
     _hidden.append(sys.stdout)
-    sys.stdout = sys.stdout.file  # type: ignore[attr-defined]  # of Dassl's Logger
+    sys.stdout = sys.stdout.file  # type: ignore[union-attr]  # of Dassl's Logger
     try:
         yield
     finally:

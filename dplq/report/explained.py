@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
 from PIL import Image
@@ -57,25 +54,7 @@ def images_of(run: RunPage, table: PredictionTable, rows: list[int]) -> list[Ima
 
 def tensor_of(model: CLIPModel, images: list[Image.Image]) -> Tensor:
     """Return images as the model takes them, (B, 3, H, W)."""
-    preprocess = preprocess_of(model)
-    return torch.stack([preprocess(image) for image in images])
-
-
-def preprocess_of(model: CLIPModel) -> Callable[[Image.Image], Tensor]:
-    """Return the transform of the model's images, `model.preprocess`."""
-    own = getattr(model, "preprocess", None)
-    if own is not None:
-        return own
-    from torchvision import transforms as T
-
-    clip = model.clip
-    steps: list[Any] = [
-        T.Resize(clip.image_size, T.InterpolationMode.BICUBIC),
-        T.CenterCrop(clip.image_size),
-        T.ToTensor(),
-        T.Normalize(clip.image_mean, clip.image_std),
-    ]
-    return T.Compose(steps)
+    return torch.stack([model.preprocess(image) for image in images])
 
 
 def pixels_of(model: CLIPModel, images: Tensor) -> np.ndarray:

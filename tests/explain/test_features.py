@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from dplq.clip.backbone import Backbone
 from dplq.errors import UserError
-from dplq.explain import adapted_features, clip_features, embed
+from dplq.explain import embed
 from dplq.methods.base import PromptedCLIP
 from tests.methods.test_load import SETTINGS, model_of
 from tests.tiny import tiny_backbone
@@ -100,9 +100,9 @@ def test_refusals(rows: Any, labels: Any, message: str) -> None:
 @pytest.mark.parametrize("method", SETTINGS)
 def test_features_of_every_method(method: str, clip: Backbone) -> None:
     model: Any = model_of(method, clip)
-    plain = clip_features(model, IMAGES)
+    plain = model.image_features(IMAGES, adapted=False)
     assert torch.equal(plain, F.normalize(clip.encode_image(IMAGES), dim=-1))
-    adapted = adapted_features(model, IMAGES)
+    adapted = model.image_features(IMAGES)
     assert len(adapted) == 3
     if isinstance(model, PromptedCLIP) and method != "DCPL":
         prompts = model.prompts(IMAGES)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dplq.errors import UserError
 from dplq.evaluation.prediction_table import PredictionTable
-from dplq.explain.features import FEWEST, Embedding, adapted_features, clip_features, embed
+from dplq.explain.features import FEWEST, Embedding, embed
 from dplq.report.explained import evenly_chosen, images_of, model_of, problem_of, tensor_of
 from dplq.report.figures import INK, SOFT, drawing, new_chart, svg_figure
 from dplq.report.labels import short
@@ -66,8 +66,9 @@ def _features(run: RunPage, table: PredictionTable, rows: list[int]) -> tuple[Te
     adapted, plain = [], []
     for start in range(0, len(rows), BATCH):
         batch = tensor_of(model, images_of(run, table, rows[start : start + BATCH]))
-        adapted.append(adapted_features(model, batch).float())
-        plain.append(clip_features(model, batch).float())
+        with torch.no_grad():
+            adapted.append(model.image_features(batch).float())
+            plain.append(model.image_features(batch, adapted=False).float())
     return torch.cat(adapted), torch.cat(plain)
 
 
