@@ -148,7 +148,8 @@ def test_a_checkpoint_alone_is_tested_but_never_trained_over(flags, tmp_path):
     done = train(tmp_path / "log", arguments(flags, "CoOp", run, *tested))
     assert done.code == 0, done.err
     after = contents(run)
-    assert after.keys() - before.keys() == {"results-OwnImages-all-test.json"}
+    written = {"results-OwnImages-all-test.json", "predictions-OwnImages-all-test.csv"}
+    assert after.keys() - before.keys() == written
     assert {name: after[name] for name in before} == before
 
 

@@ -127,11 +127,10 @@ def test_a_test_in_the_folder_of_the_training_has_a_file_of_its_own(flags, finis
     assert (val.code, epoch.code) == (0, 0)
     after = contents(out)
     assert {name: after[name] for name in before} == before
+    tests = ("all-test", "new-test", "all-val", "all-test-epoch1")
+    kinds = (("results", "json"), ("predictions", "csv"))
     assert after.keys() - before.keys() == {
-        "results-OwnImages-all-test.json",
-        "results-OwnImages-new-test.json",
-        "results-OwnImages-all-val.json",
-        "results-OwnImages-all-test-epoch1.json",
+        f"{stem}-OwnImages-{test}.{suffix}" for test in tests for stem, suffix in kinds
     }
     results = json.loads((out / "results.json").read_text())
     again = json.loads((out / "results-OwnImages-all-test.json").read_text())

@@ -74,19 +74,19 @@ def outcome_of(trainer: Any) -> Outcome | None:
     record = trainer.evaluator
     if not record.keep_logits:
         return None
-    logits, temperature = record.logits(), 1.0
+    logits, divisor = record.logits(), 1.0
     scaling = None
     if uses_temperature(trainer.cfg):
         val_logits, val_labels = _val_logits(trainer)
-        temperature = _temperature(val_logits, val_labels)
+        divisor = _temperature(val_logits, val_labels)
         labels = np.array(record.labels)
         scaling = {
-            "value": temperature,
+            "value": divisor,
             "val_images": len(val_labels),
-            "ece_before": _ece(logits, labels),
-            "ece_after": _ece(logits, labels, temperature),
+            "ece_before": _ece(logits, labels, 1.0),
+            "ece_after": _ece(logits, labels, divisor),
             "log_loss_before": log_loss_of_logits(logits, labels),
-            "log_loss_after": log_loss_of_logits(logits, labels, temperature),
+            "log_loss_after": log_loss_of_logits(logits, labels, divisor),
         }
     table = PredictionTable(
         distinct_names(list(trainer.dm.dataset.classnames)),
@@ -94,13 +94,13 @@ def outcome_of(trainer: Any) -> Outcome | None:
         np.array(record.labels),
         np.array(record.predictions),
         _groups(trainer, record.paths),
-        softmax(logits, temperature),
+        softmax(logits, divisor),
     )
     metrics = {**summarise(table), "temperature": scaling}
     print(short_line(metrics))
     if scaling:
         before, after = scaling["ece_before"], scaling["ece_after"]
-        print(f"* temperature: {temperature:.3f} (ECE: {before:.3f} before, {after:.3f} after)")
+        print(f"* temperature: {divisor:.3f} (ECE: {before:.3f} before, {after:.3f} after)")
     return Outcome(table, metrics)
 
 
@@ -157,7 +157,7 @@ def _temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> floa
     return fit_temperature(logits, labels)
 
 
-def _ece(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float = 1.0) -> float:
+def _ece(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float) -> float:
     probabilities = softmax(logits, temperature).astype(np.float64)
     guess = logits.argmax(axis=1)
     return reliability(probabilities[np.arange(len(labels)), guess], guess == labels).ece
