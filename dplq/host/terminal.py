@@ -39,8 +39,9 @@ def log_only() -> Iterator[None]:
     if _hidden or not is_quiet():
         yield
         return
-    _hidden.append(sys.stdout)
-    sys.stdout = sys.stdout.file  # type: ignore[union-attr]  # of Dassl's Logger
+    logger: Any = sys.stdout
+    _hidden.append(logger)
+    sys.stdout = logger.file
     try:
         yield
     finally:
