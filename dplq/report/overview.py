@@ -50,7 +50,8 @@ def sections(runs: Sequence[Run], folder: Path, pages: Mapping[Path, Path]) -> I
 def comparison(table: Table, caption: str) -> Markup:
     """Return a table of `dplq.results` as HTML, in a box that scrolls, its note below it."""
     made, end, note = table.render("html").partition("</table>")
-    made = made.replace("<table>", '<table class="comparison">', 1) + end
+    heading = fill("comparison_head.html", caption=caption)
+    made = made.replace("<table>", str(heading), 1) + end
     return fill("comparison.html", table=Markup(made), note=Markup(note), caption=caption)
 
 

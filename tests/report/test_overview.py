@@ -22,6 +22,7 @@ def test_tables_curves_and_links(tmp_path):
     assert links[0] == "Lakes%20%26%20co/shots_2/CoOp/tiny/seed1/report.html"
     assert len(links) == 4
     assert (out / "Lakes & co/shots_8/CoOp/tiny/seed2/report.html").is_file()
+    assert len(page.all("table")) == len(page.all("caption")) == 3
     assert len(page.all("figure")) == 1
     assert "Accuracy on Lakes over training images per class: CoOp." in [
         d.get("aria-label") for d in page.all("div")
