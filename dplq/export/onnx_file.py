@@ -16,6 +16,7 @@ from dplq.io.atomic import atomic_write
 
 RECORD = "dplq"  # key of the metadata
 PACKAGES = ("onnx", "onnxscript")
+TALKING = ("torch.onnx", "onnxscript")  # loggers, of what it could not simplify
 MOST_BYTES = 2 * 1000**3  # a protobuf holds no more
 
 
@@ -67,11 +68,13 @@ def write(program: ExportedProgram, path: Path, record: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Leave out the exporter's advice to its own developers."""
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    levels = {name: logging.getLogger(name).level for name in TALKING}
+    for name in TALKING:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.getLogger("torch.onnx").setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
