@@ -44,7 +44,7 @@ def _said(metrics: dict[str, Any]) -> str:
 
 def _scaled(run: RunPage) -> str:
     """Return a sentence on the temperature of the probabilities; "" where none was fitted."""
-    recorded = getattr(run.results, "metrics", None) or {}
+    recorded = run.results.metrics or {}
     found = recorded.get("temperature")
     keys = ("value", "ece_before", "ece_after")
     if not isinstance(found, dict) or not all(isinstance(found.get(k), float) for k in keys):
