@@ -8,7 +8,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, TESTS
+from dplq.io.runs.files import (
+    MODEL_FOLDER,
+    PREDICTIONS_FILE,
+    PREDICTIONS_OF_TESTS,
+    RESULTS_FILE,
+    TESTS,
+)
 
 WIDTH = 100
 UNSAID = ("OUTPUT_DIR", "DATASET.NAME", "TRAINER.NAME", "SEED")  # they stand in the first line
@@ -16,23 +22,17 @@ FILES = {  # what is in the folder of a run -> patterns of its names
     "log": ("log.txt*",),
     "checkpoint": (f"{MODEL_FOLDER}/model-*",),
     "results": (RESULTS_FILE, TESTS),
-    "predictions": ("predictions*.csv",),
+    "predictions": (PREDICTIONS_FILE, PREDICTIONS_OF_TESTS),
 }
 
 
 def settings_text(cfg: Any) -> str:
     """Return the keys of a config that differ from their defaults, a line for each section."""
-    from dassl.config import get_cfg_default
+    from dplq.host.changed import changed_settings
 
-    from dplq.host.config import extend_cfg
-    from dplq.host.nodes import flatten
-
-    default = get_cfg_default()
-    extend_cfg(default)
-    before = dict(flatten(default))
     sections: dict[str, list[str]] = defaultdict(list)
-    for key, value in flatten(cfg):
-        if key not in UNSAID and value != before.get(key):
+    for key, value in changed_settings(cfg, cfg.TRAINER.NAME).items():
+        if key not in UNSAID:
             section, _, name = key.rpartition(".")
             sections[section or key].append(f"{name} {value}" if section else str(value))
     lines = [
