@@ -10,9 +10,9 @@ from dplq.errors import UserError, shown
 from dplq.io.exit_code import DONE, exit_code
 
 EXAMPLES = """examples:
-  dplq export output/tissue --to tissue.onnx
-  dplq export prompts.safetensors --to model.pt2 --classes "river,dense forest" --batch-size 1
-  dplq export hf-hub:org/name --to model.onnx
+    dplq export output/tissue --to tissue.onnx
+    dplq export prompts.safetensors --to model.pt2 --classes "river,dense forest" --batch-size 1
+    dplq export hf-hub:org/name --to model.onnx
 
 An .onnx file runs in onnxruntime, a .pt2 file in PyTorch (torch.export.load), both without dplq.
 Their input is a preprocessed batch (B, 3, H, W), their output the logits (B, K); class names and

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from dplq.methods.base import CLIPModel
 
 EXAMPLES = """examples:
-  dplq predict output/my_run scans/                      a table on the terminal
-  dplq predict output/my_run scans/ --out scans.csv      all probabilities; continues if stopped
-  dplq predict prompts.safetensors 'new/*.png' --topk 3 --out new.csv
-  dplq predict output/my_run labels.csv --out test.csv   labels are copied, accuracy is printed
-  dplq predict output/my_run scans/ --classes "cyst,stone,normal kidney"
-  dplq predict output/my_run scans/ --out x.csv --features x.safetensors
+    dplq predict output/my_run scans/                      a table on the terminal
+    dplq predict output/my_run scans/ --out scans.csv      all probabilities; continues if stopped
+    dplq predict prompts.safetensors 'new/*.png' --topk 3 --out new.csv
+    dplq predict output/my_run labels.csv --out test.csv   labels are copied, accuracy is printed
+    dplq predict output/my_run scans/ --classes "cyst,stone,normal kidney"
+    dplq predict output/my_run scans/ --out x.csv --features x.safetensors
 
 Exit code: 0 done, 1 some images cannot be read, 2 bad input, 130 interrupted."""
 

@@ -112,11 +112,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the page of a finished run, or of all runs below a folder: one HTML"
         " file that needs nothing else.",
         epilog="examples:\n"
-        "  dplq report output/mine                   write output/mine/report.html\n"
-        "  dplq report output/mine --no-images       without pictures and names of images\n"
-        "  dplq report output/mine/results-RSSCN7-all-test.json\n"
+        "    dplq report output/mine                   write output/mine/report.html\n"
+        "    dplq report output/mine --no-images       without pictures and names of images\n"
+        "    dplq report output/mine/results-RSSCN7-all-test.json\n"
         "                                            of another test of the run\n"
-        "  dplq report output                        compare all runs below it; a page of each\n"
+        "    dplq report output                        compare all runs below it; a page of each\n"
         "\n"
         "Exit code: 0 done, 1 pages of some runs could not be made, 2 bad input.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

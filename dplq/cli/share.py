@@ -10,9 +10,9 @@ from pathlib import Path
 from dplq.io.exit_code import DONE, exit_code
 
 EXAMPLES = """examples:
-  dplq share output/tissue --to tissue-prompts
-  dplq share output/tissue --to hf-hub:my-lab/tissue-prompts --private --license cc-by-4.0
-  dplq predict hf-hub:my-lab/tissue-prompts images/      # what others do with it
+    dplq share output/tissue --to tissue-prompts
+    dplq share output/tissue --to hf-hub:my-lab/tissue-prompts --private --license cc-by-4.0
+    dplq predict hf-hub:my-lab/tissue-prompts images/      # what others do with it
 
 The folder holds the learned state, config, class names, numbers and a model card; no images, no
 predictions, and file names in place of this machine's paths. Exit code 2: bad input, or no upload.

@@ -105,7 +105,7 @@ def score_files(
     *,
     batch_size: int,
     workers: int,
-    features: bool = False,
+    with_features: bool = False,
 ) -> Iterator[Scores]:
     """Yield the logits of image files batch by batch; for use in `evaluating`.
 
@@ -114,7 +114,7 @@ def score_files(
         sources: paths of image files, or PIL images.
         batch_size: images in a batch.
         workers: processes that read images; 0: this one.
-        features: return adapted image features, too, at the price of a second pass.
+        with_features: return adapted image features, too, at the price of a second pass.
 
     Raises:
         UserError: logits are nan or infinite.
@@ -128,7 +128,7 @@ def score_files(
             yield Scores([], torch.empty(0, len(model.classnames)), None, batch.refused)
             continue
         logits = _checked(model(batch.images))
-        found = model.image_features(batch.images).float().cpu() if features else None
+        found = model.image_features(batch.images).float().cpu() if with_features else None
         yield Scores(batch.indices, logits, found, batch.refused)
 
 

@@ -235,7 +235,7 @@ def test_rows_of_another_command_are_not_mixed(run, tmp_path):
         ([], "1.safetensors", "model: there checkpoint "),
         (["--classes", "a,b"], "0.safetensors", "classes: there 4 (forest, river, parking_lot and"),
         (["--topk", 1], "0.safetensors", "topk: there none, now 1"),
-        (["--features", tmp_path / "f"], "0.safetensors", "features: there none, now f"),
+        (["--features", tmp_path / "f"], "0.safetensors", "features_file: there none, now f"),
     ):
         code, _, err = run("images/1.jpg", "--out", out, *arguments, model=model)
         assert (code, said in err) == (2, True), err

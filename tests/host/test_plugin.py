@@ -399,6 +399,7 @@ build_trainer(cfg).train()
 def test_a_users_mistake_is_one_line_in_any_script(tmp_path, environment, begins):
     script = "import dplq.host.dassl as d; d.ensure_dassl()\n" + HOST
     keys = ["DATASET.NAME", "OwnImages", "DATASET.ROOT", str(tmp_path), "TRAINER.NAME", "CoOp"]
+    keys += ["MODEL.BACKBONE.NAME", "demo"]
     code, err = failure([sys.executable, "-c", script, *keys], **environment)
     assert code == 1
     assert begins in err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from PIL import Image
 import dplq
 from dplq.cli.predict import main
 from dplq.errors import UserError
+from dplq.evaluation.prediction_table import PredictionTable
 from dplq.host.config import extend_cfg
 from dplq.host.dassl import ensure_dassl
 from dplq.images.batches import image_batches
@@ -181,9 +181,9 @@ def test_predict_gives_the_runs_own_predictions(finished, capsys):
     """The issue's: `dplq predict` on the test images has the accuracy of the run."""
     folder, _ = finished
     results = read_results(folder / "run/results.json")
-    (split,) = folder.glob("data/**/split_*.json") or folder.glob("**/split_dplq_*.json")
-    test = json.loads(split.read_text(encoding="utf-8"))["test"]
-    rows = "".join(f"{path},{name}\n" for path, _, name in test)
+    tested = PredictionTable.read(folder / "run/predictions.csv")
+    labels = [tested.classes[label] for label in tested.labels]
+    rows = "".join(f"{path},{name}\n" for path, name in zip(tested.paths, labels, strict=True))
     (folder / "data/test.csv").write_text("path,label\n" + rows, encoding="utf-8")
     out = folder / "test.csv"
     given = [str(folder / "run"), str(folder / "data/test.csv"), "--out", str(out)]

@@ -279,7 +279,7 @@ class FrozenTrainer(CheckpointTrainer):
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images (B, 3, H, W) and labels (B,) on the device; the files are remembered."""
-        record = self.evaluator
+        record = getattr(self, "evaluator", None)
         if isinstance(record, EvaluationRecord):  # not yet while the model is built
             record.announce(batch.get("impath"))
         images, labels = super().parse_batch_test(batch)

@@ -26,14 +26,14 @@ class Identity(msgspec.Struct, frozen=True):
         method: of the model.
         classes: that the images were classified into.
         topk: classes in a row; None: the probabilities of all.
-        features: name of the file of features beside it; "" without one.
+        features_file: its name, beside the output; "" without one.
     """
 
     model: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     method: Name
     classes: list[Name]
     topk: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    features: str = ""
+    features_file: str = ""
     format: Literal[1] = 1
 
 
@@ -89,7 +89,7 @@ def claim(output: Path, own: Identity, overwrite: bool) -> None:
 
 def _differences(there: Identity, own: Identity) -> list[str]:
     words: list[str] = []
-    for name in ("method", "model", "classes", "topk", "features"):
+    for name in ("method", "model", "classes", "topk", "features_file"):
         then, now = (getattr(one, name) for one in (there, own))
         if then != now:
             words.append(f"{name}: there {_shown(then)}, now {_shown(now)}")

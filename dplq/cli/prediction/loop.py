@@ -52,7 +52,7 @@ def classify(
         [image.path for image in images],
         batch_size=batch_size,
         workers=workers,
-        features=features is not None,
+        with_features=features is not None,
     )
     for scores in batches:
         done = [images[index] for index in scores.indices]
