@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ NUMBERS = (
     *("generalised", "zero_shot", "any_classes", "train_accuracy", "learnable_parameters"),
     *("metrics", "precision", "versions"),
 )
+# Of a header; what begins with "/" or "~" there is no path, and changes the logits.
+TEXTS = ("method", "settings", "classnames", "trainer", "split", "activation")
 
 
 @dataclass
@@ -80,17 +82,26 @@ def read_source(given: str, epoch: int | None = None) -> Source:
     check_model_header(header, path)
     if header["method"] not in METHODS:
         raise UserError(f"{path} holds a model of the unknown method {header['method']!r}.")
-    cleaned, changed = without_folders(header)
+    cleaned, changed = without_folders(header, kept=TEXTS)
     source = Source(path, tensors, cleaned, is_changed=bool(changed))
     if path.parent.name == MODEL_FOLDER:
         _read_tests(source, path.parent.parent)
     if source.config:
-        source.config, found = without_folders(source.config)
+        kept = _text_settings(source.config, header["method"])
+        source.config, found = without_folders(source.config, kept=kept)
         changed += found
     if changed:
         names = few(changed, 6)
         source.notes.append(f"File names stand in place of local paths in {names}.")
     return source
+
+
+def _text_settings(config: dict[str, Any], method: str) -> set[str]:
+    """Return the keys of a run's config that are the method's settings."""
+    trainers = config.get("TRAINER")
+    names = [one.name.upper() for one in fields(METHODS[method].settings_class)]
+    nodes = trainers if isinstance(trainers, dict) else {}
+    return {f"TRAINER.{node}.{name}" for node in nodes for name in names}
 
 
 def _read_tests(source: Source, run: Path) -> None:

@@ -198,6 +198,21 @@ def test_paths_in_a_header_are_replaced(run, clip, tmp_path, capsys):
     assert torch.equal(logits(again), logits(model))
 
 
+def test_text_that_resembles_a_path_stays(clip, tmp_path):
+    names = ["A: oak", "/river", "~ lake", "./farm", "\\road", "C:\\dam\\wall"]
+    model = create_model("CoCoOp", clip, names, seed=3, ctx_init="/photo of")
+    model.save(tmp_path / "prompt_learner/model-3.safetensors", epoch=3)
+    config = {"TRAINER": {"COCOOP": {"CTX_INIT": "/photo of", "LOG": "/home/anna/log"}}}
+    (tmp_path / "results.json").write_text(json.dumps({**RESULTS, "config": config}))
+    assert share(tmp_path, "--to", tmp_path / "shared") == 0
+    again = dplq.load(tmp_path / "shared", clip=clip)
+    assert again.classnames == names
+    assert torch.equal(logits(again), logits(model.eval()))
+    kept = json.loads((tmp_path / "shared/config.json").read_text())
+    assert kept["settings"]["ctx_init"] == "/photo of"
+    assert kept["run"]["TRAINER"]["COCOOP"] == {"CTX_INIT": "/photo of", "LOG": "log"}
+
+
 def test_a_foreign_folder_is_refused_and_ours_is_replaced(run, tmp_path, capsys):
     foreign = tmp_path / "thesis"
     foreign.mkdir()
