@@ -19,11 +19,13 @@ from dplq import UserError, create_model
 from dplq.__main__ import main
 from dplq.io import checkpoint
 from dplq.io import hub as hub_client
-from dplq.io.shared import CARD, FILES, PROMPTS
 from dplq.io.process import host_digest
+from dplq.io.shared import CARD, FILES, PROMPTS
+from dplq.share.card import model_card
 from dplq.share.folder import foreign_files
 from dplq.share.local_paths import without_folders
 from dplq.share.origins import Origin, data_origin, origins
+from dplq.share.source import Source
 from tests.tiny import tiny_backbone
 
 NAMES = ["river", "dense forest", "parking_lot"]
@@ -174,6 +176,34 @@ def test_the_snippet_of_the_card_runs(run, clip, hub, monkeypatch):
     assert call == 'dplq.load("hf-hub:lab/river-prompts", weights="default")'
     monkeypatch.chdir(Path(clip.spec.name.removeprefix("local-dir:")).parent)
     assert eval(call, {"dplq": dplq}).classnames == NAMES
+
+
+def test_what_users_named_is_quoted_in_the_card():
+    names = ["oak\n# y", "<script>", "a*b_c_", "parking_lot"]
+    parts = [{"name": "demo"}, {"name": "mae-vit-b", "weights": "my mae.pth"}]
+    header = {
+        "method": "QuaternionPrompt",
+        "backbone": {"name": "ViT-B/16", "weights": "my clip.pt"},
+        "domain": {"name": "demo + mae-vit-b", "parts": parts},
+        "classnames": names,
+    }
+    source = Source(Path("x"), {}, header, dataset="My\n# set")
+    text = str(model_card(source, origins(header), [], place="", licence=""))
+    command = """dplq predict FOLDER --weights 'my clip.pt' --domain-weights '["", "my mae.pth"]'"""
+    assert f"\n{command} images/\n" in text
+    call = 'dplq.load("FOLDER", weights="my clip.pt", domain_weights=["", "my mae.pth"])'
+    assert f"\nmodel = {call}\n" in text
+    assert r"oak # y, &lt;script&gt;, a\*b_c\_, parking_lot." in text
+    assert "trained on My # set" in text
+    assert "\n# y" not in text
+    assert "\n# set" not in text
+
+
+@pytest.mark.parametrize("licence", ["nonsense\nx: y", "cc by", "-mit", "a: b"])
+def test_a_licence_is_an_id(licence, run, tmp_path, capsys):
+    assert share(run, "--to", tmp_path / "shared", f"--license={licence}") == 2
+    assert "give an id of the Hub" in capsys.readouterr().err
+    assert not (tmp_path / "shared").exists()
 
 
 def test_numbers_of_another_epoch_are_left_out(run, tmp_path, capsys):
