@@ -67,7 +67,7 @@ def default_config(trainer: str, dataset: str, subset: str, shots: int) -> str:
     names = sorted(path.stem for path in folder.glob(f"*{ENDING}"))
     if not names:
         raise UserError(f"{trainer} has no config files of its own: give --config-file.")
-    if dataset.lower().startswith("demo") and protocols.DEMO in names:
+    if protocols.DEMO in names and dataset.lower() in _demo_datasets():
         return str(folder / f"{protocols.DEMO}{ENDING}")
     protocol = "few_shot" if subset == "all" else "base2new"
     try:
@@ -77,6 +77,12 @@ def default_config(trainer: str, dataset: str, subset: str, shots: int) -> str:
             f"{trainer} has several config files: name one with --config-file.{suggest('', names)}"
         ) from error
     return str(folder / f"{name}{ENDING}")
+
+
+def _demo_datasets() -> set[str]:
+    """Return the names of the built-in datasets, in lower case."""
+    paths = (configs_folder() / "datasets").glob(f"demo_*{ENDING}")
+    return {name.lower() for p in paths for name in NAMED.findall(p.read_text(encoding="utf-8"))}
 
 
 def find_ignoring_case(path: str) -> str:

@@ -23,16 +23,18 @@ ANY = "dynamic"
 
 def run(args: argparse.Namespace) -> int:
     """Load the model, write the file, and say what is in it."""
+    from dplq.cli.class_names import class_names
+    from dplq.domain.arguments import one_or_several
     from dplq.io.validation.paths import user_path
     from dplq.methods.load import load
 
     path, batch_size = user_path(args.to, "--to"), _batch_size(args.batch_size)
-    names = None if args.classes is None else [name.strip() for name in args.classes.split(",")]
+    names = None if args.classes is None else class_names(args.classes)
     model = load(
         args.model,
         names,
         weights=args.weights,
-        domain_weights=args.domain_weights,
+        domain_weights=one_or_several(args.domain_weights),
         epoch=args.epoch,
     )
     model.export(path, batch_size=batch_size)
@@ -66,7 +68,11 @@ def _parser() -> argparse.ArgumentParser:
         "model", metavar="CHECKPOINT|RUN", help="a checkpoint, a run's folder, or hf-hub:org/name"
     )
     parser.add_argument("--to", required=True, metavar="FILE", help="model.onnx or model.pt2")
-    parser.add_argument("--classes", metavar="A,B,C", help="in place of the trained classes")
+    parser.add_argument(
+        "--classes",
+        metavar="A,B,C|@FILE",
+        help="in place of the trained classes; @FILE has one on each line",
+    )
     parser.add_argument(
         "--batch-size", default=ANY, metavar="N", help=f"images per call; default: {ANY}, any"
     )
@@ -75,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
         "--weights", default="", metavar="PATH", help="CLIP's weights file, where it has been moved"
     )
     parser.add_argument(
-        "--domain-weights", default="", metavar="PATH", help="the same of the domain encoder"
+        "--domain-weights",
+        default="",
+        metavar="PATH",
+        help="the same of the domain encoder; of several: [A, B]",
     )
     return parser
 

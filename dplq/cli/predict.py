@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dplq.errors import UserError, few, printable
 from dplq.io.exit_code import DONE, PROBLEMS, exit_code
-from dplq.io.validation.paths import name_problem, user_path
+from dplq.io.validation.paths import user_path
 
 if TYPE_CHECKING:
     from dplq.cli.prediction.inputs import Inputs
@@ -41,13 +41,14 @@ FLAGS = {  # by what messages of the library call them
 
 def run(args: argparse.Namespace) -> int:
     """Classify the images; return the exit code."""
+    from dplq.cli.class_names import class_names
     from dplq.cli.prediction.inputs import find_inputs
 
     out = user_path(args.out, "--out") if args.out else None
     features = user_path(args.features, "--features") if args.features else None
     if features and not out:
         raise UserError("--features needs --out: its rows are those of the CSV file.")
-    classes = _class_names(args.classes) if args.classes else None
+    classes = None if args.classes is None else class_names(args.classes)
     inputs = find_inputs(args.images)
     model, checkpoint = _load(args, classes)
     if args.topk is not None and args.topk > len(model.classnames):
@@ -59,33 +60,12 @@ def run(args: argparse.Namespace) -> int:
     return PROBLEMS if problems else DONE
 
 
-def _class_names(text: str) -> list[str]:
-    """Return the class names of ``--classes``: ``a,b,c``, or a line each in ``@FILE``."""
-    if text.startswith("@"):
-        path = user_path(text[1:], "--classes")
-        try:
-            names = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-            raise UserError(f"--classes: {path} cannot be read: {reason}.") from error
-    else:
-        names = text.split(",")
-    names = [name.strip() for name in names if name.strip()]
-    for name in names:
-        if problem := name_problem(name):
-            raise UserError(f"--classes: the name '{printable(name)}' {problem}.")
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"--classes names {few(repeated)} twice.")
-    if not names:
-        raise UserError("--classes names no class. Give them as a,b,c, or a line each in @FILE.")
-    return names
-
-
 def _load(args: argparse.Namespace, classes: list[str] | None) -> tuple[CLIPModel, Path]:
     """Return the model on its device, and the file that it is from."""
     import torch
 
     from dplq.clip.backbone import load_backbone
+    from dplq.domain.arguments import one_or_several
     from dplq.methods.load import find_file, load
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -101,7 +81,7 @@ def _load(args: argparse.Namespace, classes: list[str] | None) -> tuple[CLIPMode
             classes,
             clip=clip,
             weights="" if clip else args.weights,
-            domain_weights=args.domain_weights,
+            domain_weights=one_or_several(args.domain_weights),
         )
     except UserError as error:
         raise UserError(*map(_with_flags, error.args)) from error
@@ -267,7 +247,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (a GPU where there is one)")
     add("--epoch", metavar="N", type=_count, help="of a run folder, if not the best or last")
     add("--weights", metavar="PATH", default="", help="where the CLIP's weights are")
-    add("--domain-weights", metavar="PATH", default="", help="where the domain encoder's are")
+    add(
+        "--domain-weights",
+        metavar="PATH",
+        default="",
+        help="where the domain encoder's are; of several: [A, B]",
+    )
     add("--backbone", metavar="NAME", default="", help="CLIP of an original's public checkpoint")
     add("--quiet", action="store_true", help="no progress")
     return parser

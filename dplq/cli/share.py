@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dplq.errors import UserError, shown
 from dplq.io.exit_code import DONE, exit_code
 
 EXAMPLES = """examples:
@@ -17,6 +19,7 @@ EXAMPLES = """examples:
 The folder holds the learned state, config, class names, numbers and a model card; no images, no
 predictions, and file names in place of this machine's paths. Exit code 2: bad input, or no upload.
 """
+LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # as the Hub writes its ids
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,6 +29,11 @@ def run(args: argparse.Namespace) -> int:
     from dplq.share.folder import write_folder
     from dplq.share.source import read_source
 
+    if args.license and not LICENCE.fullmatch(args.license):
+        raise UserError(
+            f"--license is {shown(args.license)}: give an id of the Hub, such as cc-by-4.0, of "
+            "letters, digits, '.', '-' and '_'."
+        )
     repository = ""
     if is_hub_name(args.to):
         repository = _repository(args.to, split_hub_name(args.to))
@@ -48,8 +56,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _repository(given: str, parts: tuple[str, str | None]) -> str:
-    from dplq.errors import UserError
-
     repository, revision = parts
     if revision:
         raise UserError(f"--to {given} names a revision: it is pushed to the main branch; drop it.")
@@ -57,9 +63,13 @@ def _repository(given: str, parts: tuple[str, str | None]) -> str:
 
 
 def _beside(path: Path) -> Path:
-    """Return the folder for what is pushed: in the run's, or beside the checkpoint."""
+    """Return the folder for what is pushed: in the run's, or beside what is shared."""
     from dplq.io.runs.files import MODEL_FOLDER
+    from dplq.io.shared import is_whole
 
+    folder = path.absolute().parent
+    if is_whole(folder):  # a shared model, whose folder holds nothing else
+        return folder.with_name(f"{folder.name}-share")
     if path.parent.name == MODEL_FOLDER:
         return path.parent.parent / "share"
     return path.with_name(f"{path.stem}-share")

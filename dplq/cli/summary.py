@@ -64,7 +64,6 @@ def places_text(trainer: Any, model_dir: str) -> str:
             lines.append(f"  {what:<12} {found[-1].relative_to(folder)}{more}")
     model = Path(model_dir or folder)
     commands = [["dplq", "report", str(folder)]]
-    images = getattr(trainer.dm.dataset, "test", None)
-    if any((model / MODEL_FOLDER).glob("model-*")) and images:
-        commands.insert(0, ["dplq", "predict", str(model), str(Path(images[0].impath).parent)])
+    if any((model / MODEL_FOLDER).glob("model-*")):
+        commands.insert(0, ["dplq", "predict", str(model), "IMAGES"])
     return "\n".join([*lines, "Next:", *(f"  {shlex.join(command)}" for command in commands)])

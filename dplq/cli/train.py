@@ -123,6 +123,7 @@ def setup_cfg(args: argparse.Namespace) -> Any:
             cfg.TRAINER.NAME, data.NAME, data.SUBSAMPLE_CLASSES, data.NUM_SHOTS
         )
         logging.info("No --config-file is given: %s is used.", default)
+        args.config_file = default  # for the log file, which is not open yet
         cfg = merged(args, default)
     check_config(cfg)
     if not cfg.OUTPUT_DIR:

@@ -246,7 +246,7 @@ def _weights_in(folder: Path, names: Sequence[str]) -> Path:
         raise UserError(
             f"expected {names[0]} or one single weights file in '{folder.absolute()}', "
             f"found {there}; name one with weights=PATH, or request random weights with "
-            "pretrained=False"
+            "pretrained=False (MODEL.BACKBONE.PRETRAINED False)"
         )
     return found[0]
 
@@ -376,7 +376,7 @@ def _use_tag(source: Source, arch: str, tag: str) -> None:
         if source.spec.pretrained:
             raise UserError(
                 f"'{source.name}' does not say which weights: write {arch}:TAG, {arch}:PATH, or "
-                f"pretrained=False for random ones. Tags: "
+                f"pretrained=False (MODEL.BACKBONE.PRETRAINED False) for random ones. Tags: "
                 f"{', '.join(pretrained_models.list_pretrained_tags_by_model(arch)) or 'none'}."
             )
         return
@@ -394,7 +394,8 @@ def _use_tag(source: Source, arch: str, tag: str) -> None:
             f"cannot get the weights of '{source.name}' (open_clip tag {arch}:{tag}; "
             f"{hub_problem(error)}); run this once where there is a network, or get the file "
             f"{_published_file(published)}, put it anywhere and name it with weights=PATH "
-            "(MODEL.INIT_WEIGHTS), or request random weights with pretrained=False"
+            "(MODEL.INIT_WEIGHTS), or request random weights with pretrained=False "
+            "(MODEL.BACKBONE.PRETRAINED False)"
         ) from error
 
 
@@ -406,5 +407,5 @@ def _published_file(published: Mapping[str, Any]) -> str:
         repository, _, name = hub.rpartition("/")
         places.append(f"{name or WEIGHT_FILES[0]} of https://huggingface.co/{repository}")
     if url:
-        places.append(f"{url.rpartition('/')[2]} of {url}")
+        places.append(url)
     return " or ".join(places)

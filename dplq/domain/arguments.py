@@ -221,6 +221,12 @@ def _numbers(given: Any, name: str, above: float | None = None) -> tuple[float, 
     return numbers
 
 
+def one_or_several(text: str) -> str | list[str]:
+    """Return a text as it is, or the names in ``"[a, b]"``."""
+    found = several(text)
+    return text if found == [text] else found
+
+
 def several(value: Any) -> list[str]:
     """Return the names in a key that takes one or more: a text, a list, or ``"[a, b]"``."""
     if isinstance(value, str):

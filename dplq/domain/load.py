@@ -165,7 +165,9 @@ def _find_weights(name: str, weights: str) -> Path | None:
     if model is not None:
         if model.refused:
             raise UserError(f"'{name}' cannot be loaded: {model.refused}")
-        return _existing(Path(weights)) if weights else require_weights(name.lower())
+        if not weights:
+            return require_weights(name.lower())
+        return _existing(user_path(weights, "weights (DOMAIN.WEIGHTS)"))
     repository = None
     if is_repository(name):
         repository = find_repository(name, with_weights=not weights)
@@ -449,7 +451,7 @@ def _weights_file(
         raise UserError(
             f"domain encoder '{name}' has no weights to download: set weights (DOMAIN.WEIGHTS) "
             f"to a local file, {recipe.checkpoint.expected}{_published_files(name)}; or "
-            "pretrained=False for random weights"
+            "pretrained=False (DOMAIN.PRETRAINED False) for random weights"
         )
     return recipe.weights if recipe else None
 

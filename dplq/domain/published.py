@@ -11,6 +11,7 @@ from dplq.domain.pooling import POOLS
 from dplq.domain.recipes import RECIPES
 from dplq.errors import UserError
 from dplq.io.spec import LOCAL_DIR, Spec
+from dplq.io.validation.paths import user_path
 from dplq.models.catalogue import PublishedModel, catalogue
 from dplq.models.weights import models_folder, require_weights, weights_on_disk
 
@@ -61,7 +62,8 @@ def resolve_published(
     native = spec.options["normalize"] == "native"
     file = "" if weights or not spec.pretrained else str(require_weights(name))
     if model.architecture == FOLDER:
-        folder = Path(weights or file).parent if weights or file else _config_folder(name)
+        given = user_path(weights, "weights (DOMAIN.WEIGHTS)") if weights else Path(file)
+        folder = given.parent if weights or file else _config_folder(name)
         pool = changes.pool or model.pool or ""
         return Resolved(f"{LOCAL_DIR}{folder}", weights, replace(changes, pool=pool))
     if model.architecture in RECIPES:

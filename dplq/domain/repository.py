@@ -126,7 +126,8 @@ def _weights_in(name: str, folder: Path) -> Path:
         raise UserError(
             f"domain encoder '{name}': expected {WEIGHTS[0]} or one single weights file in "
             f"'{folder.absolute()}', found {few(path.name for path in files) or 'none'}; name one "
-            "with weights (DOMAIN.WEIGHTS), or use pretrained=False for random weights"
+            "with weights (DOMAIN.WEIGHTS), or use pretrained=False (DOMAIN.PRETRAINED False) for "
+            "random weights"
         )
     return files[0]
 

@@ -6,6 +6,7 @@ continues what the other began.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,11 @@ from dplq.io.protocols import CONFIGS
 from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, SETTINGS_FILE
 
 CURE = "Give another --out, or remove that folder to make its run again."
+# `-c` adds the current folder as "".
+START = (
+    "import sys; sys.path[:] = filter(None, sys.path); "
+    "from dplq.__main__ import main; sys.exit(main())"
+)
 POLYNOMIAL = 0x04C11DB7  # of the checksum of POSIX
 
 
@@ -77,7 +83,7 @@ class Run:
         keys = {"DATASET.NUM_SHOTS": self.shots, "DATASET.SUBSAMPLE_CLASSES": self.classes}
         words = [str(word) for pair in arguments.items() for word in pair]
         options = [str(word) for pair in (*keys.items(), *self.options) for word in pair]
-        return [sys.executable, "-m", "dplq", "train", *words, *test, *options]
+        return [*_dplq(), "train", *words, *test, *options]
 
     def settings(self) -> str:
         """Return what determines its result, a line each; a tested model has to be finished."""
@@ -123,6 +129,16 @@ class Plan:
 
     runs: Sequence[Run] = field(default_factory=list)
     folders: Sequence[Path] = field(default_factory=list)
+
+
+def _dplq() -> list[str]:
+    """Return the words that start `dplq` in a new process with this one's modules.
+
+    ``-m`` puts the current folder on the path, where another Dassl may be.
+    """
+    if any(os.path.abspath(entry) == os.getcwd() for entry in sys.path):
+        return [sys.executable, "-m", "dplq"]
+    return [sys.executable, "-c", START]
 
 
 def posix_checksum(path: Path) -> str:

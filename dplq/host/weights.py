@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dplq.clip.sources import find_source
-from dplq.domain.arguments import several
+from dplq.domain.arguments import one_or_several, several
 from dplq.domain.load import find_domain_weights
 from dplq.errors import UserError
 from dplq.host.checks import reads_domain
@@ -43,9 +43,6 @@ def check_weights(cfg: Any, trainer: Any) -> None:
 
 def domain_names(domain: Any) -> tuple[list[str], str | Sequence[str]]:
     """Return the encoders that ``cfg.DOMAIN`` names, and their files."""
-    files: str | list[str] = domain.WEIGHTS
-    if not isinstance(files, str):
-        files = list(files)
-    elif several(files) != [files]:  # of a host's config, which keeps a list as text
-        files = several(files)
+    files = domain.WEIGHTS  # a host's config keeps a list as text
+    files = one_or_several(files) if isinstance(files, str) else list(files)
     return several(domain.ENCODER), files

@@ -7,8 +7,10 @@ A process that is killed while it writes leaves a temporary file, whose name say
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -36,14 +38,41 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: from the block, or the file cannot be renamed.
     """
     path = Path(path)
-    writer = f"{host_digest()}-{os.getpid()}-{threading.get_ident()}"
-    temporary = path.with_name(f".{path.stem}.{writer}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_writer()}.part{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a new folder beside `path`; if it is still there when the block ends, it is removed.
+
+    Those that killed processes left beside `path` are removed, too.
+
+    Raises:
+        OSError: from the block, or the folder cannot be made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        name = TEMPORARY.fullmatch(old.name)
+        with contextlib.suppress(OSError):  # another process may clear it too
+            if name and old.is_dir() and _is_abandoned(old, name["host"], int(name["pid"])):
+                shutil.rmtree(old)
+    temporary = path.with_name(f".{path.name}.{_writer()}.part")
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _writer() -> str:
+    return f"{host_digest()}-{os.getpid()}-{threading.get_ident()}"
 
 
 def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:

@@ -6,6 +6,7 @@ its cache. Inside `hub_access` it does not try where the hub did not answer.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +14,51 @@ from contextlib import contextmanager
 
 from dplq.errors import one_line
 
-TIMEOUT = 3.0  # seconds for the hub to answer
+TIMEOUT = 3.0  # seconds for the hub to answer, where the user did not set `LIMIT`
+LIMIT = "HF_HUB_ETAG_TIMEOUT"  # the client's own environment variable, in seconds
 KEPT = 60.0  # seconds for which its answer, or silence, is not asked for again
 _answers: dict[str, tuple[float, bool]] = {}  # address -> when it was tried, and whether it answers
+
+
+class _Switch:
+    """The client's ``HF_HUB_OFFLINE``, restored by the last of the blocks that overlap."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._own = False
+
+    @property
+    def own(self) -> bool:
+        """Return what the user chose."""
+        from huggingface_hub import constants
+
+        return self._own if self._blocks else constants.HF_HUB_OFFLINE
+
+    def enter(self) -> None:
+        """Begin a block."""
+        with self._lock:
+            self._own = self.own
+            self._blocks += 1
+
+    def set(self, offline: bool) -> None:
+        """Set it for the blocks that are open."""
+        from huggingface_hub import constants
+
+        with self._lock:
+            constants.HF_HUB_OFFLINE = offline
+
+    def leave(self) -> None:
+        """End a block."""
+        from huggingface_hub import constants
+
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                constants.HF_HUB_OFFLINE = self._own
+
+
+_switch = _Switch()
 
 
 @contextmanager
@@ -26,12 +69,12 @@ def hub_access() -> Iterator[None]:
     """
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _answers_now(constants.ENDPOINT)
+    _switch.enter()
     try:
+        _switch.set(_switch.own or not _answers_now(constants.ENDPOINT))
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before
+        _switch.leave()
 
 
 def hub_problem(error: Exception) -> str:
@@ -42,29 +85,39 @@ def hub_problem(error: Exception) -> str:
     _, answers = _answers.get(constants.ENDPOINT, (0.0, True))
     is_absent = isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled))
     is_absent |= str(error).startswith("Failed to download file")  # open_clip's own
-    if is_absent and not answers and not constants.HF_HUB_OFFLINE:
-        return f"it is not in the cache, and {constants.ENDPOINT} cannot be reached"
+    if is_absent and not answers and not _switch.own:
+        return (
+            f"it is not in the cache, and {constants.ENDPOINT} cannot be reached within "
+            f"{_limit():g} s ({LIMIT} sets that)"
+        )
     return one_line(error)
+
+
+def _limit() -> float:
+    """Return how many seconds the hub has to answer."""
+    from huggingface_hub import constants
+
+    return float(constants.HF_HUB_ETAG_TIMEOUT) if os.environ.get(LIMIT) else TIMEOUT
 
 
 def _answers_now(address: str) -> bool:
     """Return whether an address answers at all, through the client's own session and proxies."""
+    from huggingface_hub.utils import get_session  # its import is not part of the time limit
+
     tried, answers = _answers.get(address, (0.0, False))
     if tried and time.monotonic() - tried < KEPT:
         return answers
-    found = threading.Event()
+    found, limit = threading.Event(), _limit()
 
     def ask() -> None:
-        from huggingface_hub.utils import get_session
-
         try:
-            get_session().head(address, timeout=TIMEOUT)
+            get_session().head(address, timeout=limit)
         except Exception:  # each HTTP library has its own; any answer, even a refusal, is none
             return
         found.set()
 
     thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit
     thread.start()
-    thread.join(TIMEOUT)
+    thread.join(limit)
     _answers[address] = time.monotonic(), found.is_set()
     return found.is_set()

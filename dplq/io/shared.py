@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dplq.errors import UserError, one_line
+from dplq.errors import UserError
+from dplq.io.hub import hub_access, hub_problem
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.io.spec import HUB
 
@@ -17,6 +18,11 @@ def shared_prompts(folder: Path) -> Path | None:
     """Return the checkpoint of a shared model's folder; None where it is a run's, or neither."""
     found = folder / PROMPTS
     return found if found.is_file() and not (folder / MODEL_FOLDER).is_dir() else None
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a folder has all files of a shared model."""
+    return all((folder / name).is_file() for name in FILES)
 
 
 def is_hub_name(text: object) -> bool:
@@ -35,10 +41,10 @@ def split_hub_name(name: str) -> tuple[str, str | None]:
     repository, at, revision = name.partition(":")[2].partition("@")
     try:
         validate_repo_id(repository)
-        is_whole = repository.count("/") == 1 and (not at or bool(revision))
+        is_name = repository.count("/") == 1 and (not at or bool(revision))
     except HFValidationError:
-        is_whole = False
-    if not is_whole:
+        is_name = False
+    if not is_name:
         raise UserError(
             f"'{name}' names no repository of the Hub: write hf-hub:org/name, or "
             "hf-hub:org/name@revision."
@@ -64,7 +70,8 @@ def download_prompts(name: str) -> Path:
 
     repository, revision = split_hub_name(name)
     try:
-        return Path(hf_hub_download(repository, PROMPTS, revision=revision))
+        with hub_access():
+            return Path(hf_hub_download(repository, PROMPTS, revision=revision))
     except RepositoryNotFoundError as error:
         raise UserError(
             f"The Hub has no repository '{repository}', or it is private: check the name, or log "
@@ -85,6 +92,6 @@ def download_prompts(name: str) -> Path:
 
 def _unavailable(name: str, error: Exception) -> UserError:
     return UserError(
-        f"{PROMPTS} of '{name}' cannot be downloaded ({one_line(error)}): use a machine with "
+        f"{PROMPTS} of '{name}' cannot be downloaded ({hub_problem(error)}): use a machine with "
         "access to the Hub, or download the repository's files and give their folder."
     )

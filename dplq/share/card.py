@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
+import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dplq.io.shared import CLASSES, CONFIG, METRICS, PROMPTS
+from dplq.io.spec import LOCAL_DIR
 from dplq.share.origins import UNKNOWN, Origin
 from dplq.share.source import Source
 
@@ -14,6 +20,8 @@ if TYPE_CHECKING:
 INSTALL = "pip install quaternion-prompt"
 SHOWN_CLASSES = 100  # of a card; the file has all
 PLACE = "FOLDER"  # in the snippets, where no repository is named
+# What Markdown takes for markup; "_" inside a word is none.
+MARKUP = re.compile(r"[\\`*\[\]|~]|(?<!\w)_|_(?!\w)")
 
 
 def model_card(
@@ -47,7 +55,7 @@ def model_card(
         tags=["dplq", "clip", "prompt-learning", source.header["method"]],
     )
     sections = [
-        f"# {name}",
+        f"# {_plain(name)}",
         _what(source),
         _use(source, parts, place or PLACE),
         _numbers(source),
@@ -56,6 +64,11 @@ def model_card(
     ]
     body = "\n\n".join(section for section in sections if section)
     return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}\n")
+
+
+def _plain(text: str) -> str:
+    """Return a text that Markdown shows as it is, on one line."""
+    return MARKUP.sub(r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
 
 
 def _title(source: Source, place: str) -> str:
@@ -95,9 +108,10 @@ def _tested(test: dict[str, Any]) -> str:
 
 def _what(source: Source) -> str:
     header, names = source.header, source.header["classnames"]
-    trained = f" on {source.dataset}" if source.dataset else ""
+    clip = _plain(header["backbone"]["name"])
+    trained = f" on {_plain(source.dataset)}" if source.dataset else ""
     few = f" with {source.shots} images per class" if source.shots > 0 else ""
-    listed = ", ".join(names[:SHOWN_CLASSES])
+    listed = ", ".join(map(_plain, names[:SHOWN_CLASSES]))
     more = (
         f" and {len(names) - SHOWN_CLASSES} more ({CLASSES})" if len(names) > SHOWN_CLASSES else ""
     )
@@ -107,28 +121,34 @@ def _what(source: Source) -> str:
         else "It cannot name other classes."
     )
     return (
-        f"{header['method']} for CLIP {header['backbone']['name']}, trained{trained}{few} with "
+        f"{header['method']} for CLIP {clip}, trained{trained}{few} with "
         f"[dplq](https://arxiv.org/abs/2312.08878). It classifies images; only what was learned is "
         f"here, the frozen models are loaded from their own sources.\n\n"
         f"**{len(names)} classes:** {listed}{more}. {other}"
     )
 
 
+def _local(entry: Mapping[str, Any]) -> str:
+    """Return the file or folder of a frozen part; "" where its name alone suffices."""
+    name = str(entry.get("name", ""))
+    folder = name.removeprefix(LOCAL_DIR) if name.startswith(LOCAL_DIR) else ""
+    return str(entry.get("weights") or folder)
+
+
 def _use(source: Source, parts: list[Origin], place: str) -> str:
-    load, predict = [f'"{place}"'], [f"dplq predict {place}"]
+    load, predict = [json.dumps(place)], ["dplq", "predict", place]
     for part, key in (("backbone", "weights"), ("domain", "domain_weights")):
         entry = source.header[part] or {}
-        local = entry.get("weights") or (
-            entry.get("name", "") if entry.get("name", "").startswith("local-dir:") else ""
-        )
-        if local:
-            load.append(f'{key}="{local.removeprefix("local-dir:")}"')
-            flag = key.replace("_", "-")
-            predict.append(f"--{flag} {local.removeprefix('local-dir:')}")
-    needed = [f"`{part.name}` ({part.role})" for part in parts if part.by_hand]
+        several = entry.get("parts")
+        local: Any = [_local(one) for one in several] if several else _local(entry)
+        if local and (not several or any(local)):
+            given = json.dumps(local, ensure_ascii=False)
+            load.append(f"{key}={given}")
+            predict += [f"--{key.replace('_', '-')}", given if several else local]
+    needed = [f"{_plain(part.name)} ({part.role})" for part in parts if part.by_hand]
     note = f"\n\nNot downloaded by these commands: {', '.join(needed)}." if needed else ""
     return (
-        f"## Use\n\n```bash\n{INSTALL}\n{' '.join(predict)} images/\n```\n\n"
+        f"## Use\n\n```bash\n{INSTALL}\n{shlex.join(predict)} images/\n```\n\n"
         f"```python\nimport dplq\n\nmodel = dplq.load({', '.join(load)})\n"
         'for prediction in model.predict(["image.png"]):\n    print(prediction)\n```'
         f"{note}"
@@ -139,7 +159,7 @@ def _numbers(source: Source) -> str:
     if not source.tests:
         return "## Numbers\n\nNo test of this checkpoint is known."
     rows = [
-        f"| {_tested(test)} | {test.get('split', 'test')} | {test.get('total', '')} | "
+        f"| {_plain(_tested(test))} | {test.get('split', 'test')} | {test.get('total', '')} | "
         f"{test['accuracy']:.2f} | {_percent(test.get('macro_f1'))} |"
         for test in source.tests
     ]
@@ -161,7 +181,7 @@ def _licences(parts: list[Origin], data: list[Origin], licence: str) -> str:
         f"| {one.role} | {_linked(one)} | {one.licence} | {one.terms()} |"
         for one in (*parts, *data)
     ]
-    unknown = [one.name for one in (*parts, *data) if one.licence == UNKNOWN]
+    unknown = [_plain(one.name) for one in (*parts, *data) if one.licence == UNKNOWN]
     note = (
         f"\n\nNot known is the licence of {', '.join(unknown)}: ask its source before you use it."
         if unknown
@@ -175,7 +195,8 @@ def _licences(parts: list[Origin], data: list[Origin], licence: str) -> str:
 
 
 def _linked(one: Origin) -> str:
-    return f"[{one.name}]({one.page})" if one.page.startswith("http") else one.name
+    name = _plain(one.name)
+    return f"[{name}]({one.page})" if one.page.startswith("http") else name
 
 
 def _files(source: Source) -> str:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from dplq import __version__
 from dplq.errors import UserError, few
 from dplq.io import checkpoint
+from dplq.io.atomic import temporary_folder
 from dplq.io.shared import CARD, CLASSES, CONFIG, FILES, METRICS, PROMPTS
 from dplq.share.card import model_card
 from dplq.share.origins import Origin, data_origin, origins
 from dplq.share.source import Source
 
 FORMAT = 1
-OF_HUB = (".gitattributes", ".git", ".cache", ".huggingface")  # of a clone or a download
+ATTRIBUTES = ".gitattributes"  # in every repository of the Hub, from its beginning
+OF_HUB = (ATTRIBUTES, ".git", ".cache", ".huggingface")  # of a clone or a download
 
 
 def check_target(folder: Path) -> None:
@@ -27,17 +29,32 @@ def check_target(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise UserError(f"--to {folder} is a file: give a folder.")
-    there = sorted(path.name for path in folder.iterdir())
-    foreign = [name for name in there if name not in (*FILES, *OF_HUB)]
-    if foreign or (there and PROMPTS not in there):
+    if foreign := foreign_files(path.name for path in folder.iterdir()):
         raise UserError(
-            f"--to {folder} holds {few(foreign or there, 4)}, which `dplq share` did not write: "
+            f"--to {folder} holds {few(foreign, 4)}, which `dplq share` did not write: "
             "give a new folder, or an empty one."
         )
 
 
+def foreign_files(names: Iterable[str]) -> list[str]:
+    """Return what forbids to write a shared model to a folder or a repository of the Hub.
+
+    A new repository is free, also with the README.md that the Hub's page makes on request.
+
+    Args:
+        names: of all files there, relative.
+    """
+    there = sorted({name.partition("/")[0] for name in names})
+    others = [name for name in there if name not in OF_HUB]
+    foreign = [name for name in others if name not in FILES]
+    if foreign or PROMPTS in others:
+        return foreign
+    is_new = others == [CARD] and ATTRIBUTES in there
+    return [] if is_new else others
+
+
 def write_folder(source: Source, folder: Path, *, place: str = "", licence: str = "") -> None:
-    """Write a shared model; one that was there is replaced as a whole.
+    """Write a shared model, complete before it is put in place; see `_put_in_place`.
 
     Args:
         source: what is shared.
@@ -46,21 +63,21 @@ def write_folder(source: Source, folder: Path, *, place: str = "", licence: str 
         licence: as for `model_card`.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: the folder holds something else or the source itself, or cannot be written.
     """
     check_target(folder)
+    if folder.resolve() in source.path.resolve().parents:
+        raise UserError(
+            f"--to {folder} holds {source.path.name}, which is to be shared: give another folder."
+        )
     parts = origins(source.header)
     names = dict.fromkeys(test["dataset"] for test in source.tests)
     data = [data_origin(name) for name in names]
     card = model_card(source, parts, data, place=place, licence=licence)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with temporary_folder(folder) as aside:
             _fill(aside, source, parts, data, str(card))
             _put_in_place(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written: {error.strerror or error}. Give another --to."
@@ -82,6 +99,8 @@ def _fill(folder: Path, source: Source, parts: list[Origin], data: list[Origin],
         "licences": [
             {"role": one.role, "name": one.name, "licence": one.licence} for one in (*parts, *data)
         ],
+        "dataset": source.dataset,
+        "shots": source.shots,
         "run": source.config,
     }
     contents: dict[str, Any] = {
@@ -93,11 +112,13 @@ def _fill(folder: Path, source: Source, parts: list[Origin], data: list[Origin],
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / name).write_text(f"{text}\n", encoding="utf-8")
     (folder / CARD).write_text(card, encoding="utf-8")
-    os.chmod(folder, 0o755)  # a temporary folder is its owner's alone
 
 
 def _put_in_place(aside: Path, folder: Path) -> None:
-    """Rename a complete folder; in a clone of a repository, file by file."""
+    """Rename a complete folder, or where one is there its files, one after the other.
+
+    The folder that is there stays: it may be a clone of a repository, or a link.
+    """
     if not folder.exists():
         os.replace(aside, folder)
         return

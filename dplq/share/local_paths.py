@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
@@ -15,21 +16,26 @@ PATH_KEYS = frozenset(
     )
 )
 LOCAL = ("/", "~", "./", "../", "\\")
+DRIVE = re.compile(r"[A-Za-z]:[\\/]")  # "T: tumour" is text
 
 
 def without_folders(
-    content: Mapping[str, Any], where: str = ""
+    content: Mapping[str, Any], where: str = "", kept: Collection[str] = ()
 ) -> tuple[dict[str, Any], list[str]]:
     """Return settings with file names in place of local paths, and the keys that changed.
 
     Args:
         content: JSON-able.
         where: key of `content`, with a dot at its end.
+        kept: keys whose values are text, whatever it looks like.
     """
     cleaned, changed = {}, []
     for key, value in content.items():
+        if f"{where}{key}" in kept:
+            cleaned[key] = value
+            continue
         if isinstance(value, Mapping):
-            cleaned[key], inner = without_folders(value, f"{where}{key}.")
+            cleaned[key], inner = without_folders(value, f"{where}{key}.", kept)
             changed += inner
             continue
         cleaned[key] = _cleaned(value, f"{where}{key}")
@@ -50,10 +56,11 @@ def _cleaned(value: Any, key: str) -> Any:
     if key in PATH_KEYS:
         return _name(value)
     before, colon, path = value.rpartition(":")  # NAME:PATH, local-dir:PATH
-    if len(before) == 1:  # C:\...
+    is_on_drive = DRIVE.match(value) is not None
+    if is_on_drive:
         before, colon, path = "", "", value
     exists = os.sep in path and os.path.exists(path)
-    is_local = path.startswith(LOCAL) or PureWindowsPath(path).drive or exists
+    is_local = path.startswith(LOCAL) or is_on_drive or exists
     return before + colon + _name(path) if is_local or before == "local-dir" else value
 
 

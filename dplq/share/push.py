@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dplq.errors import UserError, few, one_line
-from dplq.io.shared import FILES, PROMPTS
-from dplq.share.folder import OF_HUB
+from dplq.io.shared import FILES
+from dplq.share.folder import foreign_files
 
 MESSAGE = "Model of dplq"
 
@@ -51,9 +51,8 @@ def push(folder: Path, repository: str, *, private: bool = False, message: str =
 
 
 def _check_ours(repository: str, files: list[str]) -> None:
-    foreign = [name for name in files if name not in (*FILES, *OF_HUB)]
-    if foreign and PROMPTS not in files:
+    if foreign := foreign_files(files):
         raise UserError(
-            f"{repository} holds {few(foreign, 4)} and no {PROMPTS}: another model is there. Give "
-            "another name."
+            f"{repository} holds {few(foreign, 4)}, which `dplq share` did not write: another "
+            "model is there. Give another name."
         )

@@ -110,6 +110,8 @@ def test_an_unknown_config_file_names_the_nearest():
     ("given", "expected"),
     [
         (("QuaternionPrompt", "DemoAerial", "all", 16), "QuaternionPrompt/demo"),
+        (("QuaternionPrompt", "demotissuev2", "all", 16), "QuaternionPrompt/demo"),
+        (("QuaternionPrompt", "DemolitionSites", "base", 16), f"QuaternionPrompt/{DEFAULT}"),
         (("QuaternionPrompt", "RSSCN7", "base", 16), f"QuaternionPrompt/{DEFAULT}"),
         (("CoOp", "RSSCN7", "base", 16), "CoOp/vit_b16_ctxv1"),
         (("CoOp", "RSSCN7", "all", 2), "CoOp/vit_b16_ep100"),
@@ -137,6 +139,13 @@ def test_a_run_without_a_config_file_takes_the_default_and_says_so(tmp_path, cap
         cfg = config_of(*flags, "DATASET.NUM_SHOTS", "4")
     assert (cfg.MODEL.BACKBONE.NAME, cfg.DOMAIN.ENCODER) == ("demo", "demo")
     assert f"No --config-file is given: {QUATERNION / 'demo.yaml'} is used." in caplog.text
+
+
+def test_the_log_names_the_default_config_file(tmp_path, capsys):
+    flags = ["--trainer", "QuaternionPrompt", "--dataset-config-file", "demo_aerial"]
+    args = script.build_parser().parse_args([*flags, "--output-dir", str(tmp_path / "run")])
+    script.print_args(args, script.setup_cfg(args))
+    assert f"\nconfig_file: {QUATERNION / 'demo.yaml'}\n" in capsys.readouterr().out
 
 
 def test_a_run_that_names_its_backbone_takes_no_default(tmp_path, caplog):

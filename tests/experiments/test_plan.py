@@ -85,6 +85,22 @@ def test_the_plan_is_that_of_the_script(tmp_path):
     ]
 
 
+def test_runs_have_the_modules_of_the_demo_that_starts_them(tmp_path, monkeypatch):
+    """Also where the current folder has modules of these names."""
+    here = tmp_path / "here"
+    (here / "dplq").mkdir(parents=True)
+    (here / "dplq/__init__.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    command = plan(tmp_path).runs[0].command
+    start = command[: command.index("train")]
+    done = subprocess.run([*start, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("dplq ")
+    monkeypatch.syspath_prepend(str(here))
+    assert plan(tmp_path).runs[0].command[:3] == [sys.executable, "-m", "dplq"]
+
+
 def test_a_head_is_not_tested_on_other_classes(tmp_path):
     assert [run.classes for run in plan(tmp_path, trainer="LinearProbe").runs] == ["base", "base"]
 

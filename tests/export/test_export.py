@@ -215,11 +215,24 @@ def test_onnx_without_its_packages_names_the_extra(clip, tmp_path, monkeypatch):
         model_of("ZeroshotCLIP", clip).export(tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [(",", "names no class"), ("a,b,a", "names a twice"), ("@absent", "absent cannot be read")],
+)
+def test_class_names_that_are_none_are_refused(classes, said, clip, tmp_path, capsys):
+    model_of("ZeroshotCLIP", clip).save(tmp_path / "m.safetensors")
+    given = ["export", str(tmp_path / "m.safetensors"), "--to", str(tmp_path / "x.pt2")]
+    assert main([*given, "--classes", classes]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "x.pt2").exists()
+
+
 def test_the_command_writes_other_classes(clip, tmp_path, capsys):
     model_of("ZeroshotCLIP", clip).save(tmp_path / "m.safetensors")
     folder = clip.spec.name.removeprefix("local-dir:")
     given = ["export", str(tmp_path / "m.safetensors"), "--weights", folder, "--to"]
-    assert main([*given, str(tmp_path / "x.pt2"), "--classes", "lake, oak tree"]) == 0
+    (tmp_path / "names.txt").write_text("lake\noak tree\n")
+    assert main([*given, str(tmp_path / "x.pt2"), "--classes", f"@{tmp_path / 'names.txt'}"]) == 0
     assert "output  logits (B, 2)" in capsys.readouterr().out
     extra = {"dplq.json": ""}
     program = torch.export.load(tmp_path / "x.pt2", extra_files=extra)

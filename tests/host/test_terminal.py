@@ -156,4 +156,4 @@ def test_a_run_in_a_terminal(tmp_path):
     for text in ("log.txt", "prompt_learner/model-2.safetensors", "results.json"):
         assert text in end
     assert f"\n  dplq report {run}\n" in end
-    assert f"\n  dplq predict {run} {tmp_path / 'data'}/" in end
+    assert f"\n  dplq predict {run} IMAGES\n" in end

@@ -58,6 +58,9 @@ def test_both_weights_are_missing_and_both_are_named():
     assert "ViT-B-16.pt" in clip  # which file
     assert "MODEL.INIT_WEIGHTS" in clip  # where to
     assert "'mae_vit_base_patch16' has no weights to download" in domain
+    assert "pretrained=False (MODEL.BACKBONE.PRETRAINED False)" in clip
+    assert "pretrained=False (DOMAIN.PRETRAINED False)" in domain
+    assert clip.count("ViT-B-16.pt") == 1
     assert "mae_pretrain_vit_base.pth of https://dl.fbaipublicfiles.com/mae" in domain
     assert "DOMAIN.WEIGHTS" in domain
 
@@ -111,3 +114,10 @@ def test_a_run_without_weights_writes_nothing_and_reads_no_image(tmp_path):
     assert "no weights at '" in done.err
     assert not [path for path in run.rglob("*") if path.name != ".lock"]
     assert not list((tmp_path / "data").glob("*.json"))
+
+
+def test_the_home_folder_is_expanded_in_every_encoders_weights(monkeypatch, tmp_path):
+    (tmp_path / "file.pth").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("mae_vit_base_patch16", "uni", "vit_tiny_patch16_224"):
+        assert find_domain_weights(name, weights="~/file.pth") == [tmp_path / "file.pth"]

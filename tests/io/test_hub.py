@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import huggingface_hub
@@ -31,6 +32,7 @@ def session(monkeypatch):
     """Return a function that has the client use a session; nothing is remembered."""
     monkeypatch.setattr(hub, "_answers", {})
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv(hub.LIMIT, raising=False)
 
     def use(given):
         monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: given)
@@ -66,6 +68,35 @@ def test_a_network_that_swallows_everything_costs_the_timeout(session, monkeypat
     assert time.monotonic() - began < 1.5
 
 
+def test_the_user_sets_how_long_a_slow_hub_may_take(session, monkeypatch):
+    used = session(Session("late", seconds=0.3))
+    monkeypatch.setattr(hub, "TIMEOUT", 0.05)
+    monkeypatch.setenv(hub.LIMIT, "20")
+    monkeypatch.setattr(constants, hub.LIMIT, 20)
+    with hub.hub_access():
+        assert not constants.HF_HUB_OFFLINE
+    assert used.calls == [(constants.ENDPOINT, 20.0)]
+
+
+def test_blocks_of_two_threads_restore_the_users_choice(session):
+    session(Session(ConnectionError("no route")))
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with hub.hub_access():
+            inside.set()
+            leave.wait(20)
+
+    first = threading.Thread(target=hold)
+    first.start()
+    assert inside.wait(20)
+    with hub.hub_access():  # begins while the first is open, and ends after it
+        leave.set()
+        first.join()
+        assert constants.HF_HUB_OFFLINE
+    assert not constants.HF_HUB_OFFLINE
+
+
 def test_offline_by_choice_is_respected(session, monkeypatch):
     used = session(Session("any answer"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -80,7 +111,10 @@ def test_the_problem_is_that_the_hub_is_silent(session):
     session(Session(ConnectionError("no route")))
     with hub.hub_access():
         pass
-    wanted = f"it is not in the cache, and {constants.ENDPOINT} cannot be reached"
+    wanted = (
+        f"it is not in the cache, and {constants.ENDPOINT} cannot be reached within 3 s "
+        "(HF_HUB_ETAG_TIMEOUT sets that)"
+    )
     assert hub.hub_problem(LocalEntryNotFoundError("HF_HUB_OFFLINE=0 ...")) == wanted
     assert hub.hub_problem(FileNotFoundError("Failed to download file (x) for y")) == wanted
     assert hub.hub_problem(ValueError("damaged")) == "ValueError: damaged"

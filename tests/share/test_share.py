@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 from huggingface_hub.errors import LocalEntryNotFoundError, LocalTokenNotFoundError
 
 import dplq
 from dplq import UserError, create_model
 from dplq.__main__ import main
 from dplq.io import checkpoint
+from dplq.io import hub as hub_client
+from dplq.io.process import host_digest
 from dplq.io.shared import CARD, FILES, PROMPTS
+from dplq.share.card import model_card
+from dplq.share.folder import foreign_files
 from dplq.share.local_paths import without_folders
 from dplq.share.origins import Origin, data_origin, origins
+from dplq.share.source import Source
 from tests.tiny import tiny_backbone
 
 NAMES = ["river", "dense forest", "parking_lot"]
@@ -72,7 +79,7 @@ def hub(monkeypatch, tmp_path):
             return (root / repository).is_dir()
 
         def list_repo_files(self, repository):
-            return [path.name for path in (root / repository).iterdir()]
+            return [str(p.relative_to(root / repository)) for p in (root / repository).rglob("*.*")]
 
         def create_repo(self, repository, *, private, exist_ok):
             assert exist_ok
@@ -171,6 +178,34 @@ def test_the_snippet_of_the_card_runs(run, clip, hub, monkeypatch):
     assert eval(call, {"dplq": dplq}).classnames == NAMES
 
 
+def test_what_users_named_is_quoted_in_the_card():
+    names = ["oak\n# y", "<script>", "a*b_c_", "parking_lot"]
+    parts = [{"name": "demo"}, {"name": "mae-vit-b", "weights": "my mae.pth"}]
+    header = {
+        "method": "QuaternionPrompt",
+        "backbone": {"name": "ViT-B/16", "weights": "my clip.pt"},
+        "domain": {"name": "demo + mae-vit-b", "parts": parts},
+        "classnames": names,
+    }
+    source = Source(Path("x"), {}, header, dataset="My\n# set")
+    text = str(model_card(source, origins(header), [], place="", licence=""))
+    command = """dplq predict FOLDER --weights 'my clip.pt' --domain-weights '["", "my mae.pth"]'"""
+    assert f"\n{command} images/\n" in text
+    call = 'dplq.load("FOLDER", weights="my clip.pt", domain_weights=["", "my mae.pth"])'
+    assert f"\nmodel = {call}\n" in text
+    assert r"oak # y, &lt;script&gt;, a\*b_c\_, parking_lot." in text
+    assert "trained on My # set" in text
+    assert "\n# y" not in text
+    assert "\n# set" not in text
+
+
+@pytest.mark.parametrize("licence", ["nonsense\nx: y", "cc by", "-mit", "a: b"])
+def test_a_licence_is_an_id(licence, run, tmp_path, capsys):
+    assert share(run, "--to", tmp_path / "shared", f"--license={licence}") == 2
+    assert "give an id of the Hub" in capsys.readouterr().err
+    assert not (tmp_path / "shared").exists()
+
+
 def test_numbers_of_another_epoch_are_left_out(run, tmp_path, capsys):
     (run / "results.json").write_text(json.dumps({**RESULTS, "epochs": 2}))
     share(run, "--to", tmp_path / "shared")
@@ -196,6 +231,72 @@ def test_paths_in_a_header_are_replaced(run, clip, tmp_path, capsys):
     assert header["origin"] == {"table": "table.csv"}
     again = dplq.load(tmp_path / "shared", clip=clip)
     assert torch.equal(logits(again), logits(model))
+
+
+def test_text_that_resembles_a_path_stays(clip, tmp_path):
+    names = ["A: oak", "/river", "~ lake", "./farm", "\\road", "C:\\dam\\wall"]
+    model = create_model("CoCoOp", clip, names, seed=3, ctx_init="/photo of")
+    model.save(tmp_path / "prompt_learner/model-3.safetensors", epoch=3)
+    config = {"TRAINER": {"COCOOP": {"CTX_INIT": "/photo of", "LOG": "/home/anna/log"}}}
+    (tmp_path / "results.json").write_text(json.dumps({**RESULTS, "config": config}))
+    assert share(tmp_path, "--to", tmp_path / "shared") == 0
+    again = dplq.load(tmp_path / "shared", clip=clip)
+    assert again.classnames == names
+    assert torch.equal(logits(again), logits(model.eval()))
+    kept = json.loads((tmp_path / "shared/config.json").read_text())
+    assert kept["settings"]["ctx_init"] == "/photo of"
+    assert kept["run"]["TRAINER"]["COCOOP"] == {"CTX_INIT": "/photo of", "LOG": "log"}
+
+
+def test_a_shared_model_is_shared_again_whole(run, hub, tmp_path, capsys):
+    first = tmp_path / "first"
+    assert share(run, "--to", first) == 0
+    written = {name: (first / name).read_bytes() for name in FILES}
+    assert share(first / PROMPTS, "--to", first) == 2
+    assert "holds prompts.safetensors, which is to be shared" in capsys.readouterr().err
+    assert {name: (first / name).read_bytes() for name in FILES} == written
+    for given in (first, first / PROMPTS):
+        assert share(given, "--to", tmp_path / "again") == 0
+        assert {name: (tmp_path / "again" / name).read_bytes() for name in FILES} == written
+    assert share(first, "--to", "hf-hub:lab/river-prompts") == 0
+    assert (hub / "lab/river-prompts/metrics.json").read_bytes() == written["metrics.json"]
+    assert sorted(path.name for path in first.iterdir()) == sorted(FILES)
+    (first / "metrics.json").write_text('[{"accuracy": 101}]')
+    assert share(first, "--to", tmp_path / "again") == 2
+    assert "metrics.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "foreign"),
+    [
+        ([], []),
+        ([".gitattributes", "README.md"], []),  # a new repository of the Hub
+        ([".gitattributes", *FILES], []),
+        (["README.md"], ["README.md"]),
+        ([".gitattributes", "README.md", "config.json"], ["README.md", "config.json"]),
+        (["model.safetensors", PROMPTS, "README.md"], ["model.safetensors"]),
+        ([PROMPTS, "onnx/model.onnx"], ["onnx"]),
+    ],
+)
+def test_other_models_are_told_from_shared_ones(names, foreign, tmp_path, run, hub):
+    assert foreign_files(names) == foreign
+    for folder in (tmp_path / "there", hub / "lab/there"):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("theirs")
+    for target in (tmp_path / "there", "hf-hub:lab/there"):
+        assert share(run, "--to", target) == (2 if foreign else 0)
+
+
+def test_what_a_killed_process_left_is_removed(run, tmp_path):
+    left = tmp_path / f".shared.{host_digest()}-{2**22 + 1}-1.part"
+    mine, other = (tmp_path / f".{name}.{os.getpid()}-1.part" for name in ("shared", "x"))
+    for folder in (left, mine, other):
+        folder.mkdir()
+    assert share(run, "--to", tmp_path / "shared") == 0
+    assert not left.exists()
+    assert mine.exists()
+    assert other.exists()
 
 
 def test_a_foreign_folder_is_refused_and_ours_is_replaced(run, tmp_path, capsys):
@@ -254,6 +355,23 @@ def test_without_network_the_message_says_what_to_do(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(UserError, match=r"cannot be downloaded .* give their folder"):
         dplq.load("hf-hub:lab/river-prompts")
+
+
+def test_a_silent_hub_is_not_waited_for(run, clip, monkeypatch, tmp_path):
+    monkeypatch.setattr(hub_client, "_answers", {constants.ENDPOINT: (time.monotonic(), False)})
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    began = time.monotonic()
+    with pytest.raises(UserError, match=rf"and {constants.ENDPOINT} cannot be reached within"):
+        dplq.load("hf-hub:lab/river-prompts")
+    assert time.monotonic() - began < 10
+    cached = tmp_path / "cache/models--lab--river-prompts"
+    snapshot = cached / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text("0" * 40)
+    shutil.copy(run / "prompt_learner/model-3.safetensors", snapshot / PROMPTS)
+    assert dplq.load("hf-hub:lab/river-prompts", clip=clip).classnames == NAMES
 
 
 def test_foreign_content_of_the_hub_is_refused(hub):
