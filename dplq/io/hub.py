@@ -85,7 +85,9 @@ def hub_problem(error: Exception) -> str:
     _, answers = _answers.get(constants.ENDPOINT, (0.0, True))
     is_absent = isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled))
     is_absent |= str(error).startswith("Failed to download file")  # open_clip's own
-    if is_absent and not answers and not _switch.own:
+    if is_absent and _switch.own:
+        return "it is not in the cache, and nothing is downloaded: set HF_HUB_OFFLINE=0 for that"
+    if is_absent and not answers:
         return (
             f"it is not in the cache, and {constants.ENDPOINT} cannot be reached within "
             f"{_limit():g} s ({LIMIT} sets that)"

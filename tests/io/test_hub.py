@@ -105,6 +105,8 @@ def test_offline_by_choice_is_respected(session, monkeypatch):
     assert used.calls == []
     error = LocalEntryNotFoundError("set HF_HUB_OFFLINE=0")
     assert "set HF_HUB_OFFLINE=0" in hub.hub_problem(error)
+    long = LocalEntryNotFoundError("try again " * 50)  # a message that would be cut
+    assert hub.hub_problem(long).endswith("set HF_HUB_OFFLINE=0 for that")
 
 
 def test_the_problem_is_that_the_hub_is_silent(session):
