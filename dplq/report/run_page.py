@@ -90,15 +90,20 @@ class RunPage:
 
     @functools.cached_property
     def metrics(self) -> dict[str, Any] | None:
-        """What `summarise` returns of the predictions; None without predictions or labels.
+        """What `summarise` returns of the predictions; None without labels.
+
+        Without predictions those that the results hold: a large test writes no file of predictions.
 
         Raises:
-            UserError: the probabilities are none.
+            UserError: the probabilities are none, or the results hold something else.
         """
         from dplq.evaluation.summary import summarise
+        from dplq.report.recorded import recorded_metrics
 
-        table = self.predictions
-        return summarise(table) if table is not None and (table.labels >= 0).any() else None
+        table, recorded = self.predictions, self.results.metrics
+        if table is None:
+            return None if recorded is None else recorded_metrics(recorded, self.file)
+        return summarise(table) if (table.labels >= 0).any() else None
 
     @functools.cached_property
     def checkpoint(self) -> Path | None:

@@ -11,6 +11,7 @@ import pytest
 from dplq.cli.report import main
 from dplq.errors import UserError
 from dplq.evaluation.prediction_table import PredictionTable
+from dplq.evaluation.summary import summarise
 from dplq.report import Options, RunPage, render_run
 from tests.report.runs import CLASSES, Page, table, write_images, write_run
 
@@ -151,6 +152,39 @@ def test_a_run_without_predictions_says_how_to_make_them(tmp_path):
     assert "has no predictions.csv" in html
     assert "--eval-only --model-dir" in html
     assert "results-Lakes-all-test.json" in html
+
+
+def test_recorded_metrics_stand_for_a_file_that_was_too_large(tmp_path):
+    predictions = table()
+    whole = rendered(write_run(tmp_path / "a", predictions))
+    html = rendered(write_run(tmp_path / "b", None, metrics=summarise(predictions)))
+    assert headings(html) == [
+        *("Results", "What was run", "Confusion matrix", "Classes", "Calibration")
+    ]
+    assert _tiles(html) == _tiles(whole)
+    assert len(_tiles(html)) == 5
+    assert "There is no predictions.csv, so ROC curves, pictures" in html
+    assert "20,000,000 probabilities" in html
+    assert "TEST.PREDICTIONS" not in html
+
+
+def _tiles(html: str) -> list[str]:
+    return re.findall(r'<dt>[^<]*</dt><dd><span class="value">.*?</dd>', html)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("accuracy", 64.2, "metrics.accuracy"),
+        ("per_class", {}, "metrics.per_class"),
+        ("confusion_matrix", [[1, 2], [3]], "metrics.confusion_matrix"),
+        ("reliability", None, "metrics.reliability"),
+    ],
+)
+def test_recorded_metrics_are_checked(tmp_path, key, value, said):
+    folder = write_run(tmp_path, None, metrics={**summarise(table()), key: value})
+    with pytest.raises(UserError, match=said):
+        rendered(folder)
 
 
 def test_results_of_version_0_1_0_have_a_page():

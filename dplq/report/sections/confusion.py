@@ -29,13 +29,17 @@ PAIRS = 12
 
 
 def section(run: RunPage) -> Section | None:
-    """Return the section; None without predictions or known labels."""
-    predictions = run.predictions
-    if predictions is None or not (predictions.labels >= 0).any():
+    """Return the section; None without counts of the mistakes."""
+    if run.metrics is None:
         return None
-    counts = confusion(predictions)
-    names, limited = predictions.classes, ""
-    shown = counts
+    classes: list[str] = run.metrics["classes"]
+    if run.predictions is not None:
+        counts = confusion(run.predictions)
+    elif run.metrics["confusion_matrix"] is not None:
+        counts = np.array(run.metrics["confusion_matrix"], dtype=np.int64)
+    else:  # of too many classes to be recorded
+        return None
+    names, limited, shown = classes, "", counts
     if len(names) > MOST:
         kept = most_confused(counts, KEPT)
         shown, names = merged(counts, kept), [*(names[k] for k in kept), OTHERS]
@@ -46,7 +50,7 @@ def section(run: RunPage) -> Section | None:
     body = fill(
         "confusion.html",
         figure=_matrix(shown, names, limited),
-        pairs=_pairs(counts, predictions.classes),
+        pairs=_pairs(counts, classes),
     )
     return Section("Confusion matrix", "confusion", body)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from dplq.io.runs.files import MOST_NUMBERS
 from dplq.report.numbers import decimal, interval, percent
-from dplq.report.run_page import RunPage
+from dplq.report.run_page import RunPage, predictions_of
 from dplq.report.section import Section
 from dplq.report.tables import table
 from dplq.report.templating import fill
@@ -62,7 +63,7 @@ def section(run: RunPage) -> Section:
                     for row in rows
                 ],
             ),
-            missing="",
+            missing=_missing(run),
             over=_over(metrics),
         )
     return Section("Results", "results", body)
@@ -103,9 +104,15 @@ def _over(metrics: dict[str, Any]) -> str:
 
 
 def _missing(run: RunPage) -> str:
-    """Return what a run without predictions lacks, and how to get it."""
+    """Return what the page of a test lacks, and how to get it; "" where it lacks nothing."""
     if run.predictions is not None:
-        return "No image has a label, so there are no metrics."
+        return "" if run.metrics else "No image has a label, so there are no metrics."
+    if run.metrics is not None:
+        return (
+            f"There is no {predictions_of(run.file).name}, so ROC curves, pictures and what the "
+            f"model uses are missing; the metrics are those of {run.file.name}. A test writes none "
+            f"above {MOST_NUMBERS:,} probabilities (images x classes)."
+        )
     results = run.results
     name = f"results-{results.dataset}-{results.subsample}-{results.split}.json"
     return (
