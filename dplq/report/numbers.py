@@ -23,6 +23,11 @@ def interval(pair: Sequence[float] | None, is_percent: bool) -> str:
     return " \N{EN DASH} ".join(map(text, pair))
 
 
+def counted(count: int, thing: str) -> str:
+    """Return a count with the name of what is counted: "1 image", "1,200 images"."""
+    return f"{count:,} {thing}{'s' * (count != 1)}"
+
+
 def duration(seconds: float) -> str:
     """Return seconds in words: "12 s", "3 min 20 s", "2 h 5 min"."""
     if seconds < 10:

@@ -66,17 +66,21 @@ class Strip:
 def section(run: RunPage) -> Section | None:
     """Return the section; None without predictions, or where nothing is explained."""
     table = run.predictions
-    if not run.options.explanations or table is None or run.checkpoint is None:
+    if not run.options.explanations or table is None:
         return None
     values: dict[str, object] = dict.fromkeys(("strips", "words", "domain", "layers"), "")
     values |= {"problem": "", "images": run.options.images, "missing": ""}
     try:
+        if run.checkpoint is None:
+            raise UserError(f"{run.checkpoint_problem} Nor can the features.")
+        values["checkpoint"] = run.checkpoint.name
         model, rows = model_of(run, table), evenly_chosen(table, MOST)
         batch = tensor_of(model, images_of(run, table, rows))
         labels = torch.from_numpy(table.labels[rows])
         missing: list[str] = []
         values |= {
             "count": len(rows),
+            "total": f"{len(table.paths):,}",
             "words": _or_missing(lambda: _words(model, batch), missing),
             "domain": _or_missing(lambda: _domain(model, batch, labels), missing),
             "layers": _or_missing(lambda: _layers(model, batch), missing),
