@@ -82,7 +82,7 @@ def recorded_metrics(metrics: dict[str, Any], file: Path) -> dict[str, Any]:
         UserError: a key is missing or has another value; file and key are named.
     """
     try:
-        found = convert(metrics, _Metrics, where=str(file), remedy=REMEDY)
+        found: _Metrics = convert(metrics, _Metrics, where=str(file), remedy=REMEDY)
     except InvalidContent as error:
         raise error.at("metrics") from error
     if problem := _disagreement(found):

@@ -91,6 +91,11 @@ def test_numbers_are_those_of_the_library(quaternion: Path, predictions: Predict
         f"{effect.image:.2g}" for effect in layers
     ]
     assert len(layers) == 3
+    assert (
+        '<p>Of 24 of the 24 images.</p>\n<p class="caption">With the image\'s own'
+        in html.replace("&#39;", "'")
+    )
+    assert "Explained is the checkpoint model-2.safetensors. The numbers" in html
 
 
 def test_words_of_an_untrained_context(coop: Path) -> None:

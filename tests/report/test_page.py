@@ -142,7 +142,7 @@ def test_images_that_are_gone_are_named_and_found_elsewhere(run, tmp_path):
     for name in ("class1", "class2", "moved"):
         (tmp_path / "new").mkdir(exist_ok=True)
         (tmp_path / name).rename(tmp_path / "new" / name.replace("moved", "class0"))
-    assert "cannot be shown" not in rendered(run, root=tmp_path / "new")
+    assert "pictures cannot be shown" not in rendered(run, root=tmp_path / "new")
 
 
 def test_absolute_paths_do_not_move(tmp_path):
@@ -213,7 +213,7 @@ def test_results_of_version_0_1_0_have_a_page():
 @pytest.mark.parametrize(
     ("skill", "images", "said"),
     [
-        (2.0, 400, "no difference seen"),
+        (1.0, 400, "no difference seen"),
         (2.0, 1, "too little to judge by"),
         (40.0, 5, "too little to judge by"),  # all right: every draw has the same accuracy
     ],

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from dplq.report.figures import ACCENT, INK, SOFT, WARM, drawing, new_chart, svg_figure
 from dplq.report.labels import labels_of
-from dplq.report.numbers import decimal, percent
+from dplq.report.numbers import counted, decimal, percent
 from dplq.report.run_page import RunPage
 from dplq.report.section import Section
 from dplq.report.tables import table
@@ -91,8 +91,8 @@ def _bars(found: Mapping[str, Values], labels: Mapping[str, str]) -> Markup:
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         label = (
-            f"Sensitivity of {len(names)} classes. Lowest: {names[0]}, {shares[0]:.0f} %; highest "
-            f"of these: {names[-1]}, {shares[-1]:.0f} %."
+            f"Sensitivity of {counted(len(names), 'class', 'classes')}. Lowest: {names[0]}, "
+            f"{shares[0]:.0f} %; highest of these: {names[-1]}, {shares[-1]:.0f} %."
         )
         caption = "Sensitivity: share of the images of a class that are recognised. "
         caption += "Precision: share of the images given this class that are of it. " * bool(marked)

@@ -18,7 +18,7 @@ from dplq.report.confusions import (
 )
 from dplq.report.figures import ACCENT, INK, PAPER, WARM, drawing, new_chart, svg_figure
 from dplq.report.labels import labels_of
-from dplq.report.numbers import percent
+from dplq.report.numbers import counted, percent
 from dplq.report.run_page import RunPage
 from dplq.report.section import Section
 from dplq.report.tables import table
@@ -96,8 +96,9 @@ def _matrix(counts: Counts, labels: list[str], limited: str) -> Markup:
         return svg_figure(
             figure,
             "confusion-matrix",
-            f"Confusion matrix of {classes} classes: {right:,} of {counts.sum():,} images are on "
-            "the diagonal, that is right. The table below names the most frequent mistakes.",
+            f"Confusion matrix of {counted(classes, 'class', 'classes')}, diagonal (right): "
+            f"{right:,} of {counted(int(counts.sum()), 'image')}. The table below names the most "
+            "frequent mistakes.",
             "Rows: true classes; columns: predicted ones; numbers: images. The stronger the "
             "colour, the larger the share of the row. On the diagonal: right. "
             + outlines

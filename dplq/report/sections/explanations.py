@@ -26,7 +26,7 @@ from dplq.report.explained import (
     tensor_of,
 )
 from dplq.report.figures import picture_url
-from dplq.report.numbers import decimal, percent
+from dplq.report.numbers import counted, decimal, percent
 from dplq.report.run_page import RunPage
 from dplq.report.section import Section
 from dplq.report.sections.gallery import most_certain_mistakes
@@ -79,8 +79,9 @@ def section(run: RunPage) -> Section | None:
         labels = torch.from_numpy(table.labels[rows])
         missing: list[str] = []
         values |= {
-            "count": len(rows),
-            "total": f"{len(table.paths):,}",
+            "of": f"{len(rows)} of the {counted(len(table.paths), 'image')}",
+            "is_part": len(rows) < len(table.paths),
+            "is_certain": run.results.epochs is not None,
             "words": _or_missing(lambda: _words(model, batch), missing),
             "domain": _or_missing(lambda: _domain(model, batch, labels), missing),
             "layers": _or_missing(lambda: _layers(model, batch), missing),
