@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dplq.errors import UserError, printable
 from dplq.io.exit_code import DONE, PROBLEMS, exit_code
-from dplq.io.runs.files import REPORT_FILE, RESULTS_FILE
+from dplq.io.runs.files import REPORT_FILE, RESULTS, RESULTS_FILE
 
 if TYPE_CHECKING:
     from dplq.report import Options
@@ -31,7 +31,13 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--root {root} is no folder: give the one with the images.")
     if not path.exists():
         raise UserError(f"{path} does not exist: give the folder of a run, or one with runs in it.")
+    if path.is_file() and not (path.suffix == ".json" and path.stem.startswith(RESULTS)):
+        raise UserError(
+            f"{path} is no results*.json: give the folder of the run, or a results*.json in it."
+        )
     out = user_path(args.out, "--out") if args.out else None
+    if out is not None and out.is_dir():
+        raise UserError(f"--out {out} is a folder: give a file, such as {out / REPORT_FILE}.")
     options = Options(not args.no_images, not args.no_explanations, root)
     if path.is_file() or (path / RESULTS_FILE).is_file():
         page, done = write_run(path, out, options), DONE
@@ -127,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--index-only", action="store_true", help="of OUT: not the page of each run")
     add("--no-images", action="store_true", help="no pictures, paths and groups of images")
     add("--no-explanations", action="store_true", help="nothing for which the model must run")
-    add("--root", metavar="DATA", help="folder of the dataset, where it has moved")
+    add("--root", metavar="DATA", help="folder of the dataset, where it has moved (relative paths)")
     add("--open", action="store_true", help="open the page in the browser")
     return parser
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
@@ -80,6 +81,19 @@ def distinct_names(names: Sequence[str]) -> list[str]:
         seen.add(other)
         found.append(other)
     return found
+
+
+def names_before(names: Sequence[str]) -> list[str]:
+    """Return class names that `distinct_names` makes these of: "crane (2)" after "crane" is one.
+
+    Names that it cannot have made stay as they are.
+    """
+    found: list[str] = []
+    for name in names:
+        start, space, number = name.rpartition(" ")
+        is_repeat = start in found and re.fullmatch(r"\([1-9]\d*\)", number)
+        found.append(start if space and is_repeat else name)
+    return found if distinct_names(found) == list(names) else list(names)
 
 
 def encoded(rows: Iterable[Sequence[str]]) -> bytes:

@@ -1,19 +1,16 @@
-"""Image features of a model and of CLIP, in the plane, and how well they part the classes."""
+"""Image features of a model and of CLIP, in the plane, and how well they separate the classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dplq.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 FEWEST = 5  # points of an embedding
 WIDEST = 50  # dimensions that t-SNE gets; more are reduced by PCA first
@@ -24,7 +21,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Embedding:
-    """Features in the plane, and what tells how well they part the classes.
+    """Features in the plane, and what tells how well they separate the classes.
 
     Attributes:
         points: (N, 2).

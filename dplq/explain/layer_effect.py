@@ -43,8 +43,8 @@ def layer_effects(model: CLIPModel, images: Tensor) -> list[LayerEffect]:
     In one layer at a time the other tokens (patches and class token; the other words) do not attend
     to the prompt tokens. All else is as it was: the prompts of the other layers, and what the
     prompt tokens themselves become. The distances of the layers do not add up to that of hiding all
-    prompts, as later layers make up for earlier ones; a small one says that the layer's prompts can
-    be missed alone, not that they learned nothing.
+    prompts, as later layers compensate for earlier ones; a small one says that the layer's
+    prompts can be removed alone without much effect, not that they learned nothing.
 
     Predictions are those of image and text feature, without what a method adds to the logits.
 

@@ -26,6 +26,11 @@ def most_confused(counts: Counts, limit: int) -> list[int]:
     return sorted(np.argsort(-mistakes, kind="stable")[:limit].tolist())
 
 
+def never_right(counts: Counts) -> list[int]:
+    """Return the classes that have images, none of which was right."""
+    return np.flatnonzero((counts.diagonal() == 0) & (counts.sum(1) > 0)).tolist()
+
+
 def merged(counts: Counts, kept: list[int]) -> Counts:
     """Return the counts of some classes, then of all others as one: (len(kept) + 1) squared."""
     target = np.full(len(counts), len(kept))

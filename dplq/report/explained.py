@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from dplq.errors import UserError
+from dplq.evaluation.prediction_rows import distinct_names, names_before
 from dplq.evaluation.prediction_table import PredictionTable
 from dplq.methods.base import CLIPModel
 from dplq.report.run_page import RunPage
@@ -33,8 +34,8 @@ def model_of(run: RunPage, table: PredictionTable) -> CLIPModel:
         UserError: it cannot be loaded, or can only tell other classes apart.
     """
     model = run.model()
-    if model.classnames != table.classes:
-        model.set_classnames(table.classes)
+    if distinct_names(model.classnames) != table.classes:
+        model.set_classnames(names_before(table.classes))
     return model
 
 

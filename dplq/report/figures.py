@@ -95,20 +95,6 @@ def svg_figure(
         caption=caption,
         wide=wide,
         most=most,
-        image="",
-    )
-
-
-def picture_figure(image: Image.Image, label: str, caption: str = "") -> Markup:
-    """Return a PIL image as a ``<figure>`` with an inline picture; arguments as of `svg_figure`."""
-    return fill(
-        "figure.html",
-        svg="",
-        label=label,
-        caption=caption,
-        wide=0,
-        most=0,
-        image=picture_url(image),
     )
 
 

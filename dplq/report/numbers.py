@@ -23,6 +23,17 @@ def interval(pair: Sequence[float] | None, is_percent: bool) -> str:
     return " \N{EN DASH} ".join(map(text, pair))
 
 
+def counted(count: int, thing: str, things: str = "") -> str:
+    """Return a count with the name of what is counted: "1 image", "1,200 images".
+
+    Args:
+        count: how many.
+        thing: one of them.
+        things: several of them, where that is not `thing` with an "s".
+    """
+    return f"{count:,} {thing if count == 1 else things or thing + 's'}"
+
+
 def duration(seconds: float) -> str:
     """Return seconds in words: "12 s", "3 min 20 s", "2 h 5 min"."""
     if seconds < 10:

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from dplq.report.figures import drawing, svg_figure
+from dplq.report.numbers import counted
 from dplq.report.page import assemble
 from dplq.report.section import Section
 from dplq.report.templating import fill
@@ -33,7 +34,7 @@ def render_overview(runs: Sequence[Run], folder: Path, pages: Mapping[Path, Path
         pages: of the runs that have one, by their folder.
     """
     count = len({run.folder for run in runs})
-    lead = f"{count:,} finished run{'s' * (count != 1)}"
+    lead = counted(count, "finished run")
     return assemble("Comparison of runs", lead, sections(runs, folder, pages))
 
 

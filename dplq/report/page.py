@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dplq import __version__
+from dplq.report.numbers import counted
 from dplq.report.run_page import RunPage
 from dplq.report.section import Section
 from dplq.report.templating import fill
@@ -44,7 +45,7 @@ def lead(run: RunPage) -> str:
     results = run.results
     classes = {"all": "all classes", "base": "base classes", "new": "new classes"}
     said = [f"{results.split} split", classes[results.subsample]]
-    said += [f"{results.total:,} images"] if results.total else []
+    said += [counted(results.total, "image")] if results.total else []
     said += [f"seed {results.seed}"] if results.seed >= 0 else []
     return " \N{MIDDLE DOT} ".join(said)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,25 +91,60 @@ class RunPage:
 
     @functools.cached_property
     def metrics(self) -> dict[str, Any] | None:
-        """What `summarise` returns of the predictions; None without predictions or labels.
+        """What `summarise` returns of the predictions; None without labels.
+
+        Without predictions those that the results hold: a large test writes no file of predictions.
 
         Raises:
-            UserError: the probabilities are none.
+            UserError: the probabilities are none, or the results hold something else.
         """
         from dplq.evaluation.summary import summarise
+        from dplq.report.recorded import recorded_metrics
 
-        table = self.predictions
-        return summarise(table) if table is not None and (table.labels >= 0).any() else None
+        table, recorded = self.predictions, self.results.metrics
+        if table is None:
+            return None if recorded is None else recorded_metrics(recorded, self.file)
+        return summarise(table) if (table.labels >= 0).any() else None
 
     @functools.cached_property
     def checkpoint(self) -> Path | None:
-        """The checkpoint that was tested: the best, or the last; None where there is none."""
-        from dplq.io.checkpoint import find_checkpoint
+        """The checkpoint that was tested, in the run's folder; None where it is not there.
 
+        Results that do not say which epoch was tested are taken for those of the best one, or else
+        of the last.
+
+        Raises:
+            UserError: a checkpoint is damaged.
+        """
+        from dplq.io.checkpoint import find_checkpoint, read_header
+
+        folder, epoch = self.folder / MODEL_FOLDER, self.results.epochs
+        with contextlib.suppress(UserError):  # only the best one may have been kept
+            return find_checkpoint(folder, epoch)
         try:
-            return find_checkpoint(self.folder / MODEL_FOLDER, None)
+            kept = find_checkpoint(folder, None)
         except UserError:  # a test of a model that lies elsewhere, or of none
             return None
+        return kept if read_header(kept).get("epoch") == epoch else None
+
+    @property
+    def checkpoint_problem(self) -> str:
+        """Why there is no checkpoint, in sentences; "" where there is one."""
+        if self.checkpoint is not None:
+            return ""
+        epoch, is_trained = self.results.epochs, self.results.zero_shot is not True
+        if not is_trained or epoch == 0:
+            return f"{self.results.trainer} is not trained, so there is no checkpoint."
+        if any((self.folder / MODEL_FOLDER).glob("*.safetensors")):
+            return (
+                f"The test is of epoch {epoch}, and the folder of the run has no checkpoint of it, "
+                "only of others."
+            )
+        return (
+            "The folder has no checkpoint: the model that was tested lies elsewhere. Test in the "
+            "folder of its training (--eval-only with that folder as --output-dir and "
+            "--model-dir), and give dplq report the results-*.json that is written there."
+        )
 
     @functools.cached_property
     def header(self) -> ModelHeader | None:
@@ -134,7 +170,7 @@ class RunPage:
         return read_settings(type("Input", (), values))
 
     def image_path(self, path: str) -> Path:
-        """Return where an image of ``predictions.csv`` lies."""
+        """Return where an image of ``predictions.csv`` lies; an absolute path is as it is."""
         if self.options.root is not None:
             return self.options.root / path
         data = self.config.get("DATASET")
@@ -167,7 +203,7 @@ class RunPage:
     def _model(self) -> CLIPModel:
         from dplq.methods.load import load
 
-        return load(self.folder).eval()
+        return load(self.checkpoint or self.folder).eval()
 
 
 def predictions_of(file: Path) -> Path:

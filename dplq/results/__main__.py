@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="dplq results",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Print base, new and H (or all-class) accuracy of every finished run below the"
-        "\nfolders OUT: mean +- population standard deviation (np.std) over seeds. H is the"
+        "\nfolders OUT: mean +- population standard deviation over seeds. H is the"
         "\nharmonic mean of the averaged base and new accuracy; its deviation is over seeds.",
         epilog="Runs are folders DATASET/shots_N/TRAINER/CONFIG/seedS below train_base and test_new"
         "\nwith a results.json, or with only a log.txt as CoOp and MaPLe write it (rounded)."

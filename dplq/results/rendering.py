@@ -30,6 +30,7 @@ class Style:
 
     tablefmt: str
     interval: str = "{} +- {}"
+    alone: str = "{} +- -"  # of one seed, which has no spread
     bold: str = ""  # empty: it has none
     note: str = "{}"
     escape: Callable[[str], str] = str
@@ -44,10 +45,15 @@ STYLES = {
     "simple": Style("simple"),
     "github": Style("github", bold="**{}**"),
     "latex": Style(
-        "latex_raw", r"${} \pm {}$", r"\textbf{{\boldmath {}}}", "% {}", escape=_escape_latex
+        "latex_raw",
+        r"${} \pm {}$",
+        r"${} \pm -$",
+        r"\textbf{{\boldmath {}}}",
+        "% {}",
+        escape=_escape_latex,
     ),
     "html": Style(
-        "unsafehtml", "{} &plusmn; {}", "<b>{}</b>", "<p>{}</p>", html.escape, html.escape
+        "unsafehtml", "{} &plusmn; {}", "{}", "<b>{}</b>", "<p>{}</p>", html.escape, html.escape
     ),
 }
 
@@ -200,6 +206,8 @@ def _cell(stat: Stat | None, ci95: bool, style: Style, is_best: bool) -> str:
         text = f"{stat.mean:.2f}"
     else:
         spread = stat.spread(ci95)
-        half = "-" if spread is None else f"{spread:.2f}"
-        text = style.interval.format(f"{stat.mean:.2f}", half)
+        if spread is None:
+            text = style.alone.format(f"{stat.mean:.2f}")
+        else:
+            text = style.interval.format(f"{stat.mean:.2f}", f"{spread:.2f}")
     return style.bold.format(text) if is_best else text

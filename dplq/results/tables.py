@@ -64,8 +64,8 @@ def render(
 
 def spread_note(ci95: bool, metric: str = ACCURACY) -> str:
     """Return the first line of every note."""
-    spread = "95 % interval (Student's t)" if ci95 else "population standard deviation (np.std)"
-    return f"{METRICS[metric]} in %: mean +- {spread} over seeds; '-' for one seed."
+    spread = "95 % interval (Student's t)" if ci95 else "population standard deviation"
+    return f"{METRICS[metric]} in %: mean +- {spread} over seeds; one seed has none."
 
 
 def note(rows: Sequence[Row], *, ci95: bool = False, metric: str = ACCURACY) -> list[str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dplq.errors import UserError
-from dplq.evaluation.prediction_rows import distinct_names
+from dplq.evaluation.prediction_rows import distinct_names, names_before
 from dplq.evaluation.prediction_table import PredictionTable, PredictionWriter
 
 CLASSES = ["dense forest", "beach, sandy", 'the "port"']
@@ -222,3 +222,17 @@ def test_equal_class_names_get_numbers():
     names = ["a", "a", "a (2)", "a"]
     assert distinct_names(names) == ["a", "a (3)", "a (2)", "a (4)"]
     assert distinct_names(CLASSES) == CLASSES
+
+
+@pytest.mark.parametrize("names", [["crane", "bird", "crane", "crane"], ["a", "a (2)", "a"]])
+def test_repeated_names_come_back(names):
+    shown = distinct_names(names)
+    assert distinct_names(names_before(shown)) == shown
+
+
+def test_only_repeats_lose_their_number():
+    assert names_before(["crane", "bird", "crane (2)", "crane (3)"]) == ["crane", "bird"] + 2 * [
+        "crane"
+    ]
+    assert names_before(["bird (2)", "crane"]) == ["bird (2)", "crane"]
+    assert names_before(["crane", "crane (4)"]) == ["crane", "crane (4)"]

@@ -76,6 +76,25 @@ def test_every_figure_is_drawn_and_nothing_scrolls_sideways(page, width, tmp_pat
     assert measured["undrawn"] == measured["broken"] == 0
 
 
+def pages_printed(page: str, folder: Path) -> int:
+    """Return on how many sheets the browser prints a page."""
+    file, printed = folder / "page.html", folder / "page.pdf"
+    file.write_text(page, encoding="utf-8")
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu"]
+    command += [f"--user-data-dir={folder / 'profile'}", f"--print-to-pdf={printed}", file.as_uri()]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    return len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes()))
+
+
+def test_what_is_folded_away_is_printed(page, tmp_path):
+    rows = "<p>x</p>" * 200
+    folded = page.replace("</main>", f"<details><summary>more</summary>{rows}</details></main>")
+    plain = page.replace("</main>", f"<p>more</p>{rows}</main>")
+    sheets = pages_printed(folded, tmp_path)
+    assert sheets > pages_printed(page, tmp_path)
+    assert abs(sheets - pages_printed(plain, tmp_path)) <= 1
+
+
 def test_the_browser_test_sees_what_it_is_for(page, tmp_path):
     wide = page.replace("<main>", '<main><p style="width: 1500px">x</p><script>nothing()</script>')
     broken = wide.replace("data:image/jpeg;base64,", "data:image/jpeg;base64,AAAA", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dplq.evaluation.prediction_table import PredictionTable
 from dplq.explain import domain_effect, layer_effects
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.report import Options, RunPage, render_run
-from dplq.report.explained import evenly_chosen
+from dplq.report.explained import evenly_chosen, model_of
 from dplq.report.sections import explanations, features
 from tests.report.runs import CLASSES, Page, table, write_images, write_run
 
@@ -90,6 +91,11 @@ def test_numbers_are_those_of_the_library(quaternion: Path, predictions: Predict
         f"{effect.image:.2g}" for effect in layers
     ]
     assert len(layers) == 3
+    assert (
+        '<p>Of 24 of the 24 images.</p>\n<p class="caption">With the image\'s own'
+        in html.replace("&#39;", "'")
+    )
+    assert "Explained is the checkpoint model-2.safetensors. The numbers" in html
 
 
 def test_words_of_an_untrained_context(coop: Path) -> None:
@@ -141,7 +147,7 @@ def test_features_of_a_method_that_leaves_them(coop: Path) -> None:
 def test_features_of_a_method_that_changes_them(quaternion: Path) -> None:
     html = body(features, quaternion)
     assert "The two are the same" not in html
-    assert "Of 24 of 24 images" in html
+    assert "Of 24 of the 24 images" in html
 
 
 @pytest.mark.parametrize("module", [features, explanations])
@@ -156,10 +162,47 @@ def test_missing_images_are_said_and_the_page_is_made(
     assert "class0/0.png" not in hidden
 
 
-def test_a_run_without_a_model_has_neither(tmp_path: Path, predictions: PredictionTable) -> None:
-    run = page_of(write_run(tmp_path / "run", predictions))
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [({}, "the model that was tested lies elsewhere"), ({"zero_shot": True}, "is not trained")],
+)
+def test_a_run_without_a_model_has_neither_and_says_why(
+    tmp_path: Path, predictions: PredictionTable, results: dict[str, Any], said: str
+) -> None:
+    run = page_of(write_run(tmp_path / "run", predictions, **results))
     assert features.section(run) is None
-    assert explanations.section(run) is None
+    html = str(explanations.section(run).body)  # type: ignore[union-attr]
+    assert said in html
+    assert "<h3>" not in html
+
+
+def test_the_checkpoint_is_that_of_the_tested_epoch(
+    coop: Path, predictions: PredictionTable, tmp_path: Path
+) -> None:
+    shutil.copytree(coop / MODEL_FOLDER, tmp_path / MODEL_FOLDER)
+    kept = tmp_path / MODEL_FOLDER / "model-2.safetensors"
+    for name in ("model-5", "model-best"):
+        shutil.copy(kept, kept.with_stem(name))
+    assert page_of(write_run(tmp_path, predictions, epochs=2)).checkpoint == kept
+    last = page_of(write_run(tmp_path, predictions, epochs=5)).checkpoint
+    assert last == kept.with_stem("model-5")
+    unsaid = page_of(write_run(tmp_path, predictions, epochs=None)).checkpoint
+    assert unsaid == kept.with_stem("model-best")
+    gone = page_of(write_run(tmp_path, predictions, epochs=4))
+    assert gone.checkpoint is None
+    assert "epoch 4, and the folder of the run has no checkpoint of it" in body(
+        explanations, tmp_path
+    )
+    assert gone.header is None
+
+
+def test_a_repeated_class_name_stays_in_the_prompts(coop: Path, tmp_path: Path) -> None:
+    names = ["crane", "bird", "crane (2)"]  # as predictions.csv has them
+    write_run(tmp_path, table(names, images=24))
+    write_model(tmp_path, "CoOp", ctx_init=WORDS)
+    run = page_of(tmp_path)
+    assert run.predictions is not None
+    assert model_of(run, run.predictions).classnames == ["crane", "bird", "crane"]
 
 
 def test_other_class_names_are_set(coop: Path, tmp_path: Path) -> None:

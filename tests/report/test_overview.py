@@ -22,13 +22,32 @@ def test_tables_curves_and_links(tmp_path):
     assert links[0] == "Lakes%20%26%20co/shots_2/CoOp/tiny/seed1/report.html"
     assert len(links) == 4
     assert (out / "Lakes & co/shots_8/CoOp/tiny/seed2/report.html").is_file()
-    assert len(page.all("table")) == len(page.all("caption")) == 3
+    assert (
+        len(page.all("table"))
+        == len([p for p in page.all("p") if p.get("class") == "caption"])
+        == 3
+    )
+    assert all(t["aria-label"] for t in page.all("table"))
     assert len(page.all("figure")) == 1
     assert "Accuracy on Lakes over training images per class: CoOp." in [
         d.get("aria-label") for d in page.all("div")
     ]
     accuracies = [100 * (t.labels == t.predictions).mean() for t in map(_of_seed, (1, 2))]
     assert f"{sum(accuracies) / 2:.2f} \N{PLUS-MINUS SIGN}" in page.text
+
+
+def test_one_seed_has_no_spread_and_links_name_folders(tmp_path):
+    for name in ("one", "two"):
+        write_run(tmp_path / "out" / name, table(), trainer=name)
+    assert main([str(tmp_path / "out"), "--index-only"]) == 0
+    html = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "\N{PLUS-MINUS SIGN} -" not in html
+    assert "&plusmn; -" not in html
+    assert "np.std" not in html
+    (tmp_path / "out/one/report.html").write_text("x", encoding="utf-8")
+    assert main([str(tmp_path / "out"), "--index-only"]) == 0
+    html = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert '<a href="one/report.html">one</a>' in html
 
 
 def _of_seed(seed):

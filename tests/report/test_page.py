@@ -11,7 +11,10 @@ import pytest
 from dplq.cli.report import main
 from dplq.errors import UserError
 from dplq.evaluation.prediction_table import PredictionTable
+from dplq.evaluation.summary import summarise
 from dplq.report import Options, RunPage, render_run
+from dplq.report.confusions import confusion, never_right
+from dplq.report.labels import LONGEST, labels_of
 from tests.report.runs import CLASSES, Page, table, write_images, write_run
 
 HOSTILE = [
@@ -48,7 +51,7 @@ def headings(html: str) -> list[str]:
 
 def test_a_run_has_all_sections_and_a_link_to_each(page):
     expected = ["Results", "What was run", "Confusion matrix", "Classes", "Calibration"]
-    assert headings(page)[:7] == [*expected, "ROC curves", "Images to look at"]
+    assert headings(page)[:7] == [*expected, "ROC curves", "Mistakes and uncertain hits"]
     parsed = Page(page)
     anchors = {a["href"] for a in parsed.all("a")}
     assert anchors == {f"#{s['id']}" for s in parsed.all("section")}
@@ -86,7 +89,10 @@ def test_every_figure_and_picture_has_words(page):
     pictures = [image for image in parsed.all("img") if image["src"]]
     assert len(pictures) == 24 - max(0, 12 - _wrong(table()))
     assert all(image["alt"] for image in pictures)
-    assert len(parsed.all("table")) == len(parsed.all("caption"))
+    captions = [p for p in parsed.all("p") if p.get("class") == "caption"]
+    labels = [t["aria-label"] for t in parsed.all("table")]
+    assert len(labels) == len(captions) > 0
+    assert all(labels)
 
 
 def _wrong(predictions: PredictionTable) -> int:
@@ -131,10 +137,21 @@ def test_images_that_are_gone_are_named_and_found_elsewhere(run, tmp_path):
     html = rendered(run)
     assert "pictures cannot be shown" in html
     assert "class0/" in html
+    assert "Where the images have moved" in html
+    assert "does not move with" not in html
     for name in ("class1", "class2", "moved"):
         (tmp_path / "new").mkdir(exist_ok=True)
         (tmp_path / name).rename(tmp_path / "new" / name.replace("moved", "class0"))
-    assert "cannot be shown" not in rendered(run, root=tmp_path / "new")
+    assert "pictures cannot be shown" not in rendered(run, root=tmp_path / "new")
+
+
+def test_absolute_paths_do_not_move(tmp_path):
+    predictions = table()
+    predictions.paths[:] = [str(tmp_path / "gone" / path) for path in predictions.paths]
+    folder = write_run(tmp_path, predictions)
+    html = rendered(folder, root=tmp_path)
+    assert "does not move with <code>--root</code>" in html
+    assert "Where the images have moved" not in html
 
 
 def test_the_pictures_are_the_most_certain_mistakes(page):
@@ -153,11 +170,112 @@ def test_a_run_without_predictions_says_how_to_make_them(tmp_path):
     assert "results-Lakes-all-test.json" in html
 
 
+def test_recorded_metrics_stand_for_a_file_that_was_too_large(tmp_path):
+    predictions = table()
+    whole = rendered(write_run(tmp_path / "a", predictions))
+    html = rendered(write_run(tmp_path / "b", None, metrics=summarise(predictions)))
+    assert headings(html) == [
+        *("Results", "What was run", "Confusion matrix", "Classes", "Calibration")
+    ]
+    assert _tiles(html) == _tiles(whole)
+    assert len(_tiles(html)) == 5
+    assert "There is no predictions.csv, so ROC curves, pictures" in html
+    assert "20,000,000 probabilities" in html
+    assert "TEST.PREDICTIONS" not in html
+
+
+def _tiles(html: str) -> list[str]:
+    return re.findall(r'<dt>[^<]*</dt><dd><span class="value">.*?</dd>', html)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("accuracy", 64.2, "metrics.accuracy"),
+        ("per_class", {}, "metrics.per_class"),
+        ("confusion_matrix", [[1, 2], [3]], "metrics.confusion_matrix"),
+        ("reliability", None, "metrics.reliability"),
+    ],
+)
+def test_recorded_metrics_are_checked(tmp_path, key, value, said):
+    folder = write_run(tmp_path, None, metrics={**summarise(table()), key: value})
+    with pytest.raises(UserError, match=said):
+        rendered(folder)
+
+
 def test_results_of_version_0_1_0_have_a_page():
     folder = Path(__file__).parents[1] / "fixtures" / "written_by_0_1_0" / "QuaternionPrompt"
     html = rendered(folder)
     assert headings(html)[:2] == ["Results", "What was run"]
     assert "has no predictions.csv" in html
+
+
+@pytest.mark.parametrize(
+    ("skill", "images", "said"),
+    [
+        (1.0, 400, "no difference seen"),
+        (2.0, 1, "too little to judge by"),
+        (40.0, 5, "too little to judge by"),  # all right: every draw has the same accuracy
+    ],
+)
+def test_calibration_is_judged_outside_the_interval_alone(tmp_path, skill, images, said):
+    html = rendered(write_run(tmp_path, table(images=images, skill=skill)), images=False)
+    assert said in html
+    assert "certain enough" not in html
+
+
+@pytest.mark.parametrize(("power", "said"), [(9, "it is too certain"), (0.2, "not certain enough")])
+def test_calibration_that_is_off_is_said(tmp_path, power, said):
+    predictions = table(images=200)
+    sharper = predictions.probabilities.astype(np.float64) ** power
+    predictions.probabilities = (sharper / sharper.sum(1, keepdims=True)).astype(np.float32)
+    assert said in rendered(write_run(tmp_path, predictions), images=False)
+
+
+def test_the_calibration_error_has_no_interval(page):
+    assert "Calibration error (ECE)</dt>" in page
+    assert [tile for tile in _tiles(page) if "ECE" in tile and "interval" in tile] == []
+    assert sum("interval" in tile for tile in _tiles(page)) == 4
+    row = re.search(r'<th scope="row">Calibration error.*?</tr>', page)
+    assert row is not None
+    assert row[0].endswith('<td class="number">-</td></tr>')
+    for name in ("ECE", "Macro AUROC", "Brier score", "Log loss"):
+        assert re.search(rf"<li>[^:]*{name}\)?: ", page), name
+
+
+def test_classes_that_begin_alike_are_told_apart_in_figures():
+    start = "histology of the large intestine, "
+    names = [f"{start}{end}" for end in ("benign", "malign")]
+    middle = [f"{'a' * 20}{k}{'b' * 20}" for k in range(3)]
+    labels = list(labels_of([*names, *middle, "short"]).values())
+    assert len(set(labels)) == 6
+    assert labels[0].endswith("benign")
+    assert labels[3].endswith(" (2)")
+    assert labels[5] == "short"
+    assert max(map(len, labels)) <= LONGEST + 4
+
+
+def test_a_class_without_images_has_no_outline(tmp_path):
+    predictions = table((*CLASSES, "absent"))
+    predictions.labels[predictions.labels == 3] = 0
+    counts = confusion(predictions)
+    counts[1, 2] += counts[1, 1]
+    counts[1, 1] = 0
+    assert never_right(counts) == [1]
+    assert "Outlined" not in rendered(write_run(tmp_path, predictions), images=False)
+
+
+def test_two_classes_have_one_curve(tmp_path):
+    html = rendered(write_run(tmp_path, table(("healthy", "ill"))), images=False)
+    assert "ill against healthy; the other way round the area is the same." in html
+    assert "ROC curve of ill against healthy: area" in html
+
+
+def test_one_image_is_singular(tmp_path):
+    html = rendered(write_run(tmp_path, table(images=1)), images=False)
+    assert "1 images" not in html
+    assert "1 image " in html
+    assert "Of 1 image." in html
 
 
 def test_many_classes_stay_small(tmp_path):
@@ -225,10 +343,16 @@ class TestCommand:
             (["absent"], "does not exist"),
             ([".", "--root", "absent"], "--root absent is no folder"),
             (["."], "no finished run"),
+            (["predictions.csv"], "is no results*.json: give the folder of the run"),
+            (["run.json"], "is no results*.json: give the folder of the run"),
+            ([".", "--out", "folder"], "--out folder is a folder: give a file"),
         ],
     )
     def test_bad_input_is_one_line(self, arguments, said, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
+        (tmp_path / "folder").mkdir()
+        for name in ("predictions.csv", "run.json"):
+            (tmp_path / name).write_text("x", encoding="utf-8")
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert said in error

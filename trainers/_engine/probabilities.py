@@ -21,12 +21,11 @@ from dplq.evaluation.calibration import (
 from dplq.evaluation.prediction_rows import distinct_names
 from dplq.evaluation.prediction_table import PredictionTable
 from dplq.evaluation.summary import short_line, summarise
-from dplq.io.runs.files import PREDICTIONS, RESULTS
+from dplq.io.runs.files import MOST_NUMBERS, PREDICTIONS, RESULTS
 
 logger = logging.getLogger(__name__)
 KEY = "TEST.TEMPERATURE"
 FROM_VAL = "val"
-MOST_NUMBERS = 20_000_000  # probabilities in a file: about 250 MB
 
 
 class Outcome(NamedTuple):

@@ -8,6 +8,7 @@ RESULTS, PREDICTIONS = "results", "predictions"  # stems: results-A.json has pre
 RESULTS_FILE = f"{RESULTS}.json"  # of the finished run
 TESTS = f"{RESULTS}-*.json"  # of tests in the folder of a training run
 PREDICTIONS_FILE = f"{PREDICTIONS}.csv"
+MOST_NUMBERS = 20_000_000  # probabilities in a file of predictions: about 250 MB
 PREDICTIONS_OF_TESTS = f"{PREDICTIONS}-*.csv"
 SEED_FILE = "seed.txt"  # of a run without --seed
 SETTINGS_FILE = "settings.txt"  # of a script's run; the script compares it with a later call

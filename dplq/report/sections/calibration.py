@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from dplq.report.figures import ACCENT, INK, SOFT, WARM, drawing, new_chart, svg_figure
-from dplq.report.numbers import decimal, percent
+from dplq.report.numbers import decimal, interval, percent
 from dplq.report.run_page import RunPage
 from dplq.report.section import Section
 from dplq.report.templating import fill
@@ -29,17 +29,30 @@ def section(run: RunPage) -> Section | None:
 
 
 def _said(metrics: dict[str, Any]) -> str:
-    """Return a sentence that compares mean confidence and accuracy."""
+    """Return a sentence that compares mean confidence and accuracy.
+
+    It judges only where the two differ by more than other images could explain: where the mean
+    confidence lies outside the interval of the accuracy.
+    """
     bins = metrics["reliability"]
     pairs = [(n, c) for n, c in zip(bins["images"], bins["confidence"], strict=True) if n]
     mean = sum(n * c for n, c in pairs) / sum(n for n, _ in pairs)
     accuracy = metrics["accuracy"]
-    word = "too certain" if mean > accuracy else "not certain enough"
     said = (
         f"The model gives its predictions a probability of {percent(mean)} % on average; "
         f"{percent(accuracy)} % of them are right"
     )
-    return f"{said}." if abs(mean - accuracy) < 0.02 else f"{said}: it is {word}."
+    pair = (metrics["intervals"] or {}).get("accuracy")
+    low, high = pair or (0, 0)
+    if low == high:  # also where all of few images are right, and so in every draw
+        return f"{said}. That is too little to judge by: there is no interval of the accuracy."
+    within = f"of the accuracy, {interval(pair, is_percent=True)} %"
+    if low <= mean <= high:
+        return (
+            f"{said}. The probability lies inside the 95 % interval {within}: no difference seen."
+        )
+    word = "too certain" if mean > high else "not certain enough"
+    return f"{said}: it is {word}. The probability lies outside the 95 % interval {within}."
 
 
 def _scaled(run: RunPage) -> str:
@@ -78,7 +91,9 @@ def _diagram(bins: dict[str, Any], ece: float) -> Markup:
         )
         axes.plot([0, 1], [0, 100], color=SOFT, linewidth=1, linestyle=":")
         axes.set(ylabel="accuracy (%)", ylim=(0, 101), xlim=(0, 1))
-        axes.legend(labelcolor=INK, loc="upper left")
+        axes.legend(  # above the bars, which may be anywhere inside
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, labelcolor=INK
+        )
         below.bar(at, [images[k] for k in filled], width * 0.92, color=SOFT, alpha=0.6)
         below.set(xlabel="probability of the predicted class", ylabel="images")
         label = (

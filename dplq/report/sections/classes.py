@@ -9,8 +9,8 @@ import numpy as np
 from markupsafe import Markup
 
 from dplq.report.figures import ACCENT, INK, SOFT, WARM, drawing, new_chart, svg_figure
-from dplq.report.labels import short
-from dplq.report.numbers import decimal, percent
+from dplq.report.labels import labels_of
+from dplq.report.numbers import counted, decimal, percent
 from dplq.report.run_page import RunPage
 from dplq.report.section import Section
 from dplq.report.tables import table
@@ -39,7 +39,7 @@ def section(run: RunPage) -> Section | None:
         return None
     body = fill(
         "classes.html",
-        figure=_bars(known),
+        figure=_bars(known, labels_of(list(found))),
         table=made,
         folded=len(found) > FOLDED,
         count=len(found),
@@ -60,8 +60,8 @@ def _table(found: Mapping[str, Values]) -> Markup:
     return table("Each class against all others, in the order of the run.", HEADINGS, rows)
 
 
-def _bars(found: Mapping[str, Values]) -> Markup:
-    """Return the bars, the lowest first."""
+def _bars(found: Mapping[str, Values], labels: Mapping[str, str]) -> Markup:
+    """Return the bars, the lowest first; `labels` are those of the classes in figures."""
     order = sorted(found, key=lambda name: found[name]["sensitivity"])
     names = order[:MOST]
     height = np.arange(len(names))
@@ -80,16 +80,19 @@ def _bars(found: Mapping[str, Values]) -> Markup:
             axes.legend(
                 loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, labelcolor=INK, fontsize=9
             )
+        axes.text(
+            103, -0.9, "sensitivity", va="center", ha="left", fontsize=8.5, color=SOFT
+        )  # else the numbers beside the marks seem to be precisions
         for share, row in zip(shares, height, strict=True):
             axes.text(103, row, f"{share:.0f}", va="center", ha="left", fontsize=8.5, color=SOFT)
-        axes.set_yticks(height, [short(name) for name in names])
+        axes.set_yticks(height, [labels[name] for name in names])
         axes.set(xlim=(0, 100), ylim=(len(names) - 0.4, -0.6), xlabel="%")
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         label = (
-            f"Sensitivity of {len(names)} classes. Lowest: {names[0]}, {shares[0]:.0f} %; highest "
-            f"of these: {names[-1]}, {shares[-1]:.0f} %."
+            f"Sensitivity of {counted(len(names), 'class', 'classes')}. Lowest: {names[0]}, "
+            f"{shares[0]:.0f} %; highest of these: {names[-1]}, {shares[-1]:.0f} %."
         )
         caption = "Sensitivity: share of the images of a class that are recognised. "
         caption += "Precision: share of the images given this class that are of it. " * bool(marked)

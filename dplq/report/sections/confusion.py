@@ -14,10 +14,11 @@ from dplq.report.confusions import (
     frequent_pairs,
     merged,
     most_confused,
+    never_right,
 )
 from dplq.report.figures import ACCENT, INK, PAPER, WARM, drawing, new_chart, svg_figure
-from dplq.report.labels import short
-from dplq.report.numbers import percent
+from dplq.report.labels import labels_of
+from dplq.report.numbers import counted, percent
 from dplq.report.run_page import RunPage
 from dplq.report.section import Section
 from dplq.report.tables import table
@@ -29,24 +30,28 @@ PAIRS = 12
 
 
 def section(run: RunPage) -> Section | None:
-    """Return the section; None without predictions or known labels."""
-    predictions = run.predictions
-    if predictions is None or not (predictions.labels >= 0).any():
+    """Return the section; None without counts of the mistakes."""
+    if run.metrics is None:
         return None
-    counts = confusion(predictions)
-    names, limited = predictions.classes, ""
-    shown = counts
-    if len(names) > MOST:
+    classes: list[str] = run.metrics["classes"]
+    if run.predictions is not None:
+        counts = confusion(run.predictions)
+    elif run.metrics["confusion_matrix"] is not None:
+        counts = np.array(run.metrics["confusion_matrix"], dtype=np.int64)
+    else:  # of too many classes to be recorded
+        return None
+    labels, limited, shown = list(labels_of(classes).values()), "", counts
+    if len(classes) > MOST:
         kept = most_confused(counts, KEPT)
-        shown, names = merged(counts, kept), [*(names[k] for k in kept), OTHERS]
+        shown, labels = merged(counts, kept), [*(labels[k] for k in kept), OTHERS]
         limited = (
             f"The figure has the {KEPT} of {len(counts):,} classes with the most mistakes; the "
             "others are one row and one column."
         )
     body = fill(
         "confusion.html",
-        figure=_matrix(shown, names, limited),
-        pairs=_pairs(counts, predictions.classes),
+        figure=_matrix(shown, labels, limited),
+        pairs=_pairs(counts, classes),
     )
     return Section("Confusion matrix", "confusion", body)
 
@@ -65,19 +70,19 @@ def _pairs(counts: Counts, names: list[str]) -> Markup | str:
     )
 
 
-def _matrix(counts: Counts, names: list[str], limited: str) -> Markup:
-    classes = len(names)
+def _matrix(counts: Counts, labels: list[str], limited: str) -> Markup:
+    classes = len(labels)
     cell = (
         0.7 if classes <= 6 else 0.5 if classes <= 12 else 0.32 if classes <= 25 else 0.2
     )  # inches
     size = 10.0 if classes <= 12 else 8.5 if classes <= 25 else 6.5  # points
-    longest = max(len(short(name)) for name in names)
+    longest = max(map(len, labels))
     side = cell * classes + 0.08 * longest + 0.6
     with drawing():
         figure = new_chart(side, side)
         axes = figure.subplots()
         _draw_cells(axes, counts, size, with_numbers=classes <= 25 or counts.max() < 1000)
-        ticks, labels = range(classes), [short(name) for name in names]
+        ticks = range(classes)
         axes.set_xticks(
             ticks, labels, rotation=90 if longest > 8 * cell else 0, fontsize=max(size, 7)
         )
@@ -87,13 +92,17 @@ def _matrix(counts: Counts, names: list[str], limited: str) -> Markup:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         right = int(counts.diagonal().sum())
+        outlines = "Outlined: a class of which no image was right. " * bool(never_right(counts))
         return svg_figure(
             figure,
             "confusion-matrix",
-            f"Confusion matrix of {classes} classes: {right:,} of {counts.sum():,} images are on "
-            "the diagonal, that is right. The table below names the most frequent mistakes.",
+            f"Confusion matrix of {counted(classes, 'class', 'classes')}, diagonal (right): "
+            f"{right:,} of {counted(int(counts.sum()), 'image')}. The table below names the most "
+            "frequent mistakes.",
             "Rows: true classes; columns: predicted ones; numbers: images. The stronger the "
-            "colour, the larger the share of the row. On the diagonal: right. " + limited,
+            "colour, the larger the share of the row. On the diagonal: right. "
+            + outlines
+            + limited,
             wide=round(96 * side * 0.95) if classes > 6 else 0,
             most=round(96 * side * 1.1),
         )
@@ -116,11 +125,10 @@ def _draw_cells(axes: Any, counts: Counts, size: float, with_numbers: bool) -> N
         for r, c, alpha in zip(rows, columns, strength, strict=True)
     ]
     axes.add_collection(PatchCollection(cells, facecolors=colours, linewidths=0))
-    for k in range(len(counts)):  # an outline where a class was never right
-        if not counts[k, k]:
-            axes.add_patch(
-                Rectangle((k - 0.45, k - 0.45), 0.9, 0.9, fill=False, ec=ACCENT, lw=0.6, alpha=0.5)
-            )
+    for k in never_right(counts):
+        axes.add_patch(
+            Rectangle((k - 0.45, k - 0.45), 0.9, 0.9, fill=False, ec=ACCENT, lw=0.6, alpha=0.5)
+        )
     if with_numbers:
         for r, c, alpha in zip(rows, columns, strength, strict=True):
             colour = PAPER if alpha > 0.55 else INK

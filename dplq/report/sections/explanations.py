@@ -26,7 +26,7 @@ from dplq.report.explained import (
     tensor_of,
 )
 from dplq.report.figures import picture_url
-from dplq.report.numbers import decimal, percent
+from dplq.report.numbers import counted, decimal, percent
 from dplq.report.run_page import RunPage
 from dplq.report.section import Section
 from dplq.report.sections.gallery import most_certain_mistakes
@@ -66,17 +66,22 @@ class Strip:
 def section(run: RunPage) -> Section | None:
     """Return the section; None without predictions, or where nothing is explained."""
     table = run.predictions
-    if not run.options.explanations or table is None or run.checkpoint is None:
+    if not run.options.explanations or table is None:
         return None
     values: dict[str, object] = dict.fromkeys(("strips", "words", "domain", "layers"), "")
     values |= {"problem": "", "images": run.options.images, "missing": ""}
     try:
+        if run.checkpoint is None:
+            raise UserError(f"{run.checkpoint_problem} Nor can the features.")
+        values["checkpoint"] = run.checkpoint.name
         model, rows = model_of(run, table), evenly_chosen(table, MOST)
         batch = tensor_of(model, images_of(run, table, rows))
         labels = torch.from_numpy(table.labels[rows])
         missing: list[str] = []
         values |= {
-            "count": len(rows),
+            "of": f"{len(rows)} of the {counted(len(table.paths), 'image')}",
+            "is_part": len(rows) < len(table.paths),
+            "is_certain": run.results.epochs is not None,
             "words": _or_missing(lambda: _words(model, batch), missing),
             "domain": _or_missing(lambda: _domain(model, batch, labels), missing),
             "layers": _or_missing(lambda: _layers(model, batch), missing),

@@ -15,8 +15,8 @@ from dplq.evaluation.prediction_table import PredictionTable
 from dplq.explain.features import FEWEST, Embedding, embed
 from dplq.report.explained import evenly_chosen, images_of, model_of, problem_of, tensor_of
 from dplq.report.figures import INK, SOFT, drawing, new_chart, svg_figure
-from dplq.report.labels import short
-from dplq.report.numbers import decimal, percent
+from dplq.report.labels import labels_of
+from dplq.report.numbers import counted, decimal, percent
 from dplq.report.run_page import RunPage
 from dplq.report.section import Section
 from dplq.report.tables import table as table_of
@@ -54,7 +54,7 @@ def section(run: RunPage) -> Section | None:
         figure=_figure(found, labels, predictions.classes),
         numbers=_numbers(found),
         images=len(rows),
-        total=len(predictions.paths),
+        counted=counted(len(predictions.paths), "image"),
         same=same,
     )
     return Section("Features", "features", body)
@@ -74,7 +74,7 @@ def _features(run: RunPage, table: PredictionTable, rows: list[int]) -> tuple[Te
 
 def _numbers(found: dict[str, Embedding]) -> Markup:
     return table_of(
-        "How well the features part the classes, in all their dimensions.",
+        "How well the features separate the classes, in all their dimensions.",
         ("features", "5 nearest images agree (%)", "silhouette"),
         [(name, percent(e.neighbours), decimal(e.silhouette)) for name, e in found.items()],
     )
@@ -99,7 +99,7 @@ def _figure(found: dict[str, Embedding], labels: NDArray[np.int64], names: list[
             figure,
             "features-plane",
             f"Two scatter plots of the features of {len(labels)} images by t-SNE, the model's and "
-            "CLIP's own. The table has how well each parts the classes.",
+            "CLIP's own. The table has how well each separates the classes.",
             _caption(found, many),
             wide=560,
         )
@@ -114,13 +114,11 @@ def _scatter(
     if many:
         axes.scatter(*points[~unknown].T, s=8, color=COLOURS[0], linewidths=0)
         return
-    for index, name in enumerate(names):
+    for index, name in enumerate(labels_of(names).values()):
         own = labels == index
         if own.any():
             colour, mark = COLOURS[index % len(COLOURS)], MARKS[index // len(COLOURS)]
-            axes.scatter(
-                *points[own].T, s=14, color=colour, marker=mark, linewidths=0, label=short(name)
-            )
+            axes.scatter(*points[own].T, s=14, color=colour, marker=mark, linewidths=0, label=name)
 
 
 def _caption(found: dict[str, Embedding], many: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,17 +49,19 @@ def section(run: RunPage) -> Section | None:
     if table is None or not (table.labels >= 0).any():
         return None
     mistakes, hits = most_certain_mistakes(table), least_certain_hits(table)
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     body = fill(
         "gallery.html",
         mistakes=_cards(run, table, mistakes, problems),
         hits=_cards(run, table, hits, problems),
         images=run.options.images,
-        problem=problems[0] if problems else "",
+        problem=next(iter(problems.values()), ""),
         missing=len(problems),
+        moves=not all(map(os.path.isabs, problems)),
+        stays=any(map(os.path.isabs, problems)),
         count=len(mistakes) + len(hits),
     )
-    return Section("Images to look at", "images", body)
+    return Section("Mistakes and uncertain hits", "images", body)
 
 
 def most_certain_mistakes(table: PredictionTable) -> NDArray[np.int64]:
@@ -78,9 +81,9 @@ def _certainty(table: PredictionTable) -> NDArray[np.float32]:
 
 
 def _cards(
-    run: RunPage, table: PredictionTable, rows: NDArray[np.int64], problems: list[str]
+    run: RunPage, table: PredictionTable, rows: NDArray[np.int64], problems: dict[str, str]
 ) -> list[Card]:
-    """Return the cards of some images; why one has no picture is added to `problems`."""
+    """Return the cards of some images; why one has no picture is added to `problems`, by path."""
     cards = []
     for row in rows.tolist():
         label, guess = int(table.labels[row]), int(table.predictions[row])
@@ -93,7 +96,7 @@ def _cards(
                 image.thumbnail((EDGE, EDGE))
                 picture = picture_url(image)
             except UserError as error:
-                problems.append(str(error))
+                problems[path] = str(error)
         cards.append(
             Card(
                 line=row + 2,

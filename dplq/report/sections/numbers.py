@@ -4,32 +4,63 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from dplq.report.numbers import decimal, interval, percent
-from dplq.report.run_page import RunPage
+from dplq.io.runs.files import MOST_NUMBERS
+from dplq.report.numbers import counted, decimal, interval, percent
+from dplq.report.run_page import RunPage, predictions_of
 from dplq.report.section import Section
 from dplq.report.tables import table
 from dplq.report.templating import fill
 
 
 class Metric(NamedTuple):
-    """A metric of `summarise`: its key there, its name, whether it is shown in percent."""
+    """A metric of `summarise`: its key there, its name, how it is shown, what it means."""
 
     key: str
     name: str
     is_percent: bool = True
+    has_interval: bool = True
+    meaning: str = ""
 
 
 TILES = (
     Metric("accuracy", "Accuracy"),
     Metric("balanced_accuracy", "Balanced accuracy"),
     Metric("macro_f1", "Macro-F1"),
-    Metric("macro_auroc", "Macro AUROC", False),
-    Metric("ece", "Calibration error (ECE)", False),
+    Metric(
+        "macro_auroc",
+        "Macro AUROC",
+        is_percent=False,
+        meaning="mean over classes of the chance that an image of the class gets a higher "
+        "probability of it than another image; 0.5: by chance, 1: always",
+    ),
+    Metric(
+        "ece",
+        "Calibration error (ECE)",
+        is_percent=False,
+        has_interval=False,  # a percentile bootstrap of a statistic that is biased upward
+        meaning="expected calibration error, the mean distance of confidence and accuracy; "
+        "0: probabilities are what they say",
+    ),
 )
 OTHERS = (
-    Metric("macro_average_precision", "Macro average precision", False),
-    Metric("brier", "Brier score", False),
-    Metric("log_loss", "Log loss", False),
+    Metric(
+        "macro_average_precision",
+        "Macro average precision",
+        is_percent=False,
+        meaning="mean over classes of the area under the precision-recall curve; 1 is best",
+    ),
+    Metric(
+        "brier",
+        "Brier score",
+        is_percent=False,
+        meaning="mean squared error of the probabilities, summed over classes; 0 is best, 2 worst",
+    ),
+    Metric(
+        "log_loss",
+        "Log loss",
+        is_percent=False,
+        meaning="mean of -ln of the true class's probability; 0 is best",
+    ),
 )
 
 
@@ -47,7 +78,12 @@ def section(run: RunPage) -> Section:
     metrics = run.metrics
     if metrics is None:
         body = fill(
-            "numbers.html", tiles=_of_results(run), table="", missing=_missing(run), over=""
+            "numbers.html",
+            tiles=_of_results(run),
+            table="",
+            meanings=(),
+            missing=_missing(run),
+            over="",
         )
     else:
         rows = [shown(metrics, metric) for metric in (*TILES, *OTHERS)]
@@ -62,7 +98,8 @@ def section(run: RunPage) -> Section:
                     for row in rows
                 ],
             ),
-            missing="",
+            meanings=[(m.name, m.meaning) for m in (*TILES, *OTHERS) if m.meaning],
+            missing=_missing(run),
             over=_over(metrics),
         )
     return Section("Results", "results", body)
@@ -72,7 +109,7 @@ def shown(metrics: dict[str, Any], metric: Metric) -> Shown:
     """Return a metric as the page shows it."""
     value = metrics[metric.key]
     text = percent(value) if metric.is_percent else decimal(value)
-    pair = (metrics["intervals"] or {}).get(metric.key)
+    pair = (metrics["intervals"] or {}).get(metric.key) if metric.has_interval else None
     unit = "%" if metric.is_percent and value is not None else ""
     return Shown(metric.name, text, unit, interval(pair, metric.is_percent))
 
@@ -86,7 +123,7 @@ def _of_results(run: RunPage) -> list[Shown]:
 
 def _over(metrics: dict[str, Any]) -> str:
     """Return a sentence on what the numbers are of."""
-    said = f"Of {metrics['images']:,} images"
+    said = f"Of {counted(metrics['images'], 'image')}"
     if metrics["unlabelled"]:
         said += f" ({metrics['unlabelled']:,} more have no label and are not counted)"
     drawn = metrics["intervals"]
@@ -103,9 +140,15 @@ def _over(metrics: dict[str, Any]) -> str:
 
 
 def _missing(run: RunPage) -> str:
-    """Return what a run without predictions lacks, and how to get it."""
+    """Return what the page of a test lacks, and how to get it; "" where it lacks nothing."""
     if run.predictions is not None:
-        return "No image has a label, so there are no metrics."
+        return "" if run.metrics else "No image has a label, so there are no metrics."
+    if run.metrics is not None:
+        return (
+            f"There is no {predictions_of(run.file).name}, so ROC curves, pictures and what the "
+            f"model uses are missing; the metrics are those of {run.file.name}. A test writes none "
+            f"above {MOST_NUMBERS:,} probabilities (images x classes)."
+        )
     results = run.results
     name = f"results-{results.dataset}-{results.subsample}-{results.split}.json"
     return (

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dplq.evaluation.prediction_table import PredictionTable
 from dplq.report.figures import ACCENT, INK, LINE, SOFT, THIRD, WARM, drawing, new_chart, svg_figure
-from dplq.report.labels import short
+from dplq.report.labels import labels_of
 from dplq.report.run_page import RunPage
 from dplq.report.section import Section
 from dplq.report.templating import fill
@@ -35,7 +35,8 @@ def section(run: RunPage) -> Section | None:
     found = sorted(curves(run.predictions), key=lambda curve: curve.area)
     if not found:
         return None
-    return Section("ROC curves", "roc", fill("figure_alone.html", figure=_draw(found)))
+    figure = _draw(found, run.predictions.classes)
+    return Section("ROC curves", "roc", fill("figure_alone.html", figure=figure))
 
 
 def curves(table: PredictionTable) -> list[Curve]:
@@ -64,9 +65,14 @@ def thinned(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return curve.false[kept], curve.true[kept]
 
 
-def _draw(found: list[Curve]) -> str:
-    """Return the figure; `found` is sorted by area."""
-    shown = found[:MOST]
+def _draw(found: list[Curve], classes: list[str]) -> str:
+    """Return the figure; `found` is sorted by area.
+
+    Of two classes one curve is drawn: the probabilities add up to 1, so the other is its mirror
+    image.
+    """
+    is_binary, labels = len(classes) == 2, labels_of(classes)
+    shown = [curve for curve in found if curve.name == classes[1]] if is_binary else found[:MOST]
     styles = list(zip((WARM, ACCENT, THIRD), ("-", "--", "-."), strict=True))
     with drawing():
         figure = new_chart(4.8, 4.7)
@@ -75,17 +81,23 @@ def _draw(found: list[Curve]) -> str:
         for curve in reversed(shown[COLOURED:]):
             axes.plot(*thinned(curve), color=SOFT, linewidth=0.8, alpha=0.45)
         for (colour, dashes), curve in zip(styles, shown, strict=False):
-            label = f"{short(curve.name)}  {curve.area:.3f}"
+            label = f"{labels[curve.name]}  {curve.area:.3f}"
             axes.plot(*thinned(curve), color=colour, linestyle=dashes, label=label)
         axes.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
         axes.legend(loc="lower right", title="area under the curve", labelcolor=INK)
         lowest, highest = found[0], found[-1]
-        label = (
-            f"ROC curves of {len(shown)} classes, each against the rest. Lowest area: "
-            f"{lowest.name}, {lowest.area:.3f}. Highest: {highest.name}, {highest.area:.3f}."
-        )
-        caption = "Each class against all others."
+        if is_binary:
+            label = f"ROC curve of {classes[1]} against {classes[0]}: area {shown[0].area:.3f}."
+            caption = (
+                f"{classes[1]} against {classes[0]}; the other way round the area is the same."
+            )
+        else:
+            label = (
+                f"ROC curves of {len(shown)} classes, each against the rest. Lowest area: "
+                f"{lowest.name}, {lowest.area:.3f}. Highest: {highest.name}, {highest.area:.3f}."
+            )
+            caption = "Each class against all others."
         if len(found) > COLOURED:
             caption += (
                 f" In colour: the {COLOURED} classes with the smallest area; the others grey."

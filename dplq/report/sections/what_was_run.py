@@ -29,7 +29,7 @@ def section(run: RunPage) -> Section:
 def facts(run: RunPage) -> Iterator[tuple[str, str]]:
     """Yield names and values of what is known of a run; empty values are not known."""
     results, config = run.results, run.config
-    yield "Method", results.trainer
+    yield "Trainer", results.trainer
     yield "CLIP", _text(config, "MODEL", "BACKBONE", "NAME")
     yield "Domain encoder", _text(config, "DOMAIN", "ENCODER") if _has_domain(run) else ""
     yield "Dataset", results.dataset
@@ -40,6 +40,7 @@ def facts(run: RunPage) -> Iterator[tuple[str, str]]:
     yield "Split (hash)", results.split_hash or ""
     yield "Learnable parameters", _count(results.learnable_parameters)
     yield "Epochs", _count(results.epochs)
+    yield "Checkpoint", run.checkpoint.name if run.checkpoint else ""
     yield "Precision", results.precision or ""
     yield "Device", results.device or ""
     yield "Training time", duration(results.seconds.train) if results.seconds.train else ""
