@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     model, checkpoint = _load(args, classes)
     if args.topk is not None and args.topk > len(model.classnames):
         raise UserError(f"--topk is {args.topk}, but there are {len(model.classnames)} classes.")
+    _protect(args, checkpoint, inputs, out, features)
     _report(inputs)
     problems = _predict(args, model, checkpoint, inputs, out, features)
     _report_results(model, inputs, out, features)
@@ -115,6 +116,27 @@ def _with_flags(text: str) -> str:
     return text
 
 
+def _protect(
+    args: argparse.Namespace,
+    checkpoint: Path,
+    inputs: Inputs,
+    out: Path | None,
+    features: Path | None,
+) -> None:
+    """Refuse to write to a file that is read, or the run's."""
+    from dplq.cli.prediction.protection import protect, run_of
+
+    classes = args.classes or ""
+    given = {
+        "the checkpoint": str(checkpoint),
+        "the file of --classes": classes[1:] if classes.startswith("@") else "",
+        "the file of --weights": args.weights,
+        "the file of --domain-weights": args.domain_weights,
+    }
+    read = {what: Path(path).expanduser() for what, path in given.items() if path}
+    protect(out, features, inputs, read, run_of(args.model, checkpoint))
+
+
 def _report(inputs: Inputs) -> None:
     """Print what the user should know of the images."""
     for note in inputs.notes:
@@ -136,8 +158,8 @@ def _predict(
     features: Path | None,
 ) -> list[Problem]:
     """Write the predictions; return the images that cannot be read."""
-    from dplq.cli.prediction.features import FeatureFile
-    from dplq.cli.prediction.identity import writing_alone
+    from dplq.cli.prediction.features import FeatureFile, check_features
+    from dplq.cli.prediction.identity import name_from, writing_alone
     from dplq.cli.prediction.loop import classify
     from dplq.cli.prediction.progress import Progress
     from dplq.io.files import file_digest
@@ -147,6 +169,11 @@ def _predict(
     with contextlib.ExitStack() as stack:
         if out is not None:
             stack.enter_context(writing_alone(out))
+        about = {"checkpoint": digest, "method": model.method, "adapted": "true"}
+        if out is not None and features:
+            about["output"] = name_from(features, out)
+            if not args.overwrite:  # before anything is written
+                check_features(features, about)
         output = _output(args, model, digest, inputs, out, features)
         stack.callback(output.close)
         done = set(output.done)
@@ -158,8 +185,9 @@ def _predict(
         stack.enter_context(evaluating(model))
         rows = None
         if features:
-            file = FeatureFile(features, _feature_width(model), len(output.done), args.overwrite)
-            rows = stack.enter_context(file)
+            width, count = _feature_width(model), len(output.done)
+            rows = FeatureFile(features, width, count, about, args.overwrite)
+            stack.enter_context(rows)
         has_bar = sys.stderr.isatty() and (out is not None or not sys.stdout.isatty())
         progress = Progress(len(todo), quiet=args.quiet, has_bar=has_bar)
         stack.callback(progress.close)
@@ -169,7 +197,7 @@ def _predict(
             workers=args.workers,
         )
         if rows is not None:
-            rows.finish({"checkpoint": digest, "method": model.method, "adapted": "true"})
+            rows.finish()
     if todo:
         progress.report()
     return problems

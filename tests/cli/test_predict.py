@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -245,6 +246,54 @@ def test_rows_of_another_command_are_not_mixed(run, tmp_path):
     assert (code, "is no output of `dplq predict`" in err) == (2, True)
     assert run("images/1.jpg", "--out", out, "--overwrite", model="1.safetensors")[0] == 0
     assert out.read_bytes() != before
+
+
+def test_a_file_that_is_not_its_own_is_never_deleted(run, folder, tmp_path):
+    """Whatever lies at --features stays without --overwrite; what is read stays in any case."""
+    out, mine = tmp_path / "a.csv", tmp_path / "mine.safetensors"
+    mine.write_bytes(b"years of work")
+    shutil.copy(folder / "images/1.jpg", tmp_path / "one.jpg")
+    (tmp_path / "lab.csv").write_text("path\none.jpg\n", encoding="utf-8")
+    shutil.copy(folder / "0.safetensors", tmp_path / "0.safetensors")
+    shutil.copytree(folder / "clip", tmp_path / "clip")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    lab, own, given = tmp_path / "lab.csv", tmp_path / "0.safetensors", tmp_path / "one.jpg"
+    refused = [
+        (given, ["--out", out, "--features", mine], "has no features of this checkpoint"),
+        (given, ["--out", out, "--features", own, "--overwrite"], "is the checkpoint"),
+        (given, ["--out", own, "--overwrite"], "is the checkpoint"),
+        (lab, ["--out", lab, "--overwrite"], "is one of the IMAGES"),
+        (lab, ["--out", out, "--features", given, "--overwrite"], "is one of the IMAGES"),
+        (given, ["--out", out, "--features", out], "is a file of --out, too"),
+        (given, ["--out", out, "--features", f"{out}.json"], "is a file of --out, too"),
+    ]
+    for images, flags, said in refused:
+        code, _, err = run(images, *flags, model=str(own))
+        assert (code, said in err) == (2, True), (flags, err)
+        now = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        now.pop(tmp_path / ".a.csv.lock", None)
+        assert now == before
+    assert run(given, "--out", out, "--features", mine, "--overwrite", model=str(own))[0] == 0
+    assert load_file(mine)["features"].shape[0] == 1
+    other = tmp_path / "b.csv"  # those of another output
+    code, _, err = run(given, "--out", other, "--features", mine, model=str(own))
+    assert (code, "has no features of this checkpoint for this --out" in err) == (2, True)
+    assert not other.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["results.json", "predictions.csv", "run.json", "prompt_learner/x.csv", "log.txt"]
+)
+def test_files_of_the_run_are_not_written_to(run, folder, tmp_path, name):
+    (tmp_path / "prompt_learner").mkdir()
+    shutil.copy(folder / "0.safetensors", tmp_path / "prompt_learner/model-1.safetensors")
+    flags = ["--weights", folder / "clip", "--overwrite"]
+    (tmp_path / "log.txt").write_text("of the training")
+    for model in (tmp_path, tmp_path / "prompt_learner/model-1.safetensors"):
+        code, _, err = run("images", "--out", tmp_path / name, *flags, model=str(model))
+        assert (code, "is a file of the run" in err) == (2, True), err
+    assert (tmp_path / "log.txt").read_text() == "of the training"
+    assert run("images/1.jpg", "--out", tmp_path / "mine.csv", *flags, model=str(tmp_path))[0] == 0
 
 
 @pytest.mark.parametrize(

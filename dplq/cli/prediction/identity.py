@@ -42,6 +42,11 @@ def identity_file(output: Path) -> Path:
     return output.with_name(output.name + ".json")
 
 
+def lock_file(output: Path) -> Path:
+    """Return the path of the lock of an output file."""
+    return output.with_name(f".{output.name}.lock")
+
+
 @contextlib.contextmanager
 def writing_alone(output: Path) -> Iterator[None]:
     """Keep other commands from an output file while the block runs; they wait."""
@@ -49,8 +54,7 @@ def writing_alone(output: Path) -> Iterator[None]:
         # without locks, or where nothing can be written, which `claim` says
         with contextlib.suppress(OSError):
             output.parent.mkdir(parents=True, exist_ok=True)
-            lock = output.with_name(f".{output.name}.lock")
-            stack.enter_context(exclusive(lock, f"writes {output}"))
+            stack.enter_context(exclusive(lock_file(output), f"writes {output}"))
         yield
 
 

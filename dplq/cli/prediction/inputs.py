@@ -39,11 +39,13 @@ class Inputs:
     Attributes:
         images: each once.
         repeated: paths that were given again.
+        tables: that list images.
         notes: what a table's reader says.
     """
 
     images: list[InputImage] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -58,7 +60,7 @@ def find_inputs(given: Sequence[str]) -> Inputs:
     """
     found, known = Inputs(), set()
     for argument in given:
-        for image in _named_by(argument, found.notes):
+        for image in _named_by(argument, found):
             if problem := name_problem(image.path):
                 raise UserError(f"{printable(image.path)}: this name {problem}. Rename it.")
             place = os.path.abspath(image.path)
@@ -72,13 +74,14 @@ def find_inputs(given: Sequence[str]) -> Inputs:
     return found
 
 
-def _named_by(argument: str, notes: list[str]) -> Iterator[InputImage]:
+def _named_by(argument: str, found: Inputs) -> Iterator[InputImage]:
     path = user_path(argument, "IMAGES")
     if path.is_dir():
         yield from _below(path)
     elif path.exists():
         if path.suffix.lower() in TABLES:
-            yield from _listed_in(path, notes)
+            found.tables.append(str(path))
+            yield from _listed_in(path, found.notes)
         else:
             yield InputImage(str(path))
     else:
