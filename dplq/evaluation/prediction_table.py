@@ -23,9 +23,11 @@ from dplq.evaluation.prediction_rows import (
     number_cells,
     records,
 )
-from dplq.io.atomic import write_bytes_atomically
+from dplq.io.atomic import write_blocks_atomically
 from dplq.io.validation.paths import is_file
 from dplq.io.validation.schema import InvalidContent
+
+BLOCK = 1000  # rows that are converted to text at once
 
 
 @dataclass
@@ -105,15 +107,22 @@ class PredictionTable:
         Raises:
             UserError: the file cannot be written, or a path is not UTF-8.
         """
-        rows = _rows(
-            self.classes,
-            self.paths,
-            self.probabilities,
-            labels=self.labels,
-            predictions=self.predictions,
-            groups=self.groups,
-        )
-        write_bytes_atomically(path, encoded([column_names(self.classes)]) + encoded(rows))
+        write_blocks_atomically(path, self._blocks())
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield the file in parts: the cells of all rows at once take 15 times the file's size."""
+        yield encoded([column_names(self.classes)])
+        for start in range(0, len(self), BLOCK):
+            part = slice(start, start + BLOCK)
+            rows = _rows(
+                self.classes,
+                self.paths[part],
+                self.probabilities[part],
+                labels=self.labels[part],
+                predictions=self.predictions[part],
+                groups=self.groups[part],
+            )
+            yield encoded(rows)
 
 
 class PredictionWriter:
