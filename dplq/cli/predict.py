@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dplq.errors import UserError, few, printable
 from dplq.io.exit_code import DONE, PROBLEMS, exit_code
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dplq.cli.prediction.inputs import Inputs
     from dplq.cli.prediction.loop import Problem
     from dplq.cli.prediction.output import Output
+    from dplq.io.spec import Spec
     from dplq.methods.base import CLIPModel
 
 EXAMPLES = """examples:
@@ -54,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--topk is {args.topk}, but there are {len(model.classnames)} classes.")
     _protect(args, checkpoint, inputs, out, features)
     _report(inputs)
-    problems = _predict(args, model, checkpoint, inputs, out, features)
-    _report_results(model, inputs, out, features)
+    output, problems = _predict(args, model, checkpoint, inputs, out, features)
+    _report_results(model, inputs, output, out, features)
     _report_problems(problems)
     return PROBLEMS if problems else DONE
 
@@ -156,10 +158,12 @@ def _predict(
     inputs: Inputs,
     out: Path | None,
     features: Path | None,
-) -> list[Problem]:
-    """Write the predictions; return the images that cannot be read."""
+) -> tuple[Output, list[Problem]]:
+    """Write the predictions; return where they went, and the images that cannot be read."""
+    from dplq.cli.prediction.continuing import remaining
     from dplq.cli.prediction.features import FeatureFile, check_features
     from dplq.cli.prediction.identity import name_from, writing_alone
+    from dplq.cli.prediction.inputs import ClassFinder
     from dplq.cli.prediction.loop import classify
     from dplq.cli.prediction.progress import Progress
     from dplq.io.files import file_digest
@@ -174,11 +178,11 @@ def _predict(
             about["output"] = name_from(features, out)
             if not args.overwrite:  # before anything is written
                 check_features(features, about)
-        output = _output(args, model, digest, inputs, out, features)
+        output, folder = _output(args, model, digest, inputs, out, features)
         stack.callback(output.close)
-        done = set(output.done)
-        todo = [image for image in inputs.images if image.path not in done]
-        if done:
+        todo = inputs.images
+        if out is not None and output.done:
+            todo = remaining(todo, output, ClassFinder(model.classnames), out, folder)
             here = len(inputs.images) - len(todo)
             left = f"{len(todo):,} {'is' if len(todo) == 1 else 'are'} left"
             print(f"{out} is continued: {_count_of(here, 'is')} done, {left}.")
@@ -200,7 +204,7 @@ def _predict(
             rows.finish()
     if todo:
         progress.report()
-    return problems
+    return output, problems
 
 
 def _output(
@@ -210,20 +214,38 @@ def _output(
     inputs: Inputs,
     out: Path | None,
     features: Path | None,
-) -> Output:
-    """Return where the predictions go; a file of another model is refused."""
+) -> tuple[Output, str]:
+    """Return where the predictions go, and the folder that relative paths there are from.
+
+    A file of another model is refused.
+    """
     from dplq.cli.prediction.identity import Identity, claim, name_from
     from dplq.cli.prediction.output import AllClasses, Printed, TopClasses
     from dplq.evaluation.prediction_rows import distinct_names
 
     classes = distinct_names(model.classnames)
     if out is None:
-        return Printed(inputs.images, classes, args.topk or 1)
-    name = name_from(out, features) if features else ""
-    claim(out, Identity(digest, model.method, classes, args.topk, name), args.overwrite)
+        return Printed(inputs.images, classes, args.topk or 1), ""
+    own = Identity(
+        digest,
+        model.method,
+        classes,
+        args.topk,
+        name_from(out, features) if features else "",
+        backbone=_as_json(model.clip.spec),
+        domain=_as_json(model.domain.spec) if model.domain is not None else None,
+        folder=name_from(out, Path.cwd()),
+    )
+    folder = claim(out, own, args.overwrite)
     if args.topk is None:
-        return AllClasses(out, classes)
-    return TopClasses(out, classes, args.topk)
+        return AllClasses(out, classes), folder
+    return TopClasses(out, classes, args.topk), folder
+
+
+def _as_json(spec: Spec) -> dict[str, Any]:
+    """Return what identifies a frozen part as a record reads it back: tuples are lists there."""
+    found: dict[str, Any] = json.loads(json.dumps(spec.identity()))
+    return found
 
 
 def _feature_width(model: CLIPModel) -> int:
@@ -235,11 +257,10 @@ def _feature_width(model: CLIPModel) -> int:
 
 
 def _report_results(
-    model: CLIPModel, inputs: Inputs, out: Path | None, features: Path | None
+    model: CLIPModel, inputs: Inputs, output: Output, out: Path | None, features: Path | None
 ) -> None:
     """Print the accuracy where labels are known, and where the files are."""
     from dplq.cli.prediction.inputs import unknown_labels
-    from dplq.cli.prediction.output import count_hits
 
     if unknown := unknown_labels(inputs.images, model.classnames):
         print(
@@ -249,7 +270,7 @@ def _report_results(
         )
     if out is None:
         return
-    labelled, right = count_hits(out)
+    labelled, right = output.labelled, output.right
     if labelled:
         print(f"accuracy: {100 * right / labelled:.2f} % ({right:,} of {labelled:,} images)")
     print(f"written to {out}" + (f" and {features}" if features else ""))

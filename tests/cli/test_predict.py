@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import shutil
 import signal
@@ -215,6 +216,97 @@ def test_an_interrupted_command_is_continued(run, tmp_path, monkeypatch, topk):
     code, said, _ = run(*given)
     assert (code, "12 images are done, 0 are left" in said) == (0, True)
     assert torch.equal(load_file(cut / "a.safetensors")["features"], second)
+
+
+def test_an_image_is_the_same_from_another_folder_and_by_another_path(
+    run, folder, tmp_path, monkeypatch
+):
+    out = tmp_path / "a.csv"
+    run("images/1.jpg", "images/2.jpg", "--out", out)
+    code, said, _ = run(folder / "images/1.jpg", folder / "images/3.jpg", "--out", out)
+    assert (code, "1 image is done, 1 is left" in said) == (0, True)
+    paths = ["images/1.jpg", "images/2.jpg", str(folder / "images/3.jpg")]
+    assert PredictionTable.read(out).paths == paths  # as given
+    other = tmp_path / "other"
+    shutil.copytree(folder / "images", other / "images")
+    monkeypatch.chdir(other)  # other images, with the same relative names
+    before = out.read_bytes()
+    model = str(folder / "0.safetensors")
+    assert main([model, "images/1.jpg", "--out", str(out)]) == 2
+    assert out.read_bytes() == before
+    assert main([model, str(other / "images/1.jpg"), "--out", str(out)]) == 0
+    assert PredictionTable.read(out).paths == [*paths, str(other / "images/1.jpg")]
+    os.symlink(other, tmp_path / "link")
+    assert main([model, str(tmp_path / "link/images/1.jpg"), "--out", str(out)]) == 0
+    assert len(PredictionTable.read(out).paths) == 4
+
+
+@pytest.mark.parametrize("row", ["1.jpg,river,p1", "1.jpg,swamp,p1", "1.jpg,forest,p2"])
+def test_labels_that_were_corrected_are_no_continuation(run, folder, tmp_path, row):
+    out, table = tmp_path / "a.csv", folder / "images/labels.csv"
+    try:
+        table.write_text("path,label,patient\n1.jpg,forest,p1\n", encoding="utf-8")
+        run(table, "--out", out)
+        assert run("images/1.jpg", "--out", out)[0] == 0  # a folder has no labels to compare
+        table.write_text(f"path,label,patient\n{row}\n", encoding="utf-8")
+        code, _, err = run(table, "--out", out)
+    finally:
+        table.unlink()
+    said = f"1 of 1 images in {out} have another label or group now: {folder / 'images/1.jpg'}. "
+    assert (code, said in err) == (2, True), err
+
+
+def test_the_frozen_parts_belong_to_the_identity(run, folder, tmp_path):
+    """A public checkpoint is one file for any CLIP that is given."""
+    out = tmp_path / "a.csv"
+    run("images/1.jpg", "--out", out)
+    record = json.loads((tmp_path / "a.csv.json").read_text(encoding="utf-8"))
+    model = dplq.load("0.safetensors")
+    assert record["backbone"] == json.loads(json.dumps(model.clip.spec.identity()))
+    assert record["domain"] is None
+    record["backbone"]["weights_sha256"] = "0" * 64
+    (tmp_path / "a.csv.json").write_text(json.dumps(record), encoding="utf-8")
+    code, _, err = run("images/1.jpg", "--out", out)
+    assert (code, "backbone: there " in err) == (2, True), err
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("", "line 3: it has 0 cells, and the header 4"),
+        ("a.jpg,", "line 3: it has 2 cells, and the header 4"),
+        ("a.jpg,swamp,forest,0.5", "line 3: the label 'swamp' is no class"),
+        ("a.jpg,,swamp,0.5", "line 3: the prediction_1 'swamp' is no class"),
+    ],
+)
+def test_a_damaged_file_of_the_best_classes_is_refused(run, tmp_path, row, said):
+    out = tmp_path / "a.csv"
+    run("images/1.jpg", "--topk", 1, "--out", out)
+    with open(out, "a", encoding="utf-8") as file:
+        file.write(f"{row}\n")
+    before = out.read_bytes()
+    code, _, err = run("images/1.jpg", "--topk", 1, "--out", out)
+    assert (code, said in err) == (2, True), err
+    assert out.read_bytes() == before
+
+
+def test_hits_are_those_of_the_whole_file(run, folder, tmp_path):
+    table = folder / "images/hits.csv"
+    names = [one.label for one in dplq.load("0.safetensors").predict(["images/1.jpg"])]
+    counts = []
+    for flags in ([], ["--topk", 2]):
+        out = tmp_path / f"{len(flags)}.csv"
+        for names_of in (["1.jpg"], ["1.jpg", "2.jpg"]):
+            rows = "".join(f'{name},"{names[0]}"\n' for name in names_of)
+            table.write_text("path,label\n" + rows, encoding="utf-8")
+            said = run(table, *flags, "--out", out)[1]
+        labelled, right = 0, 0
+        for _, label, guess, *_ in list(csv.reader(out.open(encoding="utf-8")))[1:]:
+            labelled, right = labelled + 1, right + (label == guess)
+        assert f"({right} of {labelled} images)" in said
+        counts.append((labelled, right >= 1))
+    table.unlink()
+    assert counts == [(2, True)] * 2
 
 
 def test_features_are_the_adapted_ones_in_the_order_of_the_rows(run, tmp_path):

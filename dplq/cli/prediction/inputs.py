@@ -58,12 +58,12 @@ def find_inputs(given: Sequence[str]) -> Inputs:
     Raises:
         UserError: one names nothing, or nothing is an image, or a table is not in order.
     """
-    found, known = Inputs(), set()
+    found, known, place_of = Inputs(), set(), Places()
     for argument in given:
         for image in _named_by(argument, found):
             if problem := name_problem(image.path):
                 raise UserError(f"{printable(image.path)}: this name {problem}. Rename it.")
-            place = os.path.abspath(image.path)
+            place = place_of(image.path)
             if place in known:
                 found.repeated.append(image.path)
                 continue
@@ -72,6 +72,26 @@ def find_inputs(given: Sequence[str]) -> Inputs:
     if not found.images:
         raise UserError(f"There is no image in {few(map(printable, given))}.")
     return found
+
+
+class Places:
+    """Finds where paths are, so that one image is known by all its paths.
+
+    Links of folders are resolved, each folder once; an image that is a link is its own.
+
+    Args:
+        base: folder of relative paths.
+    """
+
+    def __init__(self, base: str = "") -> None:
+        self._base, self._folders = base, dict[str, str]()
+
+    def __call__(self, path: str) -> str:
+        """Return the place of a path."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(os.path.join(self._base, folder))
+        return os.path.join(self._folders[folder], name)
 
 
 def _named_by(argument: str, found: Inputs) -> Iterator[InputImage]:
