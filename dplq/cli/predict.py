@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--topk is {args.topk}, but there are {len(model.classnames)} classes.")
     _protect(args, checkpoint, inputs, out, features)
     _report(inputs)
+    _report_temperature(args, checkpoint)
     output, problems = _predict(args, model, checkpoint, inputs, out, features)
     _report_results(model, inputs, output, out, features)
     _report_problems(problems)
@@ -149,6 +150,27 @@ def _report(inputs: Inputs) -> None:
             f"{few(map(printable, inputs.repeated), 3)}",
             file=sys.stderr,
         )
+
+
+def _report_temperature(args: argparse.Namespace, checkpoint: Path) -> None:
+    """Print that the run's own probabilities are scaled, where they are."""
+    from dplq.cli.prediction.protection import run_of
+    from dplq.io.runs.files import PREDICTIONS_FILE, RESULTS_FILE
+    from dplq.io.runs.results import read_results
+
+    run = run_of(args.model, checkpoint)
+    if run is None or not (run / RESULTS_FILE).is_file():
+        return
+    try:
+        metrics = read_results(run / RESULTS_FILE).metrics or {}
+        value = float(metrics["temperature"]["value"])
+    except (UserError, KeyError, TypeError, ValueError):  # none, or not for this command to judge
+        return
+    print(
+        f"The probabilities in {run / PREDICTIONS_FILE} are scaled by the temperature {value:.3f} "
+        "(TEST.TEMPERATURE); those of this command are not.",
+        file=sys.stderr,
+    )
 
 
 def _predict(

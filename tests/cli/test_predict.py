@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from dplq.cli.predict import main
 from dplq.cli.prediction import output, progress
 from dplq.cli.prediction.identity import writing_alone
 from dplq.evaluation.prediction_table import PredictionTable
+from dplq.io.runs import results
 from tests.images.noise import write_noise
 from tests.runner import PROJECT
 from tests.tiny import tiny_backbone
@@ -268,6 +270,18 @@ def test_the_frozen_parts_belong_to_the_identity(run, folder, tmp_path):
     (tmp_path / "a.csv.json").write_text(json.dumps(record), encoding="utf-8")
     code, _, err = run("images/1.jpg", "--out", out)
     assert (code, "backbone: there " in err) == (2, True), err
+
+
+@pytest.mark.parametrize("temperature", [1.5, None])
+def test_a_temperature_of_the_run_is_said(run, folder, tmp_path, monkeypatch, temperature):
+    (tmp_path / "prompt_learner").mkdir()
+    shutil.copy(folder / "0.safetensors", tmp_path / "prompt_learner/model-1.safetensors")
+    (tmp_path / "results.json").write_text("{}")
+    scaling = {"value": temperature} if temperature else None
+    found = SimpleNamespace(metrics={"temperature": scaling})
+    monkeypatch.setattr(results, "read_results", lambda path: found)
+    _, _, err = run("images/1.jpg", "--weights", folder / "clip", model=str(tmp_path))
+    assert ("are scaled by the temperature 1.500" in err) == bool(temperature)
 
 
 @pytest.mark.parametrize(
