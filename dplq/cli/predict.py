@@ -282,14 +282,16 @@ def _report_results(
     model: CLIPModel, inputs: Inputs, output: Output, out: Path | None, features: Path | None
 ) -> None:
     """Print the accuracy where labels are known, and where the files are."""
-    from dplq.cli.prediction.inputs import unknown_labels
+    from dplq.cli.prediction.inputs import unused_labels
 
-    if unknown := unknown_labels(inputs.images, model.classnames):
-        print(
-            f"{_count_of(sum(unknown.values()), 'has')} a label that is no class of the model; it "
-            f"is left empty: {few(map(printable, unknown))}",
-            file=sys.stderr,
-        )
+    unknown, ambiguous = unused_labels(inputs.images, model.classnames)
+    for labels, why in ((unknown, "is no class"), (ambiguous, "may be several classes")):
+        if labels:
+            print(
+                f"{_count_of(sum(labels.values()), 'has')} a label that {why} of the model; it is "
+                f"left empty: {few(map(printable, labels))}",
+                file=sys.stderr,
+            )
     if out is None:
         return
     labelled, right = output.labelled, output.right

@@ -23,6 +23,7 @@ import dplq
 from dplq.cli.predict import main
 from dplq.cli.prediction import output, progress
 from dplq.cli.prediction.identity import writing_alone
+from dplq.cli.prediction.inputs import ClassFinder, InputImage, unused_labels
 from dplq.evaluation.prediction_table import PredictionTable
 from dplq.io.runs import results
 from tests.images.noise import write_noise
@@ -137,6 +138,31 @@ def test_labels_of_a_table_are_copied_and_counted(run, folder, tmp_path):
     hits = int((found.labels == found.predictions).sum())
     assert f"accuracy: {100 * hits / 3:.2f} % ({hits} of 3 images)\n" in said
     assert "1 image has a label that is no class of the model; it is left empty: swamp" in err
+
+
+def test_labels_of_classes_that_are_spelled_alike():
+    """An exact name is its class; a spelling of several is none of them."""
+    names = ["parking_lot", "crane", "Parking lot", "crane"]
+    images = [InputImage("a.png", label) for label in ("parking_lot", "Parking lot", "PARKING-LOT")]
+    images += [InputImage("a.png", label) for label in ("crane", "crane (2)", "Crane", "swamp", "")]
+    find = ClassFinder(names)
+    assert [find(image) for image in images] == [0, 2, -1, 1, 3, 1, -1, -1]
+    assert unused_labels(images, names) == ({"swamp": 1}, {"PARKING-LOT": 1})
+
+
+def test_an_output_is_read_as_a_table(run, folder, tmp_path):
+    """Its group column is empty where no image has a group."""
+    first, second = folder / "images/first.csv", tmp_path / "second.csv"
+    try:
+        first.write_text("path,label,prediction,group\n1.jpg,river,forest,\n", encoding="utf-8")
+        assert run(first, "--out", second)[0] == 0
+        first.write_text("path,label,group\n1.jpg,river,\n2.jpg,river,p1\n", encoding="utf-8")
+        code, _, err = run(first)
+    finally:
+        first.unlink()
+    found = PredictionTable.read(second)
+    assert (found.labels.tolist(), found.groups) == ([1], [""])
+    assert (code, "has no value in 1 of 2 rows" in err or "no group" in err) == (2, True), err
 
 
 def test_a_table_needs_no_labels(run, folder, tmp_path):
