@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dplq.errors import UserError, few, printable
 from dplq.io.exit_code import DONE, PROBLEMS, exit_code
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dplq.cli.prediction.inputs import Inputs
     from dplq.cli.prediction.loop import Problem
     from dplq.cli.prediction.output import Output
+    from dplq.io.spec import Spec
     from dplq.methods.base import CLIPModel
 
 EXAMPLES = """examples:
@@ -53,9 +55,11 @@ def run(args: argparse.Namespace) -> int:
     model, checkpoint = _load(args, classes)
     if args.topk is not None and args.topk > len(model.classnames):
         raise UserError(f"--topk is {args.topk}, but there are {len(model.classnames)} classes.")
+    _protect(args, checkpoint, inputs, out, features)
     _report(inputs)
-    problems = _predict(args, model, checkpoint, inputs, out, features)
-    _report_results(model, inputs, out, features)
+    _report_temperature(args, checkpoint)
+    output, problems = _predict(args, model, checkpoint, inputs, out, features)
+    _report_results(model, inputs, output, out, features)
     _report_problems(problems)
     return PROBLEMS if problems else DONE
 
@@ -95,6 +99,27 @@ def _with_flags(text: str) -> str:
     return text
 
 
+def _protect(
+    args: argparse.Namespace,
+    checkpoint: Path,
+    inputs: Inputs,
+    out: Path | None,
+    features: Path | None,
+) -> None:
+    """Refuse to write to a file that is read, or the run's."""
+    from dplq.cli.prediction.protection import protect, run_of
+
+    classes = args.classes or ""
+    given = {
+        "the checkpoint": str(checkpoint),
+        "the file of --classes": classes[1:] if classes.startswith("@") else "",
+        "the file of --weights": args.weights,
+        "the file of --domain-weights": args.domain_weights,
+    }
+    read = {what: Path(path).expanduser() for what, path in given.items() if path}
+    protect(out, features, inputs, read, run_of(args.model, checkpoint))
+
+
 def _report(inputs: Inputs) -> None:
     """Print what the user should know of the images."""
     for note in inputs.notes:
@@ -107,6 +132,27 @@ def _report(inputs: Inputs) -> None:
         )
 
 
+def _report_temperature(args: argparse.Namespace, checkpoint: Path) -> None:
+    """Print that the run's own probabilities are scaled, where they are."""
+    from dplq.cli.prediction.protection import run_of
+    from dplq.io.runs.files import PREDICTIONS_FILE, RESULTS_FILE
+    from dplq.io.runs.results import read_results
+
+    run = run_of(args.model, checkpoint)
+    if run is None or not (run / RESULTS_FILE).is_file():
+        return
+    try:
+        metrics = read_results(run / RESULTS_FILE).metrics or {}
+        value = float(metrics["temperature"]["value"])
+    except (UserError, KeyError, TypeError, ValueError):  # none, or not for this command to judge
+        return
+    print(
+        f"The probabilities in {run / PREDICTIONS_FILE} are scaled by the temperature {value:.3f} "
+        "(TEST.TEMPERATURE); those of this command are not.",
+        file=sys.stderr,
+    )
+
+
 def _predict(
     args: argparse.Namespace,
     model: CLIPModel,
@@ -114,10 +160,12 @@ def _predict(
     inputs: Inputs,
     out: Path | None,
     features: Path | None,
-) -> list[Problem]:
-    """Write the predictions; return the images that cannot be read."""
-    from dplq.cli.prediction.features import FeatureFile
-    from dplq.cli.prediction.identity import writing_alone
+) -> tuple[Output, list[Problem]]:
+    """Write the predictions; return where they went, and the images that cannot be read."""
+    from dplq.cli.prediction.continuing import remaining
+    from dplq.cli.prediction.features import FeatureFile, check_features
+    from dplq.cli.prediction.identity import name_from, writing_alone
+    from dplq.cli.prediction.inputs import ClassFinder
     from dplq.cli.prediction.loop import classify
     from dplq.cli.prediction.progress import Progress
     from dplq.io.files import file_digest
@@ -127,19 +175,25 @@ def _predict(
     with contextlib.ExitStack() as stack:
         if out is not None:
             stack.enter_context(writing_alone(out))
-        output = _output(args, model, digest, inputs, out, features)
+        about = {"checkpoint": digest, "method": model.method, "adapted": "true"}
+        if out is not None and features:
+            about["output"] = name_from(features, out)
+            if not args.overwrite:  # before anything is written
+                check_features(features, about)
+        output, folder = _output(args, model, digest, inputs, out, features)
         stack.callback(output.close)
-        done = set(output.done)
-        todo = [image for image in inputs.images if image.path not in done]
-        if done:
+        todo = inputs.images
+        if out is not None and output.done:
+            todo = remaining(todo, output, ClassFinder(model.classnames), out, folder)
             here = len(inputs.images) - len(todo)
             left = f"{len(todo):,} {'is' if len(todo) == 1 else 'are'} left"
             print(f"{out} is continued: {_count_of(here, 'is')} done, {left}.")
         stack.enter_context(evaluating(model))
         rows = None
         if features:
-            file = FeatureFile(features, _feature_width(model), len(output.done), args.overwrite)
-            rows = stack.enter_context(file)
+            width, count = _feature_width(model), len(output.done)
+            rows = FeatureFile(features, width, count, about, args.overwrite)
+            stack.enter_context(rows)
         has_bar = sys.stderr.isatty() and (out is not None or not sys.stdout.isatty())
         progress = Progress(len(todo), quiet=args.quiet, has_bar=has_bar)
         stack.callback(progress.close)
@@ -149,10 +203,10 @@ def _predict(
             workers=args.workers,
         )
         if rows is not None:
-            rows.finish({"checkpoint": digest, "method": model.method, "adapted": "true"})
+            rows.finish()
     if todo:
         progress.report()
-    return problems
+    return output, problems
 
 
 def _output(
@@ -162,20 +216,38 @@ def _output(
     inputs: Inputs,
     out: Path | None,
     features: Path | None,
-) -> Output:
-    """Return where the predictions go; a file of another model is refused."""
+) -> tuple[Output, str]:
+    """Return where the predictions go, and the folder that relative paths there are from.
+
+    A file of another model is refused.
+    """
     from dplq.cli.prediction.identity import Identity, claim, name_from
     from dplq.cli.prediction.output import AllClasses, Printed, TopClasses
     from dplq.evaluation.prediction_rows import distinct_names
 
     classes = distinct_names(model.classnames)
     if out is None:
-        return Printed(inputs.images, classes, args.topk or 1)
-    name = name_from(out, features) if features else ""
-    claim(out, Identity(digest, model.method, classes, args.topk, name), args.overwrite)
+        return Printed(inputs.images, classes, args.topk or 1), ""
+    own = Identity(
+        digest,
+        model.method,
+        classes,
+        args.topk,
+        name_from(out, features) if features else "",
+        backbone=_as_json(model.clip.spec),
+        domain=_as_json(model.domain.spec) if model.domain is not None else None,
+        folder=name_from(out, Path.cwd()),
+    )
+    folder = claim(out, own, args.overwrite)
     if args.topk is None:
-        return AllClasses(out, classes)
-    return TopClasses(out, classes, args.topk)
+        return AllClasses(out, classes), folder
+    return TopClasses(out, classes, args.topk), folder
+
+
+def _as_json(spec: Spec) -> dict[str, Any]:
+    """Return what identifies a frozen part as a record reads it back: tuples are lists there."""
+    found: dict[str, Any] = json.loads(json.dumps(spec.identity()))
+    return found
 
 
 def _feature_width(model: CLIPModel) -> int:
@@ -187,21 +259,22 @@ def _feature_width(model: CLIPModel) -> int:
 
 
 def _report_results(
-    model: CLIPModel, inputs: Inputs, out: Path | None, features: Path | None
+    model: CLIPModel, inputs: Inputs, output: Output, out: Path | None, features: Path | None
 ) -> None:
     """Print the accuracy where labels are known, and where the files are."""
-    from dplq.cli.prediction.inputs import unknown_labels
-    from dplq.cli.prediction.output import count_hits
+    from dplq.cli.prediction.inputs import unused_labels
 
-    if unknown := unknown_labels(inputs.images, model.classnames):
-        print(
-            f"{_count_of(sum(unknown.values()), 'has')} a label that is no class of the model; it "
-            f"is left empty: {few(map(printable, unknown))}",
-            file=sys.stderr,
-        )
+    unknown, ambiguous = unused_labels(inputs.images, model.classnames)
+    for labels, why in ((unknown, "is no class"), (ambiguous, "may be several classes")):
+        if labels:
+            print(
+                f"{_count_of(sum(labels.values()), 'has')} a label that {why} of the model; it is "
+                f"left empty: {few(map(printable, labels))}",
+                file=sys.stderr,
+            )
     if out is None:
         return
-    labelled, right = count_hits(out)
+    labelled, right = output.labelled, output.right
     if labelled:
         print(f"accuracy: {100 * right / labelled:.2f} % ({right:,} of {labelled:,} images)")
     print(f"written to {out}" + (f" and {features}" if features else ""))

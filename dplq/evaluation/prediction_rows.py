@@ -7,19 +7,21 @@ names; an unknown label and an absent group are empty.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dplq.errors import printable, shown, suggest
-from dplq.io.validation.paths import name_problem
+from dplq.io.validation.paths import is_file, name_problem
 from dplq.io.validation.schema import InvalidContent
 
 PREFIX = "p:"
@@ -150,8 +152,55 @@ def records(file: BinaryIO, where: str) -> Iterator[Record]:
         raise InvalidContent(where, f"line {reader.line_num + 1} is not UTF-8", REMEDY) from error
 
 
-class RowParser:
-    """Checks a file's header once, then parses its records.
+class CellParser:
+    """Checks the records of a file whose columns begin with path, label and prediction.
+
+    Args:
+        header: first record of the file.
+        where: name of the file, for messages.
+        classes: names that label and prediction may have.
+    """
+
+    def __init__(self, header: Record, where: str, classes: Sequence[str]) -> None:
+        self.where, self.columns, self.classes = where, header.cells, list(classes)
+        self._index = {name: index for index, name in enumerate(self.classes)}
+
+    def refused(self, line: int, problem: str) -> InvalidContent:
+        """Return the error of a line."""
+        return InvalidContent(self.where, f"line {line}: {problem}", REMEDY)
+
+    def parse(self, record: Record) -> Row:
+        """Return a record as a row, without group and probabilities.
+
+        Raises:
+            InvalidContent: it is cut, has too few or too many cells, or an unknown class.
+        """
+        if not record.is_whole:
+            raise self.refused(record.line, "it is cut: the file does not end in a line feed")
+        if len(record.cells) != len(self.columns):
+            counts = f"{len(record.cells)} cells, and the header {len(self.columns)}"
+            raise self.refused(record.line, f"it has {counts}")
+        path, label, prediction = record.cells[:3]
+        if not path:
+            raise self.refused(record.line, "the path is empty")
+        return Row(
+            path,
+            self._class(label, self.columns[1], record.line) if label else -1,
+            self._class(prediction, self.columns[2], record.line),
+            "",
+            [],
+        )
+
+    def _class(self, name: str, column: str, line: int) -> int:
+        index = self._index.get(name)
+        if index is None:
+            hint = suggest(name, self.classes[:50]).rstrip(".")
+            raise self.refused(line, f"the {column} {shown(name)} is no class.{hint}")
+        return index
+
+
+class RowParser(CellParser):
+    """Checks the header of a ``predictions.csv`` once, then parses its records.
 
     Args:
         header: first record of the file.
@@ -162,8 +211,8 @@ class RowParser:
     """
 
     def __init__(self, header: Record, where: str) -> None:
-        self.where = where
-        self.columns = header.cells
+        others = header.cells[len(FIXED) :]
+        super().__init__(header, where, [name.removeprefix(PREFIX) for name in others])
         expected = f"expected {','.join(FIXED)} and then a column {PREFIX}CLASS for every class"
         for name in FIXED:
             if name not in self.columns:
@@ -173,50 +222,23 @@ class RowParser:
             raise self.refused(1, f"the column '{printable(twice[0])}' is there twice; {expected}")
         if tuple(self.columns[: len(FIXED)]) != FIXED:
             raise self.refused(1, f"the columns are in another order; {expected}")
-        others = self.columns[len(FIXED) :]
         foreign = [name for name in others if not name.startswith(PREFIX)]
         if foreign or not others:
             which = f"the column {shown(foreign[0])} is unknown" if foreign else "no class is there"
             raise self.refused(1, f"{which}; {expected}")
-        self.classes = [name.removeprefix(PREFIX) for name in others]
         for name in self.classes:
             if problem := name_problem(name):
                 raise self.refused(1, f"the class name '{printable(name)}' {problem}")
-        self._index = {name: index for index, name in enumerate(self.classes)}
-
-    def refused(self, line: int, problem: str) -> InvalidContent:
-        """Return the error of a line."""
-        return InvalidContent(self.where, f"line {line}: {problem}", REMEDY)
 
     def parse(self, record: Record) -> Row:
         """Return a record as a row.
 
         Raises:
-            InvalidContent: it is cut, has too few or too many cells, an unknown class, or
-                probabilities that are none.
+            InvalidContent: as there, or its probabilities are none.
         """
-        if not record.is_whole:
-            raise self.refused(record.line, "it is cut: the file does not end in a line feed")
-        if len(record.cells) != len(self.columns):
-            counts = f"{len(record.cells)} cells, and the header {len(self.columns)}"
-            raise self.refused(record.line, f"it has {counts}")
-        path, label, prediction, group, *numbers = record.cells
-        if not path:
-            raise self.refused(record.line, "the path is empty")
-        return Row(
-            path,
-            self._class(label, "label", record.line) if label else -1,
-            self._class(prediction, "prediction", record.line),
-            group,
-            self._probabilities(numbers, record.line),
-        )
-
-    def _class(self, name: str, column: str, line: int) -> int:
-        index = self._index.get(name)
-        if index is None:
-            hint = suggest(name, self.classes[:50]).rstrip(".")
-            raise self.refused(line, f"the {column} {shown(name)} is no class.{hint}")
-        return index
+        path, label, prediction, _, _ = super().parse(record)
+        group, *numbers = record.cells[3:]
+        return Row(path, label, prediction, group, self._probabilities(numbers, record.line))
 
     def _probabilities(self, cells: Sequence[str], line: int) -> list[float]:
         try:
@@ -239,3 +261,33 @@ def _number(cell: str) -> float:
         return float(cell)
     except ValueError:
         return math.nan
+
+
+Parser = TypeVar("Parser", bound=CellParser)
+
+
+@contextlib.contextmanager
+def opened_rows(
+    path: str | os.PathLike[str], parser_of: Callable[[Record, str], Parser]
+) -> Iterator[tuple[Parser, Iterator[Record], int]]:
+    """Yield what parses the rows of a file, its records, and the position after the header.
+
+    Args:
+        path: the file.
+        parser_of: called with the header and the name of the file.
+
+    Raises:
+        InvalidContent: it cannot be read, or is empty.
+    """
+    where = printable(str(path))
+    if not is_file(path):
+        raise InvalidContent(where, "there is no such file", REMEDY)
+    try:
+        with open(path, "rb") as file:
+            found = records(file, where)
+            header = next(found, None)
+            if header is None or not header.cells:
+                raise InvalidContent(where, "it is empty", REMEDY)
+            yield parser_of(header, where), found, header.end
+    except OSError as error:
+        raise InvalidContent(where, error.strerror or str(error), REMEDY) from error

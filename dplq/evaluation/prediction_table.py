@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dplq.errors import UserError, few, printable
 from dplq.evaluation.prediction_rows import (
-    REMEDY,
     Record,
     RowParser,
     column_names,
     encoded,
     number_cells,
-    records,
+    opened_rows,
 )
-from dplq.io.atomic import write_bytes_atomically
-from dplq.io.validation.paths import is_file
+from dplq.evaluation.row_writer import RowWriter
+from dplq.io.atomic import write_blocks_atomically
 from dplq.io.validation.schema import InvalidContent
+
+BLOCK = 1000  # rows that are converted to text at once
 
 
 @dataclass
@@ -79,7 +77,7 @@ class PredictionTable:
             UserError: it cannot be read, is cut, or holds something else; file, line and what is
                 expected are named.
         """
-        with _opened(path) as (parser, found, _):
+        with opened_rows(path, RowParser) as (parser, found, _):
             paths: list[str] = []
             groups: list[str] = []
             labels, predictions, numbers = array("q"), array("q"), array("f")
@@ -105,29 +103,30 @@ class PredictionTable:
         Raises:
             UserError: the file cannot be written, or a path is not UTF-8.
         """
-        rows = _rows(
-            self.classes,
-            self.paths,
-            self.probabilities,
-            labels=self.labels,
-            predictions=self.predictions,
-            groups=self.groups,
-        )
-        write_bytes_atomically(path, encoded([column_names(self.classes)]) + encoded(rows))
+        write_blocks_atomically(path, self._blocks())
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield the file in parts: the cells of all rows at once take 15 times the file's size."""
+        yield encoded([column_names(self.classes)])
+        for start in range(0, len(self), BLOCK):
+            part = slice(start, start + BLOCK)
+            rows = _rows(
+                self.classes,
+                self.paths[part],
+                self.probabilities[part],
+                labels=self.labels[part],
+                predictions=self.predictions[part],
+                groups=self.groups[part],
+            )
+            yield encoded(rows)
 
 
-class PredictionWriter:
+class PredictionWriter(RowWriter):
     """Writes a ``predictions.csv`` batch by batch, and continues one that was cut.
 
-    Rows are on disk when `add` returns, so that a process that is killed loses its last batch at
-    most. A context manager.
-
     Args:
-        path: the file. Finished rows that are there stay; a cut last line is removed.
+        path: the file.
         classes: names, K.
-
-    Attributes:
-        done: paths of the rows that were there, in their order.
 
     Raises:
         UserError: a file is there that holds something else, or other classes; or it cannot be
@@ -135,42 +134,18 @@ class PredictionWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], classes: Sequence[str]) -> None:
-        self.path, self.classes = Path(path), list(classes)
-        header = encoded([column_names(self.classes)])
-        end, self.done = self._finished(header)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            mode = "r+b" if self.path.exists() else "wb"
-            self._file = open(self.path, mode)  # noqa: SIM115  see close()
-            self._file.truncate(end)
-            self._file.seek(end)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        if not end:
-            self._write(header)
+        super().__init__(path, classes, column_names(classes))
 
-    def _finished(self, header: bytes) -> tuple[int, list[str]]:
-        """Return the position after the last finished row, and the paths of all."""
-        if not is_file(self.path):
-            return 0, []
-        with open(self.path, "rb") as file:
-            start = file.read(len(header))
-        if len(start) < len(header) and header.startswith(start):  # cut in the header
-            return 0, []
-        with _opened(self.path) as (parser, found, end):
-            if parser.classes != self.classes:
-                raise InvalidContent(
-                    printable(str(self.path)),
-                    f"it has the classes {few(parser.classes)}, not {few(self.classes)}",
-                    "Give another file, or delete it.",
-                )
-            done = []
-            for record in found:
-                if not record.is_whole:
-                    break
-                done.append(parser.parse(record).path)
-                end = record.end
-        return end, done
+    def parser_of(self, header: Record, where: str) -> RowParser:
+        """Return the parser of a file that is there, which has the same classes."""
+        parser = RowParser(header, where)
+        if parser.classes != self.classes:
+            raise InvalidContent(
+                where,
+                f"it has the classes {few(parser.classes)}, not {few(self.classes)}",
+                "Give another file, or delete it.",
+            )
+        return parser
 
     def add(
         self,
@@ -194,65 +169,17 @@ class PredictionWriter:
             UserError: the file cannot be written, or a path is not UTF-8.
         """
         numbers = np.asarray(probabilities, dtype=np.float32)
+        known = np.full(len(paths), -1) if labels is None else np.asarray(labels)
+        guesses = numbers.argmax(1) if predictions is None else np.asarray(predictions)
         rows = _rows(
             self.classes,
             paths,
             numbers,
-            labels=np.full(len(paths), -1) if labels is None else np.asarray(labels),
-            predictions=numbers.argmax(1) if predictions is None else np.asarray(predictions),
+            labels=known,
+            predictions=guesses,
             groups=[""] * len(paths) if groups is None else groups,
         )
-        self._write(encoded(rows))
-
-    def _write(self, data: bytes) -> None:
-        try:
-            self._file.write(data)
-            self._file.flush()
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(
-            f"Cannot write {self.path}: {error.strerror or error}. Free some space or give another "
-            "file, then run the same command again: it continues."
-        )
-
-    def close(self) -> None:
-        """Flush to disk and close the file."""
-        if not self._file.closed:
-            with contextlib.suppress(OSError):  # a pipe or a device has nothing to flush
-                os.fsync(self._file.fileno())
-            self._file.close()
-
-    def __enter__(self) -> PredictionWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-@contextlib.contextmanager
-def _opened(
-    path: str | os.PathLike[str],
-) -> Iterator[tuple[RowParser, Iterator[Record], int]]:
-    """Yield what parses the rows of a file, its records, and the position after the header."""
-    where = printable(str(path))
-    if not is_file(path):
-        raise InvalidContent(where, "there is no such file", REMEDY)
-    try:
-        with open(path, "rb") as file:
-            found = records(file, where)
-            header = next(found, None)
-            if header is None or not header.cells:
-                raise InvalidContent(where, "it is empty", REMEDY)
-            yield RowParser(header, where), found, header.end
-    except OSError as error:
-        raise InvalidContent(where, error.strerror or str(error), REMEDY) from error
+        self.add_rows(rows, known.tolist(), guesses.tolist())
 
 
 def _rows(

@@ -20,11 +20,6 @@ from dplq.evaluation.prediction_table import PredictionTable
 
 MOST_CLASSES = 200  # of a confusion matrix in the summary
 EPSILON = np.finfo(np.float64).eps  # least probability in the log loss, as in scikit-learn
-# Names of the metrics that are a share, a number from 0 to 1, of the whole test.
-SHARES = (
-    *("accuracy", "balanced_accuracy", "macro_f1", "macro_auroc"),
-    *("macro_average_precision", "ece"),
-)
 
 
 def summarise(table: PredictionTable, *, with_intervals: bool = True) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dplq.errors import UserError
@@ -82,11 +82,20 @@ def write_bytes_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         UserError: the file cannot be written (disk full, no permission); an older file of that
             name is unchanged.
     """
+    write_blocks_atomically(path, [data])
+
+
+def write_blocks_atomically(path: str | os.PathLike[str], blocks: Iterable[bytes]) -> None:
+    """Write blocks one after the other, as `write_bytes_atomically` does; none is kept in memory.
+
+    Raises:
+        UserError: as there; and whatever `blocks` raises.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
-            file.write(data)
+            file.writelines(blocks)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

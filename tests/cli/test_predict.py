@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +23,9 @@ import dplq
 from dplq.cli.predict import main
 from dplq.cli.prediction import output, progress
 from dplq.cli.prediction.identity import writing_alone
+from dplq.cli.prediction.inputs import ClassFinder, InputImage, unused_labels
 from dplq.evaluation.prediction_table import PredictionTable
+from dplq.io.runs import results
 from tests.images.noise import write_noise
 from tests.runner import PROJECT
 from tests.tiny import tiny_backbone
@@ -135,6 +140,31 @@ def test_labels_of_a_table_are_copied_and_counted(run, folder, tmp_path):
     assert "1 image has a label that is no class of the model; it is left empty: swamp" in err
 
 
+def test_labels_of_classes_that_are_spelled_alike():
+    """An exact name is its class; a spelling of several is none of them."""
+    names = ["parking_lot", "crane", "Parking lot", "crane"]
+    images = [InputImage("a.png", label) for label in ("parking_lot", "Parking lot", "PARKING-LOT")]
+    images += [InputImage("a.png", label) for label in ("crane", "crane (2)", "Crane", "swamp", "")]
+    find = ClassFinder(names)
+    assert [find(image) for image in images] == [0, 2, -1, 1, 3, 1, -1, -1]
+    assert unused_labels(images, names) == ({"swamp": 1}, {"PARKING-LOT": 1})
+
+
+def test_an_output_is_read_as_a_table(run, folder, tmp_path):
+    """Its group column is empty where no image has a group."""
+    first, second = folder / "images/first.csv", tmp_path / "second.csv"
+    try:
+        first.write_text("path,label,prediction,group\n1.jpg,river,forest,\n", encoding="utf-8")
+        assert run(first, "--out", second)[0] == 0
+        first.write_text("path,label,group\n1.jpg,river,\n2.jpg,river,p1\n", encoding="utf-8")
+        code, _, err = run(first)
+    finally:
+        first.unlink()
+    found = PredictionTable.read(second)
+    assert (found.labels.tolist(), found.groups) == ([1], [""])
+    assert (code, "has no value in 1 of 2 rows" in err or "no group" in err) == (2, True), err
+
+
 def test_a_table_needs_no_labels(run, folder, tmp_path):
     table = folder / "images/list.csv"
     table.write_text("path,patient\n2.jpg,a\nmore/12.jpg,b\n", encoding="utf-8")
@@ -216,6 +246,109 @@ def test_an_interrupted_command_is_continued(run, tmp_path, monkeypatch, topk):
     assert torch.equal(load_file(cut / "a.safetensors")["features"], second)
 
 
+def test_an_image_is_the_same_from_another_folder_and_by_another_path(
+    run, folder, tmp_path, monkeypatch
+):
+    out = tmp_path / "a.csv"
+    run("images/1.jpg", "images/2.jpg", "--out", out)
+    code, said, _ = run(folder / "images/1.jpg", folder / "images/3.jpg", "--out", out)
+    assert (code, "1 image is done, 1 is left" in said) == (0, True)
+    paths = ["images/1.jpg", "images/2.jpg", str(folder / "images/3.jpg")]
+    assert PredictionTable.read(out).paths == paths  # as given
+    other = tmp_path / "other"
+    shutil.copytree(folder / "images", other / "images")
+    monkeypatch.chdir(other)  # other images, with the same relative names
+    before = out.read_bytes()
+    model = str(folder / "0.safetensors")
+    assert main([model, "images/1.jpg", "--out", str(out)]) == 2
+    assert out.read_bytes() == before
+    assert main([model, str(other / "images/1.jpg"), "--out", str(out)]) == 0
+    assert PredictionTable.read(out).paths == [*paths, str(other / "images/1.jpg")]
+    os.symlink(other, tmp_path / "link")
+    assert main([model, str(tmp_path / "link/images/1.jpg"), "--out", str(out)]) == 0
+    assert len(PredictionTable.read(out).paths) == 4
+
+
+@pytest.mark.parametrize("row", ["1.jpg,river,p1", "1.jpg,swamp,p1", "1.jpg,forest,p2"])
+def test_labels_that_were_corrected_are_no_continuation(run, folder, tmp_path, row):
+    out, table = tmp_path / "a.csv", folder / "images/labels.csv"
+    try:
+        table.write_text("path,label,patient\n1.jpg,forest,p1\n", encoding="utf-8")
+        run(table, "--out", out)
+        assert run("images/1.jpg", "--out", out)[0] == 0  # a folder has no labels to compare
+        table.write_text(f"path,label,patient\n{row}\n", encoding="utf-8")
+        code, _, err = run(table, "--out", out)
+    finally:
+        table.unlink()
+    said = f"1 of 1 images in {out} have another label or group now: {folder / 'images/1.jpg'}. "
+    assert (code, said in err) == (2, True), err
+
+
+def test_the_frozen_parts_belong_to_the_identity(run, folder, tmp_path):
+    """A public checkpoint is one file for any CLIP that is given."""
+    out = tmp_path / "a.csv"
+    run("images/1.jpg", "--out", out)
+    record = json.loads((tmp_path / "a.csv.json").read_text(encoding="utf-8"))
+    model = dplq.load("0.safetensors")
+    assert record["backbone"] == json.loads(json.dumps(model.clip.spec.identity()))
+    assert record["domain"] is None
+    record["backbone"]["weights_sha256"] = "0" * 64
+    (tmp_path / "a.csv.json").write_text(json.dumps(record), encoding="utf-8")
+    code, _, err = run("images/1.jpg", "--out", out)
+    assert (code, "backbone: there " in err) == (2, True), err
+
+
+@pytest.mark.parametrize("temperature", [1.5, None])
+def test_a_temperature_of_the_run_is_said(run, folder, tmp_path, monkeypatch, temperature):
+    (tmp_path / "prompt_learner").mkdir()
+    shutil.copy(folder / "0.safetensors", tmp_path / "prompt_learner/model-1.safetensors")
+    (tmp_path / "results.json").write_text("{}")
+    scaling = {"value": temperature} if temperature else None
+    found = SimpleNamespace(metrics={"temperature": scaling})
+    monkeypatch.setattr(results, "read_results", lambda path: found)
+    _, _, err = run("images/1.jpg", "--weights", folder / "clip", model=str(tmp_path))
+    assert ("are scaled by the temperature 1.500" in err) == bool(temperature)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("", "line 3: it has 0 cells, and the header 4"),
+        ("a.jpg,", "line 3: it has 2 cells, and the header 4"),
+        ("a.jpg,swamp,forest,0.5", "line 3: the label 'swamp' is no class"),
+        ("a.jpg,,swamp,0.5", "line 3: the prediction_1 'swamp' is no class"),
+    ],
+)
+def test_a_damaged_file_of_the_best_classes_is_refused(run, tmp_path, row, said):
+    out = tmp_path / "a.csv"
+    run("images/1.jpg", "--topk", 1, "--out", out)
+    with open(out, "a", encoding="utf-8") as file:
+        file.write(f"{row}\n")
+    before = out.read_bytes()
+    code, _, err = run("images/1.jpg", "--topk", 1, "--out", out)
+    assert (code, said in err) == (2, True), err
+    assert out.read_bytes() == before
+
+
+def test_hits_are_those_of_the_whole_file(run, folder, tmp_path):
+    table = folder / "images/hits.csv"
+    names = [one.label for one in dplq.load("0.safetensors").predict(["images/1.jpg"])]
+    counts = []
+    for flags in ([], ["--topk", 2]):
+        out = tmp_path / f"{len(flags)}.csv"
+        for names_of in (["1.jpg"], ["1.jpg", "2.jpg"]):
+            rows = "".join(f'{name},"{names[0]}"\n' for name in names_of)
+            table.write_text("path,label\n" + rows, encoding="utf-8")
+            said = run(table, *flags, "--out", out)[1]
+        labelled, right = 0, 0
+        for _, label, guess, *_ in list(csv.reader(out.open(encoding="utf-8")))[1:]:
+            labelled, right = labelled + 1, right + (label == guess)
+        assert f"({right} of {labelled} images)" in said
+        counts.append((labelled, right >= 1))
+    table.unlink()
+    assert counts == [(2, True)] * 2
+
+
 def test_features_are_the_adapted_ones_in_the_order_of_the_rows(run, tmp_path):
     run("images", "--out", tmp_path / "a.csv", "--features", tmp_path / "a.safetensors")
     model = dplq.load("0.safetensors")
@@ -245,6 +378,54 @@ def test_rows_of_another_command_are_not_mixed(run, tmp_path):
     assert (code, "is no output of `dplq predict`" in err) == (2, True)
     assert run("images/1.jpg", "--out", out, "--overwrite", model="1.safetensors")[0] == 0
     assert out.read_bytes() != before
+
+
+def test_a_file_that_is_not_its_own_is_never_deleted(run, folder, tmp_path):
+    """Whatever lies at --features stays without --overwrite; what is read stays in any case."""
+    out, mine = tmp_path / "a.csv", tmp_path / "mine.safetensors"
+    mine.write_bytes(b"years of work")
+    shutil.copy(folder / "images/1.jpg", tmp_path / "one.jpg")
+    (tmp_path / "lab.csv").write_text("path\none.jpg\n", encoding="utf-8")
+    shutil.copy(folder / "0.safetensors", tmp_path / "0.safetensors")
+    shutil.copytree(folder / "clip", tmp_path / "clip")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    lab, own, given = tmp_path / "lab.csv", tmp_path / "0.safetensors", tmp_path / "one.jpg"
+    refused = [
+        (given, ["--out", out, "--features", mine], "has no features of this checkpoint"),
+        (given, ["--out", out, "--features", own, "--overwrite"], "is the checkpoint"),
+        (given, ["--out", own, "--overwrite"], "is the checkpoint"),
+        (lab, ["--out", lab, "--overwrite"], "is one of the IMAGES"),
+        (lab, ["--out", out, "--features", given, "--overwrite"], "is one of the IMAGES"),
+        (given, ["--out", out, "--features", out], "is a file of --out, too"),
+        (given, ["--out", out, "--features", f"{out}.json"], "is a file of --out, too"),
+    ]
+    for images, flags, said in refused:
+        code, _, err = run(images, *flags, model=str(own))
+        assert (code, said in err) == (2, True), (flags, err)
+        now = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+        now.pop(tmp_path / ".a.csv.lock", None)
+        assert now == before
+    assert run(given, "--out", out, "--features", mine, "--overwrite", model=str(own))[0] == 0
+    assert load_file(mine)["features"].shape[0] == 1
+    other = tmp_path / "b.csv"  # those of another output
+    code, _, err = run(given, "--out", other, "--features", mine, model=str(own))
+    assert (code, "has no features of this checkpoint for this --out" in err) == (2, True)
+    assert not other.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["results.json", "predictions.csv", "run.json", "prompt_learner/x.csv", "log.txt"]
+)
+def test_files_of_the_run_are_not_written_to(run, folder, tmp_path, name):
+    (tmp_path / "prompt_learner").mkdir()
+    shutil.copy(folder / "0.safetensors", tmp_path / "prompt_learner/model-1.safetensors")
+    flags = ["--weights", folder / "clip", "--overwrite"]
+    (tmp_path / "log.txt").write_text("of the training")
+    for model in (tmp_path, tmp_path / "prompt_learner/model-1.safetensors"):
+        code, _, err = run("images", "--out", tmp_path / name, *flags, model=str(model))
+        assert (code, "is a file of the run" in err) == (2, True), err
+    assert (tmp_path / "log.txt").read_text() == "of the training"
+    assert run("images/1.jpg", "--out", tmp_path / "mine.csv", *flags, model=str(tmp_path))[0] == 0
 
 
 @pytest.mark.parametrize(

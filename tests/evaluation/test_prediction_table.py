@@ -1,5 +1,7 @@
 """``predictions.csv``: round trip, refusals, and the file that is continued."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,17 @@ def test_what_is_written_reads_back_bit_for_bit(tmp_path):
     table = table_of(2000)
     table.write(tmp_path / "predictions.csv")
     assert_equal(PredictionTable.read(tmp_path / "predictions.csv"), table)
+
+
+def test_memory_for_writing_does_not_grow_with_the_rows(tmp_path):
+    table = table_of(10_000, [f"class {index}" for index in range(20)])
+    tracemalloc.start()
+    try:
+        table.write(tmp_path / "x.csv")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6e6  # all cells at once: 20 MB
 
 
 def test_the_file_is_as_documented(tmp_path):

@@ -128,11 +128,11 @@ def test_a_key_of_a_later_version_counts_as_its_default(folder):
 def test_clear_deletes_the_pages_of_the_run(folder):
     folder.claim(RUN)
     pages = [folder.path / name for name in ("report.html", "report-A-all-test.html")]
-    others = folder.path / "my-report.html"
-    for path in (*pages, others):
+    others = [folder.path / name for name in ("my-report.html", "report_final.html")]
+    for path in (*pages, *others):
         path.write_text("x")
     folder.clear()
-    assert [path.exists() for path in (*pages, others)] == [False, False, True]
+    assert [path.exists() for path in (*pages, *others)] == [False, False, True, True]
 
 
 def test_files_of_unknown_making_are_refused(folder):

@@ -188,6 +188,9 @@ def test_too_many_probabilities_are_not_written_but_said(tmp_path, monkeypatch, 
     table = PredictionTable(["a", "b"], paths, [0] * 4, [0] * 4, [""] * 4, numbers)
     probabilities.write_predictions(table, tmp_path / "results-A-all-test.json")
     assert len(PredictionTable.read(tmp_path / "predictions-A-all-test.csv")) == 4
+    probabilities.write_predictions(None, tmp_path / "results-A-all-test.json")
+    assert not list(tmp_path.iterdir())  # of a test without TEST.PREDICTIONS
+    probabilities.write_predictions(table, tmp_path / "results-A-all-test.json")
     monkeypatch.setattr(probabilities, "MOST_NUMBERS", 7)
     probabilities.write_predictions(table, tmp_path / "results-A-all-test.json")
     assert not list(tmp_path.iterdir())

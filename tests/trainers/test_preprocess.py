@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from dplq.evaluation.prediction_table import PredictionTable
 from dplq.host.config import extend_cfg
 from dplq.host.dassl import ensure_dassl
 from dplq.images.batches import image_batches
+from dplq.images.model_input import ModelInput
 from dplq.images.reader import convert_image, read_image
 from dplq.images.settings import ReadSettings
 from dplq.io import checkpoint
@@ -33,6 +35,7 @@ from dassl.data.data_manager import build_data_loader  # noqa: E402
 from dassl.data.datasets import Datum  # noqa: E402
 from dassl.data.transforms import build_transform  # noqa: E402
 
+from dplq.trainers._engine.checkpoints import warn_of_input  # noqa: E402
 from dplq.trainers._engine.validation import input_of  # noqa: E402
 
 NAMES = ["forest", "river", "parking lot"]
@@ -205,3 +208,23 @@ def test_a_test_that_interpolates_otherwise_is_warned_of(finished):
     assert ended.code == 0, ended.err
     said = "INPUT.INTERPOLATION is bicubic, but the model was trained with bilinear"
     assert said in ended.err + ended.out
+
+
+def test_what_a_checkpoint_does_not_record_is_compared_too(caplog):
+    """Trained as the backbone was, and tested otherwise: the header has no entry."""
+    own = ModelInput(32, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    warn_of_input(own, own, {})
+    assert caplog.text == ""
+    warn_of_input(own, replace(own, interpolation="bilinear", instance_norm=True), {})
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith(
+        "INPUT.INTERPOLATION is bilinear, but the checkpoint records nothing but the backbone's "
+        "own, bicubic: unless it is of a version that did not record this"
+    )
+    assert second.startswith("instance_norm is in INPUT.TRANSFORMS, but")
+    caplog.clear()
+    warn_of_input(replace(own, instance_norm=True), own, {"instance_norm": True})
+    assert caplog.messages == [
+        "instance_norm is not in INPUT.TRANSFORMS, but the model was trained with True: it sees "
+        "other images"
+    ]

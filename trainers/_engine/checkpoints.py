@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dassl.engine import TrainerX
 
-from dplq.images.model_input import ModelInput
+from dplq.images.model_input import RECORDED, ModelInput
 from dplq.images.settings import changed_settings
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.methods.load import checkpoint_in, load_public
@@ -93,8 +94,8 @@ class CheckpointTrainer(TrainerX):
         header = load_public(self.model, path) if is_public else self.model.load(path)
         if "reading" in header:  # not in checkpoints of earlier versions and other projects
             warn_of_reading(header["reading"], self.cfg.INPUT)
-        if "input" in header:
-            warn_of_input(self.model.input, now)
+        if not is_public:  # whose preprocessing is not recorded
+            warn_of_input(self.model.input, now, header.get("input") or {})
         self.model.input = now  # what the loaders of this run do
         self.tested_epoch = header.get("epoch")
         self.loaded = Loaded(directory, epoch, path, header.get("classnames"))
@@ -119,17 +120,29 @@ def warn_of_reading(then: dict[str, Any], given: Any) -> None:
             )
 
 
-def warn_of_input(then: ModelInput, now: ModelInput) -> None:
+def warn_of_input(then: ModelInput, now: ModelInput, recorded: Mapping[str, Any]) -> None:
     """Warn if images are preprocessed otherwise than in training.
 
     Args:
-        then: what the checkpoint records.
+        then: what the checkpoint says.
         now: of this run.
+        recorded: entry of the header. What it lacks is the backbone's own, or is of a version that
+            recorded nothing.
     """
     keys = {"interpolation": "INTERPOLATION", "mean": "PIXEL_MEAN", "std": "PIXEL_STD"}
-    for name, key in keys.items():
-        if getattr(then, name) != getattr(now, name):
-            logger.warning(
-                "INPUT.%s is %s, but the model was trained with %s: it sees other images",
-                *(key, getattr(now, name), getattr(then, name)),
+    for name in RECORDED:
+        trained, given = getattr(then, name), getattr(now, name)
+        if trained == given:
+            continue
+        if name in keys:
+            what = f"INPUT.{keys[name]} is {given}"
+        else:
+            what = f"instance_norm is {'' if given else 'not '}in INPUT.TRANSFORMS"
+        if name in recorded:
+            said = f"but the model was trained with {trained}: it sees other images"
+        else:
+            said = (
+                f"but the checkpoint records nothing but the backbone's own, {trained}: unless it "
+                "is of a version that did not record this, the model sees other images"
             )
+        logger.warning("%s, %s", what, said)

@@ -272,8 +272,7 @@ class FrozenTrainer(CheckpointTrainer):
         outcome = outcome_of(self) if split is None else None
         if path:
             self.check_folder()
-            if outcome:
-                write_predictions(outcome.table, path)
+            write_predictions(outcome and outcome.table, path)
             write_results(self, path, seconds=seconds, metrics=outcome and outcome.metrics)
         return accuracy
 

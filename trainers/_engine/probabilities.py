@@ -103,15 +103,22 @@ def outcome_of(trainer: Any) -> Outcome | None:
     return Outcome(table, metrics)
 
 
-def write_predictions(table: PredictionTable, results: Path) -> None:
+def write_predictions(table: PredictionTable | None, results: Path) -> None:
     """Write the predictions beside the file for the results of a test.
+
+    Args:
+        table: None: there are none to write; those of an earlier test are deleted.
+        results: the file for the results.
 
     Raises:
         UserError: the file cannot be written.
     """
     path = predictions_beside(results)
+    if table is None or table.probabilities.size > MOST_NUMBERS:
+        path.unlink(missing_ok=True)
+    if table is None:
+        return
     if table.probabilities.size > MOST_NUMBERS:
-        path.unlink(missing_ok=True)  # of an earlier test
         logger.warning(
             "%s is not written: %d images of %d classes are more than %d probabilities.",
             path.name,

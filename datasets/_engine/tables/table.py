@@ -122,6 +122,7 @@ def read_table(
     columns: Columns | None = None,
     extensions: Sequence[str] = EXTENSIONS,
     needs_label: bool = True,
+    needs_group: bool = True,
 ) -> Table:
     """Read a table of images.
 
@@ -131,6 +132,7 @@ def read_table(
         columns: names of the columns, where they are not common ones.
         extensions: of images, in lower case with the dot.
         needs_label: False: a table may have no label column; the labels are then empty.
+        needs_group: False: a group column that is wholly empty is no group column.
 
     Raises:
         UserError: the file is no such table, a cell is empty or has no meaning, or images are
@@ -143,7 +145,7 @@ def read_table(
     reader = _Rows(path, found)
     parts = reader.parts()
     labels = reader.labels()
-    groups = reader.groups()
+    groups = reader.groups(needs_group)
     prompts = reader.cells(found.prompt, "write the name of the class")
     images = reader.images(index)
     rows = list(map(Row, images, labels, parts, groups, prompts))
@@ -233,9 +235,14 @@ class _Rows:
                 )
         return labels
 
-    def groups(self) -> list[str]:
+    def groups(self, needs_group: bool) -> list[str]:
         """Return the group of every row."""
         column, cure = self.found.group, "write the group; any text of its own for a single image"
+        records = self.found.records
+        if column is not None and not (
+            needs_group or any(r.cells[column].strip() for r in records)
+        ):
+            return [""] * len(records)
         groups = self.cells(column, cure)
         if column is not None:
             self._refuse(column, "no group", lambda cell: cell.lower() in NO_VALUE, cure)

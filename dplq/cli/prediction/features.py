@@ -1,7 +1,8 @@
 """Image features in a safetensors file that is written row by row.
 
-The header has a fixed length and is completed at the end, so that nothing is held in memory. Until
-then the file has the suffix ``.part``, and another command continues it.
+The header has a fixed length: it says from the start whose features they are, and at the end how
+many, so that nothing is held in memory. Until then the file has the suffix ``.part``, and another
+command continues it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,43 @@ from types import TracebackType
 from torch import Tensor
 
 from dplq.errors import UserError
+from dplq.io.validation.paths import is_file
 
 NAME = "features"  # of the tensor
-HEADER = 1024  # bytes of the length and the header together; safetensors ignores spaces at its end
+HEADER = 1 << 14  # bytes of length and header together, for a path; spaces at its end are ignored
 ITEM = 4  # bytes of a float32
+
+
+def part_of(path: Path) -> Path:
+    """Return the name of a file of features until it is finished."""
+    return path.with_name(path.name + ".part")
+
+
+def check_features(path: Path, metadata: dict[str, str]) -> None:
+    """Refuse (UserError) a file, finished or not, that does not hold the same features.
+
+    Args:
+        path: of the features.
+        metadata: of those that are to be written.
+    """
+    for file in (path, part_of(path)):
+        if is_file(file) and os.path.getsize(file) and _metadata(file) != metadata:
+            raise UserError(
+                f"{file} is there, and has no features of this checkpoint for this --out. Give "
+                "another --features, or --overwrite to replace it."
+            )
+
+
+def _metadata(path: Path) -> dict[str, str] | None:
+    """Return what a file of `FeatureFile` says of itself; None for any other file."""
+    try:
+        with open(path, "rb") as file:
+            if int.from_bytes(file.read(8), "little") != HEADER - 8:
+                return None
+            found: dict[str, str] = json.loads(file.read(HEADER - 8))["__metadata__"]
+            return found
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class FeatureFile:
@@ -27,14 +61,19 @@ class FeatureFile:
         path: the file; while it is written ``<path>.part``.
         width: d.
         rows: that the CSV file has already; later ones are cut off.
-        overwrite: begin anew.
+        metadata: texts for the header, which say what the features are of.
+        overwrite: begin anew, whatever is there.
 
     Raises:
-        UserError: it has fewer rows, or cannot be written.
+        UserError: it holds something else, has fewer rows, or cannot be written.
     """
 
-    def __init__(self, path: Path, width: int, rows: int, overwrite: bool) -> None:
-        self.path, self.part, self.width = path, path.with_name(path.name + ".part"), width
+    def __init__(
+        self, path: Path, width: int, rows: int, metadata: dict[str, str], overwrite: bool
+    ) -> None:
+        self.path, self.part, self.width, self.metadata = path, part_of(path), width, metadata
+        if not overwrite:
+            check_features(path, metadata)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if overwrite or not rows:
@@ -52,6 +91,7 @@ class FeatureFile:
                 )
             end = HEADER + rows * ITEM * width
             self._file.truncate(end)
+            self._write_header(rows)
             self._file.seek(end)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -64,29 +104,29 @@ class FeatureFile:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def finish(self, metadata: dict[str, str]) -> None:
-        """Write the header, and give the file its name.
-
-        Args:
-            metadata: texts for the header, 500 characters at most.
-        """
+    def finish(self) -> None:
+        """Complete the header, and give the file its name."""
         try:
             size = self._file.seek(0, os.SEEK_END) - HEADER
-            tensor = {
-                "dtype": "F32",
-                "shape": [size // (ITEM * self.width), self.width],
-                "data_offsets": [0, size],
-            }
-            text = json.dumps({"__metadata__": metadata, NAME: tensor}).encode()
-            assert len(text) <= HEADER - 8
-            self._file.seek(0)
-            self._file.write((HEADER - 8).to_bytes(8, "little") + text.ljust(HEADER - 8))
-            self._file.flush()
+            self._write_header(size // (ITEM * self.width))
             os.fsync(self._file.fileno())
             self._file.close()
             os.replace(self.part, self.path)
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def _write_header(self, rows: int) -> None:
+        tensor = {
+            "dtype": "F32",
+            "shape": [rows, self.width],
+            "data_offsets": [0, rows * ITEM * self.width],
+        }
+        entries = {"__metadata__": self.metadata, NAME: tensor}
+        text = json.dumps(entries, ensure_ascii=False).encode()
+        assert len(text) <= HEADER - 8  # no path is so long
+        self._file.seek(0)
+        self._file.write((HEADER - 8).to_bytes(8, "little") + text.ljust(HEADER - 8))
+        self._file.flush()
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(

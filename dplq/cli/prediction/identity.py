@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from dplq.errors import UserError, few
+from dplq.errors import UserError, few, printable
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.lock import exclusive
 from dplq.io.validation.paths import is_file
@@ -27,6 +27,10 @@ class Identity(msgspec.Struct, frozen=True):
         classes: that the images were classified into.
         topk: classes in a row; None: the probabilities of all.
         features_file: its name, beside the output; "" without one.
+        backbone: what identifies the CLIP that was loaded.
+        domain: what identifies the domain encoder; None without one.
+        folder: working directory, from the output's folder; relative paths of the rows are from
+            there.
     """
 
     model: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -34,12 +38,20 @@ class Identity(msgspec.Struct, frozen=True):
     classes: list[Name]
     topk: Annotated[int, msgspec.Meta(ge=1)] | None = None
     features_file: str = ""
+    backbone: dict[str, Any] = {}
+    domain: dict[str, Any] | None = None
+    folder: str = "."
     format: Literal[1] = 1
 
 
 def identity_file(output: Path) -> Path:
     """Return the path of the record that belongs to an output file."""
     return output.with_name(output.name + ".json")
+
+
+def lock_file(output: Path) -> Path:
+    """Return the path of the lock of an output file."""
+    return output.with_name(f".{output.name}.lock")
 
 
 @contextlib.contextmanager
@@ -49,18 +61,20 @@ def writing_alone(output: Path) -> Iterator[None]:
         # without locks, or where nothing can be written, which `claim` says
         with contextlib.suppress(OSError):
             output.parent.mkdir(parents=True, exist_ok=True)
-            lock = output.with_name(f".{output.name}.lock")
-            stack.enter_context(exclusive(lock, f"writes {output}"))
+            stack.enter_context(exclusive(lock_file(output), f"writes {output}"))
         yield
 
 
-def claim(output: Path, own: Identity, overwrite: bool) -> None:
+def claim(output: Path, own: Identity, overwrite: bool) -> str:
     """Make an output file one of this model; one of the same model is continued.
 
     Args:
         output: the CSV file.
         own: what is to be written.
         overwrite: delete what is there.
+
+    Returns:
+        The folder that relative paths in the file are from.
 
     Raises:
         UserError: the file is another model's, has other classes, or is of unknown origin.
@@ -73,9 +87,12 @@ def claim(output: Path, own: Identity, overwrite: bool) -> None:
         there: Identity = read_json(
             record, Identity, remedy="Give another --out, or --overwrite.", max_bytes=1 << 26
         )
-        if there != own and is_file(output):
+        differences = _differences(there, own)
+        if is_file(output) and not differences:
+            own = there  # its folder is that of its rows
+        elif is_file(output):
             raise UserError(
-                f"{output} was written by another command ({'; '.join(_differences(there, own))}). "
+                f"{output} was written by another command ({'; '.join(differences)}). "
                 "Give another --out, or --overwrite to replace it."
             )
     elif is_file(output):
@@ -85,11 +102,14 @@ def claim(output: Path, own: Identity, overwrite: bool) -> None:
         )
     content = json.dumps(msgspec.to_builtins(own), ensure_ascii=False, indent=1)
     write_bytes_atomically(record, content.encode())
+    return os.path.join(output.resolve().parent, own.folder)
 
 
 def _differences(there: Identity, own: Identity) -> list[str]:
     words: list[str] = []
-    for name in ("method", "model", "classes", "topk", "features_file"):
+    for name in own.__struct_fields__:
+        if name == "folder":  # of the paths alone
+            continue
         then, now = (getattr(one, name) for one in (there, own))
         if then != now:
             words.append(f"{name}: there {_shown(then)}, now {_shown(now)}")
@@ -101,9 +121,11 @@ def _shown(value: Any) -> str:
         return f"{len(value)} ({few(value, 3)})"
     if isinstance(value, str) and len(value) == 64:
         return f"checkpoint {value[:12]}"
+    if isinstance(value, dict):
+        return printable(", ".join(f"{key} {entry}" for key, entry in value.items()))[:200]
     return str(value) if value not in (None, "") else "none"
 
 
 def name_from(output: Path, other: Path) -> str:
-    """Return how the record of an output names another file."""
+    """Return how the record of an output names another file or folder."""
     return os.path.relpath(other.resolve(), output.resolve().parent).replace(os.sep, "/")

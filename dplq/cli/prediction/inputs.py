@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dplq.errors import UserError, few, printable
+from dplq.evaluation.prediction_rows import distinct_names
 from dplq.io.validation.paths import name_problem, user_path
 
 TABLES = (".csv", ".tsv")
@@ -39,11 +40,13 @@ class Inputs:
     Attributes:
         images: each once.
         repeated: paths that were given again.
+        tables: that list images.
         notes: what a table's reader says.
     """
 
     images: list[InputImage] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -56,12 +59,12 @@ def find_inputs(given: Sequence[str]) -> Inputs:
     Raises:
         UserError: one names nothing, or nothing is an image, or a table is not in order.
     """
-    found, known = Inputs(), set()
+    found, known, place_of = Inputs(), set(), Places()
     for argument in given:
-        for image in _named_by(argument, found.notes):
+        for image in _named_by(argument, found):
             if problem := name_problem(image.path):
                 raise UserError(f"{printable(image.path)}: this name {problem}. Rename it.")
-            place = os.path.abspath(image.path)
+            place = place_of(image.path)
             if place in known:
                 found.repeated.append(image.path)
                 continue
@@ -72,13 +75,34 @@ def find_inputs(given: Sequence[str]) -> Inputs:
     return found
 
 
-def _named_by(argument: str, notes: list[str]) -> Iterator[InputImage]:
+class Places:
+    """Finds where paths are, so that one image is known by all its paths.
+
+    Links of folders are resolved, each folder once; an image that is a link is its own.
+
+    Args:
+        base: folder of relative paths.
+    """
+
+    def __init__(self, base: str = "") -> None:
+        self._base, self._folders = base, dict[str, str]()
+
+    def __call__(self, path: str) -> str:
+        """Return the place of a path."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(os.path.join(self._base, folder))
+        return os.path.join(self._folders[folder], name)
+
+
+def _named_by(argument: str, found: Inputs) -> Iterator[InputImage]:
     path = user_path(argument, "IMAGES")
     if path.is_dir():
         yield from _below(path)
     elif path.exists():
         if path.suffix.lower() in TABLES:
-            yield from _listed_in(path, notes)
+            found.tables.append(str(path))
+            yield from _listed_in(path, found.notes)
         else:
             yield InputImage(str(path))
     else:
@@ -106,7 +130,7 @@ def _listed_in(table: Path, notes: list[str]) -> Iterator[InputImage]:
     """Yield the images of a table, which are searched in its folder and below."""
     from dplq.datasets._engine.tables import read_table
 
-    found = read_table(table, str(table.parent), needs_label=False)
+    found = read_table(table, str(table.parent), needs_label=False, needs_group=False)
     notes += [f"{table}: {note}" for note in found.notes]
     for row in found.rows:
         path = os.path.join(table.parent, row.path)
@@ -116,7 +140,7 @@ def _listed_in(table: Path, notes: list[str]) -> Iterator[InputImage]:
 class ClassFinder:
     """Finds the class of a model that a table's label means.
 
-    Case, spaces, `_` and `-` do not count.
+    A label that is a class name means this class; else case, spaces, `_` and `-` do not count.
 
     Args:
         classes: names of the model's classes.
@@ -126,18 +150,33 @@ class ClassFinder:
         from dplq.datasets._engine.layout.folders import spelling
 
         self._spelling = spelling
-        self._index = {spelling(name): k for k, name in enumerate(classes)}
+        names = distinct_names(classes)
+        self._exact = {name: k for k, name in enumerate(names)}
+        self._spelled: dict[str, list[int]] = {}
+        for k, name in enumerate(names):
+            self._spelled.setdefault(spelling(name), []).append(k)
 
     def __call__(self, image: InputImage) -> int:
-        """Return the index of an image's class; -1: it has no label, or one of no class."""
+        """Return the index of an image's class; -1: it has no label, or one of no single class."""
+        found = self.fitting(image)
+        return found[0] if len(found) == 1 else -1
+
+    def fitting(self, image: InputImage) -> list[int]:
+        """Return the classes that an image's label may mean."""
         for name in filter(None, (image.label, image.name)):
-            if (found := self._index.get(self._spelling(name))) is not None:
+            if name in self._exact:
+                return [self._exact[name]]
+            if found := self._spelled.get(self._spelling(name)):
                 return found
-        return -1
+        return []
 
 
-def unknown_labels(images: Iterable[InputImage], classes: Sequence[str]) -> dict[str, int]:
-    """Return how many images have each label that is no class of the model."""
-    find, unknown = ClassFinder(classes), Counter[str]()
-    unknown.update(image.label for image in images if image.label and find(image) < 0)
-    return dict(unknown)
+def unused_labels(
+    images: Iterable[InputImage], classes: Sequence[str]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return how many images have each label that is no class of the model, or may be several."""
+    find, unknown, ambiguous = ClassFinder(classes), Counter[str](), Counter[str]()
+    for image in images:
+        if image.label and (count := len(find.fitting(image))) != 1:
+            (ambiguous if count else unknown)[image.label] += 1
+    return dict(unknown), dict(ambiguous)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +9,10 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dplq.errors import UserError
-from dplq.evaluation.prediction_rows import encoded, number_cells, records
+from dplq.evaluation.prediction_rows import CellParser, Record, number_cells
 from dplq.evaluation.prediction_table import PredictionWriter
+from dplq.evaluation.row_writer import Known, RowWriter
+from dplq.io.validation.schema import InvalidContent
 from dplq.methods.prediction import probabilities, ranking
 
 from .inputs import InputImage
@@ -22,9 +21,11 @@ from .inputs import InputImage
 class Output(Protocol):
     """Where predictions go."""
 
-    @property
-    def done(self) -> Sequence[str]:
-        """Return the paths of images that are there already."""
+    done: list[str]  # paths of the images that are there already
+    known: list[Known]  # what is written of them
+    labelled: int  # images with a label, these included
+    right: int  # those of them that are predicted right
+    has_groups: bool  # whether groups are written
 
     def add(self, images: Sequence[InputImage], labels: Sequence[int], logits: Tensor) -> None:
         """Write a batch: B images, the index of each one's class or -1, and logits (B, K)."""
@@ -35,6 +36,8 @@ class Output(Protocol):
 
 class AllClasses(PredictionWriter):
     """A CSV file in the form of a run's ``predictions.csv``."""
+
+    has_groups = True
 
     def add(  # type: ignore[override]  # of images, not of columns
         self, images: Sequence[InputImage], labels: Sequence[int], logits: Tensor
@@ -49,7 +52,7 @@ class AllClasses(PredictionWriter):
         )
 
 
-class TopClasses:
+class TopClasses(RowWriter):
     """A CSV file of the most probable classes, continued where it was cut.
 
     Args:
@@ -61,36 +64,21 @@ class TopClasses:
         UserError: the file cannot be written, or holds something else.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str], topk: int) -> None:
-        self.path, self.classes, self.topk = path, list(classes), topk
-        self.header = ["path", "label"]
-        for place in range(1, topk + 1):
-            self.header += [f"prediction_{place}", f"probability_{place}"]
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(path, "a+b")  # noqa: SIM115  closed by close()
-            self._file.seek(0)
-            end, self.done = self._finished()
-            self._file.truncate(end)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        if not end:
-            self._write(encoded([self.header]))
+    has_groups = False
 
-    def _finished(self) -> tuple[int, list[str]]:
-        """Return the position after the last whole row, and the paths of all."""
-        end, done = 0, []
-        for record in records(self._file, str(self.path)):
-            if not record.is_whole:
-                break
-            if record.line > 1:
-                done.append(record.cells[0])
-            elif record.cells != self.header:
-                raise UserError(
-                    f"{self.path} has other columns. Give another --out, or --overwrite."
-                )
-            end = record.end
-        return end, done
+    def __init__(self, path: Path, classes: Sequence[str], topk: int) -> None:
+        self.topk = topk
+        columns = ["path", "label"]
+        for place in range(1, topk + 1):
+            columns += [f"prediction_{place}", f"probability_{place}"]
+        super().__init__(path, classes, columns)
+
+    def parser_of(self, header: Record, where: str) -> CellParser:
+        """Return the parser of a file that is there, which has the same columns."""
+        if header.cells != self.columns:
+            remedy = "Give another --out, or --overwrite."
+            raise InvalidContent(where, "it has other columns", remedy)
+        return CellParser(header, where, self.classes)
 
     def add(self, images: Sequence[InputImage], labels: Sequence[int], logits: Tensor) -> None:
         """Write a batch."""
@@ -101,24 +89,7 @@ class TopClasses:
                 images, labels, top_cells(logits, names, self.topk), strict=True
             )
         ]
-        self._write(encoded(rows))
-
-    def _write(self, data: bytes) -> None:
-        try:
-            self._file.write(data)
-            self._file.flush()
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(
-            f"Cannot write {self.path}: {error.strerror or error}. Free some space or give another "
-            "--out, then run the same command again: it continues."
-        )
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        self.add_rows(rows, labels, ranking(logits, 1)[:, 0].tolist())
 
 
 class Printed:
@@ -130,10 +101,13 @@ class Printed:
         topk: how many are printed.
     """
 
-    done: Sequence[str] = ()
+    has_groups = False
 
     def __init__(self, images: Sequence[InputImage], classes: Sequence[str], topk: int) -> None:
         self.classes, self.topk = list(classes), topk
+        self.done: list[str] = []
+        self.known: list[Known] = []
+        self.labelled = self.right = 0
         self.width = min(max(len(image.path) for image in images), 60)
         self.name_width = max(map(len, classes))
 
@@ -157,15 +131,3 @@ def top_cells(logits: Tensor, names: Sequence[str], topk: int) -> list[list[str]
         [cell for k, share in zip(best, own, strict=True) for cell in (names[k], share)]
         for best, own in zip(order.tolist(), shares, strict=True)
     ]
-
-
-def count_hits(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return how many images of an output file have a label, and how many of them are right."""
-    labelled = right = 0
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.reader(file)
-        next(rows)  # the header; the prediction follows the label
-        for _, label, prediction, *_ in rows:
-            labelled += bool(label)
-            right += bool(label) and label == prediction
-    return labelled, right

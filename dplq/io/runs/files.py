@@ -3,6 +3,8 @@
 A module of names, because readers of finished runs need neither the lock nor the identity.
 """
 
+import fnmatch
+
 RUN_FILE = "run.json"  # whose the folder is
 RESULTS, PREDICTIONS = "results", "predictions"  # stems: results-A.json has predictions-A.csv
 RESULTS_FILE = f"{RESULTS}.json"  # of the finished run
@@ -13,5 +15,28 @@ PREDICTIONS_OF_TESTS = f"{PREDICTIONS}-*.csv"
 SEED_FILE = "seed.txt"  # of a run without --seed
 SETTINGS_FILE = "settings.txt"  # of a script's run; the script compares it with a later call
 MODEL_FOLDER = "prompt_learner"  # of the checkpoints
+CURVES_FOLDER = "tensorboard"
+CHECKPOINTS = (f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*")  # ours, and others'
 REPORT_FILE = "report.html"  # the page of the run
-WEB_PAGES = "report*.html"  # that, and of tests in its folder
+REPORTS_OF_TESTS = "report-*.html"
+# What a run and its tests write, but for `RUN_FILE`, the two folders and the logs.
+WRITTEN = (
+    *(RESULTS_FILE, TESTS, PREDICTIONS_FILE, PREDICTIONS_OF_TESTS, REPORT_FILE, REPORTS_OF_TESTS),
+    *(SEED_FILE, SETTINGS_FILE, "cmat.pt", *CHECKPOINTS),
+)
+LOGS = "log.txt*"
+
+
+def is_written_by_run(name: str) -> bool:
+    """Return whether a run writes a file of this name.
+
+    Args:
+        name: relative to the folder of the run, with forward slashes.
+    """
+    if name.partition("/")[0] in (MODEL_FOLDER, CURVES_FOLDER):
+        return True
+    patterns = (RUN_FILE, LOGS, *WRITTEN)
+    return any(
+        name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern)
+        for pattern in patterns
+    )

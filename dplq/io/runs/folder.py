@@ -21,22 +21,19 @@ from dplq import __version__
 from dplq.errors import UserError, few, shown
 from dplq.io.atomic import clear_temporaries, write_bytes_atomically
 from dplq.io.runs.files import (
+    CHECKPOINTS,
+    CURVES_FOLDER,
     MODEL_FOLDER,
-    PREDICTIONS_FILE,
-    PREDICTIONS_OF_TESTS,
     RESULTS_FILE,
     RUN_FILE,
-    SEED_FILE,
     SETTINGS_FILE,
     TESTS,
-    WEB_PAGES,
+    WRITTEN,
 )
 from dplq.io.runs.lock import RunLock
 from dplq.io.validation.paths import is_file
 from dplq.io.validation.schema import Name, read_json
 
-OURS, THEIRS = f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*"
-CHECKPOINTS = (OURS, THEIRS)  # theirs: of other projects
 Kind = Literal["train", "test"]
 TRAIN: Kind = "train"
 TEST: Kind = "test"
@@ -221,11 +218,10 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete what a run wrote here, but for its logs; ``run.json`` goes last."""
-        tests = (RESULTS_FILE, TESTS, PREDICTIONS_FILE, PREDICTIONS_OF_TESTS, WEB_PAGES)
-        for pattern in (*tests, SEED_FILE, SETTINGS_FILE, "cmat.pt", *CHECKPOINTS):
+        for pattern in WRITTEN:
             for path in self.path.glob(pattern):
                 path.unlink()
-        for name in (MODEL_FOLDER, "tensorboard"):
+        for name in (MODEL_FOLDER, CURVES_FOLDER):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(self.path / name)
         (self.path / RUN_FILE).unlink(missing_ok=True)
