@@ -165,6 +165,20 @@ def test_an_output_is_read_as_a_table(run, folder, tmp_path):
     assert (code, "has no value in 1 of 2 rows" in err or "no group" in err) == (2, True), err
 
 
+def test_a_table_may_name_images_elsewhere(run, folder, tmp_path):
+    """By their paths, absolute or from the table's folder; also in hidden folders."""
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "table").mkdir()
+    shutil.copy(folder / "images/1.jpg", tmp_path / ".hidden/a.jpg")
+    table = tmp_path / "table/t.csv"
+    table.write_text(f"{folder / 'images/2.jpg'}\n../.hidden/a.jpg\n", encoding="utf-8")
+    code, said, err = run(table)
+    assert (code, len(said.splitlines())) == (0, 2), err
+    table.write_text("path\n../.hidden/a.jpg\n../.hidden/b.jpg\n", encoding="utf-8")
+    code, _, err = run(table)
+    assert (code, "1 of 2 images are not in" in err) == (2, True), err
+
+
 def test_a_table_needs_no_labels(run, folder, tmp_path):
     table = folder / "images/list.csv"
     table.write_text("path,patient\n2.jpg,a\nmore/12.jpg,b\n", encoding="utf-8")

@@ -27,13 +27,15 @@ class ImageIndex:
     Args:
         folder: absolute path.
         extensions: of images, in lower case with the dot.
+        anywhere: a path may also lead to an image that is hidden or not below the folder.
 
     Attributes:
         paths: POSIX paths relative to `folder`, sorted.
     """
 
-    def __init__(self, folder: str, extensions: Sequence[str]) -> None:
+    def __init__(self, folder: str, extensions: Sequence[str], anywhere: bool = False) -> None:
         self.folder = folder
+        self.anywhere = anywhere
         self.extensions = tuple(extensions)
         files = sorted(_files_below(folder))
         self.paths = [path for path in files if path.lower().endswith(self.extensions)]
@@ -47,7 +49,7 @@ class ImageIndex:
         return value.lower().endswith(self.extensions)
 
     def at(self, value: str, base: str) -> str:
-        """Return the image at a path, "" if there is none.
+        """Return the image at a path, "" if there is none; an absolute path if it lies elsewhere.
 
         Args:
             value: path with either slash, also absolute or with `..`.
@@ -55,7 +57,11 @@ class ImageIndex:
         """
         folder = _key(self.folder).rstrip("/") + "/"
         path = posixpath.normpath(posixpath.join(_key(base), _key(value)))
-        return self._exact.get(path[len(folder) :], "") if path.startswith(folder) else ""
+        below = self._exact.get(path[len(folder) :], "") if path.startswith(folder) else ""
+        if below or not (self.anywhere and self.is_image_name(value)):
+            return below
+        path = os.path.normpath(os.path.join(base, value))
+        return path if os.path.isfile(path) else ""
 
     def find(self, value: str) -> list[str]:
         """Return the images that a value may mean: in any folder, with or without extension."""

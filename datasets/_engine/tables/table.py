@@ -123,6 +123,7 @@ def read_table(
     extensions: Sequence[str] = EXTENSIONS,
     needs_label: bool = True,
     needs_group: bool = True,
+    anywhere: bool = False,
 ) -> Table:
     """Read a table of images.
 
@@ -133,12 +134,13 @@ def read_table(
         extensions: of images, in lower case with the dot.
         needs_label: False: a table may have no label column; the labels are then empty.
         needs_group: False: a group column that is wholly empty is no group column.
+        anywhere: paths may lead out of the data folder, and to hidden folders.
 
     Raises:
         UserError: the file is no such table, a cell is empty or has no meaning, or images are
             missing, ambiguous or listed twice. Rows are counted as lines of the file.
     """
-    index = ImageIndex(os.path.abspath(dataset_dir), extensions)
+    index = ImageIndex(os.path.abspath(dataset_dir), extensions, anywhere)
     found = find_columns(read_records(path), columns or Columns(), index, path, needs_label)
     if not found.records:
         raise UserError(f"{path} has a header, but no row. Expected one row per image.")

@@ -127,10 +127,12 @@ def _below(folder: Path) -> Iterator[InputImage]:
 
 
 def _listed_in(table: Path, notes: list[str]) -> Iterator[InputImage]:
-    """Yield the images of a table, which are searched in its folder and below."""
+    """Yield the images of a table; names without a folder are searched in its folder and below."""
     from dplq.datasets._engine.tables import read_table
 
-    found = read_table(table, str(table.parent), needs_label=False, needs_group=False)
+    found = read_table(
+        table, str(table.parent), needs_label=False, needs_group=False, anywhere=True
+    )
     notes += [f"{table}: {note}" for note in found.notes]
     for row in found.rows:
         path = os.path.join(table.parent, row.path)
