@@ -19,9 +19,9 @@ RESERVED = (
 )
 EPILOG = """examples:
     dplq demo
-    dplq demo --seeds 1 --out /tmp/demo
+    dplq demo --seeds 1 --out first_demo
     dplq demo --trainer CoOp --seeds 1 2
-    dplq demo --seeds 1 --out /tmp/quick -- OPTIM.MAX_EPOCH 2
+    dplq demo --seeds 1 --out quick_demo -- OPTIM.MAX_EPOCH 2
 
 The same command continues an interrupted demo; finished runs are not repeated. On two CPU cores a
 seed takes about a minute. Exit code: 0 done, 2 bad input, 130 Ctrl-C, else that of a failed run."""

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from dplq.cli.model_options import add_model_options
 from dplq.errors import UserError, shown
 from dplq.io.exit_code import DONE, exit_code
 
@@ -68,23 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         "model", metavar="CHECKPOINT|RUN", help="a checkpoint, a run's folder, or hf-hub:org/name"
     )
     parser.add_argument("--to", required=True, metavar="FILE", help="model.onnx or model.pt2")
-    parser.add_argument(
-        "--classes",
-        metavar="A,B,C|@FILE",
-        help="in place of the trained classes; @FILE has one on each line",
-    )
+    add_model_options(parser)
     parser.add_argument(
         "--batch-size", default=ANY, metavar="N", help=f"images per call; default: {ANY}, any"
-    )
-    parser.add_argument("--epoch", type=int, help="of a run, if not its best or last")
-    parser.add_argument(
-        "--weights", default="", metavar="PATH", help="CLIP's weights file, where it has been moved"
-    )
-    parser.add_argument(
-        "--domain-weights",
-        default="",
-        metavar="PATH",
-        help="the same of the domain encoder; of several: [A, B]",
     )
     return parser
 

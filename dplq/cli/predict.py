@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dplq.cli.model_options import add_model_options, whole_number
 from dplq.errors import UserError, few, printable
 from dplq.io.exit_code import DONE, PROBLEMS, exit_code
 from dplq.io.validation.paths import user_path
@@ -310,22 +311,20 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="image files, folders with all below them, quoted patterns, CSV tables (docs/data.md)",
     )
-    add("--classes", metavar="a,b,c|@FILE", help="other class names; @FILE has one on each line")
+    add_model_options(parser)
     add("--topk", metavar="N", type=_positive, help="the N most probable classes, not all")
     add("--out", metavar="FILE", help="CSV file to write, or to continue; without it a table")
     add("--features", metavar="FILE", help="safetensors file for the adapted image features")
     add("--overwrite", action="store_true", help="begin --out and --features anew")
     add("--batch-size", metavar="N", type=_positive, default=64, help="images at once (64)")
-    add("--workers", metavar="N", type=_count, default=0, help="processes that read images (0)")
-    add("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (a GPU where there is one)")
-    add("--epoch", metavar="N", type=_count, help="of a run folder, if not the best or last")
-    add("--weights", metavar="PATH", default="", help="where the CLIP's weights are")
     add(
-        "--domain-weights",
-        metavar="PATH",
-        default="",
-        help="where the domain encoder's are; of several: [A, B]",
+        "--workers",
+        metavar="N",
+        type=whole_number,
+        default=0,
+        help="processes that read images (0)",
     )
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1, ... (a GPU where there is one)")
     add("--backbone", metavar="NAME", default="", help="CLIP of an original's public checkpoint")
     add("--quiet", action="store_true", help="no progress")
     return parser
@@ -338,14 +337,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
-
-
-_positive.__name__, _count.__name__ = "whole number from 1", "whole number from 0"  # in messages
+_positive.__name__ = "whole number from 1"  # in messages
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dplq.cli.model_options import add_epoch
 from dplq.errors import UserError, shown
 from dplq.io.exit_code import DONE, exit_code
 
@@ -86,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--to", required=True, metavar="FOLDER|hf-hub:org/name", help="where to share it"
     )
-    parser.add_argument("--epoch", type=int, help="of a run, if not its best or last")
+    add_epoch(parser)
     parser.add_argument(
         "--license", default="", metavar="ID", help="of what was learned, as the Hub writes it"
     )

@@ -69,6 +69,17 @@ class PredictionTable:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def rows(self, rows: Sequence[int] | NDArray[np.int64]) -> PredictionTable:
+        """Return the table of some images, by their indices."""
+        return PredictionTable(
+            self.classes,
+            [self.paths[row] for row in rows],
+            self.labels[rows],
+            self.predictions[rows],
+            [self.groups[row] for row in rows],
+            self.probabilities[rows],
+        )
+
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> PredictionTable:
         """Return the content of a ``predictions.csv``, checked whole.

@@ -122,16 +122,7 @@ def _labelled(table: PredictionTable) -> PredictionTable:
             f"None of the {len(table)} images has a label, so there are no metrics. Fill the "
             "column label with names of classes."
         )
-    if len(rows) == len(table):
-        return table
-    return PredictionTable(
-        table.classes,
-        [table.paths[row] for row in rows],
-        table.labels[rows],
-        table.predictions[rows],
-        [table.groups[row] for row in rows],
-        table.probabilities[rows],
-    )
+    return table if len(rows) == len(table) else table.rows(rows)
 
 
 def _confusion(table: PredictionTable) -> NDArray[np.int64]:

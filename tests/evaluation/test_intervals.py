@@ -26,17 +26,6 @@ def random_table(images=60, classes=4, grouped=True, seed=0):
     )
 
 
-def rows_of(table, rows):
-    return PredictionTable(
-        table.classes,
-        [table.paths[row] for row in rows],
-        table.labels[rows],
-        table.predictions[rows],
-        [table.groups[row] for row in rows],
-        table.probabilities[rows],
-    )
-
-
 def test_every_draw_has_the_metrics_of_a_table_of_the_drawn_images(monkeypatch):
     table = random_table(images=30)
     unit = units_of(table.groups, table.paths)
@@ -49,7 +38,7 @@ def test_every_draw_has_the_metrics_of_a_table_of_the_drawn_images(monkeypatch):
     assert (counts.sum(axis=0) == units).all()
     for draw in range(40):
         rows = np.repeat(np.arange(30), counts[unit, draw])
-        expected = summarise(rows_of(table, rows), with_intervals=False)
+        expected = summarise(table.rows(rows), with_intervals=False)
         for name in METRICS:
             assert drawn[name][draw] == pytest.approx(expected[name], abs=1e-9), (draw, name)
 
@@ -66,7 +55,7 @@ def test_groups_are_drawn_whole():
 def test_images_of_a_group_are_no_independent_evidence():
     """Copies of one image each: over groups as wide as the originals, over images narrower."""
     one = random_table(images=50, grouped=False)
-    copies = rows_of(one, np.repeat(np.arange(50), 9))
+    copies = one.rows(np.repeat(np.arange(50), 9))
     copies.paths = [f"{path}-{index}" for index, path in enumerate(copies.paths)]
     apart = summarise(copies)["intervals"]
     copies.groups = [path.split("-")[0] for path in copies.paths]
@@ -82,7 +71,7 @@ def test_images_of_a_group_are_no_independent_evidence():
 
 def test_the_order_of_the_images_does_not_count():
     table = random_table()
-    shuffled = rows_of(table, np.random.default_rng(1).permutation(len(table)))
+    shuffled = table.rows(np.random.default_rng(1).permutation(len(table)))
     one, other = (summarise(some)["intervals"] for some in (table, shuffled))
     for name in METRICS:
         assert one[name] == pytest.approx(other[name], abs=1e-12)
