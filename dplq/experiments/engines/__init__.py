@@ -1,0 +1,50 @@
+"""Engines by name: places where the runs of a plan are carried out.
+
+A module of an engine has `Settings`, a `msgspec.Struct` of its options with their defaults, and
+`open_engine(settings)`. It is imported when it is wanted.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from dplq.errors import UserError, few, suggest
+from dplq.experiments.engines.base import Ended, Engine, Job
+
+__all__ = ["ENGINES", "Ended", "Engine", "Job", "open_engine"]
+
+ENGINES = {  # name -> module
+    "local": "dplq.experiments.engines.local",
+    "ray": "dplq.experiments.engines.ray",
+    "slurm": "dplq.experiments.engines.slurm",
+}
+
+
+def open_engine(name: str, options: Mapping[str, Any]) -> Engine:
+    """Return an engine with its options.
+
+    Args:
+        name: one of `ENGINES`.
+        options: of the engine; text is converted to an option's type.
+
+    Raises:
+        UserError: unknown engine or option, a value of another type, or a missing extra.
+    """
+    if name not in ENGINES:
+        raise UserError(f"--engine {name} is unknown.{suggest(name, ENGINES)}")
+    module = importlib.import_module(ENGINES[name])
+    known = module.Settings.__struct_fields__
+    if unknown := [key for key in options if key not in known]:
+        raise UserError(
+            f"The engine {name} has no option {few(unknown)}.{suggest(unknown[0], known)}"
+        )
+    try:
+        settings = msgspec.convert(dict(options), module.Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise UserError(f"Options of the engine {name}: {error}.") from error
+    engine: Engine = module.open_engine(settings)
+    return engine
