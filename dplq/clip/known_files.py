@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from dplq.clip.installed import open_clip
+from dplq.clip.installed import pretrained_tables
 from dplq.clip.sources import TRANSFORMERS_WEIGHT_FILES, WEIGHT_FILES
 from dplq.models.catalogue import PublishedModel, catalogue
 
@@ -86,7 +86,7 @@ def _open_clip_files() -> dict[str, KnownFile]:
 
     OpenAI's addresses hold the sha256 of the file, whose name (ViT-B-32.pt) others use too.
     """
-    package = open_clip("pretrained")
+    package = pretrained_tables()
     found: dict[str, KnownFile] = {}
     for model, tag in package.list_pretrained():
         published = package.get_pretrained_cfg(model, tag)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from dplq.clip.hub_tokenizer import WHOLE
-from dplq.clip.installed import open_clip
+from dplq.clip.installed import architecture
 from dplq.clip.layouts import conch
 from dplq.clip.layouts.transformers_config import Described, describe_content
 from dplq.errors import UserError
@@ -37,7 +37,7 @@ def describe_published(name: str, model: PublishedModel, folder: Path | None) ->
         return replace(described, preprocess=preprocess)
     if model.architecture == conch.NAME:
         return replace(conch.describe(), preprocess=preprocess)
-    base = open_clip().get_model_config(model.architecture) if model.architecture else {}
+    base = architecture(model.architecture) if model.architecture else {}
     config = _merged(base, model.config)
     if folder is not None and all((folder / file).is_file() for file in WHOLE):
         own = {"hf_tokenizer_name": str(folder)} if "hf_model_name" in config["text_cfg"] else {}

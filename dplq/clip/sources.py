@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 from torch import Tensor, nn
 
-from dplq.clip.installed import open_clip
+from dplq.clip.installed import architecture, architectures, pretrained_tables
 from dplq.clip.layouts import conch, transformers_config
 from dplq.clip.published import describe_published
 from dplq.errors import UserError, few, printable, suggest
@@ -253,7 +253,7 @@ def _weights_in(folder: Path, names: Sequence[str]) -> Path:
 
 def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
     """Resolve hf-hub:ORG/NAME through open_clip's own download."""
-    download_pretrained_from_hf = open_clip("pretrained").download_pretrained_from_hf
+    download_pretrained_from_hf = pretrained_tables().download_pretrained_from_hf
 
     name, model_id = spec.name, spec.name.removeprefix(HF_HUB)
     cure = "use a machine with access to the hub, or download the folder "
@@ -301,25 +301,21 @@ def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
 
 def _from_name(spec: Spec, weights: str) -> Source:
     """Resolve NAME, NAME:TAG or NAME:PATH, NAME being CoOp's or open_clip's."""
-    package = open_clip()
-
     name, pretrained = spec.name, spec.pretrained
     model, _, tag = name.partition(":")
     from_openai = _is_openai(model) and (not tag or not _is_tag(model, tag))
     arch = _architecture_name(model)
-    known = (*package.list_models(), conch.NAME)
+    known = (*architectures(), conch.NAME)
     if arch not in known:
         raise UserError(
             f"unknown CLIP model '{model}'; write a CoOp name, NAME:TAG, NAME:PATH, "
             f"{HF_HUB}ORG/NAME, {LOCAL_DIR}PATH or a name of `dplq models list`."
-            + suggest(
-                model, [*OPENAI_VITS, *package.list_models(), *published_names("clip"), conch.NAME]
-            )
+            + suggest(model, [*OPENAI_VITS, *architectures(), *published_names("clip"), conch.NAME])
         )
     if arch == conch.NAME:
         source = Source(name, spec, (own := conch.describe()).config, finish=own.finish)
     else:
-        source = Source(name, spec, package.get_model_config(arch))
+        source = Source(name, spec, architecture(arch))
     if from_openai:
         source.config["quick_gelu"] = True
     if tag and weights:
@@ -351,14 +347,14 @@ def _architecture_name(model: str) -> str:
 
 def _is_tag(model: str, tag: str) -> bool:
     """Return whether open_clip has `tag` for the model, by CoOp's name or its own."""
-    is_pretrained_cfg = open_clip("pretrained").is_pretrained_cfg
+    is_pretrained_cfg = pretrained_tables().is_pretrained_cfg
 
     return is_pretrained_cfg(_architecture_name(model), tag)
 
 
 def _tag_as_file(arch: str, tag: str) -> str:
     """Return `tag`, which is no tag of `arch`, if it can be a path."""
-    list_pretrained_tags_by_model = open_clip("pretrained").list_pretrained_tags_by_model
+    list_pretrained_tags_by_model = pretrained_tables().list_pretrained_tags_by_model
 
     if Path(tag).suffix in SUFFIXES or "/" in tag or os.sep in tag or os.path.isfile(tag):
         return tag
@@ -370,7 +366,7 @@ def _tag_as_file(arch: str, tag: str) -> str:
 
 def _use_tag(source: Source, arch: str, tag: str) -> None:
     """Set activation, normalisation and, if pretrained, the downloaded weights of a tag."""
-    pretrained_models = open_clip("pretrained")
+    pretrained_models = pretrained_tables()
 
     if not tag:
         if source.spec.pretrained:

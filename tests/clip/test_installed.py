@@ -34,6 +34,32 @@ def test_normally_it_is_the_module_of_that_name():
     assert import_open_clip("pretrained") is sys.modules["open_clip.pretrained"]
 
 
+NAMES = """
+import json, sys
+from dplq.clip import installed, sources
+names = installed.architectures()
+found = {name: installed.architecture(name) for name in names}
+tags = installed.pretrained_tables().list_pretrained(as_str=True)
+installed.architecture("ViT-B-16")["embed_dim"] = 1  # a copy
+source = sources.find_source("ViT-B-16:openai", "", pretrained=False, seed=0)
+assert not {"open_clip", "transformers", "timm"} & set(sys.modules)
+import open_clip
+assert sorted(open_clip.list_models()) == names
+assert {name: open_clip.get_model_config(name) for name in names} == found
+assert open_clip.list_pretrained(as_str=True) == tags
+assert source.config == {**found["ViT-B-16"], "quick_gelu": True}
+open_clip.factory._MODEL_CONFIGS["mine"] = {"embed_dim": 7}  # as add_model_config does
+assert "mine" in installed.architectures() and installed.architecture("mine") == {"embed_dim": 7}
+assert installed.pretrained_tables() is open_clip.pretrained
+print("equal", len(names))
+"""
+
+
+def test_names_are_those_of_open_clip_without_its_import(tmp_path):
+    done = run(NAMES, tmp_path)
+    assert done.stdout == f"equal {len(open_clip.list_models())}\n", done.stderr
+
+
 def test_a_folder_of_that_name_is_passed_over(tmp_path):
     """The tree's own name stays the tree's; one line says what hides what."""
     (tmp_path / "open_clip").mkdir()
