@@ -1,0 +1,74 @@
+"""Sessions of checks: ``nox -s tests lowest docs lint types wheel``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "types", "tests", "docs", "wheel"]
+nox.options.reuse_existing_virtualenvs = True
+EXTRAS = "[test]"
+FLOOR = re.compile(r'"([\w-]+)(?:\[\w+\])?>=([\d.]+)')
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the suite in two processes, with coverage."""
+    session.install("-e", f".{EXTRAS}")
+    session.run("python", "-m", "pytest", "-n", "2", "--cov", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the suite with the lowest versions that setup.py allows."""
+    floors = Path(session.create_tmp()) / "lowest.txt"
+    floors.write_text("".join(f"{name}=={version}\n" for name, version in floors_of_setup()))
+    session.install("-e", f".{EXTRAS}", "-c", str(floors))
+    session.run("python", "-m", "pip", "list")
+    session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Run ruff, with the versions of setup.py."""
+    session.install("ruff>=0.17,<0.18")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Run mypy."""
+    session.install("-e", f".{EXTRAS}")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site; a warning is an error."""
+    session.install("-e", ".[docs]")
+    session.run("mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build sdist and wheel, install the wheel alone, and run it outside the checkout."""
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", "dist")
+    (built,) = sorted(Path("dist").glob("*.whl"))[-1:]
+    session.install("--force-reinstall", str(built.absolute()))
+    session.chdir(session.create_tmp())
+    session.run("dplq", "--version")
+    session.run("dplq", "demo", "--seeds", "1", "--out", "demo", "--", "OPTIM.MAX_EPOCH", "1")
+
+
+def floors_of_setup() -> list[tuple[str, str]]:
+    """Return every package with a lowest version in setup.py, the highest where several stand."""
+    found: dict[str, str] = {}
+    for name, version in FLOOR.findall(Path("setup.py").read_text("utf-8")):
+        if version.split(".") > found.get(name, "").split("."):
+            found[name] = version
+    return sorted(found.items())
