@@ -106,6 +106,28 @@ def test_sections_of_the_method_exist(texts):
     assert not found, "\n".join(sorted(found))
 
 
+def test_the_first_page_is_short(texts):
+    assert len(texts["README.md"].splitlines()) <= 150
+
+
+def test_every_page_is_in_the_navigation_of_the_site(files):
+    pages = {name.removeprefix("docs/") for name in files if re.fullmatch(r"docs/\w+\.md", name)}
+    site = (PROJECT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = re.findall(r"^ +- (\w+\.md)$", site, flags=re.MULTILINE)
+    assert sorted(named) == sorted(pages)
+
+
+def test_messages_of_the_troubleshooting_page_are_in_the_code(texts):
+    code = "\n".join(
+        text for name, text in texts.items() if name.startswith(("dplq/", "trainers/", "datasets/"))
+    )
+    joined = re.sub(r'"\n *f?"', "", code)  # literals that go on in the next line
+    rows = re.findall(r"^\| `(.+?)` \|", texts["docs/troubleshooting.md"], flags=re.MULTILINE)
+    parts = [part.strip("' ") for row in rows for part in row.split("...")]
+    assert len(rows) > 10
+    assert [part for part in parts if part not in joined] == []
+
+
 @pytest.mark.parametrize(
     ("text", "broken"),
     [
