@@ -45,7 +45,7 @@ def execute(
         plan: the runs.
         engine: where they run; it is closed. None: here, one after the other, with their output on
             the terminal.
-        live: show a table of the runs while they run.
+        live: show a table of the runs while they run, where stdout is a terminal.
         logs: folder of one log a run, for an engine; None: a folder beside those of the runs.
 
     Returns:
@@ -57,12 +57,19 @@ def execute(
     place = LocalEngine() if engine is None else engine
     if engine is not None and logs is None and plan.runs:
         logs = Path(os.path.commonpath([run.folder.parent for run in plan.runs])) / LOGS_FOLDER
-    progress = Lines(brief=engine is not None)
+    progress = live_table() if live and sys.stdout.isatty() else Lines(brief=engine is not None)
     try:
         with caught_signals() as signals:
             return Execution(plan, place, signals, logs if engine else None, progress).run()
     finally:
         place.close()
+
+
+def live_table() -> Progress:
+    """Return the table that is shown while runs go on."""
+    from dplq.experiments.live import LiveTable
+
+    return LiveTable()
 
 
 class Execution:
