@@ -101,7 +101,7 @@ class Execution:
     def run(self) -> int:
         """Carry the plan out; return the exit code."""
         try:
-            self._begin()
+            self.begin()
             with self.progress.shown(self.schedule.items):
                 while self._step():
                     self.progress.refresh()
@@ -116,7 +116,7 @@ class Execution:
         self.progress.end()
         return self._code
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Note what is finished and what is refused, before anything is started.
 
         Raises:
