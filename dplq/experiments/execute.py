@@ -182,7 +182,7 @@ class Execution:
         make_folder(run.folder)
         record = not (run.folder / RUN_FILE).exists() and not run.holds_work
         item.log = self._log(run)
-        size = item.log.stat().st_size if item.log and item.log.exists() else 0
+        item.log_size = item.log.stat().st_size if item.log and item.log.exists() else 0
         job = Job(
             f"{job_title(run)}-{self._token}{item.index:05d}",
             run.command,
@@ -193,7 +193,7 @@ class Execution:
         item.stage, item.since = Stage.RUNNING, time.monotonic()
         self.progress.started(item)
         self.engine.start(job)
-        self._jobs[job.name] = _Started(item, settings, record, size)
+        self._jobs[job.name] = _Started(item, settings, record)
 
     def _checked(self, run: Run) -> str:
         """Return the settings of a run whose folder can take it.
@@ -229,7 +229,7 @@ class Execution:
             self.schedule.finish(item)
             self.progress.finished(item)
             return
-        said = reason(code, item.log, started.log_size)
+        said = reason(code, item.log, item.log_size)
         if code == MISTAKE:  # maybe another process was faster to take the folder
             if self._is_taken(item):
                 return
@@ -270,6 +270,7 @@ class Execution:
         """End the runs that are under way; they go on from their last epoch another time."""
         self.signals.stopping = True
         try:
+            self.progress.stops(len(self._jobs))
             self.engine.stop()
             for ended in self.engine.wait(0):
                 if ended.job.name in self._jobs:
@@ -298,13 +299,11 @@ class _Started:
         item: the run.
         settings: its settings.
         record: whether there were none, or those of a run that failed early.
-        log_size: of its log before, in bytes.
     """
 
     item: Item
     settings: str
     record: bool
-    log_size: int
 
     def record_settings(self, code: int) -> None:
         """Write ``settings.txt`` for a process that did not.
