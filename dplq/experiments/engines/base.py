@@ -48,13 +48,11 @@ class Ended:
 
 
 class Engine(Protocol):
-    """A place to run on.
+    """A place to run on."""
 
-    Attributes:
-        slots: how many jobs may be under way, waiting ones included; it may change.
-    """
-
-    slots: int
+    @property
+    def slots(self) -> int:
+        """Return how many jobs may be under way, waiting ones included; it may change."""
 
     def start(self, job: Job) -> None:
         """Start a job, or put it in the engine's queue; return at once.
@@ -71,7 +69,10 @@ class Engine(Protocol):
         """
 
     def stop(self) -> None:
-        """End all jobs with SIGTERM, and wait until they have ended."""
+        """End all jobs with SIGTERM, and wait until they have ended; `wait` returns them.
+
+        A further signal raises KeyboardInterrupt here: the jobs are to be killed at once.
+        """
 
     def close(self) -> None:
-        """Give back what the engine holds; no job is under way."""
+        """Give back what the engine holds; no job is under way. A second call does nothing."""
