@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
 
 from dplq.errors import UserError
+from dplq.experiments.engines import Engine
+from dplq.experiments.execute import STOPPED, execute
 from dplq.experiments.plan import Plan, Run, TableRequest
-from dplq.experiments.sequential import STOPPED, execute
-from dplq.io.exit_code import DONE
+from dplq.experiments.signals import Stopped, caught_signals, stopped_by_signals
+from dplq.io.exit_code import DONE, MISTAKE
 
 
-class Stopped(BaseException):
-    """A signal that ends the command; `number` is the signal's."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-def carry_out(plan: Plan) -> int:
+def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: bool = False) -> int:
     """Carry out a plan, and print the tables of what is there, also when runs failed.
+
+    Args:
+        plan: the runs and the tables.
+        engine: opens the place where they run; None: here, one after the other, with their output
+            on the terminal.
+        live: show a table of the runs while they run.
 
     Returns:
         0, the code of the first run that failed, or 128 and the number of the signal that came.
+
+    Raises:
+        UserError: the engine cannot be opened.
     """
+    print_notes(plan.notes)
+    with caught_signals() as signals:
+        code = _execute(plan, engine, live)
+    if signals.number:
+        return code
     try:
         with stopped_by_signals():
-            print_notes(plan.notes)
-            code = execute(plan)
             table_code = print_tables(plan.tables)
     except Stopped as stop:
         print(STOPPED, file=sys.stderr)
         return 128 + stop.number
     if code != DONE:
-        print_failed(plan)
+        print_failed(plan.runs)
     return code or table_code
+
+
+def _execute(plan: Plan, engine: Callable[[], Engine] | None, live: bool) -> int:
+    place = None if engine is None else engine()
+    try:
+        return execute(plan, place, live=live)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return MISTAKE
 
 
 def print_notes(notes: Sequence[str]) -> None:
@@ -50,26 +61,26 @@ def print_notes(notes: Sequence[str]) -> None:
 
 def print_tables(tables: Sequence[TableRequest]) -> int:
     """Print the tables of the folders that are there; return the first code that is not 0."""
-    from dplq.results.__main__ import main
-
     codes = []
     for table in tables:
         folders = [str(folder) for folder in table.folders if folder.is_dir()]
         if folders:
+            from dplq.results.__main__ import main
+
             if len(tables) > 1:
                 print(f"\n== {table.title}", flush=True)
             codes.append(main([*table.flags, "--", *folders]))
     return next(filter(None, codes), DONE)
 
 
-def print_failed(plan: Plan) -> None:
+def print_failed(runs: Sequence[Run]) -> None:
     """Name the trainers with a run that failed, where there are several."""
-    trainers = list(dict.fromkeys(run.trainer for run in plan.runs))
-    failed = dict.fromkeys(run.trainer for run in plan.runs if _failed(run))
+    trainers = dict.fromkeys(run.trainer for run in runs)
+    failed = dict.fromkeys(run.trainer for run in runs if _failed(run))
     if len(trainers) > 1 and failed:
-        names = " ".join(failed)
         print(
-            f"error: failed: {names}. The messages are above, and in log.txt of each run.",
+            f"error: failed: {' '.join(failed)}. The messages are above, and in log.txt of each"
+            " run.",
             file=sys.stderr,
         )
 
@@ -83,20 +94,3 @@ def _failed(run: Run) -> bool:
     except (UserError, OSError):
         return True
     return False
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` on SIGINT, SIGTERM and SIGHUP while the block runs."""
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-
-    def stop(number: int, frame: Any) -> NoReturn:
-        raise Stopped(number)
-
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

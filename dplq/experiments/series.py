@@ -67,9 +67,7 @@ class Series:
         """Return the test of a training run, on its own dataset where no other is named."""
         return self._run(folder, trained.seed, classes, dataset or self.dataset, trained.folder)
 
-    def _run(
-        self, folder: Path, seed: int, classes: str, dataset: str, model: Path | None
-    ) -> Run:
+    def _run(self, folder: Path, seed: int, classes: str, dataset: str, model: Path | None) -> Run:
         return Run(
             folder=folder / f"seed{seed}",
             dataset=dataset,

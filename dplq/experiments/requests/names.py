@@ -58,7 +58,7 @@ def find_dataset(name: str, what: str = "dataset") -> str:
     return find_name(name.removesuffix(ENDING), files, "configs/datasets", what)
 
 
-def find_trainers(names: Sequence[str], what: str = "trainer") -> tuple[str, ...]:
+def find_trainers(names: Sequence[str], what: str = "TRAINER") -> tuple[str, ...]:
     """Return trainers by name, each once; the single word ``all`` stands for all.
 
     Raises:
@@ -77,7 +77,7 @@ def find_config(
     protocol: str,
     shots: int,
     given: Mapping[str, str],
-    what: str = "config",
+    what: str = "CFG",
 ) -> str:
     """Return the config that a trainer uses, a file of its folder, without its ending.
 
