@@ -183,7 +183,7 @@ def test_files_of_unknown_making_are_refused(box):
         (
             ["RSSCN7"],
             {"OUT": "~no-such-user/x"},
-            "OUT is ~no-such-user/x: the home folder of ~no-s",
+            "OUT is ~no-such-user/x: the home folder of ",
         ),
         (["RSSCN7"], {"DATA": "~$(id)"}, "DATA is ~$(id): the home folder of ~$(id) is not known"),
     ],

@@ -67,11 +67,16 @@ def node_of(trainer: str) -> str:
     return _entry(trainer).node or trainer.upper()
 
 
+def has_effect(common: Mapping[str, str], trainer: str) -> bool:
+    """Return whether a trainer has a key for one of these values."""
+    return any(name != "depth" or _entry(trainer).depth for name in common)
+
+
 def without_effect(common: Mapping[str, str], trainers: Iterable[str]) -> list[str]:
     """Return a line that names the trainers without layers to set, if any."""
     if "depth" not in common:
         return []
-    names = [trainer for trainer in trainers if not _entry(trainer).depth]
+    names = [trainer for trainer in trainers if not has_effect({"depth": ""}, trainer)]
     line = f"depth {common['depth']} changes nothing for {few(names, 30)}: no key sets layers there"
     return [line] if names else []
 

@@ -7,38 +7,30 @@ from dplq.experiments.requests.request import PROTOCOLS
 from dplq.io.protocols import read_protocols
 
 RUNS = "OUT/base2new/{train_base,test_new,test_all}/DATASET/shots_SHOTS/TRAINER/CFG/seedSEED"
-USAGE = {  # protocol -> its script, and what it does
-    "base2new": (
-        "base2new",
-        "Train on the base classes of DATASET, test on base and on new classes, and print the table"
-        " of base\nand new accuracy and their harmonic mean H. Results:\n" + RUNS,
-    ),
-    "compare": (
-        "compare",
-        "Base-to-new generalisation of all trainers on DATASET, in one table: base and new accuracy,"
-        " their\nharmonic mean H, learnable parameters, seconds per training step, peak memory and"
-        " checkpoint size.\nThe runs are those of base2new.sh, which are shared:\n" + RUNS,
-    ),
-    "few-shot": (
-        "few_shot",
-        "Train on all classes of DATASET with 1, 2, 4, 8 and 16 images per class, test on all"
-        " classes, print\nthe table of accuracy over shots, and draw the curve:"
-        " OUT/DATASET/few_shot.png. Zero-shot trainers\nuse no training image: they are run once, and"
-        " are the dashed lines. Results:\nOUT/DATASET/shots_N/TRAINER/CFG/seedSEED",
-    ),
-    "cross-dataset": (
-        "cross_dataset",
-        "Train on all classes of SOURCE, test on the test images of other datasets with their own"
-        " classes,\nand print the table. Results: OUT/SOURCE/shots_SHOTS/TRAINER/CFG/seedSEED (shared"
-        " with few_shot.sh)\nand OUT/evaluation/SOURCE/TRAINER/CFG_SHOTSshots/TARGET/seedSEED",
-    ),
-    "domain-generalization": (
-        "domain_generalization",
-        "Train on all classes of SOURCE, test on all images (training images included) of other"
-        " datasets\nwith their own classes: the ...v2 datasets. Print the table. Results:\n"
-        "OUT/SOURCE/shots_SHOTS/TRAINER/CFG/seedSEED (shared with few_shot.sh and cross_dataset.sh)"
-        " and\nOUT/evaluation/SOURCE/TRAINER/CFG_SHOTSshots/TARGET/seedSEED",
-    ),
+WHAT = {  # of the script of a protocol, whose name has _ for -
+    "base2new": f"""\
+Train on the base classes of DATASET, test on base and on new classes, and print the table of base
+and new accuracy and their harmonic mean H. Results:
+{RUNS}""",
+    "compare": f"""\
+Base-to-new generalisation of all trainers on DATASET, in one table: base and new accuracy, their
+harmonic mean H, learnable parameters, seconds per training step, peak memory and checkpoint size.
+The runs are those of base2new.sh, which are shared:
+{RUNS}""",
+    "few-shot": """\
+Train on all classes of DATASET with 1, 2, 4, 8 and 16 images per class, test on all classes, print
+the table of accuracy over shots, and draw the curve: OUT/DATASET/few_shot.png. Zero-shot trainers
+use no training image: they are run once, and are the dashed lines. Results:
+OUT/DATASET/shots_N/TRAINER/CFG/seedSEED""",
+    "cross-dataset": """\
+Train on all classes of SOURCE, test on the test images of other datasets with their own classes,
+and print the table. Results: OUT/SOURCE/shots_SHOTS/TRAINER/CFG/seedSEED (shared with few_shot.sh)
+and OUT/evaluation/SOURCE/TRAINER/CFG_SHOTSshots/TARGET/seedSEED""",
+    "domain-generalization": """\
+Train on all classes of SOURCE, test on all images (training images included) of other datasets
+with their own classes: the ...v2 datasets. Print the table. Results:
+OUT/SOURCE/shots_SHOTS/TRAINER/CFG/seedSEED (shared with few_shot.sh and cross_dataset.sh) and
+OUT/evaluation/SOURCE/TRAINER/CFG_SHOTSshots/TARGET/seedSEED""",
 }
 GENERALISED = """
   GENERALISED  yes: test the model of the base classes among all class names together, too; not for
@@ -90,7 +82,6 @@ code of the first run that failed."""
 def help_text(protocol: str) -> str:
     """Return the help text of a protocol's script."""
     default = PROTOCOLS[protocol]
-    script, what = USAGE[protocol]
     more = GENERALISED if default.configs == "base2new" else ""
     if default.targets:
         more = TARGETS.format(DEFAULT_TARGETS[default.targets])
@@ -98,9 +89,9 @@ def help_text(protocol: str) -> str:
     if names == ("all",):
         names = tuple(dict.fromkeys([*read_protocols(), *trainers()]))
     return TEXT.format(
-        script=script,
+        script=protocol.replace("-", "_"),
         first="SOURCE" if default.targets else "DATASET",
-        what=what,
+        what=WHAT[protocol],
         trainers=" ".join(names),
         shots=" ".join(map(str, default.shots)),
         more=more,

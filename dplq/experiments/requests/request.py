@@ -163,7 +163,7 @@ def _table(request: Request, dataset: str, plan: Plan) -> TableRequest:
 
 def _joined(tables: Iterable[TableRequest]) -> list[TableRequest]:
     """Return tables of one title as one."""
-    folders: dict[tuple[str, Sequence[str]], dict[Path, None]] = {}
+    folders: dict[tuple[str, tuple[str, ...]], dict[Path, None]] = {}
     for table in tables:
         folders.setdefault((table.title, table.flags), {}).update(dict.fromkeys(table.folders))
     return [TableRequest(title, list(of), flags) for (title, flags), of in folders.items()]

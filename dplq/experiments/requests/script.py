@@ -71,9 +71,8 @@ def request_of(
 
 
 def _shots(protocol: str, given: str) -> tuple[int, ...]:
-    shots = (
-        flags.shots(flags.split(given, "SHOTS"), "SHOTS") if given else PROTOCOLS[protocol].shots
-    )
+    words = flags.split(given, "SHOTS") if given else []
+    shots = flags.shots(words, "SHOTS") or PROTOCOLS[protocol].shots
     if len(shots) > 1 and protocol != "few-shot":
         raise UserError(f"SHOTS is '{' '.join(map(str, shots))}': one number is wanted here")
     return shots
