@@ -33,8 +33,8 @@ EPILOG = """examples:
     dplq run sweep.yaml --engine slurm --engine-options partition=gpu time=120
 
 The same command continues what was interrupted; finished runs are not repeated. docs/run.md has the
-keys of sweep files, engines and folders. Exit code: 0 done, 2 bad input, 130 Ctrl-C, else that of the
-first run that failed."""
+keys of sweep files, engines and folders. Exit code: 0 done, 2 bad input, 130 Ctrl-C, else that of
+the first run that failed."""
 
 
 def build_parser() -> argparse.ArgumentParser:

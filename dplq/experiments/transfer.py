@@ -40,20 +40,20 @@ def _runs(series: Series, tests: dict[str, Path]) -> Iterator[Run]:
             yield series.test(folder, trained, "all", target)
 
 
-def default_targets(source: str, data: Path, kind: str) -> list[str]:
-    """Return the other datasets of a source's domain that are there.
+def default_targets(sources: Sequence[str], data: Path, kind: str) -> dict[str, list[str]]:
+    """Return the other datasets of each source's domain that are there.
 
     This asks another process: the declarations of datasets import torch.
 
     Args:
-        source: a file of ``configs/datasets``, without its ending.
+        sources: files of ``configs/datasets``, without their ending.
         data: folder of the datasets.
         kind: `CROSS`, or `WHOLE`: those of which every image is test.
 
     Raises:
-        UserError: its domain is not known, or none is there.
+        UserError: a domain is not known, or none is there.
     """
-    arguments = [source, "--root", str(data), "--kind", kind]
+    arguments = [*sources, "--root", str(data), "--kind", kind]
     done = subprocess.run(
         [sys.executable, "-m", "dplq.data.targets", *arguments],
         cwd=Path(__file__).resolve().parents[2],  # `-m` finds this package there
@@ -66,7 +66,7 @@ def default_targets(source: str, data: Path, kind: str) -> list[str]:
         raise UserError(said.rpartition("\n")[2].removeprefix("error: "))
     if said:
         print(said, file=sys.stderr)
-    return done.stdout.split()
+    return dict(zip(sources, map(str.split, done.stdout.splitlines()), strict=True))
 
 
 def warning_of(source: str, targets: Sequence[str]) -> list[str]:

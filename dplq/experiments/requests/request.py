@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from dplq.errors import UserError, suggest
@@ -105,9 +104,11 @@ def make_plan(requests: Sequence[Request]) -> Plan:
     Raises:
         UserError: a trainer has no config for it, or two different runs share a folder.
     """
-    targets_of = cache(default_targets)
+    targets = _default_targets(requests)
     plan = merge(
-        _plan(request, dataset, targets_of) for request in requests for dataset in request.datasets
+        _plan(request, dataset, request.targets or targets.get((request.protocol, dataset), ()))
+        for request in requests
+        for dataset in request.datasets
     )
     common = {name: value for request in requests for name, value in request.common.items()}
     trainers = dict.fromkeys(name for request in requests for name in request.trainers)
@@ -115,12 +116,25 @@ def make_plan(requests: Sequence[Request]) -> Plan:
     return Plan(plan.runs, plan.folders, _joined(plan.tables), notes)
 
 
-def _plan(request: Request, dataset: str, targets_of: Callable[..., list[str]]) -> Plan:
+def _default_targets(requests: Sequence[Request]) -> dict[tuple[str, str], list[str]]:
+    """Return the targets by protocol and source, for the requests that name none."""
+    sources: dict[tuple[str, Path], dict[str, None]] = {}
+    for request in requests:
+        if PROTOCOLS[request.protocol].targets and not request.targets:
+            of = sources.setdefault((request.protocol, request.data), {})
+            of.update(dict.fromkeys(request.datasets))
+    return {
+        (protocol, source): targets
+        for (protocol, data), of in sources.items()
+        for source, targets in default_targets(list(of), data, PROTOCOLS[protocol].targets).items()
+    }
+
+
+def _plan(request: Request, dataset: str, targets: Sequence[str]) -> Plan:
     """Return the plan of a request for one of its datasets."""
     protocol = PROTOCOLS[request.protocol]
     series = list(_series(request, dataset))
     if protocol.targets:
-        targets = request.targets or targets_of(dataset, request.data, protocol.targets)
         plans = [
             Plan(notes=warning_of(dataset, targets)),
             *(transfer(one, targets) for one in series),
