@@ -18,14 +18,14 @@ from dplq.errors import UserError
 from dplq.experiments.engines.base import JOB_VARIABLE, Ended, Engine, Job
 from dplq.experiments.engines.local import LocalEngine
 from dplq.experiments.failure import reason
-from dplq.experiments.plan import Plan, Run
+from dplq.experiments.plan import Plan, RecordedSettings, Run
 from dplq.experiments.progress import Lines, Progress
 from dplq.experiments.schedule import Item, Schedule, Stage
 from dplq.experiments.signals import Signals, caught_signals
 from dplq.experiments.state import State, scan, state_of
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.exit_code import DONE, MISTAKE, PROBLEMS
-from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, RUN_FILE, SETTINGS_FILE
+from dplq.io.runs.files import RESULTS_FILE, RUN_FILE, SETTINGS_FILE
 
 SETTINGS_VARIABLE = "DPLQ_SETTINGS"  # has `dplq train` write settings.txt
 LOGS_FOLDER = "run_logs"  # beside the runs' folders, which exist only once a run has begun
@@ -45,7 +45,7 @@ def execute(
         plan: the runs.
         engine: where they run; it is closed. None: here, one after the other, with their output on
             the terminal.
-        live: show a table of the runs while they run.
+        live: show a table of the runs while they run, where stdout is a terminal.
         logs: folder of one log a run, for an engine; None: a folder beside those of the runs.
 
     Returns:
@@ -57,12 +57,19 @@ def execute(
     place = LocalEngine() if engine is None else engine
     if engine is not None and logs is None and plan.runs:
         logs = Path(os.path.commonpath([run.folder.parent for run in plan.runs])) / LOGS_FOLDER
-    progress = Lines(brief=engine is not None)
+    progress = live_table() if live and sys.stdout.isatty() else Lines(brief=engine is not None)
     try:
         with caught_signals() as signals:
             return Execution(plan, place, signals, logs if engine else None, progress).run()
     finally:
         place.close()
+
+
+def live_table() -> Progress:
+    """Return the table that is shown while runs go on."""
+    from dplq.experiments.live import LiveTable
+
+    return LiveTable()
 
 
 class Execution:
@@ -94,7 +101,7 @@ class Execution:
     def run(self) -> int:
         """Carry the plan out; return the exit code."""
         try:
-            self._begin()
+            self.begin()
             with self.progress.shown(self.schedule.items):
                 while self._step():
                     self.progress.refresh()
@@ -109,19 +116,19 @@ class Execution:
         self.progress.end()
         return self._code
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Note what is finished and what is refused, before anything is started.
 
         Raises:
             UserError: nothing can be started, because other runs lie in the folders.
         """
-        items, refused = self.schedule.items, []
+        items, refused, recorded = self.schedule.items, [], RecordedSettings()
         for item, found in zip(items, scan(item.run for item in items), strict=True):
             model = self.schedule.model(item)
             if item.stage is not Stage.WAITING or (model and model.stage is not Stage.FINISHED):
                 continue  # what is tested, and so the settings, are not known yet
             try:
-                item.run.check_folder()
+                item.run.check_folder(recorded)
             except UserError as error:
                 self.schedule.fail(item, MISTAKE, str(error))
                 refused.append(item)
@@ -173,7 +180,7 @@ class Execution:
             self._fail(item, MISTAKE, str(error))
             return
         make_folder(run.folder)
-        record = not (run.folder / RUN_FILE).exists() and not holds_work(run.folder)
+        record = not (run.folder / RUN_FILE).exists() and not run.holds_work
         item.log = self._log(run)
         size = item.log.stat().st_size if item.log and item.log.exists() else 0
         job = Job(
@@ -316,11 +323,6 @@ class _Started:
             return
         if folder.is_dir() and not (folder / RUN_FILE).exists():
             write_bytes_atomically(path, f"{self.settings}\n".encode())
-
-
-def holds_work(folder: Path) -> bool:
-    """Return whether a folder has a result or a model; a run that failed early has logs only."""
-    return (folder / RESULTS_FILE).exists() or (folder / MODEL_FOLDER).exists()
 
 
 def make_folder(folder: Path) -> None:
