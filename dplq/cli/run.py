@@ -81,7 +81,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--engine", metavar="NAME", help=f"local, ray or slurm (default: {ENGINE})")
     add("--engine-options", nargs="+", default=[], metavar="KEY=VALUE", help="of the engine")
     add("--jobs", type=int, metavar="N", help="runs at once, on this machine")
-    add("--per-gpu", type=int, metavar="K", help="runs at once on each GPU of this machine")
+    add(
+        "--per-gpu",
+        metavar="K",
+        help="runs at once on each GPU of this machine; auto: as many as its memory holds",
+    )
     add("--dry-run", action="store_true", help="show the runs and their states, start none")
     parser.add_argument(
         "options", nargs="*", metavar="-- KEY VALUE", help="config keys for all runs"

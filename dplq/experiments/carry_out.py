@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dplq.errors import UserError
 from dplq.experiments.engines import Engine
 from dplq.experiments.execute import STOPPED, execute
-from dplq.experiments.plan import Plan, Run, TableRequest
+from dplq.experiments.plan import Plan, RecordedSettings, Run, TableRequest
 from dplq.experiments.signals import Stopped, caught_signals, stopped_by_signals
 from dplq.io.exit_code import DONE, MISTAKE
 
@@ -76,7 +76,8 @@ def print_tables(tables: Sequence[TableRequest]) -> int:
 def print_failed(runs: Sequence[Run]) -> None:
     """Name the trainers with a run that failed, where there are several."""
     trainers = dict.fromkeys(run.trainer for run in runs)
-    failed = dict.fromkeys(run.trainer for run in runs if _failed(run))
+    recorded = RecordedSettings()
+    failed = dict.fromkeys(run.trainer for run in runs if _failed(run, recorded))
     if len(trainers) > 1 and failed:
         print(
             f"error: failed: {' '.join(failed)}. The messages are above, and in log.txt of each"
@@ -85,12 +86,12 @@ def print_failed(runs: Sequence[Run]) -> None:
         )
 
 
-def _failed(run: Run) -> bool:
+def _failed(run: Run, recorded: RecordedSettings) -> bool:
     """Return whether a run is not there as it was wanted."""
     if not run.is_finished:
         return True
     try:
-        run.check_folder()
+        run.check_folder(recorded)
     except (UserError, OSError):
         return True
     return False

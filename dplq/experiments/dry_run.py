@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from dplq.errors import UserError, few
-from dplq.experiments.plan import Plan, Run
+from dplq.experiments.plan import Plan, RecordedSettings, Run
 from dplq.experiments.state import Found, State, scan
 from dplq.io.runs.files import RESULTS_FILE
 from dplq.io.runs.results import read_results
@@ -141,12 +141,12 @@ def _holders(runs: Sequence[Run], found: Sequence[Found]) -> list[str]:
 def _refusals(runs: Sequence[Run], found: Sequence[Found]) -> dict[Path, str]:
     """Return why runs cannot be made: other ones lie in their folders."""
     finished = {run.folder for run, one in zip(runs, found, strict=True) if _is_finished(one)}
-    refused = {}
+    refused, recorded = {}, RecordedSettings()
     for run in runs:
         if run.model is not None and run.model not in finished:
             continue  # what is tested, and so the settings, are not known yet
         try:
-            run.check_folder()
+            run.check_folder(recorded)
         except UserError as error:
             refused[run.folder] = f"{REFUSED}: {error}"
     return refused
