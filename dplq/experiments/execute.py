@@ -210,6 +210,11 @@ class Execution:
         """Return whether a run is finished by now, or another process makes it; note which."""
         found = state_of(item.run.folder)
         if found.state is State.FINISHED:
+            try:
+                item.run.check_folder()
+            except UserError as error:  # such as the test of a model that was trained again
+                self._fail(item, MISTAKE, str(error))
+                return True
             self.schedule.finish(item)
             self.progress.finished_before(item)
         elif found.state is State.HELD:

@@ -33,7 +33,7 @@ from dplq.io.validation.values import (
     whole,
 )
 from dplq.methods.settings import check_of
-from dplq.training.precision import PRECISIONS
+from dplq.training import PRECISIONS
 from dplq.training.schedule import SCHEDULERS, WARMUPS, learning_rate
 
 from .dassl import find_trainer, registered_trainers

@@ -20,7 +20,7 @@ from dplq.images.settings import ReadSettings
 from dplq.io.validation.paths import is_file
 from dplq.io.validation.values import Check, like, require, text
 from dplq.io.validation.yaml_file import read_yaml
-from dplq.training.precision import PRECISIONS
+from dplq.training import PRECISIONS
 
 logger = logging.getLogger(__name__)
 

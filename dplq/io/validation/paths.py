@@ -34,7 +34,8 @@ def user_path(text: str | os.PathLike[str], key: str) -> Path:
     """
     given = os.fspath(text)
     try:
-        path = Path(given).expanduser()
+        path = Path(given)  # which drops the ./ of ./~name
+        path = path.expanduser() if given.startswith("~") else path
     except RuntimeError as error:
         user = printable(given.partition("/")[0])
         raise UserError(
