@@ -107,7 +107,7 @@ def test_a_cluster_that_does_not_answer(monkeypatch):
             with pytest.raises(UserError, match=f"^No Ray cluster answers at {given} .*refused"):
                 open_engine("ray", {"address": given})
             assert time.monotonic() - began < 6
-    with pytest.raises(UserError, match=r"^address=node1 is none of a Ray cluster: auto, HOST:PORT"):
+    with pytest.raises(UserError, match=r"^address=node1 is none of a Ray cluster: auto, "):
         open_engine("ray", {"address": "node1"})
 
 
@@ -117,7 +117,8 @@ def test_a_job_has_its_environment_log_and_exit_code(engine, tmp_path, monkeypat
     monkeypatch.setenv("HERE", "of this process")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")  # of this machine, not of a node
     names = "'HERE', 'THERE', 'CUDA_VISIBLE_DEVICES'"
-    text = f"import os, sys; print([os.environ.get(k) for k in ({names})]); sys.exit('bad')"
+    code = f"print([os.environ.get(k) or None for k in ({names})])"
+    text = f"import os, sys; {code}; sys.exit('bad')"
     engine.start(job("fails", tmp_path, text, THERE="of the job"))
     engine.start(job("killed", tmp_path, "import os; os.kill(os.getpid(), 15)"))
     engine.start(Job("absent", ["no_such_program"], {}, tmp_path / "logs/absent.log"))
