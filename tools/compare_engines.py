@@ -61,26 +61,24 @@ def ray(plan: Plan) -> tuple[int, str]:
 
     with contextlib.closing(SimulatedCluster(3)) as cluster:
         engine = open_engine("ray", {"address": cluster.address})
-        done: list[Run] = []
+        over = threading.Event()
+        hit: list[Run] = []
 
         def kill() -> None:
-            while not done:
-                time.sleep(0.01)
+            while not hit and not over.wait(0.02):
                 if sum(run.is_finished for run in plan.runs) < len(plan.runs) // 3:
                     continue
                 for node, _, command in cluster.running():
-                    run = in_training(plan.runs, command)
-                    if run and not done:
+                    if not hit and (run := in_training(plan.runs, command)):
                         cluster.kill(node)
-                        done.append(run)
+                        hit.append(run)
 
         killer = threading.Thread(target=kill, daemon=True)
         killer.start()
         code = execute(plan, engine)
-        killed = bool(done)
-        done.extend(plan.runs[:1])  # ends the thread
+        over.set()
         killer.join()
-    return code, f"one of 3 nodes killed: {fate(done[0])}" if killed else "no node was killed"
+    return code, f"one of 3 nodes killed: {fate(hit[0])}" if hit else "no node was killed"
 
 
 # Name -> what carries out a plan and returns its exit code and what was broken meanwhile.

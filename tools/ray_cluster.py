@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dplq.experiments.engines.ray import STORE
+from dplq.experiments.engines.ray.cluster import STORE
 
-# A node is lost after two seconds without an answer; by Ray's defaults after 15.
+# A node is lost once it has refused to answer for three seconds; by Ray's defaults for 15.
 NOTICE = {
     "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 1000,
+    "health_check_period_ms": 1000,
     "health_check_failure_threshold": 3,
 }
 
@@ -52,6 +51,10 @@ class SimulatedCluster:
             for pid, parent in parents.items():
                 if parents.get(parent) == raylet and (command := _command(pid)):
                     yield node, pid, command
+
+    def add(self, cpus: int, gpus: int) -> Any:
+        """Add a node and return it."""
+        return self._cluster.add_node(num_cpus=cpus, num_gpus=gpus, object_store_memory=STORE)
 
     def kill(self, node: Any) -> None:
         """Kill a node's processes, as a machine that loses its power does."""

@@ -1,91 +1,23 @@
-"""The engine `ray`, on a cluster of three simulated nodes, with stand-ins for training."""
+"""The engine `ray`, as far as that needs no cluster."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from dplq.errors import UserError
-from dplq.experiments.engines import Job, open_engine
-from dplq.experiments.engines import ray as engine_module
-from dplq.io.process import is_alive
-from tests.runner import PROJECT
+from dplq.experiments.engines import open_engine
+from dplq.experiments.engines.ray import Settings
+from dplq.experiments.engines.ray.cluster import fitting, needs
+from dplq.experiments.engines.ray.task import NOT_STARTED, carry_out
 
-HAS_RAY = importlib.util.find_spec("ray") is not None and sys.platform == "linux"
-needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed, or this is not Linux")
-# A training of a few epochs, which goes on from the last one.
-TRAIN = """
-import os, signal, sys, time
-from pathlib import Path
-file, epochs, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-def stop(*_):
-    file.with_suffix(".stopped").touch()
-    sys.exit(143)
-signal.signal(signal.SIGTERM, stop)
-done = len(file.read_text().splitlines()) if file.exists() else 0
-for epoch in range(done, epochs):
-    with file.open("a") as lines:
-        lines.write(f"{epoch} {os.getpid()} {os.environ['DPLQ_JOB']}\\n")
-    print("epoch", epoch, flush=True)
-    time.sleep(seconds)
-"""
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    from tools.ray_cluster import SimulatedCluster
-
-    cluster = SimulatedCluster(3)
-    yield cluster
-    cluster.close()
-
-
-@pytest.fixture
-def engine(cluster):
-    engine = open_engine("ray", {"address": cluster.address})
-    yield engine
-    engine.stop()
-    engine.close()
-
-
-def job(name, tmp_path, *words, **environment):
-    command = [sys.executable, "-c", *map(str, words)]
-    return Job(name, command, {"DPLQ_JOB": name, **environment}, tmp_path / "logs" / f"{name}.log")
-
-
-def train(name, tmp_path, epochs=4, seconds=0.1):
-    return job(name, tmp_path, TRAIN, tmp_path / name, epochs, seconds)
-
-
-def epochs_of(path):
-    """The epoch, process and job of each line that a stand-in wrote."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [(int(e), int(pid), name) for e, pid, name in map(str.split, lines)]
-
-
-def wait_for(condition, seconds=20):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.05)
-    return found
-
-
-def ended(engine, number):
-    """The next jobs that end, by name."""
-    found = {}
-    end = time.monotonic() + 30
-    while len(found) < number and time.monotonic() < end:
-        found |= {e.job.name: (e.code, e.reason) for e in engine.wait(1)}
-    return found
+HAS_RAY = importlib.util.find_spec("ray") is not None
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed")
 
 
 def test_without_ray_its_install_line_is_said(monkeypatch):
@@ -98,144 +30,44 @@ def test_without_ray_its_install_line_is_said(monkeypatch):
 
 
 @needs_ray
-def test_a_cluster_that_does_not_answer(monkeypatch):
+def test_a_cluster_that_does_not_answer():
     with socket.socket() as free:  # bound, but nobody listens
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
         for given in (address, f"ray://{address}"):
             began = time.monotonic()
-            with pytest.raises(UserError, match=f"^No Ray cluster answers at {given} .*refused"):
+            with pytest.raises(
+                UserError, match=f"^No Ray cluster answers at address={given} .*refused"
+            ):
                 open_engine("ray", {"address": given})
             assert time.monotonic() - began < 6
     with pytest.raises(UserError, match=r"^address=node1 is none of a Ray cluster: auto, "):
         open_engine("ray", {"address": "node1"})
 
 
-@needs_ray
-def test_a_job_has_its_environment_log_and_exit_code(engine, tmp_path, monkeypatch):
-    assert engine.slots == 3
-    monkeypatch.setenv("HERE", "of this process")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")  # of this machine, not of a node
-    names = "'HERE', 'THERE', 'CUDA_VISIBLE_DEVICES'"
-    code = f"print([os.environ.get(k) or None for k in ({names})])"
-    text = f"import os, sys; {code}; sys.exit('bad')"
-    engine.start(job("fails", tmp_path, text, THERE="of the job"))
-    engine.start(job("killed", tmp_path, "import os; os.kill(os.getpid(), 15)"))
-    engine.start(Job("absent", ["no_such_program"], {}, tmp_path / "logs/absent.log"))
-    there = f"on node {socket.gethostname()}"
-    assert ended(engine, 3) == {
-        "fails": (1, there),
-        "killed": (143, there),
-        "absent": (
-            127,
-            f"{there}: [Errno 2] No such program: 'no_such_program'. All nodes need the same "
-            "folders and the same Python.",
-        ),
-    }
-    log = (tmp_path / "logs/fails.log").read_text()
-    assert log == "['of this process', 'of the job', None]\nbad\n"
-    engine.start(train("good", tmp_path))
-    assert ended(engine, 1) == {"good": (0, "")}
-    assert [epoch for epoch, _, _ in epochs_of(tmp_path / "good")] == [0, 1, 2, 3]
+def test_as_many_runs_as_each_node_has_room_for():
+    nodes = [{"Resources": {"CPU": 16.0, "GPU": 2.0}}, {"Resources": {"CPU": 6.0, "GPU": 1.0}}]
+    for settings, number in (
+        ({}, 3),  # a GPU each
+        ({"gpus": 0}, 22),
+        ({"gpus": 0.25}, 8 + 4),
+        ({"gpus": 1 / 3}, 6 + 3),
+        ({"gpus": 0.1, "cpus": 4}, 4 + 1),
+        ({"gpus": 2}, 1),
+        ({"cpus": 0.5, "gpus": 0}, 44),
+        ({"cpus": 32}, 0),
+    ):
+        assert fitting(nodes, needs(nodes, Settings(**settings))) == number, settings
+    (node,) = [{"Resources": {"memory": 5.0}}]  # a head that carries nothing out
+    assert fitting([node], needs([node], Settings())) == 0
 
 
 def test_a_node_that_lacks_the_folders_is_named(tmp_path):
     """The task itself, as a node without the shared file system carries it out."""
     command, absent = [sys.executable, "-c", "1"], tmp_path / "absent"
     for folder, log in ((tmp_path, absent / "log.txt"), (absent, tmp_path / "log.txt")):
-        code, reason = engine_module.carry_out(command, dict(os.environ), str(folder), str(log))
-        assert code == engine_module.NOT_STARTED
+        code, reason = carry_out(command, dict(os.environ), str(folder), str(log))
+        assert code == NOT_STARTED
         assert reason.startswith(f"on node {socket.gethostname()}: [Errno 2] No such file or")
         assert str(absent) in reason
         assert reason.endswith("All nodes need the same folders and the same Python.")
-
-
-@needs_ray
-def test_stop_ends_the_jobs_with_sigterm(engine, tmp_path):
-    for number in range(4):  # one more than there are CPUs
-        engine.start(train(f"long{number}", tmp_path, 100, 0.2))
-    begun = wait_for(lambda: len(found := list(tmp_path.glob("long*"))) == 3 and found)
-    wait_for(lambda: all(epochs_of(path) for path in begun))
-    engine.stop()
-    processes = [epochs_of(path)[0][1] for path in begun]
-    assert not any(map(is_alive, processes))
-    stopped = {path.stem for path in tmp_path.glob("*.stopped")}
-    assert stopped == {path.name for path in begun}
-    assert list(engine.wait(0.1)) == []
-
-
-@needs_ray
-def test_the_run_of_a_killed_worker_goes_on(engine, tmp_path):
-    """It ends with its worker, so that no two processes write there."""
-    engine.start(train("run", tmp_path, 8, 0.2))
-    _, process, _ = wait_for(lambda: epochs_of(tmp_path / "run"))[0]
-    worker = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: not is_alive(process), 2)
-    assert ended(engine, 1) == {"run": (0, "")}
-    lines = epochs_of(tmp_path / "run")
-    assert [epoch for epoch, _, _ in lines] == list(range(8))
-    assert lines[0][1] == process != lines[-1][1]
-
-
-@needs_ray
-def test_no_process_outlives_the_program_that_planned(cluster, tmp_path):
-    program = f"""
-import sys, time
-from pathlib import Path
-from dplq.experiments.engines import open_engine
-from tests.experiments.test_ray import train
-engine = open_engine("ray", {{"address": {cluster.address!r}}})
-engine.start(train("run", Path({str(tmp_path)!r}), 100, 0.2))
-engine.wait(100)
-"""
-    with subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT) as planner:
-        _, process, _ = wait_for(lambda: epochs_of(tmp_path / "run"))[0]
-        planner.kill()
-    wait_for(lambda: not is_alive(process))
-
-
-@needs_ray
-def test_a_run_too_large_for_the_cluster_is_refused(cluster):
-    with pytest.raises(UserError) as error:
-        open_engine("ray", {"address": cluster.address, "gpus": "0.5"})
-    assert str(error.value).startswith(
-        "No node of the Ray cluster has cpus=1 and gpus=0.5 for a run; there are: "
-    )
-    assert "with CPU=1 GPU=0" in str(error.value)
-    assert "Ask for less" in str(error.value)
-
-
-@needs_ray
-def test_the_run_of_a_lost_node_goes_on_elsewhere(cluster, tmp_path, caplog):
-    engine = open_engine("ray", {"address": cluster.address})
-    names = [f"run{number}" for number in range(3)]
-    for name in names:
-        engine.start(train(name, tmp_path, 8, 0.25))
-    wait_for(lambda: all(len(epochs_of(tmp_path / name)) >= 2 for name in names))
-    node, process, command = next(cluster.running())
-    name = next(Path(word).name for word in command if word.startswith(str(tmp_path)))
-    cluster.kill(node)
-    assert ended(engine, 3) == {name: (0, "") for name in names}
-    assert engine.slots == 2
-    assert not is_alive(process)
-    for each in names:
-        lines = epochs_of(tmp_path / each)
-        assert [epoch for epoch, _, _ in lines] == list(range(8))
-        assert {job for _, _, job in lines} == {each}
-        assert (len({pid for _, pid, _ in lines}) == 2) is (each == name)
-    assert "of the Ray cluster was lost; 2 are left. Its runs go on elsewhere." in caplog.text
-    engine.close()
-
-
-@needs_ray
-def test_a_run_lost_for_good_is_a_failure(cluster, tmp_path):
-    engine = open_engine("ray", {"address": cluster.address, "retries": 0})
-    engine.start(train("run", tmp_path, 100, 0.2))
-    _, process, _ = wait_for(lambda: epochs_of(tmp_path / "run"))[0]
-    worker = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(worker, signal.SIGKILL)
-    code, reason = ended(engine, 1)["run"]
-    assert code == engine_module.LOST
-    assert reason.startswith("Ray lost it, retries=0: ")
-    engine.close()
