@@ -13,7 +13,7 @@ from dplq.errors import UserError, shown
 ARRAY = 1000  # elements; Slurm's default of MaxArraySize is 1001
 NOTICE = 60  # seconds before its time limit at which a job goes back into the queue
 LEAST = 3  # minutes: Slurm gives the notice up to a minute early
-TIME = re.compile(r"(?:(?P<days>\d+)-(?P<day_hours>\d+)|(?P<first>\d+))(?P<rest>(?::\d+){0,2})")
+TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}", re.ASCII)
 
 
 class Settings(msgspec.Struct, kw_only=True, frozen=True):
@@ -90,23 +90,16 @@ def minutes(time: str | int) -> int:
     Raises:
         UserError: it has another form, or is too short.
     """
-    match = TIME.fullmatch(str(time))
-    if match is None:
+    if not TIME.fullmatch(str(time)):
         raise UserError(
             f"time of the engine slurm: {shown(time)} is no time limit. Give minutes, HH:MM:SS or "
             "D-HH:MM:SS, such as 4:00:00."
         )
-    rest = [int(part) for part in match["rest"].split(":")[1:]]
-    if match["days"] is not None:
-        hours, minute, second = (
-            int(match["day_hours"]) + 24 * int(match["days"]),
-            *[*rest, 0, 0][:2],
-        )
-    elif len(rest) == 2:
-        hours, minute, second = int(match["first"]), *rest
-    else:
-        hours, minute, second = 0, int(match["first"]), *[*rest, 0][:1]
-    found = hours * 60 + minute + -(-second // 60)
+    parts = [int(part) for part in re.split("[-:]", str(time))]
+    if "-" not in str(time):  # M, M:S or H:M:S
+        parts = [0, *parts] if len(parts) == 3 else [0, 0, *parts]
+    days, hours, minute, second = [*parts, 0, 0, 0][:4]
+    found = (days * 24 + hours) * 60 + minute + (second > 0)
     if found < LEAST:
         raise UserError(
             f"time of the engine slurm: {shown(time)} is less than {LEAST} minutes, and a job goes "
