@@ -48,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Carry out the plan and print the table."""
     from dplq.experiments.base2new import base2new
-    from dplq.experiments.sequential import execute
+    from dplq.experiments.execute import execute
 
     out = user_path(args.out, "--out").absolute()
     plan = base2new(

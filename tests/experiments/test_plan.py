@@ -1,4 +1,4 @@
-"""The plan of an experiment, and its sequential execution, with a stand-in for training."""
+"""The plan of an experiment, and its execution run by run, with a stand-in for training."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 from dplq.cli import demo
 from dplq.errors import UserError
 from dplq.experiments.base2new import base2new
+from dplq.experiments.execute import execute
 from dplq.experiments.plan import Run, posix_checksum
-from dplq.experiments.sequential import execute
 from dplq.io.protocols import CONFIGS
 from tests.runner import PROJECT
 
@@ -131,7 +131,7 @@ def test_finished_runs_are_not_repeated(tmp_path, calls, monkeypatch, capsys):
     monkeypatch.delenv("FAIL")
     assert execute(plan(tmp_path)) == 0
     assert len(calls()) == 5
-    assert capsys.readouterr().out.count("Already finished: ") == 2
+    assert capsys.readouterr().out.count("already finished: ") == 2
     assert execute(plan(tmp_path)) == 0
     assert len(calls()) == 5
 

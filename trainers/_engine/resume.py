@@ -23,11 +23,11 @@ from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import DamagedFile
 from dplq.io.files import bytes_digest
+from dplq.io.runs.files import RESUME_FILE
 from dplq.io.runs.results import Percent
 from dplq.io.validation.schema import Count, InvalidContent, convert
 from dplq.training.seeding import BY_NAME, BY_POSITION
 
-RESUME_FILE = "resume.safetensors"
 PREVIOUS_FILE = "resume-previous.safetensors"  # of the epoch before
 ANEW = "To begin a new run choose another --output-dir, or add --overwrite."
 AboveZero = Annotated[float, Meta(gt=0)]

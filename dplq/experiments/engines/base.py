@@ -73,7 +73,10 @@ class Engine(Protocol):
         """
 
     def stop(self) -> None:
-        """End all jobs with SIGTERM, and wait until they have ended."""
+        """End all jobs with SIGTERM, and wait until they have ended; `wait` returns them.
+
+        A further signal raises KeyboardInterrupt here: the jobs are to be killed at once.
+        """
 
     def close(self) -> None:
-        """Give back what the engine holds; no job is under way."""
+        """Give back what the engine holds; no job is under way. A second call does nothing."""

@@ -15,6 +15,7 @@ PREDICTIONS_OF_TESTS = f"{PREDICTIONS}-*.csv"
 SEED_FILE = "seed.txt"  # of a run without --seed
 SETTINGS_FILE = "settings.txt"  # of a script's run; the script compares it with a later call
 MODEL_FOLDER = "prompt_learner"  # of the checkpoints
+RESUME_FILE = "resume.safetensors"  # there: the state after the last epoch
 CURVES_FOLDER = "tensorboard"
 CHECKPOINTS = (f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*")  # ours, and others'
 REPORT_FILE = "report.html"  # the page of the run

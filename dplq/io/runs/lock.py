@@ -181,3 +181,24 @@ class RunLock:
             f"{self.folder} is in use by {owner or 'another process'}. Wait until that has ended, "
             "or choose another --output-dir."
         )
+
+
+def holder(folder: Path) -> Owner | None:
+    """Return the process that holds the lock of a folder, as far as is known; None: nobody does.
+
+    A process of another machine counts as running, as in `RunLock.acquire`.
+    """
+    owner = RunLock(folder).owner()
+    if owner is None or owner.is_dead:
+        return None
+    return None if owner.is_here and _is_free(folder / LOCK_FILE) else owner
+
+
+def _is_free(path: Path) -> bool:
+    """Return whether nobody of this machine has a lock: the id in its note is another's by now."""
+    lock = filelock.FileLock(str(path), fallback_to_soft=False)
+    try:
+        with lock.acquire(timeout=0):
+            return True
+    except (filelock.Timeout, OSError):  # OSError: a file system without locks, or not ours
+        return False
