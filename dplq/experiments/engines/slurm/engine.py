@@ -161,7 +161,8 @@ class SlurmEngine:
         ended = []
         for number, state in states.items():
             if state.waits_for:
-                self._warn(f"Slurm's job {number} waits: {state.waits_for}")
+                what = "It may ask for more than the partition gives"
+                self._warn(f"Slurm's job {number} waits: {state.waits_for}. {what}.")
             if not state.is_over:
                 continue
             job = self._jobs.pop(number)
