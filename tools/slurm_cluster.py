@@ -2,7 +2,7 @@
 
 The daemons listen on the loopback and write in one folder; neither systemd, nor control groups, nor
 accounting is needed. Partition `low` is the default; a job in `high` takes the place of one in
-`low`, which goes back into the queue.
+`low`, which goes back into the queue, or in `grace`, which is told ten seconds before.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ KillWait=5
 ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=low Nodes={host} Default=YES PriorityTier=1 MaxTime=60 State=UP
+PartitionName=grace Nodes={host} PriorityTier=1 GraceTime=10 MaxTime=60 State=UP
 PartitionName=high Nodes={host} PriorityTier=10 MaxTime=60 State=UP
 """
 

@@ -401,6 +401,33 @@ def test_the_command_ends_with_its_task(tmp_path):
     assert log.read_text() == "begun\nend\n"
 
 
+@pytest.mark.parametrize(("state", "calls_of_scontrol"), [("RUNNING", 1), ("COMPLETING", 0)])
+@pytest.mark.parametrize("array", [True, False])
+def test_a_terminated_task_puts_its_job_back_if_slurm_does_not(
+    slurm, tmp_path, monkeypatch, state, calls_of_scontrol, array
+):
+    (slurm / "scontrol").write_text(f'#!/bin/sh\necho scontrol "$@" >> "{slurm}/calls"\n')
+    (slurm / "scontrol").chmod(0o755)
+    states(slurm, state)
+    monkeypatch.setenv("SLURM_JOB_ID", "18")
+    if array:
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "17")
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    process, _ = run_task(tmp_path, "raise SystemExit(143)")
+    assert process.wait() == 143
+    number = "17_3" if array else "18"
+    assert calls(slurm, "squeue") == [f"squeue --noheader --jobs={number} --format=%T"]
+    assert calls(slurm, "scontrol") == [f"scontrol requeue {number}"] * calls_of_scontrol
+
+
+@pytest.mark.parametrize(("code", "requeue"), [(143, False), (2, True)])
+def test_another_task_leaves_its_job_alone(slurm, tmp_path, monkeypatch, code, requeue):
+    monkeypatch.setenv("SLURM_JOB_ID", "18")
+    process, _ = run_task(tmp_path, f"raise SystemExit({code})", requeue)
+    assert process.wait() == code
+    assert not (slurm / "calls").exists()
+
+
 def test_a_task_is_run_again_as_it_is():
     submitit = pytest.importorskip("submitit")
     task = Task(("true",), {}, "", True)

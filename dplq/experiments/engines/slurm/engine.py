@@ -27,6 +27,7 @@ from dplq.experiments.engines.base import Ended, Job
 from dplq.experiments.engines.slurm.queue import JobState, cancel, job_states
 from dplq.experiments.engines.slurm.settings import ARRAY, Settings
 from dplq.experiments.engines.slurm.task import Task
+from dplq.io.exit_code import DONE
 
 PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
 SUBMISSIONS = 5  # of a job that is lost again and again
@@ -75,6 +76,7 @@ class SlurmEngine:
         self._next_call = 0.0  # of squeue
         self._next_attempt = 0.0  # to submit
         self._told: set[str] = set()
+        self._files = Path()  # folder of submitit's files
 
     def start(self, job: Job) -> None:
         """Put a job among those that the next call of `wait` submits, as one array."""
@@ -131,7 +133,8 @@ class SlurmEngine:
         import submitit
 
         jobs = self._waiting[:ARRAY]
-        executor = submitit.SlurmExecutor(self._folder(jobs[0]), max_num_timeout=TIME_LIMITS)
+        self._prepare(jobs[0])
+        executor = submitit.SlurmExecutor(self._files, max_num_timeout=TIME_LIMITS)
         executor.update_parameters(**self._settings.parameters())
         try:
             with _outside_of_allocations(), redirect_stderr(io.StringIO()):
@@ -172,6 +175,8 @@ class SlurmEngine:
                 self._waiting.append(job)
             else:
                 ended.append(Ended(job, state.code, self._reason(number, job, state)))
+                if state.code == DONE:
+                    self._clear(number)
         return ended
 
     def _goes_on(self, job: Job, state: JobState) -> bool:
@@ -182,8 +187,12 @@ class SlurmEngine:
         """Return why a job failed, where its own output does not tell."""
         if state.reason or not state.code or job.log is None or job.log.exists():
             return state.reason
-        path = self._folder(job) / f"{number}_0_log.err"
-        return f"it did not start: see {path}"
+        return f"it did not start: see {self._files / f'{number}_0_log.err'}"
+
+    def _clear(self, number: str) -> None:
+        """Delete submitit's files of a job: thousands of runs have thousands of them."""
+        for name in ("submitted.pkl", "0_result.pkl", "0_log.out", "0_log.err"):
+            (self._files / f"{number}_{name}").unlink(missing_ok=True)
 
     def _task(self, job: Job) -> Task:
         words = [*shlex.split(self._settings.container), *job.command]
@@ -196,12 +205,13 @@ class SlurmEngine:
             self._settings.requeue,
         )
 
-    def _folder(self, job: Job) -> Path:
-        """Return the folder of submitit's files, which nobody else may write: it has pickles."""
-        beside = job.log.parent if job.log else Path()
-        folder = Path(self._settings.folder or beside / ".slurm").absolute() / getpass.getuser()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return folder
+    def _prepare(self, job: Job) -> None:
+        """Make the folder of submitit's files, which nobody else may write: it has pickles."""
+        if self._files == Path():
+            beside = job.log.parent if job.log else Path()
+            folder = Path(self._settings.folder or beside / ".slurm")
+            self._files = folder.absolute() / getpass.getuser()
+        self._files.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def _warn(self, text: str) -> None:
         """Say something once."""

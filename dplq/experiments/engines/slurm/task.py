@@ -11,8 +11,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from dplq.experiments.engines.slurm.queue import TERMINATED, run
+
 # Slurm's notice of the time limit goes to all processes, and would end them.
 START = 'trap "" USR1 USR2; exec "$@"'
+RESTARTS = 100  # after which a job that is ended again and again is left alone
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,33 @@ class Task:
             finally:  # submitit leaves by an exception when it has put the job into the queue
                 process.terminate()
                 process.wait()
+        code = code if code >= 0 else 128 - code
+        if code == TERMINATED and self.requeue:
+            put_back()
         if code:
-            sys.exit(code if code > 0 else 128 - code)
+            sys.exit(code)
 
     def checkpoint(self) -> Any:
         """Return what submitit runs when the job is started again: the same command resumes."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def put_back() -> None:
+    """Put this job back into the queue, if Slurm would not: another one takes its place soon.
+
+    Slurm sends SIGTERM a partition's GraceTime before it ends a job, and counts one that ends in
+    that time as failed. In all other cases it has noted by then what becomes of the job.
+    """
+    number = os.environ.get("SLURM_JOB_ID", "")
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        number = "{SLURM_ARRAY_JOB_ID}_{SLURM_ARRAY_TASK_ID}".format_map(os.environ)
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    if not number or restarts >= RESTARTS:
+        return
+    try:
+        if run(["squeue", "--noheader", f"--jobs={number}", "--format=%T"]).strip() == "RUNNING":
+            run(["scontrol", "requeue", number])
+    except OSError as error:
+        print(f"Slurm did not put this job back into its queue: {error}", file=sys.stderr)
