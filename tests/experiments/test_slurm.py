@@ -78,13 +78,19 @@ def test_jobs_started_together_are_one_array(slurm, tmp_path):
     assert len(calls(slurm, "sbatch")) == 1
 
 
-def test_options_are_parameters_of_sbatch(slurm, tmp_path):
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"setup": ["module load cuda"], "extra": {"constraint": "a100", "exclusive": True}},
+        {"setup": "module load cuda", "extra": "constraint=a100 exclusive"},
+    ],
+)
+def test_options_are_parameters_of_sbatch(slurm, tmp_path, more):
     options = {
         **{"account": "lab", "qos": "low", "time": "1-00:00:00", "cpus": "4", "gpus": "2"},
-        **{"memory": "32G", "setup": ["module load cuda"]},
-        "extra": {"constraint": "a100", "exclusive": True},
+        **{"memory": "32G"},
     }
-    engine = open_engine("slurm", options)
+    engine = open_engine("slurm", options | more)
     engine.start(job(tmp_path))
     engine.wait(0)
     script = (slurm / "script1").read_text()
@@ -310,6 +316,12 @@ def test_an_unknown_option_is_named(slurm):
         open_engine("slurm", {"partitions": "gpu"})
     with pytest.raises(UserError, match=r"Options of the engine slurm: .*\$\.gpus"):
         open_engine("slurm", {"gpus": "-1"})
+
+
+@pytest.mark.parametrize("extra", ["signal=TERM@5", {"open_mode": "truncate"}])
+def test_a_parameter_that_the_engine_sets_is_refused(slurm, extra):
+    with pytest.raises(UserError, match=r"extra of the engine slurm: (signal|open-mode) is not to"):
+        open_engine("slurm", {"extra": extra})
 
 
 @pytest.mark.parametrize(
