@@ -23,6 +23,7 @@ from dplq.errors import UserError
 from dplq.io.process import is_alive
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "sinfo")
+CPUS = 2  # that the node says it has
 PATIENCE = 60.0  # seconds for the node to come up
 CONFIG = """
 ClusterName=loopback
@@ -66,7 +67,7 @@ def is_installed() -> bool:
     return os.geteuid() == 0 and not _missing()
 
 
-def start(folder: Path, cpus: int = 2) -> Path:
+def start(folder: Path, cpus: int = CPUS) -> Path:
     """Start a cluster; return its config file, the value of ``SLURM_CONF``.
 
     Args:
@@ -109,7 +110,7 @@ def stop(folder: Path) -> None:
 
 
 @contextmanager
-def running(folder: Path, cpus: int = 2) -> Iterator[Path]:
+def running(folder: Path, cpus: int = CPUS) -> Iterator[Path]:
     """Start a cluster for a block, with ``SLURM_CONF`` set; yield its config file."""
     before = os.environ.get("SLURM_CONF")
     try:
@@ -159,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.slurm_cluster", description=__doc__)
     parser.add_argument("action", choices=("start", "stop"))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--cpus", type=int, default=2, help="that the node says it has")
+    parser.add_argument("--cpus", type=int, default=CPUS, help="that the node says it has")
     args = parser.parse_args(argv)
     if args.action == "stop":
         stop(args.folder)

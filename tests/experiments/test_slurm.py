@@ -193,10 +193,27 @@ def test_a_cluster_that_refuses_is_quoted_in_one_line(slurm, tmp_path, capfd):
     with pytest.raises(UserError) as error:
         engine.wait(0)
     assert str(error.value).startswith(
-        "Slurm refuses the jobs: invalid partition specified: nope Batch job submission failed: "
-        "Invalid partition name specified. Options of the engine, such as partition"
+        "Slurm takes no jobs: invalid partition specified: nope Batch job submission failed: "
+        "Invalid partition name specified. The engine's options, such as partition"
     )
     assert capfd.readouterr() == ("", ""), "the line is printed once, by the caller"
+
+
+def test_a_folder_that_cannot_be_made_is_named(slurm, tmp_path):
+    (tmp_path / "file").touch()
+    engine = open_engine("slurm", {"folder": str(tmp_path / "file")})
+    engine.start(job(tmp_path))
+    with pytest.raises(UserError, match=f"takes no jobs: .*Not a directory: '{tmp_path}/file"):
+        engine.wait(0)
+
+
+def test_a_forgotten_job_is_submitted_again_even_without_requeue(slurm, tmp_path):
+    """It may have finished: then the second one ends at once."""
+    engine = open_engine("slurm", {"requeue": False})
+    engine.start(job(tmp_path))
+    assert engine.wait(0) == []
+    states(slurm, "2|COMPLETED|0|None")
+    assert [end.code for end in engine.wait(5)] == [0]
 
 
 def test_a_refusal_while_jobs_are_under_way_is_tried_again(slurm, tmp_path, monkeypatch, caplog):
@@ -293,6 +310,14 @@ def test_a_container_stands_before_the_command(slurm, tmp_path):
         *image,
         *command,
     )
+
+
+def test_a_job_has_as_many_threads_as_cpus(slurm, tmp_path, monkeypatch):
+    engine = open_engine("slurm", {"cpus": 4})
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert engine._task(job(tmp_path)).environment == {"OMP_NUM_THREADS": "4"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert engine._task(job(tmp_path)).environment == {}, "the user's own goes with the job"
 
 
 def test_without_slurm_one_line_says_so(tmp_path, monkeypatch):

@@ -104,7 +104,7 @@ def slurm(*command):
 
 
 def number(engine):
-    (found,) = engine._jobs
+    (found,) = engine.jobs
     return found
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from dplq.errors import UserError
 from dplq.experiments.engines.base import Ended, Job
-from dplq.experiments.engines.slurm.queue import JobState, cancel, job_states
+from dplq.experiments.engines.slurm.queue import FORGOTTEN, JobState, cancel, job_states
 from dplq.experiments.engines.slurm.settings import ARRAY, Settings
 from dplq.experiments.engines.slurm.task import Task
 from dplq.io.exit_code import DONE
@@ -35,6 +35,7 @@ TIME_LIMITS = 20  # that submitit lets one job reach
 POLL = 5.0  # seconds between two calls of squeue
 RETRY = 30.0  # seconds until a refused array is submitted again
 TICK = 0.5  # seconds
+THREADS = "OMP_NUM_THREADS"
 PATIENCE = 180.0  # seconds for cancelled jobs to end
 
 logger = logging.getLogger(__name__)
@@ -65,13 +66,14 @@ class SlurmEngine:
 
     Attributes:
         slots: how many jobs may be submitted at a time.
+        jobs: those that are, by Slurm's number.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.slots = settings.parallel
         self._settings = settings
         self._waiting: list[Job] = []  # to be submitted
-        self._jobs: dict[str, Job] = {}  # submitted, by Slurm's number
+        self.jobs: dict[str, Job] = {}
         self._submissions: Counter[str] = Counter()  # of jobs, by name
         self._next_call = 0.0  # of squeue
         self._next_attempt = 0.0  # to submit
@@ -97,29 +99,29 @@ class SlurmEngine:
         while True:
             if self._waiting and time.monotonic() >= self._next_attempt:
                 self._submit()
-            ended = self._ended() if self._jobs and time.monotonic() >= self._next_call else []
+            ended = self._ended() if self.jobs and time.monotonic() >= self._next_call else []
             left = deadline - time.monotonic()
-            if ended or left <= 0 or not (self._jobs or self._waiting):
+            if ended or left <= 0 or not (self.jobs or self._waiting):
                 return ended
             time.sleep(min(left, TICK))
 
     def stop(self) -> None:
         """Cancel all jobs, and wait until they have ended."""
         self._waiting.clear()
-        if not self._jobs:
+        if not self.jobs:
             return
         try:
-            cancel(self._jobs)
+            cancel(self.jobs)
             deadline = time.monotonic() + PATIENCE
-            while self._jobs and time.monotonic() < deadline:
+            while self.jobs and time.monotonic() < deadline:
                 time.sleep(1)
-                for number, state in job_states(self._jobs).items():
+                for number, state in job_states(self.jobs).items():
                     if state.is_over:
-                        del self._jobs[number]
+                        del self.jobs[number]
         except OSError as error:
             logger.warning("Slurm: %s. Jobs may still be in its queue: see squeue", error)
-        if self._jobs:
-            logger.warning("Slurm is still ending %d jobs: see squeue", len(self._jobs))
+        if self.jobs:
+            logger.warning("Slurm is still ending %d jobs: see squeue", len(self.jobs))
 
     def close(self) -> None:
         """Nothing: the engine holds nothing of the cluster's."""
@@ -131,33 +133,33 @@ class SlurmEngine:
             UserError: Slurm refuses the jobs, and none is under way.
         """
         import submitit
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         jobs = self._waiting[:ARRAY]
-        self._prepare(jobs[0])
-        executor = submitit.SlurmExecutor(self._files, max_num_timeout=TIME_LIMITS)
-        executor.update_parameters(**self._settings.parameters())
         try:
+            executor = submitit.SlurmExecutor(self._folder(jobs[0]), max_num_timeout=TIME_LIMITS)
+            executor.update_parameters(**self._settings.parameters())
             with _outside_of_allocations(), redirect_stderr(io.StringIO()):
                 submitted = executor.submit_array([self._task(job) for job in jobs])
-        except submitit.core.utils.FailedJobError as error:
+        except (FailedJobError, FailedSubmissionError, OSError) as error:
             words = " ".join(str(error).replace("sbatch: error: ", "").split())
-            if not self._jobs:
+            if not self.jobs:
                 raise UserError(
-                    f"Slurm refuses the jobs: {words}. Options of the engine, such as partition, "
-                    "account, time, gpus and parallel, are in docs/cluster.md."
+                    f"Slurm takes no jobs: {words}. The engine's options, such as partition, "
+                    "account, time, gpus and folder, are in docs/cluster.md."
                 ) from error
             self._next_attempt = time.monotonic() + RETRY
             self._warn(f"Slurm takes no more jobs at present: {words}")
             return
         del self._waiting[: len(jobs)]
         self._submissions.update(job.name for job in jobs)
-        self._jobs |= {new.job_id: job for new, job in zip(submitted, jobs, strict=True)}
+        self.jobs |= {new.job_id: job for new, job in zip(submitted, jobs, strict=True)}
 
     def _ended(self) -> list[Ended]:
         """Return the jobs that have ended; one that is lost goes to those to be submitted."""
         self._next_call = time.monotonic() + POLL
         try:
-            states = job_states(self._jobs)
+            states = job_states(self.jobs)
         except OSError as error:
             self._warn(f"Slurm does not answer: {error}")
             return []
@@ -168,7 +170,7 @@ class SlurmEngine:
                 self._warn(f"Slurm's job {number} waits: {state.waits_for}. {what}.")
             if not state.is_over:
                 continue
-            job = self._jobs.pop(number)
+            job = self.jobs.pop(number)
             if self._goes_on(job, state):
                 why = state.reason or "it was ended by SIGTERM"
                 logger.warning("%s is submitted again: %s", job.name, why)
@@ -180,8 +182,8 @@ class SlurmEngine:
         return ended
 
     def _goes_on(self, job: Job, state: JobState) -> bool:
-        again = self._settings.requeue and self._submissions[job.name] < SUBMISSIONS
-        return again and state.is_lost
+        wanted = self._settings.requeue or state.name == FORGOTTEN  # it may well have finished
+        return wanted and state.is_lost and self._submissions[job.name] < SUBMISSIONS
 
     def _reason(self, number: str, job: Job, state: JobState) -> str:
         """Return why a job failed, where its own output does not tell."""
@@ -198,20 +200,24 @@ class SlurmEngine:
         words = [*shlex.split(self._settings.container), *job.command]
         if self._settings.python:
             words[-len(job.command)] = self._settings.python
+        threads = {}
+        if self._settings.cpus and THREADS not in os.environ:
+            threads[THREADS] = str(self._settings.cpus)  # a node may have more than are the job's
         return Task(
             tuple(words),
-            dict(job.environment),
+            threads | dict(job.environment),
             str(job.log.absolute()) if job.log else "",
             self._settings.requeue,
         )
 
-    def _prepare(self, job: Job) -> None:
-        """Make the folder of submitit's files, which nobody else may write: it has pickles."""
+    def _folder(self, job: Job) -> Path:
+        """Return the folder of submitit's files, which nobody else may write: it has pickles."""
         if self._files == Path():
             beside = job.log.parent if job.log else Path()
             folder = Path(self._settings.folder or beside / ".slurm")
             self._files = folder.absolute() / getpass.getuser()
         self._files.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._files
 
     def _warn(self, text: str) -> None:
         """Say something once."""
