@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-JOB_VARIABLE = "DPLQ_JOB"  # name of the job, the same for each attempt
+from dplq.io.runs.lock import JOB_VARIABLE
+
+__all__ = ["JOB_VARIABLE", "Ended", "Engine", "Job"]
 
 
 @dataclass(frozen=True)
