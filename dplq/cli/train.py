@@ -559,6 +559,15 @@ def printed(error: Exception) -> bool:
     return True
 
 
+def explained(error: Exception, where: str) -> bool:
+    """Return whether the user is told in a line why the run ends, by this process or another."""
+    if text := lost_process(error, where):
+        if speaks():
+            print(f"error: {text}", file=sys.stderr)
+        return True
+    return (is_mistake(error) and not speaks()) or printed(error)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, and turn user mistakes into one line and exit code 2.
 
@@ -579,14 +588,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 run_as_one_of_several(args)
         sys.stdout.flush()
     except KeyboardInterrupt as error:
-        if not speaks():
-            return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
         anew = ", without --overwrite," if getattr(args, "overwrite", False) else ""
-        print(
-            f"\nInterrupted. Every finished epoch is saved in {where}; "
-            f"run the same command again{anew} to go on from there.",
-            file=sys.stderr,
-        )
+        if speaks():
+            print(
+                f"\nInterrupted. Every finished epoch is saved in {where}; "
+                f"run the same command again{anew} to go on from there.",
+                file=sys.stderr,
+            )
         return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
     except BrokenPipeError:
         closed_pipe()
@@ -599,13 +607,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 128 + signal.SIGPIPE
     except Exception as error:
-        if text := lost_process(error, where):
-            if speaks():
-                print(f"error: {text}", file=sys.stderr)
-            return 2
-        if is_mistake(error) and not speaks():
-            return 2
-        if not printed(error):
+        if not explained(error, where):
             raise
         return 2
     return 0

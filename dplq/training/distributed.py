@@ -82,7 +82,7 @@ def refuse_distributed(reason: str) -> None:
 
 
 def refuse_unconnected() -> None:
-    """Refuse (UserError) a trainer in a process that torchrun, but not `dplq train`, has started."""
+    """Refuse (UserError) to be one of several processes in another train.py than ours."""
     if _Here.size == 1:
         refuse_distributed(
             "this train.py does not divide its work: `torchrun ... -m dplq train` does."

@@ -194,7 +194,7 @@ def some_batches(loader: AcceleratedLoader, first: int, step: int) -> Accelerate
         first: index of its first batch.
         step: from each of its batches to the next.
     """
-    batches = islice(loader.batch_sampler, first, None, step)
+    batches: Any = islice(loader.batch_sampler, first, None, step)  # type: ignore[arg-type]
     some = AcceleratedLoader(
         loader.dataset,
         batch_sampler=list(batches),
