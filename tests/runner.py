@@ -17,6 +17,7 @@ PRELOAD = [
     "dplq.methods.quaternion_prompt",
     "open_clip",
     "timm",
+    "sklearn.metrics",
     "tests.runner",
     "train",
 ]
