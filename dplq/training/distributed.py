@@ -17,10 +17,13 @@ The first process alone prints and writes. Everything here does nothing in a run
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -32,7 +35,7 @@ from dplq.errors import UserError
 T = TypeVar("T")
 VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # beside WORLD_SIZE
 TIMEOUT = timedelta(minutes=30)  # of a wait for the others, which may draw or download data
-PATIENCE = timedelta(seconds=3)  # of a wait for what another process has to say
+PATIENCE, POLL = 2.0, 0.05  # seconds of a wait for what another process has to say
 MESSAGE, SPOKEN = "dplq/message", "dplq/spoken"  # keys of the store
 
 
@@ -165,19 +168,38 @@ def leave(message: str = "") -> None:
     if message:
         with contextlib.suppress(Exception):  # nobody may be there any more
             _Here.store.set(MESSAGE, message)
+        _tell_torchrun(message)
     if dist.is_initialized():
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
 
 
+def _tell_torchrun(message: str) -> None:
+    """Have torchrun's own report show, in place of a traceback, what the user should know."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        more = {"timestamp": str(int(time.time())), "py_callstack": message}
+        report = {"message": {"message": message, "extraInfo": more}}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps(report), encoding="utf-8")
+
+
+def _is_set(key: str) -> bool:
+    """Return whether a process has set a key of the store, now or in a moment."""
+    end = time.monotonic() + PATIENCE
+    while not _Here.store.check([key]):
+        if time.monotonic() > end:
+            return False
+        time.sleep(POLL)
+    return True
+
+
 def message_of_others() -> str:
     """Return what another process has left as `message`; "" for nothing."""
     try:
-        _Here.store.wait([MESSAGE], PATIENCE)
-        text: str = _Here.store.get(MESSAGE).decode()
-    except Exception:  # no message, or nobody there any more
+        return str(_Here.store.get(MESSAGE).decode()) if _is_set(MESSAGE) else ""
+    except Exception:  # nobody there any more
         return ""
-    return text
 
 
 def speaks() -> bool:
@@ -189,8 +211,7 @@ def speaks() -> bool:
         return True
     try:
         if not is_main():
-            with contextlib.suppress(dist.DistError):
-                _Here.store.wait([SPOKEN], PATIENCE)
+            _is_set(SPOKEN)
         first = _Here.store.compare_set(SPOKEN, "", str(_Here.rank))
         return bool(first.decode() == str(_Here.rank))
     except Exception:  # nobody there any more

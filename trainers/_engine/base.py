@@ -104,7 +104,6 @@ class PromptTrainer(FrozenTrainer):
         with drawing(self.draw):
             super().build_data_loader()
         check_parts(self)
-        self.train_loader_x.divides_batches = world_size() > 1
         self.train_loader_x = ProgressLoader(self.train_loader_x, self.cfg.TRAIN.PRINT_FREQ)
         self.class_weights = class_weights(self)
 

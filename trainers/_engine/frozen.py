@@ -23,7 +23,13 @@ from dplq.host.weights import check_weights
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.io.runs.folder import RunFolder
 from dplq.methods.base import CLIPModel
-from dplq.training.distributed import by_main, is_main, main_first, refuse_unconnected
+from dplq.training.distributed import (
+    by_main,
+    is_main,
+    main_first,
+    refuse_unconnected,
+    world_size,
+)
 from dplq.training.loaders import accelerate_loader
 from dplq.training.precision import Precision, resolve_precision
 from dplq.training.seeding import PHASES, seed_all
@@ -122,6 +128,7 @@ class FrozenTrainer(CheckpointTrainer):
                     is_train=train,
                     prepare_worker=prepare_worker,
                 )
+                quick.divides_batches = train and self.optimizes and world_size() > 1
                 setattr(self, key, quick)
 
     def _data_line(self) -> str:
