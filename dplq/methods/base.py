@@ -179,6 +179,11 @@ class CLIPModel(nn.Module):
     def _embed_classes(self, classnames: list[str]) -> None:
         """Prepare what depends on the class names; called again for other ones."""
 
+    @property
+    def draws_in_tests(self) -> bool:
+        """Return whether random numbers are drawn in tests, one batch after the other."""
+        return bool(self.settings.get("noise") and self.settings.get("noise_at_test"))
+
     def prompt_texts(self) -> list[list[str]]:
         """Return the texts of every class as the text tower gets them; empty: it gets none.
 

@@ -23,7 +23,13 @@ from dplq.host.weights import check_weights
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.io.runs.folder import RunFolder
 from dplq.methods.base import CLIPModel
-from dplq.training.distributed import refuse_distributed
+from dplq.training.distributed import (
+    by_main,
+    is_main,
+    main_first,
+    refuse_unconnected,
+    world_size,
+)
 from dplq.training.loaders import accelerate_loader
 from dplq.training.precision import Precision, resolve_precision
 from dplq.training.seeding import PHASES, seed_all
@@ -31,6 +37,7 @@ from dplq.training.seeding import PHASES, seed_all
 from .checkpoints import CheckpointTrainer
 from .environment import device_name
 from .ownership import claim_for_test, claim_for_training, report_finished
+from .parts import SharedRecord, shared_test
 from .probabilities import check_temperature, keeps_probabilities, outcome_of, write_predictions
 from .prompts import print_prompts
 from .results import write_results
@@ -72,7 +79,7 @@ class FrozenTrainer(CheckpointTrainer):
     train_accuracy: dict[str, float | None] | None = None  # start and end, once both are known
 
     def __init__(self, cfg: Any) -> None:
-        refuse_distributed()
+        refuse_unconnected()
         self.check_cfg(cfg)  # Dassl does too, but only after the seed is used
         check_weights(cfg, type(self))  # before the images are read
         # Without a seed the run draws one, so that it can still be resumed exactly.
@@ -82,7 +89,7 @@ class FrozenTrainer(CheckpointTrainer):
         super().__init__(cfg)
         self.max_epoch = self.epochs()
         self.tested_epoch = self.max_epoch
-        self.evaluator = EvaluationRecord(
+        self.evaluator = SharedRecord(
             self.evaluator, self._advice_on_logits(), keeps_probabilities(cfg)
         )
 
@@ -107,7 +114,7 @@ class FrozenTrainer(CheckpointTrainer):
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders, made quicker."""
-        with log_only():
+        with log_only(), main_first():  # what is drawn or downloaded is there for the others
             super().build_data_loader()
         print_in_terminal(self._data_line())
         check_temperature(self)
@@ -121,6 +128,7 @@ class FrozenTrainer(CheckpointTrainer):
                     is_train=train,
                     prepare_worker=prepare_worker,
                 )
+                quick.divides_batches = train and self.optimizes and world_size() > 1
                 setattr(self, key, quick)
 
     def _data_line(self) -> str:
@@ -205,9 +213,14 @@ class FrozenTrainer(CheckpointTrainer):
 
     def before_train(self) -> None:
         """Resume as Dassl does; record which images the model is trained on."""
-        super().before_train()
+        if is_main():
+            super().before_train()
+        else:  # as Dassl, without its curves
+            self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
+            self.time_start = time.time()
         if self.max_epoch and self.output_dir:
-            write_train_images(self)
+            if is_main():
+                write_train_images(self)
             self.recorded_in = self.output_dir
 
     def resume_model_if_exist(self, directory: str) -> int:
@@ -230,8 +243,8 @@ class FrozenTrainer(CheckpointTrainer):
         if self.fixed_epochs != 0:
             refuse_test_only(self)
         if self.output_dir:
-            self.results_file = claim_for_training(self)
-            if report_finished(self.results_file):
+            self.results_file = results = by_main(lambda: claim_for_training(self))
+            if by_main(lambda: report_finished(results)):
                 return
         if self.fixed_epochs != 0:
             self.report_training_images()
@@ -264,11 +277,14 @@ class FrozenTrainer(CheckpointTrainer):
         Args:
             split: "val" or "test"; None is the final test on ``cfg.TEST.SPLIT``.
         """
-        path = self._claim_results() if split is None and self.output_dir else None
+        path = by_main(self._claim_results) if split is None and self.output_dir else None
         self._seed("test", 0)
         started = time.perf_counter()
-        accuracy = super().test(split)
+        with shared_test(self):
+            accuracy = super().test(split)
         seconds = time.perf_counter() - started
+        if not is_main():
+            return accuracy
         outcome = outcome_of(self) if split is None else None
         if path:
             self.check_folder()

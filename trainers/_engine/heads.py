@@ -11,6 +11,7 @@ from dplq.clip.backbone import Backbone
 from dplq.methods.base import CLIPModel
 from dplq.methods.heads.base import HeadModel
 from dplq.methods.heads.fitting import FitData, Steps
+from dplq.training.distributed import copy_from_main
 
 from .base import build_optimizer_of, rate_of
 from .domain import load_domain
@@ -68,7 +69,8 @@ class HeadTrainer(FrozenTrainer):
             class_weights=class_weights(self),
             steps=self._steps(),
         )
-        chosen = self.model.fit(data)
+        chosen = self.model.fit(data)  # each process the same
+        copy_from_main(self.model.prompt_learner)
         if chosen:
             values = ", ".join(f"{name} is {value:g}" for name, value in chosen.items())
             print(f"{type(self).__name__}: {values}")
