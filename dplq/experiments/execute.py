@@ -52,7 +52,9 @@ def execute(
         0, the code of the run that failed first, or 128 and the number of the signal that came.
 
     Raises:
-        UserError: the folders of all runs that remain hold runs with other settings.
+        UserError: the folders of all runs that remain hold runs with other settings; or no run can
+            be started any more (no room to write, an engine that refuses): those under way have
+            ended.
     """
     place = LocalEngine() if engine is None else engine
     if engine is not None and logs is None and plan.runs:
@@ -111,9 +113,9 @@ class Execution:
         if self.signals.number:
             print(STOPPED, file=sys.stderr)
             return 128 + self.signals.number
+        self.progress.end()
         if self._refusal is not None:
             raise self._refusal
-        self.progress.end()
         return self._code
 
     def begin(self) -> None:
@@ -222,7 +224,7 @@ class Execution:
         """Take notice of what became of a run."""
         started = self._jobs.pop(ended.job.name)
         item, code = started.item, ended.code
-        started.record_settings(code)
+        self._record(started, code)
         if self.signals.number:
             return
         if code == DONE and item.run.is_finished:
@@ -274,11 +276,17 @@ class Execution:
             self.engine.stop()
             for ended in self.engine.wait(0):
                 if ended.job.name in self._jobs:
-                    self._jobs.pop(ended.job.name).record_settings(ended.code)
+                    self._record(self._jobs.pop(ended.job.name), ended.code)
         except KeyboardInterrupt:  # a second signal
             pass
         finally:
             self.signals.stopping = False
+
+    def _record(self, started: _Started, code: int) -> None:
+        try:
+            started.record_settings(code)
+        except UserError as error:  # a full disk: what runs may still save what it has
+            self._refusal = self._refusal or error
 
     def _log(self, run: Run) -> Path | None:
         """Return the log of a run, in folders like those of the runs; its folder is made."""

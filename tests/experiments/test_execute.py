@@ -139,6 +139,19 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, stand_in):  # noqa: 
     assert stand_in.names() == []
 
 
+def test_what_runs_goes_on_where_nothing_more_can_be_written(tmp_path, stand_in, monkeypatch):  # noqa: F811
+    """As on a full disk: the settings of the first to end cannot be recorded."""
+    monkeypatch.setenv("TAKES", "0.3")
+
+    def full(path, data):
+        raise UserError("Cannot write: No space left on device")
+
+    monkeypatch.setattr("dplq.experiments.execute.write_bytes_atomically", full)
+    with pytest.raises(UserError, match="No space left"):
+        execute(plan(tmp_path, seeds=(1, 2, 3, 4)), open_engine("local", {"jobs": 2}))
+    assert len(stand_in.notes()) == len(stand_in.notes("end")) == 2, "nothing is stopped or begun"
+
+
 def test_a_run_of_another_process_is_waited_for(tmp_path, stand_in, capsys):  # noqa: F811
     """What it leaves unfinished is run here."""
     first = plan(tmp_path).runs[0].folder
