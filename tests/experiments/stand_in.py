@@ -11,6 +11,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Its behaviour is told by variables: FAIL "train 2" exits with 7, FAIL "slow" sleeps.
+# TAKES is how many seconds it takes, LOCK has it hold its folder, RESULTS is what it writes.
 TEXT = """#!{python}
 import json, os, sys, time
 from pathlib import Path
@@ -46,7 +47,7 @@ if os.environ.get("FAIL") == name:
 time.sleep(30 if os.environ.get("FAIL") == "slow" else float(os.environ.get("TAKES", 0)))
 (out / "prompt_learner").mkdir(exist_ok=True)
 if os.environ.get("FAIL") != "silent":
-    (out / "results.json").write_text("{{}}")
+    (out / "results.json").write_text(os.environ.get("RESULTS", "{{}}"))
 note("end")
 """
 
@@ -76,6 +77,6 @@ def stand_in(tmp_path, monkeypatch):
     """Have a stand-in run in place of Python."""
     made = StandIn(tmp_path)
     monkeypatch.setattr(sys, "executable", str(made.path))
-    for name in ("FAIL", "TAKES", "LOCK"):
+    for name in ("FAIL", "TAKES", "LOCK", "RESULTS"):
         monkeypatch.delenv(name, raising=False)
     return made
