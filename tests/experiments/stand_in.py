@@ -39,6 +39,7 @@ if os.environ.get("LOCK"):
         sys.exit(2)
     if (out / "results.json").exists():
         sys.exit(0)
+    (out / "settings.txt").write_text(os.environ["DPLQ_SETTINGS"] + "\\n")
 note("begin")
 print("working on", name)
 if os.environ.get("FAIL") == name:
