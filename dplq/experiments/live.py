@@ -53,6 +53,10 @@ class LiveTable(Lines):
     def started(self, item: Item) -> None:
         """Leave it to the table."""
 
+    def finished_before(self, item: Item) -> None:
+        """Count it; leave the rest to the table."""
+        self._before += 1
+
     def finished(self, item: Item) -> None:
         """Leave it to the table."""
 

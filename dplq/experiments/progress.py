@@ -41,7 +41,7 @@ class Lines:
     def finished_before(self, item: Item) -> None:
         """Report a run whose results were there."""
         self._before += 1
-        if not self._brief:
+        if self._items or not self._brief:
             print(f"already finished: {item.run.folder}", flush=True)
 
     def started(self, item: Item) -> None:
