@@ -97,7 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index("--") if "--" in words else len(words)
-    return exit_code(lambda: run(build_parser().parse_args(words[:cut]), words[cut + 1 :]))
+    args = build_parser().parse_args(words[:cut])
+    from dplq.experiments.signals import run_until_stopped
+
+    return run_until_stopped(lambda: exit_code(lambda: run(args, words[cut + 1 :])))
 
 
 def run(args: argparse.Namespace, options: list[str]) -> int:
