@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from dplq.errors import UserError
 from dplq.experiments.requests.request import make_plan
 from dplq.experiments.requests.sweep import read_sweep
+from dplq.io.protocols import CONFIGS
 
 SMALL = """
 protocols: few-shot
@@ -168,3 +170,17 @@ def test_two_settings_of_one_folder_are_refused(sweep):
 def test_the_file_may_be_anywhere(sweep, tmp_path):
     with pytest.raises(UserError, match=r"none\.yaml cannot be used"):
         read_sweep(Path(tmp_path, "none.yaml"), tmp_path)
+
+
+def test_the_example_of_the_documentation(sweep, tmp_path):
+    page = (CONFIGS.parent / "docs/run.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
+    read = sweep(text)
+    assert read.engine == ("local", {"jobs": 4})
+    runs = make_plan(read.requests).runs
+    places = {run.folder.parent.relative_to(tmp_path / "output/sweep") for run in runs}
+    place = "base2new/train_base/rsscn7/shots_16"
+    assert Path(place, "CoOp/vit_b16_ctxv1@shallow") not in places  # of which nothing is CoOp's
+    assert Path(place, "MaPLe/vit_b16_c2_ep5_batch4_2ctx@shallow") in places
+    assert Path(place, "MaPLe/vit_b16_c2_ep5_batch4_2ctx@slow") in places
+    assert Path(place, "CoOp/vit_b16_ctxv1@slow") not in places
