@@ -97,6 +97,17 @@ exclude:
     ]
 
 
+def test_a_curve_is_of_one_name_of_settings(sweep, tmp_path):
+    """Its lines are trainers: with two settings in one table, one would hide the other."""
+    made = make_plan(sweep(f"{SMALL}settings: {{plain: {{}}, slow: {{OPTIM.LR: 1}}}}\n").requests)
+    curves = [(table.title, Path(table.flags[-1]).name) for table in made.tables]
+    assert curves == [
+        ("few-shot, demo_aerial", "few_shot.png"),
+        ("few-shot, demo_aerial, slow", "few_shot@slow.png"),
+    ]
+    assert {folder.name for folder in made.tables[1].folders} == {"demo@slow"}
+
+
 def test_options_of_all_runs_and_of_the_command_line(sweep, tmp_path):
     (tmp_path / "w.pth").touch()
     text = f"{SMALL}options: {{OPTIM.LR: 1, DOMAIN.WEIGHTS: w.pth, TRAINER.COOP.CSC: true}}\n"
