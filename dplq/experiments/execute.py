@@ -31,7 +31,7 @@ SETTINGS_VARIABLE = "DPLQ_SETTINGS"  # has `dplq train` write settings.txt
 LOGS_FOLDER = "run_logs"  # beside the runs' folders, which exist only once a run has begun
 TICK = 0.5  # seconds: how late a signal is noticed at most
 IN_USE = "is in use by"  # in the message of a run whose folder another process holds
-MOST_REFUSALS = 3  # of one run
+MOST_REFUSALS = 3  # of one run, each by a process that was faster
 POLL = 2.0  # seconds between two looks at what other processes hold
 
 
@@ -51,7 +51,9 @@ def execute(
         0, the code of the run that failed first, or 128 and the number of the signal that came.
 
     Raises:
-        UserError: the folders of all runs that remain hold runs with other settings.
+        UserError: the folders of all runs that remain hold runs with other settings; or no run can
+            be started any more (no room to write, an engine that refuses): those under way have
+            ended.
     """
     place = LocalEngine() if engine is None else engine
     if engine is not None and logs is None and plan.runs:
@@ -110,9 +112,9 @@ class Execution:
         if self.signals.number:
             print(STOPPED, file=sys.stderr)
             return 128 + self.signals.number
+        self.progress.end()
         if self._refusal is not None:
             raise self._refusal
-        self.progress.end()
         return self._code
 
     def begin(self) -> None:
@@ -170,18 +172,25 @@ class Execution:
         Raises:
             UserError: no run can be started at present.
         """
-        if self._is_taken(item):
+        run, found = item.run, state_of(item.run.folder)
+        if found.state is State.HELD:
+            item.stage, item.reason = Stage.ELSEWHERE, str(found.holder)
+            self._elsewhere.append(item)
+            self.progress.elsewhere(item)
             return
-        run = item.run
         try:
             settings = self._checked(run)
         except UserError as error:
             self._fail(item, MISTAKE, str(error))
             return
+        if found.state is State.FINISHED:
+            self.schedule.finish(item)
+            self.progress.finished_before(item)
+            return
         make_folder(run.folder)
         record = not (run.folder / RUN_FILE).exists() and not run.holds_work
         item.log = self._log(run)
-        size = item.log.stat().st_size if item.log and item.log.exists() else 0
+        item.log_size = item.log.stat().st_size if item.log and item.log.exists() else 0
         job = Job(
             f"{job_title(run)}-{self._token}{item.index:05d}",
             run.command,
@@ -192,7 +201,7 @@ class Execution:
         item.stage, item.since = Stage.RUNNING, time.monotonic()
         self.progress.started(item)
         self.engine.start(job)
-        self._jobs[job.name] = _Started(item, settings, record, size)
+        self._jobs[job.name] = _Started(item, settings, record)
 
     def _checked(self, run: Run) -> str:
         """Return the settings of a run whose folder can take it.
@@ -205,45 +214,35 @@ class Execution:
         run.check_folder()
         return run.settings()
 
-    def _is_taken(self, item: Item) -> bool:
-        """Return whether a run is finished by now, or another process makes it; note which."""
-        found = state_of(item.run.folder)
-        if found.state is State.FINISHED:
-            try:
-                item.run.check_folder()
-            except UserError as error:  # such as the test of a model that was trained again
-                self._fail(item, MISTAKE, str(error))
-                return True
-            self.schedule.finish(item)
-            self.progress.finished_before(item)
-        elif found.state is State.HELD:
-            item.stage, item.reason = Stage.ELSEWHERE, str(found.holder)
-            self._elsewhere.append(item)
-            self.progress.elsewhere(item)
-        return found.state in (State.FINISHED, State.HELD)
-
     def _end(self, ended: Ended) -> None:
         """Take notice of what became of a run."""
         started = self._jobs.pop(ended.job.name)
         item, code = started.item, ended.code
-        started.record_settings(code)
+        self._record(started, code)
         if self.signals.number:
             return
         if code == DONE and item.run.is_finished:
             self.schedule.finish(item)
             self.progress.finished(item)
             return
-        said = reason(code, item.log, started.log_size)
-        if code == MISTAKE:  # maybe another process was faster to take the folder
-            if self._is_taken(item):
-                return
-            if IN_USE in said and item.refused < MOST_REFUSALS:  # and has left it since
-                item.refused += 1
-                self.schedule.put_back(item)
-                return
+        said = reason(code, item.log, item.log_size)
+        if code == MISTAKE and self._was_taken(item, said):
+            self.schedule.put_back(item)
+            return
         if code == DONE:
             code, said = PROBLEMS, f"the run ended without writing {RESULTS_FILE}"
         self._fail(item, code, "; ".join(filter(None, [said, ended.reason])))
+
+    def _was_taken(self, item: Item, said: str) -> bool:
+        """Return whether another process was faster to take a run's folder.
+
+        Args:
+            item: the run, which was refused.
+            said: its message.
+        """
+        item.refused += 1
+        taken = state_of(item.run.folder).state in (State.HELD, State.FINISHED)
+        return (taken or IN_USE in said) and item.refused <= MOST_REFUSALS
 
     def _fail(self, item: Item, code: int, why: str) -> None:
         self.schedule.fail(item, code, why)
@@ -262,26 +261,29 @@ class Execution:
             found = state_of(item.run.folder)
             if found.state is State.HELD:
                 item.reason = str(found.holder)
-                continue
-            self._elsewhere.remove(item)
-            if found.state is State.FINISHED:
-                self.schedule.finish(item)
-                self.progress.finished(item)
-            else:
+            else:  # finished, or left to us
+                self._elsewhere.remove(item)
                 self.schedule.put_back(item)
 
     def _stop(self) -> None:
         """End the runs that are under way; they go on from their last epoch another time."""
         self.signals.stopping = True
         try:
+            self.progress.stops(len(self._jobs))
             self.engine.stop()
             for ended in self.engine.wait(0):
                 if ended.job.name in self._jobs:
-                    self._jobs.pop(ended.job.name).record_settings(ended.code)
+                    self._record(self._jobs.pop(ended.job.name), ended.code)
         except KeyboardInterrupt:  # a second signal
             pass
         finally:
             self.signals.stopping = False
+
+    def _record(self, started: _Started, code: int) -> None:
+        try:
+            started.record_settings(code)
+        except UserError as error:  # a full disk: what runs may still save what it has
+            self._refusal = self._refusal or error
 
     def _log(self, run: Run) -> Path | None:
         """Return the log of a run, in folders like those of the runs; its folder is made."""
@@ -302,13 +304,11 @@ class _Started:
         item: the run.
         settings: its settings.
         record: whether there were none, or those of a run that failed early.
-        log_size: of its log before, in bytes.
     """
 
     item: Item
     settings: str
     record: bool
-    log_size: int
 
     def record_settings(self, code: int) -> None:
         """Write ``settings.txt`` for a process that did not.

@@ -53,6 +53,10 @@ class LiveTable(Lines):
     def started(self, item: Item) -> None:
         """Leave it to the table."""
 
+    def finished_before(self, item: Item) -> None:
+        """Count it; leave the rest to the table."""
+        self._before += 1
+
     def finished(self, item: Item) -> None:
         """Leave it to the table."""
 
@@ -93,7 +97,13 @@ class LiveTable(Lines):
             return Text("elsewhere"), _name(item), Text(epoch), Text(loss), Text(item.reason)
         seconds = int(time.monotonic() - item.since)
         took = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-        return Text("running"), _name(item), Text(epoch), Text(loss), Text(took)
+        return (
+            Text("queued" if item.is_queued else "running"),
+            _name(item),
+            Text(epoch),
+            Text(loss),
+            Text(took),
+        )
 
 
 def _one_line(text: Text) -> Text:

@@ -11,6 +11,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Its behaviour is told by variables: FAIL "train 2" exits with 7, FAIL "slow" sleeps.
+# TAKES is how many seconds it takes, LOCK has it hold its folder, RESULTS is what it writes.
 TEXT = """#!{python}
 import json, os, sys, time
 from pathlib import Path
@@ -38,6 +39,7 @@ if os.environ.get("LOCK"):
         sys.exit(2)
     if (out / "results.json").exists():
         sys.exit(0)
+    (out / "settings.txt").write_text(os.environ["DPLQ_SETTINGS"] + "\\n")
 note("begin")
 print("working on", name)
 if os.environ.get("FAIL") == name:
@@ -46,7 +48,7 @@ if os.environ.get("FAIL") == name:
 time.sleep(30 if os.environ.get("FAIL") == "slow" else float(os.environ.get("TAKES", 0)))
 (out / "prompt_learner").mkdir(exist_ok=True)
 if os.environ.get("FAIL") != "silent":
-    (out / "results.json").write_text("{{}}")
+    (out / "results.json").write_text(os.environ.get("RESULTS", "{{}}"))
 note("end")
 """
 

@@ -139,6 +139,19 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, stand_in):  # noqa: 
     assert stand_in.names() == []
 
 
+def test_what_runs_goes_on_where_nothing_more_can_be_written(tmp_path, stand_in, monkeypatch):  # noqa: F811
+    """As on a full disk: the settings of the first to end cannot be recorded."""
+    monkeypatch.setenv("TAKES", "0.3")
+
+    def full(path, data):
+        raise UserError("Cannot write: No space left on device")
+
+    monkeypatch.setattr("dplq.experiments.execute.write_bytes_atomically", full)
+    with pytest.raises(UserError, match="No space left"):
+        execute(plan(tmp_path, seeds=(1, 2, 3, 4)), open_engine("local", {"jobs": 2}))
+    assert len(stand_in.notes()) == len(stand_in.notes("end")) == 2, "nothing is stopped or begun"
+
+
 def test_a_run_of_another_process_is_waited_for(tmp_path, stand_in, capsys):  # noqa: F811
     """What it leaves unfinished is run here."""
     first = plan(tmp_path).runs[0].folder
@@ -163,14 +176,14 @@ from dplq.experiments.engines import open_engine
 from dplq.experiments.execute import execute
 out, python = Path(sys.argv[1]), sys.argv[2]
 sys.executable = python
-plan = base2new("demo_aerial", "CoOp", "demo", seeds=range(1, 5), out=out)
+plan = base2new("demo_aerial", "CoOp", "demo", seeds=range(1, 4), out=out)
 sys.exit(execute(plan, open_engine("local", {"jobs": 2})))
 """
 
 
 def test_two_people_on_one_sweep_run_nothing_twice(tmp_path, stand_in):  # noqa: F811
     real = next(iter(stand_in.path.read_text().splitlines())).removeprefix("#!")
-    env = {**os.environ, "LOCK": "yes", "TAKES": "0.4", "PYTHONPATH": str(PROJECT)}
+    env = {**os.environ, "LOCK": "yes", "TAKES": "0.3", "PYTHONPATH": str(PROJECT)}
     command = [real, "-c", TWO, str(tmp_path / "out"), str(stand_in.path)]
     both = [
         subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -179,8 +192,8 @@ def test_two_people_on_one_sweep_run_nothing_twice(tmp_path, stand_in):  # noqa:
     texts = [process.communicate(timeout=60)[0].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
     done = [note["out"] for note in stand_in.notes("end")]
-    assert len(done) == 8
-    assert len(set(done)) == 8, "nothing is run twice"
+    assert len(done) == 6
+    assert len(set(done)) == 6, "nothing is run twice"
     pids = {text.count("finished (") for text in texts}
     assert 0 not in pids, "both did some of it"
     assert "running elsewhere (process " in "".join(texts)

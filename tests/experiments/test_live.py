@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import pty
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,6 +15,8 @@ from rich.console import Console
 from dplq.experiments.base2new import base2new
 from dplq.experiments.live import LiveTable
 from dplq.experiments.schedule import Schedule, Stage
+from tests.experiments.stand_in import stand_in  # noqa: F401  (a fixture)
+from tests.runner import PROJECT
 
 
 def shown(table: LiveTable, items, height=20) -> str:
@@ -44,6 +50,44 @@ def test_the_table_shows_what_runs_and_what_failed(tmp_path):
     assert lines[2].split() == ["running", *f"{name} 1 3/50 0.25 1:02:05".split()]
     assert lines[3].split() == ["elsewhere", *f"{name} 2 process 12 on node7".split()]
     assert lines[4].startswith(f"failed: {name} 3: ValueError: no luck")
+
+
+PLAN = """
+import sys
+from pathlib import Path
+from dplq.experiments.base2new import base2new
+from dplq.experiments.engines import open_engine
+from dplq.experiments.execute import execute
+sys.executable = sys.argv[1]
+plan = base2new("demo_aerial", "CoOp", "demo", seeds=[1, 2], out=Path(sys.argv[2]))
+sys.exit(execute(plan, open_engine("local", {"jobs": 2}), live=True))
+"""
+
+
+def test_the_table_on_a_terminal(tmp_path, stand_in):  # noqa: F811
+    python = stand_in.path.read_text().splitlines()[0].removeprefix("#!")
+    terminal, theirs = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "FAIL": "train 2", "TERM": "xterm"}
+    process = subprocess.Popen(
+        [python, "-c", PLAN, str(stand_in.path), str(tmp_path / "out")],
+        env={**env, "COLUMNS": "140", "LINES": "30"},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    text = b""
+    with contextlib.suppress(OSError):  # the end, on Linux
+        while block := os.read(terminal, 4096):
+            text += block
+    os.close(terminal)
+    assert process.wait(timeout=20) == 7
+    lines = text.decode().replace("\r", "").splitlines()
+    assert any(line.endswith("4 runs: 2 finished, 1 failed, 1 skipped") for line in lines)
+    name = "train on the base classes of demo_aerial, seed 2"
+    assert f"  failed (exit code 7): {name}: ValueError: no luck. Its log: {tmp_path}" in (
+        "\n".join(lines)
+    )
+    assert "working on" not in text.decode(), "the output of the runs is in their logs"
 
 
 def test_the_table_fits_the_terminal(tmp_path):

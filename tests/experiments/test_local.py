@@ -13,7 +13,9 @@ import pytest
 
 from dplq.errors import UserError
 from dplq.experiments.engines import Job, open_engine
+from dplq.experiments.engines.gpus import Gpu
 from dplq.experiments.engines.local import shell_code
+from dplq.experiments.engines.packing import Packing
 from dplq.io.process import is_alive
 from tests.runner import PROJECT
 
@@ -95,6 +97,25 @@ def test_as_many_as_the_memory_of_the_first_run_allows(smi, monkeypatch, capsys)
     assert "2 run(s) at once on a GPU: one takes up to 3,000 MiB of the 9,000" in (
         capsys.readouterr().out
     )
+
+
+def test_a_larger_run_lowers_the_number_for_those_that_follow(monkeypatch):
+    monkeypatch.setattr("dplq.experiments.engines.packing.EVERY", 0)
+    gpu = Gpu("0", "0", "GPU-0", total=10_000, used=0)
+    taken = {"a": 1_000, "b": 4_000, "c": 0}
+    monkeypatch.setattr(
+        "dplq.experiments.engines.packing.refresh",
+        lambda gpus: setattr(gpu, "used", sum(taken[job] for job in gpu.jobs)),
+    )
+    packing, numbers = Packing([gpu], None), [1]
+    for jobs in ("a", "bb", "c"):
+        for job in set(jobs):
+            packing.place(job)
+        packing.measure()
+        for job in set(jobs):
+            packing.remove(job)
+        numbers.append(packing.per_gpu)
+    assert numbers == [1, 9, 2, 2]
 
 
 @pytest.mark.parametrize(

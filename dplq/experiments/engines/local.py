@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -44,9 +45,11 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LocalEngine:
-    """Processes of this machine, each the leader of its own session.
+    """Processes of this machine.
 
-    Ctrl-C in a terminal therefore reaches this process alone, which passes one signal on.
+    Of Ctrl-C in a terminal only this process takes notice, which passes one signal on: a process
+    with a log is the leader of its own session, and one whose output goes to the terminal, where it
+    can also be suspended, ignores SIGINT.
 
     Args:
         jobs: how many at once, at most; None: as many as `packing` says.
@@ -63,7 +66,7 @@ class LocalEngine:
         self._jobs = jobs
         self._threads = threads
         self._packing = packing
-        self._processes: dict[str, tuple[Job, subprocess.Popen[bytes]]] = {}
+        self._processes: dict[str, tuple[Job, subprocess.Popen[Any]]] = {}
 
     @property
     def slots(self) -> int:
@@ -76,22 +79,13 @@ class LocalEngine:
     def start(self, job: Job) -> None:
         """Start a process."""
         environment = {**os.environ, **self._shares(job), **job.environment}
-        with contextlib.ExitStack() as stack:
-            try:
-                output = None if job.log is None else stack.enter_context(job.log.open("ab"))
-                popen = subprocess.Popen(
-                    job.command,
-                    env=environment,
-                    stdout=output,
-                    stderr=None if output is None else subprocess.STDOUT,
-                    start_new_session=True,
-                    preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
-                )
-            except OSError as error:
-                self._leave(job)
-                raise UserError(
-                    f"A run cannot be started: {error.filename}: {error.strerror}."
-                ) from error
+        try:
+            popen = _start(job, environment)
+        except OSError as error:
+            self._leave(job)
+            raise UserError(
+                f"A run cannot be started: {error.filename}: {error.strerror}."
+            ) from error
         self._processes[job.name] = (job, popen)
 
     def wait(self, seconds: float) -> Sequence[Ended]:
@@ -140,6 +134,23 @@ class LocalEngine:
             self._packing.remove(job.name)
 
 
+def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[Any]:
+    start = partial(
+        subprocess.Popen,
+        job.command,
+        env=environment,
+        preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
+    )
+    if job.log is not None:
+        with job.log.open("ab") as output:
+            return start(stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _end_with(parent: int) -> Callable[[], None]:
     """Return what has a new process end with SIGTERM when this one ends, however it ends.
 
@@ -155,12 +166,11 @@ def _end_with(parent: int) -> Callable[[], None]:
     return end_with_parent
 
 
-def _kill(popen: subprocess.Popen[bytes]) -> None:
+def _kill(popen: subprocess.Popen[Any]) -> None:
     """Kill a process with its children, and wait for it."""
-    if sys.platform == "win32":
-        popen.kill()
-    else:
-        with contextlib.suppress(ProcessLookupError):
+    popen.kill()
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError):  # not the leader of a group, or all ended
             os.killpg(popen.pid, signal.SIGKILL)
     popen.wait()
 
