@@ -134,7 +134,10 @@ def planned(
             flags = (name if name == "datasets" else f"--{name}" for name in wrong)
             raise UserError(f"{few(flags)}: {args.what} says this itself; change it there.")
         sweep = read_sweep(Path(args.what), caller, data=args.data, out=args.out, options=given)
-        plan, engine = make_plan(sweep.requests), sweep.engine
+        try:
+            plan, engine = make_plan(sweep.requests), sweep.engine
+        except UserError as error:  # such as a config that a trainer has not
+            raise UserError(f"{args.what}: {error}") from error
     else:
         plan = make_plan([request_of(args, given, caller)])
     return plan, engine_of(args, engine)

@@ -187,6 +187,13 @@ def test_flags_that_a_sweep_file_decides(here, tmp_path, capsys):
     assert capsys.readouterr().err == message
 
 
+def test_what_is_wrong_with_a_plan_names_the_sweep_file(here, tmp_path, capsys):
+    text = "protocols: base2new\ndatasets: aid\ntrainers: [CoOp]\nconfigs: {all: none}\n"
+    (tmp_path / "s.yaml").write_text(text)
+    assert command.main(["s.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("error: s.yaml: unknown CFG 'none'. Choices in conf")
+
+
 def test_planning_imports_nothing_heavy(tmp_path):
     (tmp_path / "s.yaml").write_text(
         "protocols: [base2new, few-shot]\ndatasets: [demo_aerial, rsscn7]\ndepth: 3\n"
