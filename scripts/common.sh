@@ -12,5 +12,13 @@ if ! command -v -- "$DPLQ_PYTHON" >/dev/null; then
     exit 2
 fi
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-"$DPLQ_PYTHON" -c 'import dplq.errors' || exit 2 # a Python without the project ends the script
-exec "$DPLQ_PYTHON" -m dplq.experiments.requests.script "$@"
+trap '' INT # Python would answer to an early Ctrl-C with a traceback
+exec "$DPLQ_PYTHON" -c '
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+try:
+    from dplq.experiments.requests.script import main
+except ImportError as error:
+    print("error: this Python lacks what the project needs (%s): set PYTHON" % error, file=sys.stderr)
+    sys.exit(2)
+sys.exit(main())' "$@"

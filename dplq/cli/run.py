@@ -97,7 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index("--") if "--" in words else len(words)
-    return exit_code(lambda: run(build_parser().parse_args(words[:cut]), words[cut + 1 :]))
+    args = build_parser().parse_args(words[:cut])
+    from dplq.experiments.signals import run_until_stopped
+
+    return run_until_stopped(lambda: exit_code(lambda: run(args, words[cut + 1 :])))
 
 
 def run(args: argparse.Namespace, options: list[str]) -> int:
@@ -131,7 +134,10 @@ def planned(
             flags = (name if name == "datasets" else f"--{name}" for name in wrong)
             raise UserError(f"{few(flags)}: {args.what} says this itself; change it there.")
         sweep = read_sweep(Path(args.what), caller, data=args.data, out=args.out, options=given)
-        plan, engine = make_plan(sweep.requests), sweep.engine
+        try:
+            plan, engine = make_plan(sweep.requests), sweep.engine
+        except UserError as error:  # such as a config that a trainer has not
+            raise UserError(f"{args.what}: {error}") from error
     else:
         plan = make_plan([request_of(args, given, caller)])
     return plan, engine_of(args, engine)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from dplq.errors import UserError
 from dplq.experiments.engines import Engine
-from dplq.experiments.execute import STOPPED, execute
+from dplq.experiments.execute import execute
 from dplq.experiments.plan import Plan, RecordedSettings, Run, TableRequest
-from dplq.experiments.signals import Stopped, caught_signals, stopped_by_signals
+from dplq.experiments.signals import caught_signals
 from dplq.io.exit_code import DONE, MISTAKE
 
 
@@ -33,12 +33,7 @@ def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: b
         code = _execute(plan, engine, live)
     if signals.number:
         return code
-    try:
-        with stopped_by_signals():
-            table_code = print_tables(plan.tables)
-    except Stopped as stop:
-        print(STOPPED, file=sys.stderr)
-        return 128 + stop.number
+    table_code = print_tables(plan.tables)
     if code != DONE:
         print_failed(plan.runs)
     return code or table_code

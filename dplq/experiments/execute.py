@@ -21,7 +21,7 @@ from dplq.experiments.failure import reason
 from dplq.experiments.plan import Plan, RecordedSettings, Run
 from dplq.experiments.progress import Lines, Progress
 from dplq.experiments.schedule import Item, Schedule, Stage
-from dplq.experiments.signals import Signals, caught_signals
+from dplq.experiments.signals import STOPPED, Signals, caught_signals
 from dplq.experiments.state import State, scan, state_of
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.exit_code import DONE, MISTAKE, PROBLEMS
@@ -29,7 +29,6 @@ from dplq.io.runs.files import RESULTS_FILE, RUN_FILE, SETTINGS_FILE
 
 SETTINGS_VARIABLE = "DPLQ_SETTINGS"  # has `dplq train` write settings.txt
 LOGS_FOLDER = "run_logs"  # beside the runs' folders, which exist only once a run has begun
-STOPPED = "stopped; to go on, give the same command again"
 TICK = 0.5  # seconds: how late a signal is noticed at most
 IN_USE = "is in use by"  # in the message of a run whose folder another process holds
 MOST_REFUSALS = 3  # of one run, each by a process that was faster

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+STOPPED = "stopped; to go on, give the same command again"
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 
@@ -54,15 +56,18 @@ class Stopped(BaseException):
         self.number = number
 
 
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` on a signal that ends a program while the block runs."""
+def run_until_stopped(command: Callable[[], int]) -> int:
+    """Run a command; return its exit code, or on a signal 128 and its number, with a line."""
 
     def stop(number: int, frame: Any) -> NoReturn:
         raise Stopped(number)
 
-    with _handled_by(stop):
-        yield
+    try:
+        with _handled_by(stop):
+            return command()
+    except Stopped as stopped:
+        print(STOPPED, file=sys.stderr)
+        return 128 + stopped.number
 
 
 @contextmanager

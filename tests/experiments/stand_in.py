@@ -78,6 +78,6 @@ def stand_in(tmp_path, monkeypatch):
     """Have a stand-in run in place of Python."""
     made = StandIn(tmp_path)
     monkeypatch.setattr(sys, "executable", str(made.path))
-    for name in ("FAIL", "TAKES", "LOCK"):
+    for name in ("FAIL", "TAKES", "LOCK", "DPLQ_PYTHON"):
         monkeypatch.delenv(name, raising=False)
     return made

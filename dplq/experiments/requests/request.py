@@ -168,10 +168,12 @@ def _series(request: Request, dataset: str) -> Iterator[Series]:
 
 def _table(request: Request, dataset: str, plan: Plan) -> TableRequest:
     flags, title = PROTOCOLS[request.protocol].flags, request.protocol
-    if request.protocol == "few-shot":
-        flags = (*flags, "--curve", str(request.out / dataset / "few_shot.png"))
     if "--by" in flags:  # a table of one dataset
         title = f"{title}, {dataset}"
+    if request.protocol == "few-shot":  # a line of its table is a trainer, whatever its config
+        title += f", {request.variant}" if request.variant else ""
+        name = f"few_shot@{request.variant}.png" if request.variant else "few_shot.png"
+        flags = (*flags, "--curve", str(request.out / dataset / name))
     return TableRequest(title, plan.folders, flags)
 
 

@@ -1,7 +1,7 @@
 """The bash scripts: their arguments and environment variables are a request.
 
-``python -m dplq.experiments.requests.script PROTOCOL [DATASET [SEED ...]] [-- KEY VALUE ...]``,
-which scripts/common.sh starts in the root of the checkout.
+scripts/common.sh calls `main` in the root of the checkout with PROTOCOL [DATASET [SEED ...]]
+[-- KEY VALUE ...].
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dplq.experiments.requests.help_texts import help_text
 from dplq.experiments.requests.names import find_dataset, find_trainers
 from dplq.experiments.requests.request import DATASET, PROTOCOLS, SEEDS, Request, make_plan
 from dplq.experiments.requests.values import pairs
+from dplq.experiments.signals import run_until_stopped
 from dplq.io.exit_code import DONE, exit_code
 
 CALLER_VARIABLE = "DPLQ_CALLER"  # the folder that the script was called in
@@ -107,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(help_text(protocol))
         return DONE
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    return exit_code(lambda: _run(protocol, arguments))
+    return run_until_stopped(lambda: exit_code(lambda: _run(protocol, arguments)))
 
 
 def _run(protocol: str, arguments: Sequence[str]) -> int:
@@ -123,7 +124,3 @@ def _run(protocol: str, arguments: Sequence[str]) -> int:
         arguments = [DATASET]
     caller = Path(os.environ.get(CALLER_VARIABLE) or os.getcwd())
     return carry_out(make_plan([request_of(protocol, arguments, os.environ, caller)]))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
