@@ -231,6 +231,46 @@ def test_a_second_front_does_not_run_a_job_twice(engine, tmp_path):
         assert epochs(tmp_path, name) == [str(epoch) for epoch in range(6)]
 
 
+# A front: three runs of five epochs, of which two fit on the node at a time.
+FRONT = """
+import sys
+from pathlib import Path
+from dplq.experiments.engines import open_engine
+from dplq.experiments.execute import execute
+from dplq.experiments.plan import Plan, Run
+from tests.experiments.test_slurm_cluster import EPOCHS, OPTIONS
+
+class StandIn(Run):
+    command = property(lambda run: [sys.executable, "-c", EPOCHS, str(run.folder), "5", "1"])
+    settings = lambda run: ""
+    check_folder = lambda run: None
+
+out = Path(sys.argv[1])
+names = ("a", "b", "c")
+runs = [StandIn(out / name / "seed1", "data", "CoOp", "demo", 1, 16, "all") for name in names]
+sys.exit(execute(Plan(runs, []), open_engine("slurm", OPTIONS)))
+"""
+
+
+def test_what_a_killed_command_left_is_taken_up(cluster, tmp_path):
+    """Two of its jobs run, one is in the queue; nothing is run twice."""
+    project = Path(__file__).parents[2]
+    command = [sys.executable, "-c", FRONT, str(tmp_path)]
+    first = subprocess.Popen(command, cwd=project)
+    deadline = time.monotonic() + PATIENCE
+    while sum(bool(epochs(tmp_path / name, "seed1")) for name in "abc") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    first.kill()
+    first.wait()
+    assert len(slurm("squeue", "--noheader", "--array").splitlines()) == 3
+    second = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert "running elsewhere" in second.stdout + second.stderr
+    for name in "abc":
+        assert epochs(tmp_path / name, "seed1") == ["0", "1", "2", "3", "4"]
+
+
 def test_a_lost_job_of_another_host_is_taken_over(engine, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
