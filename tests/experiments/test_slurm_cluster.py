@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -252,21 +253,24 @@ sys.exit(execute(Plan(runs, []), open_engine("slurm", OPTIONS)))
 """
 
 
-def test_what_a_killed_command_left_is_taken_up(cluster, tmp_path):
+@pytest.mark.parametrize(("number", "left"), [(signal.SIGKILL, 3), (signal.SIGTERM, 0)])
+def test_what_a_command_left_is_taken_up(cluster, tmp_path, number, left):
     """Two of its jobs run, one is in the queue; nothing is run twice."""
     project = Path(__file__).parents[2]
     command = [sys.executable, "-c", FRONT, str(tmp_path)]
-    first = subprocess.Popen(command, cwd=project)
+    first = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + PATIENCE
     while sum(bool(epochs(tmp_path / name, "seed1")) for name in "abc") < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    first.kill()
-    first.wait()
-    assert len(slurm("squeue", "--noheader", "--array").splitlines()) == 3
+    first.send_signal(number)
+    _, said = first.communicate()
+    assert first.returncode == (-9 if left else 143)
+    assert ("give the same command again" in said) == (not left)
+    assert len(slurm("squeue", "--noheader", "--array").splitlines()) == left
     second = subprocess.run(command, cwd=project, capture_output=True, text=True)
     assert second.returncode == 0, second.stderr
-    assert "running elsewhere" in second.stdout + second.stderr
+    assert ("running elsewhere" in second.stdout + second.stderr) == bool(left)
     for name in "abc":
         assert epochs(tmp_path / name, "seed1") == ["0", "1", "2", "3", "4"]
 
