@@ -36,12 +36,12 @@ REQUIREMENTS = [
     "tqdm",  # any version
 ]
 DIAGRAM_REQUIREMENTS = ["scikit-posthocs>=0.9"]  # keyword arguments of the diagram
-CLUSTER_REQUIREMENTS = ["submitit>=1.4.6"]  # the oldest that was tried
 HF_REQUIREMENTS = ["transformers>=4.57"]  # text towers and tokenizers; the oldest that was tried
 ONNX_REQUIREMENTS = ["onnx>=1.23", "onnxscript>=0.7"]  # the oldest that were tried
 DICOM_REQUIREMENTS = ["pydicom>=2.4"]  # the oldest that was tried
 CLUSTER_REQUIREMENTS = [
     "ray>=2.40",  # the oldest that was tried
+    "submitit>=1.4.6",  # the oldest that was tried
 ]
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,
@@ -66,7 +66,6 @@ setup(
     python_requires=">=3.10",
     install_requires=REQUIREMENTS,
     extras_require={
-        "cluster": CLUSTER_REQUIREMENTS,
         "test": TEST_REQUIREMENTS,
         "cluster": CLUSTER_REQUIREMENTS,
         "dicom": DICOM_REQUIREMENTS,

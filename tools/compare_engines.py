@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -24,7 +25,7 @@ from typing import Any
 from tabulate import tabulate
 
 from dplq.experiments.base2new import base2new
-from dplq.experiments.engines import open_engine
+from dplq.experiments.engines import Job, open_engine
 from dplq.experiments.execute import execute
 from dplq.experiments.plan import Plan, Run
 from dplq.io.exit_code import DONE, PROBLEMS, exit_code
@@ -36,6 +37,9 @@ OPTIONS = (("OPTIM.MAX_EPOCH", "3"), ("OPTIM.WARMUP_EPOCH", "1"))
 SHOTS = 2
 # Of one run, not of its result; what was read is counted anew when a run goes on.
 OF_THE_RUN = ("seconds", "peak_memory_mib", "git_commit", "images")
+# The last bits of a sum depend on how many threads share it, and engines give different numbers.
+THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+PREEMPTED = re.compile(r"preempted JobId=([\d_]+)")  # in the log of slurmctld
 RESUMED = re.compile(r"will resume after epoch (\d+)")
 
 
@@ -81,11 +85,58 @@ def ray(plan: Plan) -> tuple[int, str]:
     return code, f"one of 3 nodes killed: {fate(hit[0])}" if hit else "no node was killed"
 
 
+def slurm(plan: Plan) -> tuple[int, str]:
+    """Run the plan on a Slurm cluster of one node; a job is requeued, and the next pre-empted."""
+    from dplq.experiments.engines.slurm.queue import run as command
+    from tools import slurm_cluster
+
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-") as folder,
+        slurm_cluster.running(Path(folder)),
+    ):
+        engine: Any = open_engine("slurm", {"gpus": 0, "time": 60})
+        jobs: dict[str, Job] = {}  # by Slurm's number
+        requeued: list[str] = []
+        over = threading.Event()
+
+        def training() -> str:
+            """Wait for a job in the middle of a training; return its number, "" at the end."""
+            while not over.wait(0.2):
+                jobs.update(engine.jobs)
+                running = command(["squeue", "--noheader", "--states=running", "--format=%i"])
+                for number in running.split():
+                    if number in jobs and in_training(plan.runs, jobs[number].command):
+                        return number
+            return ""
+
+        def disturb() -> None:
+            if number := training():
+                command(["scontrol", "requeue", number])
+                requeued.append(number)
+            if training():
+                node = f"--cpus-per-task={slurm_cluster.CPUS}"
+                wrap = "--wrap=sleep 1"
+                command(["sbatch", "--partition=high", node, "--output=/dev/null", wrap])
+
+        disturber = threading.Thread(target=disturb, daemon=True)
+        disturber.start()
+        code = execute(plan, engine)
+        over.set()
+        disturber.join()
+        preempted = PREEMPTED.findall((Path(folder) / "slurmctld.log").read_text())
+    fates = []
+    for what, numbers in {"requeued": requeued, "pre-empted": preempted}.items():
+        words = [jobs[number].command for number in numbers]
+        fates += [f"{what}: {fate(run)}" for run in plan.runs if run.command in words]
+    return code, "; ".join(fates)
+
+
 # Name -> what carries out a plan and returns its exit code and what was broken meanwhile.
 WAYS: dict[str, Callable[[Plan], tuple[int, str]]] = {
     REFERENCE: local,
     "local-2": lambda plan: local(plan, jobs=2),
     "ray": ray,
+    "slurm": slurm,
 }
 
 
@@ -171,6 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out", type=Path, help="folder of the results, where a finished reference is kept"
     )
     args = parser.parse_args(argv)
+    os.environ.update(THREADS)
 
     def run() -> int:
         with tempfile.TemporaryDirectory() as folder:

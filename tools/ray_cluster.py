@@ -10,11 +10,13 @@ from typing import Any
 
 from dplq.experiments.engines.ray.cluster import STORE
 
-# A node is lost once it has refused to answer for three seconds; by Ray's defaults for 15.
-NOTICE = {
+# A node is lost once it has refused to answer for three seconds; by Ray's defaults for 15. Runs
+# have the priority of other processes.
+CONFIG = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 1000,
     "health_check_failure_threshold": 3,
+    "worker_niceness": 0,
 }
 
 
@@ -29,7 +31,7 @@ class SimulatedCluster:
         from ray.cluster_utils import Cluster
 
         options = {"num_cpus": 1, "object_store_memory": STORE}
-        head = {"include_dashboard": False, "_system_config": NOTICE}
+        head = {"include_dashboard": False, "_system_config": CONFIG}
         self._cluster = Cluster(True, head_node_args=options | head)
         for _ in range(nodes - 1):
             self._cluster.add_node(wait=False, **options)

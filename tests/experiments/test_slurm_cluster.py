@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -229,6 +230,49 @@ def test_a_second_front_does_not_run_a_job_twice(engine, tmp_path):
     for name in ("a", "b"):  # whoever comes second is refused, or finds it finished
         assert {codes[name], codes[f"{name}2"]} in ({0}, {0, 2})
         assert epochs(tmp_path, name) == [str(epoch) for epoch in range(6)]
+
+
+# A front: three runs of five epochs, of which two fit on the node at a time.
+FRONT = """
+import sys
+from pathlib import Path
+from dplq.experiments.engines import open_engine
+from dplq.experiments.execute import execute
+from dplq.experiments.plan import Plan, Run
+from tests.experiments.test_slurm_cluster import EPOCHS, OPTIONS
+
+class StandIn(Run):
+    command = property(lambda run: [sys.executable, "-c", EPOCHS, str(run.folder), "5", "1"])
+    settings = lambda run: ""
+    check_folder = lambda run: None
+
+out = Path(sys.argv[1])
+names = ("a", "b", "c")
+runs = [StandIn(out / name / "seed1", "data", "CoOp", "demo", 1, 16, "all") for name in names]
+sys.exit(execute(Plan(runs, []), open_engine("slurm", OPTIONS)))
+"""
+
+
+@pytest.mark.parametrize(("number", "left"), [(signal.SIGKILL, 3), (signal.SIGTERM, 0)])
+def test_what_a_command_left_is_taken_up(cluster, tmp_path, number, left):
+    """Two of its jobs run, one is in the queue; nothing is run twice."""
+    project = Path(__file__).parents[2]
+    command = [sys.executable, "-c", FRONT, str(tmp_path)]
+    first = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + PATIENCE
+    while sum(bool(epochs(tmp_path / name, "seed1")) for name in "abc") < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    first.send_signal(number)
+    _, said = first.communicate()
+    assert first.returncode == (-9 if left else 143)
+    assert ("give the same command again" in said) == (not left)
+    assert len(slurm("squeue", "--noheader", "--array").splitlines()) == left
+    second = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert ("running elsewhere" in second.stdout + second.stderr) == bool(left)
+    for name in "abc":
+        assert epochs(tmp_path / name, "seed1") == ["0", "1", "2", "3", "4"]
 
 
 def test_a_lost_job_of_another_host_is_taken_over(engine, tmp_path):

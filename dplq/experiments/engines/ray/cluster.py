@@ -13,25 +13,39 @@ from typing import Any
 from dplq.errors import UserError
 from dplq.experiments.engines.ray.settings import Settings
 
+EXTRA = 'The engine ray needs Ray: pip install "quaternion-prompt[cluster]"'
 PATIENCE = 5.0  # seconds for the first answer
 STORE = 80 * 2**20  # bytes of shared memory of an own cluster: Ray's least; results are two words
 START = "`ray start --head` starts one; `ray status` shows whether it runs."
+PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0"}
+OWN = {"RAY_worker_niceness": "0"}  # as the runs of other engines; Ray's default is 15
+# Two attempts where something answers that is no cluster; Ray would make 20, of 40 seconds each.
+IMPATIENT = {"RAY_NUM_REDIS_GET_RETRIES": "2", "RAY_py_gcs_connect_timeout_s": "3"}
 
 Node = Mapping[str, Any]  # as `ray.nodes` describes it
 
 
-def connect(ray: Any, address: str | None) -> None:
+def connect(address: str | None) -> Any:
     """Connect with a running cluster, or start one of this machine.
 
     Args:
-        ray: the module.
         address: of the cluster; None: it is started.
 
+    Returns:
+        The module `ray`, connected.
+
     Raises:
-        UserError: that is not possible.
+        UserError: that is not possible, or Ray is missing.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    own = {"include_dashboard": False, "object_store_memory": STORE} if address is None else {}
+    for key, value in {**PRIVATE, **(IMPATIENT if address else OWN)}.items():
+        os.environ.setdefault(key, value)  # Ray takes notice when it is imported
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise UserError(EXTRA) from error
+    own: dict[str, Any] = (
+        {"include_dashboard": False, "object_store_memory": STORE} if address is None else {}
+    )
     if address not in (None, "auto"):
         _reach(address)
     try:
@@ -41,6 +55,7 @@ def connect(ray: Any, address: str | None) -> None:
         if address is None:
             raise UserError(f"Ray does not start on this machine: {line(error)}") from error
         raise UserError(f"No Ray cluster at address={address}: {line(error)} {START}") from error
+    return ray
 
 
 def living_nodes(ray: Any) -> dict[str, Node]:

@@ -18,7 +18,6 @@ from dplq.experiments.engines.base import Ended, Job
 from dplq.experiments.engines.ray import cluster, task
 from dplq.experiments.engines.ray.settings import Settings
 
-EXTRA = 'The engine ray needs Ray: pip install "quaternion-prompt[cluster]"'
 LOST, STOPPED = 137, 143  # exit codes as a shell gives them
 
 logger = logging.getLogger(__name__)
@@ -30,11 +29,7 @@ def open_engine(settings: Settings) -> RayEngine:
     Raises:
         UserError: Ray is missing, the cluster cannot be reached, or no node is large enough.
     """
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise UserError(EXTRA) from error
-    cluster.connect(ray, settings.address)
+    ray = cluster.connect(settings.address)
     try:
         return RayEngine(ray, settings)
     except BaseException:
