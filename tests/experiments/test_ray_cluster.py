@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -229,3 +230,45 @@ def test_runs_share_a_gpu(cluster, opened, tmp_path):
     assert len(list(cluster.running())) == 2  # at once, and the third one waits
     (tmp_path / "go").touch()
     assert ended(engine, 3) == {name: (0, "") for name in names}
+
+
+@pytest.fixture
+def short():
+    """Return a folder with a short path, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        yield Path(folder)
+
+
+def test_a_cluster_of_this_machine_ends_with_the_engine(tmp_path, short):
+    """In another process, because Ray keeps to the first address that it was given."""
+    program = f"""
+from pathlib import Path
+from dplq.experiments.engines import open_engine
+from tests.experiments.test_ray_cluster import ended, train
+engine = open_engine("ray", {{"jobs": "3"}})
+print(engine.slots)
+for name in ("first", "second", "third"):
+    engine.start(train(name, Path({str(tmp_path)!r})))
+print(sorted(ended(engine, 3).items()))
+engine.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT,
+        env=os.environ | {"RAY_TMPDIR": str(short)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = [(name, (0, "")) for name in ("first", "second", "third")]
+    assert (done.stdout, done.stderr) == (f"3\n{expected}\n", "")
+    (session,) = {path.resolve() for path in short.glob("ray/session_2*")}
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(session) in command(path)]
+    assert left == []
+
+
+def command(path):
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # it has ended
+        return ""

@@ -16,7 +16,11 @@ from dplq.experiments.engines.ray.settings import Settings
 EXTRA = 'The engine ray needs Ray: pip install "quaternion-prompt[cluster]"'
 PATIENCE = 5.0  # seconds for the first answer
 STORE = 80 * 2**20  # bytes of shared memory of an own cluster: Ray's least; results are two words
-START = "`ray start --head` starts one; `ray status` shows whether it runs."
+TOKEN = (
+    "it wants its token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH where the token is not "
+    "in ~/.ray/auth_token (`ray get-auth-token` on the head prints it)."
+)
+START = "`ray start --head` starts one, `ray status` shows whether it runs."
 PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0"}
 OWN = {"RAY_worker_niceness": "0"}  # as the runs of other engines; Ray's default is 15
 # Two attempts where something answers that is no cluster; Ray would make 20, of 40 seconds each.
@@ -54,7 +58,9 @@ def connect(address: str | None) -> Any:
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         if address is None:
             raise UserError(f"Ray does not start on this machine: {line(error)}") from error
-        raise UserError(f"No Ray cluster at address={address}: {line(error)} {START}") from error
+        refused = "AuthToken" in str(error.__cause__)
+        cure = TOKEN if refused else f"{line(error)}. {START}"
+        raise UserError(f"No Ray cluster at address={address}: {cure}") from error
     return ray
 
 
