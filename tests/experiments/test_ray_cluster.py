@@ -87,7 +87,7 @@ def epochs_of(path):
     return [(int(e), int(pid), name) for e, pid, name in map(str.split, lines)]
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it did not come"
@@ -98,7 +98,7 @@ def wait_for(condition, seconds=20):
 def ended(engine, number):
     """The next jobs that end, by name."""
     found = {}
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while len(found) < number and time.monotonic() < end:
         found |= {e.job.name: (e.code, e.reason) for e in engine.wait(1)}
     return found

@@ -104,7 +104,7 @@ def name(node: Node) -> str:
 
 def line(error: Exception) -> str:
     """Return the first line of an error of Ray, which may have dozens."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def _reach(address: str) -> None:
