@@ -233,19 +233,18 @@ def test_runs_share_a_gpu(cluster, opened, tmp_path):
 
 
 @pytest.fixture
-def short():
-    """Return a folder with a short path, for sockets."""
+def session():
+    """Return a folder of Ray with a short path, for sockets."""
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         yield Path(folder)
 
 
-def test_a_cluster_of_this_machine_ends_with_the_engine(tmp_path, short):
-    """In another process, because Ray keeps to the first address that it was given."""
+def test_a_cluster_of_this_machine_ends_with_the_engine(tmp_path, session):
     program = f"""
 from pathlib import Path
 from dplq.experiments.engines import open_engine
-from tests.experiments.test_ray_cluster import ended, train
 engine = open_engine("ray", {{"jobs": "3"}})
+from tests.experiments.test_ray_cluster import ended, train  # imports Ray
 print(engine.slots)
 for name in ("first", "second", "third"):
     engine.start(train(name, Path({str(tmp_path)!r})))
@@ -255,16 +254,15 @@ engine.close()
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=PROJECT,
-        env=os.environ | {"RAY_TMPDIR": str(short)},
+        env=os.environ | {"RAY_TMPDIR": str(session)},
         capture_output=True,
         text=True,
         check=False,
     )
     expected = [(name, (0, "")) for name in ("first", "second", "third")]
     assert (done.stdout, done.stderr) == (f"3\n{expected}\n", "")
-    (session,) = {path.resolve() for path in short.glob("ray/session_2*")}
-    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(session) in command(path)]
-    assert left == []
+    commands = map(command, Path("/proc").glob("[0-9]*/cmdline"))
+    assert [words for words in commands if str(session) in words] == []
 
 
 def command(path):

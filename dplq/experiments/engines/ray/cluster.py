@@ -21,7 +21,12 @@ TOKEN = (
     "in ~/.ray/auth_token (`ray get-auth-token` on the head prints it)."
 )
 START = "`ray start --head` starts one, `ray status` shows whether it runs."
-PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0"}
+# Variables that Ray takes notice of when it is imported; those of the user stand.
+ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # pages of the nodes about what the engine says in a line
+    "RAY_task_oom_retries": "3",  # of a run that Ray ends because its node lacks memory
+}
 OWN = {"RAY_worker_niceness": "0"}  # as the runs of other engines; Ray's default is 15
 # Two attempts where something answers that is no cluster; Ray would make 20, of 40 seconds each.
 IMPATIENT = {"RAY_NUM_REDIS_GET_RETRIES": "2", "RAY_py_gcs_connect_timeout_s": "3"}
@@ -41,8 +46,8 @@ def connect(address: str | None) -> Any:
     Raises:
         UserError: that is not possible, or Ray is missing.
     """
-    for key, value in {**PRIVATE, **(IMPATIENT if address else OWN)}.items():
-        os.environ.setdefault(key, value)  # Ray takes notice when it is imported
+    for key, value in {**ALWAYS, **(IMPATIENT if address else OWN)}.items():
+        os.environ.setdefault(key, value)
     try:
         import ray
     except ModuleNotFoundError as error:
