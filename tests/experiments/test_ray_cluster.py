@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def epochs_of(path):
     return [(int(e), int(pid), name) for e, pid, name in map(str.split, lines)]
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=60):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "it did not come"
@@ -97,7 +98,7 @@ def wait_for(condition, seconds=20):
 def ended(engine, number):
     """The next jobs that end, by name."""
     found = {}
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while len(found) < number and time.monotonic() < end:
         found |= {e.job.name: (e.code, e.reason) for e in engine.wait(1)}
     return found
@@ -229,3 +230,43 @@ def test_runs_share_a_gpu(cluster, opened, tmp_path):
     assert len(list(cluster.running())) == 2  # at once, and the third one waits
     (tmp_path / "go").touch()
     assert ended(engine, 3) == {name: (0, "") for name in names}
+
+
+@pytest.fixture
+def session():
+    """Return a folder of Ray with a short path, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        yield Path(folder)
+
+
+def test_a_cluster_of_this_machine_ends_with_the_engine(tmp_path, session):
+    program = f"""
+from pathlib import Path
+from dplq.experiments.engines import open_engine
+engine = open_engine("ray", {{"jobs": "3"}})
+from tests.experiments.test_ray_cluster import ended, train  # imports Ray
+print(engine.slots)
+for name in ("first", "second", "third"):
+    engine.start(train(name, Path({str(tmp_path)!r})))
+print(sorted(ended(engine, 3).items()))
+engine.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT,
+        env=os.environ | {"RAY_TMPDIR": str(session)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = [(name, (0, "")) for name in ("first", "second", "third")]
+    assert (done.stdout, done.stderr) == (f"3\n{expected}\n", "")
+    commands = map(command, Path("/proc").glob("[0-9]*/cmdline"))
+    assert [words for words in commands if str(session) in words] == []
+
+
+def command(path):
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # it has ended
+        return ""

@@ -16,8 +16,17 @@ from dplq.experiments.engines.ray.settings import Settings
 EXTRA = 'The engine ray needs Ray: pip install "quaternion-prompt[cluster]"'
 PATIENCE = 5.0  # seconds for the first answer
 STORE = 80 * 2**20  # bytes of shared memory of an own cluster: Ray's least; results are two words
-START = "`ray start --head` starts one; `ray status` shows whether it runs."
-PRIVATE = {"RAY_USAGE_STATS_ENABLED": "0"}
+TOKEN = (
+    "it wants its token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH where the token is not "
+    "in ~/.ray/auth_token (`ray get-auth-token` on the head prints it)."
+)
+START = "`ray start --head` starts one, `ray status` shows whether it runs."
+# Variables that Ray takes notice of when it is imported; those of the user stand.
+ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # pages of the nodes about what the engine says in a line
+    "RAY_task_oom_retries": "3",  # of a run that Ray ends because its node lacks memory
+}
 OWN = {"RAY_worker_niceness": "0"}  # as the runs of other engines; Ray's default is 15
 # Two attempts where something answers that is no cluster; Ray would make 20, of 40 seconds each.
 IMPATIENT = {"RAY_NUM_REDIS_GET_RETRIES": "2", "RAY_py_gcs_connect_timeout_s": "3"}
@@ -37,8 +46,8 @@ def connect(address: str | None) -> Any:
     Raises:
         UserError: that is not possible, or Ray is missing.
     """
-    for key, value in {**PRIVATE, **(IMPATIENT if address else OWN)}.items():
-        os.environ.setdefault(key, value)  # Ray takes notice when it is imported
+    for key, value in {**ALWAYS, **(IMPATIENT if address else OWN)}.items():
+        os.environ.setdefault(key, value)
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -54,7 +63,9 @@ def connect(address: str | None) -> Any:
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         if address is None:
             raise UserError(f"Ray does not start on this machine: {line(error)}") from error
-        raise UserError(f"No Ray cluster at address={address}: {line(error)} {START}") from error
+        refused = "AuthToken" in str(error.__cause__)
+        cure = TOKEN if refused else f"{line(error)}. {START}"
+        raise UserError(f"No Ray cluster at address={address}: {cure}") from error
     return ray
 
 
@@ -98,7 +109,7 @@ def name(node: Node) -> str:
 
 def line(error: Exception) -> str:
     """Return the first line of an error of Ray, which may have dozens."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def _reach(address: str) -> None:

@@ -92,14 +92,14 @@ class RayEngine:
 
     def stop(self) -> None:
         """End all jobs with SIGTERM, and wait until they have ended."""
-        for force in (False, True):  # by force: the worker, and so its run, is killed
-            for reference in self._jobs:
-                self._ray.cancel(reference, force=force)
-            deadline = time.monotonic() + task.GRACE + cluster.PATIENCE
-            while (missing := len(self._jobs) - len(self._ready())) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            if not missing:
-                return
+        for seconds, force in ((task.GRACE + cluster.PATIENCE, False), (cluster.PATIENCE, True)):
+            deadline = time.monotonic() + seconds
+            while waiting := self._jobs.keys() - self._ready():
+                if time.monotonic() > deadline:
+                    break
+                for reference in waiting:  # again and again: Ray loses one for a task that starts
+                    self._ray.cancel(reference, force=force)  # by force: the worker is killed
+                self._ray.wait(list(waiting), num_returns=len(waiting), timeout=1)
 
     def close(self) -> None:
         """Leave the cluster; end it if it is the engine's own."""

@@ -82,7 +82,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     deadline = time.monotonic() + GRACE
     while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
+        with suppress(KeyboardInterrupt):  # of a further `ray.cancel`
+            time.sleep(0.05)
     with suppress(ProcessLookupError):  # none is left
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
