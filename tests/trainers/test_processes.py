@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -19,7 +18,9 @@ import torch
 
 from dplq.io import checkpoint
 from dplq.training.distributed import Part, own_part
-from tests.runner import PROJECT, make_project, train, train_together
+from tests.host.test_plugin import run
+from tests.peers import peer
+from tests.runner import make_project, train, train_together
 
 MODEL = "prompt_learner/model-2.safetensors"
 DEPTHS = {
@@ -284,8 +285,9 @@ def test_a_folder_in_use_is_one_line(flags, alone, tmp_path):
 
 def others_trainer(rank):
     """Register a trainer that is none of this project's."""
-    import dplq.plugin  # noqa: F401
     from dassl.engine import TRAINER_REGISTRY, TrainerX
+
+    import dplq.plugin  # noqa: F401
 
     @TRAINER_REGISTRY.register()
     class Theirs(TrainerX):
@@ -302,17 +304,37 @@ def test_a_trainer_of_others_is_refused(flags, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_torchrun(flags, tmp_path):
-    """The command itself, once: its agent, its environment, and the end of the processes."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    given = arguments(flags, "CoOp", tmp_path / "run", "OPTIM.MAX_EPOCH", "1")
-    done = subprocess.run(
-        [*run, "train.py", *given], cwd=PROJECT, capture_output=True, text=True, timeout=120
+# Dassl wraps its models in DataParallel where it counts two GPUs.
+TWO_GPUS = """
+import os, sys
+sys.path.insert(0, os.getcwd())
+import torch, dplq.plugin, train
+from dplq.trainers import PromptTrainer
+torch.cuda.device_count, torch.cuda.get_device_name = lambda: 2, lambda index: "GPU"
+build = PromptTrainer.build_model
+def built(self):
+    build(self)
+    print("built", type(self.model).__name__)
+PromptTrainer.build_model = built
+sys.exit(train.main())
+"""
+
+
+@pytest.mark.parametrize("dassl", [None, "Dassl.pytorch"])
+def test_torchrun(flags, alone, tmp_path, dassl):
+    """The command itself, on both Dassls: its agent, its environment, the end of the processes."""
+    (tmp_path / "two_gpus.py").write_text(TWO_GPUS)
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    given = arguments(flags, "CoOp", tmp_path / "run")
+    out = run(
+        [sys.executable, "-m", *torchrun, str(tmp_path / "two_gpus.py"), *given],
+        dassl=peer(dassl) if dassl else None,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("* total: 16") == 1
+    assert out.count(f"Dassl in use: {'real' if dassl else 'fallback'}") == 1
+    assert out.count("built CoOpModel") == 1
+    assert out.count("* total: 16") == 1
     assert len(list((tmp_path / "run").glob("log.txt*"))) == 1
-    assert result(tmp_path / "run")[0][4] == 16
+    assert distance(weights(tmp_path / "run"), weights(alone("CoOp")[0])) < 1e-5
 
 
 @pytest.mark.slow
