@@ -16,8 +16,9 @@ import sys
 import pytest
 import torch
 
+from dplq.errors import UserError
 from dplq.io import checkpoint
-from dplq.training.distributed import Part, own_part
+from dplq.training.distributed import Part, own_part, refuse_unconnected
 from tests.host.test_plugin import run
 from tests.peers import peer
 from tests.runner import make_project, train, train_together
@@ -132,22 +133,42 @@ def test_parts_of_a_batch(monkeypatch):
     assert parts == [Part(0, 3, 8), Part(3, 6, 8), Part(6, 8, 8)]
 
 
+@pytest.fixture(scope="module")
+def together(flags, tmp_path_factory):
+    """Return the folder and the output of a trainer's run on two processes, as `alone` does."""
+    folder, done = tmp_path_factory.mktemp("together"), {}
+
+    def run_of(name):
+        if name not in done:
+            given = arguments(flags, name, folder / name)
+            done[name] = train_together(folder / f"log{name}", given, 2, record_losses)
+            all_well(done[name])
+        return folder / name, done[name][0]
+
+    return run_of
+
+
 @pytest.mark.parametrize("name", ["QuaternionPrompt", "CoOp", "MaPLe", "PromptSRC", "ProGrad"])
-def test_losses_and_weights_are_those_of_one_process(flags, alone, tmp_path, name):
+def test_losses_and_weights_are_those_of_one_process(alone, together, name):
     """Batches of five images, of which the first process has three."""
-    folder, one = alone(name)
-    given = arguments(flags, name, tmp_path / "run")
-    ended = train_together(tmp_path / "log", given, 2, record_losses)
-    all_well(ended)
+    (folder, one), (shared, two) = alone(name), together(name)
     for number in ("loss is", "acc is"):
         expected = numbers_of(one.out, number)
         assert len(expected) == 6
-        torch.testing.assert_close(numbers_of(ended[0].out, number), expected, rtol=1e-5, atol=0)
-    assert distance(weights(tmp_path / "run"), weights(folder)) < 1e-5
-    same = {path.name for path in folder.rglob("*") if not path.name.startswith("events")}
-    found = {path.name for path in (tmp_path / "run").rglob("*")}
-    assert {name for name in found if not name.startswith("events")} == same
-    assert len(list((tmp_path / "run").rglob("events*"))) <= 1
+        torch.testing.assert_close(numbers_of(two.out, number), expected, rtol=1e-5, atol=0)
+    assert distance(weights(shared), weights(folder)) < 1e-5
+    expected, found = (
+        [path.name.partition(".tfevents")[0] for path in sorted(place.rglob("*"))]
+        for place in (folder, shared)
+    )
+    assert found == expected  # one log, one file of curves
+
+
+def test_a_finished_run_is_not_made_again(flags, together, tmp_path):
+    folder, _ = together("CoOp")
+    ended = train_together(tmp_path / "log", arguments(flags, "CoOp", folder))
+    all_well(ended)
+    assert ended[0].out.count(f"Already finished: {folder / 'results.json'}") == 1
 
 
 @pytest.mark.parametrize("name", ["DCPL", "BiomedCoOp"])
@@ -196,9 +217,9 @@ def kill_one(rank, which, steps):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_process_is_killed_and_the_run_goes_on(flags, alone, tmp_path, which):
+def test_a_process_is_killed_and_the_run_goes_on(flags, alone, together, tmp_path, which):
     """In the second epoch; the same command goes on, and so does one process."""
-    whole, _ = alone("QuaternionPrompt")
+    (whole, _), (shared, _) = alone("QuaternionPrompt"), together("QuaternionPrompt")
     run = tmp_path / "run"
     given = arguments(flags, "QuaternionPrompt", run)
     ended = train_together(tmp_path / "log", given, 2, kill_one, which, 5)
@@ -213,13 +234,12 @@ def test_a_process_is_killed_and_the_run_goes_on(flags, alone, tmp_path, which):
     ended = train_together(tmp_path / "log", again)
     all_well(ended)
     assert "will resume after epoch 1" in ended[0].out
-    for folder in (run, tmp_path / "again"):
-        assert distance(weights(folder), weights(whole)) < 1e-5
+    assert weights(tmp_path / "again").equal(weights(shared))
+    assert distance(weights(run), weights(whole)) < 1e-5
 
 
 def break_on_one(rank, which, what):
     """Have one process alone fail: its loss is nan, or it cannot read an image to test."""
-    from dplq.errors import UserError
     from dplq.trainers._engine.frozen import FrozenTrainer
     from dplq.trainers.coop import CoOp
 
@@ -292,6 +312,14 @@ def others_trainer(rank):
     @TRAINER_REGISTRY.register()
     class Theirs(TrainerX):
         pass
+
+
+def test_a_train_py_of_others_is_refused(monkeypatch):
+    refuse_unconnected()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = "WORLD_SIZE is 2, but this train.py does not divide its work: "
+    with pytest.raises(UserError, match=words):
+        refuse_unconnected()
 
 
 def test_a_trainer_of_others_is_refused(flags, tmp_path):
