@@ -11,15 +11,17 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 
 import pytest
 import torch
 
+from dplq.errors import UserError
 from dplq.io import checkpoint
-from dplq.training.distributed import Part, own_part
-from tests.runner import PROJECT, make_project, train, train_together
+from dplq.training.distributed import Part, own_part, refuse_unconnected
+from tests.host.test_plugin import run
+from tests.peers import peer
+from tests.runner import make_project, train, train_together
 
 MODEL = "prompt_learner/model-2.safetensors"
 DEPTHS = {
@@ -131,22 +133,42 @@ def test_parts_of_a_batch(monkeypatch):
     assert parts == [Part(0, 3, 8), Part(3, 6, 8), Part(6, 8, 8)]
 
 
+@pytest.fixture(scope="module")
+def together(flags, tmp_path_factory):
+    """Return the folder and the output of a trainer's run on two processes, as `alone` does."""
+    folder, done = tmp_path_factory.mktemp("together"), {}
+
+    def run_of(name):
+        if name not in done:
+            given = arguments(flags, name, folder / name)
+            done[name] = train_together(folder / f"log{name}", given, 2, record_losses)
+            all_well(done[name])
+        return folder / name, done[name][0]
+
+    return run_of
+
+
 @pytest.mark.parametrize("name", ["QuaternionPrompt", "CoOp", "MaPLe", "PromptSRC", "ProGrad"])
-def test_losses_and_weights_are_those_of_one_process(flags, alone, tmp_path, name):
+def test_losses_and_weights_are_those_of_one_process(alone, together, name):
     """Batches of five images, of which the first process has three."""
-    folder, one = alone(name)
-    given = arguments(flags, name, tmp_path / "run")
-    ended = train_together(tmp_path / "log", given, 2, record_losses)
-    all_well(ended)
+    (folder, one), (shared, two) = alone(name), together(name)
     for number in ("loss is", "acc is"):
         expected = numbers_of(one.out, number)
         assert len(expected) == 6
-        torch.testing.assert_close(numbers_of(ended[0].out, number), expected, rtol=1e-5, atol=0)
-    assert distance(weights(tmp_path / "run"), weights(folder)) < 1e-5
-    same = {path.name for path in folder.rglob("*") if not path.name.startswith("events")}
-    found = {path.name for path in (tmp_path / "run").rglob("*")}
-    assert {name for name in found if not name.startswith("events")} == same
-    assert len(list((tmp_path / "run").rglob("events*"))) <= 1
+        torch.testing.assert_close(numbers_of(two.out, number), expected, rtol=1e-5, atol=0)
+    assert distance(weights(shared), weights(folder)) < 1e-5
+    expected, found = (
+        [path.name.partition(".tfevents")[0] for path in sorted(place.rglob("*"))]
+        for place in (folder, shared)
+    )
+    assert found == expected  # one log, one file of curves
+
+
+def test_a_finished_run_is_not_made_again(flags, together, tmp_path):
+    folder, _ = together("CoOp")
+    ended = train_together(tmp_path / "log", arguments(flags, "CoOp", folder))
+    all_well(ended)
+    assert ended[0].out.count(f"Already finished: {folder / 'results.json'}") == 1
 
 
 @pytest.mark.parametrize("name", ["DCPL", "BiomedCoOp"])
@@ -195,9 +217,9 @@ def kill_one(rank, which, steps):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_process_is_killed_and_the_run_goes_on(flags, alone, tmp_path, which):
+def test_a_process_is_killed_and_the_run_goes_on(flags, alone, together, tmp_path, which):
     """In the second epoch; the same command goes on, and so does one process."""
-    whole, _ = alone("QuaternionPrompt")
+    (whole, _), (shared, _) = alone("QuaternionPrompt"), together("QuaternionPrompt")
     run = tmp_path / "run"
     given = arguments(flags, "QuaternionPrompt", run)
     ended = train_together(tmp_path / "log", given, 2, kill_one, which, 5)
@@ -212,13 +234,12 @@ def test_a_process_is_killed_and_the_run_goes_on(flags, alone, tmp_path, which):
     ended = train_together(tmp_path / "log", again)
     all_well(ended)
     assert "will resume after epoch 1" in ended[0].out
-    for folder in (run, tmp_path / "again"):
-        assert distance(weights(folder), weights(whole)) < 1e-5
+    assert weights(tmp_path / "again").equal(weights(shared))
+    assert distance(weights(run), weights(whole)) < 1e-5
 
 
 def break_on_one(rank, which, what):
     """Have one process alone fail: its loss is nan, or it cannot read an image to test."""
-    from dplq.errors import UserError
     from dplq.trainers._engine.frozen import FrozenTrainer
     from dplq.trainers.coop import CoOp
 
@@ -284,12 +305,21 @@ def test_a_folder_in_use_is_one_line(flags, alone, tmp_path):
 
 def others_trainer(rank):
     """Register a trainer that is none of this project's."""
-    import dplq.plugin  # noqa: F401
     from dassl.engine import TRAINER_REGISTRY, TrainerX
+
+    import dplq.plugin  # noqa: F401
 
     @TRAINER_REGISTRY.register()
     class Theirs(TrainerX):
         pass
+
+
+def test_a_train_py_of_others_is_refused(monkeypatch):
+    refuse_unconnected()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = "WORLD_SIZE is 2, but this train.py does not divide its work: "
+    with pytest.raises(UserError, match=words):
+        refuse_unconnected()
 
 
 def test_a_trainer_of_others_is_refused(flags, tmp_path):
@@ -302,17 +332,37 @@ def test_a_trainer_of_others_is_refused(flags, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_torchrun(flags, tmp_path):
-    """The command itself, once: its agent, its environment, and the end of the processes."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    given = arguments(flags, "CoOp", tmp_path / "run", "OPTIM.MAX_EPOCH", "1")
-    done = subprocess.run(
-        [*run, "train.py", *given], cwd=PROJECT, capture_output=True, text=True, timeout=120
+# Dassl wraps its models in DataParallel where it counts two GPUs.
+TWO_GPUS = """
+import os, sys
+sys.path.insert(0, os.getcwd())
+import torch, dplq.plugin, train
+from dplq.trainers import PromptTrainer
+torch.cuda.device_count, torch.cuda.get_device_name = lambda: 2, lambda index: "GPU"
+build = PromptTrainer.build_model
+def built(self):
+    build(self)
+    print("built", type(self.model).__name__)
+PromptTrainer.build_model = built
+sys.exit(train.main())
+"""
+
+
+@pytest.mark.parametrize("dassl", [None, "Dassl.pytorch"])
+def test_torchrun(flags, alone, tmp_path, dassl):
+    """The command itself, on both Dassls: its agent, its environment, the end of the processes."""
+    (tmp_path / "two_gpus.py").write_text(TWO_GPUS)
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    given = arguments(flags, "CoOp", tmp_path / "run")
+    out = run(
+        [sys.executable, "-m", *torchrun, str(tmp_path / "two_gpus.py"), *given],
+        dassl=peer(dassl) if dassl else None,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("* total: 16") == 1
+    assert out.count(f"Dassl in use: {'real' if dassl else 'fallback'}") == 1
+    assert out.count("built CoOpModel") == 1
+    assert out.count("* total: 16") == 1
     assert len(list((tmp_path / "run").glob("log.txt*"))) == 1
-    assert result(tmp_path / "run")[0][4] == 16
+    assert distance(weights(tmp_path / "run"), weights(alone("CoOp")[0])) < 1e-5
 
 
 @pytest.mark.slow
