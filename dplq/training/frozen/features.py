@@ -13,6 +13,8 @@ import logging
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +29,7 @@ from dplq.training.seeding import RandomState
 
 logger = logging.getLogger(__name__)
 FEATURES, RANDOM = "features", "random"  # the tensor of a file, and an entry of its header
+CODE = ("clip", "domain", "images", "training/frozen")  # of the package: what is run
 CPU_INFO = "/proc/cpuinfo"
 
 
@@ -219,9 +222,21 @@ def source_files(steps: Iterable[Any]) -> list[list[str]]:
     return found
 
 
+@cache
+def own_code() -> str:
+    """Return the digest of the modules that turn files into features: a checkout changes them."""
+    package = Path(__file__).resolve().parents[2]
+    files = sorted(file for folder in CODE for file in (package / folder).rglob("*.py"))
+    return digest_of([[file.name, file_digest(file, DIGEST)] for file in files])
+
+
 def machine(device: torch.device) -> dict[str, Any]:
-    """Return what of a machine decides the last bits of a feature."""
-    facts: dict[str, Any] = {"torch": torch.__version__, "device": device.type}
+    """Return what of a machine and of its software decides the last bits of a feature."""
+    facts: dict[str, Any] = {
+        "torch": torch.__version__,
+        "code": own_code(),
+        "device": device.type,
+    }
     if device.type == "cuda":
         facts |= {
             "name": torch.cuda.get_device_name(device),

@@ -75,9 +75,8 @@ class FrozenLoader:
 
     def _pass(self, features: FrozenFeatures) -> Iterator[dict[str, Any]]:
         before = RandomState.now()
-        try:
-            planned = self._plan(features, before)
-        except OSError:  # the loader says which image cannot be read
+        planned = self._plan(features, before)
+        if planned is None:
             before.restore()
             yield from self.loader
             return
@@ -99,20 +98,22 @@ class FrozenLoader:
         """Return whether the views of a batch depend on what was drawn in this process before."""
         return self.draws and not self.loader.num_workers
 
-    def _plan(self, features: FrozenFeatures, before: RandomState) -> Pass:
-        """Draw order and seed as the loader will.
-
-        Raises:
-            OSError: an image cannot be read.
-        """
+    def _plan(self, features: FrozenFeatures, before: RandomState) -> Pass | None:
+        """Draw order and seed as the loader will; None where nothing can be known of the pass."""
         seed = int(torch.empty((), dtype=torch.int64).random_())  # of the workers, or of DataLoader
         sampler: Any = self.loader.batch_sampler
         batches = [list(batch) for batch in sampler]
         start = RandomState.now()
         dataset = self.loader.dataset
         items = dataset.originals
+        if self.draws and self.loader.num_workers and seed == int(dataset.epoch_seed):
+            return None  # workers that are given the same seed again are not seeded anew
+        try:
+            digests = [[features.image_digest(str(items[i].impath)) for i in b] for b in batches]
+        except OSError:
+            return None  # the loader says which image cannot be read
         facts: dict[str, Any] = {
-            "images": [[features.image_digest(str(items[i].impath)) for i in b] for b in batches],
+            "images": digests,
             "transforms": source_files(_steps(dataset.images.transform)),
             "cache": dataset.cache is not None and not dataset.cache.exact,
         }
