@@ -259,7 +259,8 @@ def test_a_damaged_file_is_said_once_and_made_again(model, images, caplog):
             assert torch.equal(one, other)
         assert path.read_bytes() == whole
         (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-        assert said.startswith(str(path)) and said.endswith("The features are computed again.")
+        assert said.startswith(str(path))
+        assert said.endswith("The features are computed again.")
 
 
 def test_features_of_other_images_are_not_used(model, images, caplog):
@@ -299,7 +300,8 @@ def test_features_unused_for_the_longest_time_are_removed(model, images, caplog)
     limited.make(7)
     assert len(files()) == 3
     assert middle not in files()
-    assert oldest in files() and newest in files()
+    assert oldest in files()
+    assert newest in files()
     assert caplog.text.count("features that were not used for the longest time are removed") == 1
 
 
