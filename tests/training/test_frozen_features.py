@@ -165,6 +165,27 @@ def test_whatever_decides_a_feature_is_part_of_the_key(name, model, images, tmp_
     assert found[0][0]["img"].shape == (4, 3, 32, 32)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_random_numbers_are_part_of_the_key_where_the_order_is_fixed(model, images, workers):
+    """As of the augmented views that heads are fitted to."""
+    passes = Passes(model, images, workers=workers, is_train=False)
+    passes.loader.draws = True
+    for number, seed in enumerate((5, 6), start=1):
+        passes.make(seed)
+        assert len(files()) == number
+
+
+def test_views_without_the_state_that_follows_are_not_used(model, images):
+    from dplq.io import checkpoint
+
+    Passes(model, images).make()
+    (path,) = files()
+    tensors, header = checkpoint.read(path)
+    checkpoint.save(path, tensors, {key: header[key] for key in header if key != "random"})
+    found, _ = Passes(model, images).make()
+    assert found[0][0]["img"].shape == (4, 3, 32, 32)
+
+
 def test_names_and_folders_of_images_are_no_part_of_the_key(model, images, tmp_path):
     Passes(model, images).make()
     for number, item in enumerate(images):
