@@ -242,6 +242,7 @@ CHECKS: dict[str, Check] = {
     "TRAIN.PRINT_FREQ": whole(1),
     "TRAIN.COUNT_ITER": one_of(("train_x", "train_u", "smaller_one")),
     "TRAIN.CLASS_WEIGHTS": one_of(("", "balanced"), "empty or balanced"),
+    "TRAIN.FEATURE_CACHE": number(0, 1e6),
     "TEST.EVALUATOR": _evaluator,
     "TEST.PER_CLASS_RESULT": flag,
     "TEST.COMPUTE_CMAT": flag,

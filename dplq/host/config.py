@@ -54,6 +54,11 @@ GENERAL_KEYS: tuple[Key, ...] = (
         "balanced: rare classes count more in the loss; empty: off",
     ),
     (
+        "TRAIN.FEATURE_CACHE",
+        4.0,
+        "GB of frozen encoders' features kept in the cache folder for all runs; 0: none",
+    ),
+    (
         "INPUT.WINDOW",
         None,
         "[low, high] or percentile: values that become black and white, for more than 8 bits",

@@ -30,12 +30,15 @@ from dplq.training.distributed import (
     refuse_unconnected,
     world_size,
 )
-from dplq.training.loaders import accelerate_loader
+from dplq.training.frozen.features import FrozenFeatures
+from dplq.training.frozen.loader import FrozenLoader
+from dplq.training.loaders import AcceleratedLoader, accelerate_loader
 from dplq.training.precision import Precision, resolve_precision
 from dplq.training.seeding import PHASES, seed_all
 
 from .checkpoints import CheckpointTrainer
 from .environment import device_name
+from .features import frozen_features
 from .ownership import claim_for_test, claim_for_training, report_finished
 from .parts import SharedRecord, shared_test
 from .probabilities import check_temperature, keeps_probabilities, outcome_of, write_predictions
@@ -76,6 +79,7 @@ class FrozenTrainer(CheckpointTrainer):
     evaluator: Any
     results_file: Path | None = None  # of the training run, once it has begun
     run_folder: RunFolder | None = None  # once it is claimed
+    frozen: FrozenFeatures | None = None  # once the model is built
     train_accuracy: dict[str, float | None] | None = None  # start and end, once both are known
 
     def __init__(self, cfg: Any) -> None:
@@ -129,7 +133,24 @@ class FrozenTrainer(CheckpointTrainer):
                     prepare_worker=prepare_worker,
                 )
                 quick.divides_batches = train and self.optimizes and world_size() > 1
-                setattr(self, key, quick)
+                setattr(self, key, self.with_frozen_features(quick, draws=train, tests=not train))
+
+    def with_frozen_features(
+        self, loader: AcceleratedLoader, *, draws: bool, tests: bool = False
+    ) -> FrozenLoader:
+        """Return a loader whose batches carry what is known of them.
+
+        Args:
+            loader: of images.
+            draws: whether its transforms draw random numbers.
+            tests: whether it is of val or test images: their domain features have a cache of their
+                own, so that they are known where no image is needed.
+        """
+        return FrozenLoader(loader, lambda: self.frozen, draws=draws, only_without_images=tests)
+
+    def passes(self) -> int:
+        """Return how many passes over the training images a run makes."""
+        return self.max_epoch
 
     def _data_line(self) -> str:
         """Return what the log has of the data, on one line."""
@@ -190,6 +211,7 @@ class FrozenTrainer(CheckpointTrainer):
         configure_model(self.model, self.precision, cfg.MODEL)
         self.model.input = input_of(cfg.INPUT, clip)
         self.model.noise_generator = torch.Generator(self.device)
+        self.frozen = frozen_features(self)
         learner = self.model.prompt_learner
         print(f"Learnable parameters: {self.learnable_parameters:,} in {type(learner).__name__}")
         self.register_model(MODEL_FOLDER, learner, self.build_optimizer(learner), None)
@@ -298,6 +320,8 @@ class FrozenTrainer(CheckpointTrainer):
         if isinstance(record, EvaluationRecord):  # not yet while the model is built
             record.announce(batch.get("impath"))
         images, labels = super().parse_batch_test(batch)
+        if self.frozen is not None:
+            self.frozen.attach(batch, images)
         return images, labels
 
     def _claim_results(self) -> Path:

@@ -76,6 +76,10 @@ class HeadTrainer(FrozenTrainer):
             print(f"{type(self).__name__}: {values}")
         self.train_seconds = time.perf_counter() - started
 
+    def passes(self) -> int:
+        """Return the number of views of every image."""
+        return max(self.keys.VIEWS, 1)
+
     def _uses_val(self) -> bool:
         """Return whether hyperparameters are chosen on val images, which are no test images."""
         if self.keys.SELECT == "fixed":

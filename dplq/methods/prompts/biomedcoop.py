@@ -70,6 +70,7 @@ class BiomedCoOpModel(ReferenceTextModel):
     """
 
     method, settings_class = "BiomedCoOp", BiomedCoOpSettings
+    needs_images = False
     needs = ("text prompts",)
     structure = ("n_ctx", "ctx_init")
     public = PublicFormat(
