@@ -38,6 +38,12 @@ DIAGRAM_REQUIREMENTS = ["scikit-posthocs>=0.9"]  # keyword arguments of the diag
 HF_REQUIREMENTS = ["transformers>=4.57"]  # text towers and tokenizers; the oldest that was tried
 ONNX_REQUIREMENTS = ["onnx>=1.23", "onnxscript>=0.7"]  # the oldest that were tried
 DICOM_REQUIREMENTS = ["pydicom>=2.4"]  # the oldest that was tried
+TRACK_REQUIREMENTS = [
+    "wandb>=0.31",  # login(prompt=False); the oldest that was tried
+    "mlflow-skinny>=3.17",  # the oldest that was tried
+    "sqlalchemy",  # with alembic, for MLflow's database in a file; any version
+    "alembic",  # any version
+]
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,
     *HF_REQUIREMENTS,
@@ -66,6 +72,7 @@ setup(
         "diagram": DIAGRAM_REQUIREMENTS,
         "hf": HF_REQUIREMENTS,
         "onnx": ONNX_REQUIREMENTS,
+        "track": TRACK_REQUIREMENTS,
     },
     packages=[
         *find_namespace_packages(include=["dplq", "dplq.*"], exclude=["*__pycache__*"]),

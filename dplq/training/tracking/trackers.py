@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from dplq.errors import few, one_line, shown, suggest
@@ -100,18 +101,18 @@ class Trackers:
         """Keep the results of a test."""
         for tracker in self.trackers:
             if self._offer(tracker, self.pending.get(tracker.name, [])):
-                self._try(tracker, lambda one=tracker: one.results(values))
+                self._try(tracker, partial(tracker.results, values))
 
     def close(self, *, failed: bool = False) -> None:
         """End the run everywhere; a second time nothing is done."""
         trackers, self.trackers = self.trackers, []
         for tracker in trackers:
             if failed or self._offer(tracker, self.pending.get(tracker.name, [])):
-                self._try(tracker, lambda one=tracker: one.close(failed=failed))
+                self._try(tracker, partial(tracker.close, failed=failed))
 
     def _offer(self, tracker: Tracker, waiting: list[tuple[int, Values]]) -> bool:
         """Have a tracker keep what waits for it; return whether it did."""
-        while waiting and self._try(tracker, lambda: tracker.log(*waiting[0])):
+        while waiting and self._try(tracker, partial(tracker.log, *waiting[0])):
             waiting.pop(0)
         return not waiting
 
