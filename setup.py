@@ -25,6 +25,7 @@ REQUIREMENTS = [
     "jinja2>=3",  # the oldest that was tried
     "matplotlib",  # any version
     "numpy",  # any version
+    "pandas>=2.2",  # the oldest that was tried
     "Pillow>=9.1",  # Image.Resampling
     "PyYAML",  # any version
     "scikit-learn>=0.22",  # zero_division in f1_score

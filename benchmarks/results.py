@@ -113,7 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         ours = seconds_of([sys.executable, "-m", "dplq.results", folder, *args.more])
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(f"json.loads of all files: {baseline:.1f} s")
-    print(f"dplq results: {ours:.1f} s, {ours / baseline:.2f} of that; peak of both {memory:.0f} MB")
+    print(
+        f"dplq results: {ours:.1f} s, {ours / baseline:.2f} of that; peak of both {memory:.0f} MB"
+    )
     return 0
 
 
