@@ -108,7 +108,7 @@ class Results(msgspec.Struct):
 
 
 _FROM_JSON = msgspec.json.Decoder(Results)
-_KEY_LINE = re.compile(r'^ "([^"\\]*)":', re.MULTILINE)  # of the outermost level, as we write it
+_KEY_LINE = re.compile(r'\n "([^"\\]*)":')  # of the outermost level, as we write it
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:
