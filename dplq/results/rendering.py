@@ -186,11 +186,11 @@ class Table:
         pairs = [f"{name}_{what}" for name in self.columns for what in ("mean", spread_name)]
         records: list[dict[str, Any]] = []
         for line in self.lines:
-            cells = {f"{name}_mean": stat.mean for name, stat in line.stats.items()}
-            cells |= {f"{n}_{spread_name}": stat.spread(ci95) for n, stat in line.stats.items()}
+            means = {f"{name}_mean": stat.mean for name, stat in line.stats.items()}
+            spreads = {f"{n}_{spread_name}": stat.spread(ci95) for n, stat in line.stats.items()}
             numbers = {name: f"{number:.10g}" for name, number in line.numbers.items()}
             rounded = "yes" if line.rounded else "no"
-            records.append({**line.labels, **cells, "rounded": rounded, **numbers})
+            records.append({**line.labels, **means, **spreads, "rounded": rounded, **numbers})
         columns = [*self.lines[0].labels, *pairs, "rounded", *self.numbers]
         table = DataFrame(records, columns=columns).astype(dict.fromkeys(pairs, float))
         return table.to_csv(index=False, float_format="%.4f", lineterminator="\n").rstrip("\n")

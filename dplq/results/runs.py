@@ -203,7 +203,7 @@ def _read_results(folder: Path, metric: str) -> list[Run]:
     metrics, of_accuracy = _metrics(results), metric == ACCURACY
     if metric not in metrics:
         raise ValueError(f"{RESULTS_FILE} has no {metric}: test again to have it")
-    values = {results.subsample: metrics}
+    values: dict[str, dict[str, float]] = {results.subsample: metrics}
     if of_accuracy and results.generalised and layout and layout.groupdict().get("subset") == "all":
         both = (results.generalised.base, results.generalised.new)
         values = {half: {ACCURACY: v} for half, v in zip(GENERALISED, both, strict=True)}
