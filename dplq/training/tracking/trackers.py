@@ -15,6 +15,8 @@ from .epochs import EpochTable
 
 SERVICES = {"wandb": "wandb", "mlflow": "mlflow"}  # names of TRAIN.TRACK, and their packages
 
+AT_THE_END = "The training is complete; metrics.csv and results.json have all values."
+
 logger = logging.getLogger(__name__)
 
 
@@ -101,27 +103,29 @@ class Trackers:
         """Keep the results of a test."""
         for tracker in self.trackers:
             if self._offer(tracker, self.pending.get(tracker.name, [])):
-                self._try(tracker, partial(tracker.results, values))
+                self._try(tracker, partial(tracker.results, values), AT_THE_END)
 
     def close(self, *, failed: bool = False) -> None:
         """End the run everywhere; a second time nothing is done."""
         trackers, self.trackers = self.trackers, []
         for tracker in trackers:
             if failed or self._offer(tracker, self.pending.get(tracker.name, [])):
-                self._try(tracker, partial(tracker.close, failed=failed))
+                self._try(tracker, partial(tracker.close, failed=failed), AT_THE_END)
 
     def _offer(self, tracker: Tracker, waiting: list[tuple[int, Values]]) -> bool:
         """Have a tracker keep what waits for it; return whether it did."""
-        while waiting and self._try(tracker, partial(tracker.log, *waiting[0])):
+        again = "at the next epoch" if tracker.is_local else "when the results are there"
+        then = f"The training goes on; it is tried again {again}."
+        while waiting and self._try(tracker, partial(tracker.log, *waiting[0]), then):
             waiting.pop(0)
         return not waiting
 
-    def _try(self, tracker: Tracker, call: Callable[[], None]) -> bool:
+    def _try(self, tracker: Tracker, call: Callable[[], None], then: str) -> bool:
+        """Return whether a call succeeded; else warn, with what comes `then`."""
         try:
             call()
         except Exception as error:
-            later = "at the next epoch" if tracker.is_local else "when the results are there"
-            self._warn(tracker, error, f"The training goes on; it is tried again {later}.")
+            self._warn(tracker, error, then)
             return False
         return True
 

@@ -16,6 +16,12 @@ from dplq.errors import one_line
 from .base import PROJECT, NotSetUp, TrackedRun, Values
 from .run_ids import keep_run_id, run_id
 
+# An upload that does not end must not hold up what comes next; what it lacks stays in the folder.
+PATIENCE = {
+    "WANDB_FINISH_TIMEOUT": "120",
+    "WANDB_FINISH_TIMEOUT_RAISES": "true",
+    "WANDB_ERROR_REPORTING": "false",
+}
 ADVICE = "Run `wandb login` once, or set WANDB_MODE=offline"
 
 
@@ -31,7 +37,8 @@ class WandbTracker:
         Raises:
             NotSetUp: nobody is logged in.
         """
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        for key, value in PATIENCE.items():
+            os.environ.setdefault(key, value)
         import wandb
 
         self._require_login(wandb)

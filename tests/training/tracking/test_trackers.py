@@ -94,6 +94,17 @@ def test_a_local_tracker_is_tried_again_at_every_epoch(tmp_path, caplog):
     assert len(caplog.records) == 1
 
 
+@pytest.mark.parametrize("method", ["results", "close"])
+def test_a_failure_at_the_end_says_where_the_values_are(tmp_path, caplog, method):
+    memory = Memory(fails=[method])
+    train(tracked(memory, tmp_path))
+    assert epochs_of(memory) == [1, 2, 3]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Tracking by memory failed (ConnectionError: no route to host). The training is complete; "
+        "metrics.csv and results.json have all values."
+    ]
+
+
 def test_a_tracker_that_cannot_begin_is_left_out(tmp_path, caplog):
     memory, other = Memory(fails=["start"]), Memory()
     trackers = Trackers([memory, other])
