@@ -25,6 +25,7 @@ REQUIREMENTS = [
     "jinja2>=3",  # the oldest that was tried
     "matplotlib",  # any version
     "numpy",  # any version
+    "pandas>=2.2",  # the oldest that was tried
     "Pillow>=9.1",  # Image.Resampling
     "PyYAML",  # any version
     "rich>=12",  # console.Group from 11; the oldest that was tried
@@ -42,6 +43,12 @@ DICOM_REQUIREMENTS = ["pydicom>=2.4"]  # the oldest that was tried
 CLUSTER_REQUIREMENTS = [
     "ray>=2.40",  # the oldest that was tried
     "submitit>=1.4.6",  # the oldest that was tried
+]
+TRACK_REQUIREMENTS = [
+    "wandb>=0.31",  # login(prompt=False); the oldest that was tried
+    "mlflow-skinny>=3.17",  # the oldest that was tried
+    "sqlalchemy",  # with alembic, for MLflow's database in a file; any version
+    "alembic",  # any version
 ]
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,
@@ -72,6 +79,7 @@ setup(
         "diagram": DIAGRAM_REQUIREMENTS,
         "hf": HF_REQUIREMENTS,
         "onnx": ONNX_REQUIREMENTS,
+        "track": TRACK_REQUIREMENTS,
     },
     packages=[
         *find_namespace_packages(include=["dplq", "dplq.*"], exclude=["*__pycache__*"]),

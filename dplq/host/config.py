@@ -53,6 +53,8 @@ GENERAL_KEYS: tuple[Key, ...] = (
         "",
         "balanced: rare classes count more in the loss; empty: off",
     ),
+    ("TRAIN.TRACK", "", "services that follow the training, such as wandb,mlflow; empty: none"),
+    ("TRAIN.TRACK_PROJECT", "", "project at the services; empty: their environment's, or ours"),
     (
         "TRAIN.FEATURE_CACHE",
         4.0,

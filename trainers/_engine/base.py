@@ -34,6 +34,7 @@ from dplq.training.distributed import (
     whole_means,
     world_size,
 )
+from dplq.training.epoch_means import EpochMeans
 from dplq.training.loaders import ProgressLoader
 from dplq.training.loss_guard import NonFiniteLossGuard
 from dplq.training.losses import cross_entropy
@@ -122,6 +123,7 @@ class PromptTrainer(FrozenTrainer):
         every = 1 if self.device.type == "cpu" else self.cfg.TRAIN.PRINT_FREQ
         self.loss_guard = NonFiniteLossGuard(self.node, every, self.precision.name)
         self.clock = StepTimer(self.device)
+        self.means = EpochMeans()
         return self.optim
 
     def before_train(self) -> None:
@@ -186,6 +188,7 @@ class PromptTrainer(FrozenTrainer):
             self._step(loss)
         self.clock.add(began)
         self.train_steps += 1
+        self.means.add(numbers)
         return numbers
 
     def compute_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,13 +221,22 @@ class PromptTrainer(FrozenTrainer):
         return loss if self.scaler is None else self.scaler.scale(loss)
 
     def after_epoch(self) -> None:
-        """Validate and save as Dassl does, then save what a resumed run needs."""
+        """Validate, save and track as the base does, then save what a resumed run needs."""
         self.loss_guard.check()
         self.loss_guard.check_weights(resume.state_tensors(self), self.epoch)
         self.train_seconds += self.clock.seconds()
         super().after_epoch()
         if is_main():
             resume.write_state(self)
+
+    def epoch_values(self) -> dict[str, float]:
+        """Return means of the batches of the epoch, and its learning rate."""
+        means = self.means.take()
+        return {
+            "loss": means["loss"],
+            "lr": self.optim.param_groups[0]["lr"],
+            "train_accuracy": means["acc"],
+        }
 
     def extra_state(self) -> dict[str, Tensor]:
         """Return what a resumed run needs beside learner and optimiser, by name."""

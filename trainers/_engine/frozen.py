@@ -35,6 +35,7 @@ from dplq.training.frozen.loader import FrozenLoader
 from dplq.training.loaders import AcceleratedLoader, accelerate_loader
 from dplq.training.precision import Precision, resolve_precision
 from dplq.training.seeding import PHASES, seed_all
+from dplq.training.tracking.trackers import Trackers
 
 from .checkpoints import CheckpointTrainer
 from .environment import device_name
@@ -45,6 +46,7 @@ from .probabilities import check_temperature, keeps_probabilities, outcome_of, w
 from .prompts import print_prompts
 from .results import write_results
 from .texts import dataset_template
+from .tracking import begin_tracking, track_results
 from .train_images import refuse_test_only, report_imbalance
 from .trained_on import write_train_images
 from .validation import check_input, input_of
@@ -81,6 +83,9 @@ class FrozenTrainer(CheckpointTrainer):
     run_folder: RunFolder | None = None  # once it is claimed
     frozen: FrozenFeatures | None = None  # once the model is built
     train_accuracy: dict[str, float | None] | None = None  # start and end, once both are known
+    trackers: Trackers | None = None  # of a training that has begun
+    epoch_began = 0.0  # of `time.perf_counter`
+    val_accuracy: float | None = None  # of this epoch, where it was validated
 
     def __init__(self, cfg: Any) -> None:
         refuse_unconnected()
@@ -244,6 +249,12 @@ class FrozenTrainer(CheckpointTrainer):
             if is_main():
                 write_train_images(self)
             self.recorded_in = self.output_dir
+        by_main(self._begin_tracking)
+
+    def before_epoch(self) -> None:
+        """Begin the time of the epoch."""
+        super().before_epoch()
+        self.epoch_began, self.val_accuracy = time.perf_counter(), None
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Return 0 finished epochs: without gradient training there is nothing to resume."""
@@ -274,12 +285,35 @@ class FrozenTrainer(CheckpointTrainer):
             logger.warning(
                 "TRAIN.CLASS_WEIGHTS is not used: %s learns nothing.", type(self).__name__
             )
-        super().train()
+        try:
+            super().train()
+        except BaseException:
+            self.end_tracking(failed=True)
+            raise
+        self.end_tracking()
 
     def after_epoch(self) -> None:
-        """Validate and save as Dassl does, where the folder is still this run's."""
+        """Validate and save as Dassl does, where the folder is still this run's; track."""
         self.check_folder()
         super().after_epoch()
+        values = self.epoch_values() | {"seconds": time.perf_counter() - self.epoch_began}
+        if self.val_accuracy is not None:
+            values["val_accuracy"] = self.val_accuracy
+        if self.trackers is not None:
+            self.trackers.log(self.epoch + 1, values)
+
+    def epoch_values(self) -> dict[str, float]:
+        """Return what is tracked of the epoch that was just finished, by name."""
+        return {}
+
+    def _begin_tracking(self) -> None:
+        self.trackers = begin_tracking(self)
+
+    def end_tracking(self, *, failed: bool = False) -> None:
+        """Close the trackers, if there are any."""
+        trackers, self.trackers = self.trackers, None
+        if trackers is not None:
+            trackers.close(failed=failed)
 
     def check_folder(self) -> None:
         """Refuse (UserError) to write to a folder that was deleted or taken by another process."""
@@ -312,7 +346,19 @@ class FrozenTrainer(CheckpointTrainer):
             self.check_folder()
             write_predictions(outcome and outcome.table, path)
             write_results(self, path, seconds=seconds, metrics=outcome and outcome.metrics)
+            self._track_results(path)
+        if split == "val" and self.val_loader is not None:
+            self.val_accuracy = accuracy
         return accuracy
+
+    def _track_results(self, path: Path) -> None:
+        """Tell the trackers the results; a test of a model that was loaded is a run of its own."""
+        if self.trackers is not None:
+            track_results(self.trackers, path)
+        elif self.cfg.TRAIN.TRACK:
+            self.trackers = begin_tracking(self)
+            track_results(self.trackers, path)
+            self.end_tracking()
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images (B, 3, H, W) and labels (B,) on the device; the files are remembered."""

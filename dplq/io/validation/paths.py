@@ -111,6 +111,8 @@ def name_problem(name: str) -> str:
     """
     if not name.strip():
         return "is empty"
+    if name.isprintable():
+        return ""
     if problem := _not_utf8(name):
         return problem
     if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in name):
