@@ -205,9 +205,10 @@ def _differences(one: Run, other: Run) -> list[str]:
 
 
 def train_command() -> list[str]:
-    """Return the words that start `dplq train` in a new process with this one's modules.
+    """Return the words that start `dplq train` with this process's modules, in any folder.
 
-    ``-m`` puts the current folder on the path, where another Dassl may be.
+    In a checkout that is its train.py; else not ``-m``, which puts the current folder on the path,
+    where another Dassl may be. `PYTHON_VARIABLE` names another program than this one.
     """
     python = os.environ.get(PYTHON_VARIABLE) or sys.executable
     root = checkout()
