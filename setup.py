@@ -27,6 +27,7 @@ REQUIREMENTS = [
     "numpy",  # any version
     "Pillow>=9.1",  # Image.Resampling
     "PyYAML",  # any version
+    "rich>=12",  # console.Group from 11; the oldest that was tried
     "scikit-learn>=0.22",  # zero_division in f1_score
     "scipy>=1.9",  # the oldest that was tried
     "tabulate>=0.8.10",  # disable_numparse; the oldest that was tried

@@ -18,21 +18,21 @@ from dplq.errors import UserError
 from dplq.experiments.engines.base import JOB_VARIABLE, Ended, Engine, Job
 from dplq.experiments.engines.local import LocalEngine
 from dplq.experiments.failure import reason
-from dplq.experiments.plan import Plan, Run
+from dplq.experiments.plan import Plan, RecordedSettings, Run
 from dplq.experiments.progress import Lines, Progress
 from dplq.experiments.schedule import Item, Schedule, Stage
 from dplq.experiments.signals import Signals, caught_signals
 from dplq.experiments.state import State, scan, state_of
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.exit_code import DONE, MISTAKE, PROBLEMS
-from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, RUN_FILE, SETTINGS_FILE
+from dplq.io.runs.files import RESULTS_FILE, RUN_FILE, SETTINGS_FILE
 
 SETTINGS_VARIABLE = "DPLQ_SETTINGS"  # has `dplq train` write settings.txt
 LOGS_FOLDER = "run_logs"  # beside the runs' folders, which exist only once a run has begun
 STOPPED = "stopped; to go on, give the same command again"
 TICK = 0.5  # seconds: how late a signal is noticed at most
 IN_USE = "is in use by"  # in the message of a run whose folder another process holds
-MOST_REFUSALS = 3  # of one run
+MOST_REFUSALS = 3  # of one run, each by a process that was faster
 POLL = 2.0  # seconds between two looks at what other processes hold
 
 
@@ -45,24 +45,33 @@ def execute(
         plan: the runs.
         engine: where they run; it is closed. None: here, one after the other, with their output on
             the terminal.
-        live: show a table of the runs while they run.
+        live: show a table of the runs while they run, where stdout is a terminal.
         logs: folder of one log a run, for an engine; None: a folder beside those of the runs.
 
     Returns:
         0, the code of the run that failed first, or 128 and the number of the signal that came.
 
     Raises:
-        UserError: the folders of all runs that remain hold runs with other settings.
+        UserError: the folders of all runs that remain hold runs with other settings; or no run can
+            be started any more (no room to write, an engine that refuses): those under way have
+            ended.
     """
     place = LocalEngine() if engine is None else engine
     if engine is not None and logs is None and plan.runs:
         logs = Path(os.path.commonpath([run.folder.parent for run in plan.runs])) / LOGS_FOLDER
-    progress = Lines(brief=engine is not None)
+    progress = live_table() if live and sys.stdout.isatty() else Lines(brief=engine is not None)
     try:
         with caught_signals() as signals:
             return Execution(plan, place, signals, logs if engine else None, progress).run()
     finally:
         place.close()
+
+
+def live_table() -> Progress:
+    """Return the table that is shown while runs go on."""
+    from dplq.experiments.live import LiveTable
+
+    return LiveTable()
 
 
 class Execution:
@@ -94,7 +103,7 @@ class Execution:
     def run(self) -> int:
         """Carry the plan out; return the exit code."""
         try:
-            self._begin()
+            self.begin()
             with self.progress.shown(self.schedule.items):
                 while self._step():
                     self.progress.refresh()
@@ -104,24 +113,24 @@ class Execution:
         if self.signals.number:
             print(STOPPED, file=sys.stderr)
             return 128 + self.signals.number
+        self.progress.end()
         if self._refusal is not None:
             raise self._refusal
-        self.progress.end()
         return self._code
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Note what is finished and what is refused, before anything is started.
 
         Raises:
             UserError: nothing can be started, because other runs lie in the folders.
         """
-        items, refused = self.schedule.items, []
+        items, refused, recorded = self.schedule.items, [], RecordedSettings()
         for item, found in zip(items, scan(item.run for item in items), strict=True):
             model = self.schedule.model(item)
             if item.stage is not Stage.WAITING or (model and model.stage is not Stage.FINISHED):
                 continue  # what is tested, and so the settings, are not known yet
             try:
-                item.run.check_folder()
+                item.run.check_folder(recorded)
             except UserError as error:
                 self.schedule.fail(item, MISTAKE, str(error))
                 refused.append(item)
@@ -164,18 +173,25 @@ class Execution:
         Raises:
             UserError: no run can be started at present.
         """
-        if self._is_taken(item):
+        run, found = item.run, state_of(item.run.folder)
+        if found.state is State.HELD:
+            item.stage, item.reason = Stage.ELSEWHERE, str(found.holder)
+            self._elsewhere.append(item)
+            self.progress.elsewhere(item)
             return
-        run = item.run
         try:
             settings = self._checked(run)
         except UserError as error:
             self._fail(item, MISTAKE, str(error))
             return
+        if found.state is State.FINISHED:
+            self.schedule.finish(item)
+            self.progress.finished_before(item)
+            return
         make_folder(run.folder)
-        record = not (run.folder / RUN_FILE).exists() and not holds_work(run.folder)
+        record = not (run.folder / RUN_FILE).exists() and not run.holds_work
         item.log = self._log(run)
-        size = item.log.stat().st_size if item.log and item.log.exists() else 0
+        item.log_size = item.log.stat().st_size if item.log and item.log.exists() else 0
         job = Job(
             f"{job_title(run)}-{self._token}{item.index:05d}",
             run.command,
@@ -186,7 +202,7 @@ class Execution:
         item.stage, item.since = Stage.RUNNING, time.monotonic()
         self.progress.started(item)
         self.engine.start(job)
-        self._jobs[job.name] = _Started(item, settings, record, size)
+        self._jobs[job.name] = _Started(item, settings, record)
 
     def _checked(self, run: Run) -> str:
         """Return the settings of a run whose folder can take it.
@@ -199,40 +215,35 @@ class Execution:
         run.check_folder()
         return run.settings()
 
-    def _is_taken(self, item: Item) -> bool:
-        """Return whether a run is finished by now, or another process makes it; note which."""
-        found = state_of(item.run.folder)
-        if found.state is State.FINISHED:
-            self.schedule.finish(item)
-            self.progress.finished_before(item)
-        elif found.state is State.HELD:
-            item.stage, item.reason = Stage.ELSEWHERE, str(found.holder)
-            self._elsewhere.append(item)
-            self.progress.elsewhere(item)
-        return found.state in (State.FINISHED, State.HELD)
-
     def _end(self, ended: Ended) -> None:
         """Take notice of what became of a run."""
         started = self._jobs.pop(ended.job.name)
         item, code = started.item, ended.code
-        started.record_settings(code)
+        self._record(started, code)
         if self.signals.number:
             return
         if code == DONE and item.run.is_finished:
             self.schedule.finish(item)
             self.progress.finished(item)
             return
-        said = reason(code, item.log, started.log_size)
-        if code == MISTAKE:  # maybe another process was faster to take the folder
-            if self._is_taken(item):
-                return
-            if IN_USE in said and item.refused < MOST_REFUSALS:  # and has left it since
-                item.refused += 1
-                self.schedule.put_back(item)
-                return
+        said = reason(code, item.log, item.log_size)
+        if code == MISTAKE and self._was_taken(item, said):
+            self.schedule.put_back(item)
+            return
         if code == DONE:
             code, said = PROBLEMS, f"the run ended without writing {RESULTS_FILE}"
         self._fail(item, code, "; ".join(filter(None, [said, ended.reason])))
+
+    def _was_taken(self, item: Item, said: str) -> bool:
+        """Return whether another process was faster to take a run's folder.
+
+        Args:
+            item: the run, which was refused.
+            said: its message.
+        """
+        item.refused += 1
+        taken = state_of(item.run.folder).state in (State.HELD, State.FINISHED)
+        return (taken or IN_USE in said) and item.refused <= MOST_REFUSALS
 
     def _fail(self, item: Item, code: int, why: str) -> None:
         self.schedule.fail(item, code, why)
@@ -251,26 +262,29 @@ class Execution:
             found = state_of(item.run.folder)
             if found.state is State.HELD:
                 item.reason = str(found.holder)
-                continue
-            self._elsewhere.remove(item)
-            if found.state is State.FINISHED:
-                self.schedule.finish(item)
-                self.progress.finished(item)
-            else:
+            else:  # finished, or left to us
+                self._elsewhere.remove(item)
                 self.schedule.put_back(item)
 
     def _stop(self) -> None:
         """End the runs that are under way; they go on from their last epoch another time."""
         self.signals.stopping = True
         try:
+            self.progress.stops(len(self._jobs))
             self.engine.stop()
             for ended in self.engine.wait(0):
                 if ended.job.name in self._jobs:
-                    self._jobs.pop(ended.job.name).record_settings(ended.code)
+                    self._record(self._jobs.pop(ended.job.name), ended.code)
         except KeyboardInterrupt:  # a second signal
             pass
         finally:
             self.signals.stopping = False
+
+    def _record(self, started: _Started, code: int) -> None:
+        try:
+            started.record_settings(code)
+        except UserError as error:  # a full disk: what runs may still save what it has
+            self._refusal = self._refusal or error
 
     def _log(self, run: Run) -> Path | None:
         """Return the log of a run, in folders like those of the runs; its folder is made."""
@@ -291,13 +305,11 @@ class _Started:
         item: the run.
         settings: its settings.
         record: whether there were none, or those of a run that failed early.
-        log_size: of its log before, in bytes.
     """
 
     item: Item
     settings: str
     record: bool
-    log_size: int
 
     def record_settings(self, code: int) -> None:
         """Write ``settings.txt`` for a process that did not.
@@ -311,11 +323,6 @@ class _Started:
             return
         if folder.is_dir() and not (folder / RUN_FILE).exists():
             write_bytes_atomically(path, f"{self.settings}\n".encode())
-
-
-def holds_work(folder: Path) -> bool:
-    """Return whether a folder has a result or a model; a run that failed early has logs only."""
-    return (folder / RESULTS_FILE).exists() or (folder / MODEL_FOLDER).exists()
 
 
 def make_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from dplq.errors import UserError, few
@@ -68,6 +68,11 @@ class Run:
         return path.is_file() and path.stat().st_size > 0
 
     @property
+    def holds_work(self) -> bool:
+        """Return whether its folder has a result or a model, and not logs alone."""
+        return _holds_work(self.folder)
+
+    @property
     def command(self) -> list[str]:
         """Return the command line, for any current directory."""
         arguments: dict[str, object] = {
@@ -100,19 +105,27 @@ class Run:
             lines.append(f"model {RESULTS_FILE} {posix_checksum(self.model / RESULTS_FILE)}")
         return "\n".join([*lines, *(f"{key} {value}" for key, value in self.options)])
 
-    def check_folder(self) -> None:
-        """Refuse (UserError) a folder, or seeds beside it, made with other settings."""
+    def check_folder(self, recorded: RecordedSettings | None = None) -> None:
+        """Refuse a folder, or seeds beside it, made with other settings.
+
+        Args:
+            recorded: what was read of the folders before, for many runs that nobody changes.
+
+        Raises:
+            UserError: they were.
+        """
+        recorded = recorded or RecordedSettings()
         wanted = self.settings().splitlines()
-        if _holds_work(self.folder):
-            if not (self.folder / SETTINGS_FILE).is_file():
+        had = recorded.of_work(self.folder)
+        if had is not None:
+            if not had:
                 raise UserError(
                     f"{self.folder} holds files but no {SETTINGS_FILE}: how they were made is "
                     f"unknown. {CURE}"
                 )
-            _refuse_difference(self.folder, wanted)
-        for other in self.folder.parent.glob("seed*"):
-            if (other / SETTINGS_FILE).is_file() and _holds_work(other):
-                _refuse_difference(other, wanted, but=("seed ", "model "))  # seeds are averaged
+            _refuse_difference(self.folder, had, wanted)
+        for other, settings in recorded.of_seeds(self.folder.parent):  # seeds are averaged
+            _refuse_difference(other, settings, wanted, but=("seed ", "model "))
 
     @cached_property
     def _dataset_file(self) -> Path:
@@ -156,13 +169,12 @@ def posix_checksum(path: Path) -> str:
 
 
 def _holds_work(folder: Path) -> bool:
-    """Return whether a folder has a result or a model; a run that failed early has logs only."""
-    return (folder / RESULTS_FILE).exists() or (folder / MODEL_FOLDER).exists()
+    return any(os.path.lexists(f"{folder}/{name}") for name in (RESULTS_FILE, MODEL_FOLDER))
 
 
-def _refuse_difference(folder: Path, wanted: list[str], but: tuple[str, ...] = ()) -> None:
-    text = (folder / SETTINGS_FILE).read_text(encoding="utf-8", errors="replace")
-    had = text.rstrip("\n").splitlines()
+def _refuse_difference(
+    folder: Path, had: list[str], wanted: list[str], but: tuple[str, ...] = ()
+) -> None:
     changed = [*_without(had, wanted, but, "there"), *_without(wanted, had, but, "now")]
     if changed:
         raise UserError(f"{folder} was made with other settings ({few(changed)}). {CURE}")
@@ -175,3 +187,31 @@ def _without(
     for line in lines:
         if line not in others and not line.startswith(but or "\n"):
             yield f"{where}: {line}"
+
+
+class RecordedSettings:
+    """The settings of runs that have done work, as their folders record them; each read once."""
+
+    def __init__(self) -> None:
+        self.of_work = cache(_recorded_settings)
+        self.of_seeds = cache(self._of_seeds)
+
+    def _of_seeds(self, folder: Path) -> list[tuple[Path, list[str]]]:
+        """Return the folders of seeds in a folder that hold work, and their settings."""
+        try:
+            names = sorted(name for name in os.listdir(folder) if name.startswith("seed"))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        found = [(folder / name, self.of_work(folder / name)) for name in names]
+        return [(path, settings) for path, settings in found if settings]
+
+
+def _recorded_settings(folder: Path) -> list[str] | None:
+    """Return the lines of a folder's ``settings.txt``, [] without; None where no work is done."""
+    if not _holds_work(folder):
+        return None
+    try:
+        text = (folder / SETTINGS_FILE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.rstrip("\n").splitlines()

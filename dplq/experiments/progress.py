@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from dplq.errors import few
 from dplq.experiments.schedule import Item, Stage
 
 AGAIN = "To go on, fix the cause and give the same command again; finished runs are kept."
@@ -40,7 +41,7 @@ class Lines:
     def finished_before(self, item: Item) -> None:
         """Report a run whose results were there."""
         self._before += 1
-        if not self._brief:
+        if self._items or not self._brief:
             print(f"already finished: {item.run.folder}", flush=True)
 
     def started(self, item: Item) -> None:
@@ -65,8 +66,23 @@ class Lines:
         """Report, once, that only runs of other processes are left."""
         if not self._waits:
             self._waits = True
+            who = few(sorted({item.reason for item in items}))
             print(
-                f"waiting for {len(items):,} run(s) of other processes, to finish what they leave",
+                f"waiting for {len(items):,} run(s) of other processes ({who}); what they leave "
+                "unfinished is run here",
+                flush=True,
+            )
+
+    def stops(self, number: int) -> None:
+        """Report that the runs under way are being ended.
+
+        Args:
+            number: of runs.
+        """
+        if self._brief:
+            print(
+                f"stopping {number:,} run(s); a second signal kills them",
+                file=sys.stderr,
                 flush=True,
             )
 

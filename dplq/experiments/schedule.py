@@ -33,6 +33,7 @@ class Item:
         reason: why it failed, was skipped, or who else runs it.
         code: exit code of a failed one.
         log: file of its output; None: the terminal.
+        log_size: of the log before it started, in bytes.
         since: when it started, in seconds of `time.monotonic`.
         refused: how often its process found the folder in use.
     """
@@ -43,9 +44,20 @@ class Item:
     reason: str = ""
     code: int = 0
     log: Path | None = None
+    log_size: int = 0
     since: float = 0.0
     refused: int = 0
     tests: list[Item] = field(default_factory=list, repr=False)  # those that need its model
+
+    @property
+    def is_queued(self) -> bool:
+        """Return whether its engine has it, and its process has written nothing yet."""
+        if self.stage is not Stage.RUNNING or self.log is None:
+            return False
+        try:
+            return self.log.stat().st_size <= self.log_size
+        except OSError:
+            return True
 
 
 class Schedule:

@@ -154,6 +154,18 @@ def test_a_retrained_model_is_tested_again(tmp_path, calls):
         execute(plan(tmp_path, seeds=[1]))
 
 
+def test_the_old_test_of_a_model_that_is_trained_anew_is_refused(tmp_path, calls, capsys):
+    """Its settings are known only once the model is there."""
+    assert execute(plan(tmp_path, seeds=[1])) == 0
+    train, test = plan(tmp_path, seeds=[1]).runs
+    (test.folder / "settings.txt").write_text(test.settings().replace("json", "json 1") + "\n")
+    (train.folder / "results.json").unlink()
+    assert execute(plan(tmp_path, seeds=[1])) == 2
+    assert "test_new/demo_aerial" in (err := capsys.readouterr().err)
+    assert "was made with other settings (there: model results.json 1" in err
+    assert len(calls()) == 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_and_then_the_plan(tmp_path, calls, monkeypatch, number):
     monkeypatch.setenv("FAIL", "slow")

@@ -48,13 +48,11 @@ class Ended:
 
 
 class Engine(Protocol):
-    """A place to run on.
+    """A place to run on."""
 
-    Attributes:
-        slots: how many jobs may be under way, waiting ones included; it may change.
-    """
-
-    slots: int
+    @property
+    def slots(self) -> int:
+        """Return how many jobs may be under way, waiting ones included; it may change."""
 
     def start(self, job: Job) -> None:
         """Start a job, or put it in the engine's queue; return at once.
