@@ -296,6 +296,9 @@ class FrozenTrainer(CheckpointTrainer):
             split: "val" or "test"; None is the final test on ``cfg.TEST.SPLIT``.
         """
         path = self._claim_results() if split is None and self.output_dir else None
+        is_alone = path is not None and self.trackers is None and bool(self.cfg.TRAIN.TRACK)
+        if is_alone:
+            self.trackers = begin_tracking(self, trains=False)
         self._seed("test", 0)
         started = time.perf_counter()
         accuracy = super().test(split)
@@ -305,19 +308,13 @@ class FrozenTrainer(CheckpointTrainer):
             self.check_folder()
             write_predictions(outcome and outcome.table, path)
             write_results(self, path, seconds=seconds, metrics=outcome and outcome.metrics)
-            self._track_results(path)
+            if self.trackers is not None:
+                track_results(self.trackers, path)
+            if is_alone:
+                self.end_tracking()
         if split == "val" and self.val_loader is not None:
             self.val_accuracy = accuracy
         return accuracy
-
-    def _track_results(self, path: Path) -> None:
-        """Tell the trackers the results; a test of a model that was loaded is a run of its own."""
-        if self.trackers is not None:
-            track_results(self.trackers, path)
-        elif self.cfg.TRAIN.TRACK:
-            self.trackers = begin_tracking(self)
-            track_results(self.trackers, path)
-            self.end_tracking()
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images (B, 3, H, W) and labels (B,) on the device; the files are remembered."""
