@@ -124,8 +124,20 @@ def test_a_tracked_run_has_the_weights_of_an_untracked_one(project):
     for word in (b"val_accuracy", b"results/accuracy", b"results/metrics.macro_auroc"):
         assert word in content
     assert str(folder).encode() not in content.replace(b"local-dir:" + str(folder).encode(), b"")
+    # a test in the folder of the training joins its run, and leaves its table alone
+    options = [*options, "TRAIN.TRACK", "wandb", "TEST.SPLIT", "val"]
+    tested = train(
+        folder / "tested",
+        ["--eval-only", "--model-dir", str(out), *given, str(out), *options],
+        offline,
+    )
+    assert tested.code == 0, tested.err
+    assert rows(out) == rows(folder / "whole")
+    records = sorted(out.glob(f"wandb/offline-run-*-{ids['wandb']}*/*.wandb"))
+    assert len(records) == 2
+    assert any(b"results-OwnImages-all-val/accuracy" in path.read_bytes() for path in records)
     # another service is no other run
-    again = train(out, [*given, str(out), *options])
+    again = train(out, [*given, str(out), *project[2]])
     assert again.code == 0
     assert "Already finished" in again.out
 

@@ -309,6 +309,13 @@ class FrozenTrainer(CheckpointTrainer):
     def _begin_tracking(self) -> None:
         self.trackers = begin_tracking(self)
 
+    def _begin_tracking_a_test(self) -> bool:
+        """Begin to track a test of a model that was loaded; return whether it is one."""
+        if self.trackers is not None or not self.cfg.TRAIN.TRACK:
+            return False
+        self.trackers = begin_tracking(self, trains=False)
+        return True
+
     def end_tracking(self, *, failed: bool = False) -> None:
         """Close the trackers, if there are any."""
         trackers, self.trackers = self.trackers, None
@@ -334,6 +341,7 @@ class FrozenTrainer(CheckpointTrainer):
             split: "val" or "test"; None is the final test on ``cfg.TEST.SPLIT``.
         """
         path = by_main(self._claim_results) if split is None and self.output_dir else None
+        is_alone = bool(path) and by_main(self._begin_tracking_a_test)
         self._seed("test", 0)
         started = time.perf_counter()
         with shared_test(self):
@@ -346,19 +354,13 @@ class FrozenTrainer(CheckpointTrainer):
             self.check_folder()
             write_predictions(outcome and outcome.table, path)
             write_results(self, path, seconds=seconds, metrics=outcome and outcome.metrics)
-            self._track_results(path)
+            if self.trackers is not None:
+                track_results(self.trackers, path)
+            if is_alone:
+                self.end_tracking()
         if split == "val" and self.val_loader is not None:
             self.val_accuracy = accuracy
         return accuracy
-
-    def _track_results(self, path: Path) -> None:
-        """Tell the trackers the results; a test of a model that was loaded is a run of its own."""
-        if self.trackers is not None:
-            track_results(self.trackers, path)
-        elif self.cfg.TRAIN.TRACK:
-            self.trackers = begin_tracking(self)
-            track_results(self.trackers, path)
-            self.end_tracking()
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images (B, 3, H, W) and labels (B,) on the device; the files are remembered."""

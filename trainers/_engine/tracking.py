@@ -21,8 +21,12 @@ SECTIONS = ("metrics", "generalised", "train_accuracy", "seconds")  # of results
 logger = logging.getLogger(__name__)
 
 
-def begin_tracking(trainer: Any) -> Trackers:
+def begin_tracking(trainer: Any, *, trains: bool = True) -> Trackers:
     """Return the trackers of a trainer that begins, or goes on.
+
+    Args:
+        trainer: a `FrozenTrainer`.
+        trains: False for a test of a model that was loaded, which has no epochs of its own.
 
     Raises:
         UserError: a tracking service has to be set up first.
@@ -34,7 +38,9 @@ def begin_tracking(trainer: Any) -> Trackers:
         return Trackers([])
     folder = Path(trainer.output_dir)
     known = read_epochs(Path(cfg.RESUME) if cfg.RESUME else folder)
-    trackers = open_trackers(cfg.TRAIN.TRACK)
+    if trains:
+        known = {epoch: values for epoch, values in known.items() if epoch <= trainer.start_epoch}
+    trackers = open_trackers(cfg.TRAIN.TRACK, with_table=trains)
     trackers.start(
         TrackedRun(
             folder=folder,
@@ -42,7 +48,7 @@ def begin_tracking(trainer: Any) -> Trackers:
             group=group_of(cfg),
             project=cfg.TRAIN.TRACK_PROJECT,
             settings=told_settings(cfg),
-            earlier={n: values for n, values in known.items() if n <= trainer.start_epoch},
+            earlier=known,
         )
     )
     return trackers

@@ -15,7 +15,7 @@ from .epochs import EpochTable
 
 SERVICES = {"wandb": "wandb", "mlflow": "mlflow"}  # names of TRAIN.TRACK, and their packages
 
-AT_THE_END = "The training is complete; metrics.csv and results.json have all values."
+AT_THE_END = "metrics.csv has the values of all epochs."
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,15 @@ def _is_installed(package: str) -> bool:
     return spec is not None and spec.origin is not None  # a folder of that name has none
 
 
-def open_trackers(track: str) -> Trackers:
-    """Return the trackers of a run: the table, and the services that ``TRAIN.TRACK`` names."""
-    return Trackers([EpochTable(), *map(_service, services(track))])
+def open_trackers(track: str, *, with_table: bool = True) -> Trackers:
+    """Return the trackers of a run: the table, and the services that ``TRAIN.TRACK`` names.
+
+    Args:
+        track: value of ``TRAIN.TRACK``.
+        with_table: False for a test alone, which may be in the folder of a training.
+    """
+    tables = [EpochTable()] if with_table else []
+    return Trackers([*tables, *map(_service, services(track))])
 
 
 def _service(name: str) -> Tracker:
