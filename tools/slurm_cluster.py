@@ -98,15 +98,16 @@ def start(folder: Path, cpus: int = CPUS) -> Path:
 
 
 def stop(folder: Path) -> None:
-    """End the daemons of a cluster, slurmd first, and what runs on it."""
+    """End the jobs of a cluster, and its daemons."""
+    if _pid(folder / "slurmctld.pid"):
+        _end_jobs(folder)
     for name in ("slurmd.pid", "slurmctld.pid", "munge.pid"):
-        with suppress(OSError, ValueError):
-            pid = int((folder / name).read_text())
+        if pid := _pid(folder / name):
             os.kill(pid, signal.SIGTERM)
-            for _ in range(100):
-                if not is_alive(pid):
-                    break
-                time.sleep(0.1)
+        for _ in range(100):
+            if not _pid(folder / name):
+                break
+            time.sleep(0.1)
 
 
 @contextmanager
@@ -122,6 +123,28 @@ def running(folder: Path, cpus: int = CPUS) -> Iterator[Path]:
         os.environ.pop("SLURM_CONF", None)
         if before is not None:
             os.environ["SLURM_CONF"] = before
+
+
+def _pid(path: Path) -> int:
+    """Return the number in a file if it is a process's; else 0."""
+    try:
+        pid = int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+    return pid if is_alive(pid) else 0
+
+
+def _end_jobs(folder: Path) -> None:
+    """Cancel all jobs, and wait for their ends: without slurmd nobody would end them."""
+    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(["scancel", f"--user={os.geteuid()}"], env=environment, timeout=PATIENCE)
+        for _ in range(int(PATIENCE)):
+            queue = ["squeue", "--noheader"]
+            left = subprocess.run(queue, env=environment, capture_output=True, timeout=PATIENCE)
+            if not left.stdout:
+                return
+            time.sleep(1)
 
 
 def _missing() -> list[str]:
