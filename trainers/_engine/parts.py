@@ -75,9 +75,9 @@ def shared_test(trainer: Any) -> Iterator[None]:
         trainer: a `FrozenTrainer`, whose evaluator is a `SharedRecord`.
     """
     whole = trainer.val_loader, trainer.test_loader
-    own = [own_batches(loader, trainer.model) for loader in whole]
+    own = tuple(own_batches(loader, trainer.model) for loader in whole)
     is_shared = own[1] is not whole[1]
-    trainer.val_loader, trainer.test_loader = own
+    trainer.val_loader, trainer.test_loader = own if is_shared else whole
     trainer.evaluator.batches = [] if is_shared else None
     try:
         yield
