@@ -25,8 +25,10 @@ REQUIREMENTS = [
     "jinja2>=3",  # the oldest that was tried
     "matplotlib",  # any version
     "numpy",  # any version
+    "pandas>=2.2",  # the oldest that was tried
     "Pillow>=9.1",  # Image.Resampling
     "PyYAML",  # any version
+    "rich>=12",  # console.Group from 11; the oldest that was tried
     "scikit-learn>=0.22",  # zero_division in f1_score
     "scipy>=1.9",  # the oldest that was tried
     "tabulate>=0.8.10",  # disable_numparse; the oldest that was tried
@@ -38,6 +40,16 @@ DIAGRAM_REQUIREMENTS = ["scikit-posthocs>=0.9"]  # keyword arguments of the diag
 HF_REQUIREMENTS = ["transformers>=4.57"]  # text towers and tokenizers; the oldest that was tried
 ONNX_REQUIREMENTS = ["onnx>=1.23", "onnxscript>=0.7"]  # the oldest that were tried
 DICOM_REQUIREMENTS = ["pydicom>=2.4"]  # the oldest that was tried
+CLUSTER_REQUIREMENTS = [
+    "ray>=2.40",  # the oldest that was tried
+    "submitit>=1.4.6",  # the oldest that was tried
+]
+TRACK_REQUIREMENTS = [
+    "wandb>=0.31",  # login(prompt=False); the oldest that was tried
+    "mlflow-skinny>=3.17",  # the oldest that was tried
+    "sqlalchemy",  # with alembic, for MLflow's database in a file; any version
+    "alembic",  # any version
+]
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,
     *HF_REQUIREMENTS,
@@ -62,10 +74,12 @@ setup(
     install_requires=REQUIREMENTS,
     extras_require={
         "test": TEST_REQUIREMENTS,
+        "cluster": CLUSTER_REQUIREMENTS,
         "dicom": DICOM_REQUIREMENTS,
         "diagram": DIAGRAM_REQUIREMENTS,
         "hf": HF_REQUIREMENTS,
         "onnx": ONNX_REQUIREMENTS,
+        "track": TRACK_REQUIREMENTS,
     },
     packages=[
         *find_namespace_packages(include=["dplq", "dplq.*"], exclude=["*__pycache__*"]),

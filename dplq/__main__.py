@@ -12,6 +12,7 @@ from collections.abc import Sequence
 COMMANDS = {  # name -> module with `main(argv)`, and what it does
     "demo": ("dplq.cli.demo", "the whole method on built-in images: train, test, table"),
     "train": ("dplq.cli.train", "train or test one model"),
+    "run": ("dplq.cli.run", "an experiment: many runs, here, on several GPUs or on a cluster"),
     "data": ("dplq.data.__main__", "list, describe, download and check the datasets"),
     "models": ("dplq.cli.models", "list, describe and download published CLIPs and encoders"),
     "predict": ("dplq.cli.predict", "classify images with a trained model"),

@@ -40,6 +40,8 @@ def printable(text: str) -> str:
 
     These are control characters, line separators, and bytes of a file name that are not UTF-8.
     """
+    if text.isprintable():  # nearly always: the rest takes its time
+        return text
     return "".join(_escaped(sign) if category(sign) in NOT_PRINTED else sign for sign in text)
 
 

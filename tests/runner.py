@@ -17,6 +17,7 @@ PRELOAD = [
     "dplq.methods.quaternion_prompt",
     "open_clip",
     "timm",
+    "sklearn.metrics",
     "tests.runner",
     "train",
 ]
@@ -109,6 +110,61 @@ def train(
     child.join()
     read = [Path(f"{log}.{kind}").read_text() for kind in ("out", "err")]
     return Finished(child.exitcode, *read)
+
+
+def train_together(
+    log: Path,
+    arguments: list[str],
+    processes: int = 2,
+    before: Callable[..., None] | None = None,
+    *given: object,
+) -> list[Finished]:
+    """Run ``train.py ARGUMENTS`` in several child processes that share it, as torchrun does.
+
+    Args:
+        log: as for `train`, with the number of a process behind it.
+        arguments: the command line.
+        processes: how many.
+        before: called as ``before(rank, *given)`` in each child.
+        *given: as for `train`.
+    """
+    from torch.distributed import TCPStore
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    # torchrun, too, has the store, which outlives every process of the run.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    shared |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
+    children = []
+    for rank in range(processes):
+        own = shared | {"RANK": rank, "LOCAL_RANK": rank}
+        first = (before, rank, *given) if before else (None,)
+        child = context.Process(
+            target=_child, args=(f"{log}{rank}", arguments, _set_environment, (own, *first))
+        )
+        child.start()
+        children.append(child)
+    for child in children:
+        child.join(120)
+        if child.is_alive():
+            child.kill()
+            child.join()
+    del store
+    return [
+        Finished(
+            child.exitcode, *(Path(f"{log}{rank}.{kind}").read_text() for kind in ("out", "err"))
+        )
+        for rank, child in enumerate(children)
+    ]
+
+
+def _set_environment(
+    variables: dict[str, object], before: Callable[..., None] | None, *given: object
+) -> None:
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    if before is not None:
+        before(*given)
 
 
 def _child(log: str, arguments: list[str], before: Callable | None, given: tuple) -> None:

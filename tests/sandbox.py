@@ -22,7 +22,7 @@ import json, os, signal, sys, time
 from pathlib import Path
 
 args = sys.argv[1:]
-if args[0] != "train.py":
+if not args[0].endswith("train.py"):
     os.execv(sys.executable, [sys.executable, *args])
 value = {{key: args[i + 1] for i, key in enumerate(args[:-1])}}
 with open({calls!r}, "a") as file:
@@ -80,7 +80,8 @@ class Sandbox:
         (self.root / "dplq").mkdir()
         (self.root / "dplq/__init__.py").touch()
         shutil.copy(PROJECT / "dplq/errors.py", self.root / "dplq")
-        for package in ("evaluation", "experiments", "io", "results"):
+        (self.root / "train.py").touch()
+        for package in ("evaluation", "experiments", "io", "results", "training"):
             shutil.copytree(PROJECT / "dplq" / package, self.root / "dplq" / package)
         (self.root / "configs").mkdir()
         shutil.copy(PROJECT / "configs/protocols.yaml", self.root / "configs")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks import step, step_checks, step_meters, step_report
+from benchmarks import frozen_cache, step, step_checks, step_meters, step_report
 from benchmarks.step_originals import TREES, Original
 from benchmarks.step_sides import build_ours, build_side, class_names, inputs
 from tests.peers import peer
@@ -180,3 +180,14 @@ def test_losses_gradient():
     labels = torch.tensor([0, 3, 1])
     F.cross_entropy(logits, labels).backward()
     torch.testing.assert_close(step_checks._losses_gradient(logits, labels), logits.grad)
+
+
+def test_sweep_with_kept_features(capsys):
+    """Weights are equal on both sides, and the table says so."""
+    words = ["--tiny", "--settings", "2", "--steps", "1", "--trainers", "QuaternionPrompt", "CoOp"]
+    assert frozen_cache.main(words) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if "bit" not in line]
+    assert [[row[1].strip(), row[-2].strip()] for row in rows[1:]] == [
+        ["QuaternionPrompt", "2 of 2"],
+        ["CoOp", "2 of 2"],
+    ]

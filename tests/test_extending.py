@@ -105,7 +105,8 @@ def test_a_trainer_in_tree_runs_in_compare_sh(tree, data):
     rows = [line.split() for line in table.splitlines() if line.startswith("ClassBias ")]
     (row,) = (words for words in rows if "cannot" not in words)
     assert "2" in row  # learnable parameters: 2 classes
-    listed = run([sys.executable, "-m", "dplq.experiments.protocols", "trainers"], tree)
+    code = "from dplq.experiments.protocols import trainers; print(*trainers())"
+    listed = run([sys.executable, "-c", code], tree)
     assert listed.split()[-1] == "ClassBias"
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dplq.host.dassl import register_trainer
 from dplq.methods.prompts.prograd import ProGradModel, without_conflict
+from dplq.training.distributed import add_up_gradients
 
 from ._engine.base import PromptTrainer
 
@@ -28,6 +29,7 @@ class ProGrad(PromptTrainer):
         parameters = list(self.model.prompt_learner.parameters())
         general = self.scaled(self.terms["general"])
         directions = torch.autograd.grad(general, parameters, retain_graph=True)
+        add_up_gradients(directions)
         super().backward(loss)
         for parameter, direction in zip(parameters, directions, strict=True):
             assert parameter.grad is not None  # every one has a part in the logits

@@ -12,6 +12,7 @@ from dplq.clip.templates import check_template, select_templates
 from dplq.host.dassl import register_trainer
 from dplq.methods.base import CLIPModel
 from dplq.methods.zeroshot import ZeroshotModel
+from dplq.training.distributed import is_main
 
 from ._engine.frozen import FrozenTrainer
 from ._engine.texts import dataset_template
@@ -55,6 +56,8 @@ class ZeroshotCLIP(FrozenTrainer):
     def test(self, split: str | None = None) -> float:
         """Evaluate as the base does; keep a checkpoint, so that `dplq.load` can open the run."""
         accuracy = super().test(split)
+        if not is_main():
+            return accuracy
         folder = self.model_dir(self.output_dir)
         others = [path for path in folder.glob("*") if path.name != "model-0.safetensors"]
         if split is None and self.output_dir and not others:  # not into a trained run's folder

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from dplq.errors import UserError, nearest, suggest
+from dplq.experiments.requests.names import ENDING, NAMED
 from dplq.io.files import configs_folder
 from dplq.io.validation.paths import user_path
-
-ENDING = ".yaml"
-NAMED = re.compile(r"""^ *NAME: *["']?(\w+)["']? *$""", re.MULTILINE)  # a dataset file's own name
 
 
 def trainer_config(given: str, trainer: str | None) -> str:

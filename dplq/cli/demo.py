@@ -7,16 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dplq.errors import UserError, few, suggest
+from dplq.experiments.requests.values import RESERVED
 from dplq.io.exit_code import DONE, exit_code
 from dplq.io.validation.paths import user_path
 
 DATASET, CONFIG, SHOTS = "demo_aerial", "demo", 16
 SEEDS, OUT, TRAINER = (1, 2, 3), "output/demo", "QuaternionPrompt"
-# keys that the plan sets itself
-RESERVED = (
-    *("DATASET.NUM_SHOTS", "DATASET.SUBSAMPLE_CLASSES", "DATASET.NAME", "DATASET.ROOT"),
-    *("SEED", "OUTPUT_DIR", "TRAINER.NAME"),
-)
 EPILOG = """examples:
     dplq demo
     dplq demo --seeds 1 --out first_demo
@@ -48,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Carry out the plan and print the table."""
     from dplq.experiments.base2new import base2new
-    from dplq.experiments.sequential import execute
+    from dplq.experiments.execute import execute
 
     out = user_path(args.out, "--out").absolute()
     plan = base2new(
@@ -62,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     )
     code = execute(plan)
     if code == DONE:
-        print_table(plan.folders)
+        print_table([folder for folder in plan.folders if folder.is_dir()])
         print_places(out, plan.runs[0].folder)
     return code
 

@@ -244,16 +244,20 @@ def claim_output(args: argparse.Namespace, cfg: Any) -> None:
         UserError: it is in use, or another run's.
     """
     from dplq.io.runs.folder import hold
+    from dplq.training.distributed import by_main
 
-    folder = hold(cfg.OUTPUT_DIR)
-    if args.overwrite:
-        refuse_to_delete_what_is_used(args, cfg)
-        folder.to_be_cleared = True
-    if cfg.SEED < 0:
-        cfg.SEED = recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR)
+    def seed_in_held_folder() -> int:
+        folder = hold(cfg.OUTPUT_DIR)
+        if args.overwrite:
+            refuse_to_delete_what_is_used(args, cfg)
+            folder.to_be_cleared = True
+        seed: int = cfg.SEED
+        return recorded_seed(cfg.RESUME, cfg.OUTPUT_DIR) if seed < 0 else seed
+
+    cfg.SEED = by_main(seed_in_held_folder)
     cfg.freeze()
     if not args.overwrite:  # else `run` does it, once nothing can refuse the new run any more
-        claim(args, cfg)
+        by_main(lambda: claim(args, cfg))
 
 
 def claim(args: argparse.Namespace, cfg: Any) -> None:
@@ -360,6 +364,11 @@ def run(args: argparse.Namespace) -> None:
         UserError: any mistake of the user's.
     """
     from dplq.io.runs.folder import hold, release_all
+    from dplq.training.distributed import by_main, is_main
+
+    def replace_run(cfg: Any) -> None:
+        hold(cfg.OUTPUT_DIR).clear()
+        claim(args, cfg)
 
     try:
         with without_garbage_collection():
@@ -367,16 +376,38 @@ def run(args: argparse.Namespace) -> None:
         if args.eval_only:
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
         if args.overwrite and (args.eval_only or not args.no_train):
-            hold(trainer.cfg.OUTPUT_DIR).clear()
-            claim(args, trainer.cfg)
+            by_main(lambda: replace_run(trainer.cfg))
         if args.eval_only:
             trainer.test()
         elif not args.no_train:
             trainer.train()
-        if hasattr(trainer, "model_class") and not args.no_train:
+        if hasattr(trainer, "model_class") and not args.no_train and is_main():
             print(places_text(trainer, args.model_dir))
     finally:
         release_all()
+
+
+def run_as_one_of_several(args: argparse.Namespace) -> None:
+    """Run as `run` does; of several processes that torchrun has started only the first prints.
+
+    Raises:
+        UserError: any mistake of the user's.
+        ProcessLost: another of the processes has ended.
+    """
+    from dplq.training import distributed
+
+    message = ""
+    try:
+        with distributed.quiet_but_main():
+            run(args)
+    except Exception as error:
+        message = str(error) if is_mistake(error) else ""
+        raise
+    finally:
+        if distributed.world_size() > 1:  # torchrun ends all where one has ended
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+        distributed.leave(message)
 
 
 def import_modules(names: list[str]) -> None:
@@ -434,9 +465,9 @@ def build(args: argparse.Namespace) -> Any:
     from dplq.host.dassl import find_trainer
     from dplq.host.terminal import log_only, print_in_terminal, set_quiet
     from dplq.host.weights import check_weights
-    from dplq.training.distributed import refuse_distributed
+    from dplq.training import distributed
 
-    refuse_distributed()
+    distributed.join()
     import_modules(args.imports)
     args.model_dir = usable_folder(args.model_dir, "--model-dir")
     cfg = setup_cfg(args)
@@ -444,14 +475,20 @@ def build(args: argparse.Namespace) -> Any:
         raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
     if hasattr(trainer := find_trainer(cfg.TRAINER.NAME), "model_class"):
         check_weights(cfg, trainer)  # before anything is written
-    claim_output(args, cfg)
+    else:
+        distributed.refuse_distributed(f"{cfg.TRAINER.NAME}, no trainer of dplq, is one process.")
 
     import torch
+
+    distributed.connect(torch.cuda.is_available() and cfg.USE_CUDA)
+    claim_output(args, cfg)
+
     from dassl.engine import build_trainer
     from dassl.utils import collect_env_info, set_random_seed, setup_logger
 
     set_random_seed(cfg.SEED)
-    setup_logger(cfg.OUTPUT_DIR)
+    if distributed.is_main():
+        setup_logger(cfg.OUTPUT_DIR)
     if torch.cuda.is_available() and cfg.USE_CUDA:
         torch.backends.cudnn.benchmark = True
     set_quiet(not args.verbose)
@@ -483,6 +520,31 @@ def end_on_signals() -> None:
             signal.signal(number, _terminate)
 
 
+def speaks() -> bool:
+    """Return whether this process says why the run ends: of several only one does."""
+    distributed = sys.modules.get("dplq.training.distributed")
+    return distributed is None or bool(distributed.speaks())
+
+
+def lost_process(error: Exception, where: str) -> str:
+    """Return what to say where another process has ended; "" for any other error."""
+    distributed = sys.modules.get("dplq.training.distributed")
+    if distributed is None or not isinstance(error, distributed.ProcessLost):
+        return ""
+    return distributed.message_of_others() or (
+        "another process of this run has ended: was it killed, or its memory full? Every finished "
+        f"epoch is saved in {where}; run the same command again to go on from there."
+    )
+
+
+def is_mistake(error: Exception) -> bool:
+    """Return whether a user can do something about an error."""
+    from dplq.host.dassl import user_error_types
+
+    is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return is_full or isinstance(error, user_error_types())
+
+
 def printed(error: Exception) -> bool:
     """Print what a user can do about an error; return whether it is such a one."""
     from dplq.host.dassl import user_error_types
@@ -497,6 +559,15 @@ def printed(error: Exception) -> bool:
     return True
 
 
+def explained(error: Exception, where: str) -> bool:
+    """Return whether the user is told in a line why the run ends, by this process or another."""
+    if text := lost_process(error, where):
+        if speaks():
+            print(f"error: {text}", file=sys.stderr)
+        return True
+    return (is_mistake(error) and not speaks()) or printed(error)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, and turn user mistakes into one line and exit code 2.
 
@@ -507,22 +578,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, arguments = build_parser(), list(sys.argv[1:] if argv is None else argv)
     asks_help = not {"-h", "--help"}.isdisjoint(arguments)  # whatever else may be wrong there
     args = argparse.Namespace(output_dir="") if asks_help else parser.parse_args(arguments)
+    where = args.output_dir or "the output folder"
     end_on_signals()
     try:
         if asks_help:
             print_help(parser, arguments)
         else:
             with refused_paths():
-                run(args)
+                run_as_one_of_several(args)
         sys.stdout.flush()
     except KeyboardInterrupt as error:
-        where = args.output_dir or "the output folder"
         anew = ", without --overwrite," if getattr(args, "overwrite", False) else ""
-        print(
-            f"\nInterrupted. Every finished epoch is saved in {where}; "
-            f"run the same command again{anew} to go on from there.",
-            file=sys.stderr,
-        )
+        if speaks():
+            print(
+                f"\nInterrupted. Every finished epoch is saved in {where}; "
+                f"run the same command again{anew} to go on from there.",
+                file=sys.stderr,
+            )
         return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
     except BrokenPipeError:
         closed_pipe()
@@ -535,7 +607,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 128 + signal.SIGPIPE
     except Exception as error:
-        if not printed(error):
+        if not explained(error, where):
             raise
         return 2
     return 0

@@ -1,7 +1,7 @@
-"""Target datasets of a transfer run: ``python -m dplq.data.targets SOURCE``.
+"""Target datasets of transfer runs: ``python -m dplq.data.targets SOURCE ...``.
 
-Prints names of files in ``configs/datasets``, on one line, for ``scripts/transfer.sh``; the
-protocols are described in ``docs/protocol.md``.
+Prints names of files in ``configs/datasets``, a line for each source, for the plans of
+`dplq.experiments.transfer`; the protocols are described in ``docs/protocol.md``.
 """
 
 from __future__ import annotations
@@ -100,24 +100,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (2 for bad input)."""
     parser = argparse.ArgumentParser(prog="python -m dplq.data.targets", description=__doc__)
     parser.add_argument(
-        "source", metavar="SOURCE", help="a file of configs/datasets, without extension"
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="files of configs/datasets, without extension",
     )
     parser.add_argument("--root", default="data", help="folder that holds the datasets")
     parser.add_argument("--kind", choices=KINDS, default="cross")
     args = parser.parse_args(argv)
     try:
         with refused_paths():
-            present, absent = find_targets(args.source, args.root, args.kind)
-        if absent:
-            print(f"not under {args.root}, left out: {' '.join(absent)}", file=sys.stderr)
-        if not present:
-            kind = "all-test (v2) dataset" if args.kind == "whole" else "other dataset"
-            raise UserError(f"no {kind} of the domain of {args.source} is there: give TARGETS")
+            lines = [targets_line(source, args.root, args.kind) for source in args.sources]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(" ".join(present))
+    print("\n".join(lines))
     return 0
+
+
+def targets_line(source: str, root: str, kind: str) -> str:
+    """Return the targets of a source that are there, on one line; the others go to stderr.
+
+    Raises:
+        UserError: as for `find_targets`, or none is there.
+    """
+    present, absent = find_targets(source, root, kind)
+    if absent:
+        print(f"not under {root}, left out: {' '.join(absent)}", file=sys.stderr)
+    if not present:
+        what = "all-test (v2) dataset" if kind == "whole" else "other dataset"
+        raise UserError(f"no {what} of the domain of {source} is there: give TARGETS")
+    return " ".join(present)
 
 
 if __name__ == "__main__":

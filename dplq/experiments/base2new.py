@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dplq.experiments.plan import Plan, Run
-from dplq.experiments.protocols import has_property
+from dplq.experiments.series import Series
+
+PARTS = ("train_base", "test_new", "test_all")
 
 
 def base2new(
@@ -19,8 +21,9 @@ def base2new(
     shots: int = 16,
     data: Path | None = None,
     options: Iterable[tuple[str, str]] = (),
+    generalised: bool = False,
 ) -> Plan:
-    """Return the plan of ``scripts/base2new.sh``, with its folders.
+    """Return the plan of a trainer on a dataset; the arguments are those of `Series`.
 
     Args:
         dataset: a file of ``configs/datasets``, without its ending.
@@ -31,25 +34,30 @@ def base2new(
         shots: training images per class; -1 for all.
         data: folder of the datasets; None for a built-in one.
         options: config keys and values.
+        generalised: test among all class names together, too.
     """
-    place = Path(dataset) / f"shots_{shots}" / trainer / config
-    parts = [out / "base2new" / part / place for part in ("train_base", "test_new")]
-    if not has_property(trainer, "any_classes"):
-        del parts[1:]
-    runs = [
-        Run(
-            folder=part / f"seed{seed}",
-            dataset=dataset,
-            trainer=trainer,
-            config=config,
-            seed=seed,
-            shots=shots,
-            classes=classes,
-            data=data,
-            model=None if classes == "base" else parts[0] / f"seed{seed}",
-            options=tuple(options),
-        )
-        for seed in dict.fromkeys(seeds)
-        for part, classes in zip(parts, ("base", "new"), strict=False)
-    ]
-    return Plan(runs, parts)
+    unique = tuple(dict.fromkeys(seeds))
+    series = Series(dataset, trainer, config, unique, out, shots, data, tuple(options))
+    return base_to_new(series, generalised=generalised)
+
+
+def base_to_new(series: Series, *, generalised: bool = False) -> Plan:
+    """Return the plan of ``scripts/base2new.sh`` for a series.
+
+    Args:
+        series: its runs.
+        generalised: test among all class names together, too.
+    """
+    folders = [series.out / "base2new" / part / series.place for part in PARTS]
+    if not series.names_any_class:
+        del folders[1:]
+    return Plan(list(_runs(series, folders, generalised)), folders, notes=series.notes)
+
+
+def _runs(series: Series, folders: list[Path], generalised: bool) -> Iterator[Run]:
+    train, *tests = folders if generalised else folders[:2]
+    for seed in series.seeds:
+        trained = series.train(train, seed, "base")
+        yield trained
+        for folder, classes in zip(tests, ("new", "all"), strict=False):
+            yield series.test(folder, trained, classes)

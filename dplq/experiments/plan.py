@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from dplq.errors import UserError, few
+from dplq.experiments.requests.values import for_any_folder
+from dplq.io.files import checkout
 from dplq.io.protocols import CONFIGS
 from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, SETTINGS_FILE
 
-CURE = "Give another --out, or remove that folder to make its run again."
+CURE = "Give another OUT, or remove that folder to make its run again."
+PYTHON_VARIABLE = "DPLQ_PYTHON"  # the program that runs are started with, if not this one
 # `-c` adds the current folder as "".
 START = (
     "import sys; sys.path[:] = filter(None, sys.path); "
     "from dplq.__main__ import main; sys.exit(main())"
 )
-POLYNOMIAL = 0x04C11DB7  # of the checksum of POSIX
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # the bits of a byte
 
 
 @dataclass(frozen=True)
@@ -68,29 +72,34 @@ class Run:
         return path.is_file() and path.stat().st_size > 0
 
     @property
+    def holds_work(self) -> bool:
+        """Return whether its folder has a result or a model, and not logs alone."""
+        return _holds_work(self.folder)
+
+    @property
     def command(self) -> list[str]:
         """Return the command line, for any current directory."""
-        arguments: dict[str, object] = {
+        arguments: dict[str, object] = {} if self.data is None else {"--root": self.data}
+        arguments |= {
             "--seed": self.seed,
             "--trainer": self.trainer,
             "--dataset-config-file": self._dataset_file,
             "--config-file": self._config_file,
             "--output-dir": self.folder,
         }
-        if self.data is not None:
-            arguments["--root"] = self.data
-        test = [] if self.model is None else ["--eval-only", "--model-dir", str(self.model)]
+        test = [] if self.model is None else ["--model-dir", str(self.model), "--eval-only"]
         keys = {"DATASET.NUM_SHOTS": self.shots, "DATASET.SUBSAMPLE_CLASSES": self.classes}
         words = [str(word) for pair in arguments.items() for word in pair]
-        options = [str(word) for pair in (*keys.items(), *self.options) for word in pair]
-        return [*_dplq(), "train", *words, *test, *options]
+        given = ((key, for_any_folder(key, value)) for key, value in self.options)
+        options = [str(word) for pair in (*keys.items(), *given) for word in pair]
+        return [*train_command(), *words, *test, *options]
 
     def settings(self) -> str:
         """Return what determines its result, a line each; a tested model has to be finished."""
         lines = [
-            f"dataset {self.dataset} (file {posix_checksum(self._dataset_file)})",
+            f"dataset {self.dataset} (file {_config_checksum(self._dataset_file)})",
             f"trainer {self.trainer}",
-            f"config {self.config} (file {posix_checksum(self._config_file)})",
+            f"config {self.config} (file {_config_checksum(self._config_file)})",
             f"data {self.data or ''}",
             f"shots {self.shots}",
             f"classes {self.classes}",
@@ -100,19 +109,27 @@ class Run:
             lines.append(f"model {RESULTS_FILE} {posix_checksum(self.model / RESULTS_FILE)}")
         return "\n".join([*lines, *(f"{key} {value}" for key, value in self.options)])
 
-    def check_folder(self) -> None:
-        """Refuse (UserError) a folder, or seeds beside it, made with other settings."""
+    def check_folder(self, recorded: RecordedSettings | None = None) -> None:
+        """Refuse a folder, or seeds beside it, made with other settings.
+
+        Args:
+            recorded: what was read of the folders before, for many runs that nobody changes.
+
+        Raises:
+            UserError: they were.
+        """
+        recorded = recorded or RecordedSettings()
         wanted = self.settings().splitlines()
-        if _holds_work(self.folder):
-            if not (self.folder / SETTINGS_FILE).is_file():
+        had = recorded.of_work(self.folder)
+        if had is not None:
+            if not had:
                 raise UserError(
                     f"{self.folder} holds files but no {SETTINGS_FILE}: how they were made is "
                     f"unknown. {CURE}"
                 )
-            _refuse_difference(self.folder, wanted)
-        for other in self.folder.parent.glob("seed*"):
-            if (other / SETTINGS_FILE).is_file() and _holds_work(other):
-                _refuse_difference(other, wanted, but=("seed ", "model "))  # seeds are averaged
+            _refuse_difference(self.folder, had, wanted)
+        for other, settings in recorded.of_seeds(self.folder.parent):  # seeds are averaged
+            _refuse_difference(other, settings, wanted, but=("seed ", "model "))
 
     @cached_property
     def _dataset_file(self) -> Path:
@@ -124,21 +141,80 @@ class Run:
 
 
 @dataclass(frozen=True)
+class TableRequest:
+    """A table of results at the end.
+
+    Attributes:
+        title: of the table, where there are several.
+        folders: that it is made of; those that are not there are left out.
+        flags: of ``dplq results``.
+    """
+
+    title: str
+    folders: Sequence[Path]
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
-    """The runs of an experiment, in their order, and the folders that its table is made of."""
+    """The runs of an experiment.
+
+    Attributes:
+        runs: in an order in which a run follows the one whose model it tests.
+        folders: of the tables.
+        tables: at the end.
+        notes: what is to be known of the plan, a line each.
+    """
 
     runs: Sequence[Run] = field(default_factory=list)
     folders: Sequence[Path] = field(default_factory=list)
+    tables: Sequence[TableRequest] = ()
+    notes: Sequence[str] = ()
 
 
-def _dplq() -> list[str]:
-    """Return the words that start `dplq` in a new process with this one's modules.
+def merge(plans: Iterable[Plan]) -> Plan:
+    """Return one plan of several; what they share is done once.
 
-    ``-m`` puts the current folder on the path, where another Dassl may be.
+    Raises:
+        UserError: two of their runs differ, but have the same folder.
     """
-    if any(os.path.abspath(entry) == os.getcwd() for entry in sys.path):
-        return [sys.executable, "-m", "dplq"]
-    return [sys.executable, "-c", START]
+    runs: dict[Path, Run] = {}
+    folders: dict[Path, None] = {}
+    tables: list[TableRequest] = []
+    notes: dict[str, None] = {}
+    for plan in plans:
+        for run in plan.runs:
+            same = runs.setdefault(run.folder, run)
+            if same is not run and same != run:
+                raise UserError(
+                    f"Two runs would share the folder {run.folder}, but differ "
+                    f"({few(_differences(same, run))}): give their settings other names."
+                )
+        folders |= dict.fromkeys(plan.folders)
+        notes |= dict.fromkeys(plan.notes)
+        tables += plan.tables
+    return Plan(list(runs.values()), list(folders), tables, list(notes))
+
+
+def _differences(one: Run, other: Run) -> list[str]:
+    """Return the settings of two runs that only one of them has, or the names of other fields."""
+    options = sorted(set(one.options) ^ set(other.options))
+    names = ("dataset", "trainer", "config", "seed", "shots", "classes", "data", "model")
+    fields = [name for name in names if getattr(one, name) != getattr(other, name)]
+    return [*fields, *(f"{key} {value}" for key, value in options)]
+
+
+def train_command() -> list[str]:
+    """Return the words that start `dplq train` with this process's modules, in any folder.
+
+    In a checkout that is its train.py; else not ``-m``, which puts the current folder on the path,
+    where another Dassl may be. `PYTHON_VARIABLE` names another program than this one.
+    """
+    python = os.environ.get(PYTHON_VARIABLE) or sys.executable
+    root = checkout()
+    if root is not None and (root / "train.py").is_file():
+        return [python, str(root / "train.py")]
+    return [python, "-c", START, "train"]
 
 
 def posix_checksum(path: Path) -> str:
@@ -146,23 +222,29 @@ def posix_checksum(path: Path) -> str:
     content = path.read_bytes()
     length = len(content)
     size = length.to_bytes((length.bit_length() + 7) // 8, "little")
-    crc = 0
-    for byte in content + size:
-        crc ^= byte << 24
-        for _ in range(8):
-            crc = (crc << 1) ^ POLYNOMIAL if crc & 0x80000000 else crc << 1
-        crc &= 0xFFFFFFFF
-    return f"{crc ^ 0xFFFFFFFF} {length}"
+    # zlib's polynomial is the same; its bits run the other way, and its register starts with ones
+    crc = zlib.crc32((content + size).translate(REVERSED), 0xFFFFFFFF)
+    return f"{int(f'{crc:032b}'[::-1], 2)} {length}"
+
+
+def _config_checksum(path: Path) -> str:
+    """Return the checksum of a config file, which many runs share."""
+    status = path.stat()
+    return _checksum_of(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _checksum_of(path: Path, modified: int, size: int) -> str:
+    return posix_checksum(path)
 
 
 def _holds_work(folder: Path) -> bool:
-    """Return whether a folder has a result or a model; a run that failed early has logs only."""
-    return (folder / RESULTS_FILE).exists() or (folder / MODEL_FOLDER).exists()
+    return any(os.path.lexists(f"{folder}/{name}") for name in (RESULTS_FILE, MODEL_FOLDER))
 
 
-def _refuse_difference(folder: Path, wanted: list[str], but: tuple[str, ...] = ()) -> None:
-    text = (folder / SETTINGS_FILE).read_text(encoding="utf-8", errors="replace")
-    had = text.rstrip("\n").splitlines()
+def _refuse_difference(
+    folder: Path, had: list[str], wanted: list[str], but: tuple[str, ...] = ()
+) -> None:
     changed = [*_without(had, wanted, but, "there"), *_without(wanted, had, but, "now")]
     if changed:
         raise UserError(f"{folder} was made with other settings ({few(changed)}). {CURE}")
@@ -175,3 +257,31 @@ def _without(
     for line in lines:
         if line not in others and not line.startswith(but or "\n"):
             yield f"{where}: {line}"
+
+
+class RecordedSettings:
+    """The settings of runs that have done work, as their folders record them; each read once."""
+
+    def __init__(self) -> None:
+        self.of_work = cache(_recorded_settings)
+        self.of_seeds = cache(self._of_seeds)
+
+    def _of_seeds(self, folder: Path) -> list[tuple[Path, list[str]]]:
+        """Return the folders of seeds in a folder that hold work, and their settings."""
+        try:
+            names = sorted(name for name in os.listdir(folder) if name.startswith("seed"))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        found = [(folder / name, self.of_work(folder / name)) for name in names]
+        return [(path, settings) for path, settings in found if settings]
+
+
+def _recorded_settings(folder: Path) -> list[str] | None:
+    """Return the lines of a folder's ``settings.txt``, [] without; None where no work is done."""
+    if not _holds_work(folder):
+        return None
+    try:
+        text = (folder / SETTINGS_FILE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.rstrip("\n").splitlines()

@@ -33,8 +33,9 @@ from dplq.io.validation.values import (
     whole,
 )
 from dplq.methods.settings import check_of
-from dplq.training.precision import PRECISIONS
+from dplq.training import PRECISIONS
 from dplq.training.schedule import SCHEDULERS, WARMUPS, learning_rate
+from dplq.training.tracking.trackers import check_services
 
 from .dassl import find_trainer, registered_trainers
 from .nodes import flatten
@@ -242,6 +243,9 @@ CHECKS: dict[str, Check] = {
     "TRAIN.PRINT_FREQ": whole(1),
     "TRAIN.COUNT_ITER": one_of(("train_x", "train_u", "smaller_one")),
     "TRAIN.CLASS_WEIGHTS": one_of(("", "balanced"), "empty or balanced"),
+    "TRAIN.FEATURE_CACHE": number(0, 1e6),
+    "TRAIN.TRACK": check_services,
+    "TRAIN.TRACK_PROJECT": text,
     "TEST.EVALUATOR": _evaluator,
     "TEST.PER_CLASS_RESULT": flag,
     "TEST.COMPUTE_CMAT": flag,

@@ -20,7 +20,7 @@ from dplq.images.settings import ReadSettings
 from dplq.io.validation.paths import is_file
 from dplq.io.validation.values import Check, like, require, text
 from dplq.io.validation.yaml_file import read_yaml
-from dplq.training.precision import PRECISIONS
+from dplq.training import PRECISIONS
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,13 @@ GENERAL_KEYS: tuple[Key, ...] = (
         "TRAIN.CLASS_WEIGHTS",
         "",
         "balanced: rare classes count more in the loss; empty: off",
+    ),
+    ("TRAIN.TRACK", "", "services that follow the training, such as wandb,mlflow; empty: none"),
+    ("TRAIN.TRACK_PROJECT", "", "project at the services; empty: their environment's, or ours"),
+    (
+        "TRAIN.FEATURE_CACHE",
+        4.0,
+        "GB of frozen encoders' features kept in the cache folder for all runs; 0: none",
     ),
     (
         "INPUT.WINDOW",

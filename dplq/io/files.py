@@ -55,6 +55,11 @@ def bytes_digest(content: bytes, algorithm: str = "sha256") -> str:
 
 def configs_folder() -> Path:
     """Return the folder of the config files: inside the package, or beside it in a checkout."""
+    root = checkout()
+    return (Path(__file__).resolve().parents[1] if root is None else root) / "configs"
+
+
+def checkout() -> Path | None:
+    """Return the root of the checkout that this package is in; None where it is installed."""
     package = Path(__file__).resolve().parents[1]
-    inside = package / "configs"
-    return inside if inside.is_dir() else package.parent / "configs"
+    return None if (package / "configs").is_dir() else package.parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,8 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True):
     trained: bool = True
     any_classes: bool = True
     variants: list[str] = msgspec.field(default_factory=list)
+    node: str = ""
+    depth: dict[str, int] = msgspec.field(default_factory=dict)
 
     def config(self, protocol: str, shots: int) -> str:
         """Return the config of one of `PROTOCOLS`; "" where none is named."""
@@ -43,6 +46,14 @@ def read_protocols(configs: Path = CONFIGS) -> dict[str, Entry]:
         UserError: an entry is not as the head of that file explains.
     """
     path = configs / "protocols.yaml"
-    shape = dict[str, Entry | None] | None
-    content: dict[str, Entry | None] | None = read_yaml(path, shape) if is_file(path) else None
+    if not is_file(path):
+        return {}
+    status = path.stat()
+    return _read(path, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _read(path: Path, modified: int, size: int) -> dict[str, Entry]:
+    """Return the entries of a file; a large plan wants them thousands of times."""
+    content: dict[str, Entry | None] | None = read_yaml(path, dict[str, Entry | None] | None)
     return {name: entry or Entry() for name, entry in (content or {}).items()}

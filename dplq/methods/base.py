@@ -32,6 +32,7 @@ from dplq.methods.prediction import Images, Prediction, predict
 from dplq.methods.public_checkpoints import PublicFormat
 from dplq.methods.registry import METHODS
 from dplq.methods.settings import MethodSettings
+from dplq.training.frozen.batch import CLIP, DOMAIN, FrozenBatch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -67,6 +68,9 @@ class CLIPModel(nn.Module):
         public: the original's checkpoints, which can be loaded too.
         uses_domain: the constructor takes a domain encoder after the backbone.
         any_classes: False for methods that can only tell the classes apart they were trained on.
+        needs_images: False for methods that get nothing from images but un-prompted features of
+            frozen encoders, and draw from no global generator; these features can then be kept.
+        frozen_batch: features that are known of a batch of images.
         noise_generator: source of random numbers in training, or None for torch's global one.
         text_chunk: classes that the text tower runs at once, in whole blocks, or "auto".
         input: how its images are preprocessed: as in its training, else as the backbone's were.
@@ -80,6 +84,8 @@ class CLIPModel(nn.Module):
     public: ClassVar[PublicFormat | None] = None
     uses_domain: ClassVar[bool] = False
     any_classes: ClassVar[bool] = True
+    needs_images: ClassVar[bool] = True
+    frozen_batch: FrozenBatch | None = None
 
     clip: Backbone
     prompt_learner: nn.Module
@@ -179,6 +185,11 @@ class CLIPModel(nn.Module):
     def _embed_classes(self, classnames: list[str]) -> None:
         """Prepare what depends on the class names; called again for other ones."""
 
+    @property
+    def draws_in_tests(self) -> bool:
+        """Return whether random numbers are drawn in tests, one batch after the other."""
+        return bool(self.settings.get("noise") and self.settings.get("noise_at_test"))
+
     def prompt_texts(self) -> list[list[str]]:
         """Return the texts of every class as the text tower gets them; empty: it gets none.
 
@@ -200,6 +211,20 @@ class CLIPModel(nn.Module):
         """The backbone as it was loaded."""
         return self.clip
 
+    @property
+    def frozen_inputs(self) -> tuple[str, ...]:
+        """Return the frozen encoders whose features training uses: `CLIP`, `DOMAIN`."""
+        clip = () if self.needs_images else (CLIP,)
+        return clip if self.domain is None else (*clip, DOMAIN)
+
+    def encode_frozen(self, images: Tensor, encoder: str = CLIP) -> Tensor:
+        """Return what a frozen encoder makes of images (B, 3, H, W), un-prompted: (B, d or d_f)."""
+        compute = self.unchanged_clip.encode_image if encoder == CLIP else self.domain
+        assert compute is not None  # a method asks for the encoders that it has
+        if self.frozen_batch is None:
+            return compute(images)
+        return self.frozen_batch.feature(encoder, images, lambda: compute(images))
+
     def image_features(self, images: Tensor, *, adapted: bool = True) -> Tensor:
         """Return L2-normalised image features (B, d).
 
@@ -212,7 +237,9 @@ class CLIPModel(nn.Module):
 
     def _plain_features(self, images: Tensor, clip: Backbone) -> Tensor:
         """Return a backbone's L2-normalised features (B, d) of images, without prompts."""
-        return F.normalize(clip.encode_image(images).to(self.learner_dtype), dim=-1)
+        is_frozen = clip is self.unchanged_clip
+        features = self.encode_frozen(images) if is_frozen else clip.encode_image(images)
+        return F.normalize(features.to(self.learner_dtype), dim=-1)
 
     def predict(
         self,

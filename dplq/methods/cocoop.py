@@ -50,6 +50,7 @@ class CoCoOpModel(PromptedCLIP):
     """
 
     method, settings_class = "CoCoOp", CoCoOpSettings
+    needs_images = False
     needs = ("text prompts",)
     public = context_and_net(lambda context: 1)
 

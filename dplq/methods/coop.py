@@ -79,6 +79,7 @@ class CoOpModel(PromptedCLIP):
     """
 
     method = "CoOp"
+    needs_images = False
     needs: ClassVar[Sequence[str]] = ("text prompts",)
     settings_class: ClassVar[type[CoOpSettings]] = CoOpSettings
 

@@ -24,6 +24,7 @@ from dplq.methods.maple import CoupledPrompts, MaPLeSettings, multimodal_prompts
 from dplq.methods.presets import PresetSettings, draw_noise
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
+from dplq.training.frozen.batch import DOMAIN
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,7 @@ class DCPLModel(PromptedCLIP):
 
     def _domain_features(self, images: Tensor, given: Tensor | None) -> Tensor:
         if given is None:
-            assert self.domain is not None  # the constructor refuses None
-            given = self.domain(images)
+            given = self.encode_frozen(images, DOMAIN)
         return given.to(self.learner_dtype)
 
     def forward(self, images: Tensor, *, domain_features: Tensor | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dplq.errors import UserError, suggest
 from dplq.methods.settings import MethodSettings, option
+from dplq.training.distributed import batch_mean, current_part
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
@@ -132,10 +133,11 @@ def draw_noise(
     if not settings.noise or not (training or settings.noise_at_test):
         return None
     if settings.noise_scale == "batch":
-        scale = features.mean()
+        scale = batch_mean(features)
     else:
         scale = features.mean(dim=1, keepdim=True)
+    part = current_part(len(features))  # noise belongs to an image, whichever process has it
     noise = torch.randn(
-        (len(features), width), generator=generator, dtype=features.dtype, device=features.device
+        (part.total, width), generator=generator, dtype=features.dtype, device=features.device
     )
-    return scale * noise
+    return scale * noise[part.rows]

@@ -19,6 +19,7 @@ from dplq.methods.prompts.reference_text import ReferenceTextModel
 from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, TOWER_PROMPTS, PublicFormat
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
+from dplq.training.frozen.batch import CLIP
 
 TEMPLATES = 60  # the authors average over the first 60 of OpenAI's 80
 
@@ -72,6 +73,11 @@ class PromptSRCModel(IVLPModel, ReferenceTextModel):
         """Return the features (K, d) of many templates."""
         templates = imagenet_templates()[:TEMPLATES]
         return ensemble_features(self.clip, self.classnames, templates, normalize_each=False)
+
+    @property
+    def frozen_inputs(self) -> tuple[str, ...]:
+        """Return CLIP, whose un-prompted features are in the loss."""
+        return (CLIP,)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> tuple[Tensor, Tensor]:

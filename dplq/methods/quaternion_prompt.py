@@ -25,6 +25,7 @@ from dplq.methods.init import MAX_WORDS, check_depth, initial_context, seeded_ge
 from dplq.methods.presets import PRESET_NORMALIZE, PRESETS
 from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
 from dplq.methods.registry import register_method
+from dplq.training.frozen.batch import CLIP, DOMAIN
 from dplq.training.precision import without_autocast
 
 if TYPE_CHECKING:
@@ -129,6 +130,12 @@ class QuaternionPromptCLIP(PromptedCLIP):
         """Whether `fit_features` is wanted before the first training step."""
         return bool(self.switches.standardize or self.switches.head_weight)
 
+    @property
+    def frozen_inputs(self) -> tuple[str, ...]:
+        """Return the domain encoder; CLIP too, where features of it are fitted."""
+        clip = (CLIP,) if self.learns_from_features else ()
+        return (*clip, *super().frozen_inputs)
+
     @torch.no_grad()
     def frozen_features(self, images: Tensor, domain_features: Tensor | None = None) -> Tensor:
         """Return un-prompted features (B, d + d_f), float32, of CLIP and the domain encoder.
@@ -198,7 +205,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         if given is None:
             if self.domain is None:
                 raise UserError("This model has no domain encoder: pass domain_features.")
-            given = self.domain(images)
+            given = self.encode_frozen(images, DOMAIN)
         expected = (images.shape[0], self.settings["domain_dim"])
         if given.shape != expected:
             raise UserError(f"domain_features has shape {tuple(given.shape)}, expected {expected}.")

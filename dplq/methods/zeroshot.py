@@ -39,6 +39,7 @@ class ZeroshotModel(CLIPModel):
     """
 
     method, settings_class = "ZeroshotCLIP", ZeroshotSettings
+    needs_images = False
 
     classes: Tensor
 

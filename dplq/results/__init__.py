@@ -1,8 +1,9 @@
 """Tables of finished runs: ``dplq results OUT...``, or the functions here.
 
 `runs` finds and parses the runs, `summary` averages over seeds, `tables`, `grids` and `curve`
-present the numbers, `rendering` formats a table as text. Neither torch nor Dassl is imported, and
-the modules only on first use: the help text needs none of them.
+present the numbers, `frames` has the runs as a pandas table with filters and any grouping,
+`rendering` formats a table as text. Neither torch nor Dassl is imported, and the modules only on
+first use: the help text needs none of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names for type checkers and editors
     from dplq.results.curve import draw_curve as draw_curve
+    from dplq.results.frames import frame as frame
+    from dplq.results.frames import grouped_table as grouped_table
+    from dplq.results.frames import select as select
     from dplq.results.grids import shots_table as shots_table
     from dplq.results.grids import transfer_table as transfer_table
     from dplq.results.rendering import Table as Table
@@ -37,6 +41,7 @@ METRICS = {
 }
 _NAMES = {  # module -> public names that it defines
     "curve": ("draw_curve",),
+    "frames": ("frame", "grouped_table", "select"),
     "grids": ("shots_table", "transfer_table"),
     "rendering": ("Table",),
     "runs": ("SUBSETS", "Run", "Setting", "collect"),

@@ -21,7 +21,9 @@ GRIDS = ("shots", "target")
 EXAMPLES = """examples:
     dplq results output
     dplq results output --format github --ci95
-    dplq results output --compare CoOp"""
+    dplq results output --compare CoOp
+    dplq results output --where shots=16 --by trainer --format latex
+    dplq results output --runs --format csv"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -49,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=METRICS,
         default=ACCURACY,
         help="what the table shows; all but the accuracy need results.json files of tests that"
-        " wrote predictions.csv, and are for the plain table, with or without --costs",
+        " wrote predictions.csv, and are for tables without grid, comparison or figure",
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
@@ -60,9 +62,25 @@ def build_parser() -> argparse.ArgumentParser:
     )
     kind.add_argument(
         "--by",
-        choices=GRIDS,
-        help="all-class runs only, a line per trainer: accuracy over shots, or on the source and"
-        " on each target of cross-dataset tests",
+        metavar="COLUMNS",
+        help="a line per group, such as --by trainer,shots: for each seed the mean over all else;"
+        " columns: output, trainer, config, dataset, shots. shots or target alone is a grid of"
+        " all-class runs, a line per trainer: accuracy over shots, or on the source and on each"
+        " target of cross-dataset tests",
+    )
+    kind.add_argument(
+        "--runs",
+        action="store_true",
+        help="a line per run with all metrics and costs; --format simple, github or csv",
+    )
+    add(
+        "--where",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="only runs with these values, such as trainer=CoOp,MaPLe shots=16 dataset=demo_*, or"
+        " all but these: shots!=1; of the columns of --by, classes and seed",
     )
     kind.add_argument(
         "--compare",
@@ -104,15 +122,22 @@ def report(args: argparse.Namespace) -> None:
     from dplq.results.composite import composites
     from dplq.results.curve import draw_curve
     from dplq.results.diagram import draw_diagram
+    from dplq.results.frames import listed, select
     from dplq.results.runs import collect
 
     curve = user_path(args.curve, "--curve") if args.curve else None
     diagram = user_path(args.diagram, "--diagram") if args.diagram else None
     if args.metric != ACCURACY:
-        others = ("by", "compare", "composite", "curve", "diagram")
-        if given := [f"--{name}" for name in others if getattr(args, name)]:
+        others = ("compare", "composite", "curve", "diagram")
+        given = [f"--{name}" for name in others if getattr(args, name)]
+        if given := (["--by"] if args.by in GRIDS else []) + given:
             raise UserError(f"{given[0]} shows accuracies: leave it out, or --metric {args.metric}")
     runs = collect(args.out, args.metric)
+    if args.where:
+        runs = select(runs, args.where)
+    if args.runs:
+        print(listed(runs, args.format))
+        return
     if args.composite:
         runs += composites(runs)
     beside = sys.stderr if args.format == "csv" else sys.stdout
@@ -133,10 +158,14 @@ def report(args: argparse.Namespace) -> None:
 
 def make_table(args: argparse.Namespace, runs: Sequence[Run]) -> Table:
     """Return the table that the arguments select."""
+    from dplq.results.frames import grouped_table
     from dplq.results.grids import shots_table, transfer_table
     from dplq.results.summary import summarise
     from dplq.results.tables import accuracy_table
 
+    if args.by and args.by not in GRIDS:
+        by = [name.strip() for name in args.by.split(",") if name.strip()]
+        return grouped_table(runs, by, ci95=args.ci95, metric=args.metric)
     if args.by:
         table = shots_table if args.by == "shots" else transfer_table
         return table(runs, ci95=args.ci95)

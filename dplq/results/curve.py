@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dplq.results.figures import new_figure, save_figure
-from dplq.results.grids import ALL_SHOTS, CellKey, all_class_runs, group_runs, shots_of
+from dplq.results.grids import ALL_SHOTS, CellKey, all_class_runs, grouped_runs, shots_of
 from dplq.results.runs import Run
 from dplq.results.summary import Stat, stat
 
@@ -78,12 +77,14 @@ def curves(runs: Iterable[Run]) -> dict[tuple[str, str], dict[int, Stat]]:
     """
 
     def key_of(run: Run) -> CellKey:
-        return CellKey((run.dataset, run.setting.trainer), shots_of(run))
+        return CellKey((run.dataset, run.setting.trainer), shots_of(run), run.seed)
 
-    drawn: dict[tuple[str, str], dict[int, Stat]] = defaultdict(dict)
-    for key, seeds in group_runs(all_class_runs(runs), key_of).items():
-        drawn[key.line][key.column] = stat(run.accuracy for run in seeds.values())
-    return dict(drawn)
+    return {
+        (dataset, trainer): {
+            shots: stat(run.accuracy for run in seeds.values()) for shots, seeds in columns.items()
+        }
+        for (dataset, trainer), columns in grouped_runs(all_class_runs(runs), key_of).items()
+    }
 
 
 def _draw_line(

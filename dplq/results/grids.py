@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dplq.errors import UserError
 from dplq.results.rendering import Line, Table
-from dplq.results.runs import Run, match_layout
+from dplq.results.runs import Run, match_layout, one_each
 from dplq.results.summary import Stat, stat
 from dplq.results.tables import ROUNDED_NOTE, shorten, spread_note
 
@@ -24,24 +23,20 @@ AVERAGE = "average"
 
 
 class CellKey(NamedTuple):
-    """Position of a run in a table: its line and its column."""
+    """Position of a run in a table: its line, its column, and its seed there."""
 
     line: tuple[Any, ...]  # its labels
     column: Any  # number of shots, or name of the target dataset
+    seed: int
 
 
-def group_runs(
+def grouped_runs(
     runs: Iterable[Run], key_of: Callable[[Run], CellKey]
-) -> dict[CellKey, dict[int, Run]]:
-    """Group runs as [line and column][seed], in their order.
-
-    Of two runs with the same cell and seed the second is left out, with a warning.
-    """
-    found: dict[CellKey, dict[int, Run]] = defaultdict(dict)
-    for run in runs:
-        kept = found[key_of(run)].setdefault(run.seed, run)
-        if kept is not run:
-            logger.warning("two runs for one place: %s is used, %s is not", kept.folder, run.folder)
+) -> dict[tuple[Any, ...], dict[Any, dict[int, Run]]]:
+    """Return runs as [line][column][seed], in their order, one for each place."""
+    found: dict[tuple[Any, ...], dict[Any, dict[int, Run]]] = {}
+    for key, run in one_each(runs, "two runs for one place", key_of).items():
+        found.setdefault(key.line, {}).setdefault(key.column, {})[key.seed] = run
     return found
 
 
@@ -77,10 +72,12 @@ def shots_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
 
     def key_of(run: Run) -> CellKey:
         line = (shorten(run.setting.root), run.dataset, run.setting.trainer)
-        return CellKey(line, shots_of(run))
+        return CellKey(line, shots_of(run), run.seed)
 
-    found = group_runs(all_class_runs(runs), key_of)
-    shots = sorted({key.column for key in found}, key=lambda n: (n == ALL_SHOTS, n))
+    found = grouped_runs(all_class_runs(runs), key_of)
+    shots = sorted(
+        {n for columns in found.values() for n in columns}, key=lambda n: (n == ALL_SHOTS, n)
+    )
     names = {n: "all images" if n == ALL_SHOTS else f"{n} shot{'s' * (n != 1)}" for n in shots}
     lines = _lines(found, ("output", "dataset", "trainer"), names)
     return _table(lines, list(names.values()), ci95, noted=("dataset", "seeds"))
@@ -95,10 +92,12 @@ def transfer_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
     def key_of(run: Run) -> CellKey:
         root, source, is_target = _origin(run)
         line = (shorten(root), source, run.setting.trainer, run.setting.config, run.setting.shots)
-        return CellKey(line, run.dataset if is_target else "")
+        return CellKey(line, run.dataset if is_target else "", run.seed)
 
-    found = group_runs(all_class_runs(runs), key_of)
-    targets = sorted({key.column for key in found} - {""}, key=str.lower)
+    found = grouped_runs(all_class_runs(runs), key_of)
+    targets = sorted(
+        {name for columns in found.values() for name in columns if name}, key=str.lower
+    )
     names = {"": SOURCE, **{target: target for target in targets}}
     labels = ("output", "source", "trainer", "config", "shots")
     lines = [_with_average(line, targets) for line in _lines(found, labels, names)]
@@ -120,36 +119,29 @@ def _origin(run: Run) -> tuple[str, str, bool]:
 
 
 def _lines(
-    found: Mapping[CellKey, Mapping[int, Run]],
+    found: Mapping[tuple[Any, ...], Mapping[Any, Mapping[int, Run]]],
     labels: tuple[str, ...],
     names: Mapping[Any, str],
 ) -> list[Line]:
     """Average each cell over its seeds; warn where the cells of a line have different seeds."""
-    by_line: dict[tuple, dict[str, Mapping[int, Run]]] = defaultdict(dict)
-    for key, runs in found.items():
-        by_line[key.line][names[key.column]] = runs
     lines = []
-    for line, columns in by_line.items():
-        seeds = {column: tuple(sorted(runs)) for column, runs in columns.items()}
-        if len(set(seeds.values())) > 1:
-            lists = "; ".join(f"{column}: {' '.join(map(str, s))}" for column, s in seeds.items())
-            logger.warning(
-                "%s: not the same seeds everywhere (%s)", ", ".join(map(str, line)), lists
-            )
-            text = "mixed"
-        else:
-            text = " ".join(map(str, next(iter(seeds.values()))))
+    for line, columns in found.items():
+        cells = {names[column]: runs for column, runs in columns.items()}
+        seeds = {column: " ".join(map(str, sorted(runs))) for column, runs in cells.items()}
+        text = next(iter(seeds.values())) if len(set(seeds.values())) == 1 else "mixed"
+        if text == "mixed":
+            lists = "; ".join(f"{column}: {of_column}" for column, of_column in seeds.items())
+            where = ", ".join(map(str, line))
+            logger.warning("%s: not the same seeds everywhere (%s)", where, lists)
+        values = {
+            c: {seed: run.accuracy for seed, run in runs.items()} for c, runs in cells.items()
+        }
         lines.append(
             Line(
                 labels={**dict(zip(labels, map(str, line), strict=True)), "seeds": text},
-                stats={
-                    c: stat(run.accuracy for run in runs.values()) for c, runs in columns.items()
-                },
-                rounded=any(run.rounded for runs in columns.values() for run in runs.values()),
-                values={
-                    c: {seed: run.accuracy for seed, run in runs.items()}
-                    for c, runs in columns.items()
-                },
+                stats={column: stat(of_seeds.values()) for column, of_seeds in values.items()},
+                rounded=any(run.rounded for runs in cells.values() for run in runs.values()),
+                values=values,
             )
         )
     return lines

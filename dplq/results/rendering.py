@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +20,12 @@ BOLD_NOTE = (
     "Bold: the best of its column and dataset, and what cannot be told apart from it: p >= 5 % in a"
     " paired t-test over the seeds that both have (at least two; not corrected for several tests)."
 )
+BOOKTABS = "booktabs"  # drawn by pandas: tabulate's own would escape the LaTeX of the cells
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a text format writes what `tabulate` does not."""
+    """How a text format writes what the library that draws it does not."""
 
     tablefmt: str
     interval: str = "{} +- {}"
@@ -45,7 +44,7 @@ STYLES = {
     "simple": Style("simple"),
     "github": Style("github", bold="**{}**"),
     "latex": Style(
-        "latex_raw",
+        BOOKTABS,
         r"${} \pm {}$",
         r"${} \pm -$",
         r"\textbf{{\boldmath {}}}",
@@ -92,7 +91,8 @@ class Table:
         numbers: the other numbers, by their name in `Line.numbers`.
         dropped: labels that text formats omit where they are the same in all lines.
         noted: labels that text formats move to the note where they are.
-        group: labels of the lines among which the best are bold; empty: nothing is.
+        group: labels of the lines among which the best are bold: none of them is all lines; None:
+            nothing is bold.
     """
 
     lines: Sequence[Line]
@@ -101,7 +101,7 @@ class Table:
     numbers: Mapping[str, Number] = field(default_factory=dict)
     dropped: Sequence[str] = ("output",)
     noted: Sequence[str] = ()
-    group: Sequence[str] = ()
+    group: Sequence[str] | None = None
 
     def render(self, fmt: str, *, ci95: bool = False) -> str:
         """Return the table as text.
@@ -121,12 +121,8 @@ class Table:
         names, style = self._shown(), STYLES[fmt]
         headings = [*names, *self.columns, *(number.heading for number in self.numbers.values())]
         best = self._best() if style.bold else set()
-        table = tabulate(
-            [self._text_line(index, names, ci95, style, best) for index in range(len(self.lines))],
-            headers=[style.escape(heading) for heading in headings],
-            tablefmt=style.tablefmt,
-            disable_numparse=True,
-        )
+        rows = [self._text_line(n, names, ci95, style, best) for n in range(len(self.lines))]
+        table = _drawn(rows, [style.escape(heading) for heading in headings], style)
         note = [*self.full_note().splitlines(), *([BOLD_NOTE] if best else [])]
         return "\n".join([table, "", *(style.note.format(style.escape_note(n)) for n in note)])
 
@@ -138,11 +134,13 @@ class Table:
 
     def _best(self) -> set[tuple[int, str]]:
         """Return the cells (number of the line, column) that are the best of their group."""
+        if self.group is None:
+            return set()
         groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for index, line in enumerate(self.lines):
             groups[tuple(line.labels[name] for name in self.group)].append(index)
         best = set()
-        for column in self.columns if self.group else ():
+        for column in self.columns:
             for indices in groups.values():
                 known = {i: self.lines[i] for i in indices if column in self.lines[i].values}
                 if known:
@@ -182,21 +180,31 @@ class Table:
         ]
 
     def _csv(self, ci95: bool) -> str:
+        from pandas import DataFrame
+
         spread_name = "ci95" if ci95 else "std"
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
         pairs = [f"{name}_{what}" for name in self.columns for what in ("mean", spread_name)]
-        writer.writerow([*self.lines[0].labels, *pairs, "rounded", *self.numbers])
+        records: list[dict[str, Any]] = []
         for line in self.lines:
-            values = []
-            for name in self.columns:
-                stat = line.stats.get(name)
-                pair = (stat.mean, stat.spread(ci95)) if stat else (None, None)
-                values += ["" if value is None else f"{value:.4f}" for value in pair]
-            values.append("yes" if line.rounded else "no")
-            values += [f"{line.numbers[n]:.10g}" if n in line.numbers else "" for n in self.numbers]
-            writer.writerow([*line.labels.values(), *values])
-        return out.getvalue().rstrip("\n")
+            means = {f"{name}_mean": stat.mean for name, stat in line.stats.items()}
+            spreads = {f"{n}_{spread_name}": stat.spread(ci95) for n, stat in line.stats.items()}
+            numbers = {name: f"{number:.10g}" for name, number in line.numbers.items()}
+            rounded = "yes" if line.rounded else "no"
+            records.append({**line.labels, **means, **spreads, "rounded": rounded, **numbers})
+        columns = [*self.lines[0].labels, *pairs, "rounded", *self.numbers]
+        table = DataFrame(records, columns=columns).astype(dict.fromkeys(pairs, float))
+        return table.to_csv(index=False, float_format="%.4f", lineterminator="\n").rstrip("\n")
+
+
+def _drawn(rows: Sequence[Sequence[str]], headings: Sequence[str], style: Style) -> str:
+    """Return the table of texts in a format."""
+    if style.tablefmt == BOOKTABS:
+        from pandas import DataFrame
+
+        table = DataFrame(rows, columns=list(headings))
+        drawn = table.to_latex(index=False, escape=False, column_format="l" * len(headings))
+        return str(drawn).rstrip("\n")
+    return str(tabulate(rows, headings, tablefmt=style.tablefmt, disable_numparse=True))
 
 
 def _cell(stat: Stat | None, ci95: bool, style: Style, is_best: bool) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -22,7 +22,7 @@ from dplq.io.runs.files import RESULTS_FILE, SETTINGS_FILE
 from dplq.io.runs.results import SUBSETS as TESTED
 from dplq.io.runs.results import Results, read_results
 from dplq.io.validation.paths import is_file, name_problem, user_path
-from dplq.results import ACCURACY
+from dplq.results import ACCURACY, METRICS
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,7 @@ class Run:
         subset: one of `SUBSETS`: the classes that were tested.
         seed: its seed.
         accuracy: top-1 accuracy in percent, or another of `METRICS`.
+        metrics: those of `METRICS` that it has, in percent.
         rounded: True when read from a log, which prints one decimal.
         folder: the output folder of the run.
         costs: any of `COSTS`; nothing when read from a log.
@@ -100,12 +101,32 @@ class Run:
     accuracy: float
     rounded: bool
     folder: Path
+    metrics: Mapping[str, float] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
     device: str = ""
     zero_shot: bool = False
     any_classes: bool = True
     problem: str = ""
     tested: Tested | None = None
+
+
+def one_each(
+    runs: Iterable[Run], warning: str, key_of: Callable[[Run], Any] | None = None
+) -> dict[Any, Run]:
+    """Return the runs by key, in their order; of two with one key the second is left out.
+
+    Args:
+        runs: what `collect` returns.
+        warning: beginning of the line about a run that is left out.
+        key_of: None: setting, dataset, subset and seed.
+    """
+    found: dict[Any, Run] = {}
+    for run in runs:
+        key = key_of(run) if key_of else (run.setting, run.dataset, run.subset, run.seed)
+        kept = found.setdefault(key, run)
+        if kept is not run:
+            logger.warning("%s: %s is used, %s is not", warning, kept.folder, run.folder)
+    return found
 
 
 def collect(paths: Iterable[str | os.PathLike[str]], metric: str = ACCURACY) -> list[Run]:
@@ -179,20 +200,23 @@ def _read_results(folder: Path, metric: str) -> list[Run]:
         raise ValueError(f"{RESULTS_FILE} is about the {results.split} split, not test")
     root, config = _experiment(folder)
     trainer, layout, trained = results.trainer, match_layout(folder), results.train_accuracy
-    accuracies: dict[str, float] = {results.subsample: _value(results, metric)}
-    of_accuracy = metric == ACCURACY
+    metrics, of_accuracy = _metrics(results), metric == ACCURACY
+    if metric not in metrics:
+        raise ValueError(f"{RESULTS_FILE} has no {metric}: test again to have it")
+    values: dict[str, dict[str, float]] = {results.subsample: metrics}
     if of_accuracy and results.generalised and layout and layout.groupdict().get("subset") == "all":
         both = (results.generalised.base, results.generalised.new)
-        accuracies = dict(zip(GENERALISED, both, strict=True))
+        values = {half: {ACCURACY: v} for half, v in zip(GENERALISED, both, strict=True)}
     return [
         Run(
             setting=Setting(root, trainer, config, results.shots),
             dataset=results.dataset,
             subset=subset,
             seed=results.seed,
-            accuracy=accuracy,
+            accuracy=of_subset[metric],
             rounded=False,
             folder=folder,
+            metrics=of_subset,
             costs=_costs(results),
             device=", ".join(filter(None, (results.device, results.precision))),
             zero_shot=_known(results.zero_shot, trainer in ZERO_SHOT),
@@ -200,18 +224,20 @@ def _read_results(folder: Path, metric: str) -> list[Run]:
             problem=fit_problem(trained.start, trained.end) if trained else "",
             tested=_tested(results) if of_accuracy and subset not in GENERALISED else None,
         )
-        for subset, accuracy in accuracies.items()
+        for subset, of_subset in values.items()
     ]
 
 
-def _value(results: Results, metric: str) -> float:
-    """Return a metric in percent."""
-    if metric == ACCURACY:
-        return results.accuracy
-    value = (results.metrics or {}).get(metric)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ValueError(f"{RESULTS_FILE} has no {metric}: test again to have it")
-    return 100 * value
+def _metrics(results: Results) -> dict[str, float]:
+    """Return those of `METRICS` that a results.json holds, in percent."""
+    of_probabilities = {
+        name: 100 * value
+        for name in METRICS
+        if isinstance(value := (results.metrics or {}).get(name), (int, float))
+        and not isinstance(value, bool)
+        and 0 <= value <= 1
+    }
+    return {**of_probabilities, ACCURACY: results.accuracy}
 
 
 def _tested(results: Results) -> Tested | None:
@@ -258,6 +284,7 @@ def _read_logs(folder: Path, metric: str) -> list[Run]:
     if match is None:
         raise ValueError("log.txt is not in a folder DATASET/shots_N/TRAINER/CONFIG/seedS")
     groups = match.groupdict()
+    accuracy = _last_accuracy(folder)
     run = Run(
         setting=Setting(
             groups["root"] or "/", groups["trainer"], groups["config"], int(groups["shots"])
@@ -265,9 +292,10 @@ def _read_logs(folder: Path, metric: str) -> list[Run]:
         dataset=groups["dataset"],
         subset=groups.get("subset") or "all",
         seed=int(groups["seed"]),
-        accuracy=_last_accuracy(folder),
+        accuracy=accuracy,
         rounded=True,
         folder=folder,
+        metrics={ACCURACY: accuracy},
         zero_shot=groups["trainer"] in ZERO_SHOT,
         any_classes=groups["trainer"] not in CLOSED_SET,
     )

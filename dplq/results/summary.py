@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, harmonic_mean, pstdev
 from typing import Any
 
-from dplq.results.runs import COSTS, PAIRS, SUBSETS, Run, Setting
+from dplq.results.runs import COSTS, PAIRS, SUBSETS, Run, Setting, one_each
 from dplq.results.statistics import t_quantile
 
 logger = logging.getLogger(__name__)
@@ -96,12 +96,27 @@ def summarise(runs: Iterable[Run], *, keep_order: bool = False) -> list[Row]:
 def _by_setting(runs: Iterable[Run]) -> dict[Setting, dict[str, dict[str, dict[int, Run]]]]:
     """Return the runs as [setting][dataset][subset][seed]."""
     table: dict[Setting, dict[str, dict[str, dict[int, Run]]]] = {}
-    for run in runs:
+    for run in one_each(runs, "the same run twice").values():
         subsets = table.setdefault(run.setting, {}).setdefault(run.dataset, {})
-        kept = subsets.setdefault(run.subset, {}).setdefault(run.seed, run)
-        if kept is not run:
-            logger.warning("the same run twice: %s is used, %s is not", kept.folder, run.folder)
+        subsets.setdefault(run.subset, {})[run.seed] = run
     return table
+
+
+def paired_stats(
+    values: Mapping[str, Mapping[Any, float]],
+) -> tuple[dict[str, Stat], dict[str, Mapping[Any, float]]]:
+    """Return mean and spread of values by subset and seed, and the values; both also of `PAIRS`."""
+    found = dict(values)
+    stats = {subset: stat(of_seeds.values()) for subset, of_seeds in values.items()}
+    for name, halves in PAIRS.items():
+        base, new = (values.get(half, {}) for half in halves)
+        pairs = {seed: (base[seed], new[seed]) for seed in base if seed in new}
+        if pairs:
+            found[name] = {seed: harmonic_mean(pair) for seed, pair in pairs.items()}
+            per_seed = stat(found[name].values())
+            mean = harmonic_mean([fmean(column) for column in zip(*pairs.values(), strict=True)])
+            stats[name] = Stat(mean, per_seed.std, per_seed.count)
+    return stats, found
 
 
 def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]]) -> Row:
@@ -110,15 +125,7 @@ def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]
         subset: {seed: runs[seed].accuracy for seed in sorted(runs)}
         for subset, runs in subsets.items()
     }
-    stats = {subset: stat(values.values()) for subset, values in accuracies.items()}
-    for name, halves in PAIRS.items():
-        base, new = (accuracies.get(half, {}) for half in halves)
-        pairs = {seed: (base[seed], new[seed]) for seed in base if seed in new}
-        if pairs:
-            accuracies[name] = {seed: harmonic_mean(pair) for seed, pair in pairs.items()}
-            per_seed = stat(accuracies[name].values())
-            mean = harmonic_mean([fmean(column) for column in zip(*pairs.values(), strict=True)])
-            stats[name] = Stat(mean, per_seed.std, per_seed.count)
+    stats, values = paired_stats(accuracies)
     any_classes = all(run.any_classes for runs in subsets.values() for run in runs.values())
     if any_classes:
         _warn_unpaired(dataset, subsets)
@@ -126,13 +133,13 @@ def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]
     return Row(
         setting=setting,
         dataset=dataset,
-        seeds={subset: tuple(accuracies[subset]) for subset in subsets},
+        seeds={subset: tuple(of_seeds) for subset, of_seeds in accuracies.items()},
         stats=stats,
         rounded=any(run.rounded for runs in subsets.values() for run in runs.values()),
         costs=_mean_costs(trained),
         devices=tuple(sorted({run.device for run in trained if run.device})),
         any_classes=any_classes,
-        values=accuracies,
+        values=values,
         problems=_problems(trained),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dplq.results import ACCURACY, METRICS
@@ -42,12 +42,12 @@ def accuracy_table(
     notes = note(rows, ci95=ci95, metric=metric)
     lines = [_line(row) for row in rows]
     if not costs:
-        return Table(lines, _columns(rows), notes, group=GROUP)
+        return Table(lines, columns_of(rows), notes, group=GROUP)
     devices = sorted({device for row in rows for device in row.devices})
     ran_on = [f"Run on: {'; '.join(devices)}."] if devices else []
     return Table(
         lines=lines,
-        columns=_columns(rows),
+        columns=columns_of(rows),
         note=[*notes, *COST_NOTE, *ran_on],
         numbers=COST_COLUMNS,
         noted=("config", "shots", "dataset", "seeds"),
@@ -71,7 +71,7 @@ def spread_note(ci95: bool, metric: str = ACCURACY) -> str:
 def note(rows: Sequence[Row], *, ci95: bool = False, metric: str = ACCURACY) -> list[str]:
     """Return the lines of the note: what the numbers in `rows` are."""
     lines = [spread_note(ci95, metric)]
-    if "H" in _columns(rows):
+    if "H" in columns_of(rows):
         lines.append(
             f"H: harmonic mean of the averaged base and new {_words(metric)}, as in published"
             " tables, over the seeds that have both; its +- is over the per-seed harmonic means."
@@ -79,7 +79,7 @@ def note(rows: Sequence[Row], *, ci95: bool = False, metric: str = ACCURACY) -> 
         closed = sorted({row.setting.trainer for row in rows if not row.any_classes})
         if closed:
             lines.append(f"{', '.join(closed)}: knows its training classes only, no new ones.")
-    if "gen. H" in _columns(rows):
+    if "gen. H" in columns_of(rows):
         lines.append(
             "gen.: generalised, the model of the base classes chooses among all class names:"
             " accuracy on base images, on new images, and H of the two."
@@ -114,7 +114,8 @@ def _training_notes(rows: Sequence[Row]) -> list[str]:
 ROUNDED_NOTE = "*: from accuracies that a log.txt gives rounded (one decimal as a rule)."
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
+def columns_of(rows: Iterable[Row | Line]) -> list[str]:
+    """Return the columns of accuracies that any row has, in their order."""
     present = {name for row in rows for name in row.stats}
     columns = [
         column

@@ -1,16 +1,24 @@
-"""On-disk cache of domain features, shared by trainers, seeds and runs.
+"""On-disk cache of frozen features, shared by trainers, seeds and runs.
 
-A frozen encoder maps a test image to the same pooled feature every time. Features are stored under
-`dplq.io.files.cache_root()`, one safetensors file per encoder and preparation of the images, keyed
-by the content of the image files: names, folders and times do not matter. A damaged file is
-reported, and its features are computed again.
+A frozen encoder maps an image to the same feature every time. Features are stored under
+`dplq.io.files.cache_root()`, in safetensors files whose names are digests of all that decides them:
+
+* `FeatureCache`: domain features of test images, one file per encoder and preparation of the
+  images, keyed by the content of the image files: names, folders and times do not matter.
+* `dplq.training.frozen`: features of a whole pass over a loader, one file per pass.
+
+A damaged file is reported, and its features are computed again. A full disk only warns. Where a
+limit is set, the files that were not used for the longest time are removed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -26,7 +34,8 @@ from dplq.io.finite import non_finite
 logger = logging.getLogger(__name__)
 DIGEST = "blake2b-128"  # of encoders and image files
 DIGEST_BYTES = 16
-KEY = "key"  # of the header: digest of the encoder and the preparation
+KEY = "key"  # of the header: the file's own name
+GB = 10**9  # bytes
 
 
 class Encoder(Protocol):
@@ -36,25 +45,126 @@ class Encoder(Protocol):
         """Return tensors that differ between encoders."""
 
 
+def features_folder() -> Path:
+    """Return the folder of all files with features; it may not exist yet."""
+    return cache_root() / "features"
+
+
+def encoder_digest(encoder: Encoder, facts: Mapping[str, Any]) -> str:
+    """Return the digest of an encoder and of what else decides its features, in hex.
+
+    Args:
+        encoder: its `spec` and `identity` count.
+        facts: JSON-able.
+    """
+    spec = getattr(encoder, "spec", None)
+    digest = ALGORITHMS[DIGEST]()
+    digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
+    digest.update(json.dumps(spec.as_dict() if spec else {}, sort_keys=True).encode())
+    for name, tensor in sorted(encoder.identity().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class FeatureFiles:
+    """Files with features, of at most so many bytes together.
+
+    Args:
+        limit: in bytes; None: no limit.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.folder, self.limit = features_folder(), limit
+        self._has_warned = False
+        self._has_said_what_is_removed = False
+
+    def path(self, key: str) -> Path:
+        """Return the path of a file, which may not exist."""
+        return self.folder / f"{key}.safetensors"
+
+    def read(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return tensors and header of a file; None if there is none, or it is damaged."""
+        path = self.path(key)
+        if not path.is_file():
+            return None
+        try:
+            tensors, header = checkpoint.read(path)
+            if header.get("format") == checkpoint.WITHOUT_CHECKSUM:
+                raise DamagedFile(path, "was written without a checksum, by an earlier version")
+            if header.get(KEY) != key:
+                raise DamagedFile(path, "is not the cache of this encoder and these settings")
+        except UserError as error:
+            if path.is_file():  # else another process has removed it
+                self.report_damage(path, error)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # when it was last used
+        return tensors, header
+
+    def report_damage(self, path: Path, error: UserError) -> None:
+        """Warn, once, of a file that cannot be used."""
+        problem = error.problem if isinstance(error, DamagedFile) else str(error)
+        if not self._has_warned:
+            logger.warning("%s %s. The features are computed again.", path, problem)
+        self._has_warned = True
+
+    def write(
+        self, key: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Write a file, and remove others beyond the limit; return whether it was written."""
+        path = self.path(key)
+        try:
+            clear_temporaries(self.folder)
+            checkpoint.save(path, tensors, {KEY: key, **(header or {})})
+        except UserError as error:  # the run does not need the file
+            logger.warning("Features are not kept: %s", error)
+            return False
+        if self.limit is not None:
+            self._remove_beyond(self.limit, path)
+        return True
+
+    def _remove_beyond(self, limit: int, newest: Path) -> None:
+        """Remove the files that were not used for the longest time, but for the newest."""
+        found = []
+        for path in self.folder.glob("*.safetensors"):
+            with contextlib.suppress(OSError):  # another process has removed it
+                status = path.stat()
+                found.append((status.st_mtime_ns, path.name, status.st_size))
+        size, removed = sum(file[2] for file in found), 0
+        for _, name, own in sorted(found):
+            if size <= limit:
+                break
+            if name == newest.name:
+                continue
+            with contextlib.suppress(OSError):
+                (self.folder / name).unlink(missing_ok=True)
+            size, removed = size - own, removed + 1
+        if removed and not self._has_said_what_is_removed:
+            self._has_said_what_is_removed = True
+            logger.info(
+                "%s holds more than %g GB: features that were not used for the longest time are "
+                "removed (TRAIN.FEATURE_CACHE).",
+                self.folder,
+                limit / GB,
+            )
+
+
 class FeatureCache:
     """Features of image files, by content.
 
     Args:
         encoder: the frozen domain encoder; its `spec` and `identity` are part of the key.
         preparation: how files become inputs (JSON-able): transforms, precision, versions.
+        limit: of all files with features together, in bytes; None: none.
     """
 
-    def __init__(self, encoder: Encoder, preparation: Mapping[str, Any]) -> None:
-        spec = getattr(encoder, "spec", None)
-        digest = ALGORITHMS[DIGEST]()
-        digest.update(json.dumps(preparation, sort_keys=True, default=str).encode())
-        digest.update(json.dumps(spec.as_dict() if spec else {}, sort_keys=True).encode())
-        for name, tensor in sorted(encoder.identity().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
-        self.path = cache_root() / "features" / f"{digest.hexdigest()}.safetensors"
+    def __init__(
+        self, encoder: Encoder, preparation: Mapping[str, Any], limit: int | None = None
+    ) -> None:
+        self._key, self._files = encoder_digest(encoder, preparation), FeatureFiles(limit)
+        self.path = self._files.path(self._key)
         self._width = getattr(encoder, "feature_dim", None)
-        self._has_warned = False
         self._rows = self._read()
         self._digests: dict[str, bytes] = {}
         self._unsaved = 0
@@ -78,40 +188,29 @@ class FeatureCache:
         self._rows = self._read() | self._rows
         keys = torch.tensor([list(key) for key in self._rows], dtype=torch.uint8)
         tensors = {"files": keys, "features": torch.stack(list(self._rows.values()))}
-        try:
-            clear_temporaries(self.path.parent)
-            checkpoint.save(self.path, tensors, {KEY: self.path.stem})
+        if self._files.write(self._key, tensors):
             self._unsaved = 0
-        except UserError as error:  # the run does not need the file
-            logger.warning("Domain features are not kept: %s", error)
 
     def _read(self) -> dict[bytes, Tensor]:
         """Return the stored features by digest of their files; none if the file is damaged."""
-        if not self.path.is_file():
+        found = self._files.read(self._key)
+        if found is None:
             return {}
         try:
-            tensors, header = checkpoint.read(self.path)
-            files, features = self._checked(tensors, header)
-        except UserError as error:
-            if not self._has_warned:
-                problem = error.problem if isinstance(error, DamagedFile) else str(error)
-                logger.warning("%s %s. The features are computed again.", self.path, problem)
-            self._has_warned = True
+            files, features = self._checked(found[0])
+        except DamagedFile as error:
+            self._files.report_damage(self.path, error)
             return {}
         return dict(zip(map(bytes, files.tolist()), features, strict=True))
 
-    def _checked(
-        self, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor]:
+    def _checked(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return digests (N, 16) and features (N, d_f) of a file that is what it must be.
 
         Raises:
-            DamagedFile: it is something else, or of a version that wrote no checksum.
+            DamagedFile: it is something else.
         """
-        if header.get("format") == checkpoint.WITHOUT_CHECKSUM:
-            raise DamagedFile(self.path, "was written without a checksum, by an earlier version")
         files, features = tensors.get("files"), tensors.get("features")
-        if header.get(KEY) != self.path.stem or files is None or features is None:
+        if files is None or features is None:
             raise DamagedFile(self.path, "is not the cache of this encoder and these settings")
         shape = (len(files), self._width or features.shape[-1])
         if files.dtype != torch.uint8 or files.shape[1:] != (DIGEST_BYTES,):

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from dplq.images.cache import ImageCache, cache_for
 from dplq.images.preprocessing import CPU, Normalizer, split_transform
 from dplq.images.reader import ImageFile
 from dplq.images.settings import DEFAULTS, ReadSettings, read_settings
+from dplq.training.distributed import own_rows
 from dplq.training.seeding import seed_worker
 
 REFUSED = "refused"  # key of what a worker says of an image that cannot be read
@@ -105,10 +107,12 @@ class AcceleratedLoader(DataLoader):
 
     Attributes:
         normalizer: normalises the batches' pixels; None where the dataset does it.
+        divides_batches: keep of every batch the part of this process.
     """
 
     dataset: AcceleratedImages
     normalizer: Normalizer | None = None
+    divides_batches = False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # only iterated over
         self.dataset.fill_cache()
@@ -116,7 +120,7 @@ class AcceleratedLoader(DataLoader):
             # DataLoader draws a seed too, but persistent workers get that of the first epoch only
             self.dataset.epoch_seed.random_()
         batches = super().__iter__()
-        return map(partial(_finish_batch, self.normalizer), batches)
+        return map(partial(_finish_batch, self.normalizer, self.divides_batches), batches)
 
 
 def _collate(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
@@ -124,9 +128,12 @@ def _collate(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
     return next((sample for sample in samples if REFUSED in sample), None) or collate(samples)
 
 
-def _finish_batch(normalizer: Normalizer | None, batch: dict[str, Any]) -> dict[str, Any]:
+def _finish_batch(
+    normalizer: Normalizer | None, divides: bool, batch: dict[str, Any]
+) -> dict[str, Any]:
     if REFUSED in batch:  # raised in a worker it would be a traceback of the worker's
         raise UserError(batch[REFUSED])
+    batch = own_rows(batch) if divides else batch
     return batch if normalizer is None else _normalize_batch(normalizer, batch)
 
 
@@ -177,6 +184,28 @@ def accelerate_loader(
     if last_steps:
         accelerated.normalizer = Normalizer(last_steps, device)
     return accelerated
+
+
+def some_batches(loader: AcceleratedLoader, first: int, step: int) -> AcceleratedLoader:
+    """Return a loader of every so many-th batch of a loader, whose images alone are read.
+
+    Args:
+        loader: of images in a fixed order, which are not augmented.
+        first: index of its first batch.
+        step: from each of its batches to the next.
+    """
+    batches: Any = islice(loader.batch_sampler, first, None, step)  # type: ignore[arg-type]
+    some = AcceleratedLoader(
+        loader.dataset,
+        batch_sampler=list(batches),
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        num_workers=loader.num_workers,
+        worker_init_fn=loader.worker_init_fn,
+        generator=loader.generator,
+    )
+    some.normalizer = loader.normalizer
+    return some
 
 
 class ProgressLoader:

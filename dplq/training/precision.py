@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from dplq.errors import UserError, suggest
+from dplq.training import PRECISIONS
 
 logger = logging.getLogger(__name__)
-PRECISIONS = ("fp32", "fp16", "amp", "bf16")
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def test_version():
     assert done.stdout == f"dplq {dplq.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["train", "demo", "results", "models", "data"])
+@pytest.mark.parametrize("command", ["train", "run", "demo", "results", "models", "data"])
 def test_help_of_a_command_imports_nothing_heavy(command):
     code = f"import sys; from dplq.__main__ import main; main(['{command}', '--help'])"
     code = f"import atexit, sys; atexit.register(lambda: print(*sys.modules)); {code}"

@@ -325,12 +325,13 @@ def test_damaged_results_are_made_again(flags, finished, tmp_path):
 
 
 @pytest.mark.parametrize("size", ["2", "many"])
-def test_several_processes_of_one_run_are_refused(flags, tmp_path, monkeypatch, size):
+def test_several_processes_that_torchrun_did_not_start_are_refused(flags, tmp_path, size):
     command = [sys.executable, "train.py", *arguments(flags, "CoOp", tmp_path / "out")]
     variables = dict(os.environ, OMP_NUM_THREADS="1", WORLD_SIZE=size)
     done = subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: WORLD_SIZE is {size}, but a run is one process: ")
+    words = f"error: WORLD_SIZE is {size}, without RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: "
+    assert done.stderr.startswith(words)
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

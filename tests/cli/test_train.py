@@ -57,6 +57,7 @@ def test_a_run_writes_what_coop_users_expect(trained):
     folder, done = trained
     assert {p.name for p in folder.iterdir()} == {
         "log.txt",
+        "metrics.csv",
         "predictions.csv",
         "prompt_learner",
         "results.json",

@@ -1,4 +1,4 @@
-"""The plan of an experiment, and its sequential execution, with a stand-in for training."""
+"""The plan of an experiment, and its execution run by run, with a stand-in for training."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 from dplq.cli import demo
 from dplq.errors import UserError
 from dplq.experiments.base2new import base2new
-from dplq.experiments.plan import Run, posix_checksum
-from dplq.experiments.sequential import execute
+from dplq.experiments.execute import execute
+from dplq.experiments.plan import Run, posix_checksum, train_command
 from dplq.io.protocols import CONFIGS
 from tests.runner import PROJECT
 
@@ -78,9 +78,9 @@ def test_the_plan_is_that_of_the_script(tmp_path):
         "test on the new classes of demo_aerial, seed 1",
     ]
     command = runs[1].command
-    assert command[:4] == [sys.executable, "-m", "dplq", "train"]
+    assert command[:2] == [sys.executable, str(PROJECT / "train.py")]
     assert command[-7:] == [
-        *("--eval-only", "--model-dir", str(base / "seed1")),
+        *("--model-dir", str(base / "seed1"), "--eval-only"),
         *("DATASET.NUM_SHOTS", "16", "DATASET.SUBSAMPLE_CLASSES", "new"),
     ]
 
@@ -91,14 +91,15 @@ def test_runs_have_the_modules_of_the_demo_that_starts_them(tmp_path, monkeypatc
     (here / "dplq").mkdir(parents=True)
     (here / "dplq/__init__.py").write_text("raise SystemExit('the wrong one')")
     monkeypatch.chdir(here)
-    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
-    command = plan(tmp_path).runs[0].command
-    start = command[: command.index("train")]
-    done = subprocess.run([*start, "--version"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("dplq ")
-    monkeypatch.syspath_prepend(str(here))
-    assert plan(tmp_path).runs[0].command[:3] == [sys.executable, "-m", "dplq"]
+    for root in (PROJECT, None):  # a checkout, and an installed package
+        monkeypatch.setattr("dplq.experiments.plan.checkout", lambda root=root: root)
+        command = train_command()
+        monkeypatch.setenv("PYTHONPATH", "" if root else str(PROJECT))
+        done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("usage: dplq train ")
+    monkeypatch.setenv("DPLQ_PYTHON", "of/a/cluster")
+    assert train_command()[0] == "of/a/cluster"
 
 
 def test_a_head_is_not_tested_on_other_classes(tmp_path):
@@ -106,17 +107,21 @@ def test_a_head_is_not_tested_on_other_classes(tmp_path):
 
 
 def test_settings_are_those_of_the_scripts(tmp_path):
-    """The lines that `settings` of scripts/runs.sh prints."""
+    """The lines that the bash scripts of earlier versions wrote, whose runs are continued."""
+    (tmp_path / "results.json").write_text("{}")
     script = (
-        "OPTS=(OPTIM.LR 0.1) DATA=/data SHOTS=16 CFG=demo TRAINER=CoOp; "
-        "source scripts/runs.sh; settings demo_aerial 3 base ''"
+        'echo "dataset demo_aerial (file $(cksum <configs/datasets/demo_aerial.yaml))"; '
+        'echo "trainer CoOp"; echo "config demo (file $(cksum <configs/trainers/CoOp/demo.yaml))"; '
+        f'echo "data /data"; echo "shots 16"; echo "classes new"; echo "seed 3"; '
+        f'echo "model results.json $(cksum <"{tmp_path}/results.json")"; echo "OPTIM.LR 0.1"'
     )
     done = subprocess.run(
         ["bash", "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True
     )
     run = Run(
-        *(tmp_path, "demo_aerial", "CoOp", "demo", 3, 16, "base"),
+        *(tmp_path / "new", "demo_aerial", "CoOp", "demo", 3, 16, "new"),
         data=Path("/data"),
+        model=tmp_path,
         options=(("OPTIM.LR", "0.1"),),
     )
     assert run.settings() == done.stdout.rstrip("\n")
@@ -131,7 +136,7 @@ def test_finished_runs_are_not_repeated(tmp_path, calls, monkeypatch, capsys):
     monkeypatch.delenv("FAIL")
     assert execute(plan(tmp_path)) == 0
     assert len(calls()) == 5
-    assert capsys.readouterr().out.count("Already finished: ") == 2
+    assert capsys.readouterr().out.count("already finished: ") == 2
     assert execute(plan(tmp_path)) == 0
     assert len(calls()) == 5
 
@@ -152,6 +157,18 @@ def test_a_retrained_model_is_tested_again(tmp_path, calls):
     (plan(tmp_path).runs[0].folder / "results.json").write_text('{"another": 1}')
     with pytest.raises(UserError, match=r"test_new.*there: model results.json"):
         execute(plan(tmp_path, seeds=[1]))
+
+
+def test_the_old_test_of_a_model_that_is_trained_anew_is_refused(tmp_path, calls, capsys):
+    """Its settings are known only once the model is there."""
+    assert execute(plan(tmp_path, seeds=[1])) == 0
+    train, test = plan(tmp_path, seeds=[1]).runs
+    (test.folder / "settings.txt").write_text(test.settings().replace("json", "json 1") + "\n")
+    (train.folder / "results.json").unlink()
+    assert execute(plan(tmp_path, seeds=[1])) == 2
+    assert "test_new/demo_aerial" in (err := capsys.readouterr().err)
+    assert "was made with other settings (there: model results.json 1" in err
+    assert len(calls()) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -169,6 +169,78 @@ def test_a_free_lock_is_taken_whatever_process_has_the_number_of_the_dead(tmp_pa
     lock.release()
 
 
+def test_a_later_attempt_of_a_job_takes_over_from_another_host(tmp_path, monkeypatch, caplog):
+    there = Owner(1234, "node17", "2026-01-01 00:00:00", job="job-1")
+    (tmp_path / ".owner.json").write_bytes(msgspec.json.encode(there))
+    monkeypatch.setenv("DPLQ_JOB", "job-1")
+    lock = RunLock(tmp_path)
+    lock.acquire()
+    assert (lock.owner().pid, lock.owner().job) == (os.getpid(), "job-1")
+    assert caplog.messages == [f"{tmp_path}: this job goes on from where it was on node17"]
+    lock.release()
+
+
+@pytest.mark.parametrize(("there", "here"), [("job-1", "job-2"), ("job-1", ""), ("", "")])
+def test_another_job_does_not_take_over_from_another_host(tmp_path, monkeypatch, there, here):
+    note = msgspec.json.encode(Owner(1234, "node17", job=there))
+    (tmp_path / ".owner.json").write_bytes(note)
+    monkeypatch.setenv("DPLQ_JOB", here)
+    with pytest.raises(UserError, match="marked as in use by process 1234 on node17"):
+        RunLock(tmp_path).acquire()
+    assert (tmp_path / ".owner.json").read_bytes() == note
+
+
+def test_the_same_job_on_this_host_is_refused_while_it_lives(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPLQ_JOB", "job-1")
+    process = holder(tmp_path)
+    try:
+        with pytest.raises(UserError, match=f"in use by process {process.pid} on"):
+            RunLock(tmp_path).acquire()
+    finally:
+        process.kill()
+        process.wait()
+    lock = RunLock(tmp_path)
+    lock.acquire()
+    lock.release()
+
+
+@pytest.mark.parametrize("lease", [0.3, 5.0])
+def test_a_file_server_may_hold_the_lock_of_a_lost_machine(tmp_path, monkeypatch, lease):
+    monkeypatch.setattr(run_lock, "LEASE", lease)
+    monkeypatch.setenv("DPLQ_JOB", "job-1")
+    server = filelock.FileLock(str(tmp_path / ".lock"), is_singleton=False, thread_local=False)
+    server.acquire()
+    there = Owner(1234, "node17", job="job-1")
+    (tmp_path / ".owner.json").write_bytes(msgspec.json.encode(there))
+    timer = threading.Timer(1.0, server.release)
+    timer.start()
+    lock = RunLock(tmp_path)
+    if lease < 1:
+        with pytest.raises(UserError, match="in use by process 1234 on node17"):
+            lock.acquire()
+    else:
+        lock.acquire()
+        assert lock.owner().is_here
+        lock.release()
+    timer.join()
+
+
+def test_the_earlier_attempt_stops_when_it_was_not_dead_after_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("DPLQ_JOB", "job-1")
+    lock = RunLock(tmp_path)
+    lock.acquire()
+    later = Owner(7, "node18", job="job-1")
+    (tmp_path / ".owner.json").write_bytes(msgspec.json.encode(later))
+    with pytest.raises(UserError, match=r"was taken over by process 7 on node18 .*: it stops"):
+        lock.check()
+    lock.release()
+
+
+def test_a_note_of_an_older_version_has_no_job(tmp_path):
+    (tmp_path / ".owner.json").write_text('{"pid": 1234, "host": "node17", "since": "then"}')
+    assert RunLock(tmp_path).owner() == Owner(1234, "node17", "then", job="")
+
+
 def test_after_a_change_of_the_host_name_the_old_one_is_named(tmp_path, monkeypatch):
     process = holder(tmp_path)
     process.kill()

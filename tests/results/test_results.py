@@ -409,3 +409,26 @@ def test_warnings_go_to_logging(tmp_path, caplog):
     summarise(collect([tmp_path]))
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert str(place(tmp_path, "RSSCN7", "base", 4)) in caplog.text
+
+
+def test_what_we_write_is_read_as_strictly_as_anything_else(tmp_path, caplog):
+    """A results.json in the layout of `write_results` has a decoder of its own."""
+    good = write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
+    content = json.loads((good / "results.json").read_text())
+    lines = json.dumps({**content, "per_class_accuracy": {"a": 1.5}}, indent=1)
+    (good / "results.json").write_text(lines)
+    changes = {
+        2: (lines, lines.replace(' "seed": 1,', ' "seed": 1,\n "seed": 2,')),
+        3: (lines, lines.replace("90.0", "NaN")),
+        4: (lines, lines.replace("1.5", "1e999")),
+        5: (lines, lines.replace('"base"', '"old"')),
+        6: (lines, lines[:-3]),
+    }
+    for seed, (before, after) in changes.items():
+        assert before != after
+        bad = write_run(tmp_path, "RSSCN7", "base", seed, 90.0)
+        (bad / "results.json").write_text(after)
+    assert [run.seed for run in collect([tmp_path])] == [1]
+    reasons = ["the key 'seed' is there twice", "NaN is not a finite", "1e999 is not", "subsample"]
+    for reason, message in zip([*reasons, "not valid JSON"], caplog.messages, strict=True):
+        assert reason in message

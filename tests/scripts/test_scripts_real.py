@@ -20,8 +20,9 @@ def tree(tmp_path_factory):
     make_project(folder, images=6)
     tree = folder / "tree"
     shutil.copytree(PROJECT / "scripts", tree / "scripts")
-    for name in ("dplq", "trainers", "datasets", "train.py"):
-        (tree / name).symlink_to(PROJECT / name)
+    for name in ("dplq", "trainers", "datasets"):
+        shutil.copytree(PROJECT / name, tree / name)
+    shutil.copy(PROJECT / "train.py", tree)
     for source, target in (
         ("dataset.yaml", "datasets/own_images.yaml"),
         ("trainer.yaml", "trainers/QuaternionPrompt/tiny.yaml"),

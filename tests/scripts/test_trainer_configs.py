@@ -8,8 +8,10 @@ import yaml
 import dplq.plugin  # noqa: F401  (registers the trainers)
 from dplq.errors import UserError
 from dplq.experiments import protocols
+from dplq.experiments.requests.common_settings import node_of
 from dplq.host.config import extend_cfg, merge_file
 from dplq.host.dassl import registered_trainers
+from dplq.io.protocols import PROTOCOLS, Entry, read_protocols
 from tests.peers import peer
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -59,7 +61,7 @@ def test_every_registered_trainer_has_configs_and_the_listed_order():
 def test_every_trainer_has_the_configs_that_the_scripts_use(trainer):
     wanted = {"demo"} | {
         protocols.default_config(trainer, protocol, shots)
-        for protocol in protocols.PROTOCOLS
+        for protocol in PROTOCOLS
         for shots in (1, 2, 4, 8, 16, -1)
     }
     there = {path.stem for path in (PROJECT / "configs/trainers" / trainer).glob("*.yaml")}
@@ -72,6 +74,20 @@ def test_properties_are_those_of_the_classes(trainer):
     name = trainer.__name__
     assert protocols.has_property(name, "trained") == (trainer.fixed_epochs != 0)
     assert protocols.has_property(name, "any_classes") == trainer.model_class.any_classes
+
+
+@pytest.mark.parametrize("trainer", registered_trainers(), ids=lambda trainer: trainer.__name__)
+def test_keys_for_all_trainers_at_once_are_those_of_the_settings(trainer):
+    """--depth and --precision set them without torch: another one needs a line in the data file."""
+    name = trainer.__name__
+    fields = trainer.model_class.settings_class.config_fields()
+    layers = {
+        own.name.upper()
+        for own in fields
+        if own.type == "int" and ("depth" in own.name or "layer" in own.name)
+    }
+    assert set(read_protocols().get(name, Entry()).depth) == layers
+    assert node_of(name) == trainer.node
 
 
 def test_few_shot_configs_of_coop_follow_the_shots():

@@ -34,7 +34,7 @@ def prepare(cache: str, forbid: bool) -> None:
 def test_a_second_test_asks_no_domain_encoder(project, tmp_path, trainer):
     flags = [trainer if flag == "QuaternionPrompt" else flag for flag in project]
     options = ["OPTIM.MAX_EPOCH", "1", f"TRAINER.{trainer.upper()}.PROMPT_DEPTH", "2"]
-    options += [f"TRAINER.{trainer.upper()}.PREC", "fp32"]
+    options += [f"TRAINER.{trainer.upper()}.PREC", "fp32", "TRAIN.FEATURE_CACHE", "0"]
     again = ["--model-dir", str(tmp_path / "run0"), "--eval-only"]
     accuracies = []
     for number, (extra, cached) in enumerate([([], True), (again, True), (again, False)]):

@@ -24,6 +24,17 @@ from dplq.host.terminal import last_line_only
 from dplq.io.checkpoint import DamagedFile
 from dplq.io.runs.folder import is_to_be_cleared
 from dplq.training.clock import StepTimer
+from dplq.training.distributed import (
+    add_up_gradients,
+    by_main,
+    copy_from_main,
+    is_main,
+    step_of,
+    weighted,
+    whole_means,
+    world_size,
+)
+from dplq.training.epoch_means import EpochMeans
 from dplq.training.loaders import ProgressLoader
 from dplq.training.loss_guard import NonFiniteLossGuard
 from dplq.training.losses import cross_entropy
@@ -64,6 +75,18 @@ def rate_of(epoch: int, epochs: int, given: Any, base_lr: float) -> float:
     )
 
 
+def check_parts(trainer: Any) -> None:
+    """Refuse (UserError) a batch that has no image for one of the processes."""
+    loader, size = trainer.train_loader_x, trainer.cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+    smallest = min(size, len(loader.sampler))
+    if smallest < world_size():
+        raise UserError(
+            f"{world_size()} processes cannot share a batch of {smallest}: "
+            f"start at most {smallest} (torchrun --nproc-per-node), or raise "
+            "DATALOADER.TRAIN_X.BATCH_SIZE, which is that of all of them together."
+        )
+
+
 class PromptTrainer(FrozenTrainer):
     """Base of all trainers that learn prompts for a frozen CLIP by gradient steps."""
 
@@ -77,10 +100,11 @@ class PromptTrainer(FrozenTrainer):
     def build_data_loader(self) -> None:
         """Build Dassl's loaders; the training loader shows a progress bar."""
         directory = self.cfg.RESUME or self.cfg.OUTPUT_DIR
-        is_new = is_to_be_cleared(directory)
+        is_new = by_main(lambda: is_to_be_cleared(directory))
         self.draw = BY_NAME if is_new else resume.recorded_draw(self.model_dir(directory))
         with drawing(self.draw):
             super().build_data_loader()
+        check_parts(self)
         self.train_loader_x = ProgressLoader(self.train_loader_x, self.cfg.TRAIN.PRINT_FREQ)
         self.class_weights = class_weights(self)
 
@@ -99,6 +123,7 @@ class PromptTrainer(FrozenTrainer):
         every = 1 if self.device.type == "cpu" else self.cfg.TRAIN.PRINT_FREQ
         self.loss_guard = NonFiniteLossGuard(self.node, every, self.precision.name)
         self.clock = StepTimer(self.device)
+        self.means = EpochMeans()
         return self.optim
 
     def before_train(self) -> None:
@@ -106,6 +131,7 @@ class PromptTrainer(FrozenTrainer):
         super().before_train()
         if self.start_epoch == 0:
             self.fit_features()
+        copy_from_main(self.model.prompt_learner)
         self.measures_fit = not self.cfg.TEST.NO_TEST
         if self.measures_fit and self.start_epoch == 0:
             self.start_accuracy = train_accuracy(self)
@@ -152,12 +178,18 @@ class PromptTrainer(FrozenTrainer):
         """Make one optimisation step; return the numbers Dassl logs, still on the device."""
         began = self.clock.mark()
         images, labels = self.parse_batch_train(batch)
-        with self.precision.autocast():
-            loss, logits = self.compute_loss(images, labels)
-        self._step(loss)
+        with step_of(batch.get("part")):
+            with self.precision.autocast():
+                loss, logits = self.compute_loss(images, labels)
+            numbers = whole_means(
+                {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
+            )
+            self.loss_guard.add(numbers["loss"], self.epoch, self.batch_idx)
+            self._step(loss)
         self.clock.add(began)
         self.train_steps += 1
-        return {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
+        self.means.add(numbers)
+        return numbers
 
     def compute_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of a batch, the sum of the model's terms, and its logits (B, K)."""
@@ -169,7 +201,6 @@ class PromptTrainer(FrozenTrainer):
         return cross_entropy(logits, labels, self.class_weights)
 
     def _step(self, loss: Tensor) -> None:
-        self.loss_guard.add(loss, self.epoch, self.batch_idx)
         self.optim.zero_grad()
         self.backward(loss)
         if self.scaler is None:
@@ -181,18 +212,31 @@ class PromptTrainer(FrozenTrainer):
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a step; an override may combine those of several losses."""
         self.scaled(loss).backward()
+        learned = (own for group in self.optim.param_groups for own in group["params"])
+        add_up_gradients([parameter.grad for parameter in learned])
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """Return a loss times the factor of the loss scaler, where there is one."""
+        """Return a loss times this process's share of it, and times the loss scaler's factor."""
+        loss = weighted(loss)
         return loss if self.scaler is None else self.scaler.scale(loss)
 
     def after_epoch(self) -> None:
-        """Validate and save as Dassl does, then save what a resumed run needs."""
+        """Validate, save and track as the base does, then save what a resumed run needs."""
         self.loss_guard.check()
         self.loss_guard.check_weights(resume.state_tensors(self), self.epoch)
         self.train_seconds += self.clock.seconds()
         super().after_epoch()
-        resume.write_state(self)
+        if is_main():
+            resume.write_state(self)
+
+    def epoch_values(self) -> dict[str, float]:
+        """Return means of the batches of the epoch, and its learning rate."""
+        means = self.means.take()
+        return {
+            "loss": means["loss"],
+            "lr": self.optim.param_groups[0]["lr"],
+            "train_accuracy": means["acc"],
+        }
 
     def extra_state(self) -> dict[str, Tensor]:
         """Return what a resumed run needs beside learner and optimiser, by name."""
@@ -214,5 +258,5 @@ class PromptTrainer(FrozenTrainer):
         """Resume after the last finished epoch found in `directory`; return its number."""
         done = resume.read_state(self, directory)
         if done and self.output_dir:  # version 0.1.0 wrote no run.json: now it is known whose it is
-            claim_for_training(self, resumed=True)
+            by_main(lambda: claim_for_training(self, resumed=True))
         return done

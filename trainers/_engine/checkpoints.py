@@ -14,6 +14,7 @@ from dplq.images.model_input import RECORDED, ModelInput
 from dplq.images.settings import changed_settings
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.methods.load import checkpoint_in, load_public
+from dplq.training.distributed import is_main, wait_for_all
 
 from .trained_on import check_tested_images, split_hash
 
@@ -60,6 +61,8 @@ class CheckpointTrainer(TrainerX):
             val_result: validation accuracy, kept in the header.
             model_name: a name that contains "best" writes only the best model.
         """
+        if not is_main():
+            return
         names = [] if "best" in model_name else [f"model-{epoch + 1}"]
         names += ["model-best"] if is_best or "best" in model_name else []
         for name in names:
@@ -87,6 +90,7 @@ class CheckpointTrainer(TrainerX):
         if not directory:
             print("load_model() is skipped as no pretrained model is given")
             return
+        wait_for_all()  # the first may have just written it
         check_tested_images(self, directory)
         formats = filter(None, [self.model.public])
         now = self.model.input

@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import PIL
-import torch
-import torchvision
 from torch import Tensor
 
 from dplq.clip.backbone import Backbone
@@ -16,13 +13,12 @@ from dplq.domain.load import load_domain_encoder
 from dplq.errors import UserError
 from dplq.host.config import GENERAL_KEYS
 from dplq.host.weights import domain_names
-from dplq.images.reader import reading_key
-from dplq.images.settings import read_settings
 from dplq.methods.base import CLIPModel
 from dplq.methods.presets import PRESET_NORMALIZE, check_preset
-from dplq.training.feature_cache import FeatureCache
+from dplq.training.feature_cache import GB, FeatureCache
 
 from .base import PromptTrainer
+from .environment import preparation
 from .features import compute_features, training_images
 
 logger = logging.getLogger(__name__)
@@ -37,7 +33,6 @@ UNUSED = {
 }
 # keys that change a published encoder; a config of version 0.1.0 has none of them
 CHANGES = ("MEAN", "STD", "IMAGE_SIZE", "POOL", "ARGS")
-DECODERS = (torch, torchvision, PIL)  # libraries that turn files into inputs
 
 
 class DomainTrainer(PromptTrainer):
@@ -62,15 +57,9 @@ class DomainTrainer(PromptTrainer):
     def test(self, split: str | None = None) -> float:
         """Evaluate as the base does; domain features come from the cache where they are known."""
         if self.cfg.DOMAIN.CACHE and self.model.domain is not None and self.feature_cache is None:
+            limit = round(self.cfg.TRAIN.FEATURE_CACHE * GB) or None
             self.feature_cache = FeatureCache(
-                self.model.domain,
-                {
-                    "input": dict(self.cfg.INPUT),
-                    "reader": reading_key(read_settings(self.cfg.INPUT)),
-                    "precision": self.precision.name,
-                    "device": self.device.type,
-                    "versions": [library.__version__ for library in DECODERS],
-                },
+                self.model.domain, preparation(self.cfg, self.precision), limit
             )
         accuracy = super().test(split)
         if self.feature_cache is not None:

@@ -8,12 +8,19 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+import PIL
 import torch
+import torchvision
 
 from dplq import __version__
 from dplq.host.dassl import which_dassl
+from dplq.images.reader import reading_key
+from dplq.images.settings import read_settings
+from dplq.training.precision import Precision
 
+DECODERS = (torch, torchvision, PIL)  # libraries that turn files into inputs
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy")
 
 
@@ -28,6 +35,17 @@ def peak_memory_mib(device: torch.device) -> float:
 def device_name(device: torch.device) -> str:
     """The GPU's name, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def preparation(cfg: Any, precision: Precision) -> dict[str, Any]:
+    """Return how files become the inputs of a frozen encoder, for the keys of cached features."""
+    return {
+        "input": dict(cfg.INPUT),
+        "reader": reading_key(read_settings(cfg.INPUT)),
+        "precision": precision.name,
+        "device": precision.device,
+        "versions": [library.__version__ for library in DECODERS],
+    }
 
 
 def git_commit() -> str | None:

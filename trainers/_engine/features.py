@@ -1,4 +1,4 @@
-"""Features of the training and val images, computed once."""
+"""Features of images, computed once: for a run, and for all runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from dplq.errors import UserError
 from dplq.host.dassl import prepare_worker
 from dplq.host.terminal import log_only
 from dplq.methods.heads.fitting import Labelled
+from dplq.training.distributed import world_size
+from dplq.training.feature_cache import GB
+from dplq.training.frozen.features import FrozenFeatures
 from dplq.training.loaders import accelerate_loader
+
+from .environment import preparation, versions
 
 
 def training_images(trainer: Any, *, augmented: bool = False) -> Any:
@@ -34,9 +39,10 @@ def training_images(trainer: Any, *, augmented: bool = False) -> Any:
             tfm=build_transform(cfg, is_train=augmented),
             is_train=False,
         )
-    return accelerate_loader(
+    quick = accelerate_loader(
         loader, cfg, device=trainer.device, is_train=augmented, prepare_worker=prepare_worker
     )
+    return trainer.with_frozen_features(quick, draws=augmented)
 
 
 @torch.no_grad()
@@ -77,3 +83,23 @@ def compute_features(
             f"fitted. {advice}"
         )
     return Labelled(found, torch.cat(labels))
+
+
+def frozen_features(trainer: Any) -> FrozenFeatures | None:
+    """Return the features of a run that are kept for others; None where none are.
+
+    A compiled model computes its features in kernels with other last bits, and several processes
+    of one run have a part of each batch.
+    """
+    cfg, model = trainer.cfg, trainer.model
+    if not (cfg.TRAIN.FEATURE_CACHE and model.frozen_inputs) or cfg.MODEL.COMPILE:
+        return None
+    if world_size() > 1:
+        return None
+    facts = {
+        **preparation(cfg, trainer.precision),
+        "checkpointing": cfg.MODEL.GRAD_CHECKPOINTING,
+        "packages": versions(),
+    }
+    limit = round(cfg.TRAIN.FEATURE_CACHE * GB)
+    return FrozenFeatures(model, facts, limit, trainer.passes)

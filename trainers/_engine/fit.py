@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from dplq.evaluation.fit import FITTED, fit_problem
+from dplq.training.distributed import add_up
 
 from .features import training_images
+from .parts import divides, own_batches
 
 logger = logging.getLogger(__name__)
 MOST_IMAGES = 2000  # few-shot images of 100 classes and more; beyond, two passes are not cheap
@@ -35,9 +37,11 @@ def train_accuracy(trainer: Any) -> float | None:
     trainer.set_model_mode("eval")
     hits = 0
     with trainer.model.gradient_part():  # a head that is fitted to these images hides all else
-        for batch in training_images(trainer):
+        for batch in own_batches(training_images(trainer), trainer.model):
             images, labels = trainer.parse_batch_test(batch)
             hits += int((trainer.model_inference(images).argmax(dim=1) == labels).sum())
+    if divides(trainer.model):
+        hits = int(add_up(torch.tensor(hits)))
     return 100.0 * hits / total
 
 

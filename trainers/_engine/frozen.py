@@ -23,18 +23,30 @@ from dplq.host.weights import check_weights
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.io.runs.folder import RunFolder
 from dplq.methods.base import CLIPModel
-from dplq.training.distributed import refuse_distributed
-from dplq.training.loaders import accelerate_loader
+from dplq.training.distributed import (
+    by_main,
+    is_main,
+    main_first,
+    refuse_unconnected,
+    world_size,
+)
+from dplq.training.frozen.features import FrozenFeatures
+from dplq.training.frozen.loader import FrozenLoader
+from dplq.training.loaders import AcceleratedLoader, accelerate_loader
 from dplq.training.precision import Precision, resolve_precision
 from dplq.training.seeding import PHASES, seed_all
+from dplq.training.tracking.trackers import Trackers
 
 from .checkpoints import CheckpointTrainer
 from .environment import device_name
+from .features import frozen_features
 from .ownership import claim_for_test, claim_for_training, report_finished
+from .parts import SharedRecord, shared_test
 from .probabilities import check_temperature, keeps_probabilities, outcome_of, write_predictions
 from .prompts import print_prompts
 from .results import write_results
 from .texts import dataset_template
+from .tracking import begin_tracking, track_results
 from .train_images import refuse_test_only, report_imbalance
 from .trained_on import write_train_images
 from .validation import check_input, input_of
@@ -69,10 +81,14 @@ class FrozenTrainer(CheckpointTrainer):
     evaluator: Any
     results_file: Path | None = None  # of the training run, once it has begun
     run_folder: RunFolder | None = None  # once it is claimed
+    frozen: FrozenFeatures | None = None  # once the model is built
     train_accuracy: dict[str, float | None] | None = None  # start and end, once both are known
+    trackers: Trackers | None = None  # of a training that has begun
+    epoch_began = 0.0  # of `time.perf_counter`
+    val_accuracy: float | None = None  # of this epoch, where it was validated
 
     def __init__(self, cfg: Any) -> None:
-        refuse_distributed()
+        refuse_unconnected()
         self.check_cfg(cfg)  # Dassl does too, but only after the seed is used
         check_weights(cfg, type(self))  # before the images are read
         # Without a seed the run draws one, so that it can still be resumed exactly.
@@ -82,7 +98,7 @@ class FrozenTrainer(CheckpointTrainer):
         super().__init__(cfg)
         self.max_epoch = self.epochs()
         self.tested_epoch = self.max_epoch
-        self.evaluator = EvaluationRecord(
+        self.evaluator = SharedRecord(
             self.evaluator, self._advice_on_logits(), keeps_probabilities(cfg)
         )
 
@@ -107,7 +123,7 @@ class FrozenTrainer(CheckpointTrainer):
 
     def build_data_loader(self) -> None:
         """Build Dassl's loaders, made quicker."""
-        with log_only():
+        with log_only(), main_first():  # what is drawn or downloaded is there for the others
             super().build_data_loader()
         print_in_terminal(self._data_line())
         check_temperature(self)
@@ -121,7 +137,25 @@ class FrozenTrainer(CheckpointTrainer):
                     is_train=train,
                     prepare_worker=prepare_worker,
                 )
-                setattr(self, key, quick)
+                quick.divides_batches = train and self.optimizes and world_size() > 1
+                setattr(self, key, self.with_frozen_features(quick, draws=train, tests=not train))
+
+    def with_frozen_features(
+        self, loader: AcceleratedLoader, *, draws: bool, tests: bool = False
+    ) -> FrozenLoader:
+        """Return a loader whose batches carry what is known of them.
+
+        Args:
+            loader: of images.
+            draws: whether its transforms draw random numbers.
+            tests: whether it is of val or test images: their domain features have a cache of their
+                own, so that they are known where no image is needed.
+        """
+        return FrozenLoader(loader, lambda: self.frozen, draws=draws, only_without_images=tests)
+
+    def passes(self) -> int:
+        """Return how many passes over the training images a run makes."""
+        return self.max_epoch
 
     def _data_line(self) -> str:
         """Return what the log has of the data, on one line."""
@@ -182,6 +216,7 @@ class FrozenTrainer(CheckpointTrainer):
         configure_model(self.model, self.precision, cfg.MODEL)
         self.model.input = input_of(cfg.INPUT, clip)
         self.model.noise_generator = torch.Generator(self.device)
+        self.frozen = frozen_features(self)
         learner = self.model.prompt_learner
         print(f"Learnable parameters: {self.learnable_parameters:,} in {type(learner).__name__}")
         self.register_model(MODEL_FOLDER, learner, self.build_optimizer(learner), None)
@@ -205,10 +240,21 @@ class FrozenTrainer(CheckpointTrainer):
 
     def before_train(self) -> None:
         """Resume as Dassl does; record which images the model is trained on."""
-        super().before_train()
+        if is_main():
+            super().before_train()
+        else:  # as Dassl, without its curves
+            self.start_epoch = self.resume_model_if_exist(self.cfg.RESUME or self.cfg.OUTPUT_DIR)
+            self.time_start = time.time()
         if self.max_epoch and self.output_dir:
-            write_train_images(self)
+            if is_main():
+                write_train_images(self)
             self.recorded_in = self.output_dir
+        by_main(self._begin_tracking)
+
+    def before_epoch(self) -> None:
+        """Begin the time of the epoch."""
+        super().before_epoch()
+        self.epoch_began, self.val_accuracy = time.perf_counter(), None
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Return 0 finished epochs: without gradient training there is nothing to resume."""
@@ -230,8 +276,8 @@ class FrozenTrainer(CheckpointTrainer):
         if self.fixed_epochs != 0:
             refuse_test_only(self)
         if self.output_dir:
-            self.results_file = claim_for_training(self)
-            if report_finished(self.results_file):
+            self.results_file = results = by_main(lambda: claim_for_training(self))
+            if by_main(lambda: report_finished(results)):
                 return
         if self.fixed_epochs != 0:
             self.report_training_images()
@@ -239,12 +285,42 @@ class FrozenTrainer(CheckpointTrainer):
             logger.warning(
                 "TRAIN.CLASS_WEIGHTS is not used: %s learns nothing.", type(self).__name__
             )
-        super().train()
+        try:
+            super().train()
+        except BaseException:
+            self.end_tracking(failed=True)
+            raise
+        self.end_tracking()
 
     def after_epoch(self) -> None:
-        """Validate and save as Dassl does, where the folder is still this run's."""
+        """Validate and save as Dassl does, where the folder is still this run's; track."""
         self.check_folder()
         super().after_epoch()
+        values = self.epoch_values() | {"seconds": time.perf_counter() - self.epoch_began}
+        if self.val_accuracy is not None:
+            values["val_accuracy"] = self.val_accuracy
+        if self.trackers is not None:
+            self.trackers.log(self.epoch + 1, values)
+
+    def epoch_values(self) -> dict[str, float]:
+        """Return what is tracked of the epoch that was just finished, by name."""
+        return {}
+
+    def _begin_tracking(self) -> None:
+        self.trackers = begin_tracking(self)
+
+    def _begin_tracking_a_test(self) -> bool:
+        """Begin to track a test of a model that was loaded; return whether it is one."""
+        if self.trackers is not None or not self.cfg.TRAIN.TRACK:
+            return False
+        self.trackers = begin_tracking(self, trains=False)
+        return True
+
+    def end_tracking(self, *, failed: bool = False) -> None:
+        """Close the trackers, if there are any."""
+        trackers, self.trackers = self.trackers, None
+        if trackers is not None:
+            trackers.close(failed=failed)
 
     def check_folder(self) -> None:
         """Refuse (UserError) to write to a folder that was deleted or taken by another process."""
@@ -264,16 +340,26 @@ class FrozenTrainer(CheckpointTrainer):
         Args:
             split: "val" or "test"; None is the final test on ``cfg.TEST.SPLIT``.
         """
-        path = self._claim_results() if split is None and self.output_dir else None
+        path = by_main(self._claim_results) if split is None and self.output_dir else None
+        is_alone = bool(path) and by_main(self._begin_tracking_a_test)
         self._seed("test", 0)
         started = time.perf_counter()
-        accuracy = super().test(split)
+        with shared_test(self):
+            accuracy = super().test(split)
         seconds = time.perf_counter() - started
+        if not is_main():
+            return accuracy
         outcome = outcome_of(self) if split is None else None
         if path:
             self.check_folder()
             write_predictions(outcome and outcome.table, path)
             write_results(self, path, seconds=seconds, metrics=outcome and outcome.metrics)
+            if self.trackers is not None:
+                track_results(self.trackers, path)
+            if is_alone:
+                self.end_tracking()
+        if split == "val" and self.val_loader is not None:
+            self.val_accuracy = accuracy
         return accuracy
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -282,6 +368,8 @@ class FrozenTrainer(CheckpointTrainer):
         if isinstance(record, EvaluationRecord):  # not yet while the model is built
             record.announce(batch.get("impath"))
         images, labels = super().parse_batch_test(batch)
+        if self.frozen is not None:
+            self.frozen.attach(batch, images)
         return images, labels
 
     def _claim_results(self) -> Path:

@@ -11,6 +11,7 @@ from dplq.clip.backbone import Backbone
 from dplq.methods.base import CLIPModel
 from dplq.methods.heads.base import HeadModel
 from dplq.methods.heads.fitting import FitData, Steps
+from dplq.training.distributed import copy_from_main
 
 from .base import build_optimizer_of, rate_of
 from .domain import load_domain
@@ -68,11 +69,16 @@ class HeadTrainer(FrozenTrainer):
             class_weights=class_weights(self),
             steps=self._steps(),
         )
-        chosen = self.model.fit(data)
+        chosen = self.model.fit(data)  # each process the same
+        copy_from_main(self.model.prompt_learner)
         if chosen:
             values = ", ".join(f"{name} is {value:g}" for name, value in chosen.items())
             print(f"{type(self).__name__}: {values}")
         self.train_seconds = time.perf_counter() - started
+
+    def passes(self) -> int:
+        """Return the number of views of every image."""
+        return max(self.keys.VIEWS, 1)
 
     def _uses_val(self) -> bool:
         """Return whether hyperparameters are chosen on val images, which are no test images."""

@@ -23,11 +23,12 @@ from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import DamagedFile
 from dplq.io.files import bytes_digest
+from dplq.io.runs.files import RESUME_FILE
 from dplq.io.runs.results import Percent
 from dplq.io.validation.schema import Count, InvalidContent, convert
+from dplq.training.distributed import is_main, wait_for_all
 from dplq.training.seeding import BY_NAME, BY_POSITION
 
-RESUME_FILE = "resume.safetensors"
 PREVIOUS_FILE = "resume-previous.safetensors"  # of the epoch before
 ANEW = "To begin a new run choose another --output-dir, or add --overwrite."
 AboveZero = Annotated[float, Meta(gt=0)]
@@ -140,7 +141,9 @@ def read_state(trainer: Any, directory: str) -> int:
         done = _restore(trainer, path)
     except DamagedFile as error:
         raise UserError(f"{path} {error.problem}. {_way_out(path)}") from error
-    _copy_checkpoints(folder, trainer.model_dir(trainer.output_dir))
+    if is_main():
+        _copy_checkpoints(folder, trainer.model_dir(trainer.output_dir))
+    wait_for_all()
     if path.name == PREVIOUS_FILE:
         print(f"{folder / RESUME_FILE} is not there: the run goes on from {PREVIOUS_FILE}")
     print(f"Found checkpoint at {directory} (will resume after epoch {done})")

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-JOB_VARIABLE = "DPLQ_JOB"  # name of the job, the same for each attempt
+from dplq.io.runs.lock import JOB_VARIABLE
+
+__all__ = ["JOB_VARIABLE", "Ended", "Engine", "Job"]
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,11 @@ class Ended:
 
 
 class Engine(Protocol):
-    """A place to run on.
+    """A place to run on."""
 
-    Attributes:
-        slots: how many jobs may be under way, waiting ones included; it may change.
-    """
-
-    slots: int
+    @property
+    def slots(self) -> int:
+        """Return how many jobs may be under way, waiting ones included; it may change."""
 
     def start(self, job: Job) -> None:
         """Start a job, or put it in the engine's queue; return at once.
@@ -71,7 +71,10 @@ class Engine(Protocol):
         """
 
     def stop(self) -> None:
-        """End all jobs with SIGTERM, and wait until they have ended."""
+        """End all jobs with SIGTERM, and wait until they have ended; `wait` returns them.
+
+        A further signal raises KeyboardInterrupt here: the jobs are to be killed at once.
+        """
 
     def close(self) -> None:
-        """Give back what the engine holds; no job is under way."""
+        """Give back what the engine holds; no job is under way. A second call does nothing."""

@@ -15,15 +15,20 @@ PREDICTIONS_OF_TESTS = f"{PREDICTIONS}-*.csv"
 SEED_FILE = "seed.txt"  # of a run without --seed
 SETTINGS_FILE = "settings.txt"  # of a script's run; the script compares it with a later call
 MODEL_FOLDER = "prompt_learner"  # of the checkpoints
+RESUME_FILE = "resume.safetensors"  # there: the state after the last epoch
 CURVES_FOLDER = "tensorboard"
 CHECKPOINTS = (f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*")  # ours, and others'
+EPOCHS_FILE = "metrics.csv"  # a line per epoch of a training
+TRACKING_FILE = "tracking.json"  # ids of the run at tracking services
+WANDB_FOLDER = "wandb"  # what Weights & Biases keeps of the run
 REPORT_FILE = "report.html"  # the page of the run
 REPORTS_OF_TESTS = "report-*.html"
-# What a run and its tests write, but for `RUN_FILE`, the two folders and the logs.
+# What a run and its tests write, but for `RUN_FILE`, `FOLDERS` and the logs.
 WRITTEN = (
     *(RESULTS_FILE, TESTS, PREDICTIONS_FILE, PREDICTIONS_OF_TESTS, REPORT_FILE, REPORTS_OF_TESTS),
-    *(SEED_FILE, SETTINGS_FILE, "cmat.pt", *CHECKPOINTS),
+    *(SEED_FILE, SETTINGS_FILE, EPOCHS_FILE, TRACKING_FILE, "cmat.pt", *CHECKPOINTS),
 )
+FOLDERS = (MODEL_FOLDER, CURVES_FOLDER, WANDB_FOLDER)
 LOGS = "log.txt*"
 
 
@@ -33,7 +38,7 @@ def is_written_by_run(name: str) -> bool:
     Args:
         name: relative to the folder of the run, with forward slashes.
     """
-    if name.partition("/")[0] in (MODEL_FOLDER, CURVES_FOLDER):
+    if name.partition("/")[0] in FOLDERS:
         return True
     patterns = (RUN_FILE, LOGS, *WRITTEN)
     return any(

@@ -22,7 +22,7 @@ from dplq.errors import UserError, few, shown
 from dplq.io.atomic import clear_temporaries, write_bytes_atomically
 from dplq.io.runs.files import (
     CHECKPOINTS,
-    CURVES_FOLDER,
+    FOLDERS,
     MODEL_FOLDER,
     RESULTS_FILE,
     RUN_FILE,
@@ -221,7 +221,7 @@ class RunFolder:
         for pattern in WRITTEN:
             for path in self.path.glob(pattern):
                 path.unlink()
-        for name in (MODEL_FOLDER, CURVES_FOLDER):
+        for name in FOLDERS:
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(self.path / name)
         (self.path / RUN_FILE).unlink(missing_ok=True)

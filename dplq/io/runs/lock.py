@@ -3,6 +3,9 @@
 The lock is the operating system's (by `filelock`), so it ends with the process that holds it. A
 file beside it, the note, names the holder, for messages, and for file systems on which machines do
 not see each other's locks. On a file system without locks there is the note alone.
+
+A run that a cluster starts again on another machine takes its own lock over: the note has the name
+of the job, and the cluster ends one attempt of a job before it starts the next.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from dplq.io.atomic import write_bytes_atomically
 from dplq.io.process import is_alive
 from dplq.io.validation.schema import Count, InvalidContent, Name, read_json
 
+JOB_VARIABLE = "DPLQ_JOB"  # name of the job that a run is, the same for each attempt of it
 LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
 ORPHANS = 30.0  # seconds for which the children of a killed process may live on: loader workers
+LEASE = 120.0  # seconds after which a file server frees the locks of a lost machine (NFSv4: 90)
 NOTE = 1.0  # seconds from taking the lock to the note of it, at most
 POLL = 0.05  # seconds between two attempts
 SETTLE = 0.2  # seconds after which the last of two notes written at once stands
@@ -40,16 +45,19 @@ class Owner(msgspec.Struct, frozen=True):
         pid: its number.
         host: name of the machine on which it runs.
         since: when it took the lock, local time.
+        job: name of the job that it is an attempt of, unique among all users' jobs; "" for none.
     """
 
     pid: Count
     host: Name
     since: str = ""
+    job: str = ""
 
     @classmethod
     def here(cls) -> Owner:
         """Return this process."""
-        return cls(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"))
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        return cls(os.getpid(), socket.gethostname(), since, os.environ.get(JOB_VARIABLE, ""))
 
     @property
     def is_here(self) -> bool:
@@ -60,6 +68,16 @@ class Owner(msgspec.Struct, frozen=True):
     def is_dead(self) -> bool:
         """Return whether it is known to have ended: a process of this machine that is gone."""
         return self.is_here and not is_alive(self.pid)
+
+    @property
+    def is_earlier_attempt(self) -> bool:
+        """Return whether it is this process's job on another machine, which has ended there."""
+        return not self.is_here and self.job != "" and self.job == os.environ.get(JOB_VARIABLE)
+
+    @property
+    def patience(self) -> float:
+        """Return the seconds to wait for its lock, which it may hold though it has ended."""
+        return LEASE if self.is_earlier_attempt else ORPHANS if self.is_dead else 0.0
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" + (f" (since {self.since})" * bool(self.since))
@@ -79,7 +97,10 @@ class RunLock:
         self._noted: Owner | None = None  # this process, while it holds the lock
 
     def acquire(self) -> None:
-        """Take the lock; that of a dead process of this machine is taken over.
+        """Take the lock; that of a dead process is taken over.
+
+        Dead is a process of this machine that is gone, and an earlier attempt of the same job on
+        another one.
 
         Raises:
             UserError: another process holds it, or one of another machine may; it is named.
@@ -89,18 +110,19 @@ class RunLock:
         while not self._try():
             owner = self.owner()
             # the note comes after the lock, so one that is missing or of the dead may be replaced
-            patience = NOTE if owner is None else ORPHANS if owner.is_dead else 0.0
-            if time.monotonic() - began >= patience:
+            if time.monotonic() - began >= (NOTE if owner is None else owner.patience):
                 raise UserError(self._in_use(owner))
             time.sleep(POLL)
         owner = self.owner()
-        if owner is not None and not owner.is_here:
+        if owner is not None and not owner.is_here and not owner.is_earlier_attempt:
             self._lock.release()
             raise UserError(
                 f"{self.folder} is marked as in use by {owner}, and this machine cannot tell "
                 f"whether that one still runs. If it does not, delete {self._owner_file}; or "
                 "choose another --output-dir."
             )
+        if owner is not None and owner.is_earlier_attempt:
+            logger.warning("%s: this job goes on from where it was on %s", self.folder, owner.host)
         self._noted = Owner.here()
         write_bytes_atomically(self._owner_file, msgspec.json.encode(self._noted))
         if not self._lock.is_locked:
@@ -159,3 +181,24 @@ class RunLock:
             f"{self.folder} is in use by {owner or 'another process'}. Wait until that has ended, "
             "or choose another --output-dir."
         )
+
+
+def holder(folder: Path) -> Owner | None:
+    """Return the process that holds the lock of a folder, as far as is known; None: nobody does.
+
+    A process of another machine counts as running, as in `RunLock.acquire`.
+    """
+    owner = RunLock(folder).owner()
+    if owner is None or owner.is_dead:
+        return None
+    return None if owner.is_here and _is_free(folder / LOCK_FILE) else owner
+
+
+def _is_free(path: Path) -> bool:
+    """Return whether nobody of this machine has a lock: the id in its note is another's by now."""
+    lock = filelock.FileLock(str(path), fallback_to_soft=False)
+    try:
+        with lock.acquire(timeout=0):
+            return True
+    except (filelock.Timeout, OSError):  # OSError: a file system without locks, or not ours
+        return False

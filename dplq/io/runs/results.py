@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -10,7 +11,7 @@ from msgspec import Meta
 
 from dplq.errors import printable
 from dplq.io.validation.paths import name_problem
-from dplq.io.validation.schema import Count, InvalidContent, Name, read_json
+from dplq.io.validation.schema import Count, InvalidContent, Name, parse_json, read_text
 
 FORMAT = 1
 Subset = Literal["base", "new", "all"]  # DATASET.SUBSAMPLE_CLASSES
@@ -106,6 +107,10 @@ class Results(msgspec.Struct):
     metrics: dict[str, Any] | None = None
 
 
+_FROM_JSON = msgspec.json.Decoder(Results)
+_KEY_LINE = re.compile(r'\n "([^"\\]*)":')  # of the outermost level, as we write it
+
+
 def read_results(path: str | os.PathLike[str]) -> Results:
     """Return the content of a ``results.json``, checked whole.
 
@@ -114,8 +119,23 @@ def read_results(path: str | os.PathLike[str]) -> Results:
             key are named.
     """
     remedy = "Delete it, and test again: the same command, or --eval-only with --model-dir."
-    results: Results = read_json(path, Results, remedy=remedy, max_bytes=1 << 24)
+    text = read_text(path, remedy=remedy, max_bytes=1 << 24)
+    results = _decoded(text) or parse_json(text, Results, where=printable(str(path)), remedy=remedy)
     for key in ("trainer", "dataset", "device", "precision"):  # which tables show
         if (text := getattr(results, key)) and (problem := name_problem(text)):
             raise InvalidContent(str(path), f"{key}: '{printable(text)}' {problem}", remedy)
     return results
+
+
+def _decoded(text: str) -> Results | None:
+    """Return a file that `write_results` wrote, four times as fast as `parse_json`.
+
+    None for what is written otherwise, has a key twice or is not valid: `parse_json` says why.
+    """
+    keys = _KEY_LINE.findall(text)
+    if not text.startswith('{\n "') or len(set(keys)) < len(keys):
+        return None
+    try:
+        return _FROM_JSON.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None

@@ -34,7 +34,8 @@ def user_path(text: str | os.PathLike[str], key: str) -> Path:
     """
     given = os.fspath(text)
     try:
-        path = Path(given).expanduser()
+        path = Path(given)  # which drops the ./ of ./~name
+        path = path.expanduser() if given.startswith("~") else path
     except RuntimeError as error:
         user = printable(given.partition("/")[0])
         raise UserError(
@@ -110,6 +111,8 @@ def name_problem(name: str) -> str:
     """
     if not name.strip():
         return "is empty"
+    if name.isprintable():
+        return ""
     if problem := _not_utf8(name):
         return problem
     if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in name):

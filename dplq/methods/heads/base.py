@@ -22,6 +22,7 @@ from dplq.methods.base import CLIPModel, validate_classnames
 from dplq.methods.heads.fitting import FitData, check_every_class
 from dplq.methods.init import seeded_generator
 from dplq.methods.settings import MethodSettings, option
+from dplq.training.frozen.batch import CLIP, DOMAIN
 from dplq.training.precision import without_autocast
 
 FEATURES = ("clip", "domain", "both")
@@ -97,6 +98,7 @@ class HeadModel(CLIPModel):
     structure: ClassVar[Sequence[str] | None] = ()
     uses_domain = True
     any_classes = False
+    needs_images = False
     learned: ClassVar[Sequence[str]] = ()
     balances: ClassVar[bool] = False
 
@@ -124,6 +126,11 @@ class HeadModel(CLIPModel):
     def reads_domain(cls, settings: Mapping[str, Any]) -> bool:
         """Return whether the features are not those of CLIP alone."""
         return settings.get("features", "clip") != "clip"
+
+    @property
+    def frozen_inputs(self) -> tuple[str, ...]:
+        """Return the encoders of FEATURES."""
+        return {"clip": (CLIP,), "domain": (DOMAIN,)}.get(self.settings["features"], (CLIP, DOMAIN))
 
     def _check_domain(self, features: str, domain: DomainEncoder | None) -> None:
         if domain is None and features != "clip":
@@ -167,9 +174,9 @@ class HeadModel(CLIPModel):
         """
         found = []
         if self.settings["features"] != "domain":
-            found.append(self.clip.encode_image(images).to(self.learner_dtype))
+            found.append(self.encode_frozen(images).to(self.learner_dtype))
         if self.domain is not None:
-            found.append(self.domain(images).to(self.learner_dtype))
+            found.append(self.encode_frozen(images, DOMAIN).to(self.learner_dtype))
         if len(found) == 1:
             return found[0]
         return torch.cat([F.normalize(part, dim=-1) for part in found], dim=-1)

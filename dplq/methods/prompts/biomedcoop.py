@@ -20,6 +20,7 @@ from dplq.methods.prompts.reference_text import ReferenceTextModel
 from dplq.methods.public_checkpoints import CONTEXT, FROZEN_CLIP, PublicFormat
 from dplq.methods.registry import register_method
 from dplq.methods.settings import MethodSettings, option
+from dplq.training.distributed import batch_mean
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class BiomedCoOpModel(ReferenceTextModel):
     """
 
     method, settings_class = "BiomedCoOp", BiomedCoOpSettings
+    needs_images = False
     needs = ("text prompts",)
     structure = ("n_ctx", "ctx_init")
     public = PublicFormat(
@@ -117,7 +119,7 @@ class BiomedCoOpModel(ReferenceTextModel):
         image, text = self.image_features(images, prompts), self.text_features(prompts)
         logits, teachers = self.logits(image, text), self.reference_text()[0].unbind(1)
         every = torch.stack([self.logits(image, one[None]) for one in teachers])  # (N, B, K)
-        kept = without_outliers(every.amax(dim=2).mean(dim=1), self.settings["tau"])
+        kept = without_outliers(batch_mean(every.amax(dim=2), dim=1), self.settings["tau"])
         mean, selected = (
             F.normalize((weights[:, None, None] * torch.stack(teachers)).sum(dim=0), dim=-1)
             for weights in (torch.ones_like(kept), kept)

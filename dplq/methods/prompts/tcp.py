@@ -90,6 +90,7 @@ class TCPModel(AnchoredTextModel):
     """
 
     method, settings_class = "TCP", TCPSettings
+    needs_images = False
     needs = ("text prompts",)
     structure, may_differ = ("n_ctx", "ctx_init", "class_layer"), ("template",)
     public = context_and_net(len)

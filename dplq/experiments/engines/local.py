@@ -1,0 +1,212 @@
+"""Engine `local`: processes of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from dplq.errors import UserError
+from dplq.experiments.engines.base import Ended, Engine, Job
+from dplq.experiments.engines.gpus import VARIABLE, list_gpus
+from dplq.experiments.engines.packing import Packing
+
+POLL = 0.02  # seconds between two looks at the processes
+PR_SET_PDEATHSIG = 1  # of Linux
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    """Options of the engine.
+
+    Attributes:
+        jobs: how many runs at once; None: one, or what `per_gpu` allows.
+        per_gpu: how many of them on each GPU: a number, "auto" for as many as the memory measured
+            in the first run allows, 0 for an even share of `jobs`.
+        gpus: numbers or unique names, separated by commas; None: ``CUDA_VISIBLE_DEVICES``, else
+            all.
+        threads: CPU threads of a run; 0: the cores divided by the number of runs.
+    """
+
+    jobs: Annotated[int, Meta(ge=1)] | None = None
+    per_gpu: Annotated[int, Meta(ge=0)] | Literal["auto"] = 0
+    gpus: str | int | None = None
+    threads: Annotated[int, Meta(ge=0)] = 0
+
+
+class LocalEngine:
+    """Processes of this machine.
+
+    Of Ctrl-C in a terminal only this process takes notice, which passes one signal on: a process
+    with a log is the leader of its own session, and one whose output goes to the terminal, where it
+    can also be suspended, ignores SIGINT.
+
+    Args:
+        jobs: how many at once, at most; None: as many as `packing` says.
+        threads: CPU threads of each; 0: the cores divided; None: as many as it takes by itself.
+        packing: of the GPUs; None: each job sees them all.
+    """
+
+    def __init__(
+        self,
+        jobs: int | None = 1,
+        threads: int | None = None,
+        packing: Packing | None = None,
+    ) -> None:
+        self._jobs = jobs
+        self._threads = threads
+        self._packing = packing
+        self._processes: dict[str, tuple[Job, subprocess.Popen[Any]]] = {}
+
+    @property
+    def slots(self) -> int:
+        """Return how many jobs may be under way."""
+        if self._packing is None:
+            return self._jobs or 1
+        places = self._packing.per_gpu * len(self._packing.gpus)
+        return min(places, self._jobs or places)
+
+    def start(self, job: Job) -> None:
+        """Start a process."""
+        environment = {**os.environ, **self._shares(job), **job.environment}
+        try:
+            popen = _start(job, environment)
+        except OSError as error:
+            self._leave(job)
+            raise UserError(
+                f"A run cannot be started: {error.filename}: {error.strerror}."
+            ) from error
+        self._processes[job.name] = (job, popen)
+
+    def wait(self, seconds: float) -> Sequence[Ended]:
+        """Return the jobs that have ended, once there is one or the time is over."""
+        until = time.monotonic() + seconds
+        while not (ended := self._ended()) and (left := until - time.monotonic()) > 0:
+            if self._packing is not None:
+                self._packing.measure()
+            time.sleep(min(POLL, left))
+        return ended
+
+    def stop(self) -> None:
+        """End all jobs with SIGTERM and wait for them; on a further signal kill them."""
+        processes = [popen for _, popen in self._processes.values()]
+        for popen in processes:
+            popen.terminate()
+        try:
+            for popen in processes:
+                popen.wait()
+        except KeyboardInterrupt:
+            for popen in processes:
+                _kill(popen)
+
+    def close(self) -> None:
+        """Do nothing: the engine holds nothing."""
+
+    def _ended(self) -> list[Ended]:
+        ended = [job for job, popen in self._processes.values() if popen.poll() is not None]
+        for job in ended:
+            self._leave(job)
+        codes = [self._processes.pop(job.name)[1].returncode for job in ended]
+        return [Ended(job, shell_code(code)) for job, code in zip(ended, codes, strict=True)]
+
+    def _shares(self, job: Job) -> dict[str, str]:
+        """Return the variables that give a job its share of the machine."""
+        shares = {}
+        if self._threads is not None:
+            threads = str(self._threads or max(1, cores() // self.slots))
+            shares = {name: threads for name in THREADS if name not in os.environ}
+        if self._packing is not None:
+            shares[VARIABLE] = self._packing.place(job.name).name
+        return shares
+
+    def _leave(self, job: Job) -> None:
+        if self._packing is not None:
+            self._packing.remove(job.name)
+
+
+def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[Any]:
+    start = partial(
+        subprocess.Popen,
+        job.command,
+        env=environment,
+        preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
+    )
+    if job.log is not None:
+        with job.log.open("ab") as output:
+            return start(stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end_with(parent: int) -> Callable[[], None]:
+    """Return what has a new process end with SIGTERM when this one ends, however it ends.
+
+    Runs that nobody waits for would hold their GPUs unseen.
+    """
+    prctl = ctypes.CDLL(None).prctl  # here: the new process may only call it
+
+    def end_with_parent() -> None:
+        prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it ended before
+            os._exit(128 + signal.SIGTERM)
+
+    return end_with_parent
+
+
+def _kill(popen: subprocess.Popen[Any]) -> None:
+    """Kill a process with its children, and wait for it."""
+    popen.kill()
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError):  # not the leader of a group, or all ended
+            os.killpg(popen.pid, signal.SIGKILL)
+    popen.wait()
+
+
+def shell_code(code: int) -> int:
+    """Return the exit code of a process as a shell gives it."""
+    return code if code >= 0 else 128 - code
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def open_engine(settings: Settings) -> Engine:
+    """Return the engine.
+
+    Raises:
+        UserError: GPUs are to be shared, and there are none.
+    """
+    jobs, per_gpu = settings.jobs, settings.per_gpu
+    wanted = None if settings.gpus is None else str(settings.gpus)
+    shared = per_gpu != 0 or wanted is not None
+    gpus = list_gpus(wanted) if shared or (jobs or 1) > 1 else []
+    if shared and not gpus:
+        raise UserError(
+            f"per_gpu is {per_gpu}, but nvidia-smi finds no GPU that may be used: give the number "
+            "of runs at once, --jobs."
+        )
+    if not gpus:
+        return LocalEngine(jobs, settings.threads)
+    even = -(-(jobs or len(gpus)) // len(gpus))
+    if per_gpu == "auto":  # memory is not the only limit: a run keeps a core busy, too
+        packing = Packing(gpus, None)
+        return LocalEngine(jobs or max(cores(), len(gpus)), settings.threads, packing)
+    packing = Packing(gpus, per_gpu or even)
+    return LocalEngine(jobs, settings.threads, packing)

@@ -1,0 +1,121 @@
+"""What the user sees of a plan that is carried out: a line for each event."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from dplq.errors import few
+from dplq.experiments.schedule import Item, Stage
+
+AGAIN = "To go on, fix the cause and give the same command again; finished runs are kept."
+MOST = 20  # failed runs, and skipped ones, that the last lines name
+
+
+class Lines:
+    """One line an event, for logs and pipes, and where the output of the runs is on the terminal.
+
+    Args:
+        brief: count what was finished before instead of naming it, and report what ends: for runs
+            at once, whose output is elsewhere.
+    """
+
+    def __init__(self, brief: bool = False) -> None:
+        self._brief = brief
+        self._items: Sequence[Item] = ()
+        self._before = 0
+        self._waits = False
+
+    def shown(self, items: Sequence[Item]) -> AbstractContextManager[object]:
+        """Return a context in which the runs of these items go on."""
+        self._items = items
+        if self._brief and self._before:
+            print(f"already finished: {self._before:,} of {len(items):,} runs", flush=True)
+        return nullcontext()
+
+    def refresh(self) -> None:
+        """Show the present state, where it is shown all the time."""
+
+    def finished_before(self, item: Item) -> None:
+        """Report a run whose results were there."""
+        self._before += 1
+        if self._items or not self._brief:
+            print(f"already finished: {item.run.folder}", flush=True)
+
+    def started(self, item: Item) -> None:
+        """Report a run that starts."""
+        print(f"== {item.run.title}: {item.run.folder}", flush=True)
+
+    def finished(self, item: Item) -> None:
+        """Report a run that has ended with results."""
+        if self._brief:
+            took = f" ({time.monotonic() - item.since:.0f} s)" if item.since else ""
+            print(f"finished{took}: {item.run.folder}{self._count()}", flush=True)
+
+    def failed(self, item: Item) -> None:
+        """Report a run that failed."""
+        print(f"error: {failure(item)}", file=sys.stderr, flush=True)
+
+    def elsewhere(self, item: Item) -> None:
+        """Report a run that another process makes."""
+        print(f"running elsewhere ({item.reason}): {item.run.folder}", flush=True)
+
+    def waits(self, items: Sequence[Item]) -> None:
+        """Report, once, that only runs of other processes are left."""
+        if not self._waits:
+            self._waits = True
+            who = few(sorted({item.reason for item in items}))
+            print(
+                f"waiting for {len(items):,} run(s) of other processes ({who}); what they leave "
+                "unfinished is run here",
+                flush=True,
+            )
+
+    def stops(self, number: int) -> None:
+        """Report that the runs under way are being ended.
+
+        Args:
+            number: of runs.
+        """
+        if self._brief:
+            print(
+                f"stopping {number:,} run(s); a second signal kills them",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def end(self) -> None:
+        """Report what failed and what was skipped."""
+        failed = [item for item in self._items if item.stage is Stage.FAILED]
+        skipped = [item for item in self._items if item.stage is Stage.SKIPPED]
+        if not failed:
+            return
+        lines = [AGAIN]
+        if len(failed) + len(skipped) > 1:
+            count = f"error: {len(failed):,} of {len(self._items):,} runs failed"
+            also = f", {len(skipped):,} skipped" if skipped else ""
+            texts = [f"  {failure(item)}" for item in failed]
+            whys = [f"  skipped: {item.run.title} ({item.reason})" for item in skipped]
+            lines = [f"{count}{also}:", *_first(texts), *_first(whys), AGAIN]
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+    def _count(self) -> str:
+        done = sum(item.stage is Stage.FINISHED for item in self._items)
+        return f" [{done:,} of {len(self._items):,}]"
+
+
+Progress = Lines
+
+
+def failure(item: Item) -> str:
+    """Return on one line which run failed, why, and where to look."""
+    why = f": {item.reason}" if item.reason else ""
+    where = f"Its log: {item.log}" if item.log else f"Its folder: {item.run.folder}"
+    return f"failed (exit code {item.code}): {item.run.title}{why}. {where}"
+
+
+def _first(lines: Sequence[str]) -> list[str]:
+    more = [f"  and {len(lines) - MOST:,} more"] if len(lines) > MOST else []
+    return [*lines[:MOST], *more]

@@ -1,0 +1,296 @@
+"""Sweep files: protocols x datasets x trainers x shots x seeds x settings, as YAML."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from dplq.errors import UserError, few, suggest
+from dplq.experiments.requests import flags
+from dplq.experiments.requests.common_settings import (
+    COMMON,
+    check_common,
+    has_effect,
+    own_options,
+)
+from dplq.experiments.requests.names import find_dataset, find_trainers
+from dplq.experiments.requests.request import PROTOCOLS, SEEDS, Request, find_protocol
+from dplq.experiments.requests.values import RESERVED, Options, recorded
+from dplq.io.validation.paths import name_problem
+from dplq.io.validation.yaml_file import read_yaml
+
+T = TypeVar("T")
+Text = Annotated[str, Meta(min_length=1)]
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+Shots = Annotated[int, Meta(ge=-1, le=2**53)]
+Scalar = bool | int | float | str
+Value = Scalar | list[Scalar] | None
+VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # a part of a folder's name
+REMEDY = "docs/run.md describes sweep files."
+
+
+class Exclusion(msgspec.Struct, forbid_unknown_fields=True):
+    """Runs that are left out: those that have one of the values of every key that is given."""
+
+    protocol: Text | list[Text] | None = None
+    dataset: Text | list[Text] | None = None
+    trainer: Text | list[Text] | None = None
+    shots: Shots | list[Shots] | None = None
+    seed: Seed | list[Seed] | None = None
+    settings: Text | list[Text] | None = None
+
+
+class SweepFile(msgspec.Struct, forbid_unknown_fields=True):
+    """The content of a sweep file; docs/run.md explains the keys."""
+
+    protocols: Text | list[Text]
+    datasets: Text | list[Text]
+    trainers: Text | list[Text] | None = None
+    shots: Shots | list[Shots] | None = None
+    seeds: Seed | list[Seed] = msgspec.field(default_factory=lambda: list(SEEDS))
+    settings: dict[str, dict[str, Value]] = {}
+    options: dict[str, Value] = {}
+    exclude: list[Exclusion] = []
+    configs: dict[str, str] = {}
+    targets: Text | list[Text] = []
+    generalised: bool = False
+    depth: Annotated[int, Meta(ge=1)] | None = None
+    precision: str | None = None
+    backbone: str | None = None
+    engine: Text | dict[str, Scalar] | None = None
+    data: Text | None = None
+    out: Text | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep file asks for: its requests, and the engine's name and options."""
+
+    requests: list[Request]
+    engine: tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One combination of a sweep, but for the seed."""
+
+    protocol: str
+    dataset: str
+    trainer: str
+    shots: int
+    settings: str
+
+
+def read_sweep(
+    path: Path,
+    caller: Path,
+    *,
+    data: str | None = None,
+    out: str | None = None,
+    options: Options = (),
+) -> Sweep:
+    """Return what a sweep file asks for.
+
+    Args:
+        path: the file.
+        caller: folder that relative paths begin in.
+        data: folder of the datasets, in place of the file's.
+        out: folder of the results, likewise.
+        options: config keys and values for all runs, besides the file's.
+
+    Raises:
+        UserError: a key or a value is wrong; file and key are named.
+    """
+    content: SweepFile = read_yaml(path, SweepFile, remedy=REMEDY)
+    reader = _Reader(path, content, caller, options)
+    folders = {
+        "data": flags.data_folder(data or content.data or "data", f"{path}: data", caller),
+        "out": flags.folder(out or content.out or "output", f"{path}: out", caller),
+    }
+    return Sweep(list(reader.requests(folders)), reader.engine())
+
+
+class _Reader:
+    """The parts of a sweep file as parts of requests; errors name the file and the key."""
+
+    def __init__(self, path: Path, content: SweepFile, caller: Path, options: Options) -> None:
+        self.path, self.content, self.caller, self.given = path, content, caller, options
+        self.datasets = self._names("datasets", find_dataset)
+        self.protocols = self._names("protocols", find_protocol)
+        self.targets = self._names("targets", find_dataset)
+        self.exclusions = [
+            self._exclusion(one, number) for number, one in enumerate(content.exclude)
+        ]
+        if not self.datasets or not self.protocols:
+            raise self._error("datasets" if self.protocols else "protocols", "name at least one.")
+
+    def requests(self, folders: Mapping[str, Path]) -> Iterator[Request]:
+        """Yield the requests: those combinations whose seeds are the same are one.
+
+        Raises:
+            UserError: a key or a value is wrong.
+        """
+        configs, shared, for_all = self._configs(), self._common(), self._options()
+        variants = [self._variant(name) for name in self.content.settings] or [("", {}, ())]
+        found = 0
+        for protocol, (variant, common, options), dataset in itertools.product(
+            self.protocols, variants, self.datasets
+        ):
+            for (trainer, own), shots in itertools.product(
+                [(name, own_options(options, name)) for name in self._trainers(protocol)],
+                self._shots(protocol),
+            ):
+                point = _Point(protocol, dataset, trainer, shots, variant)
+                if seeds := self._seeds(point):
+                    found += 1
+                    yield Request(
+                        protocol=protocol,
+                        datasets=(dataset,),
+                        trainers=(trainer,),
+                        shots=(shots,),
+                        seeds=seeds,
+                        configs=configs,
+                        common={**shared, **common},
+                        options=_merged(own_options(for_all, trainer), own),
+                        variant=variant if own or has_effect(common, trainer) else "",
+                        targets=self.targets,
+                        generalised=self.content.generalised,
+                        **folders,
+                    )
+        if not found:
+            raise self._error("exclude", "nothing is left to run.")
+
+    def engine(self) -> tuple[str, dict[str, Any]]:
+        """Return the name and the options of the engine; the default where none is named."""
+        given = self.content.engine
+        options = {"name": given} if isinstance(given, str) else dict(given or {})
+        return str(options.pop("name", "local")), options
+
+    def _trainers(self, protocol: str) -> tuple[str, ...]:
+        given = _several(self.content.trainers)
+        with self._named("trainers"):
+            return find_trainers(given or PROTOCOLS[protocol].trainers)
+
+    def _shots(self, protocol: str) -> tuple[int, ...]:
+        given = tuple(dict.fromkeys(_several(self.content.shots)))
+        if 0 in given:
+            raise self._error("shots", "0: give numbers above 0, or -1 for all images.")
+        return given or PROTOCOLS[protocol].shots
+
+    def _seeds(self, point: _Point) -> tuple[int, ...]:
+        """Return the seeds of a combination that are not left out."""
+        left_out: set[int] = set()
+        for exclusion in self.exclusions:
+            if all(getattr(point, key) in of for key, of in exclusion.items() if key != "seed"):
+                if "seed" not in exclusion:
+                    return ()
+                left_out |= exclusion["seed"]
+        seeds = dict.fromkeys(_several(self.content.seeds))
+        return tuple(seed for seed in seeds if seed not in left_out)
+
+    def _exclusion(self, given: Exclusion, number: int) -> dict[str, set[Any]]:
+        """Return the values of the keys that an exclusion names."""
+        key = f"exclude[{number}]"
+        named = {name: _several(of) for name, of in msgspec.structs.asdict(given).items()}
+        found: dict[str, set[Any]] = {name: set(of) for name, of in named.items() if of}
+        finders = {"protocol": find_protocol, "dataset": find_dataset}
+        for name, find in finders.items():
+            if name in found:
+                with self._named(f"{key}.{name}"):
+                    found[name] = set(map(find, found[name]))
+        if "trainer" in found:
+            with self._named(f"{key}.trainer"):
+                found["trainer"] = set(find_trainers(list(named["trainer"])))
+        unknown = found.get("settings", set()) - self.content.settings.keys()
+        if unknown:
+            raise self._error(
+                f"{key}.settings", f"there is no '{few(unknown)}'.", self.content.settings
+            )
+        if not found:
+            raise self._error(key, "it names nothing: it would leave all out.")
+        return found
+
+    def _variant(self, name: str) -> tuple[str, dict[str, str], Options]:
+        """Return named settings: the name, values for all trainers, and config keys."""
+        key = f"settings.{name}"
+        if not VARIANT.fullmatch(name) or name_problem(name):
+            raise self._error(key, "give a name of letters, digits and _ . + - for folders.")
+        values = self.content.settings[name]
+        with self._named(key):
+            common = {of: _text(values[of]) for of in COMMON if of in values}
+            check_common(common)
+        return name, common, self._pairs(key, values)
+
+    def _common(self) -> dict[str, str]:
+        given = {name: getattr(self.content, name) for name in COMMON}
+        common = {name: str(value) for name, value in given.items() if value is not None}
+        with self._named(""):
+            check_common(common)
+        return common
+
+    def _options(self) -> Options:
+        """Return the config keys of all runs; those of the command line take precedence."""
+        return _merged(self._pairs("options", self.content.options), self.given)
+
+    def _pairs(self, key: str, values: Mapping[str, Value]) -> Options:
+        for name in values:
+            if name in RESERVED:
+                raise self._error(f"{key}.{name}", "the plan sets this itself.")
+            if name not in COMMON and "." not in name:
+                raise self._error(f"{key}.{name}", "neither a config key nor one of", COMMON)
+            if name in COMMON and key == "options":
+                raise self._error(f"{key}.{name}", "write it beside options.")
+        return tuple(
+            (name, recorded(name, _text(value), self.caller))
+            for name, value in values.items()
+            if name not in COMMON
+        )
+
+    def _configs(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for trainer, config in self.content.configs.items():
+            with self._named("configs"):
+                key = "" if trainer == "all" else find_trainers([trainer])[0]
+            found[key] = config
+        return found
+
+    def _names(self, key: str, find: Any) -> tuple[str, ...]:
+        with self._named(key):
+            return tuple(dict.fromkeys(map(find, _several(getattr(self.content, key)))))
+
+    @contextmanager
+    def _named(self, key: str) -> Iterator[None]:
+        """Have the message of a UserError begin with the file and a key."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{self.path}: {f'{key}: ' * bool(key)}{error}") from error
+
+    def _error(self, key: str, problem: str, choices: Any = ()) -> UserError:
+        return UserError(f"{self.path}: {key}: {problem}{suggest('', choices) if choices else ''}")
+
+
+def _several(value: T | list[T] | None) -> list[T]:
+    """Return one value, several or none as a list."""
+    if isinstance(value, list):
+        return value
+    return [] if value is None else [value]
+
+
+def _merged(options: Options, over: Options) -> Options:
+    return tuple((dict(options) | dict(over)).items())
+
+
+def _text(value: Value) -> str:
+    """Return a value as on a command line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    return str(value)

@@ -1,0 +1,81 @@
+"""Signals that end a plan: the first is noted, a second one interrupts the wait for the runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+STOPPED = "stopped; to go on, give the same command again"
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+
+
+class Signals:
+    """What signals have come.
+
+    Attributes:
+        number: of the first; 0 for none.
+        stopping: whether the runs are being ended, so that a further one is urgent.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.stopping = False
+
+    def note(self, number: int, frame: Any) -> None:
+        """Note a signal, as its handler.
+
+        Raises:
+            KeyboardInterrupt: a further one.
+        """
+        if self.number and self.stopping:
+            self.stopping = False
+            raise KeyboardInterrupt
+        self.number = self.number or number
+
+
+@contextmanager
+def caught_signals() -> Iterator[Signals]:
+    """Catch the signals that end a program while the block runs; blocks inside share them."""
+    outer = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    if isinstance(outer, Signals):
+        yield outer
+        return
+    signals = Signals()
+    with _handled_by(signals.note):
+        yield signals
+
+
+class Stopped(BaseException):
+    """A signal that ends a program; `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run_until_stopped(command: Callable[[], int]) -> int:
+    """Run a command; return its exit code, or on a signal 128 and its number, with a line."""
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise Stopped(number)
+
+    try:
+        with _handled_by(stop):
+            return command()
+    except Stopped as stopped:
+        print(STOPPED, file=sys.stderr)
+        return 128 + stopped.number
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

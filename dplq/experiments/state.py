@@ -1,0 +1,73 @@
+"""State of runs on disk: which are finished, can be continued, failed early or are being made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+
+from dplq.experiments.plan import Run
+from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, RESUME_FILE
+from dplq.io.runs.lock import OWNER_FILE, Owner, holder
+
+
+class State(Enum):
+    """What lies in the folder of a run."""
+
+    FINISHED = "finished"
+    HELD = "running"  # by a process, here or elsewhere
+    UNFINISHED = "unfinished"  # the same command goes on from its last epoch
+    BROKEN = "failed early"  # begun, and no epoch was saved
+    ABSENT = "not begun"
+
+
+@dataclass(frozen=True)
+class Found:
+    """State of a run, and the process that holds its folder."""
+
+    state: State
+    holder: Owner | None = None
+
+
+def scan(runs: Iterable[Run]) -> list[Found]:
+    """Return the states of runs, in their order.
+
+    Args:
+        runs: of one plan, or several; those in one folder are looked up together.
+    """
+    folders = cache(_names)  # one listing for all seeds beside each other
+    return [
+        state_of(run.folder) if run.folder.name in folders(run.folder.parent) else NOT_BEGUN
+        for run in runs
+    ]
+
+
+def state_of(folder: Path) -> Found:
+    """Return the state of the run in a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry for entry in entries}
+            results = found.get(RESULTS_FILE)
+            if results is not None and results.is_file() and results.stat().st_size > 0:
+                return FINISHED
+    except (FileNotFoundError, NotADirectoryError):
+        return NOT_BEGUN
+    if OWNER_FILE in found and (owner := holder(folder)):
+        return Found(State.HELD, owner)
+    if MODEL_FOLDER in found and (folder / MODEL_FOLDER / RESUME_FILE).is_file():
+        return UNFINISHED
+    return BROKEN if found else NOT_BEGUN
+
+
+NOT_BEGUN, BROKEN = Found(State.ABSENT), Found(State.BROKEN)
+UNFINISHED, FINISHED = Found(State.UNFINISHED), Found(State.FINISHED)
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()

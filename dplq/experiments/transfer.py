@@ -1,0 +1,75 @@
+"""Cross-dataset tests and domain generalisation: train on one dataset, test on others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dplq.errors import UserError
+from dplq.experiments.plan import Plan, Run
+from dplq.experiments.series import Series
+
+CROSS, WHOLE = "cross", "whole"  # kinds of targets: their test split; all of their images
+
+
+def transfer(series: Series, targets: Sequence[str]) -> Plan:
+    """Return the plan of ``scripts/cross_dataset.sh`` for a series.
+
+    Args:
+        series: on the source.
+        targets: files of ``configs/datasets``, without their ending.
+    """
+    if not series.names_any_class:
+        targets = ()
+    name = f"{series.config_folder}_{series.shots}shots"
+    tests = {
+        target: series.out / "evaluation" / series.dataset / series.trainer / name / target
+        for target in targets
+    }
+    runs = list(_runs(series, tests))
+    return Plan(runs, [series.out / series.place, *tests.values()], notes=series.notes)
+
+
+def _runs(series: Series, tests: dict[str, Path]) -> Iterator[Run]:
+    for seed in series.seeds:
+        trained = series.train(series.out / series.place, seed, "all")
+        yield trained
+        for target, folder in tests.items():
+            yield series.test(folder, trained, "all", target)
+
+
+def default_targets(sources: Sequence[str], data: Path, kind: str) -> dict[str, list[str]]:
+    """Return the other datasets of each source's domain that are there.
+
+    This asks another process: the declarations of datasets import torch.
+
+    Args:
+        sources: files of ``configs/datasets``, without their ending.
+        data: folder of the datasets.
+        kind: `CROSS`, or `WHOLE`: those of which every image is test.
+
+    Raises:
+        UserError: a domain is not known, or none is there.
+    """
+    arguments = [*sources, "--root", str(data), "--kind", kind]
+    done = subprocess.run(
+        [sys.executable, "-m", "dplq.data.targets", *arguments],
+        cwd=Path(__file__).resolve().parents[2],  # `-m` finds this package there
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stderr.rstrip("\n")
+    if done.returncode:
+        raise UserError(said.rpartition("\n")[2].removeprefix("error: "))
+    if said:
+        print(said, file=sys.stderr)
+    return dict(zip(sources, map(str.split, done.stdout.splitlines()), strict=True))
+
+
+def warning_of(source: str, targets: Sequence[str]) -> list[str]:
+    """Return a line where one of the targets holds the training images of the source."""
+    variant = f"{source}v2"
+    return [f"warning: {variant} holds the training images of {source}"] * (variant in targets)

@@ -1,0 +1,262 @@
+"""Features that the frozen encoders of a run compute, kept for other runs.
+
+What is kept is the feature of every image in one pass over a loader, in a file whose name is a
+digest of all that decides them: the encoder's weights, the content of the image files in the order
+and the batches of the pass, transforms, random numbers, precision, device, libraries. The last bits
+of a feature can depend on the batch that it is computed in, so that a file serves no other batches.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dplq.io.checkpoint import DamagedFile
+from dplq.io.files import bytes_digest, file_digest
+from dplq.io.finite import non_finite
+from dplq.training.feature_cache import DIGEST, GB, FeatureFiles, encoder_digest
+from dplq.training.frozen.batch import CLIP, DOMAIN, FrozenBatch
+from dplq.training.seeding import RandomState
+
+logger = logging.getLogger(__name__)
+FEATURES, RANDOM = "features", "random"  # the tensor of a file, and an entry of its header
+CODE = ("clip", "domain", "images", "training/frozen")  # of the package: what is run
+CPU_INFO = "/proc/cpuinfo"
+
+
+@dataclass(frozen=True)
+class KnownPass:
+    """What files say of a pass.
+
+    Attributes:
+        features: (N, d) by encoder, in the order of the pass, on the device.
+        end: state of the generators after the pass; None where it does not matter.
+    """
+
+    features: Mapping[str, Tensor]
+    end: RandomState | None = None
+
+
+@dataclass(frozen=True)
+class ImageTower:
+    """CLIP's image tower as an encoder whose features are kept."""
+
+    clip: Any
+
+    @property
+    def spec(self) -> Any:
+        """Return what the backbone was made from."""
+        return self.clip.spec
+
+    def identity(self) -> dict[str, Tensor]:
+        """Return the tower's weights by name."""
+        return dict(self.clip.clip.visual.state_dict())
+
+
+class FrozenFeatures:
+    """Features of the frozen encoders of a model, and where they are kept.
+
+    Args:
+        model: a `CLIPModel` on its device; its `frozen_inputs` are the encoders.
+        facts: how files become inputs and inputs become features (JSON-able).
+        limit: of all files together, in bytes.
+        passes: returns how many passes over the training images a run makes; where their features
+            are larger than the limit together, nothing is kept.
+    """
+
+    def __init__(
+        self, model: Any, facts: Mapping[str, Any], limit: int, passes: Callable[[], int]
+    ) -> None:
+        self.model, self.files, self.passes = model, FeatureFiles(limit), passes
+        self.device: torch.device = model.clip.logit_scale.device
+        self._facts = {**facts, **machine(self.device), "activation": model.clip.activation}
+        self._encoders: dict[str, str] | None = None
+        self._digests: dict[str, str] = {}
+        self._said: set[str] = set()
+
+    @property
+    def skips_images(self) -> bool:
+        """Return whether the model needs no image where its features are known."""
+        return not self.model.needs_images
+
+    def attach(self, batch: Mapping[str, Any], images: Tensor) -> None:
+        """Have the model use what is known of a batch, once its images are on the device."""
+        frozen: FrozenBatch | None = batch.get("frozen")
+        if frozen is not None:
+            frozen.images = images
+        self.model.frozen_batch = frozen
+
+    def detach(self) -> None:
+        """Forget the last batch."""
+        self.model.frozen_batch = None
+
+    def image_digest(self, path: str) -> str:
+        """Return the digest of an image file, which is assumed not to change during a run.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if path not in self._digests:
+            self._digests[path] = file_digest(path, DIGEST)
+        return self._digests[path]
+
+    def read(self, views: str, images: int) -> KnownPass:
+        """Return what is known of a pass.
+
+        Args:
+            views: digest of the images, their order, batches and transforms.
+            images: their number.
+        """
+        features, end = {}, None
+        for encoder, key in self._keys(views).items():
+            found = self.files.read(key)
+            if found is None:
+                continue
+            try:
+                features[encoder] = _checked(found[0], images, self, key).to(self.device)
+                text = found[1].get(RANDOM)
+                end = RandomState.from_text(text) if text else None
+            except ValueError as error:
+                path = self.files.path(key)
+                self.files.report_damage(path, DamagedFile(path, f"is damaged: {error}"))
+                features.pop(encoder, None)
+        return KnownPass(features, end)
+
+    def write(
+        self, views: str, features: Mapping[str, list[Tensor]], end: RandomState | None, passes: int
+    ) -> None:
+        """Keep the features of a pass.
+
+        Args:
+            views: as of `read`.
+            features: those of every batch, (B, d) each, by encoder.
+            end: state of the generators after the pass, where it matters.
+            passes: how many passes of this kind a run makes.
+        """
+        keys, header = self._keys(views), {RANDOM: end.to_text()} if end else {}
+        for encoder, parts in features.items():
+            rows = torch.cat(parts)
+            if non_finite({FEATURES: rows}) or not self._has_place(rows, passes):
+                continue
+            if self.files.write(keys[encoder], {FEATURES: rows}, header):
+                self.say(
+                    "kept",
+                    "Frozen features are kept in %s, at most %g GB of them (TRAIN.FEATURE_CACHE).",
+                    self.files.folder,
+                    (self.files.limit or 0) / GB,
+                )
+
+    def say(self, what: str, text: str, *values: Any) -> None:
+        """Log a line once."""
+        if what not in self._said:
+            self._said.add(what)
+            logger.info(text, *values)
+
+    def _has_place(self, rows: Tensor, passes: int) -> bool:
+        size, limit = rows.numel() * rows.element_size() * passes, self.files.limit
+        if limit is None or size <= limit:
+            return True
+        self.say(
+            "too large",
+            "Frozen features are not kept: those of this run are %.3g GB, and TRAIN.FEATURE_CACHE "
+            "is %g.",
+            size / GB,
+            limit / GB,
+        )
+        return False
+
+    def _keys(self, views: str) -> dict[str, str]:
+        """Return the name of each encoder's file."""
+        if self._encoders is None:
+            made = {CLIP: ImageTower(self.model.unchanged_clip), DOMAIN: self.model.domain}
+            self._encoders = {
+                name: encoder_digest(made[name], self._facts) for name in self.model.frozen_inputs
+            }
+        return {
+            name: bytes_digest(f"{digest} {views}".encode(), DIGEST)
+            for name, digest in self._encoders.items()
+        }
+
+
+def _checked(
+    tensors: Mapping[str, Tensor], images: int, source: FrozenFeatures, key: str
+) -> Tensor:
+    """Return the features (N, d) of a file that is what it must be.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    rows = tensors.get(FEATURES)
+    if rows is None or rows.dim() != 2 or len(rows) != images or not rows.is_floating_point():
+        raise ValueError(f"it does not hold the features of {images} images")
+    if non_finite({FEATURES: rows}):
+        raise ValueError("its features are not finite")
+    return rows
+
+
+def digest_of(facts: Any) -> str:
+    """Return the digest of something JSON-able."""
+    return bytes_digest(json.dumps(facts, sort_keys=True, default=str).encode(), DIGEST)
+
+
+def source_files(steps: Iterable[Any]) -> list[list[str]]:
+    """Return name and digest of the source of each transform: host trees change theirs."""
+    import inspect
+
+    found = []
+    for step in steps:
+        kind = step if inspect.isfunction(step) else type(step)
+        file = inspect.getsourcefile(kind)
+        found.append(
+            [kind.__module__, kind.__qualname__, file_digest(file, DIGEST) if file else ""]
+        )
+    return found
+
+
+@cache
+def own_code() -> str:
+    """Return the digest of the modules that turn files into features: a checkout changes them."""
+    package = Path(__file__).resolve().parents[2]
+    files = sorted(file for folder in CODE for file in (package / folder).rglob("*.py"))
+    return digest_of([[file.name, file_digest(file, DIGEST)] for file in files])
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Return what of a machine and of its software decides the last bits of a feature."""
+    facts: dict[str, Any] = {
+        "torch": torch.__version__,
+        "code": own_code(),
+        "device": device.type,
+    }
+    if device.type == "cuda":
+        facts |= {
+            "name": torch.cuda.get_device_name(device),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "tf32": [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32],
+        }
+        return facts
+    return facts | {
+        "name": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    """Return the name of the processor, on which libraries choose their code."""
+    try:
+        with open(CPU_INFO) as file:
+            names = [line.partition(":")[2].strip() for line in file if "model name" in line]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor()

@@ -1,0 +1,199 @@
+"""Carrying out a plan: the order of its runs, failures, and runs that others make."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+
+import pytest
+
+from dplq.errors import UserError
+from dplq.experiments.base2new import base2new
+from dplq.experiments.engines import Ended, open_engine
+from dplq.experiments.execute import execute
+from dplq.io.runs.lock import RunLock
+from tests.experiments.stand_in import stand_in  # noqa: F401  (a fixture)
+from tests.runner import PROJECT
+
+
+def plan(tmp_path, seeds=(1, 2), trainer="CoOp", **changes):
+    return base2new("demo_aerial", trainer, "demo", seeds=seeds, out=tmp_path / "out", **changes)
+
+
+class Recorder:
+    """An engine whose jobs are done as soon as they are waited for, the last one first."""
+
+    def __init__(self, slots, codes=None):
+        self.slots, self.codes = slots, codes or {}
+        self.under_way, self.started, self.most, self.closed = [], [], 0, 0
+
+    def start(self, job):
+        self.started.append(job)
+        self.under_way.append(job)
+        self.most = max(self.most, len(self.under_way))
+
+    def wait(self, seconds):
+        job = self.under_way.pop()
+        words = list(job.command)
+        out = words[words.index("--output-dir") + 1]
+        code = self.codes.get(out.split("base2new/")[1].split("/")[0] + out[-1], 0)
+        if code == 0:
+            with open(f"{out}/results.json", "w") as file:
+                file.write("{}")
+        return [Ended(job, code, "the node went away" if code == 99 else "")]
+
+    def stop(self):
+        raise AssertionError("nothing is stopped here")
+
+    def close(self):
+        self.closed += 1
+
+
+def places(jobs):
+    """Return kind and seed of each job: ``train_base1``."""
+    outs = [job.command[list(job.command).index("--output-dir") + 1] for job in jobs]
+    return [out.split("base2new/")[1].split("/")[0] + out[-1] for out in outs]
+
+
+def test_a_test_waits_for_its_model_and_slots_are_used(tmp_path):
+    engine = Recorder(2)
+    assert execute(plan(tmp_path, seeds=(1, 2, 3)), engine) == 0
+    assert places(engine.started) == [
+        *("train_base1", "train_base2", "test_new2", "train_base3", "test_new3", "test_new1")
+    ]
+    assert (engine.most, engine.closed) == (2, 1)
+    names = [job.name for job in engine.started]
+    assert len(set(names)) == 6
+    assert names[0].startswith("CoOp-demo_aerial-base-seed1-")
+    assert [job.environment["DPLQ_JOB"] for job in engine.started] == names
+    assert engine.started[0].environment["DPLQ_SETTINGS"].startswith("dataset demo_aerial (file ")
+
+
+def test_a_failure_stops_only_what_needs_it(tmp_path, capsys):
+    engine = Recorder(1, {"train_base1": 99, "test_new3": 5})
+    assert execute(plan(tmp_path, seeds=(1, 2, 3)), engine) == 99
+    assert len(engine.started) == 5
+    err = capsys.readouterr().err
+    assert "failed (exit code 99): train on the base classes of demo_aerial, seed 1" in err
+    assert ": the node went away. Its log: " in err
+    assert "error: 2 of 6 runs failed, 1 skipped:\n" in err
+    assert "  skipped: test on the new classes of demo_aerial, seed 1 (its model failed: " in err
+    again = Recorder(1)
+    assert execute(plan(tmp_path, seeds=(1, 2, 3)), again) == 0
+    assert places(again.started) == ["train_base1", "test_new1", "test_new3"]
+
+
+def test_an_engine_that_refuses_ends_the_plan_with_its_message(tmp_path):
+    class Full(Recorder):
+        def start(self, job):
+            if self.started:
+                raise UserError("the queue is closed")
+            super().start(job)
+
+    engine = Full(4)
+    with pytest.raises(UserError, match="the queue is closed"):
+        execute(plan(tmp_path), engine)
+    assert places(engine.started) == ["train_base1"]
+    assert plan(tmp_path).runs[0].is_finished, "what was under way is waited for"
+    assert engine.closed == 1
+
+
+def test_two_at_once_with_a_log_each(tmp_path, stand_in, monkeypatch, capfd):  # noqa: F811
+    monkeypatch.setenv("TAKES", "0.5")
+    monkeypatch.setenv("FAIL", "train 2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    engine = open_engine("local", {"jobs": "3", "threads": "1"})
+    assert execute(plan(tmp_path, seeds=(1, 2, 3)), engine, logs=tmp_path / "out/run_logs") == 7
+    begun, ended = stand_in.notes(), stand_in.notes("end")
+    assert max(note["time"] for note in begun[:3]) < min(note["time"] for note in ended)
+    assert {note["threads"] for note in begun} == {"1"}
+    place = "base2new/train_base/demo_aerial/shots_16/CoOp/demo"
+    logs = tmp_path / "out/run_logs" / place
+    assert (logs / "seed1.txt").read_text() == "working on train 1\n"
+    out, err = capfd.readouterr()
+    assert f"seed 2: ValueError: no luck. Its log: {logs}/seed2.txt\n" in err
+    assert "working on" not in out
+    assert f"{tmp_path}/out/{place}/seed1 [" in out
+
+
+def test_threads_that_the_user_sets_stay(tmp_path, stand_in, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert execute(plan(tmp_path, seeds=[1]), open_engine("local", {"jobs": 2})) == 0
+    assert [note["threads"] for note in stand_in.notes()] == ["3", "3"]
+
+
+def test_no_results_is_a_failure(tmp_path, stand_in, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setenv("FAIL", "silent")
+    assert execute(plan(tmp_path, seeds=[1])) == 1
+    assert "(exit code 1): train on the base" in (err := capsys.readouterr().err)
+    assert "ended without writing results.json" in err
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, stand_in):  # noqa: F811
+    (tmp_path / "out").touch()
+    with pytest.raises(
+        UserError, match=r"out/base2new/.* cannot be written to \(Not a directory\)"
+    ):
+        execute(plan(tmp_path))
+    assert stand_in.names() == []
+
+
+def test_what_runs_goes_on_where_nothing_more_can_be_written(tmp_path, stand_in, monkeypatch):  # noqa: F811
+    """As on a full disk: the settings of the first to end cannot be recorded."""
+    monkeypatch.setenv("TAKES", "0.3")
+
+    def full(path, data):
+        raise UserError("Cannot write: No space left on device")
+
+    monkeypatch.setattr("dplq.experiments.execute.write_bytes_atomically", full)
+    with pytest.raises(UserError, match="No space left"):
+        execute(plan(tmp_path, seeds=(1, 2, 3, 4)), open_engine("local", {"jobs": 2}))
+    assert len(stand_in.notes()) == len(stand_in.notes("end")) == 2, "nothing is stopped or begun"
+
+
+def test_a_run_of_another_process_is_waited_for(tmp_path, stand_in, capsys):  # noqa: F811
+    """What it leaves unfinished is run here."""
+    first = plan(tmp_path).runs[0].folder
+    first.mkdir(parents=True)
+    lock = RunLock(first)
+    lock.acquire()
+    timer = threading.Timer(1.0, lock.release)
+    timer.start()
+    assert execute(plan(tmp_path)) == 0
+    timer.join()
+    assert stand_in.names() == ["train 2", "test 2", "train 1", "test 1"]
+    out = capsys.readouterr().out
+    assert f"running elsewhere (process {os.getpid()} on " in out
+    assert "waiting for 1 run(s) of other processes" in out
+
+
+TWO = """
+import sys
+from pathlib import Path
+from dplq.experiments.base2new import base2new
+from dplq.experiments.engines import open_engine
+from dplq.experiments.execute import execute
+out, python = Path(sys.argv[1]), sys.argv[2]
+sys.executable = python
+plan = base2new("demo_aerial", "CoOp", "demo", seeds=range(1, 4), out=out)
+sys.exit(execute(plan, open_engine("local", {"jobs": 2})))
+"""
+
+
+def test_two_people_on_one_sweep_run_nothing_twice(tmp_path, stand_in):  # noqa: F811
+    real = next(iter(stand_in.path.read_text().splitlines())).removeprefix("#!")
+    env = {**os.environ, "LOCK": "yes", "TAKES": "0.3", "PYTHONPATH": str(PROJECT)}
+    command = [real, "-c", TWO, str(tmp_path / "out"), str(stand_in.path)]
+    both = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    texts = [process.communicate(timeout=60)[0].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], texts
+    done = [note["out"] for note in stand_in.notes("end")]
+    assert len(done) == 6
+    assert len(set(done)) == 6, "nothing is run twice"
+    pids = {text.count("finished (") for text in texts}
+    assert 0 not in pids, "both did some of it"
+    assert "running elsewhere (process " in "".join(texts)

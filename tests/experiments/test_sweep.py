@@ -1,0 +1,197 @@
+"""Sweep files: their combinations, exclusions, names of settings, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dplq.errors import UserError
+from dplq.experiments.requests.request import make_plan
+from dplq.experiments.requests.sweep import read_sweep
+from dplq.io.protocols import CONFIGS
+
+SMALL = """
+protocols: few-shot
+datasets: demo_aerial
+trainers: [CoOp, maple]
+shots: [1, 2]
+seeds: [1, 2]
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    def read(text, **given):
+        path = tmp_path / "sweep.yaml"
+        path.write_text(text)
+        return read_sweep(path, tmp_path, **given)
+
+    return read
+
+
+def places(sweep, tmp_path):
+    """Return trainer, shots, config's folder and seed of the runs."""
+    runs = make_plan(sweep.requests).runs
+    return [
+        (run.trainer, run.shots, run.folder.parent.name, run.seed)
+        for run in runs
+        if run.folder.is_relative_to(tmp_path)
+    ]
+
+
+def test_a_small_sweep(sweep, tmp_path):
+    read = sweep(SMALL)
+    assert places(read, tmp_path) == [
+        (trainer, shots, "demo", seed)
+        for trainer in ("CoOp", "MaPLe")
+        for shots in (1, 2)
+        for seed in (1, 2)
+    ]
+    assert read.engine == ("local", {})
+    run = make_plan(read.requests).runs[0]
+    assert run.folder == tmp_path / "output/demo_aerial/shots_1/CoOp/demo/seed1"
+    assert run.data == tmp_path / "data"
+
+
+def test_defaults_are_those_of_the_protocols(sweep):
+    read = sweep("protocols: [few_shot, compare]\ndatasets: [demo_aerial]\n")
+    runs = make_plan(read.requests).runs
+    curve = {(run.trainer, run.shots) for run in runs if run.classes == "all"}
+    assert curve == {
+        ("ZeroshotCLIP", 16),
+        *(("QuaternionPrompt", shots) for shots in (1, 2, 4, 8, 16)),
+    }
+    assert len({run.trainer for run in runs if run.classes == "base"}) > 20
+    assert {run.seed for run in runs} == {1, 2, 3}
+
+
+def test_what_is_left_out(sweep, tmp_path):
+    text = f"{SMALL}exclude:\n- {{trainer: coop, shots: [1]}}\n- {{trainer: MaPLe, seed: 2}}\n"
+    assert places(sweep(text), tmp_path) == [
+        *(("CoOp", 2, "demo", 1), ("CoOp", 2, "demo", 2)),
+        *(("MaPLe", 1, "demo", 1), ("MaPLe", 2, "demo", 1)),
+    ]
+
+
+def test_named_settings_have_folders_of_their_own(sweep):
+    text = f"""{SMALL}
+settings:
+  plain: {{}}
+  fast: {{OPTIM.LR: 0.1, depth: 3}}
+  wide: {{TRAINER.MAPLE.N_CTX: 4}}
+  deep: {{depth: 2}}
+exclude:
+- {{shots: 2}}
+- {{seed: 2}}
+- {{settings: fast, trainer: CoOp}}
+"""
+    made = make_plan(sweep(text).requests)
+    assert [(run.trainer, run.folder.parent.name, run.options) for run in made.runs] == [
+        ("CoOp", "demo", ()),  # once: what the others set is not CoOp's
+        ("MaPLe", "demo", ()),
+        ("MaPLe", "demo@fast", (("TRAINER.MAPLE.PROMPT_DEPTH", "3"), ("OPTIM.LR", "0.1"))),
+        ("MaPLe", "demo@wide", (("TRAINER.MAPLE.N_CTX", "4"),)),
+        ("MaPLe", "demo@deep", (("TRAINER.MAPLE.PROMPT_DEPTH", "2"),)),
+    ]
+
+
+def test_a_curve_is_of_one_name_of_settings(sweep, tmp_path):
+    """Its lines are trainers: with two settings in one table, one would hide the other."""
+    made = make_plan(sweep(f"{SMALL}settings: {{plain: {{}}, slow: {{OPTIM.LR: 1}}}}\n").requests)
+    curves = [(table.title, Path(table.flags[-1]).name) for table in made.tables]
+    assert curves == [
+        ("few-shot, demo_aerial", "few_shot.png"),
+        ("few-shot, demo_aerial, slow", "few_shot@slow.png"),
+    ]
+    assert {folder.name for folder in made.tables[1].folders} == {"demo@slow"}
+
+
+def test_options_of_all_runs_and_of_the_command_line(sweep, tmp_path):
+    (tmp_path / "w.pth").touch()
+    text = f"{SMALL}options: {{OPTIM.LR: 1, DOMAIN.WEIGHTS: w.pth, TRAINER.COOP.CSC: true}}\n"
+    text += "settings: {lr: {OPTIM.LR: 3}}\nprecision: fp32\n"
+    read = sweep(text, options=(("OPTIM.MAX_EPOCH", "2"),), data="d", out="o")
+    run = make_plan(read.requests).runs[0]
+    assert run.options == (
+        ("TRAINER.COOP.PREC", "fp32"),
+        ("OPTIM.LR", "3"),
+        ("DOMAIN.WEIGHTS", f"{tmp_path}/w.pth"),
+        ("TRAINER.COOP.CSC", "True"),
+        ("OPTIM.MAX_EPOCH", "2"),
+    )
+    assert (run.data, run.folder.parts[: len(tmp_path.parts) + 1]) == (
+        tmp_path / "d",
+        (tmp_path / "o").parts,
+    )
+
+
+def test_engine_configs_and_targets(sweep):
+    text = "protocols: cross-dataset\ndatasets: rsscn7\ntrainers: [CoOp, GDA]\nseeds: 1\n"
+    text += "targets: [AID]\nconfigs: {coop: vit_b16, all: demo}\n"
+    read = sweep(f"{text}engine: {{name: slurm, partition: gpu, time: 60}}\n")
+    assert read.engine == ("slurm", {"partition": "gpu", "time": 60})
+    runs = make_plan(read.requests).runs
+    assert [(run.trainer, run.config, run.dataset) for run in runs] == [
+        *(("CoOp", "vit_b16", "rsscn7"), ("CoOp", "vit_b16", "aid"), ("GDA", "demo", "rsscn7")),
+    ]
+    assert sweep(f"{text}engine: ray\n").engine == ("ray", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("datasets: a", "cannot be used: object missing required field `protocols`"),
+        (f"{SMALL}trainer: CoOp", "object contains unknown field `trainer`"),
+        (f"{SMALL}exclude: [{{trainers: CoOp}}]", r"exclude\[0\]: .*unknown field `trainers`"),
+        (SMALL.replace("few-shot", "fewshot"), "protocols: unknown protocol 'fewshot'. Did you"),
+        (SMALL.replace("aerial", "arial"), "datasets: unknown dataset 'demo_arial'"),
+        (SMALL.replace("maple", "mable"), "trainers: unknown TRAINER 'mable'"),
+        (SMALL.replace("[1, 2]", "[0]", 1), "shots: 0: give numbers above 0, or -1"),
+        (SMALL.replace("seeds: [1, 2]", "seeds: [-1]"), "seeds.*>= 0"),
+        (f"{SMALL}depth: 0", "depth: expected `int` >= 1"),
+        (f"{SMALL}precision: fp8", "precision 'fp8' is unknown"),
+        (f"{SMALL}settings: {{a/b: {{}}}}", "settings.a/b: give a name of letters, digits"),
+        (f"{SMALL}settings: {{a: {{LR: 1}}}}", "settings.a.LR: neither a config key nor one of"),
+        (f"{SMALL}settings: {{a: {{SEED: 1}}}}", "settings.a.SEED: the plan sets this itself"),
+        (f"{SMALL}settings: {{a: {{depth: no}}}}", "settings.a: depth is 'False'"),
+        (f"{SMALL}options: {{depth: 3}}", "options.depth: write it beside options"),
+        (f"{SMALL}exclude: [{{}}]", r"exclude\[0\]: it names nothing"),
+        (f"{SMALL}exclude: [{{settings: x}}]", r"exclude\[0\].settings: there is no 'x'"),
+        (f"{SMALL}exclude: [{{protocol: few-shot}}]", "exclude: nothing is left to run"),
+        ("protocols: []\ndatasets: a", "datasets: unknown dataset 'a'"),
+        ("protocols: []\ndatasets: aid", "protocols: name at least one"),
+    ],
+)
+def test_bad_sweeps_name_the_file_and_the_key(sweep, text, message):
+    with pytest.raises(UserError, match=message) as caught:
+        sweep(text)
+    assert "sweep.yaml" in str(caught.value)
+
+
+def test_two_settings_of_one_folder_are_refused(sweep):
+    """Where a config is called as another one with a name of settings."""
+    read = sweep(f"{SMALL}settings: {{a: {{OPTIM.LR: 1}}}}\n")
+    twice = [read.requests[0], *sweep(f"{SMALL}settings: {{a: {{OPTIM.LR: 2}}}}\n").requests]
+    with pytest.raises(UserError, match=r"demo@a/seed1, but differ \(OPTIM.LR 1, OPTIM.LR 2\)"):
+        make_plan(twice)
+
+
+def test_the_file_may_be_anywhere(sweep, tmp_path):
+    with pytest.raises(UserError, match=r"none\.yaml cannot be used"):
+        read_sweep(Path(tmp_path, "none.yaml"), tmp_path)
+
+
+def test_the_example_of_the_documentation(sweep, tmp_path):
+    page = (CONFIGS.parent / "docs/run.md").read_text()
+    (text,) = re.findall(r"^```yaml\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
+    read = sweep(text)
+    assert read.engine == ("local", {"jobs": 4})
+    runs = make_plan(read.requests).runs
+    places = {run.folder.parent.relative_to(tmp_path / "output/sweep") for run in runs}
+    place = "base2new/train_base/rsscn7/shots_16"
+    assert Path(place, "CoOp/vit_b16_ctxv1@shallow") not in places  # of which nothing is CoOp's
+    assert Path(place, "MaPLe/vit_b16_c2_ep5_batch4_2ctx@shallow") in places
+    assert Path(place, "MaPLe/vit_b16_c2_ep5_batch4_2ctx@slow") in places
+    assert Path(place, "CoOp/vit_b16_ctxv1@slow") not in places

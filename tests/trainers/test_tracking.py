@@ -1,0 +1,163 @@
+"""Tracking of trainings by train.py: metrics.csv, a service, failures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+
+import pytest
+
+from tests.runner import make_project, train
+
+LAST = "prompt_learner/model-3.safetensors"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A small project, and a training that validates each epoch and was never interrupted."""
+    folder = tmp_path_factory.mktemp("tracking")
+    given = [*make_project(folder), "--output-dir"]
+    options = ["TEST.FINAL_MODEL", "best_val", "OPTIM.MAX_EPOCH", "3"]
+    done = train(folder / "whole", [*given, str(folder / "whole"), *options])
+    assert done.code == 0, done.err
+    return folder, given, options
+
+
+def rows(folder):
+    """Return the lines of metrics.csv without their times."""
+    found = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert all(float(row.pop("seconds")) > 0 for row in found)
+    return found
+
+
+def kill_in_second_epoch():
+    from dplq.trainers._engine import resume
+
+    original, seen = resume.write_state, []
+
+    def write_state(trainer):  # the line is there, the resume file is not
+        seen.append(1)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(trainer)
+
+    resume.write_state = write_state
+
+
+def no_space_for_the_table():
+    from dplq.training.tracking.epochs import EpochTable
+
+    def write(self):
+        raise OSError(28, "No space left on device")
+
+    EpochTable._write = write
+
+
+def offline():
+    os.environ["WANDB_MODE"] = "offline"
+
+
+def test_a_line_per_epoch_with_loss_rate_and_accuracies(project):
+    folder = project[0] / "whole"
+    found = rows(folder)
+    assert [row["epoch"] for row in found] == ["1", "2", "3"]
+    assert [float(row["lr"]) for row in found] == pytest.approx([1e-5, 0.0035, 0.002625])
+    assert all(0 < float(row["loss"]) < 10 for row in found)
+    log = (folder / "log.txt").read_text()
+    last = [line for line in log.splitlines() if line.startswith("epoch [3/3]")][-1]
+    mean = float(last.split(" loss ")[1].split("(")[1].split(")")[0])  # Dassl's own
+    assert float(found[-1]["loss"]) == pytest.approx(mean, abs=1e-3)
+    best = max(float(row["val_accuracy"]) for row in found)
+    assert f"* accuracy: {best:.1f}%" in log
+
+
+@pytest.fixture(scope="module")
+def killed(project):
+    """A run that was killed after the line of its second epoch, before the resume file."""
+    folder, given, options = project
+    out = folder / "killed"
+    done = train(out, [*given, str(out), *options], kill_in_second_epoch)
+    assert done.code == -signal.SIGKILL
+    assert len(rows(out)) == 2
+    return out
+
+
+@pytest.mark.parametrize("same_folder", [True, False])
+def test_a_killed_run_goes_on_without_doubled_lines(project, killed, same_folder):
+    folder, given, options = project
+    out = folder / f"resumed-{same_folder}"
+    if same_folder:
+        shutil.copytree(killed, out)
+        command = [*given, str(out), *options]
+    else:
+        command = ["--resume", str(killed), *given, str(out), *options]
+    done = train(out, command)
+    assert done.code == 0, done.err
+    assert "will resume after epoch 1" in done.out
+    assert rows(out) == rows(folder / "whole")
+
+
+def test_a_failing_tracker_stops_no_training(project):
+    folder, given, options = project
+    out = folder / "full"
+    done = train(out, [*given, str(out), *options], no_space_for_the_table)
+    assert done.code == 0, done.err
+    assert (done.out + done.err).count("Tracking by csv failed (OSError: [Errno 28] No space") == 1
+    assert (out / LAST).read_bytes() == (folder / "whole" / LAST).read_bytes()
+
+
+def test_a_tracked_run_has_the_weights_of_an_untracked_one(project):
+    pytest.importorskip("wandb")
+    folder, given, options = project
+    out = folder / "tracked"
+    command = [*given, str(out), *options, "TRAIN.TRACK", "wandb"]
+    done = train(out, command, offline)
+    assert done.code == 0, done.err
+    assert "Tracking by" not in done.out + done.err
+    assert (out / LAST).read_bytes() == (folder / "whole" / LAST).read_bytes()
+    ids = json.loads((out / "tracking.json").read_text())
+    (record,) = out.glob(f"wandb/offline-run-*-{ids['wandb']}/*.wandb")
+    content = record.read_bytes()
+    for word in (b"val_accuracy", b"results/accuracy", b"results/metrics.macro_auroc"):
+        assert word in content
+    assert str(folder).encode() not in content.replace(b"local-dir:" + str(folder).encode(), b"")
+    # a test in the folder of the training joins its run, and leaves its table alone
+    options = [*options, "TRAIN.TRACK", "wandb", "TEST.SPLIT", "val"]
+    tested = train(
+        folder / "tested",
+        ["--eval-only", "--model-dir", str(out), *given, str(out), *options],
+        offline,
+    )
+    assert tested.code == 0, tested.err
+    assert rows(out) == rows(folder / "whole")
+    records = sorted(out.glob(f"wandb/offline-run-*-{ids['wandb']}*/*.wandb"))
+    assert len(records) == 2
+    assert any(b"results-OwnImages-all-val/accuracy" in path.read_bytes() for path in records)
+    # another service is no other run
+    again = train(out, [*given, str(out), *project[2]])
+    assert again.code == 0
+    assert "Already finished" in again.out
+
+
+def test_overwrite_begins_anew_at_the_services(project):
+    pytest.importorskip("wandb")
+    folder, given, options = project
+    out = folder / "overwritten"
+    command = [*given, str(out), *options, "TRAIN.TRACK", "wandb", "OPTIM.MAX_EPOCH", "1"]
+    assert train(out, command, offline).code == 0
+    before = json.loads((out / "tracking.json").read_text())
+    assert train(out, ["--overwrite", *command], offline).code == 0
+    assert json.loads((out / "tracking.json").read_text()) != before
+    assert len(list(out.glob("wandb/offline-run-*"))) == 1
+
+
+def test_a_service_that_is_not_known_stops_before_anything_is_written(project):
+    folder, given, options = project
+    out = folder / "refused"
+    done = train(out, [*given, str(out), *options, "TRAIN.TRACK", "wandbb"])
+    assert done.code == 2
+    assert "TRAIN.TRACK 'wandbb' is unknown. Did you mean 'wandb'?" in done.err
+    assert not out.exists()
