@@ -1,4 +1,4 @@
-"""Sessions of checks: ``nox -s tests lowest docs lint types wheel``."""
+"""Sessions of checks: ``nox -s tests lowest examples docs lint types wheel``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "tests", "docs", "wheel"]
+nox.options.sessions = ["lint", "types", "tests", "examples", "docs", "wheel"]
 nox.options.reuse_existing_virtualenvs = True
 EXTRAS = "[test]"
 FLOOR = re.compile(r'"([\w-]+)(?:\[\w+\])?>=([\d.]+)')
@@ -19,6 +19,13 @@ def tests(session: nox.Session) -> None:
     """Run the suite in two processes, with coverage."""
     session.install("-e", f".{EXTRAS}")
     session.run("python", "-m", "pytest", "-n", "2", "--cov", *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Run the notebooks."""
+    session.install("-e", f".{EXTRAS}")
+    session.run("python", "-m", "pytest", "-m", "examples", *session.posargs)
 
 
 @nox.session

@@ -26,18 +26,18 @@ REQUIREMENTS = [
     "matplotlib",  # any version
     "numpy",  # any version
     "pandas>=2.2",  # the oldest that was tried
-    "Pillow>=9.1",  # Image.Resampling
+    "Pillow>=9.3",  # the oldest that was tried
     "PyYAML",  # any version
     "rich>=12",  # console.Group from 11; the oldest that was tried
-    "scikit-learn>=0.22",  # zero_division in f1_score
-    "scipy>=1.9",  # the oldest that was tried
+    "scikit-learn>=1.2",  # the oldest that was tried
+    "scipy>=1.9.3",  # the oldest that was tried
     "tabulate>=0.8.10",  # disable_numparse; the oldest that was tried
-    "tensorboard>=1.15",  # what torch.utils.tensorboard asks for
+    "tensorboard>=2.12",  # older ones cannot be imported beside protobuf 4
     "tifffile",  # any version
     "tqdm",  # any version
 ]
 DIAGRAM_REQUIREMENTS = ["scikit-posthocs>=0.9"]  # keyword arguments of the diagram
-HF_REQUIREMENTS = ["transformers>=4.57"]  # text towers and tokenizers; the oldest that was tried
+HF_REQUIREMENTS = ["transformers>=4.57.1"]  # text towers and tokenizers; the oldest that was tried
 ONNX_REQUIREMENTS = ["onnx>=1.23", "onnxscript>=0.7"]  # the oldest that were tried
 DICOM_REQUIREMENTS = ["pydicom>=2.4"]  # the oldest that was tried
 CLUSTER_REQUIREMENTS = [
@@ -50,18 +50,41 @@ TRACK_REQUIREMENTS = [
     "sqlalchemy",  # with alembic, for MLflow's database in a file; any version
     "alembic",  # any version
 ]
+DOCS_REQUIREMENTS = [
+    "mkdocs-material>=9.7,<10",  # the site; its successor Zensical reads the same mkdocs.yml
+    "mkdocstrings[python]>=1",  # the oldest that was tried
+]
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,
     *HF_REQUIREMENTS,
     "hypothesis",  # any version
     "imageio",  # any version
+    "ipykernel",  # the example notebooks; any version
     "mypy>=2.4,<2.5",  # other minor versions may find other errors, and a test runs it
+    "nbclient>=0.10",  # coalesce_streams
     "pytest",  # any version
+    "pytest-cov",  # any version
     "pytest-xdist",  # for -n: several processes
     "ruff>=0.17,<0.18",  # other minor versions may format otherwise, and a test compares
     "setuptools>=64",  # as in pyproject.toml
     "timm>=1.0.22",  # the small models test_*, and building on the meta device
 ]
+
+# By use; the second group by the package that is needed, as before.
+EXTRAS = {
+    "medical": [*DICOM_REQUIREMENTS, *HF_REQUIREMENTS],  # DICOM; BiomedCLIP, MedSigLIP
+    "remote-sensing": [],  # TIFF of any depth and number of bands needs nothing more
+    "hub": HF_REQUIREMENTS,
+    "export": ONNX_REQUIREMENTS,
+    "report": DIAGRAM_REQUIREMENTS,
+    "cluster": CLUSTER_REQUIREMENTS,
+    "track": TRACK_REQUIREMENTS,
+    "dicom": DICOM_REQUIREMENTS,
+    "diagram": DIAGRAM_REQUIREMENTS,
+    "hf": HF_REQUIREMENTS,
+    "onnx": ONNX_REQUIREMENTS,
+}
+EXTRAS["all"] = sorted({one for extra in EXTRAS.values() for one in extra})
 
 setup(
     name="quaternion-prompt",
@@ -72,15 +95,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     install_requires=REQUIREMENTS,
-    extras_require={
-        "test": TEST_REQUIREMENTS,
-        "cluster": CLUSTER_REQUIREMENTS,
-        "dicom": DICOM_REQUIREMENTS,
-        "diagram": DIAGRAM_REQUIREMENTS,
-        "hf": HF_REQUIREMENTS,
-        "onnx": ONNX_REQUIREMENTS,
-        "track": TRACK_REQUIREMENTS,
-    },
+    extras_require={**EXTRAS, "docs": DOCS_REQUIREMENTS, "test": TEST_REQUIREMENTS},
     packages=[
         *find_namespace_packages(include=["dplq", "dplq.*"], exclude=["*__pycache__*"]),
         *(
