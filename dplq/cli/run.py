@@ -122,10 +122,12 @@ def planned(
     args: argparse.Namespace, options: list[str], caller: Path
 ) -> tuple[Plan, tuple[str, dict[str, Any]]]:
     """Return the plan, and the engine's name and options."""
+    from dplq.experiments.requests.common_settings import check_sections
     from dplq.experiments.requests.request import make_plan
     from dplq.experiments.requests.values import pairs
 
     given = pairs(options, caller, "the flags of dplq run: see its --help")
+    check_sections(given)
     engine: tuple[str, dict[str, Any]] = (ENGINE, {})
     if args.what.lower().endswith((".yaml", ".yml")) or os.path.isfile(args.what):
         from dplq.experiments.requests.sweep import read_sweep

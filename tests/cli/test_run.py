@@ -167,6 +167,7 @@ def test_common_settings_and_configs(here):
         (["few-shot", "--generalised"], "--generalised is for base2new and compare, not few-shot"),
         (["base2new", "--config", "a", "b"], "--config gives all trainers both a and b"),
         (["base2new", "--", "SEED", "3"], "SEED is set by the flags of dplq run"),
+        (["base2new", "--", "TRAINER.coop.N_CTX", "4"], "TRAINER.coop.N_CTX is in no trainer's"),
         (["base2new", "--", "OPTIM.LR"], "settings after -- come in pairs KEY VALUE"),
         (["base2new", "--out", "~nobody-here/x"], "--out is ~nobody-here/x: the home folder"),
     ],

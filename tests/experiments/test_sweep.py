@@ -156,6 +156,12 @@ def test_engine_configs_and_targets(sweep):
         (f"{SMALL}settings: {{a: {{LR: 1}}}}", "settings.a.LR: neither a config key nor one of"),
         (f"{SMALL}settings: {{a: {{SEED: 1}}}}", "settings.a.SEED: the plan sets this itself"),
         (f"{SMALL}settings: {{a: {{depth: no}}}}", "settings.a: depth is 'False'"),
+        (
+            f"{SMALL}settings: {{b: {{TRAINER.COPO.N_CTX: 4}}}}",
+            "settings.b: TRAINER.COPO.N_CTX is in no trainer's section. Did you mean 'COOP'",
+        ),
+        (f"{SMALL}options: {{TRAINER.N_CTX: 4}}", "options: TRAINER.N_CTX is in no"),
+        (f"{SMALL}options: {{TRAINER.COOP: 4}}", "options: TRAINER.COOP is in no"),
         (f"{SMALL}options: {{depth: 3}}", "options.depth: write it beside options"),
         (f"{SMALL}exclude: [{{}}]", r"exclude\[0\]: it names nothing"),
         (f"{SMALL}exclude: [{{settings: x}}]", r"exclude\[0\].settings: there is no 'x'"),

@@ -18,6 +18,7 @@ from dplq.experiments.requests import flags
 from dplq.experiments.requests.common_settings import (
     COMMON,
     check_common,
+    check_sections,
     has_effect,
     own_options,
 )
@@ -248,11 +249,14 @@ class _Reader:
                 raise self._error(f"{key}.{name}", "neither a config key nor one of", COMMON)
             if name in COMMON and key == "options":
                 raise self._error(f"{key}.{name}", "write it beside options.")
-        return tuple(
+        found = tuple(
             (name, recorded(name, _text(value), self.caller))
             for name, value in values.items()
             if name not in COMMON
         )
+        with self._named(key):
+            check_sections(found)
+        return found
 
     def _configs(self) -> dict[str, str]:
         found: dict[str, str] = {}
