@@ -127,6 +127,42 @@ def test_options_of_all_runs_and_of_the_command_line(sweep, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("of_all", "of_variant", "options"),
+    [
+        ("options: {MODEL.BACKBONE.NAME: demo}", "backbone: B", ["MODEL.BACKBONE.NAME B"]),
+        ("backbone: A", "MODEL.BACKBONE.NAME: B", ["MODEL.BACKBONE.NAME B"]),
+        ("options: {TRAINER.MAPLE.PREC: amp}", "precision: fp32", ["TRAINER.MAPLE.PREC fp32"]),
+        ("options: {TRAINER.MAPLE.PROMPT_DEPTH: 9}", "depth: 2", ["TRAINER.MAPLE.PROMPT_DEPTH 2"]),
+        ("depth: 9", "TRAINER.MAPLE.PROMPT_DEPTH: 2", ["TRAINER.MAPLE.PROMPT_DEPTH 2"]),
+        ("depth: 9", "depth: 2", ["TRAINER.MAPLE.PROMPT_DEPTH 2"]),
+    ],
+)
+def test_named_settings_are_over_those_of_all_runs(sweep, of_all, of_variant, options):
+    """Else a folder would have the name of settings that its runs do not have."""
+    text = f"{SMALL.replace('CoOp, ', '')}{of_all}\nsettings: {{a: {{{of_variant}}}}}\n"
+    runs = make_plan(sweep(text).requests).runs
+    assert {run.folder.parent.name for run in runs} == {"demo@a"}
+    assert [" ".join(pair) for pair in runs[0].options] == options
+
+
+def test_the_command_line_is_over_the_file_but_not_over_named_settings(sweep):
+    text = f"{SMALL}depth: 9\nsettings: {{plain: {{}}, a: {{OPTIM.LR: 1, depth: 3}}}}\n"
+    given = (("OPTIM.MAX_EPOCH", "2"),)
+    runs = make_plan(sweep(text, options=given).requests).runs
+    assert {run.options for run in runs if run.trainer == "MaPLe"} == {
+        (("TRAINER.MAPLE.PROMPT_DEPTH", "9"), *given),
+        (("TRAINER.MAPLE.PROMPT_DEPTH", "3"), ("OPTIM.LR", "1"), *given),
+    }
+    for key in ("OPTIM.LR", "TRAINER.MAPLE.PROMPT_DEPTH"):
+        with pytest.raises(UserError, match=rf"settings\.a of .* sets {key}, as the command line"):
+            make_plan(sweep(text, options=((key, "5"),)).requests)
+    plain = text.replace("depth: 3", "")
+    given = (("TRAINER.MAPLE.PROMPT_DEPTH", "5"),)
+    runs = make_plan(sweep(plain, options=given).requests).runs
+    assert {run.options[0] for run in runs if run.trainer == "MaPLe"} == set(given)
+
+
 def test_engine_configs_and_targets(sweep):
     text = "protocols: cross-dataset\ndatasets: rsscn7\ntrainers: [CoOp, GDA]\nseeds: 1\n"
     text += "targets: [AID]\nconfigs: {coop: vit_b16, all: demo}\n"

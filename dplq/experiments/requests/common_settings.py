@@ -53,6 +53,11 @@ def expand(common: Mapping[str, str], options: Options, trainer: str, config: st
     return (*found, *options)
 
 
+def merged(options: Options, over: Options) -> Options:
+    """Return options of two places; the second takes precedence."""
+    return tuple((dict(options) | dict(over)).items())
+
+
 def own_options(options: Options, trainer: str) -> Options:
     """Return the options without the keys of other trainers."""
     node = f"TRAINER.{node_of(trainer)}."

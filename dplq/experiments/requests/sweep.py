@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -23,7 +23,7 @@ from dplq.experiments.requests.common_settings import (
     own_options,
 )
 from dplq.experiments.requests.names import find_dataset, find_trainers
-from dplq.experiments.requests.request import PROTOCOLS, SEEDS, Request, find_protocol
+from dplq.experiments.requests.request import PROTOCOLS, SEEDS, Request, Variant, find_protocol
 from dplq.experiments.requests.values import RESERVED, Options, recorded
 from dplq.io.validation.paths import name_problem
 from dplq.io.validation.yaml_file import read_yaml
@@ -139,19 +139,21 @@ class _Reader:
         Raises:
             UserError: a key or a value is wrong.
         """
-        configs, shared, for_all = self._configs(), self._common(), self._options()
-        variants = [self._variant(name) for name in self.content.settings] or [("", {}, ())]
+        configs, shared = self._configs(), self._common()
+        for_all = self._pairs("options", self.content.options)
+        variants = [self._variant(name) for name in self.content.settings] or [Variant()]
         found = 0
-        for protocol, (variant, common, options), dataset in itertools.product(
+        for protocol, variant, dataset in itertools.product(
             self.protocols, variants, self.datasets
         ):
             for (trainer, own), shots in itertools.product(
-                [(name, own_options(options, name)) for name in self._trainers(protocol)],
+                [(name, own_options(variant.options, name)) for name in self._trainers(protocol)],
                 self._shots(protocol),
             ):
-                point = _Point(protocol, dataset, trainer, shots, variant)
+                point = _Point(protocol, dataset, trainer, shots, variant.name)
                 if seeds := self._seeds(point):
                     found += 1
+                    name = variant.name if own or has_effect(variant.common, trainer) else ""
                     yield Request(
                         protocol=protocol,
                         datasets=(dataset,),
@@ -159,9 +161,10 @@ class _Reader:
                         shots=(shots,),
                         seeds=seeds,
                         configs=configs,
-                        common={**shared, **common},
-                        options=_merged(own_options(for_all, trainer), own),
-                        variant=variant if own or has_effect(common, trainer) else "",
+                        common=shared,
+                        options=own_options(for_all, trainer),
+                        given=own_options(self.given, trainer),
+                        variant=replace(variant, name=name, options=own),
                         targets=self.targets,
                         generalised=self.content.generalised,
                         **folders,
@@ -219,8 +222,7 @@ class _Reader:
             raise self._error(key, "it names nothing: it would leave all out.")
         return found
 
-    def _variant(self, name: str) -> tuple[str, dict[str, str], Options]:
-        """Return named settings: the name, values for all trainers, and config keys."""
+    def _variant(self, name: str) -> Variant:
         key = f"settings.{name}"
         if not VARIANT.fullmatch(name) or name_problem(name):
             raise self._error(key, "give a name of letters, digits and _ . + - for folders.")
@@ -228,7 +230,7 @@ class _Reader:
         with self._named(key):
             common = {of: _text(values[of]) for of in COMMON if of in values}
             check_common(common)
-        return name, common, self._pairs(key, values)
+        return Variant(name, common, self._pairs(key, values))
 
     def _common(self) -> dict[str, str]:
         given = {name: getattr(self.content, name) for name in COMMON}
@@ -236,10 +238,6 @@ class _Reader:
         with self._named(""):
             check_common(common)
         return common
-
-    def _options(self) -> Options:
-        """Return the config keys of all runs; those of the command line take precedence."""
-        return _merged(self._pairs("options", self.content.options), self.given)
 
     def _pairs(self, key: str, values: Mapping[str, Value]) -> Options:
         for name in values:
@@ -287,10 +285,6 @@ def _several(value: T | list[T] | None) -> list[T]:
     if isinstance(value, list):
         return value
     return [] if value is None else [value]
-
-
-def _merged(options: Options, over: Options) -> Options:
-    return tuple((dict(options) | dict(over)).items())
 
 
 def _text(value: Value) -> str:
