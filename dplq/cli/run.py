@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "datasets",
         nargs="*",
+        default=[],
         metavar="DATASET",
         help="files of configs/datasets, or NAMEs in them; default: the built-in demo_aerial",
     )
@@ -88,16 +89,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--dry-run", action="store_true", help="show the runs and their states, start none")
     parser.add_argument(
-        "options", nargs="*", metavar="-- KEY VALUE", help="config keys for all runs"
+        "options", nargs="*", default=[], metavar="-- KEY VALUE", help="config keys for all runs"
     )
     return parser
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments before ``--``; datasets may follow flags."""
+    return build_parser().parse_intermixed_args(words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index("--") if "--" in words else len(words)
-    args = build_parser().parse_args(words[:cut])
+    args = parse(words[:cut])
     from dplq.experiments.signals import run_until_stopped
 
     return run_until_stopped(lambda: exit_code(lambda: run(args, words[cut + 1 :])))

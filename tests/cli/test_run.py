@@ -28,7 +28,7 @@ def here(tmp_path, monkeypatch):
 def planned(*words):
     words = list(words)
     cut = words.index("--") if "--" in words else len(words)
-    args = command.build_parser().parse_args(words[:cut])
+    args = command.parse(words[:cut])
     from pathlib import Path
 
     return command.planned(args, words[cut + 1 :], Path.cwd())
@@ -129,6 +129,29 @@ def test_the_engine_of_a_sweep_file_and_of_the_flags(here, tmp_path):
     changed = planned("s.yaml", "--engine-options", "partition=b")[1]
     assert changed == ("slurm", {"partition": "b", "time": 9})
     assert planned("s.yaml", "--engine", "local", "--jobs", "2")[1] == ("local", {"jobs": 2})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--jobs", "2", "base2new", "rsscn7", "aid"],
+        ["base2new", "--jobs", "2", "rsscn7", "aid"],
+        ["base2new", "rsscn7", "--generalised", "aid", "--seeds", "1"],
+        ["base2new", "--dry-run", "rsscn7", "aid", "--", "OPTIM.LR", "1"],
+    ],
+)
+def test_datasets_may_follow_flags(here, words):
+    plan, _ = planned(*words, *[] if "--" in words else ["--", "OPTIM.LR", "1"])
+    assert {run.dataset for run in plan.runs} == {"rsscn7", "aid"}
+    assert plan.runs[0].options == (("OPTIM.LR", "1"),)
+
+
+def test_only_the_protocol_is_required(here, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--jobs", "2"])
+    assert "error: the following arguments are required: PROTOCOL|SWEEP.yaml\n" in (
+        capsys.readouterr().err
+    )
 
 
 def test_common_settings_and_configs(here):
