@@ -175,6 +175,16 @@ def test_engine_configs_and_targets(sweep):
     assert sweep(f"{text}engine: ray\n").engine == ("ray", {})
 
 
+def test_options_of_an_engine_may_be_nested(sweep):
+    text = "engine: {name: slurm, extra: {constraint: a100, exclusive: true}, setup: [a, b]"
+    _, options = sweep(f"{SMALL}{text}, time: 4:00:00}}\n").engine
+    assert options == {
+        "extra": {"constraint": "a100", "exclusive": True},
+        "setup": ["a", "b"],
+        "time": "4:00:00",
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -202,6 +212,7 @@ def test_engine_configs_and_targets(sweep):
         (f"{SMALL}exclude: [{{}}]", r"exclude\[0\]: it names nothing"),
         (f"{SMALL}exclude: [{{settings: x}}]", r"exclude\[0\].settings: there is no 'x'"),
         (f"{SMALL}exclude: [{{protocol: few-shot}}]", "exclude: nothing is left to run"),
+        (f"{SMALL}engine: {{name: [ray]}}", r"engine.name: \['ray'\] is no name. Choices: local"),
         ("protocols: []\ndatasets: a", "datasets: unknown dataset 'a'"),
         ("protocols: []\ndatasets: aid", "protocols: name at least one"),
     ],

@@ -13,7 +13,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from dplq.errors import UserError, few, suggest
+from dplq.errors import UserError, few, shown, suggest
+from dplq.experiments.engines import ENGINES
 from dplq.experiments.requests import flags
 from dplq.experiments.requests.common_settings import (
     COMMON,
@@ -66,7 +67,7 @@ class SweepFile(msgspec.Struct, forbid_unknown_fields=True):
     depth: Annotated[int, Meta(ge=1)] | None = None
     precision: str | None = None
     backbone: str | None = None
-    engine: Text | dict[str, Scalar] | None = None
+    engine: Text | dict[str, Any] | None = None  # the engine validates its options
     data: Text | None = None
     out: Text | None = None
 
@@ -176,7 +177,10 @@ class _Reader:
         """Return the name and the options of the engine; the default where none is named."""
         given = self.content.engine
         options = {"name": given} if isinstance(given, str) else dict(given or {})
-        return str(options.pop("name", "local")), options
+        name = options.pop("name", "local")
+        if not isinstance(name, str):
+            raise self._error("engine.name", f"{shown(name)} is no name.", ENGINES)
+        return name, options
 
     def _trainers(self, protocol: str) -> tuple[str, ...]:
         given = _several(self.content.trainers)
