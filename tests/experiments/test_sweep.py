@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+import dplq.plugin  # noqa: F401  (finds a Dassl)
 from dplq.errors import UserError
 from dplq.experiments.requests.request import make_plan
 from dplq.experiments.requests.sweep import read_sweep
+from dplq.host.config import extend_cfg, merge_options
 from dplq.io.protocols import CONFIGS
 
 SMALL = """
@@ -173,6 +176,29 @@ def test_engine_configs_and_targets(sweep):
         *(("CoOp", "vit_b16", "rsscn7"), ("CoOp", "vit_b16", "aid"), ("GDA", "demo", "rsscn7")),
     ]
     assert sweep(f"{text}engine: ray\n").engine == ("ray", {})
+
+
+def test_lists_of_text_are_what_dplq_train_takes(sweep, tmp_path):
+    (tmp_path / "w").mkdir()
+    for name in "ab":
+        (tmp_path / f"w/{name}.pth").touch()
+    values = {
+        "INPUT.TRANSFORMS": ["random_flip", "normalize"],
+        "INPUT.PIXEL_MEAN": [0.5, 0.25, 1],
+        "DOMAIN.ENCODER": ["mae_vit_base_patch16", "clip"],
+        "DOMAIN.WEIGHTS": ["w/a.pth", "w/b.pth"],
+    }
+    text = f"{SMALL}options: {json.dumps(values)}\n"
+    options = dict(make_plan(sweep(text).requests).runs[0].options)
+    from dassl.config import get_cfg_default  # found once the plug-in has been imported
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    merge_options(cfg, [word for pair in options.items() for word in pair])
+    assert list(cfg.INPUT.TRANSFORMS) == values["INPUT.TRANSFORMS"]
+    assert list(cfg.INPUT.PIXEL_MEAN) == values["INPUT.PIXEL_MEAN"]
+    assert list(cfg.DOMAIN.ENCODER) == values["DOMAIN.ENCODER"]
+    assert list(cfg.DOMAIN.WEIGHTS) == [f"{tmp_path}/w/{name}.pth" for name in "ab"]
 
 
 def test_options_of_an_engine_may_be_nested(sweep):

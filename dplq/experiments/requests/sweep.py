@@ -232,7 +232,7 @@ class _Reader:
             raise self._error(key, "give a name of letters, digits and _ . + - for folders.")
         values = self.content.settings[name]
         with self._named(key):
-            common = {of: _text(values[of]) for of in COMMON if of in values}
+            common = {of: _text(values[of], of) for of in COMMON if of in values}
             check_common(common)
         return Variant(name, common, self._pairs(key, values))
 
@@ -252,7 +252,7 @@ class _Reader:
             if name in COMMON and key == "options":
                 raise self._error(f"{key}.{name}", "write it beside options.")
         found = tuple(
-            (name, recorded(name, _text(value), self.caller))
+            (name, recorded(name, _text(value, name), self.caller))
             for name, value in values.items()
             if name not in COMMON
         )
@@ -291,8 +291,10 @@ def _several(value: T | list[T] | None) -> list[T]:
     return [] if value is None else [value]
 
 
-def _text(value: Value) -> str:
-    """Return a value as on a command line."""
+def _text(value: Value, key: str) -> str:
+    """Return a value of a config key as on a command line."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_text, value))}]"
+        # a list is a Python literal, but names and paths of domain encoders are written plainly
+        written = str if key.startswith("DOMAIN.") else repr
+        return f"[{', '.join(map(written, value))}]"
     return str(value)
