@@ -112,13 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace, options: list[str]) -> int:
     """Carry out what the arguments ask for, or show it."""
     from dplq.experiments.carry_out import carry_out
-    from dplq.experiments.engines import open_engine
+    from dplq.experiments.engines import engine_settings, open_engine
 
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     plan, (name, settings) = planned(args, options, Path.cwd())
     if args.dry_run:
         from dplq.experiments.dry_run import overview
 
+        engine_settings(name, settings)
         print(overview(plan))
         return 0
     return carry_out(plan, lambda: open_engine(name, settings), live=sys.stdout.isatty())

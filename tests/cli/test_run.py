@@ -178,7 +178,7 @@ def test_common_settings_and_configs(here):
             ["base2new", "--engine-options", "job=1"],
             "The engine local has no option job. Did you m",
         ),
-        (["base2new", "--jobs", "0"], "Options of the engine local: Expected `int` >= 1"),
+        (["base2new", "--jobs", "0"], "Options of the engine local: jobs: expected `int` >= 1"),
         (
             ["base2new", "--engine", "ray", "--jobs", "2"],
             "--jobs is for the engine local; the engi",
@@ -195,8 +195,16 @@ def test_common_settings_and_configs(here):
         (["base2new", "--out", "~nobody-here/x"], "--out is ~nobody-here/x: the home folder"),
     ],
 )
-def test_mistakes_are_one_line_before_anything_runs(here, stand_in, capsys, words, message):  # noqa: F811
-    assert command.main(words) == 2
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_mistakes_are_one_line_before_anything_runs(
+    here,
+    stand_in,  # noqa: F811
+    capsys,
+    words,
+    flags,
+    message,
+):
+    assert command.main([*flags, *words]) == 2
     err = capsys.readouterr().err
     assert message in err
     assert err.startswith("error: ")
