@@ -78,6 +78,25 @@ def test_what_is_left_out(sweep, tmp_path):
     ]
 
 
+def test_what_is_left_out_by_the_name_of_plain_settings(sweep, tmp_path):
+    """Settings of which nothing is a trainer's are the plain ones, by either name."""
+    text = f"{SMALL}settings: {{plain: {{}}, wide: {{TRAINER.MAPLE.N_CTX: 4}}}}\nexclude: "
+    assert {place[::2] for place in places(sweep(f"{text}[{{settings: plain}}]"), tmp_path)} == {
+        ("MaPLe", "demo@wide")
+    }
+    assert {place[::2] for place in places(sweep(f"{text}[{{settings: wide}}]"), tmp_path)} == {
+        *(("CoOp", "demo"), ("MaPLe", "demo")),
+    }
+
+
+@pytest.mark.parametrize(("shots", "there"), [("[1, 16]", False), ("[1, 2]", True)])
+def test_a_trainer_without_training_images_is_left_out_by_its_own_shots(sweep, shots, there):
+    text = SMALL.replace("maple", "ZeroshotCLIP").replace("[1, 2]", "[1, 2, 16]", 1)
+    runs = make_plan(sweep(f"{text}exclude: [{{shots: {shots}}}]").requests).runs
+    assert ({run.shots for run in runs if run.trainer == "ZeroshotCLIP"} == {16}) is there
+    assert any(run.trainer == "CoOp" for run in runs)
+
+
 def test_named_settings_have_folders_of_their_own(sweep):
     text = f"""{SMALL}
 settings:

@@ -115,6 +115,11 @@ def find_protocol(name: str) -> str:
     return found
 
 
+def effective_shots(protocol: str, trainer: str, shots: Sequence[int]) -> Sequence[int]:
+    """Return the numbers of shots that a trainer is run with in a protocol."""
+    return shots_of(trainer, shots) if protocol == "few-shot" else shots
+
+
 def make_plan(requests: Sequence[Request]) -> Plan:
     """Return the plan of requests; runs that they share are done once.
 
@@ -167,8 +172,7 @@ def _plan(request: Request, dataset: str, targets: Sequence[str]) -> Plan:
 def _series(request: Request, dataset: str) -> Iterator[Series]:
     kind = PROTOCOLS[request.protocol].configs
     for trainer in request.trainers:
-        curve = request.protocol == "few-shot"
-        for shots in shots_of(trainer, request.shots) if curve else request.shots:
+        for shots in effective_shots(request.protocol, trainer, request.shots):
             config = find_config(trainer, dataset, kind, shots, request.configs)
             yield Series(
                 dataset,

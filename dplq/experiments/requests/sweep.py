@@ -24,7 +24,14 @@ from dplq.experiments.requests.common_settings import (
     own_options,
 )
 from dplq.experiments.requests.names import find_dataset, find_trainers
-from dplq.experiments.requests.request import PROTOCOLS, SEEDS, Request, Variant, find_protocol
+from dplq.experiments.requests.request import (
+    PROTOCOLS,
+    SEEDS,
+    Request,
+    Variant,
+    effective_shots,
+    find_protocol,
+)
 from dplq.experiments.requests.values import RESERVED, Options, recorded
 from dplq.io.validation.paths import name_problem
 from dplq.io.validation.yaml_file import read_yaml
@@ -80,17 +87,6 @@ class Sweep:
     engine: tuple[str, dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class _Point:
-    """One combination of a sweep, but for the seed."""
-
-    protocol: str
-    dataset: str
-    trainer: str
-    shots: int
-    settings: str
-
-
 def read_sweep(
     path: Path,
     caller: Path,
@@ -143,18 +139,21 @@ class _Reader:
         configs, shared = self._configs(), self._common()
         for_all = self._pairs("options", self.content.options)
         variants = [self._variant(name) for name in self.content.settings] or [Variant()]
+        plain = [name for name, values in self.content.settings.items() if not values]
         found = 0
         for protocol, variant, dataset in itertools.product(
             self.protocols, variants, self.datasets
         ):
-            for (trainer, own), shots in itertools.product(
-                [(name, own_options(variant.options, name)) for name in self._trainers(protocol)],
-                self._shots(protocol),
-            ):
-                point = _Point(protocol, dataset, trainer, shots, variant.name)
+            for trainer, shots in self._trainers_and_shots(protocol):
+                own = own_options(variant.options, trainer)
+                name = variant.name if own or has_effect(variant.common, trainer) else ""
+                point: dict[str, set[Any]] = {
+                    **{"protocol": {protocol}, "dataset": {dataset}, "trainer": {trainer}},
+                    # what is left of other settings may be the plain ones, which have names, too
+                    **{"shots": {shots}, "settings": {variant.name, *([] if name else plain)}},
+                }
                 if seeds := self._seeds(point):
                     found += 1
-                    name = variant.name if own or has_effect(variant.common, trainer) else ""
                     yield Request(
                         protocol=protocol,
                         datasets=(dataset,),
@@ -187,17 +186,23 @@ class _Reader:
         with self._named("trainers"):
             return find_trainers(given or PROTOCOLS[protocol].trainers)
 
+    def _trainers_and_shots(self, protocol: str) -> Iterator[tuple[str, int]]:
+        shots = self._shots(protocol)
+        for trainer in self._trainers(protocol):
+            for number in effective_shots(protocol, trainer, shots):
+                yield trainer, number
+
     def _shots(self, protocol: str) -> tuple[int, ...]:
         given = tuple(dict.fromkeys(_several(self.content.shots)))
         if 0 in given:
             raise self._error("shots", "0: give numbers above 0, or -1 for all images.")
         return given or PROTOCOLS[protocol].shots
 
-    def _seeds(self, point: _Point) -> tuple[int, ...]:
-        """Return the seeds of a combination that are not left out."""
+    def _seeds(self, point: Mapping[str, set[Any]]) -> tuple[int, ...]:
+        """Return the seeds of a combination, values by the keys of exclusions, that remain."""
         left_out: set[int] = set()
         for exclusion in self.exclusions:
-            if all(getattr(point, key) in of for key, of in exclusion.items() if key != "seed"):
+            if all(of & point[key] for key, of in exclusion.items() if key != "seed"):
                 if "seed" not in exclusion:
                     return ()
                 left_out |= exclusion["seed"]
