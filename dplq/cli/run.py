@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("base2new", "compare", "few-shot", "cross-dataset", "domain-generalization")
 ENGINE = "local"
+SLURM_FOLDER = ".slurm"  # for the engine's own files, in that of the results
 # flags of the request, which a sweep file says itself
 OF_REQUEST = (
     *("trainers", "seeds", "shots", "config", "targets", "generalised"),
@@ -122,6 +123,8 @@ def run(args: argparse.Namespace, options: list[str]) -> int:
         engine_settings(name, settings)
         print(overview(plan))
         return 0
+    if name == "slurm" and plan.out:  # beside the logs, whichever protocols there are
+        settings.setdefault("folder", str(plan.out / SLURM_FOLDER))
     return carry_out(plan, lambda: open_engine(name, settings), live=sys.stdout.isatty())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from dplq.errors import UserError
 from dplq.experiments.engines import Engine
-from dplq.experiments.execute import execute
+from dplq.experiments.execute import LOGS_FOLDER, execute
 from dplq.experiments.plan import Plan, RecordedSettings, Run, TableRequest
 from dplq.experiments.signals import caught_signals
 from dplq.io.exit_code import DONE, MISTAKE
@@ -42,7 +42,8 @@ def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: b
 def _execute(plan: Plan, engine: Callable[[], Engine] | None, live: bool) -> int:
     place = None if engine is None else engine()
     try:
-        return execute(plan, place, live=live)
+        logs = plan.out / LOGS_FOLDER if plan.out else None
+        return execute(plan, place, live=live, logs=logs)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return MISTAKE

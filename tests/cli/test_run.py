@@ -10,7 +10,7 @@ import pytest
 
 from dplq.cli import run as command
 from dplq.experiments import carry_out
-from dplq.experiments.engines import ENGINES
+from dplq.experiments.engines import ENGINES, open_engine
 from dplq.experiments.requests.request import PROTOCOLS
 from tests.experiments.stand_in import stand_in  # noqa: F401  (a fixture)
 from tests.runner import PROJECT
@@ -61,7 +61,7 @@ def test_runs_go_through_the_engine_and_end_in_a_table(here, tmp_path, stand_in,
     place = "demo_aerial/shots_16/CoOp/demo"
     assert table == ["--", *(str(base2new / part / place) for part in ("train_base", "test_new"))]
     assert "OPTIM.LR 0.1" in (base2new / "train_base" / place / "seed1/settings.txt").read_text()
-    assert (base2new / "run_logs/train_base" / place / "seed1.txt").read_text() == (
+    assert (tmp_path / "o/run_logs/base2new/train_base" / place / "seed1.txt").read_text() == (
         "working on train 1\n"
     )
     assert command.main([*words, "--", "OPTIM.LR", "0.1"]) == 0
@@ -118,6 +118,36 @@ def test_a_dry_run_starts_nothing(here, stand_in, capsys):  # noqa: F811
 )
 def test_engines(here, words, expected):
     assert planned("base2new", *words)[1] == expected
+
+
+@pytest.mark.parametrize(
+    ("protocol", "options", "folder"),
+    [
+        ("base2new", [], "o/.slurm"),
+        ("few-shot", [], "o/.slurm"),
+        ("base2new", ["--engine-options", "folder=other"], "other"),
+    ],
+)
+def test_files_of_slurm_and_logs_are_in_one_place(
+    here,
+    tmp_path,
+    stand_in,  # noqa: F811
+    monkeypatch,
+    protocol,
+    options,
+    folder,
+):
+    opened = []
+
+    def instead(name, settings):
+        opened.append((name, tmp_path / settings["folder"]))
+        return open_engine("local", {})
+
+    monkeypatch.setattr("dplq.experiments.engines.open_engine", instead)
+    words = [protocol, "demo_aerial", "--trainers", "GDA", "--shots", "2", "--seeds", "1"]
+    assert command.main([*words, "--out", "o", "--engine", "slurm", *options]) == 0
+    assert opened == [("slurm", tmp_path / folder)]
+    assert len(list((tmp_path / "o/run_logs").rglob("seed1.txt"))) == 1
 
 
 def test_the_engine_of_a_sweep_file_and_of_the_flags(here, tmp_path):

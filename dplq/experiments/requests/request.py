@@ -1,4 +1,7 @@
-"""A request for an experiment, and its plan: a pure function of it and of ``configs/``."""
+"""A request for an experiment, and its plan: a function of it and of ``configs/``.
+
+Targets of transfer that are not named are the datasets that lie in the data folder.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +138,9 @@ def make_plan(requests: Sequence[Request]) -> Plan:
     common = {name: value for request in requests for name, value in request.common.items()}
     trainers = dict.fromkeys(name for request in requests for name in request.trainers)
     notes = [*without_effect(common, trainers), *plan.notes]
-    return Plan(plan.runs, plan.folders, _joined(plan.tables), notes)
+    out = {request.out for request in requests}
+    common_out = out.pop() if len(out) == 1 else None
+    return Plan(plan.runs, plan.folders, _joined(plan.tables), notes, common_out)
 
 
 def _default_targets(requests: Sequence[Request]) -> dict[tuple[str, str], list[str]]:
