@@ -185,6 +185,11 @@ def test_the_command_line_is_over_the_file_but_not_over_named_settings(sweep):
     assert {run.options[0] for run in runs if run.trainer == "MaPLe"} == set(given)
 
 
+def test_a_depth_of_named_settings_that_a_trainer_has_not_is_noted(sweep):
+    made = make_plan(sweep(f"{SMALL}settings: {{a: {{depth: 3}}}}\n").requests)
+    assert made.notes == ["depth 3 changes nothing for CoOp: no key sets layers there"]
+
+
 def test_engine_configs_and_targets(sweep):
     text = "protocols: cross-dataset\ndatasets: rsscn7\ntrainers: [CoOp, GDA]\nseeds: 1\n"
     text += "targets: [AID]\nconfigs: {coop: vit_b16, all: demo}\n"

@@ -135,7 +135,9 @@ def make_plan(requests: Sequence[Request]) -> Plan:
         for request in requests
         for dataset in request.datasets
     )
-    common = {name: value for request in requests for name, value in request.common.items()}
+    common: dict[str, str] = {}
+    for request in requests:
+        common |= {**request.common, **request.variant.common}
     trainers = dict.fromkeys(name for request in requests for name in request.trainers)
     notes = [*without_effect(common, trainers), *plan.notes]
     out = {request.out for request in requests}
