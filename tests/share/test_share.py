@@ -388,6 +388,7 @@ def test_local_paths_are_told_from_other_values():
         "C": {"D": "C:\\Users\\anna\\t.csv", "E": "https://host/x/y", "F": "a photo of a/an {}."},
         "G": "local-dir:models/clip",
         "H": 3,
+        "I": "file:///home/anna/y.pt",
     }
     cleaned, changed = without_folders(content)
     assert cleaned == {
@@ -396,8 +397,9 @@ def test_local_paths_are_told_from_other_values():
         "C": {"D": "t.csv", "E": "https://host/x/y", "F": "a photo of a/an {}."},
         "G": "local-dir:clip",
         "H": 3,
+        "I": "file:y.pt",
     }
-    assert changed == ["A", "B", "C.D", "G"]
+    assert changed == ["A", "B", "C.D", "G", "I"]
 
 
 def test_licences_come_from_the_catalogue_and_the_libraries():
