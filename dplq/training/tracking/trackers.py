@@ -90,6 +90,8 @@ class Trackers:
             try:
                 tracker.start(run)
             except NotSetUp:
+                self.trackers = begun
+                self.close(failed=True)  # else a service goes on to show a run
                 raise
             except Exception as error:
                 self._warn(tracker, error, "This training is not tracked there.")

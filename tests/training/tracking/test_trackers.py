@@ -120,6 +120,14 @@ def test_what_the_user_has_to_set_up_stops_before_the_training(tmp_path):
         tracked(Memory(fails=["start"], error=NotSetUp("log in")), tmp_path)
 
 
+def test_then_the_services_that_have_begun_are_closed(tmp_path):
+    begun = Memory()
+    trackers = Trackers([begun, Memory(fails=["start"], error=NotSetUp("log in"))])
+    with pytest.raises(NotSetUp, match="log in"):
+        trackers.start(TrackedRun(tmp_path, "run", "runs"))
+    assert begun.calls[1:] == [("close", True)]
+
+
 def test_a_stopped_training_is_closed_as_such_and_once(tmp_path):
     memory = Memory()
     trackers = tracked(memory, tmp_path)
