@@ -163,8 +163,17 @@ def test_a_missing_package_is_named_with_its_install_line(monkeypatch):
 def test_a_folder_named_like_a_package_is_none(tmp_path, monkeypatch):
     (tmp_path / "wandb_of_nobody").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(module.SERVICES, "wandb", "wandb_of_nobody")
-    assert "pip install" in check_services("wandb")
+    monkeypatch.setitem(module.SERVICES, "wandb_of_nobody", ("", ""))
+    assert "pip install" in check_services("wandb_of_nobody")
+
+
+def test_every_service_has_its_own_tracker(monkeypatch):
+    assert {name: module._service(name).name for name in module.SERVICES} == {
+        name: name for name in module.SERVICES
+    }
+    monkeypatch.setattr(module, "THIRD", Memory, raising=False)
+    monkeypatch.setitem(module.SERVICES, "third", ("trackers", "THIRD"))
+    assert isinstance(module._service("third"), Memory)
 
 
 def test_no_package_of_a_service_is_imported_without_it(tmp_path):
