@@ -115,8 +115,11 @@ def grouped_table(
         metric: what `collect` was asked for.
 
     Raises:
-        UserError: no such column.
+        UserError: no column, or no such column.
     """
+    by = list(dict.fromkeys(by))
+    if not by:
+        raise UserError(f"--by names no column. Choices: {', '.join(GROUPINGS)}.")
     for name in by:
         if name not in GROUPINGS:
             raise UserError(f"--by {name}: no such column.{suggest(name, GROUPINGS)}")

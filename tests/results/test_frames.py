@@ -180,6 +180,45 @@ def test_a_grouping_that_cannot_be(two_datasets, capsys):
         grouped_table(collect([two_datasets]), ["datset"])
 
 
+@pytest.mark.parametrize("columns", ["", ",", " , "])
+def test_no_column_is_refused(two_datasets, capsys, columns):
+    assert main([str(two_datasets), "--by", columns]) == 2
+    assert capsys.readouterr().err == (
+        "error: --by names no column. Choices: output, trainer, config, dataset, shots.\n"
+    )
+
+
+def test_a_column_that_is_named_twice_is_one(two_datasets):
+    runs = collect([two_datasets])
+    assert grouped_table(runs, ["trainer", "trainer"]) == grouped_table(runs, ["trainer"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        (["--runs"], ["--curve", "c.png"]),
+        (["--runs"], ["--diagram", "d.png"]),
+        (["--runs"], ["--composite"]),
+        (["--runs"], ["--ci95"]),
+        (["--compare", "CoOp"], ["--curve", "c.png"]),
+        (["--compare", "CoOp"], ["--ci95"]),
+    ],
+)
+def test_options_without_use_are_refused(two_datasets, capsys, monkeypatch, kind, option):
+    monkeypatch.chdir(two_datasets)
+    assert main([str(two_datasets), *kind, *option]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"error: {kind[0]} makes no use of {option[0]}: leave one of them out\n"
+
+
+def test_what_is_empty_is_not_what_is_left_out(two_datasets, capsys):
+    for option in ("--compare", "--curve", "--diagram"):
+        assert main([str(two_datasets), option, ""]) == 2
+    assert main([str(two_datasets), "--compare", "CoOp", "--format", "csv"]) == 2
+    assert capsys.readouterr().err.endswith("--compare has no format csv: leave it out\n")
+
+
 def test_the_command_line(two_datasets, capsys):
     out = str(two_datasets)
     assert (
