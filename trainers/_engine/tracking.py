@@ -9,7 +9,7 @@ from typing import Any
 
 from dplq.host.nodes import flatten
 from dplq.host.run_identity import node_of, plain_value
-from dplq.share.local_paths import without_folders
+from dplq.io.validation.local_paths import without_folders
 from dplq.training.tracking.base import TrackedRun
 from dplq.training.tracking.epochs import read_epochs
 from dplq.training.tracking.trackers import Trackers, open_trackers
