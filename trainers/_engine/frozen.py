@@ -351,6 +351,18 @@ class FrozenTrainer(CheckpointTrainer):
             if there is not None:
                 return float(there)
         is_alone = bool(path) and by_main(self._begin_tracking_a_test)
+        try:
+            accuracy = self._tested(split, path)
+        except BaseException:
+            if is_alone:
+                self.end_tracking(failed=True)
+            raise
+        if is_alone:
+            self.end_tracking()
+        return accuracy
+
+    def _tested(self, split: str | None, path: Path | None) -> float:
+        """Return the accuracy of a test in percent; write its files, the results to `path`."""
         self._seed("test", 0)
         started = time.perf_counter()
         with shared_test(self):
@@ -365,8 +377,6 @@ class FrozenTrainer(CheckpointTrainer):
             write_results(self, path, seconds=seconds, metrics=outcome and outcome.metrics)
             if self.trackers is not None:
                 track_results(self.trackers, path)
-            if is_alone:
-                self.end_tracking()
         if split == "val" and self.val_loader is not None:
             self.val_accuracy = accuracy
         return accuracy
