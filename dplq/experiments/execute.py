@@ -22,10 +22,11 @@ from dplq.experiments.plan import Plan, RecordedSettings, Run
 from dplq.experiments.progress import Lines, Progress
 from dplq.experiments.schedule import Item, Schedule, Stage
 from dplq.experiments.signals import STOPPED, Signals, caught_signals
-from dplq.experiments.state import State, scan, state_of
+from dplq.experiments.state import Found, State, scan, state_of
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.exit_code import DONE, MISTAKE, PROBLEMS
 from dplq.io.runs.files import RESULTS_FILE, RUN_FILE, SETTINGS_FILE
+from dplq.io.runs.lock import OWNER_FILE, forget_job
 
 SETTINGS_VARIABLE = "DPLQ_SETTINGS"  # has `dplq train` write settings.txt
 LOGS_FOLDER = "run_logs"  # beside the runs' folders, which exist only once a run has begun
@@ -174,7 +175,8 @@ class Execution:
         """
         run, found = item.run, state_of(item.run.folder)
         if found.state is State.HELD:
-            item.stage, item.reason = Stage.ELSEWHERE, str(found.holder)
+            item.stage = Stage.ELSEWHERE
+            _note_holder(item, found)
             self._elsewhere.append(item)
             self.progress.elsewhere(item)
             return
@@ -218,7 +220,7 @@ class Execution:
         """Take notice of what became of a run."""
         started = self._jobs.pop(ended.job.name)
         item, code = started.item, ended.code
-        self._record(started, code)
+        self._record(ended, started)
         if self.signals.number:
             return
         if code == DONE and item.run.is_finished:
@@ -260,7 +262,7 @@ class Execution:
         for item in list(self._elsewhere):
             found = state_of(item.run.folder)
             if found.state is State.HELD:
-                item.reason = str(found.holder)
+                _note_holder(item, found)
             else:  # finished, or left to us
                 self._elsewhere.remove(item)
                 self.schedule.put_back(item)
@@ -273,15 +275,16 @@ class Execution:
             self.engine.stop()
             for ended in self.engine.wait(0):
                 if ended.job.name in self._jobs:
-                    self._record(self._jobs.pop(ended.job.name), ended.code)
+                    self._record(ended, self._jobs.pop(ended.job.name))
         except KeyboardInterrupt:  # a second signal
             pass
         finally:
             self.signals.stopping = False
 
-    def _record(self, started: _Started, code: int) -> None:
+    def _record(self, ended: Ended, started: _Started) -> None:
+        forget_job(started.item.run.folder, ended.job.name)
         try:
-            started.record_settings(code)
+            started.record_settings(ended.code)
         except UserError as error:  # a full disk: what runs may still save what it has
             self._refusal = self._refusal or error
 
@@ -322,6 +325,13 @@ class _Started:
             return
         if folder.is_dir() and not (folder / RUN_FILE).exists():
             write_bytes_atomically(path, f"{self.settings}\n".encode())
+
+
+def _note_holder(item: Item, found: Found) -> None:
+    """Note which process holds the folder of a run, and the file that says so."""
+    if found.holder is not None:
+        item.reason = str(found.holder)
+        item.note = None if found.holder.is_here else item.run.folder / OWNER_FILE
 
 
 def make_folder(folder: Path) -> None:

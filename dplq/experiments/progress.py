@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from dplq.errors import few
@@ -72,6 +72,8 @@ class Lines:
                 "unfinished is run here",
                 flush=True,
             )
+            if hint := left_behind(items):
+                print(hint, flush=True)
 
     def stops(self, number: int) -> None:
         """Report that the runs under way are being ended.
@@ -114,6 +116,12 @@ def failure(item: Item) -> str:
     why = f": {item.reason}" if item.reason else ""
     where = f"Its log: {item.log}" if item.log else f"Its folder: {item.run.folder}"
     return f"failed (exit code {item.code}): {item.run.title}{why}. {where}"
+
+
+def left_behind(items: Iterable[Item]) -> str:
+    """Return what to do about processes of other machines that were killed; "" for none."""
+    notes = [item.note for item in items if item.note]
+    return f"If one of them does not run any more, delete its file: {few(notes)}" if notes else ""
 
 
 def _first(lines: Sequence[str]) -> list[str]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from dplq.errors import UserError
 from dplq.experiments.base2new import base2new
 from dplq.experiments.engines import Ended, open_engine
 from dplq.experiments.execute import execute
-from dplq.io.runs.lock import RunLock
+from dplq.experiments.state import State, state_of
+from dplq.io.runs.lock import Owner, RunLock
 from tests.experiments.stand_in import stand_in  # noqa: F401  (a fixture)
 from tests.runner import PROJECT
 
@@ -197,3 +201,50 @@ def test_two_people_on_one_sweep_run_nothing_twice(tmp_path, stand_in):  # noqa:
     pids = {text.count("finished (") for text in texts}
     assert 0 not in pids, "both did some of it"
     assert "running elsewhere (process " in "".join(texts)
+
+
+class Killed(Recorder):
+    """An engine whose jobs are killed on other machines, when they end or when they are stopped."""
+
+    def start(self, job):
+        super().start(job)
+        out = Path(job.command[list(job.command).index("--output-dir") + 1])
+        owner = Owner(12, "node7", job=job.environment["DPLQ_JOB"])
+        (out / ".owner.json").write_bytes(msgspec.json.encode(owner))
+
+    def wait(self, seconds):
+        ended, self.under_way = [Ended(job, 137) for job in self.under_way], []
+        return ended
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_run_that_was_killed_elsewhere_is_not_in_use(tmp_path, stopped):
+    """The machine of the next command could not tell that it has ended."""
+
+    class Engine(Killed):
+        def start(self, job):
+            super().start(job)
+            if stopped:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def stop(self):
+            assert stopped
+
+    engine = Engine(1)
+    assert execute(plan(tmp_path, seeds=[1]), engine) == (143 if stopped else 137)
+    assert len(engine.started) == 1
+    assert state_of(plan(tmp_path).runs[0].folder).state is not State.HELD
+
+
+def test_the_file_of_a_run_on_another_machine_is_named(tmp_path, capsys):
+    first = plan(tmp_path, seeds=[1]).runs[0].folder
+    first.mkdir(parents=True)
+    note = first / ".owner.json"
+    note.write_bytes(msgspec.json.encode(Owner(12, "node7")))
+    timer = threading.Timer(1.0, note.unlink)
+    timer.start()
+    assert execute(plan(tmp_path, seeds=[1]), Recorder(1)) == 0
+    timer.join()
+    out = capsys.readouterr().out
+    assert "waiting for 1 run(s) of other processes (process 12 on node7)" in out
+    assert f"\nIf one of them does not run any more, delete its file: {note}\n" in out

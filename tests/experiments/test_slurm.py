@@ -268,6 +268,7 @@ def test_stop_cancels_all_jobs(slurm, tmp_path):
     engine.start(job(tmp_path, "c"))
     engine.stop()
     assert calls(slurm, "scancel") == ["scancel 1_0 1_1"]
+    assert [(end.job.name, end.code) for end in engine.wait(5)] == [("a", 143), ("b", 143)]
     assert engine.wait(5) == []
     assert len(calls(slurm, "sbatch")) == 1
     engine.close()

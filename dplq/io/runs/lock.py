@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
@@ -194,11 +195,47 @@ def holder(folder: Path) -> Owner | None:
     return None if owner.is_here and _is_free(folder / LOCK_FILE) else owner
 
 
+def forget_job(folder: Path, job: str) -> None:
+    """Delete the note of a job that has ended without doing so, as one that was killed.
+
+    Another machine could not tell that it has ended, and its folder would be in use for ever.
+
+    Args:
+        folder: of the run.
+        job: name of the job.
+    """
+    lock = RunLock(folder)
+    if (owner := lock.owner()) is None or owner.job != job:
+        return
+    note = folder / OWNER_FILE
+    try:
+        with _taken(folder / LOCK_FILE) as taken:
+            if taken and lock.owner() == owner:
+                note.unlink(missing_ok=True)
+    except OSError as error:  # NO_LOCKS: the note alone was the lock
+        if error.errno in NO_LOCKS and lock.owner() == owner:
+            note.unlink(missing_ok=True)
+
+
 def _is_free(path: Path) -> bool:
     """Return whether nobody of this machine has a lock: the id in its note is another's by now."""
+    try:
+        with _taken(path) as taken:
+            return taken
+    except OSError:  # a file system without locks, or not ours
+        return False
+
+
+@contextlib.contextmanager
+def _taken(path: Path) -> Iterator[bool]:
+    """Take a lock while the block runs, unless somebody of this machine has it; say whether."""
     lock = filelock.FileLock(str(path), fallback_to_soft=False)
     try:
-        with lock.acquire(timeout=0):
-            return True
-    except (filelock.Timeout, OSError):  # OSError: a file system without locks, or not ours
-        return False
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

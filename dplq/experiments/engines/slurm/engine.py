@@ -77,6 +77,7 @@ class SlurmEngine:
         self._submissions: Counter[str] = Counter()  # of jobs, by name
         self._next_call = 0.0  # of squeue
         self._next_attempt = 0.0  # to submit
+        self._stopped: list[Ended] = []
         self._told: set[str] = set()
         self._files = Path()  # folder of submitit's files
 
@@ -95,6 +96,9 @@ class SlurmEngine:
         Raises:
             UserError: Slurm refuses jobs, and none is under way.
         """
+        if self._stopped:
+            stopped, self._stopped = self._stopped, []
+            return stopped
         deadline = time.monotonic() + seconds
         while True:
             if self._waiting and time.monotonic() >= self._next_attempt:
@@ -117,7 +121,7 @@ class SlurmEngine:
                 time.sleep(1)
                 for number, state in job_states(self.jobs).items():
                     if state.is_over:
-                        del self.jobs[number]
+                        self._stopped.append(Ended(self.jobs.pop(number), state.code, state.reason))
         except OSError as error:
             logger.warning("Slurm: %s. Jobs may still be in its queue: see squeue", error)
         if self.jobs:
