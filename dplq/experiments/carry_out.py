@@ -10,7 +10,7 @@ from dplq.experiments.engines import Engine
 from dplq.experiments.execute import execute
 from dplq.experiments.plan import Plan, RecordedSettings, Run, TableRequest
 from dplq.experiments.signals import caught_signals
-from dplq.io.exit_code import DONE, MISTAKE
+from dplq.io.exit_code import DONE, MISTAKE, until_closed
 
 
 def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: bool = False) -> int:
@@ -28,14 +28,18 @@ def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: b
     Raises:
         UserError: the engine cannot be opened.
     """
-    print_notes(plan.notes)
     with caught_signals() as signals:
+        with until_closed(sys.stdout, signals.note_closed):
+            print_notes(plan.notes)
         code = _execute(plan, engine, live)
     if signals.number:
         return code
-    table_code = print_tables(plan.tables)
+    table_code = DONE
+    with until_closed(sys.stdout):
+        table_code = print_tables(plan.tables)
     if code != DONE:
-        print_failed(plan.runs)
+        with until_closed(sys.stderr):
+            print_failed(plan.runs)
     return code or table_code
 
 
@@ -44,7 +48,8 @@ def _execute(plan: Plan, engine: Callable[[], Engine] | None, live: bool) -> int
     try:
         return execute(plan, place, live=live)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        with until_closed(sys.stderr):
+            print(f"error: {error}", file=sys.stderr)
         return MISTAKE
 
 

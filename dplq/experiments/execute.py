@@ -21,7 +21,7 @@ from dplq.experiments.failure import reason
 from dplq.experiments.plan import Plan, RecordedSettings, Run
 from dplq.experiments.progress import Lines, Progress
 from dplq.experiments.schedule import Item, Schedule, Stage
-from dplq.experiments.signals import STOPPED, Signals, caught_signals
+from dplq.experiments.signals import Signals, caught_signals, say_stopped
 from dplq.experiments.state import Found, State, scan, state_of
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.exit_code import DONE, MISTAKE, PROBLEMS
@@ -111,7 +111,7 @@ class Execution:
             if self._jobs:  # a signal, or an error of ours
                 self._stop()
         if self.signals.number:
-            print(STOPPED, file=sys.stderr)
+            say_stopped()
             return 128 + self.signals.number
         self.progress.end()
         if self._refusal is not None:
@@ -146,6 +146,10 @@ class Execution:
 
     def _step(self) -> bool:
         """Start what can be started, and wait for an end; return whether there is more to do."""
+        if self.progress.closed and (
+            self._jobs or self._elsewhere or self.schedule.at(Stage.WAITING)
+        ):
+            self.signals.note_closed()
         if self.signals.number:
             return False
         while self._refusal is None and len(self._jobs) < self.engine.slots:
@@ -271,8 +275,10 @@ class Execution:
         """End the runs that are under way; they go on from their last epoch another time."""
         self.signals.stopping = True
         try:
-            self.progress.stops(len(self._jobs))
-            self.engine.stop()
+            try:
+                self.progress.stops(len(self._jobs))
+            finally:  # whatever became of the terminal
+                self.engine.stop()
             for ended in self.engine.wait(0):
                 if ended.job.name in self._jobs:
                     self._record(ended, self._jobs.pop(ended.job.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -41,15 +42,22 @@ class LiveTable(Lines):
     @contextmanager
     def shown(self, items: Sequence[Item]) -> Iterator[object]:
         """Show the table while the block runs."""
-        with super().shown(items), self._live:
-            yield self
-            self._at = 0.0
-            self.refresh()  # the last state stays on the terminal
+        with super().shown(items):
+            with self._output(sys.stdout):
+                self._live.start()
+            try:
+                yield self
+                self._at = 0.0
+                self.refresh()  # the last state stays on the terminal
+            finally:
+                with self._output(sys.stdout):
+                    self._live.stop()
 
     def refresh(self) -> None:
         """Show the present state, at most once a second."""
         if time.monotonic() - self._at >= EVERY:
-            self._live.update(self.table(), refresh=True)
+            with self._output(sys.stdout):
+                self._live.update(self.table(), refresh=True)
             self._at = time.monotonic()
 
     def started(self, item: Item) -> None:

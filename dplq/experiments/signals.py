@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from dplq.io.exit_code import until_closed
+
 STOPPED = "stopped; to go on, give the same command again"
+CLOSED = getattr(signal, "SIGPIPE", signal.SIGTERM)  # stands for an output that nobody reads
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 
@@ -34,6 +37,10 @@ class Signals:
             self.stopping = False
             raise KeyboardInterrupt
         self.number = self.number or number
+
+    def note_closed(self) -> None:
+        """Note that nobody reads the output any more, unless a signal came before."""
+        self.number = self.number or CLOSED
 
 
 @contextmanager
@@ -66,8 +73,14 @@ def run_until_stopped(command: Callable[[], int]) -> int:
         with _handled_by(stop):
             return command()
     except Stopped as stopped:
-        print(STOPPED, file=sys.stderr)
+        say_stopped()
         return 128 + stopped.number
+
+
+def say_stopped() -> None:
+    """Say that the program was stopped, if the terminal is still there."""
+    with until_closed(sys.stderr):
+        print(STOPPED, file=sys.stderr)
 
 
 @contextmanager

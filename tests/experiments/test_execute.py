@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pty
 import signal
 import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -16,6 +20,7 @@ from dplq.experiments.base2new import base2new
 from dplq.experiments.engines import Ended, open_engine
 from dplq.experiments.execute import execute
 from dplq.experiments.state import State, state_of
+from dplq.io.process import is_alive
 from dplq.io.runs.lock import Owner, RunLock
 from tests.experiments.stand_in import stand_in  # noqa: F401  (a fixture)
 from tests.runner import PROJECT
@@ -248,3 +253,85 @@ def test_the_file_of_a_run_on_another_machine_is_named(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "waiting for 1 run(s) of other processes (process 12 on node7)" in out
     assert f"\nIf one of them does not run any more, delete its file: {note}\n" in out
+
+
+CLOSED = """
+import sys
+from pathlib import Path
+from dplq.experiments.base2new import base2new
+from dplq.experiments.carry_out import carry_out
+from dplq.experiments.engines import open_engine
+from dplq.io.exit_code import exit_code
+out, live = Path(sys.argv[1]), sys.argv[3] == "live"
+sys.executable = sys.argv[2]
+plan = base2new("demo_aerial", "CoOp", "demo", seeds=range(1, 9), out=out)
+sys.exit(exit_code(lambda: carry_out(plan, lambda: open_engine("local", {"jobs": 2}), live=live)))
+"""
+
+
+def closing(tmp_path, stand_in, **changes):  # noqa: F811
+    """Start a plan whose runs take their time; the third word is whether it shows a table."""
+    real = stand_in.path.read_text().splitlines()[0].removeprefix("#!")
+    words = [real, "-c", CLOSED, str(tmp_path / "out"), str(stand_in.path)]
+    words.append("live" if "stdin" in changes else "lines")
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "TERM": "xterm"}
+    return subprocess.Popen(words, env=env, **changes)
+
+
+def wait_for_runs(stand_in, number=2):  # noqa: F811
+    until = time.monotonic() + 20
+    while len(stand_in.notes()) < number:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return [note["pid"] for note in stand_in.notes()]
+
+
+def test_an_output_that_closes_stops_the_runs_and_is_a_failure(tmp_path, stand_in, monkeypatch):  # noqa: F811
+    """As `dplq run ... | head`."""
+    monkeypatch.setenv("TAKES", "0.3")
+    process = closing(tmp_path, stand_in, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(timeout=20) == 128 + signal.SIGPIPE
+    assert err.endswith("stopped; to go on, give the same command again\n")
+    assert "Traceback" not in err
+    assert len(stand_in.notes()) < 16, "the others were not started"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a closed terminal answers with EIO")
+@pytest.mark.parametrize("live", [False, True])
+def test_a_terminal_that_closes_stops_the_runs(tmp_path, stand_in, monkeypatch, live):  # noqa: F811
+    monkeypatch.setenv("FAIL", "slow")
+    terminal, theirs = pty.openpty()
+    places = dict.fromkeys(("stdout", "stderr", *["stdin"] * live), theirs)
+    process = closing(tmp_path, stand_in, **places)
+    os.close(theirs)
+    pids = wait_for_runs(stand_in)
+    os.close(terminal)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=20) == 129
+    assert not any(map(is_alive, pids))
+
+
+def test_messages_that_fail_do_not_keep_the_engine_from_stopping(tmp_path, monkeypatch):
+    class Stopped(Recorder):
+        stopped = False
+
+        def wait(self, seconds):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return []
+
+        def stop(self):
+            self.stopped = True
+            self.wait = lambda seconds: []
+
+    def full(self, number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dplq.experiments.progress.Lines.stops", full)
+    engine = Stopped(1)
+    with pytest.raises(OSError, match="No space left"):
+        execute(plan(tmp_path), engine)
+    assert engine.stopped
