@@ -46,10 +46,11 @@ class Signals:
 @contextmanager
 def caught_signals() -> Iterator[Signals]:
     """Catch the signals that end a program while the block runs; blocks inside share them."""
-    outer = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
-    if isinstance(outer, Signals):
-        yield outer
-        return
+    for number in _numbers():
+        outer = getattr(signal.getsignal(number), "__self__", None)
+        if isinstance(outer, Signals):
+            yield outer
+            return
     signals = Signals()
     with _handled_by(signals.note):
         yield signals
@@ -85,10 +86,15 @@ def say_stopped() -> None:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    # One that is ignored stays so: by nohup, or in the background of a script.
+    numbers = [number for number in _numbers() if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+def _numbers() -> list[int]:
+    return [getattr(signal, name) for name in NAMES if hasattr(signal, name)]

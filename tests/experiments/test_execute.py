@@ -335,3 +335,28 @@ def test_messages_that_fail_do_not_keep_the_engine_from_stopping(tmp_path, monke
     with pytest.raises(OSError, match="No space left"):
         execute(plan(tmp_path), engine)
     assert engine.stopped
+
+
+IGNORED = """
+import os, signal, sys
+from dplq.experiments.signals import caught_signals, run_until_stopped
+number = int(sys.argv[1])
+def command():
+    os.kill(os.getpid(), number)
+    with caught_signals() as signals, caught_signals() as same:
+        assert signals is same
+        os.kill(os.getpid(), number)
+        return signals.number
+sys.exit(run_until_stopped(command))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_is_ignored_stays_so(number):
+    """As by nohup, or in the background of a script."""
+    done = subprocess.run(
+        [sys.executable, "-c", IGNORED, str(int(number))],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
+    )
+    assert done.returncode == 0
