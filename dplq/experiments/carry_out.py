@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,8 @@ from dplq.experiments.execute import execute
 from dplq.experiments.plan import Plan, RecordedSettings, Run, TableRequest
 from dplq.experiments.signals import caught_signals
 from dplq.io.exit_code import DONE, MISTAKE, until_closed
+
+ENGINES = "dplq.experiments.engines"  # logger
 
 
 def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: bool = False) -> int:
@@ -28,6 +31,7 @@ def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: b
     Raises:
         UserError: the engine cannot be opened.
     """
+    logging.getLogger(ENGINES).setLevel(logging.INFO)  # how many runs share a GPU
     with caught_signals() as signals:
         with until_closed(sys.stdout, signals.note_closed):
             print_notes(plan.notes)
