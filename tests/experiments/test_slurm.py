@@ -199,6 +199,45 @@ def test_a_cluster_that_refuses_is_quoted_in_one_line(slurm, tmp_path, capfd):
     assert capfd.readouterr() == ("", ""), "the line is printed once, by the caller"
 
 
+@pytest.mark.parametrize(("limit", "first"), [(2, 1), (5, 3), (12, 12)])
+def test_an_array_above_a_limit_of_the_cluster_is_submitted_in_parts(
+    slurm, tmp_path, monkeypatch, limit, first
+):
+    """Slurm refuses it as a whole, and has a limit on the jobs that are submitted."""
+    monkeypatch.setattr(slurm_engine, "RETRY", 0.0)
+    (slurm / "sbatch").write_text(
+        f"""#!{sys.executable}
+import re, sys
+from pathlib import Path
+here, text = Path({str(slurm)!r}), Path(sys.argv[-1]).read_text()
+found = re.search("--array=0-([0-9]+)%", text)
+size = int(found[1]) + 1 if found else 1
+rows = (here / "states").read_text()
+if rows.count("RUNNING") + size > {limit}:
+    sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
+(here / "arrays").open("a").write(f"{{size}} ")
+n = len((here / "arrays").read_text().split())
+names = [f"{{n}}_{{k}}" for k in range(size)] if found else [str(n)]
+(here / "states").write_text(rows + "".join(f"{{name}}|RUNNING|0|None\\n" for name in names))
+print("Submitted batch job", n)
+"""
+    )
+    engine = open_engine("slurm", {})
+    wanted = [f"job{number}" for number in range(12)]
+    for name in wanted:
+        engine.start(job(tmp_path, name))
+    done = []
+    for _ in range(200):
+        done += [end.job.name for end in engine.wait(0)]
+        path = slurm / "states"
+        path.write_text(path.read_text().replace("RUNNING", "COMPLETED"))
+        if len(done) == len(wanted):
+            break
+    assert sorted(done) == sorted(wanted)
+    sizes = list(map(int, (slurm / "arrays").read_text().split()))
+    assert (sum(sizes), sizes[0]) == (12, first)
+
+
 def test_a_folder_that_cannot_be_made_is_named(slurm, tmp_path):
     (tmp_path / "file").touch()
     engine = open_engine("slurm", {"folder": str(tmp_path / "file")})

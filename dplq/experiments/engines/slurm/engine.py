@@ -77,6 +77,7 @@ class SlurmEngine:
         self._submissions: Counter[str] = Counter()  # of jobs, by name
         self._next_call = 0.0  # of squeue
         self._next_attempt = 0.0  # to submit
+        self._size = ARRAY  # of the next array, at most
         self._stopped: list[Ended] = []
         self._told: set[str] = set()
         self._files = Path()  # folder of submitit's files
@@ -133,31 +134,45 @@ class SlurmEngine:
     def _submit(self) -> None:
         """Submit what waits, as one array; where Slurm takes no more, try again later.
 
+        A limit on the jobs of a user or on the size of an array (MaxSubmitJobs, MaxArraySize) has
+        Slurm refuse an array as a whole, so the next one is half as large.
+
         Raises:
-            UserError: Slurm refuses the jobs, and none is under way.
+            UserError: Slurm refuses a single job, and none is under way.
         """
+        jobs = self._waiting[: self._size]
+        refusal = self._submit_array(jobs)
+        while refusal and len(jobs) > 1 and not self.jobs:
+            jobs = jobs[: len(jobs) // 2]
+            refusal = self._submit_array(jobs)
+        if not refusal:
+            self._size = min(ARRAY, 2 * len(jobs))
+            return
+        if not self.jobs:
+            raise UserError(
+                f"Slurm takes no jobs: {refusal}. The engine's options, such as partition, "
+                "account, time, gpus and folder, are in docs/cluster.md."
+            )
+        self._size = max(1, len(jobs) // 2)
+        self._next_attempt = time.monotonic() + RETRY
+        self._warn(f"Slurm takes no more jobs at present: {refusal}")
+
+    def _submit_array(self, jobs: Sequence[Job]) -> str:
+        """Submit the first of the jobs that wait; return why Slurm refuses them, or ""."""
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        jobs = self._waiting[:ARRAY]
         try:
             executor = submitit.SlurmExecutor(self._folder(jobs[0]), max_num_timeout=TIME_LIMITS)
             executor.update_parameters(**self._settings.parameters())
             with _outside_of_allocations(), redirect_stderr(io.StringIO()):
                 submitted = executor.submit_array([self._task(job) for job in jobs])
         except (FailedJobError, FailedSubmissionError, OSError) as error:
-            words = " ".join(str(error).replace("sbatch: error: ", "").split())
-            if not self.jobs:
-                raise UserError(
-                    f"Slurm takes no jobs: {words}. The engine's options, such as partition, "
-                    "account, time, gpus and folder, are in docs/cluster.md."
-                ) from error
-            self._next_attempt = time.monotonic() + RETRY
-            self._warn(f"Slurm takes no more jobs at present: {words}")
-            return
+            return " ".join(str(error).replace("sbatch: error: ", "").split()) or repr(error)
         del self._waiting[: len(jobs)]
         self._submissions.update(job.name for job in jobs)
         self.jobs |= {new.job_id: job for new, job in zip(submitted, jobs, strict=True)}
+        return ""
 
     def _ended(self) -> list[Ended]:
         """Return the jobs that have ended; one that is lost goes to those to be submitted."""
