@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 import subprocess
@@ -335,6 +336,26 @@ def test_submitit_has_a_folder_that_nobody_else_may_write(slurm, tmp_path):
     (folder,) = (tmp_path / "files").iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "1_submitted.pkl").is_file()
+
+
+@pytest.mark.parametrize("how", ["of others", "writable", "a link"])
+def test_a_folder_that_somebody_else_may_write_is_refused(slurm, tmp_path, monkeypatch, how):
+    """He could put a pickle there, which a job of ours would run."""
+    folder = tmp_path / "files" / getpass.getuser()
+    folder.mkdir(mode=0o700, parents=True)
+    if how == "writable":
+        folder.chmod(0o777)
+    elif how == "a link":
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        there = os.geteuid() + 1
+        monkeypatch.setattr(slurm_engine.os, "geteuid", lambda: there)
+    engine = open_engine("slurm", {"folder": str(tmp_path / "files")})
+    engine.start(job(tmp_path))
+    with pytest.raises(UserError, match=f"{folder} is of another user, or others may write there"):
+        engine.wait(0)
+    assert not (slurm / "calls").exists()
 
 
 def test_a_container_stands_before_the_command(slurm, tmp_path):

@@ -16,6 +16,7 @@ import logging
 import os
 import shlex
 import shutil
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -230,12 +231,21 @@ class SlurmEngine:
         )
 
     def _folder(self, job: Job) -> Path:
-        """Return the folder of submitit's files, which nobody else may write: it has pickles."""
+        """Return the folder of submitit's files, which nobody else may write: it has pickles.
+
+        Raises:
+            UserError: it was there, and somebody else may.
+        """
         if self._files == Path():
             beside = job.log.parent if job.log else Path()
             folder = Path(self._settings.folder or beside / ".slurm")
             self._files = folder.absolute() / getpass.getuser()
         self._files.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not _is_ours_alone(self._files):
+            raise UserError(
+                f"{self._files} is of another user, or others may write there, and jobs run what "
+                f"lies there. Give another folder, or make it yours alone: chmod 700 {self._files}"
+            )
         return self._files
 
     def _warn(self, text: str) -> None:
@@ -243,6 +253,16 @@ class SlurmEngine:
         if text not in self._told:
             self._told.add(text)
             logger.warning("%s", text)
+
+
+def _is_ours_alone(folder: Path) -> bool:
+    """Return whether a folder, not a link to one, is of this user, and nobody else may write it."""
+    there = folder.lstat()
+    return (
+        stat.S_ISDIR(there.st_mode)
+        and there.st_uid == os.geteuid()
+        and not there.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    )
 
 
 @contextmanager
