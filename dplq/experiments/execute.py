@@ -26,12 +26,11 @@ from dplq.experiments.state import Found, State, scan, state_of
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.exit_code import DONE, MISTAKE, PROBLEMS
 from dplq.io.runs.files import RESULTS_FILE, RUN_FILE, SETTINGS_FILE
-from dplq.io.runs.lock import OWNER_FILE, forget_job
+from dplq.io.runs.lock import IN_USE, OWNER_FILE, forget_job
 
 SETTINGS_VARIABLE = "DPLQ_SETTINGS"  # has `dplq train` write settings.txt
 LOGS_FOLDER = "run_logs"  # beside the runs' folders, which exist only once a run has begun
 TICK = 0.5  # seconds: how late a signal is noticed at most
-IN_USE = "is in use by"  # in the message of a run whose folder another process holds
 MOST_REFUSALS = 3  # of one run, each by a process that was faster
 POLL = 2.0  # seconds between two looks at what other processes hold
 

@@ -13,6 +13,7 @@ from dplq.errors import UserError
 from dplq.io.validation.paths import refused_paths
 
 DONE, PROBLEMS, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+KILLED, TERMINATED = 137, 143  # of a process that SIGKILL or SIGTERM ended, as a shell gives it
 CLOSED = (errno.EPIPE, errno.EIO)  # of an output that nobody reads: `| head`, a closed terminal
 
 
@@ -32,6 +33,15 @@ def exit_code(run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("Interrupted. The same command resumes where it can.", file=sys.stderr)
         return INTERRUPTED
+
+
+def shell_code(code: int) -> int:
+    """Return the exit code of a process as a shell gives it.
+
+    Args:
+        code: as `subprocess` gives it, negative for a signal.
+    """
+    return code if code >= 0 else 128 - code
 
 
 def closed_pipe() -> int:

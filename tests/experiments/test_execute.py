@@ -360,3 +360,37 @@ def test_a_signal_that_is_ignored_stays_so(number):
         preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
     )
     assert done.returncode == 0
+
+
+def test_a_run_whose_folder_was_in_use_is_tried_again(tmp_path):
+    """The other process has ended by now, without results."""
+
+    class Refused(Recorder):
+        def wait(self, seconds):
+            if len(self.started) > 1:
+                return super().wait(seconds)
+            job = self.under_way.pop()
+            out = Path(job.command[list(job.command).index("--output-dir") + 1])
+            lock = RunLock(out)
+            lock.acquire()
+            with job.log.open("w") as log:
+                env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+                subprocess.run([sys.executable, "-c", TAKE, str(out)], env=env, stdout=log)
+            lock.release()
+            return [Ended(job, 2)]
+
+    engine = Refused(1)
+    assert execute(plan(tmp_path, seeds=[1]), engine) == 0
+    assert places(engine.started) == ["train_base1", "train_base1", "test_new1"]
+
+
+TAKE = """
+import sys
+from pathlib import Path
+from dplq.errors import UserError
+from dplq.io.runs.lock import RunLock
+try:
+    RunLock(Path(sys.argv[1])).acquire()
+except UserError as error:
+    print(f"error: {error}")
+"""

@@ -13,9 +13,10 @@ import pytest
 
 from dplq.errors import UserError
 from dplq.experiments.engines import Job, open_engine
+from dplq.experiments.engines.base import THREADS
 from dplq.experiments.engines.gpus import Gpu
-from dplq.experiments.engines.local import shell_code
 from dplq.experiments.engines.packing import Packing
+from dplq.io.exit_code import shell_code
 from dplq.io.process import is_alive
 from tests.runner import PROJECT
 
@@ -178,6 +179,22 @@ def test_a_program_that_is_missing(tmp_path):
     with pytest.raises(UserError, match=r"A run cannot be started: .*missing/log: No such"):
         engine.start(Job("a", python("pass"), log=tmp_path / "missing/log"))
     assert list(engine.wait(0)) == []
+
+
+@pytest.mark.parametrize("name", THREADS)
+def test_threads_that_the_user_sets_in_either_way_stay(tmp_path, monkeypatch, name):
+    for other in THREADS:
+        monkeypatch.delenv(other, raising=False)
+    engine = open_engine("local", {"jobs": 2, "threads": 3})
+    text = f"import os; print(*map(os.environ.get, {THREADS}))"
+    engine.start(Job("a", python(text), log=tmp_path / "a"))
+    monkeypatch.setenv(name, "7")
+    engine.start(Job("b", python(text), log=tmp_path / "b"))
+    ended = []
+    while len(ended) < 2:
+        ended += engine.wait(5)
+    wanted = " ".join("7" if other == name else "None" for other in THREADS)
+    assert [(tmp_path / log).read_text().strip() for log in "ab"] == ["3 3", wanted]
 
 
 def test_codes_are_those_of_a_shell():

@@ -13,6 +13,7 @@ import pytest
 
 from dplq.errors import UserError
 from dplq.experiments.engines import Job, open_engine
+from dplq.experiments.engines.base import THREADS
 from dplq.experiments.engines.slurm import engine as slurm_engine
 from dplq.experiments.engines.slurm import queue
 from dplq.experiments.engines.slurm.queue import JobState
@@ -375,10 +376,13 @@ def test_a_container_stands_before_the_command(slurm, tmp_path):
 
 def test_a_job_has_as_many_threads_as_cpus(slurm, tmp_path, monkeypatch):
     engine = open_engine("slurm", {"cpus": 4})
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert engine._task(job(tmp_path)).environment == {"OMP_NUM_THREADS": "4"}
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert engine._task(job(tmp_path)).environment == {}, "the user's own goes with the job"
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    assert engine._task(job(tmp_path)).environment == dict.fromkeys(THREADS, "4")
+    for name in THREADS:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "2")
+            assert engine._task(job(tmp_path)).environment == {}, "the user's own goes with it"
 
 
 def test_without_slurm_one_line_says_so(tmp_path, monkeypatch):

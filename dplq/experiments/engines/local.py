@@ -17,14 +17,13 @@ import msgspec
 from msgspec import Meta
 
 from dplq.errors import UserError
-from dplq.experiments.engines.base import Ended, Engine, Job
+from dplq.experiments.engines.base import Ended, Engine, Job, thread_variables
 from dplq.experiments.engines.gpus import VARIABLE, list_gpus
 from dplq.experiments.engines.packing import Packing
-from dplq.io.exit_code import DONE
+from dplq.io.exit_code import DONE, TERMINATED, shell_code
 
 POLL = 0.02  # seconds between two looks at the processes
 PR_SET_PDEATHSIG = 1  # of Linux
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
@@ -126,8 +125,7 @@ class LocalEngine:
         """Return the variables that give a job its share of the machine."""
         shares = {}
         if self._threads is not None:
-            threads = str(self._threads or max(1, cores() // self.slots))
-            shares = {name: threads for name in THREADS if name not in os.environ}
+            shares = thread_variables(self._threads or max(1, cores() // self.slots))
         if self._packing is not None:
             shares[VARIABLE] = self._packing.place(job.name).name
         return shares
@@ -164,7 +162,7 @@ def _end_with(parent: int) -> Callable[[], None]:
     def end_with_parent() -> None:
         prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
         if os.getppid() != parent:  # it ended before
-            os._exit(128 + signal.SIGTERM)
+            os._exit(TERMINATED)
 
     return end_with_parent
 
@@ -176,11 +174,6 @@ def _kill(popen: subprocess.Popen[Any]) -> None:
         with contextlib.suppress(ProcessLookupError):  # not the leader of a group, or all ended
             os.killpg(popen.pid, signal.SIGKILL)
     popen.wait()
-
-
-def shell_code(code: int) -> int:
-    """Return the exit code of a process as a shell gives it."""
-    return code if code >= 0 else 128 - code
 
 
 def cores() -> int:

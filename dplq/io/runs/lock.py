@@ -28,6 +28,7 @@ from dplq.io.process import is_alive
 from dplq.io.validation.schema import Count, InvalidContent, Name, read_json
 
 JOB_VARIABLE = "DPLQ_JOB"  # name of the job that a run is, the same for each attempt of it
+IN_USE = "in use by"  # in the message about a folder that another process holds
 LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
 ORPHANS = 30.0  # seconds for which the children of a killed process may live on: loader workers
 LEASE = 120.0  # seconds after which a file server frees the locks of a lost machine (NFSv4: 90)
@@ -118,7 +119,7 @@ class RunLock:
         if owner is not None and not owner.is_here and not owner.is_earlier_attempt:
             self._lock.release()
             raise UserError(
-                f"{self.folder} is marked as in use by {owner}, and this machine cannot tell "
+                f"{self.folder} is marked as {IN_USE} {owner}, and this machine cannot tell "
                 f"whether that one still runs. If it does not, delete {self._owner_file}; or "
                 "choose another --output-dir."
             )
@@ -179,7 +180,7 @@ class RunLock:
 
     def _in_use(self, owner: Owner | None) -> str:
         return (
-            f"{self.folder} is in use by {owner or 'another process'}. Wait until that has ended, "
+            f"{self.folder} is {IN_USE} {owner or 'another process'}. Wait until that has ended, "
             "or choose another --output-dir."
         )
 

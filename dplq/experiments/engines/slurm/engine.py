@@ -24,7 +24,7 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 from dplq.errors import UserError
-from dplq.experiments.engines.base import Ended, Job
+from dplq.experiments.engines.base import Ended, Job, thread_variables
 from dplq.experiments.engines.slurm.queue import FORGOTTEN, JobState, cancel, job_states
 from dplq.experiments.engines.slurm.settings import ARRAY, Settings
 from dplq.experiments.engines.slurm.task import Task
@@ -36,7 +36,6 @@ TIME_LIMITS = 20  # that submitit lets one job reach
 POLL = 5.0  # seconds between two calls of squeue
 RETRY = 30.0  # seconds until a refused array is submitted again
 TICK = 0.5  # seconds
-THREADS = "OMP_NUM_THREADS"
 PATIENCE = 180.0  # seconds for cancelled jobs to end
 
 logger = logging.getLogger(__name__)
@@ -220,9 +219,8 @@ class SlurmEngine:
         words = [*shlex.split(self._settings.container), *job.command]
         if self._settings.python:
             words[-len(job.command)] = self._settings.python
-        threads = {}
-        if self._settings.cpus and THREADS not in os.environ:
-            threads[THREADS] = str(self._settings.cpus)  # a node may have more than are the job's
+        cpus = self._settings.cpus  # a node may have more than are the job's
+        threads = thread_variables(cpus) if cpus else {}
         return Task(
             tuple(words),
             threads | dict(job.environment),
