@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import pty
 import signal
@@ -17,6 +18,7 @@ import pytest
 
 from dplq.errors import UserError
 from dplq.experiments.base2new import base2new
+from dplq.experiments.carry_out import carry_out
 from dplq.experiments.engines import Ended, open_engine
 from dplq.experiments.execute import execute
 from dplq.experiments.state import State, state_of
@@ -394,3 +396,13 @@ try:
 except UserError as error:
     print(f"error: {error}")
 """
+
+
+def test_what_an_engine_decides_is_shown(tmp_path, caplog):
+    class Talking(Recorder):
+        def start(self, job):
+            super().start(job)
+            logging.getLogger("dplq.experiments.engines.packing").info("2 run(s) at once")
+
+    assert carry_out(plan(tmp_path, seeds=[1]), lambda: Talking(1)) == 0
+    assert "2 run(s) at once" in caplog.messages
