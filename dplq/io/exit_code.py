@@ -51,7 +51,7 @@ def closed_pipe() -> int:
 
 
 @contextmanager
-def until_closed(stream: TextIO, closed: Callable[[], object] = bool) -> Iterator[None]:
+def until_closed(stream: TextIO, closed: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Write to an output, unless nobody reads it any more: the rest of it is lost then.
 
     Args:
