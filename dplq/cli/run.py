@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PROTOCOLS = ("base2new", "compare", "few-shot", "cross-dataset", "domain-generalization")
 ENGINE = "local"
+SLURM_FOLDER = ".slurm"  # for the engine's own files, in that of the results
 # flags of the request, which a sweep file says itself
 OF_REQUEST = (
     *("trainers", "seeds", "shots", "config", "targets", "generalised"),
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "datasets",
         nargs="*",
+        default=[],
         metavar="DATASET",
         help="files of configs/datasets, or NAMEs in them; default: the built-in demo_aerial",
     )
@@ -88,16 +90,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--dry-run", action="store_true", help="show the runs and their states, start none")
     parser.add_argument(
-        "options", nargs="*", metavar="-- KEY VALUE", help="config keys for all runs"
+        "options", nargs="*", default=[], metavar="-- KEY VALUE", help="config keys for all runs"
     )
     return parser
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments before ``--``; datasets may follow flags."""
+    return build_parser().parse_intermixed_args(words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     cut = words.index("--") if "--" in words else len(words)
-    args = build_parser().parse_args(words[:cut])
+    args = parse(words[:cut])
     from dplq.experiments.signals import run_until_stopped
 
     return run_until_stopped(lambda: exit_code(lambda: run(args, words[cut + 1 :])))
@@ -106,15 +113,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace, options: list[str]) -> int:
     """Carry out what the arguments ask for, or show it."""
     from dplq.experiments.carry_out import carry_out
-    from dplq.experiments.engines import open_engine
+    from dplq.experiments.engines import engine_settings, open_engine
 
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     plan, (name, settings) = planned(args, options, Path.cwd())
     if args.dry_run:
         from dplq.experiments.dry_run import overview
 
+        engine_settings(name, settings)
         print(overview(plan))
         return 0
+    if name == "slurm" and plan.out:  # beside the logs, whichever protocols there are
+        settings.setdefault("folder", str(plan.out / SLURM_FOLDER))
     return carry_out(plan, lambda: open_engine(name, settings), live=sys.stdout.isatty())
 
 
@@ -122,10 +132,12 @@ def planned(
     args: argparse.Namespace, options: list[str], caller: Path
 ) -> tuple[Plan, tuple[str, dict[str, Any]]]:
     """Return the plan, and the engine's name and options."""
+    from dplq.experiments.requests.common_settings import check_sections
     from dplq.experiments.requests.request import make_plan
     from dplq.experiments.requests.values import pairs
 
     given = pairs(options, caller, "the flags of dplq run: see its --help")
+    check_sections(given)
     engine: tuple[str, dict[str, Any]] = (ENGINE, {})
     if args.what.lower().endswith((".yaml", ".yml")) or os.path.isfile(args.what):
         from dplq.experiments.requests.sweep import read_sweep

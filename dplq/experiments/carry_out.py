@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
 from dplq.errors import UserError
 from dplq.experiments.engines import Engine
-from dplq.experiments.execute import execute
+from dplq.experiments.execute import LOGS_FOLDER, execute
 from dplq.experiments.plan import Plan, RecordedSettings, Run, TableRequest
 from dplq.experiments.signals import caught_signals
-from dplq.io.exit_code import DONE, MISTAKE
+from dplq.io.exit_code import DONE, MISTAKE, until_closed
+
+ENGINES = "dplq.experiments.engines"  # logger
 
 
 def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: bool = False) -> int:
@@ -28,23 +31,30 @@ def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: b
     Raises:
         UserError: the engine cannot be opened.
     """
-    print_notes(plan.notes)
+    logging.getLogger(ENGINES).setLevel(logging.INFO)  # how many runs share a GPU
     with caught_signals() as signals:
+        with until_closed(sys.stdout, signals.note_closed):
+            print_notes(plan.notes)
         code = _execute(plan, engine, live)
     if signals.number:
         return code
-    table_code = print_tables(plan.tables)
+    table_code = DONE
+    with until_closed(sys.stdout):
+        table_code = print_tables(plan.tables)
     if code != DONE:
-        print_failed(plan.runs)
+        with until_closed(sys.stderr):
+            print_failed(plan.runs)
     return code or table_code
 
 
 def _execute(plan: Plan, engine: Callable[[], Engine] | None, live: bool) -> int:
     place = None if engine is None else engine()
     try:
-        return execute(plan, place, live=live)
+        logs = plan.out / LOGS_FOLDER if plan.out else None
+        return execute(plan, place, live=live, logs=logs)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        with until_closed(sys.stderr):
+            print(f"error: {error}", file=sys.stderr)
         return MISTAKE
 
 

@@ -21,16 +21,16 @@ from dplq.experiments.failure import reason
 from dplq.experiments.plan import Plan, RecordedSettings, Run
 from dplq.experiments.progress import Lines, Progress
 from dplq.experiments.schedule import Item, Schedule, Stage
-from dplq.experiments.signals import STOPPED, Signals, caught_signals
-from dplq.experiments.state import State, scan, state_of
+from dplq.experiments.signals import Signals, caught_signals, say_stopped
+from dplq.experiments.state import Found, State, scan, state_of
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.exit_code import DONE, MISTAKE, PROBLEMS
 from dplq.io.runs.files import RESULTS_FILE, RUN_FILE, SETTINGS_FILE
+from dplq.io.runs.lock import IN_USE, OWNER_FILE, forget_job
 
 SETTINGS_VARIABLE = "DPLQ_SETTINGS"  # has `dplq train` write settings.txt
 LOGS_FOLDER = "run_logs"  # beside the runs' folders, which exist only once a run has begun
 TICK = 0.5  # seconds: how late a signal is noticed at most
-IN_USE = "is in use by"  # in the message of a run whose folder another process holds
 MOST_REFUSALS = 3  # of one run, each by a process that was faster
 POLL = 2.0  # seconds between two looks at what other processes hold
 
@@ -110,7 +110,7 @@ class Execution:
             if self._jobs:  # a signal, or an error of ours
                 self._stop()
         if self.signals.number:
-            print(STOPPED, file=sys.stderr)
+            say_stopped()
             return 128 + self.signals.number
         self.progress.end()
         if self._refusal is not None:
@@ -145,6 +145,10 @@ class Execution:
 
     def _step(self) -> bool:
         """Start what can be started, and wait for an end; return whether there is more to do."""
+        if self.progress.closed and (
+            self._jobs or self._elsewhere or self.schedule.at(Stage.WAITING)
+        ):
+            self.signals.note_closed()
         if self.signals.number:
             return False
         while self._refusal is None and len(self._jobs) < self.engine.slots:
@@ -174,7 +178,8 @@ class Execution:
         """
         run, found = item.run, state_of(item.run.folder)
         if found.state is State.HELD:
-            item.stage, item.reason = Stage.ELSEWHERE, str(found.holder)
+            item.stage = Stage.ELSEWHERE
+            _note_holder(item, found)
             self._elsewhere.append(item)
             self.progress.elsewhere(item)
             return
@@ -218,7 +223,7 @@ class Execution:
         """Take notice of what became of a run."""
         started = self._jobs.pop(ended.job.name)
         item, code = started.item, ended.code
-        self._record(started, code)
+        self._record(ended, started)
         if self.signals.number:
             return
         if code == DONE and item.run.is_finished:
@@ -260,7 +265,7 @@ class Execution:
         for item in list(self._elsewhere):
             found = state_of(item.run.folder)
             if found.state is State.HELD:
-                item.reason = str(found.holder)
+                _note_holder(item, found)
             else:  # finished, or left to us
                 self._elsewhere.remove(item)
                 self.schedule.put_back(item)
@@ -269,19 +274,22 @@ class Execution:
         """End the runs that are under way; they go on from their last epoch another time."""
         self.signals.stopping = True
         try:
-            self.progress.stops(len(self._jobs))
-            self.engine.stop()
+            try:
+                self.progress.stops(len(self._jobs))
+            finally:  # whatever became of the terminal
+                self.engine.stop()
             for ended in self.engine.wait(0):
                 if ended.job.name in self._jobs:
-                    self._record(self._jobs.pop(ended.job.name), ended.code)
+                    self._record(ended, self._jobs.pop(ended.job.name))
         except KeyboardInterrupt:  # a second signal
             pass
         finally:
             self.signals.stopping = False
 
-    def _record(self, started: _Started, code: int) -> None:
+    def _record(self, ended: Ended, started: _Started) -> None:
+        forget_job(started.item.run.folder, ended.job.name)
         try:
-            started.record_settings(code)
+            started.record_settings(ended.code)
         except UserError as error:  # a full disk: what runs may still save what it has
             self._refusal = self._refusal or error
 
@@ -322,6 +330,13 @@ class _Started:
             return
         if folder.is_dir() and not (folder / RUN_FILE).exists():
             write_bytes_atomically(path, f"{self.settings}\n".encode())
+
+
+def _note_holder(item: Item, found: Found) -> None:
+    """Note which process holds the folder of a run, and the file that says so."""
+    if found.holder is not None:
+        item.reason = str(found.holder)
+        item.note = None if found.holder.is_here else item.run.folder / OWNER_FILE
 
 
 def make_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,12 +13,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dplq.experiments.progress import Lines
+from dplq.experiments.progress import Lines, left_behind
 from dplq.experiments.schedule import Item, Stage
 from dplq.experiments.watch import how_far
 
 EVERY = 1.0  # seconds between two states of the table
 OTHER_LINES = 4  # of the terminal: counts, heading, and what is printed below
+HINT_LINES = 3  # for the names of files
 MOST_FAILED = 5  # failed runs in the table, the last ones; the lines at the end have all
 
 
@@ -35,19 +37,27 @@ class LiveTable(Lines):
         self._live = Live(console=self._console, auto_refresh=False)
         self._failed: list[Item] = []
         self._at = 0.0
+        self._hint = ""
 
     @contextmanager
     def shown(self, items: Sequence[Item]) -> Iterator[object]:
         """Show the table while the block runs."""
-        with super().shown(items), self._live:
-            yield self
-            self._at = 0.0
-            self.refresh()  # the last state stays on the terminal
+        with super().shown(items):
+            with self._output(sys.stdout):
+                self._live.start()
+            try:
+                yield self
+                self._at = 0.0
+                self.refresh()  # the last state stays on the terminal
+            finally:
+                with self._output(sys.stdout):
+                    self._live.stop()
 
     def refresh(self) -> None:
         """Show the present state, at most once a second."""
         if time.monotonic() - self._at >= EVERY:
-            self._live.update(self.table(), refresh=True)
+            with self._output(sys.stdout):
+                self._live.update(self.table(), refresh=True)
             self._at = time.monotonic()
 
     def started(self, item: Item) -> None:
@@ -64,7 +74,8 @@ class LiveTable(Lines):
         """Leave it to the table."""
 
     def waits(self, items: Sequence[Item]) -> None:
-        """Leave it to the table."""
+        """Leave it to the table, but for what the user can do."""
+        self._hint = left_behind(items)
 
     def failed(self, item: Item) -> None:
         """Note it for the table."""
@@ -79,7 +90,8 @@ class LiveTable(Lines):
             rows.add_column(name, no_wrap=True, overflow="ellipsis")
         failed = self._failed[-MOST_FAILED:]
         active = [i for i in self._items if i.stage in (Stage.RUNNING, Stage.ELSEWHERE)]
-        room = max(1, self._console.height - OTHER_LINES - len(failed))
+        other = OTHER_LINES + HINT_LINES * bool(self._hint)
+        room = max(1, self._console.height - other - len(failed))
         for item in active[:room]:
             rows.add_row(*self._active(item))
         whys = [
@@ -87,9 +99,9 @@ class LiveTable(Lines):
             for item in failed
         ]
         more = f" ({len(active) - room:,} more than fit here)" if len(active) > room else ""
-        return Group(
-            Text(f"{len(self._items):,} runs: {counts}{more}"), rows, *map(_one_line, whys)
-        )
+        head = Text(f"{len(self._items):,} runs: {counts}{more}")
+        hints = [Text(self._hint)] * bool(self._hint)
+        return Group(head, rows, *map(_one_line, whys), *hints)
 
     def _active(self, item: Item) -> tuple[Text, ...]:
         epoch, loss = how_far(item.run.folder)

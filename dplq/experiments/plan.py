@@ -164,12 +164,14 @@ class Plan:
         folders: of the tables.
         tables: at the end.
         notes: what is to be known of the plan, a line each.
+        out: folder of all results; None: they have none in common.
     """
 
     runs: Sequence[Run] = field(default_factory=list)
     folders: Sequence[Path] = field(default_factory=list)
     tables: Sequence[TableRequest] = ()
     notes: Sequence[str] = ()
+    out: Path | None = None
 
 
 def merge(plans: Iterable[Plan]) -> Plan:

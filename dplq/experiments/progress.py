@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TextIO
 
 from dplq.errors import few
 from dplq.experiments.schedule import Item, Stage
+from dplq.io.exit_code import until_closed
 
 AGAIN = "To go on, fix the cause and give the same command again; finished runs are kept."
 MOST = 20  # failed runs, and skipped ones, that the last lines name
@@ -20,6 +22,9 @@ class Lines:
     Args:
         brief: count what was finished before instead of naming it, and report what ends: for runs
             at once, whose output is elsewhere.
+
+    Attributes:
+        closed: whether nobody reads the output any more.
     """
 
     def __init__(self, brief: bool = False) -> None:
@@ -27,12 +32,13 @@ class Lines:
         self._items: Sequence[Item] = ()
         self._before = 0
         self._waits = False
+        self.closed = False
 
     def shown(self, items: Sequence[Item]) -> AbstractContextManager[object]:
         """Return a context in which the runs of these items go on."""
         self._items = items
         if self._brief and self._before:
-            print(f"already finished: {self._before:,} of {len(items):,} runs", flush=True)
+            self._say(f"already finished: {self._before:,} of {len(items):,} runs")
         return nullcontext()
 
     def refresh(self) -> None:
@@ -42,36 +48,37 @@ class Lines:
         """Report a run whose results were there."""
         self._before += 1
         if self._items or not self._brief:
-            print(f"already finished: {item.run.folder}", flush=True)
+            self._say(f"already finished: {item.run.folder}")
 
     def started(self, item: Item) -> None:
         """Report a run that starts."""
-        print(f"== {item.run.title}: {item.run.folder}", flush=True)
+        self._say(f"== {item.run.title}: {item.run.folder}")
 
     def finished(self, item: Item) -> None:
         """Report a run that has ended with results."""
         if self._brief:
             took = f" ({time.monotonic() - item.since:.0f} s)" if item.since else ""
-            print(f"finished{took}: {item.run.folder}{self._count()}", flush=True)
+            self._say(f"finished{took}: {item.run.folder}{self._count()}")
 
     def failed(self, item: Item) -> None:
         """Report a run that failed."""
-        print(f"error: {failure(item)}", file=sys.stderr, flush=True)
+        self._say(f"error: {failure(item)}", sys.stderr)
 
     def elsewhere(self, item: Item) -> None:
         """Report a run that another process makes."""
-        print(f"running elsewhere ({item.reason}): {item.run.folder}", flush=True)
+        self._say(f"running elsewhere ({item.reason}): {item.run.folder}")
 
     def waits(self, items: Sequence[Item]) -> None:
         """Report, once, that only runs of other processes are left."""
         if not self._waits:
             self._waits = True
             who = few(sorted({item.reason for item in items}))
-            print(
+            self._say(
                 f"waiting for {len(items):,} run(s) of other processes ({who}); what they leave "
-                "unfinished is run here",
-                flush=True,
+                "unfinished is run here"
             )
+            if hint := left_behind(items):
+                self._say(hint)
 
     def stops(self, number: int) -> None:
         """Report that the runs under way are being ended.
@@ -80,11 +87,7 @@ class Lines:
             number: of runs.
         """
         if self._brief:
-            print(
-                f"stopping {number:,} run(s); a second signal kills them",
-                file=sys.stderr,
-                flush=True,
-            )
+            self._say(f"stopping {number:,} run(s); a second signal kills them", sys.stderr)
 
     def end(self) -> None:
         """Report what failed and what was skipped."""
@@ -99,7 +102,18 @@ class Lines:
             texts = [f"  {failure(item)}" for item in failed]
             whys = [f"  skipped: {item.run.title} ({item.reason})" for item in skipped]
             lines = [f"{count}{also}:", *_first(texts), *_first(whys), AGAIN]
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        self._say("\n".join(lines), sys.stderr)
+
+    def _say(self, text: str, stream: TextIO | None = None) -> None:
+        stream = stream or sys.stdout
+        with self._output(stream):
+            print(text, file=stream)
+
+    def _output(self, stream: TextIO) -> AbstractContextManager[None]:
+        return until_closed(stream, self._note_closed)
+
+    def _note_closed(self) -> None:
+        self.closed = True
 
     def _count(self) -> str:
         done = sum(item.stage is Stage.FINISHED for item in self._items)
@@ -114,6 +128,12 @@ def failure(item: Item) -> str:
     why = f": {item.reason}" if item.reason else ""
     where = f"Its log: {item.log}" if item.log else f"Its folder: {item.run.folder}"
     return f"failed (exit code {item.code}): {item.run.title}{why}. {where}"
+
+
+def left_behind(items: Iterable[Item]) -> str:
+    """Return what to do about processes of other machines that were killed; "" for none."""
+    notes = [item.note for item in items if item.note]
+    return f"If one of them does not run any more, delete its file: {few(notes)}" if notes else ""
 
 
 def _first(lines: Sequence[str]) -> list[str]:

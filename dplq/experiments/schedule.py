@@ -31,6 +31,7 @@ class Item:
         index: its place in the plan.
         stage: where it is.
         reason: why it failed, was skipped, or who else runs it.
+        note: file that keeps its folder in use, of a process on another machine.
         code: exit code of a failed one.
         log: file of its output; None: the terminal.
         log_size: of the log before it started, in bytes.
@@ -42,6 +43,7 @@ class Item:
     index: int
     stage: Stage = Stage.WAITING
     reason: str = ""
+    note: Path | None = None
     code: int = 0
     log: Path | None = None
     log_size: int = 0

@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from dplq.io.exit_code import until_closed
+
 STOPPED = "stopped; to go on, give the same command again"
+CLOSED = getattr(signal, "SIGPIPE", signal.SIGTERM)  # stands for an output that nobody reads
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 
@@ -35,14 +38,19 @@ class Signals:
             raise KeyboardInterrupt
         self.number = self.number or number
 
+    def note_closed(self) -> None:
+        """Note that nobody reads the output any more, unless a signal came before."""
+        self.number = self.number or CLOSED
+
 
 @contextmanager
 def caught_signals() -> Iterator[Signals]:
     """Catch the signals that end a program while the block runs; blocks inside share them."""
-    outer = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
-    if isinstance(outer, Signals):
-        yield outer
-        return
+    for number in _numbers():
+        outer = getattr(signal.getsignal(number), "__self__", None)
+        if isinstance(outer, Signals):
+            yield outer
+            return
     signals = Signals()
     with _handled_by(signals.note):
         yield signals
@@ -66,16 +74,27 @@ def run_until_stopped(command: Callable[[], int]) -> int:
         with _handled_by(stop):
             return command()
     except Stopped as stopped:
-        print(STOPPED, file=sys.stderr)
+        say_stopped()
         return 128 + stopped.number
+
+
+def say_stopped() -> None:
+    """Say that the program was stopped, if the terminal is still there."""
+    with until_closed(sys.stderr):
+        print(STOPPED, file=sys.stderr)
 
 
 @contextmanager
 def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    # One that is ignored stays so: by nohup, or in the background of a script.
+    numbers = [number for number in _numbers() if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+def _numbers() -> list[int]:
+    return [getattr(signal, name) for name in NAMES if hasattr(signal, name)]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
 from dplq.errors import UserError
 from dplq.io.validation.paths import refused_paths
 
 DONE, PROBLEMS, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+KILLED, TERMINATED = 137, 143  # of a process that SIGKILL or SIGTERM ended, as a shell gives it
+CLOSED = (errno.EPIPE, errno.EIO)  # of an output that nobody reads: `| head`, a closed terminal
 
 
 def exit_code(run: Callable[[], int]) -> int:
@@ -30,7 +35,42 @@ def exit_code(run: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
+def shell_code(code: int) -> int:
+    """Return the exit code of a process as a shell gives it.
+
+    Args:
+        code: as `subprocess` gives it, negative for a signal.
+    """
+    return code if code >= 0 else 128 - code
+
+
 def closed_pipe() -> int:
     """Return the exit code where `| head` has closed the pipe; what is still printed is lost."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard(sys.stdout)
     return DONE
+
+
+@contextmanager
+def until_closed(stream: TextIO, closed: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Write to an output, unless nobody reads it any more: the rest of it is lost then.
+
+    Args:
+        stream: the output.
+        closed: is called when nobody reads it.
+
+    Raises:
+        OSError: another fault, such as a full disk.
+    """
+    try:
+        yield
+        stream.flush()
+    except OSError as error:
+        if error.errno not in CLOSED:
+            raise
+        _discard(stream)
+        closed()
+
+
+def _discard(stream: TextIO) -> None:
+    with suppress(OSError):  # no file: the stand-in of a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from dplq.results.runs import Run
 
 GRIDS = ("shots", "target")
+UNUSED = {  # by a kind of table
+    "runs": ("composite", "curve", "diagram", "ci95"),
+    "compare": ("curve", "ci95"),
+}
 EXAMPLES = """examples:
     dplq results output
     dplq results output --format github --ci95
@@ -125,11 +129,12 @@ def report(args: argparse.Namespace) -> None:
     from dplq.results.frames import listed, select
     from dplq.results.runs import collect
 
-    curve = user_path(args.curve, "--curve") if args.curve else None
-    diagram = user_path(args.diagram, "--diagram") if args.diagram else None
+    _refuse_unused(args)
+    curve = None if args.curve is None else user_path(args.curve, "--curve")
+    diagram = None if args.diagram is None else user_path(args.diagram, "--diagram")
     if args.metric != ACCURACY:
         others = ("compare", "composite", "curve", "diagram")
-        given = [f"--{name}" for name in others if getattr(args, name)]
+        given = [f"--{name}" for name in others if _is_given(args, name)]
         if given := (["--by"] if args.by in GRIDS else []) + given:
             raise UserError(f"{given[0]} shows accuracies: leave it out, or --metric {args.metric}")
     runs = collect(args.out, args.metric)
@@ -141,7 +146,7 @@ def report(args: argparse.Namespace) -> None:
     if args.composite:
         runs += composites(runs)
     beside = sys.stderr if args.format == "csv" else sys.stdout
-    if args.compare:
+    if args.compare is not None:
         print(comparison(runs, args.compare))
     else:
         table = make_table(args, runs)
@@ -156,6 +161,19 @@ def report(args: argparse.Namespace) -> None:
         print(f"Diagram: {diagram}", file=beside)
 
 
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """Refuse (UserError) options that change nothing of what is asked for."""
+    for kind, unused in UNUSED.items():
+        if _is_given(args, kind) and (given := [n for n in unused if _is_given(args, n)]):
+            raise UserError(f"--{kind} makes no use of --{given[0]}: leave one of them out")
+    if args.compare is not None and args.format != "simple":
+        raise UserError(f"--compare has no format {args.format}: leave it out")
+
+
+def _is_given(args: argparse.Namespace, name: str) -> bool:
+    return getattr(args, name) not in (None, False)
+
+
 def make_table(args: argparse.Namespace, runs: Sequence[Run]) -> Table:
     """Return the table that the arguments select."""
     from dplq.results.frames import grouped_table
@@ -163,7 +181,7 @@ def make_table(args: argparse.Namespace, runs: Sequence[Run]) -> Table:
     from dplq.results.summary import summarise
     from dplq.results.tables import accuracy_table
 
-    if args.by and args.by not in GRIDS:
+    if args.by is not None and args.by not in GRIDS:
         by = [name.strip() for name in args.by.split(",") if name.strip()]
         return grouped_table(runs, by, ci95=args.ci95, metric=args.metric)
     if args.by:

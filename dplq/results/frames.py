@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError, few, suggest
 from dplq.results import ACCURACY, METRICS
+from dplq.results.comparable import comparable, shares
 from dplq.results.rendering import Line, Table
 from dplq.results.runs import COSTS, Run, one_each
 from dplq.results.summary import paired_stats
@@ -17,6 +18,8 @@ from dplq.results.tables import ROUNDED_NOTE, columns_of, seed_text, shorten, sp
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+Parts = dict[str, dict[int, list[str]]]  # classes -> seed -> what its mean is over
 
 logger = logging.getLogger(__name__)
 
@@ -112,46 +115,73 @@ def grouped_table(
         metric: what `collect` was asked for.
 
     Raises:
-        UserError: no such column.
+        UserError: no column, or no such column.
     """
+    by = list(dict.fromkeys(by))
+    if not by:
+        raise UserError(f"--by names no column. Choices: {', '.join(GROUPINGS)}.")
     for name in by:
         if name not in GROUPINGS:
             raise UserError(f"--by {name}: no such column.{suggest(name, GROUPINGS)}")
     runs = list(one_each(runs, "the same run twice").values())
     table = frame(runs).assign(value=[run.accuracy for run in runs])
     groups = table.groupby([*by, "classes", "seed"])
-    cells = groups["value"].agg(["mean", "size"])
+    cells = groups["value"].agg("mean")
     found: Any = defaultdict(lambda: defaultdict(dict))
-    sizes: Any = defaultdict(lambda: defaultdict(dict))
-    for key, mean, size in zip(cells.index, cells["mean"], cells["size"], strict=True):
+    for key, mean in cells.items():
         *group, classes, seed = key
         found[tuple(group)][classes][int(seed)] = float(mean)
-        sizes[tuple(group)][classes][int(seed)] = int(size)
+    averaged = _averaged(table, by)
     rounded = table.groupby(list(by))["rounded"].any()
     lines = []
     for group, values in found.items():
-        _warn_unequal(group, sizes[group])
+        parts = averaged[group]
+        _warn_unequal(group, parts)
         stats, values = paired_stats(values)
-        count = sum(sum(seeds.values()) for seeds in sizes[group].values())
+        count = sum(len(names) for seeds in parts.values() for names in seeds.values())
         labels = {**dict(zip(by, map(str, group), strict=True)), "runs": str(count)}
-        seeds = {name: tuple(sorted(values[name])) for name in sizes[group]}
+        seeds = {name: tuple(sorted(values[name])) for name in parts}
         labels["seeds"] = seed_text(seeds)
         is_rounded = bool(rounded[group if len(by) > 1 else group[0]])
-        lines.append(Line(labels, stats, is_rounded, values=values))
+        weights = {c: {s: shares(names) for s, names in of.items()} for c, of in parts.items()}
+        lines.append(Line(labels, stats, is_rounded, values=values, parts=weights))
+    among = [name for name in by if name not in ("trainer", "config")]
+    lines = comparable(lines, among)
     return Table(
         lines=lines,
         columns=columns_of(lines),
         note=_note(table, by, lines, ci95, metric),
         dropped=(),
         noted=("seeds",),
-        group=[name for name in by if name not in ("trainer", "config")],
+        group=among,
     )
 
 
-def _warn_unequal(group: tuple[Any, ...], sizes: dict[str, dict[int, int]]) -> None:
-    for classes, by_seed in sizes.items():
-        if len(set(by_seed.values())) > 1:
-            listed = ", ".join(f"seed {seed}: {size}" for seed, size in sorted(by_seed.items()))
+def _averaged(table: DataFrame, by: Sequence[str]) -> dict[tuple[Any, ...], Parts]:
+    """Return what is averaged in each group, by classes and seed: a name for every run.
+
+    A config belongs to its trainer: trainers are compared whatever their configs are called.
+    """
+    varied = [n for n in GROUPINGS if n not in by and n != "config" and table[n].nunique() > 1]
+    columns = [table[name] for name in varied] or [[""] * len(table)]
+    names = (", ".join(map(str, values)) for values in zip(*columns, strict=True))
+    found: dict[tuple[Any, ...], Parts] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
+    keys = zip(*(table[n] for n in (*by, "classes", "seed")), strict=True)
+    for (*group, classes, seed), name in zip(keys, names, strict=True):
+        found[tuple(group)][classes][int(seed)].append(name)
+    return found
+
+
+def _warn_unequal(group: tuple[Any, ...], parts: Parts) -> None:
+    """Warn of a group whose means of two seeds are over other runs."""
+    for classes, by_seed in parts.items():
+        if len({tuple(sorted(names)) for names in by_seed.values()}) > 1:
+            sizes = {seed: str(len(names)) for seed, names in sorted(by_seed.items())}
+            if len(set(sizes.values())) == 1:
+                sizes = {seed: few(sorted(by_seed[seed])) for seed in sizes}
+            listed = ", ".join(f"seed {seed}: {size}" for seed, size in sizes.items())
             logger.warning(
                 "%s: the seeds have different runs on %s classes (%s)",
                 *(", ".join(map(str, group)), classes, listed),

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from tabulate import tabulate
@@ -62,7 +63,8 @@ class Line:
     """One line of a table: labels, accuracies by column, other numbers.
 
     `values` are what the accuracies are averages of, by column and seed; a column without them is
-    never bold.
+    never bold. `parts` are the weights in the averages that have other runs than seeds, by column,
+    seed and name, for `dplq.results.comparable`.
     """
 
     labels: Mapping[str, str]
@@ -70,6 +72,7 @@ class Line:
     rounded: bool = False
     numbers: Mapping[str, float] = field(default_factory=dict)
     values: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[Any, Mapping[str, Fraction]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

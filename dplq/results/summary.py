@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from statistics import fmean, harmonic_mean, pstdev
 from typing import Any
 
@@ -50,6 +51,7 @@ class Row:
         any_classes: the trainer can name classes that it was not trained on.
         values: what `stats` are of, by seed, or in an average by dataset and seed.
         problems: of its trainings, with their seeds.
+        parts: weights of the datasets in an average, as in `dplq.results.rendering.Line`.
     """
 
     setting: Setting
@@ -62,6 +64,7 @@ class Row:
     any_classes: bool = True
     values: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
     problems: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[Any, Mapping[str, Fraction]]] = field(default_factory=dict)
 
 
 def summarise(runs: Iterable[Run], *, keep_order: bool = False) -> list[Row]:
@@ -201,6 +204,7 @@ def _average(block: Sequence[Row]) -> Row:
     if stats and len(seed_sets) > 1:
         lists = " / ".join(" ".join(map(str, seeds)) for seeds in sorted(seed_sets))
         logger.warning("%s: the average mixes different seeds (%s)", label, lists)
+    weights = {row.dataset: Fraction(1, len(block)) for row in block}
     return Row(
         setting=setting,
         dataset=f"average of {len(block)}",
@@ -209,6 +213,7 @@ def _average(block: Sequence[Row]) -> Row:
         rounded=any(row.rounded for row in block),
         any_classes=block[0].any_classes,
         values={name: _by_dataset_and_seed(block, name) for name in stats},
+        parts={name: {None: weights} for name in stats if name in SUBSETS},
     )
 
 

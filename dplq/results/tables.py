@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dplq.results import ACCURACY, METRICS
+from dplq.results.comparable import comparable
 from dplq.results.composite import NOTE as COMPOSITE_NOTE
 from dplq.results.names import MARK
 from dplq.results.rendering import Line, Number, Table
@@ -40,7 +41,7 @@ def accuracy_table(
         metric: what `collect` was asked for.
     """
     notes = note(rows, ci95=ci95, metric=metric)
-    lines = [_line(row) for row in rows]
+    lines = comparable([_line(row) for row in rows], GROUP)
     if not costs:
         return Table(lines, columns_of(rows), notes, group=GROUP)
     devices = sorted({device for row in rows for device in row.devices})
@@ -135,7 +136,7 @@ def _line(row: Row) -> Line:
         "dataset": row.dataset,
         "seeds": seed_text(row.seeds),
     }
-    return Line(labels, row.stats, row.rounded, row.costs, row.values)
+    return Line(labels, row.stats, row.rounded, row.costs, row.values, row.parts)
 
 
 def shorten(root: str) -> str:

@@ -16,11 +16,11 @@ from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, TESTS
 from dplq.io.runs.folder import recorded_identity
 from dplq.io.runs.results import Results, read_results
 from dplq.io.shared import CONFIG, METRICS, PROMPTS, is_whole, shared_prompts
+from dplq.io.validation.local_paths import without_folders
 from dplq.io.validation.paths import user_path
 from dplq.io.validation.schema import convert, read_json
 from dplq.methods.load import checkpoint_in
 from dplq.methods.registry import METHODS
-from dplq.share.local_paths import without_folders
 
 # Of a results file; predictions, devices and file names stay here.
 NUMBERS = (

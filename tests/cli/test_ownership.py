@@ -113,6 +113,27 @@ def test_what_does_not_change_the_result_is_not_compared(flags, finished, tmp_pa
     assert "Already finished" in done.out
 
 
+def _in_a_plan():
+    os.environ["DPLQ_JOB"] = "test-CoOp-00001"
+
+
+def test_a_test_of_a_plan_that_another_job_has_made_ends_at_once(flags, finished, tmp_path):
+    """A job that waits in a cluster's queue may be submitted twice."""
+    out = tmp_path / "out"
+    model = ["--eval-only", "--model-dir", str(finished / "CoOp")]
+    given = arguments(flags, "CoOp", out, *model)
+    first = train(tmp_path / "log", given, _in_a_plan)
+    assert (first.code, "Already finished" in first.out) == (0, False), first.err
+    written = (out / "results.json").stat().st_mtime_ns
+    second = train(tmp_path / "log", given, _in_a_plan)
+    assert second.code == 0, second.err
+    assert f"Already finished: {out}/results.json (accuracy: " in second.out
+    assert (out / "results.json").stat().st_mtime_ns == written
+    by_hand = train(tmp_path / "log", given)
+    assert (by_hand.code, "Already finished" in by_hand.out) == (0, False), by_hand.err
+    assert (out / "results.json").stat().st_mtime_ns > written
+
+
 def test_a_test_in_the_folder_of_the_training_has_a_file_of_its_own(flags, finished, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(finished / "CoOp", out)

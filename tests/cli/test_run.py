@@ -10,7 +10,7 @@ import pytest
 
 from dplq.cli import run as command
 from dplq.experiments import carry_out
-from dplq.experiments.engines import ENGINES
+from dplq.experiments.engines import ENGINES, open_engine
 from dplq.experiments.requests.request import PROTOCOLS
 from tests.experiments.stand_in import stand_in  # noqa: F401  (a fixture)
 from tests.runner import PROJECT
@@ -28,7 +28,7 @@ def here(tmp_path, monkeypatch):
 def planned(*words):
     words = list(words)
     cut = words.index("--") if "--" in words else len(words)
-    args = command.build_parser().parse_args(words[:cut])
+    args = command.parse(words[:cut])
     from pathlib import Path
 
     return command.planned(args, words[cut + 1 :], Path.cwd())
@@ -61,7 +61,7 @@ def test_runs_go_through_the_engine_and_end_in_a_table(here, tmp_path, stand_in,
     place = "demo_aerial/shots_16/CoOp/demo"
     assert table == ["--", *(str(base2new / part / place) for part in ("train_base", "test_new"))]
     assert "OPTIM.LR 0.1" in (base2new / "train_base" / place / "seed1/settings.txt").read_text()
-    assert (base2new / "run_logs/train_base" / place / "seed1.txt").read_text() == (
+    assert (tmp_path / "o/run_logs/base2new/train_base" / place / "seed1.txt").read_text() == (
         "working on train 1\n"
     )
     assert command.main([*words, "--", "OPTIM.LR", "0.1"]) == 0
@@ -120,6 +120,36 @@ def test_engines(here, words, expected):
     assert planned("base2new", *words)[1] == expected
 
 
+@pytest.mark.parametrize(
+    ("protocol", "options", "folder"),
+    [
+        ("base2new", [], "o/.slurm"),
+        ("few-shot", [], "o/.slurm"),
+        ("base2new", ["--engine-options", "folder=other"], "other"),
+    ],
+)
+def test_files_of_slurm_and_logs_are_in_one_place(
+    here,
+    tmp_path,
+    stand_in,  # noqa: F811
+    monkeypatch,
+    protocol,
+    options,
+    folder,
+):
+    opened = []
+
+    def instead(name, settings):
+        opened.append((name, tmp_path / settings["folder"]))
+        return open_engine("local", {})
+
+    monkeypatch.setattr("dplq.experiments.engines.open_engine", instead)
+    words = [protocol, "demo_aerial", "--trainers", "GDA", "--shots", "2", "--seeds", "1"]
+    assert command.main([*words, "--out", "o", "--engine", "slurm", *options]) == 0
+    assert opened == [("slurm", tmp_path / folder)]
+    assert len(list((tmp_path / "o/run_logs").rglob("seed1.txt"))) == 1
+
+
 def test_the_engine_of_a_sweep_file_and_of_the_flags(here, tmp_path):
     text = (
         "protocols: base2new\ndatasets: demo_aerial\nengine: {name: slurm, partition: a, time: 9}"
@@ -129,6 +159,29 @@ def test_the_engine_of_a_sweep_file_and_of_the_flags(here, tmp_path):
     changed = planned("s.yaml", "--engine-options", "partition=b")[1]
     assert changed == ("slurm", {"partition": "b", "time": 9})
     assert planned("s.yaml", "--engine", "local", "--jobs", "2")[1] == ("local", {"jobs": 2})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--jobs", "2", "base2new", "rsscn7", "aid"],
+        ["base2new", "--jobs", "2", "rsscn7", "aid"],
+        ["base2new", "rsscn7", "--generalised", "aid", "--seeds", "1"],
+        ["base2new", "--dry-run", "rsscn7", "aid", "--", "OPTIM.LR", "1"],
+    ],
+)
+def test_datasets_may_follow_flags(here, words):
+    plan, _ = planned(*words, *[] if "--" in words else ["--", "OPTIM.LR", "1"])
+    assert {run.dataset for run in plan.runs} == {"rsscn7", "aid"}
+    assert plan.runs[0].options == (("OPTIM.LR", "1"),)
+
+
+def test_only_the_protocol_is_required(here, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--jobs", "2"])
+    assert "error: the following arguments are required: PROTOCOL|SWEEP.yaml\n" in (
+        capsys.readouterr().err
+    )
 
 
 def test_common_settings_and_configs(here):
@@ -155,7 +208,7 @@ def test_common_settings_and_configs(here):
             ["base2new", "--engine-options", "job=1"],
             "The engine local has no option job. Did you m",
         ),
-        (["base2new", "--jobs", "0"], "Options of the engine local: Expected `int` >= 1"),
+        (["base2new", "--jobs", "0"], "Options of the engine local: jobs: expected `int` >= 1"),
         (
             ["base2new", "--engine", "ray", "--jobs", "2"],
             "--jobs is for the engine local; the engi",
@@ -167,12 +220,21 @@ def test_common_settings_and_configs(here):
         (["few-shot", "--generalised"], "--generalised is for base2new and compare, not few-shot"),
         (["base2new", "--config", "a", "b"], "--config gives all trainers both a and b"),
         (["base2new", "--", "SEED", "3"], "SEED is set by the flags of dplq run"),
+        (["base2new", "--", "TRAINER.coop.N_CTX", "4"], "TRAINER.coop.N_CTX is in no trainer's"),
         (["base2new", "--", "OPTIM.LR"], "settings after -- come in pairs KEY VALUE"),
         (["base2new", "--out", "~nobody-here/x"], "--out is ~nobody-here/x: the home folder"),
     ],
 )
-def test_mistakes_are_one_line_before_anything_runs(here, stand_in, capsys, words, message):  # noqa: F811
-    assert command.main(words) == 2
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_mistakes_are_one_line_before_anything_runs(
+    here,
+    stand_in,  # noqa: F811
+    capsys,
+    words,
+    flags,
+    message,
+):
+    assert command.main([*flags, *words]) == 2
     err = capsys.readouterr().err
     assert message in err
     assert err.startswith("error: ")

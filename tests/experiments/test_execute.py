@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import pty
+import signal
 import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from dplq.errors import UserError
 from dplq.experiments.base2new import base2new
+from dplq.experiments.carry_out import carry_out
 from dplq.experiments.engines import Ended, open_engine
 from dplq.experiments.execute import execute
-from dplq.io.runs.lock import RunLock
+from dplq.experiments.state import State, state_of
+from dplq.io.process import is_alive
+from dplq.io.runs.lock import Owner, RunLock
 from tests.experiments.stand_in import stand_in  # noqa: F401  (a fixture)
 from tests.runner import PROJECT
 
@@ -197,3 +208,201 @@ def test_two_people_on_one_sweep_run_nothing_twice(tmp_path, stand_in):  # noqa:
     pids = {text.count("finished (") for text in texts}
     assert 0 not in pids, "both did some of it"
     assert "running elsewhere (process " in "".join(texts)
+
+
+class Killed(Recorder):
+    """An engine whose jobs are killed on other machines, when they end or when they are stopped."""
+
+    def start(self, job):
+        super().start(job)
+        out = Path(job.command[list(job.command).index("--output-dir") + 1])
+        owner = Owner(12, "node7", job=job.environment["DPLQ_JOB"])
+        (out / ".owner.json").write_bytes(msgspec.json.encode(owner))
+
+    def wait(self, seconds):
+        ended, self.under_way = [Ended(job, 137) for job in self.under_way], []
+        return ended
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_run_that_was_killed_elsewhere_is_not_in_use(tmp_path, stopped):
+    """The machine of the next command could not tell that it has ended."""
+
+    class Engine(Killed):
+        def start(self, job):
+            super().start(job)
+            if stopped:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def stop(self):
+            assert stopped
+
+    engine = Engine(1)
+    assert execute(plan(tmp_path, seeds=[1]), engine) == (143 if stopped else 137)
+    assert len(engine.started) == 1
+    assert state_of(plan(tmp_path).runs[0].folder).state is not State.HELD
+
+
+def test_the_file_of_a_run_on_another_machine_is_named(tmp_path, capsys):
+    first = plan(tmp_path, seeds=[1]).runs[0].folder
+    first.mkdir(parents=True)
+    note = first / ".owner.json"
+    note.write_bytes(msgspec.json.encode(Owner(12, "node7")))
+    timer = threading.Timer(1.0, note.unlink)
+    timer.start()
+    assert execute(plan(tmp_path, seeds=[1]), Recorder(1)) == 0
+    timer.join()
+    out = capsys.readouterr().out
+    assert "waiting for 1 run(s) of other processes (process 12 on node7)" in out
+    assert f"\nIf one of them does not run any more, delete its file: {note}\n" in out
+
+
+CLOSED = """
+import sys
+from pathlib import Path
+from dplq.experiments.base2new import base2new
+from dplq.experiments.carry_out import carry_out
+from dplq.experiments.engines import open_engine
+from dplq.io.exit_code import exit_code
+out, live = Path(sys.argv[1]), sys.argv[3] == "live"
+sys.executable = sys.argv[2]
+plan = base2new("demo_aerial", "CoOp", "demo", seeds=range(1, 9), out=out)
+sys.exit(exit_code(lambda: carry_out(plan, lambda: open_engine("local", {"jobs": 2}), live=live)))
+"""
+
+
+def closing(tmp_path, stand_in, **changes):  # noqa: F811
+    """Start a plan whose runs take their time; the third word is whether it shows a table."""
+    real = stand_in.path.read_text().splitlines()[0].removeprefix("#!")
+    words = [real, "-c", CLOSED, str(tmp_path / "out"), str(stand_in.path)]
+    words.append("live" if "stdin" in changes else "lines")
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "TERM": "xterm"}
+    return subprocess.Popen(words, env=env, **changes)
+
+
+def wait_for_runs(stand_in, number=2):  # noqa: F811
+    until = time.monotonic() + 20
+    while len(stand_in.notes()) < number:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return [note["pid"] for note in stand_in.notes()]
+
+
+def test_an_output_that_closes_stops_the_runs_and_is_a_failure(tmp_path, stand_in, monkeypatch):  # noqa: F811
+    """As `dplq run ... | head`."""
+    monkeypatch.setenv("TAKES", "0.3")
+    process = closing(tmp_path, stand_in, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(timeout=20) == 128 + signal.SIGPIPE
+    assert err.endswith("stopped; to go on, give the same command again\n")
+    assert "Traceback" not in err
+    assert len(stand_in.notes()) < 16, "the others were not started"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a closed terminal answers with EIO")
+@pytest.mark.parametrize("live", [False, True])
+def test_a_terminal_that_closes_stops_the_runs(tmp_path, stand_in, monkeypatch, live):  # noqa: F811
+    monkeypatch.setenv("FAIL", "slow")
+    terminal, theirs = pty.openpty()
+    places = dict.fromkeys(("stdout", "stderr", *["stdin"] * live), theirs)
+    process = closing(tmp_path, stand_in, **places)
+    os.close(theirs)
+    pids = wait_for_runs(stand_in)
+    os.close(terminal)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=20) == 129
+    assert not any(map(is_alive, pids))
+
+
+def test_messages_that_fail_do_not_keep_the_engine_from_stopping(tmp_path, monkeypatch):
+    class Stopped(Recorder):
+        stopped = False
+
+        def wait(self, seconds):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return []
+
+        def stop(self):
+            self.stopped = True
+            self.wait = lambda seconds: []
+
+    def full(self, number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dplq.experiments.progress.Lines.stops", full)
+    engine = Stopped(1)
+    with pytest.raises(OSError, match="No space left"):
+        execute(plan(tmp_path), engine)
+    assert engine.stopped
+
+
+IGNORED = """
+import os, signal, sys
+from dplq.experiments.signals import caught_signals, run_until_stopped
+number = int(sys.argv[1])
+def command():
+    os.kill(os.getpid(), number)
+    with caught_signals() as signals, caught_signals() as same:
+        assert signals is same
+        os.kill(os.getpid(), number)
+        return signals.number
+sys.exit(run_until_stopped(command))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_is_ignored_stays_so(number):
+    """As by nohup, or in the background of a script."""
+    done = subprocess.run(
+        [sys.executable, "-c", IGNORED, str(int(number))],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
+    )
+    assert done.returncode == 0
+
+
+def test_a_run_whose_folder_was_in_use_is_tried_again(tmp_path):
+    """The other process has ended by now, without results."""
+
+    class Refused(Recorder):
+        def wait(self, seconds):
+            if len(self.started) > 1:
+                return super().wait(seconds)
+            job = self.under_way.pop()
+            out = Path(job.command[list(job.command).index("--output-dir") + 1])
+            lock = RunLock(out)
+            lock.acquire()
+            with job.log.open("w") as log:
+                env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+                subprocess.run([sys.executable, "-c", TAKE, str(out)], env=env, stdout=log)
+            lock.release()
+            return [Ended(job, 2)]
+
+    engine = Refused(1)
+    assert execute(plan(tmp_path, seeds=[1]), engine) == 0
+    assert places(engine.started) == ["train_base1", "train_base1", "test_new1"]
+
+
+TAKE = """
+import sys
+from pathlib import Path
+from dplq.errors import UserError
+from dplq.io.runs.lock import RunLock
+try:
+    RunLock(Path(sys.argv[1])).acquire()
+except UserError as error:
+    print(f"error: {error}")
+"""
+
+
+def test_what_an_engine_decides_is_shown(tmp_path, caplog):
+    class Talking(Recorder):
+        def start(self, job):
+            super().start(job)
+            logging.getLogger("dplq.experiments.engines.packing").info("2 run(s) at once")
+
+    assert carry_out(plan(tmp_path, seeds=[1]), lambda: Talking(1)) == 0
+    assert "2 run(s) at once" in caplog.messages

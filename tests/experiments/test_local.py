@@ -13,9 +13,10 @@ import pytest
 
 from dplq.errors import UserError
 from dplq.experiments.engines import Job, open_engine
+from dplq.experiments.engines.base import THREADS
 from dplq.experiments.engines.gpus import Gpu
-from dplq.experiments.engines.local import shell_code
 from dplq.experiments.engines.packing import Packing
+from dplq.io.exit_code import shell_code
 from dplq.io.process import is_alive
 from tests.runner import PROJECT
 
@@ -85,44 +86,75 @@ def test_only_the_visible_gpus_are_used(smi, monkeypatch, visible, options, name
     assert [gpu.name for gpu in engine._packing.gpus] == names
 
 
-def test_as_many_as_the_memory_of_the_first_run_allows(smi, monkeypatch, capsys):
+def test_as_many_as_the_memory_of_the_first_run_allows(smi, monkeypatch, caplog):
     """3 x 3,000 of the 9,000 MiB that are free; a tenth of them is left."""
     monkeypatch.setattr("dplq.experiments.engines.packing.EVERY", 0.05)
     monkeypatch.setattr("dplq.experiments.engines.local.cores", lambda: 64)
+    caplog.set_level("INFO")
     engine = open_engine("local", {"per_gpu": "auto"})
     assert engine.slots == 2
     engine.start(Job("first", python(TAKE, smi, 0.5)))
     assert [ended.code for ended in engine.wait(20)] == [0]
     assert engine.slots == 4
-    assert "2 run(s) at once on a GPU: one takes up to 3,000 MiB of the 9,000" in (
-        capsys.readouterr().out
-    )
+    assert "2 run(s) at once on a GPU: one takes up to 3,000 MiB of the 9,000" in (caplog.text)
 
 
 def test_a_larger_run_lowers_the_number_for_those_that_follow(monkeypatch):
+    gpu, _ = memory(monkeypatch, total=10_000, a=1_000, b=4_000, c=0)
+    packing, numbers = Packing([gpu], None), [1]
+    for job in "aaaaabc":
+        packing.place(job)
+        packing.measure()
+        packing.remove(job, well=True)
+        numbers.append(packing.per_gpu)
+    assert numbers == [1, 2, 4, 8, 9, 9, 2, 2]
+
+
+def test_a_run_that_fails_does_not_raise_the_number(monkeypatch):
+    """It may have failed before it took what it needs."""
+    gpu, _ = memory(monkeypatch, total=10_000, a=100, b=1_000, c=8_000)
+    packing, numbers = Packing([gpu], None), []
+    for job, well in (("a", False), ("b", True), ("c", False)):
+        packing.place(job)
+        packing.measure()
+        packing.remove(job, well=well)
+        numbers.append(packing.per_gpu)
+    assert numbers == [1, 2, 1], "but it may lower it"
+
+
+def test_none_is_placed_where_the_memory_that_is_free_is_too_little(monkeypatch):
+    gpu, taken = memory(monkeypatch, total=10_000, a=1_000)
+    packing = Packing([gpu], None)
+    for _ in range(3):
+        packing.place("a")
+        packing.measure()
+        packing.remove("a", well=True)
+    packing.measure()
+    assert (packing.per_gpu, packing.places) == (8, 8)
+    packing.place("a")
+    taken["a"] = 6_000  # it grows; a second one would have no place
+    packing.measure()
+    assert (packing.per_gpu, packing.places) == (8, 1)
+    packing.remove("a", well=False)
+    assert packing.places == 1, "on an empty GPU one is always tried"
+
+
+def memory(monkeypatch, total, **taken):
+    """Return a GPU, and what each job takes of its memory in MiB, by name."""
     monkeypatch.setattr("dplq.experiments.engines.packing.EVERY", 0)
-    gpu = Gpu("0", "0", "GPU-0", total=10_000, used=0)
-    taken = {"a": 1_000, "b": 4_000, "c": 0}
+    gpu = Gpu("0", "0", "GPU-0", total=total, used=0)
     monkeypatch.setattr(
         "dplq.experiments.engines.packing.refresh",
         lambda gpus: setattr(gpu, "used", sum(taken[job] for job in gpu.jobs)),
     )
-    packing, numbers = Packing([gpu], None), [1]
-    for jobs in ("a", "bb", "c"):
-        for job in set(jobs):
-            packing.place(job)
-        packing.measure()
-        for job in set(jobs):
-            packing.remove(job)
-        numbers.append(packing.per_gpu)
-    assert numbers == [1, 9, 2, 2]
+    return gpu, taken
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"per_gpu": "some"}, r"Options of the engine local: .*\$\.per_gpu"),
-        ({"jobs": 0}, r"Options of the engine local: .*\$\.jobs"),
+        ({"per_gpu": "some"}, "Options of the engine local: per_gpu: invalid enum value"),
+        ({"jobs": 0}, "Options of the engine local: jobs: expected"),
         ({"per_gpus": 1}, "has no option per_gpus. Did you mean 'per_gpu'"),
         ({"gpus": "0,7"}, r"there is no GPU 7. nvidia-smi lists: 0 \(GPU-0abc\), 1"),
         ({"gpus": "", "per_gpu": 1}, "nvidia-smi finds no GPU that may be used"),
@@ -147,6 +179,22 @@ def test_a_program_that_is_missing(tmp_path):
     with pytest.raises(UserError, match=r"A run cannot be started: .*missing/log: No such"):
         engine.start(Job("a", python("pass"), log=tmp_path / "missing/log"))
     assert list(engine.wait(0)) == []
+
+
+@pytest.mark.parametrize("name", THREADS)
+def test_threads_that_the_user_sets_in_either_way_stay(tmp_path, monkeypatch, name):
+    for other in THREADS:
+        monkeypatch.delenv(other, raising=False)
+    engine = open_engine("local", {"jobs": 2, "threads": 3})
+    text = f"import os; print(*map(os.environ.get, {THREADS}))"
+    engine.start(Job("a", python(text), log=tmp_path / "a"))
+    monkeypatch.setenv(name, "7")
+    engine.start(Job("b", python(text), log=tmp_path / "b"))
+    ended = []
+    while len(ended) < 2:
+        ended += engine.wait(5)
+    wanted = " ".join("7" if other == name else "None" for other in THREADS)
+    assert [(tmp_path / log).read_text().strip() for log in "ab"] == ["3 3", wanted]
 
 
 def test_codes_are_those_of_a_shell():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import subprocess
 import sys
 import time
 
@@ -12,7 +13,8 @@ import pytest
 
 from dplq.errors import UserError
 from dplq.experiments.engines import open_engine
-from dplq.experiments.engines.ray import Settings
+from dplq.experiments.engines.base import THREADS
+from dplq.experiments.engines.ray import Settings, task
 from dplq.experiments.engines.ray.cluster import fitting, needs
 from dplq.experiments.engines.ray.task import NOT_STARTED, carry_out
 
@@ -60,6 +62,37 @@ def test_as_many_runs_as_each_node_has_room_for():
         assert fitting(nodes, needs(nodes, Settings(**settings))) == number, settings
     (node,) = [{"Resources": {"memory": 5.0}}]  # a head that carries nothing out
     assert fitting([node], needs([node], Settings())) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"), [({}, "5 None"), ({"MKL_NUM_THREADS": "2"}, "None 2")]
+)
+def test_the_threads_of_ray_are_a_default(tmp_path, monkeypatch, given, wanted):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")  # as Ray sets it on a node
+    text = "import os; print(os.environ.get('OMP_NUM_THREADS'), os.environ.get('MKL_NUM_THREADS'))"
+    kept = {key: value for key, value in os.environ.items() if key not in THREADS}
+    log = tmp_path / "log"
+    assert carry_out([sys.executable, "-c", text], kept | given, str(tmp_path), str(log)) == (0, "")
+    assert log.read_text() == f"{wanted}\n"
+
+
+@needs_ray
+def test_a_node_without_this_package_has_the_task():
+    """Its functions go by value, with what they need."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(task)
+    data = cloudpickle.dumps(task.carry_out)
+    cloudpickle.unregister_pickle_by_value(task)
+    program = (
+        "import pickle, sys; sys.modules['dplq'] = None; "
+        "run = pickle.loads(sys.stdin.buffer.read()); "
+        "print(run([sys.executable, '-c', 'raise SystemExit(3)'], {}, '.', None)[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=data, capture_output=True, check=True
+    )
+    assert done.stdout == b"3\n"
 
 
 def test_a_node_that_lacks_the_folders_is_named(tmp_path):

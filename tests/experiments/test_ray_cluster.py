@@ -15,7 +15,7 @@ import pytest
 
 from dplq.errors import UserError
 from dplq.experiments.engines import Job, open_engine
-from dplq.experiments.engines.ray.engine import LOST
+from dplq.io.exit_code import KILLED
 from dplq.io.process import is_alive
 from tests.runner import PROJECT
 
@@ -211,7 +211,7 @@ def test_a_run_lost_for_good_is_a_failure(opened, tmp_path):
     worker = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(worker, signal.SIGKILL)
     code, reason = ended(engine, 1)["run"]
-    assert code == LOST
+    assert code == KILLED
     assert reason.startswith("Ray lost it, with retries=0: ")
 
 

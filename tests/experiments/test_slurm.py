@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from dplq.errors import UserError
 from dplq.experiments.engines import Job, open_engine
+from dplq.experiments.engines.base import THREADS
 from dplq.experiments.engines.slurm import engine as slurm_engine
 from dplq.experiments.engines.slurm import queue
 from dplq.experiments.engines.slurm.queue import JobState
@@ -199,6 +201,45 @@ def test_a_cluster_that_refuses_is_quoted_in_one_line(slurm, tmp_path, capfd):
     assert capfd.readouterr() == ("", ""), "the line is printed once, by the caller"
 
 
+@pytest.mark.parametrize(("limit", "first"), [(2, 1), (5, 3), (12, 12)])
+def test_an_array_above_a_limit_of_the_cluster_is_submitted_in_parts(
+    slurm, tmp_path, monkeypatch, limit, first
+):
+    """Slurm refuses it as a whole, and has a limit on the jobs that are submitted."""
+    monkeypatch.setattr(slurm_engine, "RETRY", 0.0)
+    (slurm / "sbatch").write_text(
+        f"""#!{sys.executable}
+import re, sys
+from pathlib import Path
+here, text = Path({str(slurm)!r}), Path(sys.argv[-1]).read_text()
+found = re.search("--array=0-([0-9]+)%", text)
+size = int(found[1]) + 1 if found else 1
+rows = (here / "states").read_text()
+if rows.count("RUNNING") + size > {limit}:
+    sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
+(here / "arrays").open("a").write(f"{{size}} ")
+n = len((here / "arrays").read_text().split())
+names = [f"{{n}}_{{k}}" for k in range(size)] if found else [str(n)]
+(here / "states").write_text(rows + "".join(f"{{name}}|RUNNING|0|None\\n" for name in names))
+print("Submitted batch job", n)
+"""
+    )
+    engine = open_engine("slurm", {})
+    wanted = [f"job{number}" for number in range(12)]
+    for name in wanted:
+        engine.start(job(tmp_path, name))
+    done = []
+    for _ in range(200):
+        done += [end.job.name for end in engine.wait(0)]
+        path = slurm / "states"
+        path.write_text(path.read_text().replace("RUNNING", "COMPLETED"))
+        if len(done) == len(wanted):
+            break
+    assert sorted(done) == sorted(wanted)
+    sizes = list(map(int, (slurm / "arrays").read_text().split()))
+    assert (sum(sizes), sizes[0]) == (12, first)
+
+
 def test_a_folder_that_cannot_be_made_is_named(slurm, tmp_path):
     (tmp_path / "file").touch()
     engine = open_engine("slurm", {"folder": str(tmp_path / "file")})
@@ -268,6 +309,7 @@ def test_stop_cancels_all_jobs(slurm, tmp_path):
     engine.start(job(tmp_path, "c"))
     engine.stop()
     assert calls(slurm, "scancel") == ["scancel 1_0 1_1"]
+    assert [(end.job.name, end.code) for end in engine.wait(5)] == [("a", 143), ("b", 143)]
     assert engine.wait(5) == []
     assert len(calls(slurm, "sbatch")) == 1
     engine.close()
@@ -297,6 +339,26 @@ def test_submitit_has_a_folder_that_nobody_else_may_write(slurm, tmp_path):
     assert (folder / "1_submitted.pkl").is_file()
 
 
+@pytest.mark.parametrize("how", ["of others", "writable", "a link"])
+def test_a_folder_that_somebody_else_may_write_is_refused(slurm, tmp_path, monkeypatch, how):
+    """He could put a pickle there, which a job of ours would run."""
+    folder = tmp_path / "files" / getpass.getuser()
+    folder.mkdir(mode=0o700, parents=True)
+    if how == "writable":
+        folder.chmod(0o777)
+    elif how == "a link":
+        folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        there = os.geteuid() + 1
+        monkeypatch.setattr(slurm_engine.os, "geteuid", lambda: there)
+    engine = open_engine("slurm", {"folder": str(tmp_path / "files")})
+    engine.start(job(tmp_path))
+    with pytest.raises(UserError, match=f"{folder} is of another user, or others may write there"):
+        engine.wait(0)
+    assert not (slurm / "calls").exists()
+
+
 def test_a_container_stands_before_the_command(slurm, tmp_path):
     settings = {"container": "apptainer exec --nv 'my image.sif'", "python": "python3"}
     engine = open_engine("slurm", settings)
@@ -314,10 +376,13 @@ def test_a_container_stands_before_the_command(slurm, tmp_path):
 
 def test_a_job_has_as_many_threads_as_cpus(slurm, tmp_path, monkeypatch):
     engine = open_engine("slurm", {"cpus": 4})
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert engine._task(job(tmp_path)).environment == {"OMP_NUM_THREADS": "4"}
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert engine._task(job(tmp_path)).environment == {}, "the user's own goes with the job"
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    assert engine._task(job(tmp_path)).environment == dict.fromkeys(THREADS, "4")
+    for name in THREADS:
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "2")
+            assert engine._task(job(tmp_path)).environment == {}, "the user's own goes with it"
 
 
 def test_without_slurm_one_line_says_so(tmp_path, monkeypatch):
@@ -339,7 +404,7 @@ def test_without_submitit_one_line_has_its_install(monkeypatch):
 def test_an_unknown_option_is_named(slurm):
     with pytest.raises(UserError, match=r"has no option partitions.*Did you mean 'partition'"):
         open_engine("slurm", {"partitions": "gpu"})
-    with pytest.raises(UserError, match=r"Options of the engine slurm: .*\$\.gpus"):
+    with pytest.raises(UserError, match="Options of the engine slurm: gpus: expected"):
         open_engine("slurm", {"gpus": "-1"})
 
 

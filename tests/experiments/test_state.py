@@ -88,7 +88,7 @@ def test_how_far_a_run_is(folder):
     (folder / "metrics.csv").write_text("epoch,loss,lr,seconds,val_accuracy\n")
     assert how_far(folder) == ("3/50", "0.5")
     with (folder / "metrics.csv").open("a") as file:
-        file.write("1,0.987654321,0.1,2.0,\n2,0.87654321,0.1,2.0,\n3,0.1")
+        file.write("1,0.987654321,0.1,2.0,\n2,0.87654321,0.1,2.0,\n3,")
     assert how_far(folder) == ("3/50", "0.876543")
     (folder / "log.txt").unlink()
     assert how_far(folder) == ("2", "0.876543")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+import dplq.plugin  # noqa: F401  (finds a Dassl)
 from dplq.errors import UserError
 from dplq.experiments.requests.request import make_plan
 from dplq.experiments.requests.sweep import read_sweep
+from dplq.host.config import extend_cfg, merge_options
 from dplq.io.protocols import CONFIGS
 
 SMALL = """
@@ -75,6 +78,25 @@ def test_what_is_left_out(sweep, tmp_path):
     ]
 
 
+def test_what_is_left_out_by_the_name_of_plain_settings(sweep, tmp_path):
+    """Settings of which nothing is a trainer's are the plain ones, by either name."""
+    text = f"{SMALL}settings: {{plain: {{}}, wide: {{TRAINER.MAPLE.N_CTX: 4}}}}\nexclude: "
+    assert {place[::2] for place in places(sweep(f"{text}[{{settings: plain}}]"), tmp_path)} == {
+        ("MaPLe", "demo@wide")
+    }
+    assert {place[::2] for place in places(sweep(f"{text}[{{settings: wide}}]"), tmp_path)} == {
+        *(("CoOp", "demo"), ("MaPLe", "demo")),
+    }
+
+
+@pytest.mark.parametrize(("shots", "there"), [("[1, 16]", False), ("[1, 2]", True)])
+def test_a_trainer_without_training_images_is_left_out_by_its_own_shots(sweep, shots, there):
+    text = SMALL.replace("maple", "ZeroshotCLIP").replace("[1, 2]", "[1, 2, 16]", 1)
+    runs = make_plan(sweep(f"{text}exclude: [{{shots: {shots}}}]").requests).runs
+    assert ({run.shots for run in runs if run.trainer == "ZeroshotCLIP"} == {16}) is there
+    assert any(run.trainer == "CoOp" for run in runs)
+
+
 def test_named_settings_have_folders_of_their_own(sweep):
     text = f"""{SMALL}
 settings:
@@ -127,6 +149,47 @@ def test_options_of_all_runs_and_of_the_command_line(sweep, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("of_all", "of_variant", "options"),
+    [
+        ("options: {MODEL.BACKBONE.NAME: demo}", "backbone: B", ["MODEL.BACKBONE.NAME B"]),
+        ("backbone: A", "MODEL.BACKBONE.NAME: B", ["MODEL.BACKBONE.NAME B"]),
+        ("options: {TRAINER.MAPLE.PREC: amp}", "precision: fp32", ["TRAINER.MAPLE.PREC fp32"]),
+        ("options: {TRAINER.MAPLE.PROMPT_DEPTH: 9}", "depth: 2", ["TRAINER.MAPLE.PROMPT_DEPTH 2"]),
+        ("depth: 9", "TRAINER.MAPLE.PROMPT_DEPTH: 2", ["TRAINER.MAPLE.PROMPT_DEPTH 2"]),
+        ("depth: 9", "depth: 2", ["TRAINER.MAPLE.PROMPT_DEPTH 2"]),
+    ],
+)
+def test_named_settings_are_over_those_of_all_runs(sweep, of_all, of_variant, options):
+    """Else a folder would have the name of settings that its runs do not have."""
+    text = f"{SMALL.replace('CoOp, ', '')}{of_all}\nsettings: {{a: {{{of_variant}}}}}\n"
+    runs = make_plan(sweep(text).requests).runs
+    assert {run.folder.parent.name for run in runs} == {"demo@a"}
+    assert [" ".join(pair) for pair in runs[0].options] == options
+
+
+def test_the_command_line_is_over_the_file_but_not_over_named_settings(sweep):
+    text = f"{SMALL}depth: 9\nsettings: {{plain: {{}}, a: {{OPTIM.LR: 1, depth: 3}}}}\n"
+    given = (("OPTIM.MAX_EPOCH", "2"),)
+    runs = make_plan(sweep(text, options=given).requests).runs
+    assert {run.options for run in runs if run.trainer == "MaPLe"} == {
+        (("TRAINER.MAPLE.PROMPT_DEPTH", "9"), *given),
+        (("TRAINER.MAPLE.PROMPT_DEPTH", "3"), ("OPTIM.LR", "1"), *given),
+    }
+    for key in ("OPTIM.LR", "TRAINER.MAPLE.PROMPT_DEPTH"):
+        with pytest.raises(UserError, match=rf"settings\.a of .* sets {key}, as the command line"):
+            make_plan(sweep(text, options=((key, "5"),)).requests)
+    plain = text.replace("depth: 3", "")
+    given = (("TRAINER.MAPLE.PROMPT_DEPTH", "5"),)
+    runs = make_plan(sweep(plain, options=given).requests).runs
+    assert {run.options[0] for run in runs if run.trainer == "MaPLe"} == set(given)
+
+
+def test_a_depth_of_named_settings_that_a_trainer_has_not_is_noted(sweep):
+    made = make_plan(sweep(f"{SMALL}settings: {{a: {{depth: 3}}}}\n").requests)
+    assert made.notes == ["depth 3 changes nothing for CoOp: no key sets layers there"]
+
+
 def test_engine_configs_and_targets(sweep):
     text = "protocols: cross-dataset\ndatasets: rsscn7\ntrainers: [CoOp, GDA]\nseeds: 1\n"
     text += "targets: [AID]\nconfigs: {coop: vit_b16, all: demo}\n"
@@ -137,6 +200,39 @@ def test_engine_configs_and_targets(sweep):
         *(("CoOp", "vit_b16", "rsscn7"), ("CoOp", "vit_b16", "aid"), ("GDA", "demo", "rsscn7")),
     ]
     assert sweep(f"{text}engine: ray\n").engine == ("ray", {})
+
+
+def test_lists_of_text_are_what_dplq_train_takes(sweep, tmp_path):
+    (tmp_path / "w").mkdir()
+    for name in "ab":
+        (tmp_path / f"w/{name}.pth").touch()
+    values = {
+        "INPUT.TRANSFORMS": ["random_flip", "normalize"],
+        "INPUT.PIXEL_MEAN": [0.5, 0.25, 1],
+        "DOMAIN.ENCODER": ["mae_vit_base_patch16", "clip"],
+        "DOMAIN.WEIGHTS": ["w/a.pth", "w/b.pth"],
+    }
+    text = f"{SMALL}options: {json.dumps(values)}\n"
+    options = dict(make_plan(sweep(text).requests).runs[0].options)
+    from dassl.config import get_cfg_default  # found once the plug-in has been imported
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    merge_options(cfg, [word for pair in options.items() for word in pair])
+    assert list(cfg.INPUT.TRANSFORMS) == values["INPUT.TRANSFORMS"]
+    assert list(cfg.INPUT.PIXEL_MEAN) == values["INPUT.PIXEL_MEAN"]
+    assert list(cfg.DOMAIN.ENCODER) == values["DOMAIN.ENCODER"]
+    assert list(cfg.DOMAIN.WEIGHTS) == [f"{tmp_path}/w/{name}.pth" for name in "ab"]
+
+
+def test_options_of_an_engine_may_be_nested(sweep):
+    text = "engine: {name: slurm, extra: {constraint: a100, exclusive: true}, setup: [a, b]"
+    _, options = sweep(f"{SMALL}{text}, time: 4:00:00}}\n").engine
+    assert options == {
+        "extra": {"constraint": "a100", "exclusive": True},
+        "setup": ["a", "b"],
+        "time": "4:00:00",
+    }
 
 
 @pytest.mark.parametrize(
@@ -156,10 +252,17 @@ def test_engine_configs_and_targets(sweep):
         (f"{SMALL}settings: {{a: {{LR: 1}}}}", "settings.a.LR: neither a config key nor one of"),
         (f"{SMALL}settings: {{a: {{SEED: 1}}}}", "settings.a.SEED: the plan sets this itself"),
         (f"{SMALL}settings: {{a: {{depth: no}}}}", "settings.a: depth is 'False'"),
+        (
+            f"{SMALL}settings: {{b: {{TRAINER.COPO.N_CTX: 4}}}}",
+            "settings.b: TRAINER.COPO.N_CTX is in no trainer's section. Did you mean 'COOP'",
+        ),
+        (f"{SMALL}options: {{TRAINER.N_CTX: 4}}", "options: TRAINER.N_CTX is in no"),
+        (f"{SMALL}options: {{TRAINER.COOP: 4}}", "options: TRAINER.COOP is in no"),
         (f"{SMALL}options: {{depth: 3}}", "options.depth: write it beside options"),
         (f"{SMALL}exclude: [{{}}]", r"exclude\[0\]: it names nothing"),
         (f"{SMALL}exclude: [{{settings: x}}]", r"exclude\[0\].settings: there is no 'x'"),
         (f"{SMALL}exclude: [{{protocol: few-shot}}]", "exclude: nothing is left to run"),
+        (f"{SMALL}engine: {{name: [ray]}}", r"engine.name: \['ray'\] is no name. Choices: local"),
         ("protocols: []\ndatasets: a", "datasets: unknown dataset 'a'"),
         ("protocols: []\ndatasets: aid", "protocols: name at least one"),
     ],

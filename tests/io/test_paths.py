@@ -12,6 +12,7 @@ from dplq import load, load_backbone, load_domain_encoder
 from dplq.errors import UserError, printable
 from dplq.images.reader import read_image
 from dplq.io.files import cache_root
+from dplq.io.validation.local_paths import without_folders
 from dplq.io.validation.paths import is_file, name_problem, refused_paths, user_folder, user_path
 from dplq.io.validation.schema import InvalidContent, read_json, read_text
 from dplq.io.validation.yaml_file import read_yaml
@@ -154,3 +155,24 @@ def test_yaml(tmp_path, text, said):
     with pytest.raises(InvalidContent, match=rf"x\.yaml cannot be used: .*({said})") as error:
         read_yaml(tmp_path / "x.yaml", dict[str, int])
     assert "\n" not in str(error.value)
+
+
+def test_local_paths_are_told_from_other_values():
+    content = {
+        "A": "/home/anna/x.pt",
+        "B": ["~/a/one.pt", "hf-hub:lab/model", "ViT-B/16"],
+        "C": {"D": "C:\\Users\\anna\\t.csv", "E": "https://host/x/y", "F": "a photo of a/an {}."},
+        "G": "local-dir:models/clip",
+        "H": 3,
+        "I": "file:///home/anna/y.pt",
+    }
+    cleaned, changed = without_folders(content)
+    assert cleaned == {
+        "A": "x.pt",
+        "B": ["one.pt", "hf-hub:lab/model", "ViT-B/16"],
+        "C": {"D": "t.csv", "E": "https://host/x/y", "F": "a photo of a/an {}."},
+        "G": "local-dir:clip",
+        "H": 3,
+        "I": "file:y.pt",
+    }
+    assert changed == ["A", "B", "C.D", "G", "I"]

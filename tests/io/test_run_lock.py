@@ -359,3 +359,21 @@ def test_a_file_system_that_refuses_to_lock_is_named(tmp_path, monkeypatch):
         f"--output-dir {tmp_path / 'out'} cannot be used: Input/output error. Give a folder that "
         "can be written to."
     )
+
+
+@pytest.mark.parametrize(("job", "left"), [("job-1", False), ("job-2", True), ("", True)])
+def test_the_note_of_a_job_that_was_killed_elsewhere_is_deleted(tmp_path, job, left):
+    there = Owner(1234, "node17", job=job)
+    (tmp_path / ".owner.json").write_bytes(msgspec.json.encode(there))
+    run_lock.forget_job(tmp_path, "job-1")
+    assert (tmp_path / ".owner.json").exists() == left
+    run_lock.forget_job(tmp_path / "absent", "job-1")
+
+
+def test_the_note_of_a_job_whose_lock_is_held_stays(tmp_path):
+    lock = RunLock(tmp_path)
+    lock.acquire()
+    there = msgspec.json.encode(Owner(1234, "node17", job="job-1"))
+    (tmp_path / ".owner.json").write_bytes(there)
+    run_lock.forget_job(tmp_path, "job-1")
+    assert (tmp_path / ".owner.json").read_bytes() == there

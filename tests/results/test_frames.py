@@ -10,7 +10,7 @@ import pandas
 import pytest
 
 from dplq.errors import UserError
-from dplq.results import collect, frame, grouped_table, select
+from dplq.results import accuracy_table, collect, frame, grouped_table, select, summarise
 from dplq.results.__main__ import main
 from tests.results.test_grids import write_shots
 from tests.results.test_results import BASE, NEW, write_log, write_pairs, write_run
@@ -111,9 +111,57 @@ def test_groups_of_several_columns(two_datasets):
 def test_groups_whose_seeds_have_other_runs_are_named(two_datasets, caplog):
     write_run(two_datasets, "EuroSAT", "base", 2, 50.0, trainer="CoOp")
     grouped_table(collect([two_datasets]), ["trainer"])
-    (message,) = caplog.messages
-    assert message == (
-        "CoOp: the seeds have different runs on base classes (seed 1: 2, seed 2: 3, seed 3: 2)"
+    assert caplog.messages == [
+        "CoOp: the seeds have different runs on base classes (seed 1: 2, seed 2: 3, seed 3: 2)",
+        "base: these means are not of the same runs, so none is bold (MaPLe lacks EuroSAT)",
+    ]
+
+
+def test_means_of_unequal_runs_are_named_and_not_bold(tmp_path, caplog):
+    for seed in (1, 2):
+        write_run(tmp_path, "Easy", "base", seed, 90.0 + seed, trainer="CoOp")
+        write_run(tmp_path, "Hard", "base", seed, 30.0 + seed, trainer="CoOp")
+        write_run(tmp_path, "Easy", "base", seed, 85.0 + seed, trainer="MaPLe")
+        write_run(tmp_path, "Easy", "new", seed, 60.0 + seed, trainer="MaPLe")
+        write_run(tmp_path, "Easy", "new", seed, 70.0 + seed, trainer="CoOp")
+        write_run(tmp_path, "Hard", "new", seed, 20.0 + seed, trainer="CoOp")
+    text = grouped_table(collect([tmp_path]), ["trainer"]).render("github")
+    assert "**" not in text  # not of H either
+    assert caplog.messages == [
+        f"{classes}: these means are not of the same runs, so none is bold (MaPLe lacks Hard)"
+        for classes in ("base", "new")
+    ]
+    caplog.clear()
+    text = grouped_table(collect([tmp_path]), ["dataset", "trainer"]).render("github")
+    assert text.count("**91.50 +- 0.50**") == text.count("**71.50 +- 0.50**") == 1
+    assert caplog.messages == []
+
+
+def test_seeds_with_other_runs_in_equal_number_are_named(tmp_path, caplog):
+    for seed, names in {1: "AB", 2: "BA"}.items():
+        for trainer, dataset in zip(("CoOp", "MaPLe"), names, strict=True):
+            write_run(tmp_path, dataset, "base", seed, 50.0 + seed, trainer=trainer)
+    text = grouped_table(collect([tmp_path]), ["trainer"]).render("github")
+    assert "**" not in text
+    assert caplog.messages == [
+        "CoOp: the seeds have different runs on base classes (seed 1: A, seed 2: B)",
+        "MaPLe: the seeds have different runs on base classes (seed 1: B, seed 2: A)",
+        "base: these means are not of the same runs, so none is bold (their numbers, or their "
+        "seeds, differ)",
+    ]
+
+
+def test_averages_of_other_datasets_are_not_compared(tmp_path, caplog):
+    for trainer, names in (("CoOp", ("AID", "Easy")), ("MaPLe", ("AID", "Hard"))):
+        for dataset in names:
+            write_pairs(tmp_path, dataset, BASE, NEW, trainer=trainer)
+    text = accuracy_table(summarise(collect([tmp_path]))).render("github")
+    averages = [line for line in text.splitlines() if "average of 2" in line]
+    assert len(averages) == 2
+    assert "**" not in "".join(averages)
+    assert caplog.messages[0] == (
+        "average of 2, base: these means are not of the same runs, so none is bold (CoOp lacks "
+        "Hard; MaPLe lacks Easy)"
     )
 
 
@@ -130,6 +178,45 @@ def test_a_grouping_that_cannot_be(two_datasets, capsys):
     assert capsys.readouterr().err.startswith("error: --by seed: no such column. Choices: config,")
     with pytest.raises(UserError, match="Did you mean 'dataset'"):
         grouped_table(collect([two_datasets]), ["datset"])
+
+
+@pytest.mark.parametrize("columns", ["", ",", " , "])
+def test_no_column_is_refused(two_datasets, capsys, columns):
+    assert main([str(two_datasets), "--by", columns]) == 2
+    assert capsys.readouterr().err == (
+        "error: --by names no column. Choices: output, trainer, config, dataset, shots.\n"
+    )
+
+
+def test_a_column_that_is_named_twice_is_one(two_datasets):
+    runs = collect([two_datasets])
+    assert grouped_table(runs, ["trainer", "trainer"]) == grouped_table(runs, ["trainer"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        (["--runs"], ["--curve", "c.png"]),
+        (["--runs"], ["--diagram", "d.png"]),
+        (["--runs"], ["--composite"]),
+        (["--runs"], ["--ci95"]),
+        (["--compare", "CoOp"], ["--curve", "c.png"]),
+        (["--compare", "CoOp"], ["--ci95"]),
+    ],
+)
+def test_options_without_use_are_refused(two_datasets, capsys, monkeypatch, kind, option):
+    monkeypatch.chdir(two_datasets)
+    assert main([str(two_datasets), *kind, *option]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"error: {kind[0]} makes no use of {option[0]}: leave one of them out\n"
+
+
+def test_what_is_empty_is_not_what_is_left_out(two_datasets, capsys):
+    for option in ("--compare", "--curve", "--diagram"):
+        assert main([str(two_datasets), option, ""]) == 2
+    assert main([str(two_datasets), "--compare", "CoOp", "--format", "csv"]) == 2
+    assert capsys.readouterr().err.endswith("--compare has no format csv: leave it out\n")
 
 
 def test_the_command_line(two_datasets, capsys):

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -409,6 +410,36 @@ def test_warnings_go_to_logging(tmp_path, caplog):
     summarise(collect([tmp_path]))
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert str(place(tmp_path, "RSSCN7", "base", 4)) in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ("\n}", ', "accuracy": 3.0\n}', "accuracy"),  # on a line with another key
+        ("\n}", ',\n "accuracy" : 3.0\n}', "accuracy"),
+        ('"a": 1.5', '"a": 1.5, "a": 2.5', "a"),
+        ('"LR": 0.1', '"LR": 0.1,\n  "LR": 0.2', "LR"),
+        ("[{}]", '[{"x": 1, "x": 2}]', "x"),
+        ('"path": ""', '"path": "a\\\\", "path": ""', "path"),
+    ],
+)
+def test_no_key_may_be_there_twice(tmp_path, caplog, before, after, key):
+    folder = write_run(tmp_path, "RSSCN7", "base", 1, 90.0)
+    path = folder / "results.json"
+    content = {
+        **json.loads(path.read_text()),
+        **{"per_class_accuracy": {"a": 1.5}, "images": {"path": ""}},
+        "config": {"OPTIM": {"LR": 0.1}, "MORE": [{}]},
+    }
+    text = json.dumps(content, indent=1)
+    path.write_text(text)
+    assert [run.accuracy for run in collect([tmp_path])] == [90.0]
+    text = re.sub(r"\[\s*\{\}\s*\]", "[{}]", text)
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(UserError, match="no finished run"):
+        collect([tmp_path])
+    assert f"the key '{key}' is there twice" in caplog.text
 
 
 def test_what_we_write_is_read_as_strictly_as_anything_else(tmp_path, caplog):

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import time
 
 import pytest
 
@@ -67,6 +69,22 @@ def test_a_signal_to_the_group_ends_a_plain_python(box, trainers, number):
     assert (code, stderr) == (CODES[number], STOPPED)
     (record,) = box.records()
     assert not is_running(record["pid"])
+
+
+def test_under_nohup_the_script_outlives_its_terminal(box):
+    env = {**box.env, "STUB_FAIL": "patient"}
+    command = ["nohup", *box.command("RSSCN7", "1")]
+    process = subprocess.Popen(
+        command, cwd=box.caller, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not (box.train / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 143
 
 
 def test_a_signal_during_the_table(box):

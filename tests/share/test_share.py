@@ -23,7 +23,6 @@ from dplq.io.process import host_digest
 from dplq.io.shared import CARD, FILES, PROMPTS
 from dplq.share.card import model_card
 from dplq.share.folder import foreign_files
-from dplq.share.local_paths import without_folders
 from dplq.share.origins import Origin, data_origin, origins
 from dplq.share.source import Source
 from tests.tiny import tiny_backbone
@@ -379,25 +378,6 @@ def test_foreign_content_of_the_hub_is_refused(hub):
     (hub / "lab/evil" / PROMPTS).write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(UserError, match=r"prompts\.safetensors"):
         dplq.load("hf-hub:lab/evil")
-
-
-def test_local_paths_are_told_from_other_values():
-    content = {
-        "A": "/home/anna/x.pt",
-        "B": ["~/a/one.pt", "hf-hub:lab/model", "ViT-B/16"],
-        "C": {"D": "C:\\Users\\anna\\t.csv", "E": "https://host/x/y", "F": "a photo of a/an {}."},
-        "G": "local-dir:models/clip",
-        "H": 3,
-    }
-    cleaned, changed = without_folders(content)
-    assert cleaned == {
-        "A": "x.pt",
-        "B": ["one.pt", "hf-hub:lab/model", "ViT-B/16"],
-        "C": {"D": "t.csv", "E": "https://host/x/y", "F": "a photo of a/an {}."},
-        "G": "local-dir:clip",
-        "H": 3,
-    }
-    assert changed == ["A", "B", "C.D", "G"]
 
 
 def test_licences_come_from_the_catalogue_and_the_libraries():

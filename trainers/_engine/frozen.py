@@ -40,7 +40,12 @@ from dplq.training.tracking.trackers import Trackers
 from .checkpoints import CheckpointTrainer
 from .environment import device_name
 from .features import frozen_features
-from .ownership import claim_for_test, claim_for_training, report_finished
+from .ownership import (
+    accuracy_of_planned,
+    claim_for_test,
+    claim_for_training,
+    report_finished,
+)
 from .parts import SharedRecord, shared_test
 from .probabilities import check_temperature, keeps_probabilities, outcome_of, write_predictions
 from .prompts import print_prompts
@@ -341,7 +346,23 @@ class FrozenTrainer(CheckpointTrainer):
             split: "val" or "test"; None is the final test on ``cfg.TEST.SPLIT``.
         """
         path = by_main(self._claim_results) if split is None and self.output_dir else None
+        if path is not None and self.results_file is None:  # nothing was trained here
+            there = by_main(lambda: accuracy_of_planned(path))
+            if there is not None:
+                return float(there)
         is_alone = bool(path) and by_main(self._begin_tracking_a_test)
+        try:
+            accuracy = self._tested(split, path)
+        except BaseException:
+            if is_alone:
+                self.end_tracking(failed=True)
+            raise
+        if is_alone:
+            self.end_tracking()
+        return accuracy
+
+    def _tested(self, split: str | None, path: Path | None) -> float:
+        """Return the accuracy of a test in percent; write its files, the results to `path`."""
         self._seed("test", 0)
         started = time.perf_counter()
         with shared_test(self):
@@ -356,8 +377,6 @@ class FrozenTrainer(CheckpointTrainer):
             write_results(self, path, seconds=seconds, metrics=outcome and outcome.metrics)
             if self.trackers is not None:
                 track_results(self.trackers, path)
-            if is_alone:
-                self.end_tracking()
         if split == "val" and self.val_loader is not None:
             self.val_accuracy = accuracy
         return accuracy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from dplq.host.run_identity import claim_run, claim_test
 from dplq.io.files import file_digest
 from dplq.io.runs.files import RESULTS_FILE
 from dplq.io.runs.folder import TRAIN, hold
+from dplq.io.runs.lock import JOB_VARIABLE
 from dplq.io.runs.results import read_results
 
 from .trained_on import split_hash
@@ -58,6 +60,17 @@ def weight_digests(model: Any) -> dict[str, str] | None:
     parts = {"backbone": model.clip, "domain": model.domain}
     found = {name: part.spec.sha256[:16] for name, part in parts.items() if part is not None}
     return {name: digest for name, digest in found.items() if digest} or None
+
+
+def accuracy_of_planned(results: Path) -> float | None:
+    """Return the accuracy of a test that another job of the plan has made, which is printed.
+
+    A job that waits in a cluster's queue may have a second one beside it. None without a plan:
+    whoever gives the command of a test wants it to be made.
+    """
+    if os.environ.get(JOB_VARIABLE) and report_finished(results):
+        return read_results(results).accuracy
+    return None
 
 
 def report_finished(results: Path) -> bool:

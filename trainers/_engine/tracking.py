@@ -1,4 +1,4 @@
-"""Tracking of a trainer's run: what it tells its trackers (dplq/training/tracking)."""
+"""Tracking of a trainer's run: what it sends to its trackers (dplq/training/tracking)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 from dplq.host.nodes import flatten
 from dplq.host.run_identity import node_of, plain_value
+from dplq.io.validation.local_paths import without_folders
 from dplq.training.tracking.base import TrackedRun
 from dplq.training.tracking.epochs import read_epochs
 from dplq.training.tracking.trackers import Trackers, open_trackers
 
-# Folders of this machine, which no service is told.
-UNTOLD = ("OUTPUT_DIR", "RESUME", "DATASET.ROOT")
+# Folders of this machine, which are sent to no service.
+LOCAL_FOLDERS = ("OUTPUT_DIR", "RESUME", "DATASET.ROOT")
 SCALARS = ("accuracy", "macro_f1", "learnable_parameters", "peak_memory_mib", "epochs")
 SECTIONS = ("metrics", "generalised", "train_accuracy", "seconds")  # of results.json, with numbers
 
@@ -47,7 +48,7 @@ def begin_tracking(trainer: Any, *, trains: bool = True) -> Trackers:
             name=f"{group_of(cfg)} seed {cfg.SEED}",
             group=group_of(cfg),
             project=cfg.TRAIN.TRACK_PROJECT,
-            settings=told_settings(cfg),
+            settings=tracked_settings(cfg),
             earlier=known,
         )
     )
@@ -61,19 +62,23 @@ def group_of(cfg: Any) -> str:
     return f"{cfg.TRAINER.NAME} {data.NAME} {data.SUBSAMPLE_CLASSES} {shots}"
 
 
-def told_settings(cfg: Any) -> dict[str, Any]:
-    """Return the config keys that a service is told: not of other trainers, no folders."""
+def tracked_settings(cfg: Any) -> dict[str, Any]:
+    """Return the config keys that a service gets: not of other trainers, no folders.
+
+    Of any value that is a local path it is the name of the file alone.
+    """
     own = node_of(cfg.TRAINER.NAME)
-    return {
+    settings = {
         key: plain_value(key, value)
         for key, value in flatten(cfg)
-        if key not in UNTOLD
+        if key not in LOCAL_FOLDERS
         and (key.startswith((own, "TRAINER.NAME")) or not key.startswith("TRAINER."))
     }
+    return without_folders(settings)[0]
 
 
 def track_results(trackers: Trackers, results: Path) -> None:
-    """Tell the trackers the numbers of a ``results.json``; names begin with the file's stem."""
+    """Send the trackers the numbers of a ``results.json``; names begin with the file's stem."""
     content = json.loads(results.read_text(encoding="utf-8"))
     numbers = {name: content.get(name) for name in SCALARS}
     for section in SECTIONS:

@@ -14,8 +14,9 @@ import msgspec
 
 from dplq.errors import UserError, few, suggest
 from dplq.experiments.engines.base import Ended, Engine, Job
+from dplq.io.validation.schema import in_words
 
-__all__ = ["ENGINES", "Ended", "Engine", "Job", "open_engine"]
+__all__ = ["ENGINES", "Ended", "Engine", "Job", "engine_settings", "open_engine"]
 
 ENGINES = {  # name -> module
     "local": "dplq.experiments.engines.local",
@@ -34,6 +35,17 @@ def open_engine(name: str, options: Mapping[str, Any]) -> Engine:
     Raises:
         UserError: unknown engine or option, a value of another type, or a missing extra.
     """
+    settings = engine_settings(name, options)
+    engine: Engine = importlib.import_module(ENGINES[name]).open_engine(settings)
+    return engine
+
+
+def engine_settings(name: str, options: Mapping[str, Any]) -> msgspec.Struct:
+    """Return the `Settings` of an engine, which is not opened.
+
+    Raises:
+        UserError: unknown engine or option, or a value of another type.
+    """
     if name not in ENGINES:
         raise UserError(f"--engine {name} is unknown.{suggest(name, ENGINES)}")
     module = importlib.import_module(ENGINES[name])
@@ -43,8 +55,7 @@ def open_engine(name: str, options: Mapping[str, Any]) -> Engine:
             f"The engine {name} has no option {few(unknown)}.{suggest(unknown[0], known)}"
         )
     try:
-        settings = msgspec.convert(dict(options), module.Settings, strict=False)
+        settings: msgspec.Struct = msgspec.convert(dict(options), module.Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise UserError(f"Options of the engine {name}: {error}.") from error
-    engine: Engine = module.open_engine(settings)
-    return engine
+        raise UserError(f"Options of the engine {name}: {in_words(error)}.") from error
+    return settings

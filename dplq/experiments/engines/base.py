@@ -7,6 +7,7 @@ machine is started again by the engine itself, elsewhere; the run goes on from i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,19 @@ from typing import Protocol
 
 from dplq.io.runs.lock import JOB_VARIABLE
 
-__all__ = ["JOB_VARIABLE", "Ended", "Engine", "Job"]
+__all__ = ["JOB_VARIABLE", "THREADS", "Ended", "Engine", "Job", "thread_variables"]
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # how many CPU threads PyTorch takes
+
+
+def thread_variables(number: int) -> dict[str, str]:
+    """Return the variables that give a process its CPU threads; none where the user sets one.
+
+    The second one falls back to the first, so a user who sets either has set both.
+    """
+    return (
+        {} if any(name in os.environ for name in THREADS) else dict.fromkeys(THREADS, str(number))
+    )
 
 
 @dataclass(frozen=True)

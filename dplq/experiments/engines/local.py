@@ -17,13 +17,13 @@ import msgspec
 from msgspec import Meta
 
 from dplq.errors import UserError
-from dplq.experiments.engines.base import Ended, Engine, Job
+from dplq.experiments.engines.base import Ended, Engine, Job, thread_variables
 from dplq.experiments.engines.gpus import VARIABLE, list_gpus
 from dplq.experiments.engines.packing import Packing
+from dplq.io.exit_code import DONE, TERMINATED, shell_code
 
 POLL = 0.02  # seconds between two looks at the processes
 PR_SET_PDEATHSIG = 1  # of Linux
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
@@ -32,7 +32,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     Attributes:
         jobs: how many runs at once; None: one, or what `per_gpu` allows.
         per_gpu: how many of them on each GPU: a number, "auto" for as many as the memory measured
-            in the first run allows, 0 for an even share of `jobs`.
+            in earlier runs allows, 0 for an even share of `jobs`.
         gpus: numbers or unique names, separated by commas; None: ``CUDA_VISIBLE_DEVICES``, else
             all.
         threads: CPU threads of a run; 0: the cores divided by the number of runs.
@@ -73,7 +73,7 @@ class LocalEngine:
         """Return how many jobs may be under way."""
         if self._packing is None:
             return self._jobs or 1
-        places = self._packing.per_gpu * len(self._packing.gpus)
+        places = self._packing.places
         return min(places, self._jobs or places)
 
     def start(self, job: Job) -> None:
@@ -82,7 +82,7 @@ class LocalEngine:
         try:
             popen = _start(job, environment)
         except OSError as error:
-            self._leave(job)
+            self._leave(job, well=False)
             raise UserError(
                 f"A run cannot be started: {error.filename}: {error.strerror}."
             ) from error
@@ -113,25 +113,26 @@ class LocalEngine:
         """Do nothing: the engine holds nothing."""
 
     def _ended(self) -> list[Ended]:
-        ended = [job for job, popen in self._processes.values() if popen.poll() is not None]
-        for job in ended:
-            self._leave(job)
-        codes = [self._processes.pop(job.name)[1].returncode for job in ended]
-        return [Ended(job, shell_code(code)) for job, code in zip(ended, codes, strict=True)]
+        jobs = [job for job, popen in self._processes.values() if popen.poll() is not None]
+        ended = [
+            Ended(job, shell_code(self._processes.pop(job.name)[1].returncode)) for job in jobs
+        ]
+        for end in ended:
+            self._leave(end.job, well=end.code == DONE)
+        return ended
 
     def _shares(self, job: Job) -> dict[str, str]:
         """Return the variables that give a job its share of the machine."""
         shares = {}
         if self._threads is not None:
-            threads = str(self._threads or max(1, cores() // self.slots))
-            shares = {name: threads for name in THREADS if name not in os.environ}
+            shares = thread_variables(self._threads or max(1, cores() // self.slots))
         if self._packing is not None:
             shares[VARIABLE] = self._packing.place(job.name).name
         return shares
 
-    def _leave(self, job: Job) -> None:
+    def _leave(self, job: Job, *, well: bool) -> None:
         if self._packing is not None:
-            self._packing.remove(job.name)
+            self._packing.remove(job.name, well=well)
 
 
 def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[Any]:
@@ -161,7 +162,7 @@ def _end_with(parent: int) -> Callable[[], None]:
     def end_with_parent() -> None:
         prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
         if os.getppid() != parent:  # it ended before
-            os._exit(128 + signal.SIGTERM)
+            os._exit(TERMINATED)
 
     return end_with_parent
 
@@ -173,11 +174,6 @@ def _kill(popen: subprocess.Popen[Any]) -> None:
         with contextlib.suppress(ProcessLookupError):  # not the leader of a group, or all ended
             os.killpg(popen.pid, signal.SIGKILL)
     popen.wait()
-
-
-def shell_code(code: int) -> int:
-    """Return the exit code of a process as a shell gives it."""
-    return code if code >= 0 else 128 - code
 
 
 def cores() -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dplq.errors import UserError, few, shown, suggest
+from dplq.experiments.protocols import trainers
 from dplq.experiments.requests.values import Options
 from dplq.io.protocols import CONFIGS, Entry, read_protocols
 from dplq.io.validation.yaml_file import read_yaml
@@ -52,6 +53,11 @@ def expand(common: Mapping[str, str], options: Options, trainer: str, config: st
     return (*found, *options)
 
 
+def merged(options: Options, over: Options) -> Options:
+    """Return options of two places; the second takes precedence."""
+    return tuple((dict(options) | dict(over)).items())
+
+
 def own_options(options: Options, trainer: str) -> Options:
     """Return the options without the keys of other trainers."""
     node = f"TRAINER.{node_of(trainer)}."
@@ -60,6 +66,16 @@ def own_options(options: Options, trainer: str) -> Options:
         for key, value in options
         if key.startswith(node) or not key.startswith("TRAINER.")
     )
+
+
+def check_sections(options: Options) -> None:
+    """Refuse (UserError) keys of no trainer: `own_options` would leave a misspelt one out."""
+    nodes = {node_of(trainer) for trainer in trainers()}
+    for key, _ in options:
+        section, *path = key.split(".")
+        if section == "TRAINER" and not (len(path) > 1 and path[0] in nodes):
+            node = path[0] if path else ""
+            raise UserError(f"{key} is in no trainer's section.{suggest(node, nodes)}")
 
 
 def node_of(trainer: str) -> str:

@@ -1,4 +1,7 @@
-"""A request for an experiment, and its plan: a pure function of it and of ``configs/``."""
+"""A request for an experiment, and its plan: a function of it and of ``configs/``.
+
+Targets of transfer that are not named are the datasets that lie in the data folder.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError, few, suggest
 from dplq.experiments.base2new import base_to_new
 from dplq.experiments.few_shot import few_shot, shots_of
 from dplq.experiments.plan import Plan, TableRequest, merge
-from dplq.experiments.requests.common_settings import expand, without_effect
+from dplq.experiments.requests.common_settings import expand, merged, without_effect
 from dplq.experiments.requests.names import find_config
 from dplq.experiments.requests.values import Options
 from dplq.experiments.series import Series
@@ -52,6 +55,21 @@ DATASET, SEEDS = "demo_aerial", (1, 2, 3)  # where none are given
 
 
 @dataclass(frozen=True)
+class Variant:
+    """Named settings of a sweep, which take precedence over those of all runs.
+
+    Attributes:
+        name: a part of the folders' names; "": there are none.
+        common: values for all trainers, by a name of `COMMON`.
+        options: config keys and values.
+    """
+
+    name: str = ""
+    common: Mapping[str, str] = field(default_factory=dict)
+    options: Options = ()
+
+
+@dataclass(frozen=True)
 class Request:
     """A protocol with what it is to run; all names exist.
 
@@ -66,7 +84,8 @@ class Request:
         configs: files of ``configs/trainers`` by trainer; that of "" is for all others.
         common: values for all trainers, by a name of `COMMON`.
         options: config keys and values.
-        variant: name of the options, a part of the folders' names; "" for none.
+        variant: settings besides, whose name is a part of the folders' names.
+        given: config keys and values of the command line, over all others.
         targets: of transfer; empty: the source's own.
         generalised: base-to-new tests among all class names together, too.
     """
@@ -81,7 +100,8 @@ class Request:
     configs: Mapping[str, str] = field(default_factory=dict)
     common: Mapping[str, str] = field(default_factory=dict)
     options: Options = ()
-    variant: str = ""
+    variant: Variant = Variant()
+    given: Options = ()
     targets: tuple[str, ...] = ()
     generalised: bool = False
 
@@ -98,6 +118,11 @@ def find_protocol(name: str) -> str:
     return found
 
 
+def effective_shots(protocol: str, trainer: str, shots: Sequence[int]) -> Sequence[int]:
+    """Return the numbers of shots that a trainer is run with in a protocol."""
+    return shots_of(trainer, shots) if protocol == "few-shot" else shots
+
+
 def make_plan(requests: Sequence[Request]) -> Plan:
     """Return the plan of requests; runs that they share are done once.
 
@@ -110,10 +135,14 @@ def make_plan(requests: Sequence[Request]) -> Plan:
         for request in requests
         for dataset in request.datasets
     )
-    common = {name: value for request in requests for name, value in request.common.items()}
+    common: dict[str, str] = {}
+    for request in requests:
+        common |= {**request.common, **request.variant.common}
     trainers = dict.fromkeys(name for request in requests for name in request.trainers)
     notes = [*without_effect(common, trainers), *plan.notes]
-    return Plan(plan.runs, plan.folders, _joined(plan.tables), notes)
+    out = {request.out for request in requests}
+    common_out = out.pop() if len(out) == 1 else None
+    return Plan(plan.runs, plan.folders, _joined(plan.tables), notes, common_out)
 
 
 def _default_targets(requests: Sequence[Request]) -> dict[tuple[str, str], list[str]]:
@@ -150,8 +179,7 @@ def _plan(request: Request, dataset: str, targets: Sequence[str]) -> Plan:
 def _series(request: Request, dataset: str) -> Iterator[Series]:
     kind = PROTOCOLS[request.protocol].configs
     for trainer in request.trainers:
-        curve = request.protocol == "few-shot"
-        for shots in shots_of(trainer, request.shots) if curve else request.shots:
+        for shots in effective_shots(request.protocol, trainer, request.shots):
             config = find_config(trainer, dataset, kind, shots, request.configs)
             yield Series(
                 dataset,
@@ -161,9 +189,26 @@ def _series(request: Request, dataset: str) -> Iterator[Series]:
                 request.out,
                 shots,
                 request.data,
-                expand(request.common, request.options, trainer, config),
-                request.variant,
+                _options(request, trainer, config),
+                request.variant.name,
             )
+
+
+def _options(request: Request, trainer: str, config: str) -> Options:
+    """Return the options of a series: those of a variant over those of all runs.
+
+    Raises:
+        UserError: the command line has a key of the variant, whose name would mislead.
+    """
+    variant, given = request.variant, request.given
+    own = expand(variant.common, variant.options, trainer, config)
+    if twice := [key for key, _ in given if key in dict(own)]:
+        raise UserError(
+            f"settings.{variant.name} of {trainer} sets {few(twice)}, as the command line does: "
+            f"results in {config}@{variant.name} would be of other settings. Change one of them."
+        )
+    shared = expand(request.common, request.options, trainer, config)
+    return merged(merged(shared, own), given)
 
 
 def _table(request: Request, dataset: str, plan: Plan) -> TableRequest:
@@ -171,8 +216,9 @@ def _table(request: Request, dataset: str, plan: Plan) -> TableRequest:
     if "--by" in flags:  # a table of one dataset
         title = f"{title}, {dataset}"
     if request.protocol == "few-shot":  # a line of its table is a trainer, whatever its config
-        title += f", {request.variant}" if request.variant else ""
-        name = f"few_shot@{request.variant}.png" if request.variant else "few_shot.png"
+        variant = request.variant.name
+        title += f", {variant}" if variant else ""
+        name = f"few_shot@{variant}.png" if variant else "few_shot.png"
         flags = (*flags, "--curve", str(request.out / dataset / name))
     return TableRequest(title, plan.folders, flags)
 

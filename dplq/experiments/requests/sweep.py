@@ -6,23 +6,32 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from dplq.errors import UserError, few, suggest
+from dplq.errors import UserError, few, shown, suggest
+from dplq.experiments.engines import ENGINES
 from dplq.experiments.requests import flags
 from dplq.experiments.requests.common_settings import (
     COMMON,
     check_common,
+    check_sections,
     has_effect,
     own_options,
 )
 from dplq.experiments.requests.names import find_dataset, find_trainers
-from dplq.experiments.requests.request import PROTOCOLS, SEEDS, Request, find_protocol
+from dplq.experiments.requests.request import (
+    PROTOCOLS,
+    SEEDS,
+    Request,
+    Variant,
+    effective_shots,
+    find_protocol,
+)
 from dplq.experiments.requests.values import RESERVED, Options, recorded
 from dplq.io.validation.paths import name_problem
 from dplq.io.validation.yaml_file import read_yaml
@@ -65,7 +74,7 @@ class SweepFile(msgspec.Struct, forbid_unknown_fields=True):
     depth: Annotated[int, Meta(ge=1)] | None = None
     precision: str | None = None
     backbone: str | None = None
-    engine: Text | dict[str, Scalar] | None = None
+    engine: Text | dict[str, Any] | None = None  # the engine validates its options
     data: Text | None = None
     out: Text | None = None
 
@@ -76,17 +85,6 @@ class Sweep:
 
     requests: list[Request]
     engine: tuple[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class _Point:
-    """One combination of a sweep, but for the seed."""
-
-    protocol: str
-    dataset: str
-    trainer: str
-    shots: int
-    settings: str
 
 
 def read_sweep(
@@ -138,17 +136,22 @@ class _Reader:
         Raises:
             UserError: a key or a value is wrong.
         """
-        configs, shared, for_all = self._configs(), self._common(), self._options()
-        variants = [self._variant(name) for name in self.content.settings] or [("", {}, ())]
+        configs, shared = self._configs(), self._common()
+        for_all = self._pairs("options", self.content.options)
+        variants = [self._variant(name) for name in self.content.settings] or [Variant()]
+        plain = [name for name, values in self.content.settings.items() if not values]
         found = 0
-        for protocol, (variant, common, options), dataset in itertools.product(
+        for protocol, variant, dataset in itertools.product(
             self.protocols, variants, self.datasets
         ):
-            for (trainer, own), shots in itertools.product(
-                [(name, own_options(options, name)) for name in self._trainers(protocol)],
-                self._shots(protocol),
-            ):
-                point = _Point(protocol, dataset, trainer, shots, variant)
+            for trainer, shots in self._trainers_and_shots(protocol):
+                own = own_options(variant.options, trainer)
+                name = variant.name if own or has_effect(variant.common, trainer) else ""
+                point: dict[str, set[Any]] = {
+                    **{"protocol": {protocol}, "dataset": {dataset}, "trainer": {trainer}},
+                    # what is left of other settings may be the plain ones, which have names, too
+                    **{"shots": {shots}, "settings": {variant.name, *([] if name else plain)}},
+                }
                 if seeds := self._seeds(point):
                     found += 1
                     yield Request(
@@ -158,9 +161,10 @@ class _Reader:
                         shots=(shots,),
                         seeds=seeds,
                         configs=configs,
-                        common={**shared, **common},
-                        options=_merged(own_options(for_all, trainer), own),
-                        variant=variant if own or has_effect(common, trainer) else "",
+                        common=shared,
+                        options=own_options(for_all, trainer),
+                        given=own_options(self.given, trainer),
+                        variant=replace(variant, name=name, options=own),
                         targets=self.targets,
                         generalised=self.content.generalised,
                         **folders,
@@ -172,12 +176,21 @@ class _Reader:
         """Return the name and the options of the engine; the default where none is named."""
         given = self.content.engine
         options = {"name": given} if isinstance(given, str) else dict(given or {})
-        return str(options.pop("name", "local")), options
+        name = options.pop("name", "local")
+        if not isinstance(name, str):
+            raise self._error("engine.name", f"{shown(name)} is no name.", ENGINES)
+        return name, options
 
     def _trainers(self, protocol: str) -> tuple[str, ...]:
         given = _several(self.content.trainers)
         with self._named("trainers"):
             return find_trainers(given or PROTOCOLS[protocol].trainers)
+
+    def _trainers_and_shots(self, protocol: str) -> Iterator[tuple[str, int]]:
+        shots = self._shots(protocol)
+        for trainer in self._trainers(protocol):
+            for number in effective_shots(protocol, trainer, shots):
+                yield trainer, number
 
     def _shots(self, protocol: str) -> tuple[int, ...]:
         given = tuple(dict.fromkeys(_several(self.content.shots)))
@@ -185,11 +198,11 @@ class _Reader:
             raise self._error("shots", "0: give numbers above 0, or -1 for all images.")
         return given or PROTOCOLS[protocol].shots
 
-    def _seeds(self, point: _Point) -> tuple[int, ...]:
-        """Return the seeds of a combination that are not left out."""
+    def _seeds(self, point: Mapping[str, set[Any]]) -> tuple[int, ...]:
+        """Return the seeds of a combination, values by the keys of exclusions, that remain."""
         left_out: set[int] = set()
         for exclusion in self.exclusions:
-            if all(getattr(point, key) in of for key, of in exclusion.items() if key != "seed"):
+            if all(of & point[key] for key, of in exclusion.items() if key != "seed"):
                 if "seed" not in exclusion:
                     return ()
                 left_out |= exclusion["seed"]
@@ -218,16 +231,15 @@ class _Reader:
             raise self._error(key, "it names nothing: it would leave all out.")
         return found
 
-    def _variant(self, name: str) -> tuple[str, dict[str, str], Options]:
-        """Return named settings: the name, values for all trainers, and config keys."""
+    def _variant(self, name: str) -> Variant:
         key = f"settings.{name}"
         if not VARIANT.fullmatch(name) or name_problem(name):
             raise self._error(key, "give a name of letters, digits and _ . + - for folders.")
         values = self.content.settings[name]
         with self._named(key):
-            common = {of: _text(values[of]) for of in COMMON if of in values}
+            common = {of: _text(values[of], of) for of in COMMON if of in values}
             check_common(common)
-        return name, common, self._pairs(key, values)
+        return Variant(name, common, self._pairs(key, values))
 
     def _common(self) -> dict[str, str]:
         given = {name: getattr(self.content, name) for name in COMMON}
@@ -235,10 +247,6 @@ class _Reader:
         with self._named(""):
             check_common(common)
         return common
-
-    def _options(self) -> Options:
-        """Return the config keys of all runs; those of the command line take precedence."""
-        return _merged(self._pairs("options", self.content.options), self.given)
 
     def _pairs(self, key: str, values: Mapping[str, Value]) -> Options:
         for name in values:
@@ -248,11 +256,14 @@ class _Reader:
                 raise self._error(f"{key}.{name}", "neither a config key nor one of", COMMON)
             if name in COMMON and key == "options":
                 raise self._error(f"{key}.{name}", "write it beside options.")
-        return tuple(
-            (name, recorded(name, _text(value), self.caller))
+        found = tuple(
+            (name, recorded(name, _text(value, name), self.caller))
             for name, value in values.items()
             if name not in COMMON
         )
+        with self._named(key):
+            check_sections(found)
+        return found
 
     def _configs(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -285,12 +296,10 @@ def _several(value: T | list[T] | None) -> list[T]:
     return [] if value is None else [value]
 
 
-def _merged(options: Options, over: Options) -> Options:
-    return tuple((dict(options) | dict(over)).items())
-
-
-def _text(value: Value) -> str:
-    """Return a value as on a command line."""
+def _text(value: Value, key: str) -> str:
+    """Return a value of a config key as on a command line."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_text, value))}]"
+        # a list is a Python literal, but names and paths of domain encoders are written plainly
+        written = str if key.startswith("DOMAIN.") else repr
+        return f"[{', '.join(map(written, value))}]"
     return str(value)

@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
@@ -27,6 +28,7 @@ from dplq.io.process import is_alive
 from dplq.io.validation.schema import Count, InvalidContent, Name, read_json
 
 JOB_VARIABLE = "DPLQ_JOB"  # name of the job that a run is, the same for each attempt of it
+IN_USE = "in use by"  # in the message about a folder that another process holds
 LOCK_FILE, OWNER_FILE = ".lock", ".owner.json"
 ORPHANS = 30.0  # seconds for which the children of a killed process may live on: loader workers
 LEASE = 120.0  # seconds after which a file server frees the locks of a lost machine (NFSv4: 90)
@@ -117,7 +119,7 @@ class RunLock:
         if owner is not None and not owner.is_here and not owner.is_earlier_attempt:
             self._lock.release()
             raise UserError(
-                f"{self.folder} is marked as in use by {owner}, and this machine cannot tell "
+                f"{self.folder} is marked as {IN_USE} {owner}, and this machine cannot tell "
                 f"whether that one still runs. If it does not, delete {self._owner_file}; or "
                 "choose another --output-dir."
             )
@@ -178,7 +180,7 @@ class RunLock:
 
     def _in_use(self, owner: Owner | None) -> str:
         return (
-            f"{self.folder} is in use by {owner or 'another process'}. Wait until that has ended, "
+            f"{self.folder} is {IN_USE} {owner or 'another process'}. Wait until that has ended, "
             "or choose another --output-dir."
         )
 
@@ -194,11 +196,47 @@ def holder(folder: Path) -> Owner | None:
     return None if owner.is_here and _is_free(folder / LOCK_FILE) else owner
 
 
+def forget_job(folder: Path, job: str) -> None:
+    """Delete the note of a job that has ended without doing so, as one that was killed.
+
+    Another machine could not tell that it has ended, and its folder would be in use for ever.
+
+    Args:
+        folder: of the run.
+        job: name of the job.
+    """
+    lock = RunLock(folder)
+    if (owner := lock.owner()) is None or owner.job != job:
+        return
+    note = folder / OWNER_FILE
+    try:
+        with _taken(folder / LOCK_FILE) as taken:
+            if taken and lock.owner() == owner:
+                note.unlink(missing_ok=True)
+    except OSError as error:  # NO_LOCKS: the note alone was the lock
+        if error.errno in NO_LOCKS and lock.owner() == owner:
+            note.unlink(missing_ok=True)
+
+
 def _is_free(path: Path) -> bool:
     """Return whether nobody of this machine has a lock: the id in its note is another's by now."""
+    try:
+        with _taken(path) as taken:
+            return taken
+    except OSError:  # a file system without locks, or not ours
+        return False
+
+
+@contextlib.contextmanager
+def _taken(path: Path) -> Iterator[bool]:
+    """Take a lock while the block runs, unless somebody of this machine has it; say whether."""
     lock = filelock.FileLock(str(path), fallback_to_soft=False)
     try:
-        with lock.acquire(timeout=0):
-            return True
-    except (filelock.Timeout, OSError):  # OSError: a file system without locks, or not ours
-        return False
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -108,7 +108,8 @@ class Results(msgspec.Struct):
 
 
 _FROM_JSON = msgspec.json.Decoder(Results)
-_KEY_LINE = re.compile(r'\n "([^"\\]*)":')  # of the outermost level, as we write it
+_ANY_JSON = msgspec.json.Decoder()
+_KEY = re.compile(r'"\s*:')  # or a text that begins with a colon: then `parse_json` decides
 
 
 def read_results(path: str | os.PathLike[str]) -> Results:
@@ -128,14 +129,30 @@ def read_results(path: str | os.PathLike[str]) -> Results:
 
 
 def _decoded(text: str) -> Results | None:
-    """Return a file that `write_results` wrote, four times as fast as `parse_json`.
+    """Return a file that is surely valid, several times as fast as `parse_json`.
 
-    None for what is written otherwise, has a key twice or is not valid: `parse_json` says why.
+    None for any other, as one with a key twice: `parse_json` says why. msgspec takes the last value
+    of such a key in silence, so the keys in the text are counted.
     """
-    keys = _KEY_LINE.findall(text)
-    if not text.startswith('{\n "') or len(set(keys)) < len(keys):
+    if "\\" in text:  # a text may hold an escaped quote, behind which a colon begins no value
         return None
     try:
+        content = _ANY_JSON.decode(text)
+        if len(_KEY.findall(text)) != _count_keys(content):
+            return None
         return _FROM_JSON.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return None
+
+
+def _count_keys(content: Any) -> int:
+    """Return how many keys all objects of a JSON content have."""
+    keys, values = 0, [content]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            keys += len(value)
+            values += value.values()
+        elif isinstance(value, list):
+            values += value
+    return keys

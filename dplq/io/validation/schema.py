@@ -139,7 +139,7 @@ def convert(
     try:
         return msgspec.convert(content, shape, strict=True)
     except msgspec.ValidationError as error:
-        raise InvalidContent(where, _in_words(error), remedy) from error
+        raise InvalidContent(where, in_words(error), remedy) from error
     except RecursionError as error:
         raise InvalidContent(where, "it is nested too deeply", remedy) from error
     except UnicodeEncodeError as error:  # half of a surrogate pair, where no text is expected
@@ -147,7 +147,7 @@ def convert(
         raise InvalidContent(where, problem, remedy) from error
 
 
-def _in_words(error: msgspec.ValidationError) -> str:
+def in_words(error: msgspec.ValidationError) -> str:
     """Return msgspec's message with the key first: ``seed: Expected `int`, got `str```."""
     message, _, key = str(error).partition(" - at `")
     key = key.rstrip("`").removeprefix("$").lstrip(".")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TypeVar
+import re
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 
@@ -15,6 +16,20 @@ T = TypeVar("T")
 MAX_BYTES = 1 << 20  # a thousand times the largest config file
 MAX_DEPTH = 20
 MAX_VALUES = 10_000  # with those that aliases repeat
+
+
+# 4:00:00 and 1:30.5, which YAML 1.1 reads as 14400 and 90.5; they stay text, as in YAML 1.2
+BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?$")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without numbers of base 60."""
+
+    # by the first character; the first that matches counts
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+        first: [("tag:yaml.org,2002:str", BASE_60)] * (first in "+-0123456789") + resolvers
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def read_yaml(
@@ -46,7 +61,7 @@ def read_yaml(
 
 
 def _parse(text: str, where: str, remedy: str) -> Any:
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     try:
         root = loader.get_single_node()
         if root is None:

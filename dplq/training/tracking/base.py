@@ -1,4 +1,4 @@
-"""Interface of a tracker, and what a run tells it."""
+"""Interface of a tracker, and what a run sends it."""
 
 from __future__ import annotations
 

@@ -7,9 +7,13 @@ file: a run that is killed in between repeats the epoch, and its line.
 from __future__ import annotations
 
 import csv
+import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from dplq.errors import few, one_line, printable
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.runs.files import EPOCHS_FILE
 
@@ -17,21 +21,45 @@ from .base import Epochs, TrackedRun, Values
 
 COLUMNS = ("loss", "lr", "seconds", "val_accuracy", "train_accuracy")  # after the epoch
 
+logger = logging.getLogger(__name__)
+
 
 def read_epochs(folder: Path) -> Epochs:
-    """Return the values of a run's epochs; a line that is damaged is left out."""
+    """Return the values of a run's epochs; a line that is damaged is left out, with a warning."""
+    path = folder / EPOCHS_FILE
     try:
-        text = (folder / EPOCHS_FILE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        logger.warning("%s cannot be read (%s).", printable(str(path)), one_line(error))
         return {}
     found: Epochs = {}
-    for row in csv.DictReader(text.splitlines()):
+    damaged = []
+    for number, line in enumerate(lines, 2):
         try:
-            values = {name: float(row[name]) for name in COLUMNS if row.get(name)}
-            found[int(row["epoch"])] = values
-        except (KeyError, TypeError, ValueError):
-            continue
+            epoch, values = _parsed(line, header.split(","))
+            found[epoch] = values
+        except (csv.Error, KeyError, ValueError):
+            damaged.append(number)
+    if damaged:
+        logger.warning("%s: damaged lines are left out: %s.", printable(str(path)), few(damaged))
     return found
+
+
+def _parsed(line: str, header: Sequence[str]) -> tuple[int, Values]:
+    """Return the epoch and the values of a line; each alone, as a quote may be left open.
+
+    Raises:
+        csv.Error, KeyError, ValueError: it is damaged.
+    """
+    (fields,) = csv.reader([line], strict=True)
+    row = dict(zip(header, fields, strict=True))
+    epoch = int(row["epoch"])
+    values = {name: float(row[name]) for name in COLUMNS if row.get(name)}
+    if epoch < 1 or not all(map(math.isfinite, values.values())):
+        raise ValueError(line)
+    return epoch, values
 
 
 class EpochTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 from collections.abc import Callable, Iterable
@@ -13,8 +14,11 @@ from dplq.errors import few, one_line, shown, suggest
 from .base import NotSetUp, TrackedRun, Tracker, Values
 from .epochs import EpochTable
 
-SERVICES = {"wandb": "wandb", "mlflow": "mlflow"}  # names of TRAIN.TRACK, and their packages
-
+# Names of TRAIN.TRACK, which are those of their packages: module here and class of the tracker.
+SERVICES = {
+    "wandb": ("wandb_tracker", "WandbTracker"),
+    "mlflow": ("mlflow_tracker", "MLflowTracker"),
+}
 AT_THE_END = "metrics.csv has the values of all epochs."
 
 logger = logging.getLogger(__name__)
@@ -33,7 +37,7 @@ def check_services(value: Any) -> str:
     for name in names:
         if name not in SERVICES:
             return f" '{name[:100]}' is unknown.{suggest(name[:100], SERVICES)}"
-    if missing := [name for name in names if not _is_installed(SERVICES[name])]:
+    if missing := [name for name in names if not _is_installed(name)]:
         return f" needs {few(missing)}: pip install 'quaternion-prompt[track]'."
     return ""
 
@@ -55,20 +59,16 @@ def open_trackers(track: str, *, with_table: bool = True) -> Trackers:
 
 
 def _service(name: str) -> Tracker:
-    if name == "wandb":
-        from .wandb_tracker import WandbTracker
-
-        return WandbTracker()
-    from .mlflow_tracker import MLflowTracker
-
-    return MLflowTracker()
+    module, tracker = SERVICES[name]
+    found: Tracker = getattr(importlib.import_module(f"{__package__}.{module}"), tracker)()
+    return found
 
 
 class Trackers:
     """Trackers of one run. One that fails warns once, and never stops the training.
 
-    Values that it could not keep are offered to it again: at the next epoch if it is local, else
-    when the results are there, because a server that does not answer takes its time each time.
+    Values that it could not keep are sent again: at the next epoch if it is local, else when the
+    results are there, because a server that does not answer takes its time each time.
 
     Args:
         trackers: of the run.
@@ -85,11 +85,13 @@ class Trackers:
         Raises:
             NotSetUp: the user has to set up a service first.
         """
-        begun = []
+        begun: list[Tracker] = []
         for tracker in self.trackers:
             try:
                 tracker.start(run)
             except NotSetUp:
+                self.trackers = begun
+                self.close(failed=True)  # else a service goes on to show a run
                 raise
             except Exception as error:
                 self._warn(tracker, error, "This training is not tracked there.")
@@ -103,23 +105,23 @@ class Trackers:
             waiting = self.pending.setdefault(tracker.name, [])
             waiting.append((epoch, values))
             if tracker.is_local or tracker.name not in self.warned:
-                self._offer(tracker, waiting)
+                self._send_pending(tracker, waiting)
 
     def results(self, values: Values) -> None:
         """Keep the results of a test."""
         for tracker in self.trackers:
-            if self._offer(tracker, self.pending.get(tracker.name, [])):
+            if self._send_pending(tracker, self.pending.get(tracker.name, [])):
                 self._try(tracker, partial(tracker.results, values), AT_THE_END)
 
     def close(self, *, failed: bool = False) -> None:
         """End the run everywhere; a second time nothing is done."""
         trackers, self.trackers = self.trackers, []
         for tracker in trackers:
-            if failed or self._offer(tracker, self.pending.get(tracker.name, [])):
+            if failed or self._send_pending(tracker, self.pending.get(tracker.name, [])):
                 self._try(tracker, partial(tracker.close, failed=failed), AT_THE_END)
 
-    def _offer(self, tracker: Tracker, waiting: list[tuple[int, Values]]) -> bool:
-        """Have a tracker keep what waits for it; return whether it did."""
+    def _send_pending(self, tracker: Tracker, waiting: list[tuple[int, Values]]) -> bool:
+        """Send a tracker its pending values; return whether it kept them all."""
         again = "at the next epoch" if tracker.is_local else "when the results are there"
         then = f"The training goes on; it is tried again {again}."
         while waiting and self._try(tracker, partial(tracker.log, *waiting[0]), then):

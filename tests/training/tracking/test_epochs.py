@@ -47,9 +47,21 @@ def test_a_damaged_table_has_no_epochs(tmp_path, content):
     assert read_epochs(tmp_path) == {}
 
 
-def test_a_damaged_line_is_left_out(tmp_path):
-    (tmp_path / "metrics.csv").write_text("epoch,loss\n1,0.5\n2,abc\n3,0.25")
+@pytest.mark.parametrize(
+    "line", ["2,abc", "-5,0.5", "0,0.5", "2", "2,0.5,1", "2,nan", '2,"0.5', "2," + "1" * 200_000]
+)
+def test_a_damaged_line_is_left_out(tmp_path, caplog, line):
+    (tmp_path / "metrics.csv").write_text(f"epoch,loss\n1,0.5\n{line}\n3,0.25")
     assert read_epochs(tmp_path) == {1: {"loss": 0.5}, 3: {"loss": 0.25}}
+    assert caplog.messages == [f"{tmp_path / 'metrics.csv'}: damaged lines are left out: 3."]
+
+
+def test_a_table_that_cannot_be_read_is_named_and_a_missing_one_is_not(tmp_path, caplog):
+    assert read_epochs(tmp_path) == {}
+    assert caplog.messages == []
+    (tmp_path / "metrics.csv").write_bytes(b"\xff\xfe")
+    assert read_epochs(tmp_path) == {}
+    assert caplog.messages[0].startswith(f"{tmp_path / 'metrics.csv'} cannot be read (Unicode")
 
 
 def test_a_failed_write_loses_no_line(tmp_path, monkeypatch):

@@ -120,6 +120,14 @@ def test_what_the_user_has_to_set_up_stops_before_the_training(tmp_path):
         tracked(Memory(fails=["start"], error=NotSetUp("log in")), tmp_path)
 
 
+def test_then_the_services_that_have_begun_are_closed(tmp_path):
+    begun = Memory()
+    trackers = Trackers([begun, Memory(fails=["start"], error=NotSetUp("log in"))])
+    with pytest.raises(NotSetUp, match="log in"):
+        trackers.start(TrackedRun(tmp_path, "run", "runs"))
+    assert begun.calls[1:] == [("close", True)]
+
+
 def test_a_stopped_training_is_closed_as_such_and_once(tmp_path):
     memory = Memory()
     trackers = tracked(memory, tmp_path)
@@ -155,8 +163,17 @@ def test_a_missing_package_is_named_with_its_install_line(monkeypatch):
 def test_a_folder_named_like_a_package_is_none(tmp_path, monkeypatch):
     (tmp_path / "wandb_of_nobody").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(module.SERVICES, "wandb", "wandb_of_nobody")
-    assert "pip install" in check_services("wandb")
+    monkeypatch.setitem(module.SERVICES, "wandb_of_nobody", ("", ""))
+    assert "pip install" in check_services("wandb_of_nobody")
+
+
+def test_every_service_has_its_own_tracker(monkeypatch):
+    assert {name: module._service(name).name for name in module.SERVICES} == {
+        name: name for name in module.SERVICES
+    }
+    monkeypatch.setattr(module, "THIRD", Memory, raising=False)
+    monkeypatch.setitem(module.SERVICES, "third", ("trackers", "THIRD"))
+    assert isinstance(module._service("third"), Memory)
 
 
 def test_no_package_of_a_service_is_imported_without_it(tmp_path):

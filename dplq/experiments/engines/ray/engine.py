@@ -17,8 +17,7 @@ from dplq.errors import UserError
 from dplq.experiments.engines.base import Ended, Job
 from dplq.experiments.engines.ray import cluster, task
 from dplq.experiments.engines.ray.settings import Settings
-
-LOST, STOPPED = 137, 143  # exit codes as a shell gives them
+from dplq.io.exit_code import KILLED, TERMINATED, shell_code
 
 logger = logging.getLogger(__name__)
 
@@ -116,11 +115,11 @@ class RayEngine:
         try:
             code, reason = self._ray.get(reference)
         except self._ray.exceptions.TaskCancelledError:
-            return Ended(job, STOPPED)
+            return Ended(job, TERMINATED)
         except self._ray.exceptions.RayError as error:  # all attempts were lost
             why = f"Ray lost it, with retries={self._settings.retries}: {cluster.line(error)}"
-            return Ended(job, LOST, why)
-        return Ended(job, code, reason)
+            return Ended(job, KILLED, why)
+        return Ended(job, shell_code(code), reason)
 
     def _survey(self) -> None:
         """Note how many jobs fit at present, and say which nodes were lost."""

@@ -15,9 +15,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 
+from dplq.experiments.engines.base import THREADS  # a value, which goes with the functions
+
 GRACE = 30.0  # seconds from SIGTERM to SIGKILL
 NOT_STARTED = 127  # exit code as a shell gives it
-THREADS = "OMP_NUM_THREADS"
 DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")  # set by Ray
 # The run dies with its worker: 1 is PR_SET_PDEATHSIG, which outlives execv.
 TIED = (
@@ -32,12 +33,14 @@ def carry_out(
     """Run a job's command on a node, as the task of Ray.
 
     Returns:
-        The exit code as a shell gives it, and on which node it failed, and why if that is known.
+        The exit code as `subprocess` gives it, and on which node it failed, and why if that is
+        known.
     """
     node = f"on node {socket.gethostname()}"
-    there = {key: os.environ[key] for key in (THREADS, *DEVICES) if key in os.environ}
     # The devices are those that Ray gave to this task; its number of threads is a default.
     given = {key: value for key, value in environment.items() if key not in DEVICES}
+    threads = () if any(key in given for key in THREADS) else THREADS
+    there = {key: os.environ[key] for key in (*threads, *DEVICES) if key in os.environ}
     environment = {**there, **given}
     try:
         process = _start(command, environment, folder, log)
@@ -51,8 +54,7 @@ def carry_out(
         raise
     if process.returncode == -signal.SIGKILL:
         time.sleep(3)  # by Ray, perhaps, which ends this worker next: then the task is lost
-    code = process.returncode if process.returncode >= 0 else 128 - process.returncode
-    return code, node if code else ""
+    return process.returncode, node if process.returncode else ""
 
 
 def _start(

@@ -16,6 +16,7 @@ import logging
 import os
 import shlex
 import shutil
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 from dplq.errors import UserError
-from dplq.experiments.engines.base import Ended, Job
+from dplq.experiments.engines.base import Ended, Job, thread_variables
 from dplq.experiments.engines.slurm.queue import FORGOTTEN, JobState, cancel, job_states
 from dplq.experiments.engines.slurm.settings import ARRAY, Settings
 from dplq.experiments.engines.slurm.task import Task
@@ -35,7 +36,6 @@ TIME_LIMITS = 20  # that submitit lets one job reach
 POLL = 5.0  # seconds between two calls of squeue
 RETRY = 30.0  # seconds until a refused array is submitted again
 TICK = 0.5  # seconds
-THREADS = "OMP_NUM_THREADS"
 PATIENCE = 180.0  # seconds for cancelled jobs to end
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,8 @@ class SlurmEngine:
         self._submissions: Counter[str] = Counter()  # of jobs, by name
         self._next_call = 0.0  # of squeue
         self._next_attempt = 0.0  # to submit
+        self._size = ARRAY  # of the next array, at most
+        self._stopped: list[Ended] = []
         self._told: set[str] = set()
         self._files = Path()  # folder of submitit's files
 
@@ -95,6 +97,9 @@ class SlurmEngine:
         Raises:
             UserError: Slurm refuses jobs, and none is under way.
         """
+        if self._stopped:
+            stopped, self._stopped = self._stopped, []
+            return stopped
         deadline = time.monotonic() + seconds
         while True:
             if self._waiting and time.monotonic() >= self._next_attempt:
@@ -117,7 +122,7 @@ class SlurmEngine:
                 time.sleep(1)
                 for number, state in job_states(self.jobs).items():
                     if state.is_over:
-                        del self.jobs[number]
+                        self._stopped.append(Ended(self.jobs.pop(number), state.code, state.reason))
         except OSError as error:
             logger.warning("Slurm: %s. Jobs may still be in its queue: see squeue", error)
         if self.jobs:
@@ -129,31 +134,45 @@ class SlurmEngine:
     def _submit(self) -> None:
         """Submit what waits, as one array; where Slurm takes no more, try again later.
 
+        A limit on the jobs of a user or on the size of an array (MaxSubmitJobs, MaxArraySize) has
+        Slurm refuse an array as a whole, so the next one is half as large.
+
         Raises:
-            UserError: Slurm refuses the jobs, and none is under way.
+            UserError: Slurm refuses a single job, and none is under way.
         """
+        jobs = self._waiting[: self._size]
+        refusal = self._submit_array(jobs)
+        while refusal and len(jobs) > 1 and not self.jobs:
+            jobs = jobs[: len(jobs) // 2]
+            refusal = self._submit_array(jobs)
+        if not refusal:
+            self._size = min(ARRAY, 2 * len(jobs))
+            return
+        if not self.jobs:
+            raise UserError(
+                f"Slurm takes no jobs: {refusal}. The engine's options, such as partition, "
+                "account, time, gpus and folder, are in docs/cluster.md."
+            )
+        self._size = max(1, len(jobs) // 2)
+        self._next_attempt = time.monotonic() + RETRY
+        self._warn(f"Slurm takes no more jobs at present: {refusal}")
+
+    def _submit_array(self, jobs: Sequence[Job]) -> str:
+        """Submit the first of the jobs that wait; return why Slurm refuses them, or ""."""
         import submitit
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        jobs = self._waiting[:ARRAY]
         try:
             executor = submitit.SlurmExecutor(self._folder(jobs[0]), max_num_timeout=TIME_LIMITS)
             executor.update_parameters(**self._settings.parameters())
             with _outside_of_allocations(), redirect_stderr(io.StringIO()):
                 submitted = executor.submit_array([self._task(job) for job in jobs])
         except (FailedJobError, FailedSubmissionError, OSError) as error:
-            words = " ".join(str(error).replace("sbatch: error: ", "").split())
-            if not self.jobs:
-                raise UserError(
-                    f"Slurm takes no jobs: {words}. The engine's options, such as partition, "
-                    "account, time, gpus and folder, are in docs/cluster.md."
-                ) from error
-            self._next_attempt = time.monotonic() + RETRY
-            self._warn(f"Slurm takes no more jobs at present: {words}")
-            return
+            return " ".join(str(error).replace("sbatch: error: ", "").split()) or repr(error)
         del self._waiting[: len(jobs)]
         self._submissions.update(job.name for job in jobs)
         self.jobs |= {new.job_id: job for new, job in zip(submitted, jobs, strict=True)}
+        return ""
 
     def _ended(self) -> list[Ended]:
         """Return the jobs that have ended; one that is lost goes to those to be submitted."""
@@ -200,9 +219,8 @@ class SlurmEngine:
         words = [*shlex.split(self._settings.container), *job.command]
         if self._settings.python:
             words[-len(job.command)] = self._settings.python
-        threads = {}
-        if self._settings.cpus and THREADS not in os.environ:
-            threads[THREADS] = str(self._settings.cpus)  # a node may have more than are the job's
+        cpus = self._settings.cpus  # a node may have more than are the job's
+        threads = thread_variables(cpus) if cpus else {}
         return Task(
             tuple(words),
             threads | dict(job.environment),
@@ -211,12 +229,21 @@ class SlurmEngine:
         )
 
     def _folder(self, job: Job) -> Path:
-        """Return the folder of submitit's files, which nobody else may write: it has pickles."""
+        """Return the folder of submitit's files, which nobody else may write: it has pickles.
+
+        Raises:
+            UserError: it was there, and somebody else may.
+        """
         if self._files == Path():
             beside = job.log.parent if job.log else Path()
             folder = Path(self._settings.folder or beside / ".slurm")
             self._files = folder.absolute() / getpass.getuser()
         self._files.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not _is_ours_alone(self._files):
+            raise UserError(
+                f"{self._files} is of another user, or others may write there, and jobs run what "
+                f"lies there. Give another folder, or make it yours alone: chmod 700 {self._files}"
+            )
         return self._files
 
     def _warn(self, text: str) -> None:
@@ -224,6 +251,16 @@ class SlurmEngine:
         if text not in self._told:
             self._told.add(text)
             logger.warning("%s", text)
+
+
+def _is_ours_alone(folder: Path) -> bool:
+    """Return whether a folder, not a link to one, is of this user, and nobody else may write it."""
+    there = folder.lstat()
+    return (
+        stat.S_ISDIR(there.st_mode)
+        and there.st_uid == os.geteuid()
+        and not there.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    )
 
 
 @contextmanager

@@ -6,16 +6,14 @@ It knows those that have ended, too, for some minutes (MinJobAge, by default fiv
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dplq.io.exit_code import DONE, PROBLEMS
+from dplq.io.exit_code import DONE, PROBLEMS, TERMINATED, shell_code
 
 FORMAT = "JobArrayID:48|,State:24|,exit_code:12|,Reason:80"
 SECONDS = 60.0  # for one call of a command
-TERMINATED = 128 + signal.SIGTERM
 
 FORGOTTEN = "FORGOTTEN"  # our name of the state of a job that Slurm does not list
 LOST = {  # states of a job that ended through no fault of its own
@@ -68,8 +66,7 @@ class JobState:
             return DONE
         if self.name != "FAILED":
             return TERMINATED
-        code = os.waitstatus_to_exitcode(self.status)
-        return code if code > 0 else 128 - code if code else PROBLEMS
+        return shell_code(os.waitstatus_to_exitcode(self.status)) or PROBLEMS
 
     @property
     def reason(self) -> str:

@@ -11,7 +11,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from dplq.experiments.engines.slurm.queue import TERMINATED, run
+from dplq.experiments.engines.slurm.queue import run
+from dplq.io.exit_code import TERMINATED, shell_code
 
 # Slurm's notice of the time limit goes to all processes, and would end them.
 START = 'trap "" USR1 USR2; exec "$@"'
@@ -50,7 +51,7 @@ class Task:
             finally:  # submitit leaves by an exception when it has put the job into the queue
                 process.terminate()
                 process.wait()
-        code = code if code >= 0 else 128 - code
+        code = shell_code(code)
         if code == TERMINATED and self.requeue:
             put_back()
         if code:

@@ -51,7 +51,7 @@ def _cleaned(value: Any, key: str) -> Any:
             for part in value
         ]
         return parts
-    if not isinstance(value, str) or "://" in value:
+    if not isinstance(value, str) or ("://" in value and not value.startswith("file:")):
         return value
     if key in PATH_KEYS:
         return _name(value)
