@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +29,10 @@ from dplq.training.seeding import RandomState
 
 logger = logging.getLogger(__name__)
 FEATURES, RANDOM = "features", "random"  # the tensor of a file, and an entry of its header
-CODE = ("clip", "domain", "images", "training/frozen")  # of the package: what is run
+CODE = (  # of the package: what is run
+    *("clip", "domain", "images", "training/frozen"),
+    *("training/loaders.py", "training/seeding.py", "_fallback/dassl"),
+)
 CPU_INFO = "/proc/cpuinfo"
 
 
@@ -208,26 +211,17 @@ def digest_of(facts: Any) -> str:
     return bytes_digest(json.dumps(facts, sort_keys=True, default=str).encode(), DIGEST)
 
 
-def source_files(steps: Iterable[Any]) -> list[list[str]]:
-    """Return name and digest of the source of each transform: host trees change theirs."""
-    import inspect
-
-    found = []
-    for step in steps:
-        kind = step if inspect.isfunction(step) else type(step)
-        file = inspect.getsourcefile(kind)
-        found.append(
-            [kind.__module__, kind.__qualname__, file_digest(file, DIGEST) if file else ""]
-        )
-    return found
-
-
 @cache
 def own_code() -> str:
     """Return the digest of the modules that turn files into features: a checkout changes them."""
     package = Path(__file__).resolve().parents[2]
-    files = sorted(file for folder in CODE for file in (package / folder).rglob("*.py"))
-    return digest_of([[file.name, file_digest(file, DIGEST)] for file in files])
+    files: list[Path] = []
+    for name in CODE:
+        place = package / name
+        files += [place] if place.is_file() else sorted(place.rglob("*.py"))
+    return digest_of(
+        [[file.relative_to(package).as_posix(), file_digest(file, DIGEST)] for file in files]
+    )
 
 
 def machine(device: torch.device) -> dict[str, Any]:

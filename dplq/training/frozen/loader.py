@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from dplq.training.frozen.batch import FrozenBatch, without_pixels
-from dplq.training.frozen.features import FrozenFeatures, KnownPass, digest_of, source_files
+from dplq.training.frozen.description import describe, describe_images
+from dplq.training.frozen.features import FrozenFeatures, KnownPass, digest_of
 from dplq.training.loaders import AcceleratedLoader
 from dplq.training.seeding import RandomState
 
@@ -114,7 +115,8 @@ class FrozenLoader:
             return None  # the loader says which image cannot be read
         facts: dict[str, Any] = {
             "images": digests,
-            "transforms": source_files(_steps(dataset.images.transform)),
+            "transforms": describe_images(dataset.images),
+            "normalizer": describe(self.loader.normalizer),
             "cache": dataset.cache is not None and not dataset.cache.exact,
         }
         if self._is_stateful:
@@ -184,8 +186,3 @@ class FrozenLoader:
 
 def _rows(known: KnownPass, rows: slice) -> dict[str, Tensor]:
     return {name: features[rows] for name, features in known.features.items()}
-
-
-def _steps(transform: Any) -> list[Any]:
-    """Return the steps of a composed transform, or the transform itself."""
-    return list(getattr(transform, "transforms", [transform]))
