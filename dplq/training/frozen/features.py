@@ -74,6 +74,9 @@ class FrozenFeatures:
         limit: of all files together, in bytes.
         passes: returns how many passes over the training images a run makes; where their features
             are larger than the limit together, nothing is kept.
+
+    Attributes:
+        cached_batches: so many batches that were given to the model had features from files.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class FrozenFeatures:
         self._encoders: dict[str, str] | None = None
         self._digests: dict[str, str] = {}
         self._said: set[str] = set()
+        self.cached_batches = 0
 
     @property
     def skips_images(self) -> bool:
@@ -96,6 +100,7 @@ class FrozenFeatures:
         frozen: FrozenBatch | None = batch.get("frozen")
         if frozen is not None:
             frozen.images = images
+            self.cached_batches += bool(frozen.known)
         self.model.frozen_batch = frozen
 
     def detach(self) -> None:
