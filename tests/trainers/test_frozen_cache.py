@@ -206,6 +206,13 @@ def test_nothing_is_kept_where_it_is_off_or_would_differ(project, tmp_path, monk
     assert not (tmp_path / "cache" / "features").exists()
 
 
+def test_domain_features_of_tests_have_a_limit_where_the_others_are_off(project):
+    from dplq.trainers._engine.domain import cache_limit
+
+    for given, limit in ((0.0, 4 * 10**9), (1.5, 15 * 10**8)):
+        assert cache_limit(config(project, "QuaternionPrompt", "", limit=given)) == limit
+
+
 def choose_cache(folder):
     import os
 

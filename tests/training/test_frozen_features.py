@@ -9,6 +9,7 @@ import random
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -418,6 +419,47 @@ def test_a_run_larger_than_the_limit_keeps_nothing(model, images, caplog):
     assert files() == []
     (said,) = [r.getMessage() for r in caplog.records if "not kept" in r.getMessage()]
     assert "those of this run are 4.61e-06 GB, and TRAIN.FEATURE_CACHE is 4.607e-06" in said
+
+
+def test_a_run_larger_than_the_limit_digests_no_image(model, images, monkeypatch):
+    """The decision comes before the digests, which read every file."""
+    digested = []
+
+    def digest(self, path):
+        digested.append(path)
+        return path
+
+    monkeypatch.setattr(FrozenFeatures, "image_digest", digest)
+    seed_all(5)
+    plain = list(Passes(model, images).loader.loader)
+    state = RandomState.now()
+    found, after = Passes(model, images, limit=2 * 12 * 48 * 4 - 1).make()
+    assert after == state
+    for (batch, _), want in zip(found, plain, strict=True):
+        assert torch.equal(batch["img"], want["img"])
+        assert FROZEN not in batch
+    assert digested == []
+    Passes(model, images, limit=2 * 12 * 48 * 4).make()
+    assert len(digested) == 12
+
+
+def test_the_limit_is_of_all_encoders_together(model, images, caplog):
+    caplog.set_level(logging.INFO)
+    clip = model.unchanged_clip
+    both = SimpleNamespace(
+        frozen_inputs=("clip", "domain"),
+        domain=SimpleNamespace(feature_dim=16, identity=dict),
+        **{"unchanged_clip": clip, "clip": clip},
+    )
+    size = 12 * (48 * 2 + 16 * 4)  # CLIP's in half precision, the domain encoder's in single
+    features = FrozenFeatures(both, {}, size - 1, lambda: 2, torch.bfloat16)
+    assert not features.has_place(12, 1)
+    assert "Frozen features are not kept: those of this run are 1.92e-06 GB" in caplog.text
+    features = FrozenFeatures(both, {}, size, lambda: 2, torch.bfloat16)
+    assert features.has_place(12, 1)
+    features.write("views", {"clip": [torch.ones(12, 48)]}, None, 1)  # in single, too
+    assert files() == []
+    assert not features.has_place(12, 1)
 
 
 def test_a_pass_that_ends_early_keeps_nothing(model, images):

@@ -104,4 +104,5 @@ def frozen_features(trainer: Any) -> FrozenFeatures | None:
         "builder": describe(build_transform),  # host trees change it
     }
     limit = round(cfg.TRAIN.FEATURE_CACHE * GB)
-    return FrozenFeatures(model, facts, limit, trainer.passes)
+    dtype = trainer.precision.compute or trainer.precision.frozen
+    return FrozenFeatures(model, facts, limit, trainer.passes, dtype)

@@ -56,6 +56,11 @@ class ImageTower:
     clip: Any
 
     @property
+    def feature_dim(self) -> int:
+        """Return the width of a feature."""
+        return self.clip.embed_dim
+
+    @property
     def spec(self) -> Any:
         """Return what the backbone was made from."""
         return self.clip.spec
@@ -74,18 +79,31 @@ class FrozenFeatures:
         limit: of all files together, in bytes.
         passes: returns how many passes over the training images a run makes; where their features
             are larger than the limit together, nothing is kept.
+        dtype: of CLIP's features, as far as is known before the first one.
 
     Attributes:
         cached_batches: so many batches that were given to the model had features from files.
     """
 
     def __init__(
-        self, model: Any, facts: Mapping[str, Any], limit: int, passes: Callable[[], int]
+        self,
+        model: Any,
+        facts: Mapping[str, Any],
+        limit: int,
+        passes: Callable[[], int],
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.model, self.files, self.passes = model, FeatureFiles(limit), passes
         self.device: torch.device = model.clip.logit_scale.device
         self._facts = {**facts, **machine(self.device), "activation": model.clip.activation}
-        self._encoders: dict[str, str] | None = None
+        made = {CLIP: ImageTower(model.unchanged_clip), DOMAIN: model.domain}
+        self._encoders = {name: made[name] for name in model.frozen_inputs}
+        sizes = {CLIP: dtype.itemsize, DOMAIN: torch.float32.itemsize}
+        self._row_bytes = {  # of the feature of an image; exact once there is one
+            name: getattr(encoder, "feature_dim", 0) * sizes[name]
+            for name, encoder in self._encoders.items()
+        }
+        self._encoder_digests: dict[str, str] | None = None
         self._digests: dict[str, str] = {}
         self._said: set[str] = set()
         self.cached_batches = 0
@@ -152,8 +170,12 @@ class FrozenFeatures:
         """
         keys, header = self._keys(views), {RANDOM: end.to_text()} if end else {}
         for encoder, parts in features.items():
+            self._row_bytes[encoder] = parts[0][0].numel() * parts[0].element_size()
+        for encoder, parts in features.items():
+            if not self.has_place(sum(map(len, parts)), passes):
+                return
             rows = torch.cat(parts)
-            if non_finite({FEATURES: rows}) or not self._has_place(rows, passes):
+            if non_finite({FEATURES: rows}):
                 continue
             if self.files.write(keys[encoder], {FEATURES: rows}, header):
                 self.say(
@@ -169,8 +191,14 @@ class FrozenFeatures:
             self._said.add(what)
             logger.info(text, *values)
 
-    def _has_place(self, rows: Tensor, passes: int) -> bool:
-        size, limit = rows.numel() * rows.element_size() * passes, self.files.limit
+    def has_place(self, images: int, passes: int) -> bool:
+        """Return whether the features of all encoders are within the limit; else log it.
+
+        Args:
+            images: their number in a pass.
+            passes: how many passes of this kind a run makes.
+        """
+        size, limit = images * passes * sum(self._row_bytes.values()), self.files.limit
         if limit is None or size <= limit:
             return True
         self.say(
@@ -184,14 +212,14 @@ class FrozenFeatures:
 
     def _keys(self, views: str) -> dict[str, str]:
         """Return the name of each encoder's file."""
-        if self._encoders is None:
-            made = {CLIP: ImageTower(self.model.unchanged_clip), DOMAIN: self.model.domain}
-            self._encoders = {
-                name: encoder_digest(made[name], self._facts) for name in self.model.frozen_inputs
+        if self._encoder_digests is None:
+            self._encoder_digests = {
+                name: encoder_digest(encoder, self._facts)
+                for name, encoder in self._encoders.items()
             }
         return {
             name: bytes_digest(f"{digest} {views}".encode(), DIGEST)
-            for name, digest in self._encoders.items()
+            for name, digest in self._encoder_digests.items()
         }
 
 

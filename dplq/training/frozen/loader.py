@@ -109,6 +109,8 @@ class FrozenLoader:
         items = dataset.originals
         if self.draws and self.loader.num_workers and seed == int(dataset.epoch_seed):
             return None  # workers that are given the same seed again are not seeded anew
+        if not features.has_place(sum(map(len, batches)), self._passes(features)):
+            return None  # before all images are read for their digests
         try:
             digests = [[features.image_digest(str(items[i].impath)) for i in b] for b in batches]
         except OSError:
@@ -181,7 +183,11 @@ class FrozenLoader:
                 for name in features.model.frozen_inputs
                 if all(name in part for part in computed)
             }
-            features.write(planned.views, found, end, features.passes() if self.draws else 1)
+            features.write(planned.views, found, end, self._passes(features))
+
+    def _passes(self, features: FrozenFeatures) -> int:
+        """Return how many passes of this kind a run makes."""
+        return features.passes() if self.draws else 1
 
 
 def _rows(known: KnownPass, rows: slice) -> dict[str, Tensor]:
