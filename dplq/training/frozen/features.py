@@ -27,7 +27,6 @@ from dplq.training.feature_cache import DIGEST, GB, FeatureFiles, encoder_digest
 from dplq.training.frozen.batch import CLIP, DOMAIN, FrozenBatch
 from dplq.training.seeding import RandomState
 
-logger = logging.getLogger(__name__)
 FEATURES, RANDOM = "features", "random"  # the tensor of a file, and an entry of its header
 CODE = (  # of the package: what is run
     *("clip", "domain", "images", "training/frozen"),
@@ -105,7 +104,6 @@ class FrozenFeatures:
         }
         self._encoder_digests: dict[str, str] | None = None
         self._digests: dict[str, str] = {}
-        self._said: set[str] = set()
         self.cached_batches = 0
 
     @property
@@ -178,18 +176,12 @@ class FrozenFeatures:
             if non_finite({FEATURES: rows}):
                 continue
             if self.files.write(keys[encoder], {FEATURES: rows}, header):
-                self.say(
-                    "kept",
+                self.files.log_once(
+                    logging.INFO,
                     "Frozen features are kept in %s, at most %g GB of them (TRAIN.FEATURE_CACHE).",
                     self.files.folder,
                     (self.files.limit or 0) / GB,
                 )
-
-    def say(self, what: str, text: str, *values: Any) -> None:
-        """Log a line once."""
-        if what not in self._said:
-            self._said.add(what)
-            logger.info(text, *values)
 
     def has_place(self, images: int, passes: int) -> bool:
         """Return whether the features of all encoders are within the limit; else log it.
@@ -201,8 +193,8 @@ class FrozenFeatures:
         size, limit = images * passes * sum(self._row_bytes.values()), self.files.limit
         if limit is None or size <= limit:
             return True
-        self.say(
-            "too large",
+        self.files.log_once(
+            logging.INFO,
             "Frozen features are not kept: those of this run are %.3g GB, and TRAIN.FEATURE_CACHE "
             "is %g.",
             size / GB,

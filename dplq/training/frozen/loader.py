@@ -8,6 +8,7 @@ are known, no image is read.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -131,8 +132,8 @@ class FrozenLoader:
         self, features: FrozenFeatures, planned: Pass, known: KnownPass
     ) -> Iterator[dict[str, Any]]:
         """Yield the batches of a pass without their pixels."""
-        features.say(
-            "read",
+        features.files.log_once(
+            logging.INFO,
             "Frozen features are read from %s: images are not decoded.",
             features.files.folder,
         )
@@ -165,7 +166,8 @@ class FrozenLoader:
         paths = [[str(items[i].impath) for i in indices] for indices in planned.batches]
         computed: list[dict[str, Tensor]] = []
         if known.features:
-            features.say("read", "Frozen features are read from %s.", features.files.folder)
+            text = "Frozen features are read from %s."
+            features.files.log_once(logging.INFO, text, features.files.folder)
         for batch in self.loader:
             number = len(computed)
             is_as_planned &= number < len(paths) and list(batch["impath"]) == paths[number]
