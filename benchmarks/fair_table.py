@@ -34,6 +34,7 @@ from dplq.results.tables import COST_COLUMNS, COST_NOTE, note, seed_text
 PARTS = ("train_base", "test_new", "test_all")
 COLUMNS = ("base", "new", "H", "gen. base", "gen. new", "gen. H")
 COSTS = ("learnable_parameters", "seconds_per_step", "peak_memory_mib")
+COLD = {"TRAIN.FEATURE_CACHE": 0}  # seconds and memory do not depend on what ran before
 Scalar = bool | int | float | str
 
 
@@ -106,7 +107,7 @@ def run(
         **{"SHOTS": str(shots), "GENERALISED": "yes"},
         **({"DATA": field.root} if field.root else {"DATA": str(ROOT / "data")}),
     }
-    settings = field.options | field.trainers.get(call.trainer, {})
+    settings = COLD | field.options | field.trainers.get(call.trainer, {})
     base2new(field.dataset, seeds, settings, environment, folder)
 
 

@@ -4,7 +4,8 @@
 
 Each number of runs at once is a plan of as many training runs, seeds 1, 2, ..., through the engine
 `local`. Steps per second are those of all runs together, from the seconds per step that each run
-records: start-up, which a long run hardly notices, does not count. Runs per hour include it.
+records: start-up, which a long run hardly notices, does not count. Runs per hour include it. Frozen
+features are computed in every run.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from dplq.experiments.execute import execute
 from dplq.experiments.plan import Plan, Run
 from dplq.io.exit_code import exit_code
 from dplq.io.runs.results import Results, read_results
+
+# The seeds of a number are those of the number before, which would leave their features behind.
+COLD = (("TRAIN.FEATURE_CACHE", "0"),)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,7 +59,7 @@ def measure(args: argparse.Namespace, number: int) -> dict[str, Any]:
     """
     folder = args.out.absolute() / f"{number}_at_once"
     shutil.rmtree(folder, ignore_errors=True)  # what is finished would not be measured
-    options = tuple(zip(args.opts[::2], args.opts[1::2], strict=True))
+    options = (*COLD, *zip(args.opts[::2], args.opts[1::2], strict=True))
     runs = [
         Run(
             *(folder / f"seed{seed}", args.dataset, args.trainer, args.config),

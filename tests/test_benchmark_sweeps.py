@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import packing, sweep_scan
+from benchmarks import fair_table, packing, sweep_scan, torchrun
 from tests.experiments.stand_in import stand_in  # noqa: F401  (a fixture)
+from tools import compare_engines
 
 RESULTS = {
     **{"format": 1, "trainer": "CoOp", "dataset": "DemoAerial", "subsample": "base", "shots": 1},
@@ -28,6 +31,38 @@ def test_packing(tmp_path, stand_in, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setenv("FAIL", "train 3")
     assert packing.main(words) == 1
     assert "error: 3 runs at once: one failed" in capsys.readouterr().out
+
+
+def test_frozen_features_are_computed_in_every_run_that_is_measured(tmp_path, monkeypatch):
+    found = {}
+
+    def execute(plan, engine):
+        found["packing"] = plan.runs[0].options
+        return 1
+
+    def call(command, **_):
+        words = list(map(str, command))
+        found["torchrun"] = list(pairwise(words))
+        return SimpleNamespace(returncode=0, stdout="")
+
+    def base2new(dataset, seeds, settings, environment, folder):
+        found["fair_table"] = [(key, str(value)) for key, value in settings.items()]
+
+    monkeypatch.setattr(packing, "execute", execute)
+    monkeypatch.setattr(torchrun.subprocess, "run", call)
+    monkeypatch.setattr(fair_table, "base2new", base2new)
+    words = ["--at-once", "1", "--device", "cpu", "--out", str(tmp_path), "--", "OPTIM.LR", "1"]
+    assert packing.main(words) == 1
+    assert found["packing"][1:] == (("OPTIM.LR", "1"),)
+    torchrun.train(tmp_path, 1, SimpleNamespace(batch=1, trainer="CoOp"))
+    field = fair_table.Field("demo_aerial", options={"OPTIM.LR": 1})
+    fair_table.run(fair_table.Call("a", "CoOp", "demo"), field, tmp_path, tmp_path, [1], 1)
+    assert found["fair_table"][1:] == [("OPTIM.LR", "1")]
+    found["compare_engines"] = compare_engines.sweep(tmp_path).runs[0].options
+    assert len(found) == 4
+    for options in found.values():
+        assert ("TRAIN.FEATURE_CACHE", "0") in options
+    assert ("DOMAIN.CACHE", "False") in found["compare_engines"]
 
 
 def test_packing_without_a_gpu(monkeypatch, capsys):

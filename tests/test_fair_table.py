@@ -66,7 +66,10 @@ def test_rows_of_all_fields_between_the_marks(tmp_path, calls, capsys):
         ("ucm", "MaPLe", f"{real}_c2_ep5_batch4_2ctx"),
     }
     (maple,) = (call for call in calls if call[0] == "ucm" and call[3]["TRAINERS"] == "MaPLe")
-    assert maple[1:3] == ([1, 2], {"INPUT.SIZE": "(112, 112)", "TRAINER.MAPLE.PROMPT_DEPTH": 4})
+    assert maple[1:3] == (
+        [1, 2],
+        {**fair_table.COLD, "INPUT.SIZE": "(112, 112)", "TRAINER.MAPLE.PROMPT_DEPTH": 4},
+    )
     assert maple[3]["DATA"] == "photos"
     assert maple[3]["GENERALISED"] == "yes"
     assert maple[4] == tmp_path

@@ -33,7 +33,11 @@ from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE
 
 REFERENCE = "local"
 TRAINERS, DATASETS, SEEDS = ("CoOp", "QuaternionPrompt"), ("demo_aerial", "demo_tissue"), (1, 2, 3)
-OPTIONS = (("OPTIM.MAX_EPOCH", "3"), ("OPTIM.WARMUP_EPOCH", "1"))
+OPTIONS = (
+    *(("OPTIM.MAX_EPOCH", "3"), ("OPTIM.WARMUP_EPOCH", "1")),
+    # each engine computes everything itself: features that another left are no evidence of its own
+    *(("TRAIN.FEATURE_CACHE", "0"), ("DOMAIN.CACHE", "False")),
+)
 SHOTS = 2
 # Of one run, not of its result; what was read is counted anew when a run goes on.
 OF_THE_RUN = ("seconds", "peak_memory_mib", "git_commit", "images")

@@ -520,10 +520,10 @@ def end_on_signals() -> None:
             signal.signal(number, _terminate)
 
 
-def speaks() -> bool:
+def reports_error() -> bool:
     """Return whether this process says why the run ends: of several only one does."""
     distributed = sys.modules.get("dplq.training.distributed")
-    return distributed is None or bool(distributed.speaks())
+    return distributed is None or bool(distributed.reports_error())
 
 
 def lost_process(error: Exception, where: str) -> str:
@@ -562,10 +562,10 @@ def printed(error: Exception) -> bool:
 def explained(error: Exception, where: str) -> bool:
     """Return whether the user is told in a line why the run ends, by this process or another."""
     if text := lost_process(error, where):
-        if speaks():
+        if reports_error():
             print(f"error: {text}", file=sys.stderr)
         return True
-    return (is_mistake(error) and not speaks()) or printed(error)
+    return (is_mistake(error) and not reports_error()) or printed(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -589,7 +589,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt as error:
         anew = ", without --overwrite," if getattr(args, "overwrite", False) else ""
-        if speaks():
+        if reports_error():
             print(
                 f"\nInterrupted. Every finished epoch is saved in {where}; "
                 f"run the same command again{anew} to go on from there.",

@@ -93,16 +93,22 @@ def _kinds(run: Run) -> list[Kind]:
 
 
 def _mean(folders: Sequence[Path]) -> float | None:
-    """Return the mean seconds of finished runs; None where no file says them."""
-    found = []
+    """Return the mean seconds of finished runs; None where no file says them.
+
+    Runs that read frozen features from the cache count only where there are no others: whether
+    those to come will find theirs is not known.
+    """
+    found: dict[bool, list[float]] = {False: [], True: []}
     for folder in folders:
         try:
             seconds = read_results(folder / RESULTS_FILE).seconds
         except UserError:  # damaged: `dplq results` says so
             continue
         if seconds.train is not None or seconds.test is not None:
-            found.append((seconds.train or 0.0) + (seconds.test or 0.0))
-    return fmean(found) if found else None
+            whole = (seconds.train or 0.0) + (seconds.test or 0.0)
+            found[bool(seconds.cached_batches)].append(whole)
+    used = found[False] or found[True]
+    return fmean(used) if used else None
 
 
 def _hours(seconds: float) -> str:

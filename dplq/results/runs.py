@@ -39,6 +39,8 @@ COSTS = {  # name -> key in results.json
     "peak_memory_mib": "peak_memory_mib",
     "checkpoint_bytes": "checkpoint_bytes",
 }
+# which say nothing of the method where frozen features were read from the cache
+CACHED_COSTS = ("seconds_per_step", "peak_memory_mib")
 
 _LAYOUTS = (
     # scripts/base2new.sh of CoOp and MaPLe: train_base/DATASET/shots_N/TRAINER/CFG/seedS
@@ -86,10 +88,11 @@ class Run:
         metrics: those of `METRICS` that it has, in percent.
         rounded: True when read from a log, which prints one decimal.
         folder: the output folder of the run.
-        costs: any of `COSTS`; nothing when read from a log.
+        costs: any of `COSTS`; nothing when read from a log, none of `CACHED_COSTS` where `cached`.
         device: device and precision, e.g. "cpu, fp32"; "" when read from a log.
         zero_shot: its trainer uses no training image.
         any_classes: its trainer can name classes that it was not trained on.
+        cached: its training took frozen features from the cache.
         problem: of its training, as `fit_problem` has it; mostly "".
         tested: its images, where results.json says which were right.
     """
@@ -106,6 +109,7 @@ class Run:
     device: str = ""
     zero_shot: bool = False
     any_classes: bool = True
+    cached: bool = False
     problem: str = ""
     tested: Tested | None = None
 
@@ -221,6 +225,7 @@ def _read_results(folder: Path, metric: str) -> list[Run]:
             device=", ".join(filter(None, (results.device, results.precision))),
             zero_shot=_known(results.zero_shot, trainer in ZERO_SHOT),
             any_classes=_known(results.any_classes, trainer not in CLOSED_SET),
+            cached=bool(results.seconds.cached_batches),
             problem=fit_problem(trained.start, trained.end) if trained else "",
             tested=_tested(results) if of_accuracy and subset not in GENERALISED else None,
         )
@@ -253,8 +258,9 @@ def _known(said: bool | None, otherwise: bool) -> bool:
 
 
 def _costs(results: Results) -> dict[str, float]:
-    """Return those of `COSTS` that a results.json holds."""
-    costs = {name: attrgetter(key)(results) for name, key in COSTS.items()}
+    """Return those of `COSTS` that a results.json holds, and that are the method's own."""
+    left_out = CACHED_COSTS if results.seconds.cached_batches else ()
+    costs = {name: attrgetter(key)(results) for name, key in COSTS.items() if name not in left_out}
     return {name: float(value) for name, value in costs.items() if value is not None}
 
 

@@ -49,6 +49,7 @@ class Row:
         costs: any of `COSTS`, mean over the seeds, of the runs that trained.
         devices: devices of those runs.
         any_classes: the trainer can name classes that it was not trained on.
+        cached: seeds of the runs that took frozen features from the cache, and are not timed.
         values: what `stats` are of, by seed, or in an average by dataset and seed.
         problems: of its trainings, with their seeds.
         parts: weights of the datasets in an average, as in `dplq.results.rendering.Line`.
@@ -62,6 +63,7 @@ class Row:
     costs: Mapping[str, float] = field(default_factory=dict)
     devices: tuple[str, ...] = ()
     any_classes: bool = True
+    cached: tuple[int, ...] = ()
     values: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
     problems: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     parts: Mapping[str, Mapping[Any, Mapping[str, Fraction]]] = field(default_factory=dict)
@@ -142,6 +144,7 @@ def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]
         costs=_mean_costs(trained),
         devices=tuple(sorted({run.device for run in trained if run.device})),
         any_classes=any_classes,
+        cached=tuple(sorted({run.seed for run in trained if run.cached})),
         values=values,
         problems=_problems(trained),
     )

@@ -49,7 +49,7 @@ def accuracy_table(
     return Table(
         lines=lines,
         columns=columns_of(rows),
-        note=[*notes, *COST_NOTE, *ran_on],
+        note=[*notes, *COST_NOTE, *_cached_notes(rows), *ran_on],
         numbers=COST_COLUMNS,
         noted=("config", "shots", "dataset", "seeds"),
         group=GROUP,
@@ -109,6 +109,22 @@ def _training_notes(rows: Sequence[Row]) -> list[str]:
     return [
         f"On its own training images the training {problem}: {'; '.join(found[problem])}."
         for problem in sorted(found)
+    ]
+
+
+def _cached_notes(rows: Sequence[Row]) -> list[str]:
+    """Return a line that names the runs whose time and memory are not the method's own."""
+    found = [
+        f"{row.setting.trainer} ({row.setting.config}, {row.dataset}, seeds "
+        f"{' '.join(map(str, row.cached))})"
+        for row in rows
+        if row.cached
+    ]
+    if not found:
+        return []
+    return [
+        "Not in s/step and memory, for frozen features were read from the cache "
+        f"(TRAIN.FEATURE_CACHE 0 computes them in each run): {'; '.join(found)}."
     ]
 
 

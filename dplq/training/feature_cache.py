@@ -76,8 +76,7 @@ class FeatureFiles:
 
     def __init__(self, limit: int | None = None) -> None:
         self.folder, self.limit = features_folder(), limit
-        self._has_warned = False
-        self._has_said_what_is_removed = False
+        self._logged: set[str] = set()
 
     def path(self, key: str) -> Path:
         """Return the path of a file, which may not exist."""
@@ -105,9 +104,14 @@ class FeatureFiles:
     def report_damage(self, path: Path, error: UserError) -> None:
         """Warn, once, of a file that cannot be used."""
         problem = error.problem if isinstance(error, DamagedFile) else str(error)
-        if not self._has_warned:
-            logger.warning("%s %s. The features are computed again.", path, problem)
-        self._has_warned = True
+        text = "%s %s. The features are computed again."
+        self.log_once(logging.WARNING, text, path, problem)
+
+    def log_once(self, level: int, text: str, *values: Any) -> None:
+        """Log the first line of a text; what else it would be formatted with is not logged."""
+        if text not in self._logged:
+            self._logged.add(text)
+            logger.log(level, text, *values)
 
     def write(
         self, key: str, tensors: Mapping[str, Tensor], header: Mapping[str, Any] | None = None
@@ -140,9 +144,9 @@ class FeatureFiles:
             with contextlib.suppress(OSError):
                 (self.folder / name).unlink(missing_ok=True)
             size, removed = size - own, removed + 1
-        if removed and not self._has_said_what_is_removed:
-            self._has_said_what_is_removed = True
-            logger.info(
+        if removed:
+            self.log_once(
+                logging.INFO,
                 "%s holds more than %g GB: features that were not used for the longest time are "
                 "removed (TRAIN.FEATURE_CACHE).",
                 self.folder,

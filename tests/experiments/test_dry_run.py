@@ -91,6 +91,15 @@ def test_an_estimate_takes_runs_of_the_same_trainer_shots_and_kind(tmp_path, sec
     assert estimate(few, made.runs[:1]) == "No finished run to estimate from."
 
 
+def test_runs_with_cached_features_are_samples_only_where_there_are_no_others(tmp_path):
+    made = plan(tmp_path, ("CoOp",), seeds=(1, 2, 3))
+    trained = [run for run in made.runs if run.model is None]
+    finish(trained[0], {"train": 1.0, "cached_batches": 9})
+    assert estimate(trained[2:], trained[:1]).startswith("About 1 s for 1 of them")
+    finish(trained[1], {"train": 40.0})
+    assert estimate(trained[2:], trained[:2]).startswith("About 40 s for 1 of them")
+
+
 def test_damaged_results_are_no_sample(tmp_path):
     made = plan(tmp_path, ("CoOp",), seeds=(1,))
     finish(made.runs[0])

@@ -16,6 +16,7 @@ from dplq.results import (
     transfer_table,
 )
 from dplq.results.__main__ import main
+from dplq.results.tables import accuracy_table
 
 COSTS = {
     **{"learnable_parameters": 2147104, "checkpoint_bytes": 8600400, "peak_memory_mib": 1234.6},
@@ -92,6 +93,26 @@ def test_table_of_costs(pairs, capsys):
     assert "All lines: config demo, shots 16, dataset Aerial." in text
     assert "LinearProbe: knows its training classes only" in text
     assert "Run on: cpu, fp32." in text
+
+
+def test_time_and_memory_of_runs_with_cached_features_are_left_out(pairs):
+    place = pairs / "train_base/aerial/shots_16/CoOp/demo/seed1/results.json"
+    content = json.loads(place.read_text())
+    content["seconds"] |= {"step": 0.01, "cached_batches": 3}
+    place.write_text(json.dumps(content))
+    runs = collect([pairs])
+    rows = summarise(runs)
+    (coop,) = [row for row in rows if row.setting.trainer == "CoOp"]
+    assert coop.costs["seconds_per_step"] == 0.25  # of seed 2 alone
+    assert coop.costs["learnable_parameters"] == 2147104
+    (cached,) = [run for run in runs if run.cached]
+    assert set(cached.costs) == {"learnable_parameters", "checkpoint_bytes"}
+    line = (
+        "Not in s/step and memory, for frozen features were read from the cache "
+        "(TRAIN.FEATURE_CACHE 0 computes them in each run): CoOp (demo, Aerial, seeds 1)."
+    )
+    assert line in accuracy_table(rows, costs=True).note
+    assert line not in accuracy_table(rows).note
 
 
 def test_csv_of_costs(pairs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -27,6 +28,7 @@ OTHER = {  # another setting of the same method, that leaves its frozen features
     "CLIPAdapter": ("TRAINER.CLIPADAPTER.SELECT", "fixed"),
     "PromptSRC": ("OPTIM.LR", 0.01),
 }
+TRAINED_ON = {"CLIPAdapter": 4}  # batches; the others make 6 steps in each of two epochs
 NEED_IMAGES = ("QuaternionPrompt", "PromptSRC")
 
 
@@ -104,6 +106,10 @@ def uncounted():
     AcceleratedImages.__getitem__ = READ
 
 
+def cached_batches(folder):
+    return json.loads((folder / "results.json").read_text())["seconds"]["cached_batches"]
+
+
 def assert_same(one, other):
     assert one[0].keys() == other[0].keys()
     for name, tensor in one[0].items():
@@ -122,6 +128,8 @@ def test_weights_and_predictions_are_the_same_bit_for_bit(project, tmp_path, tra
     assert_same(run(first), plain)
     known = run(config(project, trainer, tmp_path / "known"))
     assert_same(known, plain)
+    counts = [cached_batches(tmp_path / name) for name in ("plain", "first", "known")]
+    assert counts == [0, 0, TRAINED_ON.get(trainer, 12)]
     done, before = known[2], plain[2]
     if trainer in NEED_IMAGES:
         assert done["images"] == before["images"]
@@ -129,6 +137,15 @@ def test_weights_and_predictions_are_the_same_bit_for_bit(project, tmp_path, tra
         assert done["images"] == done["clip"] == 0
     frozen = "domain" if trainer == "QuaternionPrompt" else "clip"
     assert done[frozen] < before[frozen] / 2
+
+
+def test_batches_from_the_cache_are_counted_over_an_interruption(project, tmp_path):
+    run(config(project, "CoOp", tmp_path / "first"))
+    known = config(project, "CoOp", tmp_path / "known")
+    with pytest.raises(Interrupted):
+        run(known, stop_after=8)
+    run(known)
+    assert cached_batches(tmp_path / "known") == 12
 
 
 @pytest.mark.parametrize("trainer", SETTINGS)
@@ -187,6 +204,13 @@ def test_nothing_is_kept_where_it_is_off_or_would_differ(project, tmp_path, monk
     assert build(cfg).frozen is None
     assert build(config(project, "CoOp", "")).frozen is not None
     assert not (tmp_path / "cache" / "features").exists()
+
+
+def test_domain_features_of_tests_have_a_limit_where_the_others_are_off(project):
+    from dplq.trainers._engine.domain import cache_limit
+
+    for given, limit in ((0.0, 4 * 10**9), (1.5, 15 * 10**8)):
+        assert cache_limit(config(project, "QuaternionPrompt", "", limit=given)) == limit
 
 
 def choose_cache(folder):

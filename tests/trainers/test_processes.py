@@ -115,11 +115,12 @@ def alone(flags, tmp_path_factory):
 
 def test_parts_of_a_batch(monkeypatch):
     from dplq.training import distributed
+    from dplq.training.distributed import processes
 
-    monkeypatch.setattr(distributed._Here, "size", 3)
+    monkeypatch.setattr(processes.Process, "size", 3)
     parts = []
     for rank in range(3):
-        monkeypatch.setattr(distributed._Here, "rank", rank)
+        monkeypatch.setattr(processes.Process, "rank", rank)
         parts.append(own_part(8))
         batch = {
             "img": [torch.arange(8), torch.arange(8) + 8],

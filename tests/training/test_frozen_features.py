@@ -6,16 +6,23 @@ import itertools
 import logging
 import os
 import random
+import threading
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torchvision import transforms as T
 
+import dplq.training.loaders
+import dplq.training.seeding
 from dplq.errors import UserError
 from dplq.methods.coop import CoOpModel
 from dplq.training.feature_cache import features_folder
-from dplq.training.frozen.features import FrozenFeatures
+from dplq.training.frozen.description import describe
+from dplq.training.frozen.features import CODE, FrozenFeatures
 from dplq.training.frozen.loader import FROZEN, FrozenLoader
 from dplq.training.loaders import AcceleratedImages, accelerate_loader
 from dplq.training.seeding import RandomState, seed_all
@@ -66,6 +73,10 @@ class Passes:
             step()
         assert self.model.frozen_batch is None
         return found, RandomState.now()
+
+
+def resized(image, size, turn=False):
+    return image.resize((size, size)).rotate(90 if turn else 0)
 
 
 def no_reading(monkeypatch):
@@ -163,6 +174,80 @@ def test_whatever_decides_a_feature_is_part_of_the_key(name, model, images, tmp_
     found, _ = passes.make(seed)
     assert len(files()) == 2
     assert found[0][0]["img"].shape == (4, 3, 32, 32)
+
+
+def with_transform(passes, *steps):
+    """Return passes with these steps before the last, which makes pixels."""
+    images = passes.loader.loader.dataset.images
+    images.transform = T.Compose([*steps, images.transform.transforms[-1]])
+    return passes
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (T.RandomResizedCrop(32, (0.08, 1)), T.RandomResizedCrop(32, (0.5, 1))),
+        (
+            T.Compose([T.Resize((32, 32)), T.RandomHorizontalFlip(0.5)]),
+            T.Compose([T.Resize((32, 32)), T.RandomHorizontalFlip(0.9)]),
+        ),
+        (partial(resized, size=32), partial(resized, size=32, turn=True)),
+        (lambda image: resized(image, 32), lambda image: resized(image, 32, True)),
+    ],
+    ids=["crop", "nested", "partial", "lambda"],
+)
+def test_parameters_of_transforms_are_part_of_the_key(one, other, model, images):
+    for number, step in enumerate((one, other), start=1):
+        for _ in range(2):  # the second is a hit
+            with_transform(Passes(model, images), step).make()
+            assert len(files()) == number
+
+
+def test_the_wrapper_of_the_images_and_the_normalizer_are_part_of_the_key(model, images):
+    from dassl.data.data_manager import DatasetWrapper
+
+    class Mirrored(DatasetWrapper):
+        def __getitem__(self, index):
+            item = super().__getitem__(index)
+            return {**item, "img": item["img"].flip(1)}
+
+    Passes(model, images).make()
+    passes = Passes(model, images)
+    passes.loader.loader.dataset.images.__class__ = Mirrored
+    passes.make()
+    assert len(files()) == 2
+    passes = Passes(model, images)
+    passes.loader.loader.normalizer.table *= 2
+    passes.make()
+    assert len(files()) == 3
+
+
+def test_descriptions_differ_where_objects_do():
+    def scaled(factor):
+        return lambda image: image * factor
+
+    class Locked:
+        def __init__(self, value):
+            self.value, self.lock = value, threading.Lock()
+
+    assert describe(scaled(2)) == describe(scaled(2)) != describe(scaled(3))
+    assert describe(Locked(1)) == describe(Locked(1)) != describe(Locked(2))
+    for make in (np.random.default_rng, random.Random, lambda seed: torch.full((2,), seed)):
+        assert describe(make(1)) == describe(make(1)) != describe(make(2))
+    namespace = {}
+    for text in ("1", "2"):
+        exec(f"def f{text}(): return {text}", namespace)
+        namespace[f"f{text}"].__qualname__ = "f"
+    assert describe(namespace["f1"]) != describe(namespace["f2"])
+    circle = []
+    circle.append(circle)
+    assert describe(circle) == ["part of itself"]
+
+
+def test_the_code_that_makes_views_is_part_of_the_key():
+    for module in (dplq.training.loaders, dplq.training.seeding):
+        assert Path(module.__file__).relative_to(Path(dplq.__file__).parent).as_posix() in CODE
+    assert "_fallback/dassl" in CODE
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -334,6 +419,47 @@ def test_a_run_larger_than_the_limit_keeps_nothing(model, images, caplog):
     assert files() == []
     (said,) = [r.getMessage() for r in caplog.records if "not kept" in r.getMessage()]
     assert "those of this run are 4.61e-06 GB, and TRAIN.FEATURE_CACHE is 4.607e-06" in said
+
+
+def test_a_run_larger_than_the_limit_digests_no_image(model, images, monkeypatch):
+    """The decision comes before the digests, which read every file."""
+    digested = []
+
+    def digest(self, path):
+        digested.append(path)
+        return path
+
+    monkeypatch.setattr(FrozenFeatures, "image_digest", digest)
+    seed_all(5)
+    plain = list(Passes(model, images).loader.loader)
+    state = RandomState.now()
+    found, after = Passes(model, images, limit=2 * 12 * 48 * 4 - 1).make()
+    assert after == state
+    for (batch, _), want in zip(found, plain, strict=True):
+        assert torch.equal(batch["img"], want["img"])
+        assert FROZEN not in batch
+    assert digested == []
+    Passes(model, images, limit=2 * 12 * 48 * 4).make()
+    assert len(digested) == 12
+
+
+def test_the_limit_is_of_all_encoders_together(model, images, caplog):
+    caplog.set_level(logging.INFO)
+    clip = model.unchanged_clip
+    both = SimpleNamespace(
+        frozen_inputs=("clip", "domain"),
+        domain=SimpleNamespace(feature_dim=16, identity=dict),
+        **{"unchanged_clip": clip, "clip": clip},
+    )
+    size = 12 * (48 * 2 + 16 * 4)  # CLIP's in half precision, the domain encoder's in single
+    features = FrozenFeatures(both, {}, size - 1, lambda: 2, torch.bfloat16)
+    assert not features.has_place(12, 1)
+    assert "Frozen features are not kept: those of this run are 1.92e-06 GB" in caplog.text
+    features = FrozenFeatures(both, {}, size, lambda: 2, torch.bfloat16)
+    assert features.has_place(12, 1)
+    features.write("views", {"clip": [torch.ones(12, 48)]}, None, 1)  # in single, too
+    assert files() == []
+    assert not features.has_place(12, 1)
 
 
 def test_a_pass_that_ends_early_keeps_nothing(model, images):

@@ -177,7 +177,8 @@ class PromptTrainer(FrozenTrainer):
     def forward_backward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Make one optimisation step; return the numbers Dassl logs, still on the device."""
         began = self.clock.mark()
-        images, labels = self.parse_batch_train(batch)
+        with self.counting_cached():
+            images, labels = self.parse_batch_train(batch)
         with step_of(batch.get("part")):
             with self.precision.autocast():
                 loss, logits = self.compute_loss(images, labels)

@@ -57,10 +57,8 @@ class DomainTrainer(PromptTrainer):
     def test(self, split: str | None = None) -> float:
         """Evaluate as the base does; domain features come from the cache where they are known."""
         if self.cfg.DOMAIN.CACHE and self.model.domain is not None and self.feature_cache is None:
-            limit = round(self.cfg.TRAIN.FEATURE_CACHE * GB) or None
-            self.feature_cache = FeatureCache(
-                self.model.domain, preparation(self.cfg, self.precision), limit
-            )
+            facts = preparation(self.cfg, self.precision)
+            self.feature_cache = FeatureCache(self.model.domain, facts, cache_limit(self.cfg))
         accuracy = super().test(split)
         if self.feature_cache is not None:
             self.feature_cache.write()
@@ -83,6 +81,16 @@ class DomainTrainer(PromptTrainer):
                 features = self.model.domain(input)
                 cache.put(self._files, features)
             return self.model(input, domain_features=features.to(self.device))
+
+
+def cache_limit(cfg: Any) -> int:
+    """Return the most that files with features take, in bytes.
+
+    TRAIN.FEATURE_CACHE 0 turns off the features of passes; those of DOMAIN.CACHE, which has a
+    switch of its own, are then within the default limit.
+    """
+    defaults = {name: default for name, default, _ in GENERAL_KEYS}
+    return round((cfg.TRAIN.FEATURE_CACHE or defaults["TRAIN.FEATURE_CACHE"]) * GB)
 
 
 def _report_unused(domain: Any, name: str) -> None:

@@ -17,6 +17,7 @@ from dplq.host.terminal import log_only
 from dplq.methods.heads.fitting import Labelled
 from dplq.training.distributed import world_size
 from dplq.training.feature_cache import GB
+from dplq.training.frozen.description import describe
 from dplq.training.frozen.features import FrozenFeatures
 from dplq.training.loaders import accelerate_loader
 
@@ -100,6 +101,8 @@ def frozen_features(trainer: Any) -> FrozenFeatures | None:
         **preparation(cfg, trainer.precision),
         "checkpointing": cfg.MODEL.GRAD_CHECKPOINTING,
         "packages": versions(),
+        "builder": describe(build_transform),  # host trees change it
     }
     limit = round(cfg.TRAIN.FEATURE_CACHE * GB)
-    return FrozenFeatures(model, facts, limit, trainer.passes)
+    dtype = trainer.precision.compute or trainer.precision.frozen
+    return FrozenFeatures(model, facts, limit, trainer.passes, dtype)

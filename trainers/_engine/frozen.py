@@ -87,6 +87,7 @@ class FrozenTrainer(CheckpointTrainer):
     results_file: Path | None = None  # of the training run, once it has begun
     run_folder: RunFolder | None = None  # once it is claimed
     frozen: FrozenFeatures | None = None  # once the model is built
+    cached_batches = 0  # of the training: those whose frozen features were read from the cache
     train_accuracy: dict[str, float | None] | None = None  # start and end, once both are known
     trackers: Trackers | None = None  # of a training that has begun
     epoch_began = 0.0  # of `time.perf_counter`
@@ -161,6 +162,14 @@ class FrozenTrainer(CheckpointTrainer):
     def passes(self) -> int:
         """Return how many passes over the training images a run makes."""
         return self.max_epoch
+
+    @contextmanager
+    def counting_cached(self) -> Iterator[None]:
+        """Count the batches inside, which are trained on, whose features come from the cache."""
+        frozen = self.frozen
+        before = frozen.cached_batches if frozen else 0
+        yield
+        self.cached_batches += frozen.cached_batches - before if frozen else 0
 
     def _data_line(self) -> str:
         """Return what the log has of the data, on one line."""

@@ -63,8 +63,10 @@ class HeadTrainer(FrozenTrainer):
         views, features_of = self.keys.VIEWS, self.model.features
         loader = training_images(self, augmented=views > 0)
         val = compute_features(self, [self.val_loader], features_of) if self._uses_val() else None
+        with self.counting_cached():
+            train = compute_features(self, [loader] * max(views, 1), features_of)
         data = FitData(
-            train=compute_features(self, [loader] * max(views, 1), features_of),
+            train=train,
             val=val,
             class_weights=class_weights(self),
             steps=self._steps(),

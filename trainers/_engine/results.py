@@ -53,6 +53,7 @@ def write_results(trainer: Any, path: Path, seconds: float, metrics: dict[str, A
             "train": trainer.train_seconds or None,
             "test": seconds,
             "step": trainer.train_seconds / steps if steps else None,
+            "cached_batches": trainer.cached_batches,
         },
         "peak_memory_mib": peak_memory_mib(trainer.device),
         "images": getattr(trainer.dm.dataset, "image_summary", None),

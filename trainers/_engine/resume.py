@@ -55,6 +55,7 @@ class ResumeHeader(msgspec.Struct):
         best_result: best validation accuracy so far; None before the first.
         train_seconds: spent in steps.
         train_steps: number of steps.
+        cached_batches: steps whose frozen features were read from the cache.
         settings: what must be the same for the run to be resumed.
         draw: how the few-shot images were drawn; version 0.1.0 did not write it.
         start_accuracy: on the training images before the first step; None where not measured.
@@ -70,6 +71,7 @@ class ResumeHeader(msgspec.Struct):
     settings: dict[str, Any]
     draw: Literal[BY_NAME, BY_POSITION] = BY_POSITION  # type: ignore[valid-type]
     start_accuracy: Percent | None = None
+    cached_batches: Count = 0
 
 
 def state_file(folder: Path) -> Path:
@@ -102,6 +104,7 @@ def write_state(trainer: Any) -> None:
         "best_result": best if math.isfinite(best) else None,
         "train_seconds": trainer.train_seconds,
         "train_steps": trainer.train_steps,
+        "cached_batches": trainer.cached_batches,
         "draw": trainer.draw,
         "start_accuracy": trainer.start_accuracy,
         "settings": settings(trainer),
@@ -200,6 +203,7 @@ def _restore(trainer: Any, path: Path) -> int:
     trainer.run_seed = header.run_seed
     trainer.start_accuracy = header.start_accuracy
     trainer.train_seconds, trainer.train_steps = header.train_seconds, header.train_steps
+    trainer.cached_batches = header.cached_batches
     if header.best_result is not None:
         trainer.best_result = header.best_result
     return header.epoch

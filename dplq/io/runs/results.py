@@ -24,11 +24,19 @@ Shots = Annotated[int, Meta(ge=-1, le=2**53)]  # -1, as 0: all
 
 
 class Seconds(msgspec.Struct):
-    """Durations in seconds; None where there was nothing to time."""
+    """Durations in seconds; None where there was nothing to time.
+
+    Attributes:
+        train: of all steps, or of features and fit.
+        test: of the test.
+        step: mean of a step.
+        cached_batches: so many training batches took frozen features from the cache, in less time.
+    """
 
     train: Amount | None = None
     test: Amount | None = None
     step: Amount | None = None
+    cached_batches: Count = 0
 
 
 class Halves(msgspec.Struct):

@@ -43,7 +43,8 @@ def facts(run: RunPage) -> Iterator[tuple[str, str]]:
     yield "Checkpoint", run.checkpoint.name if run.checkpoint else ""
     yield "Precision", results.precision or ""
     yield "Device", results.device or ""
-    yield "Training time", duration(results.seconds.train) if results.seconds.train else ""
+    cached = ", frozen features from the cache" if results.seconds.cached_batches else ""
+    yield "Training time", duration(results.seconds.train) + cached if results.seconds.train else ""
     yield "Test time", duration(results.seconds.test) if results.seconds.test else ""
     memory = results.peak_memory_mib
     yield "Peak memory", f"{memory:,.0f} MiB" if memory else ""

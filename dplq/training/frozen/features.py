@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,9 +27,11 @@ from dplq.training.feature_cache import DIGEST, GB, FeatureFiles, encoder_digest
 from dplq.training.frozen.batch import CLIP, DOMAIN, FrozenBatch
 from dplq.training.seeding import RandomState
 
-logger = logging.getLogger(__name__)
 FEATURES, RANDOM = "features", "random"  # the tensor of a file, and an entry of its header
-CODE = ("clip", "domain", "images", "training/frozen")  # of the package: what is run
+CODE = (  # of the package: what is run
+    *("clip", "domain", "images", "training/frozen"),
+    *("training/loaders.py", "training/seeding.py", "_fallback/dassl"),
+)
 CPU_INFO = "/proc/cpuinfo"
 
 
@@ -53,6 +55,11 @@ class ImageTower:
     clip: Any
 
     @property
+    def feature_dim(self) -> int:
+        """Return the width of a feature."""
+        return self.clip.embed_dim
+
+    @property
     def spec(self) -> Any:
         """Return what the backbone was made from."""
         return self.clip.spec
@@ -71,17 +78,33 @@ class FrozenFeatures:
         limit: of all files together, in bytes.
         passes: returns how many passes over the training images a run makes; where their features
             are larger than the limit together, nothing is kept.
+        dtype: of CLIP's features, as far as is known before the first one.
+
+    Attributes:
+        cached_batches: so many batches that were given to the model had features from files.
     """
 
     def __init__(
-        self, model: Any, facts: Mapping[str, Any], limit: int, passes: Callable[[], int]
+        self,
+        model: Any,
+        facts: Mapping[str, Any],
+        limit: int,
+        passes: Callable[[], int],
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.model, self.files, self.passes = model, FeatureFiles(limit), passes
         self.device: torch.device = model.clip.logit_scale.device
         self._facts = {**facts, **machine(self.device), "activation": model.clip.activation}
-        self._encoders: dict[str, str] | None = None
+        made = {CLIP: ImageTower(model.unchanged_clip), DOMAIN: model.domain}
+        self._encoders = {name: made[name] for name in model.frozen_inputs}
+        sizes = {CLIP: dtype.itemsize, DOMAIN: torch.float32.itemsize}
+        self._row_bytes = {  # of the feature of an image; exact once there is one
+            name: getattr(encoder, "feature_dim", 0) * sizes[name]
+            for name, encoder in self._encoders.items()
+        }
+        self._encoder_digests: dict[str, str] | None = None
         self._digests: dict[str, str] = {}
-        self._said: set[str] = set()
+        self.cached_batches = 0
 
     @property
     def skips_images(self) -> bool:
@@ -93,6 +116,7 @@ class FrozenFeatures:
         frozen: FrozenBatch | None = batch.get("frozen")
         if frozen is not None:
             frozen.images = images
+            self.cached_batches += bool(frozen.known)
         self.model.frozen_batch = frozen
 
     def detach(self) -> None:
@@ -144,29 +168,33 @@ class FrozenFeatures:
         """
         keys, header = self._keys(views), {RANDOM: end.to_text()} if end else {}
         for encoder, parts in features.items():
+            self._row_bytes[encoder] = parts[0][0].numel() * parts[0].element_size()
+        for encoder, parts in features.items():
+            if not self.has_place(sum(map(len, parts)), passes):
+                return
             rows = torch.cat(parts)
-            if non_finite({FEATURES: rows}) or not self._has_place(rows, passes):
+            if non_finite({FEATURES: rows}):
                 continue
             if self.files.write(keys[encoder], {FEATURES: rows}, header):
-                self.say(
-                    "kept",
+                self.files.log_once(
+                    logging.INFO,
                     "Frozen features are kept in %s, at most %g GB of them (TRAIN.FEATURE_CACHE).",
                     self.files.folder,
                     (self.files.limit or 0) / GB,
                 )
 
-    def say(self, what: str, text: str, *values: Any) -> None:
-        """Log a line once."""
-        if what not in self._said:
-            self._said.add(what)
-            logger.info(text, *values)
+    def has_place(self, images: int, passes: int) -> bool:
+        """Return whether the features of all encoders are within the limit; else log it.
 
-    def _has_place(self, rows: Tensor, passes: int) -> bool:
-        size, limit = rows.numel() * rows.element_size() * passes, self.files.limit
+        Args:
+            images: their number in a pass.
+            passes: how many passes of this kind a run makes.
+        """
+        size, limit = images * passes * sum(self._row_bytes.values()), self.files.limit
         if limit is None or size <= limit:
             return True
-        self.say(
-            "too large",
+        self.files.log_once(
+            logging.INFO,
             "Frozen features are not kept: those of this run are %.3g GB, and TRAIN.FEATURE_CACHE "
             "is %g.",
             size / GB,
@@ -176,14 +204,14 @@ class FrozenFeatures:
 
     def _keys(self, views: str) -> dict[str, str]:
         """Return the name of each encoder's file."""
-        if self._encoders is None:
-            made = {CLIP: ImageTower(self.model.unchanged_clip), DOMAIN: self.model.domain}
-            self._encoders = {
-                name: encoder_digest(made[name], self._facts) for name in self.model.frozen_inputs
+        if self._encoder_digests is None:
+            self._encoder_digests = {
+                name: encoder_digest(encoder, self._facts)
+                for name, encoder in self._encoders.items()
             }
         return {
             name: bytes_digest(f"{digest} {views}".encode(), DIGEST)
-            for name, digest in self._encoders.items()
+            for name, digest in self._encoder_digests.items()
         }
 
 
@@ -208,26 +236,17 @@ def digest_of(facts: Any) -> str:
     return bytes_digest(json.dumps(facts, sort_keys=True, default=str).encode(), DIGEST)
 
 
-def source_files(steps: Iterable[Any]) -> list[list[str]]:
-    """Return name and digest of the source of each transform: host trees change theirs."""
-    import inspect
-
-    found = []
-    for step in steps:
-        kind = step if inspect.isfunction(step) else type(step)
-        file = inspect.getsourcefile(kind)
-        found.append(
-            [kind.__module__, kind.__qualname__, file_digest(file, DIGEST) if file else ""]
-        )
-    return found
-
-
 @cache
 def own_code() -> str:
     """Return the digest of the modules that turn files into features: a checkout changes them."""
     package = Path(__file__).resolve().parents[2]
-    files = sorted(file for folder in CODE for file in (package / folder).rglob("*.py"))
-    return digest_of([[file.name, file_digest(file, DIGEST)] for file in files])
+    files: list[Path] = []
+    for name in CODE:
+        place = package / name
+        files += [place] if place.is_file() else sorted(place.rglob("*.py"))
+    return digest_of(
+        [[file.relative_to(package).as_posix(), file_digest(file, DIGEST)] for file in files]
+    )
 
 
 def machine(device: torch.device) -> dict[str, Any]:

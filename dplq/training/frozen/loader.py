@@ -8,6 +8,7 @@ are known, no image is read.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from dplq.training.frozen.batch import FrozenBatch, without_pixels
-from dplq.training.frozen.features import FrozenFeatures, KnownPass, digest_of, source_files
+from dplq.training.frozen.description import describe, describe_images
+from dplq.training.frozen.features import FrozenFeatures, KnownPass, digest_of
 from dplq.training.loaders import AcceleratedLoader
 from dplq.training.seeding import RandomState
 
@@ -108,13 +110,16 @@ class FrozenLoader:
         items = dataset.originals
         if self.draws and self.loader.num_workers and seed == int(dataset.epoch_seed):
             return None  # workers that are given the same seed again are not seeded anew
+        if not features.has_place(sum(map(len, batches)), self._passes(features)):
+            return None  # before all images are read for their digests
         try:
             digests = [[features.image_digest(str(items[i].impath)) for i in b] for b in batches]
         except OSError:
             return None  # the loader says which image cannot be read
         facts: dict[str, Any] = {
             "images": digests,
-            "transforms": source_files(_steps(dataset.images.transform)),
+            "transforms": describe_images(dataset.images),
+            "normalizer": describe(self.loader.normalizer),
             "cache": dataset.cache is not None and not dataset.cache.exact,
         }
         if self._is_stateful:
@@ -127,8 +132,8 @@ class FrozenLoader:
         self, features: FrozenFeatures, planned: Pass, known: KnownPass
     ) -> Iterator[dict[str, Any]]:
         """Yield the batches of a pass without their pixels."""
-        features.say(
-            "read",
+        features.files.log_once(
+            logging.INFO,
             "Frozen features are read from %s: images are not decoded.",
             features.files.folder,
         )
@@ -161,7 +166,8 @@ class FrozenLoader:
         paths = [[str(items[i].impath) for i in indices] for indices in planned.batches]
         computed: list[dict[str, Tensor]] = []
         if known.features:
-            features.say("read", "Frozen features are read from %s.", features.files.folder)
+            text = "Frozen features are read from %s."
+            features.files.log_once(logging.INFO, text, features.files.folder)
         for batch in self.loader:
             number = len(computed)
             is_as_planned &= number < len(paths) and list(batch["impath"]) == paths[number]
@@ -179,13 +185,12 @@ class FrozenLoader:
                 for name in features.model.frozen_inputs
                 if all(name in part for part in computed)
             }
-            features.write(planned.views, found, end, features.passes() if self.draws else 1)
+            features.write(planned.views, found, end, self._passes(features))
+
+    def _passes(self, features: FrozenFeatures) -> int:
+        """Return how many passes of this kind a run makes."""
+        return features.passes() if self.draws else 1
 
 
 def _rows(known: KnownPass, rows: slice) -> dict[str, Tensor]:
     return {name: features[rows] for name, features in known.features.items()}
-
-
-def _steps(transform: Any) -> list[Any]:
-    """Return the steps of a composed transform, or the transform itself."""
-    return list(getattr(transform, "transforms", [transform]))
