@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from tests.fuzz import campaign
 
 
@@ -16,6 +18,11 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # `nohup` and jobs in the background of a script have them ignored, and children inherit that.
+    for name, default in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
     campaign.begin(config.getoption("--fuzz"))
 
 

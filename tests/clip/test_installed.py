@@ -51,13 +51,13 @@ assert source.config == {**found["ViT-B-16"], "quick_gelu": True}
 open_clip.factory._MODEL_CONFIGS["mine"] = {"embed_dim": 7}  # as add_model_config does
 assert "mine" in installed.architectures() and installed.architecture("mine") == {"embed_dim": 7}
 assert installed.pretrained_tables() is open_clip.pretrained
-print("equal", len(names))
+print("equal")
 """
 
 
 def test_names_are_those_of_open_clip_without_its_import(tmp_path):
     done = run(NAMES, tmp_path)
-    assert done.stdout == f"equal {len(open_clip.list_models())}\n", done.stderr
+    assert done.stdout == "equal\n", done.stderr
 
 
 def test_a_folder_of_that_name_is_passed_over(tmp_path):
