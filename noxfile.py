@@ -1,8 +1,7 @@
-"""Sessions of checks: ``nox -s tests lowest examples docs lint types wheel``."""
+"""Sessions of checks: ``nox -s tests examples docs lint types wheel``."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import nox
@@ -11,7 +10,6 @@ nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "types", "tests", "examples", "docs", "wheel"]
 nox.options.reuse_existing_virtualenvs = True
 EXTRAS = "[test]"
-FLOOR = re.compile(r'"([\w-]+)(?:\[\w+\])?>=([\d.]+)')
 
 
 @nox.session
@@ -26,16 +24,6 @@ def examples(session: nox.Session) -> None:
     """Run the notebooks."""
     session.install("-e", f".{EXTRAS}")
     session.run("python", "-m", "pytest", "-m", "examples", *session.posargs)
-
-
-@nox.session
-def lowest(session: nox.Session) -> None:
-    """Run the suite with the lowest versions that setup.py allows."""
-    floors = Path(session.create_tmp()) / "lowest.txt"
-    floors.write_text("".join(f"{name}=={version}\n" for name, version in floors_of_setup()))
-    session.install("-e", f".{EXTRAS}", "-c", str(floors))
-    session.run("python", "-m", "pip", "list")
-    session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
 
 
 @nox.session
@@ -70,12 +58,3 @@ def wheel(session: nox.Session) -> None:
     session.chdir(session.create_tmp())
     session.run("dplq", "--version")
     session.run("dplq", "demo", "--seeds", "1", "--out", "demo", "--", "OPTIM.MAX_EPOCH", "1")
-
-
-def floors_of_setup() -> list[tuple[str, str]]:
-    """Return every package with a lowest version in setup.py, the highest where several stand."""
-    found: dict[str, str] = {}
-    for name, version in FLOOR.findall(Path("setup.py").read_text("utf-8")):
-        if version.split(".") > found.get(name, "").split("."):
-            found[name] = version
-    return sorted(found.items())

@@ -22,7 +22,7 @@ REQUIREMENTS = [
     "yacs>=0.1.8",  # None as a config value
     "filelock>=3.32",  # forked children do not hold, or give back, the lock; fallback_to_soft
     "msgspec>=0.18",  # the oldest that was tried
-    "jinja2>=3",  # the oldest that was tried
+    "jinja2>=3.1.2",  # what pandas asks for
     "matplotlib",  # any version
     "numpy",  # any version
     "pandas>=2.2",  # the oldest that was tried

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 from dplq.errors import UserError
 from dplq.experiments.plan import Plan, Run
 from dplq.experiments.series import Series
+
+logger = logging.getLogger(__name__)
 
 CROSS, WHOLE = "cross", "whole"  # kinds of targets: their test split; all of their images
 
@@ -65,7 +68,7 @@ def default_targets(sources: Sequence[str], data: Path, kind: str) -> dict[str, 
     if done.returncode:
         raise UserError(said.rpartition("\n")[2].removeprefix("error: "))
     if said:
-        print(said, file=sys.stderr)
+        logger.warning("%s", said)
     return dict(zip(sources, map(str.split, done.stdout.splitlines()), strict=True))
 
 
