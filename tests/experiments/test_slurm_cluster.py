@@ -175,7 +175,8 @@ def test_stop_leaves_nothing_in_the_queue(engine, tmp_path):
     until(engine, lambda: epochs(tmp_path, "a"))
     engine.stop()
     assert slurm("squeue", "--noheader") == ""
-    assert engine.wait(5) == []
+    assert sorted(ended.job.name for ended in engine.wait(5)) == ["a", "b", "c"]
+    assert engine.wait(1) == []
 
 
 @pytest.mark.parametrize(
