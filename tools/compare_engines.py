@@ -28,6 +28,7 @@ from dplq.experiments.base2new import base2new
 from dplq.experiments.engines import Job, open_engine
 from dplq.experiments.execute import execute
 from dplq.experiments.plan import Plan, Run
+from dplq.experiments.series import Series
 from dplq.io.exit_code import DONE, PROBLEMS, exit_code
 from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE
 
@@ -50,7 +51,7 @@ RESUMED = re.compile(r"will resume after epoch (\d+)")
 def sweep(out: Path) -> Plan:
     """Return the plan of the sweep in a folder."""
     plans = [
-        base2new(data, trainer, "demo", seeds=SEEDS, out=out, shots=SHOTS, options=OPTIONS)
+        base2new(Series(data, trainer, "demo", seeds=SEEDS, out=out, shots=SHOTS, options=OPTIONS))
         for trainer in TRAINERS
         for data in DATASETS
     ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dplq.errors import UserError, few, suggest
-from dplq.experiments.requests.values import RESERVED
+from dplq.experiments.requests.values import RESERVED, Options
 from dplq.io.exit_code import DONE, exit_code
 from dplq.io.validation.paths import user_path
 
@@ -45,9 +45,10 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the plan and print the table."""
     from dplq.experiments.base2new import base2new
     from dplq.experiments.execute import execute
+    from dplq.experiments.series import Series
 
     out = user_path(args.out, "--out").absolute()
-    plan = base2new(
+    series = Series(
         DATASET,
         find_trainer(args.trainer),
         CONFIG,
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         out=out,
         options=pairs(args.opts),
     )
+    plan = base2new(series)
     code = execute(plan)
     if code == DONE:
         print_table([folder for folder in plan.folders if folder.is_dir()])
@@ -78,18 +80,18 @@ def find_trainer(name: str) -> str:
     return found
 
 
-def check_seeds(seeds: Sequence[int]) -> Sequence[int]:
-    """Return the seeds.
+def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """Return the seeds, each once.
 
     Raises:
         UserError: one is below 0, which would draw a new seed.
     """
     if negative := [seed for seed in seeds if seed < 0]:
         raise UserError(f"--seeds: {few(negative)}: give whole numbers from 0.")
-    return seeds
+    return tuple(dict.fromkeys(seeds))
 
 
-def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+def pairs(words: Sequence[str]) -> Options:
     """Return the config keys and values of the command line.
 
     Raises:
@@ -97,7 +99,7 @@ def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
     """
     if len(words) % 2:
         raise UserError(f"Config keys come in pairs KEY VALUE; '{words[-1]}' has no partner.")
-    found = list(zip(words[::2], words[1::2], strict=True))
+    found = tuple(zip(words[::2], words[1::2], strict=True))
     if reserved := [key for key, _ in found if key in RESERVED]:
         raise UserError(f"{few(reserved)}: the demo sets this itself; see --help for its flags.")
     return found

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from dplq.experiments.plan import Plan
     from dplq.experiments.requests.request import Request
 
-PROTOCOLS = ("base2new", "compare", "few-shot", "cross-dataset", "domain-generalization")
-ENGINE = "local"
-SLURM_FOLDER = ".slurm"  # for the engine's own files, in that of the results
 # flags of the request, which a sweep file says itself
 OF_REQUEST = (
     *("trainers", "seeds", "shots", "config", "targets", "generalised"),
@@ -40,6 +37,9 @@ the first run that failed."""
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
+    from dplq.experiments.engines import ENGINES, LOCAL
+    from dplq.experiments.requests.request import PROTOCOLS
+
     parser = argparse.ArgumentParser(
         prog="dplq run",
         description="Carry out an experiment: its runs, in folders of their own, and the tables of"
@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = places.add_argument
     add("--data", metavar="FOLDER", help="of the datasets (data)")
     add("--out", metavar="FOLDER", help="for the results (output)")
-    add("--engine", metavar="NAME", help=f"local, ray or slurm (default: {ENGINE})")
+    add("--engine", metavar="NAME", help=f"{', '.join(ENGINES)} (default: {LOCAL})")
     add("--engine-options", nargs="+", default=[], metavar="KEY=VALUE", help="of the engine")
     add("--jobs", type=int, metavar="N", help="runs at once, on this machine")
     add(
@@ -124,7 +124,9 @@ def run(args: argparse.Namespace, options: list[str]) -> int:
         print(overview(plan))
         return 0
     if name == "slurm" and plan.out:  # beside the logs, whichever protocols there are
-        settings.setdefault("folder", str(plan.out / SLURM_FOLDER))
+        from dplq.experiments.engines.slurm.settings import FOLDER
+
+        settings.setdefault("folder", str(plan.out / FOLDER))
     return carry_out(plan, lambda: open_engine(name, settings), live=sys.stdout.isatty())
 
 
@@ -132,13 +134,14 @@ def planned(
     args: argparse.Namespace, options: list[str], caller: Path
 ) -> tuple[Plan, tuple[str, dict[str, Any]]]:
     """Return the plan, and the engine's name and options."""
+    from dplq.experiments.engines import LOCAL
     from dplq.experiments.requests.common_settings import check_sections
     from dplq.experiments.requests.request import make_plan
     from dplq.experiments.requests.values import pairs
 
     given = pairs(options, caller, "the flags of dplq run: see its --help")
     check_sections(given)
-    engine: tuple[str, dict[str, Any]] = (ENGINE, {})
+    engine: tuple[str, dict[str, Any]] = (LOCAL, {})
     if args.what.lower().endswith((".yaml", ".yml")) or os.path.isfile(args.what):
         from dplq.experiments.requests.sweep import read_sweep
 
@@ -216,6 +219,8 @@ def engine_of(
     args: argparse.Namespace, given: tuple[str, dict[str, Any]]
 ) -> tuple[str, dict[str, Any]]:
     """Return the engine's name and options: those of a sweep file, and over them the flags'."""
+    from dplq.experiments.engines import LOCAL
+
     name, options = given
     if args.engine and args.engine != name:
         name, options = args.engine, {}
@@ -228,8 +233,8 @@ def engine_of(
     local = {"jobs": args.jobs, "per_gpu": args.per_gpu}
     for key, number in local.items():
         if number is not None:
-            if name != ENGINE:
+            if name != LOCAL:
                 flag = f"--{key.replace('_', '-')}"
-                raise UserError(f"{flag} is for the engine {ENGINE}; the engine is {name}.")
+                raise UserError(f"{flag} is for the engine {LOCAL}; the engine is {name}.")
             options[key] = number
     return name, options

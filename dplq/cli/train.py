@@ -541,8 +541,12 @@ def is_mistake(error: Exception) -> bool:
     """Return whether a user can do something about an error."""
     from dplq.host.dassl import user_error_types
 
-    is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    return is_full or isinstance(error, user_error_types())
+    return is_disk_full(error) or isinstance(error, user_error_types())
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Return whether an error is that nothing more can be written."""
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC
 
 
 def printed(error: Exception) -> bool:
@@ -552,7 +556,7 @@ def printed(error: Exception) -> bool:
 
     if isinstance(error, user_error_types()) and not wants_traceback():
         print_error(error)
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    elif is_disk_full(error):
         print(f"error: the disk is full ({error}). What was saved is kept.", file=sys.stderr)
     else:
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from dplq.experiments.plan import Plan, Run
@@ -11,37 +11,7 @@ from dplq.experiments.series import Series
 PARTS = ("train_base", "test_new", "test_all")
 
 
-def base2new(
-    dataset: str,
-    trainer: str,
-    config: str,
-    *,
-    seeds: Iterable[int],
-    out: Path,
-    shots: int = 16,
-    data: Path | None = None,
-    options: Iterable[tuple[str, str]] = (),
-    generalised: bool = False,
-) -> Plan:
-    """Return the plan of a trainer on a dataset; the arguments are those of `Series`.
-
-    Args:
-        dataset: a file of ``configs/datasets``, without its ending.
-        trainer: a folder of ``configs/trainers``.
-        config: a file in it, without its ending.
-        seeds: of the runs.
-        out: folder of all results.
-        shots: training images per class; -1 for all.
-        data: folder of the datasets; None for a built-in one.
-        options: config keys and values.
-        generalised: test among all class names together, too.
-    """
-    unique = tuple(dict.fromkeys(seeds))
-    series = Series(dataset, trainer, config, unique, out, shots, data, tuple(options))
-    return base_to_new(series, generalised=generalised)
-
-
-def base_to_new(series: Series, *, generalised: bool = False) -> Plan:
+def base2new(series: Series, *, generalised: bool = False) -> Plan:
     """Return the plan of ``scripts/base2new.sh`` for a series.
 
     Args:

@@ -208,16 +208,15 @@ def some_batches(loader: AcceleratedLoader, first: int, step: int) -> Accelerate
     return some
 
 
-class ProgressLoader:
-    """Data loader with a progress bar on stderr, or a line an epoch where that is no terminal.
+class WrappedLoader:
+    """A data loader around another one, whose other attributes it has.
 
     Args:
-        loader: the data loader.
-        print_freq: Dassl prints a log line every so many batches.
+        loader: the other one.
     """
 
-    def __init__(self, loader: Any, print_freq: int) -> None:
-        self.loader, self.print_freq = loader, print_freq
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -226,6 +225,19 @@ class ProgressLoader:
         if name == "loader":  # not yet set while a copy is being made
             raise AttributeError(name)
         return getattr(self.loader, name)
+
+
+class ProgressLoader(WrappedLoader):
+    """Data loader with a progress bar on stderr, or a line an epoch where that is no terminal.
+
+    Args:
+        loader: the data loader.
+        print_freq: Dassl prints a log line every so many batches.
+    """
+
+    def __init__(self, loader: Any, print_freq: int) -> None:
+        super().__init__(loader)
+        self.print_freq = print_freq
 
     def __iter__(self) -> Iterator[Any]:
         if not sys.stderr.isatty():

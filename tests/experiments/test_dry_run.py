@@ -10,12 +10,13 @@ import pytest
 from dplq.experiments.base2new import base2new
 from dplq.experiments.dry_run import estimate, overview
 from dplq.experiments.plan import merge
+from dplq.experiments.series import Series
 from dplq.io.runs.lock import RunLock
 
 
 def plan(out, trainers=("CoOp", "MaPLe"), **changes):
     given = {"seeds": (1, 2), "out": out, **changes}
-    return merge(base2new("demo_aerial", trainer, "demo", **given) for trainer in trainers)
+    return merge(base2new(Series("demo_aerial", trainer, "demo", **given)) for trainer in trainers)
 
 
 def finish(run, seconds=None):

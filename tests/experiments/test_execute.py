@@ -21,6 +21,7 @@ from dplq.experiments.base2new import base2new
 from dplq.experiments.carry_out import carry_out
 from dplq.experiments.engines import Ended, open_engine
 from dplq.experiments.execute import execute
+from dplq.experiments.series import Series
 from dplq.experiments.state import State, state_of
 from dplq.io.process import is_alive
 from dplq.io.runs.lock import Owner, RunLock
@@ -29,7 +30,9 @@ from tests.runner import PROJECT
 
 
 def plan(tmp_path, seeds=(1, 2), trainer="CoOp", **changes):
-    return base2new("demo_aerial", trainer, "demo", seeds=seeds, out=tmp_path / "out", **changes)
+    return base2new(
+        Series("demo_aerial", trainer, "demo", seeds=seeds, out=tmp_path / "out", **changes)
+    )
 
 
 class Recorder:
@@ -183,11 +186,12 @@ TWO = """
 import sys
 from pathlib import Path
 from dplq.experiments.base2new import base2new
+from dplq.experiments.series import Series
 from dplq.experiments.engines import open_engine
 from dplq.experiments.execute import execute
 out, python = Path(sys.argv[1]), sys.argv[2]
 sys.executable = python
-plan = base2new("demo_aerial", "CoOp", "demo", seeds=range(1, 4), out=out)
+plan = base2new(Series("demo_aerial", "CoOp", "demo", seeds=range(1, 4), out=out))
 sys.exit(execute(plan, open_engine("local", {"jobs": 2})))
 """
 
@@ -261,12 +265,13 @@ CLOSED = """
 import sys
 from pathlib import Path
 from dplq.experiments.base2new import base2new
+from dplq.experiments.series import Series
 from dplq.experiments.carry_out import carry_out
 from dplq.experiments.engines import open_engine
 from dplq.io.exit_code import exit_code
 out, live = Path(sys.argv[1]), sys.argv[3] == "live"
 sys.executable = sys.argv[2]
-plan = base2new("demo_aerial", "CoOp", "demo", seeds=range(1, 9), out=out)
+plan = base2new(Series("demo_aerial", "CoOp", "demo", seeds=range(1, 9), out=out))
 sys.exit(exit_code(lambda: carry_out(plan, lambda: open_engine("local", {"jobs": 2}), live=live)))
 """
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from dplq.experiments.base2new import base2new
 from dplq.experiments.live import LiveTable
 from dplq.experiments.schedule import Schedule, Stage
+from dplq.experiments.series import Series
 from tests.experiments.stand_in import stand_in  # noqa: F401  (a fixture)
 from tests.runner import PROJECT
 
@@ -27,7 +28,7 @@ def shown(table: LiveTable, items, height=20) -> str:
 
 
 def schedule(tmp_path: Path, seeds=(1, 2, 3)) -> Schedule:
-    return Schedule(base2new("demo_aerial", "CoOp", "demo", seeds=seeds, out=tmp_path).runs)
+    return Schedule(base2new(Series("demo_aerial", "CoOp", "demo", seeds=seeds, out=tmp_path)).runs)
 
 
 def console(height=20) -> Console:
@@ -56,10 +57,11 @@ PLAN = """
 import sys
 from pathlib import Path
 from dplq.experiments.base2new import base2new
+from dplq.experiments.series import Series
 from dplq.experiments.engines import open_engine
 from dplq.experiments.execute import execute
 sys.executable = sys.argv[1]
-plan = base2new("demo_aerial", "CoOp", "demo", seeds=[1, 2], out=Path(sys.argv[2]))
+plan = base2new(Series("demo_aerial", "CoOp", "demo", seeds=[1, 2], out=Path(sys.argv[2])))
 sys.exit(execute(plan, open_engine("local", {"jobs": 2}), live=True))
 """
 

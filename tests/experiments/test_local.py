@@ -205,11 +205,12 @@ PLAN = """
 import sys
 from pathlib import Path
 from dplq.experiments.base2new import base2new
+from dplq.experiments.series import Series
 from dplq.experiments.engines import open_engine
 from dplq.experiments.execute import execute
 python, stand_in, out = sys.executable, sys.argv[1], Path(sys.argv[2])
 sys.executable = stand_in
-plan = base2new("demo_aerial", "CoOp", "demo", seeds=[1, 2, 3], out=out)
+plan = base2new(Series("demo_aerial", "CoOp", "demo", seeds=[1, 2, 3], out=out))
 sys.exit(execute(plan, open_engine("local", {"jobs": 2})))
 """
 STUBBORN = """#!{python}

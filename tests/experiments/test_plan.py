@@ -19,6 +19,7 @@ from dplq.errors import UserError
 from dplq.experiments.base2new import base2new
 from dplq.experiments.execute import execute
 from dplq.experiments.plan import Run, posix_checksum, train_command
+from dplq.experiments.series import Series
 from dplq.io.protocols import CONFIGS
 from tests.runner import PROJECT
 
@@ -54,7 +55,9 @@ def calls(tmp_path, monkeypatch):
 
 
 def plan(tmp_path, seeds=(1, 2), trainer="QuaternionPrompt", **changes):
-    return base2new("demo_aerial", trainer, "demo", seeds=seeds, out=tmp_path / "out", **changes)
+    return base2new(
+        Series("demo_aerial", trainer, "demo", seeds=seeds, out=tmp_path / "out", **changes)
+    )
 
 
 def test_posix_checksum(tmp_path):
@@ -143,10 +146,10 @@ def test_finished_runs_are_not_repeated(tmp_path, calls, monkeypatch, capsys):
 
 def test_other_settings_are_refused(tmp_path, calls):
     assert execute(plan(tmp_path)) == 0
-    changed = plan(tmp_path, options=[("OPTIM.MAX_EPOCH", "2")])
+    changed = plan(tmp_path, options=(("OPTIM.MAX_EPOCH", "2"),))
     with pytest.raises(UserError, match=r"made with other settings \(now: OPTIM.MAX_EPOCH 2\)"):
         execute(changed)
-    beside = plan(tmp_path, seeds=[3], options=[("OPTIM.MAX_EPOCH", "2")])
+    beside = plan(tmp_path, seeds=[3], options=(("OPTIM.MAX_EPOCH", "2"),))
     with pytest.raises(UserError, match=r"seed\d was made with other settings"):
         execute(beside)
     assert execute(plan(tmp_path, seeds=[3])) == 0

@@ -121,28 +121,18 @@ def test_an_array_of_three(engine, tmp_path):
     assert len(list(files.glob("*_submitted.pkl"))) == 2
 
 
-def test_a_requeued_job_goes_on_from_its_last_epoch(engine, tmp_path):
+def check_it_goes_on_after(command, engine, tmp_path):
+    """Check that a job is begun a second time after a command about it, and goes on."""
     engine.start(training(tmp_path))
     until(engine, lambda: epochs(tmp_path))
-    slurm("scontrol", "requeue", number(engine))
+    slurm(*command, number(engine))
     assert all_ended(engine, 1) == {"run": (0, "")}
     assert begins(tmp_path) == 2
     assert epochs(tmp_path) == ["0", "1", "2", "3"]
 
 
-def test_a_preempted_job_goes_on_from_its_last_epoch(engine, tmp_path):
-    for name in ("a", "b"):  # one for each of the two CPUs
-        engine.start(training(tmp_path, name))
-    until(engine, lambda: epochs(tmp_path, "a") and epochs(tmp_path, "b"))
-    slurm("sbatch", "--partition=high", "--output=/dev/null", "--wrap=sleep 1")
-    assert all_ended(engine, 2) == {"a": (0, ""), "b": (0, "")}
-    assert begins(tmp_path, "a") + begins(tmp_path, "b") == 3
-    assert epochs(tmp_path, "a") == epochs(tmp_path, "b") == ["0", "1", "2", "3"]
-
-
-def test_a_job_that_ends_in_its_grace_time_is_put_back_by_itself(cluster, tmp_path, monkeypatch):
-    engine = open_engine("slurm", OPTIONS | {"partition": "grace"})
-    monkeypatch.setattr(engine, "_goes_on", lambda *given: False)  # as without this process
+def check_one_is_preempted_and_goes_on(engine, tmp_path):
+    """Check that of two jobs, one for each CPU, one makes place for another and goes on."""
     for name in ("a", "b"):
         engine.start(training(tmp_path, name))
     until(engine, lambda: epochs(tmp_path, "a") and epochs(tmp_path, "b"))
@@ -152,14 +142,23 @@ def test_a_job_that_ends_in_its_grace_time_is_put_back_by_itself(cluster, tmp_pa
     assert epochs(tmp_path, "a") == epochs(tmp_path, "b") == ["0", "1", "2", "3"]
 
 
+def test_a_requeued_job_goes_on_from_its_last_epoch(engine, tmp_path):
+    check_it_goes_on_after(("scontrol", "requeue"), engine, tmp_path)
+
+
+def test_a_preempted_job_goes_on_from_its_last_epoch(engine, tmp_path):
+    check_one_is_preempted_and_goes_on(engine, tmp_path)
+
+
+def test_a_job_that_ends_in_its_grace_time_is_put_back_by_itself(cluster, tmp_path, monkeypatch):
+    engine = open_engine("slurm", OPTIONS | {"partition": "grace"})
+    monkeypatch.setattr(engine, "_goes_on", lambda *given: False)  # as without this process
+    check_one_is_preempted_and_goes_on(engine, tmp_path)
+
+
 def test_the_notice_of_a_time_limit_puts_a_job_into_the_queue(engine, tmp_path):
     """Slurm sends it a minute before the limit; here it is sent by hand."""
-    engine.start(training(tmp_path))
-    until(engine, lambda: epochs(tmp_path))
-    slurm("scancel", "--signal=USR2", number(engine))
-    assert all_ended(engine, 1) == {"run": (0, "")}
-    assert begins(tmp_path) == 2
-    assert epochs(tmp_path) == ["0", "1", "2", "3"]
+    check_it_goes_on_after(("scancel", "--signal=USR2"), engine, tmp_path)
 
 
 def test_a_cancelled_job_has_failed(engine, tmp_path):

@@ -16,13 +16,14 @@ from dplq.errors import UserError, few, suggest
 from dplq.experiments.engines.base import Ended, Engine, Job
 from dplq.io.validation.schema import in_words
 
-__all__ = ["ENGINES", "Ended", "Engine", "Job", "engine_settings", "open_engine"]
+__all__ = ["ENGINES", "LOCAL", "Ended", "Engine", "Job", "engine_settings", "open_engine"]
 
 ENGINES = {  # name -> module
     "local": "dplq.experiments.engines.local",
     "ray": "dplq.experiments.engines.ray",
     "slurm": "dplq.experiments.engines.slurm",
 }
+LOCAL = "local"  # where no other is named
 
 
 def open_engine(name: str, options: Mapping[str, Any]) -> Engine:

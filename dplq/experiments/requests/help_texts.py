@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dplq.experiments.protocols import trainers
 from dplq.experiments.requests.request import PROTOCOLS
+from dplq.experiments.transfer import CROSS, WHOLE
 from dplq.io.protocols import read_protocols
 
 RUNS = "OUT/base2new/{train_base,test_new,test_all}/DATASET/shots_SHOTS/TRAINER/CFG/seedSEED"
@@ -39,8 +40,8 @@ TARGETS = """
   TARGETS      files of configs/datasets
                ({})"""
 DEFAULT_TARGETS = {
-    "cross": "the other datasets of SOURCE's domain that lie under DATA",
-    "whole": "the v2 datasets of SOURCE's domain that lie under DATA, but its own",
+    CROSS: "the other datasets of SOURCE's domain that lie under DATA",
+    WHOLE: "the v2 datasets of SOURCE's domain that lie under DATA, but its own",
 }
 TEXT = """usage: bash scripts/{script}.sh [{first} [SEED ...]] [-- KEY VALUE ...]
 

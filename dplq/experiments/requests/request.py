@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dplq.errors import UserError, few, suggest
-from dplq.experiments.base2new import base_to_new
+from dplq.experiments.base2new import base2new
 from dplq.experiments.few_shot import few_shot, shots_of
 from dplq.experiments.plan import Plan, TableRequest, merge
 from dplq.experiments.requests.common_settings import expand, merged, without_effect
@@ -171,7 +171,7 @@ def _plan(request: Request, dataset: str, targets: Sequence[str]) -> Plan:
     elif request.protocol == "few-shot":
         plans = [few_shot(one) for one in series]
     else:
-        plans = [base_to_new(one, generalised=request.generalised) for one in series]
+        plans = [base2new(one, generalised=request.generalised) for one in series]
     whole = merge(plans)
     return Plan(whole.runs, whole.folders, [_table(request, dataset, whole)], whole.notes)
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from dplq.errors import UserError, few, shown, suggest
-from dplq.experiments.engines import ENGINES
+from dplq.experiments.engines import ENGINES, LOCAL
 from dplq.experiments.requests import flags
 from dplq.experiments.requests.common_settings import (
     COMMON,
@@ -176,7 +176,7 @@ class _Reader:
         """Return the name and the options of the engine; the default where none is named."""
         given = self.content.engine
         options = {"name": given} if isinstance(given, str) else dict(given or {})
-        name = options.pop("name", "local")
+        name = options.pop("name", LOCAL)
         if not isinstance(name, str):
             raise self._error("engine.name", f"{shown(name)} is no name.", ENGINES)
         return name, options

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from types import CodeType
 from typing import Any
 
@@ -91,9 +92,15 @@ def _source(kind: Any) -> str:
     """Return the digest of the file of a class or function; "" where there is none."""
     try:
         file = inspect.getsourcefile(kind)
-        return file_digest(file, DIGEST) if file else ""
+        return _digest_of_code(file) if file else ""
     except (TypeError, OSError):  # compiled into Python, or written in a notebook
         return ""
+
+
+@cache
+def _digest_of_code(file: str) -> str:
+    """Return the digest of a file of code, which this process has read already."""
+    return file_digest(file, DIGEST)
 
 
 def _instructions(code: CodeType) -> list[Any]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from dplq.training.frozen.batch import FrozenBatch, without_pixels
 from dplq.training.frozen.description import describe, describe_images
 from dplq.training.frozen.features import FrozenFeatures, KnownPass, digest_of
-from dplq.training.loaders import AcceleratedLoader
+from dplq.training.loaders import AcceleratedLoader, WrappedLoader
 from dplq.training.seeding import RandomState
 
 FROZEN = "frozen"  # key of a batch: its `FrozenBatch`
@@ -40,7 +40,7 @@ class Pass(NamedTuple):
     start: RandomState
 
 
-class FrozenLoader:
+class FrozenLoader(WrappedLoader):
     """A loader with known features.
 
     Args:
@@ -58,16 +58,9 @@ class FrozenLoader:
         draws: bool,
         only_without_images: bool = False,
     ) -> None:
-        self.loader, self.draws = loader, draws
+        super().__init__(loader)
+        self.draws = draws
         self._source, self._only_without_images = source, only_without_images
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "loader":  # not yet set while a copy is being made
-            raise AttributeError(name)
-        return getattr(self.loader, name)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         features = self._source()

@@ -26,7 +26,7 @@ from pathlib import Path
 from dplq.errors import UserError
 from dplq.experiments.engines.base import Ended, Job, thread_variables
 from dplq.experiments.engines.slurm.queue import FORGOTTEN, JobState, cancel, job_states
-from dplq.experiments.engines.slurm.settings import ARRAY, Settings
+from dplq.experiments.engines.slurm.settings import ARRAY, FOLDER, Settings
 from dplq.experiments.engines.slurm.task import Task
 from dplq.io.exit_code import DONE
 
@@ -236,7 +236,7 @@ class SlurmEngine:
         """
         if self._files == Path():
             beside = job.log.parent if job.log else Path()
-            folder = Path(self._settings.folder or beside / ".slurm")
+            folder = Path(self._settings.folder or beside / FOLDER)
             self._files = folder.absolute() / getpass.getuser()
         self._files.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not _is_ours_alone(self._files):

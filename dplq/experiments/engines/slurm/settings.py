@@ -17,6 +17,8 @@ LEAST = 3  # minutes: Slurm gives the notice up to a minute early
 TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}", re.ASCII)
 OURS = ("array", "error", "no-requeue", "open-mode", "output", "requeue", "signal", "time")
 
+FOLDER = ".slurm"  # for the files of Slurm and submitit, beside the logs
+
 Value = str | int | bool
 
 
