@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import sys
+from functools import cache
 
 import pytest
 import torch
@@ -98,19 +99,27 @@ def all_well(ended):
     assert {one.out + one.err for one in ended[1:]} <= {""}
 
 
+def once_per_trainer(flags, folder, start):
+    """Return a function that gives folder and output of a trainer's run, which `start` makes."""
+
+    @cache
+    def run_of(name):
+        done = start(folder / f"log{name}", arguments(flags, name, folder / name))
+        return folder / name, done
+
+    return run_of
+
+
 @pytest.fixture(scope="module")
 def alone(flags, tmp_path_factory):
     """Return the folder and the output of a trainer's run on one process; one for all tests."""
-    folder, done = tmp_path_factory.mktemp("alone"), {}
 
-    def run_of(name):
-        if name not in done:
-            given = arguments(flags, name, folder / name)
-            done[name] = train(folder / f"log{name}", given, record_losses)
-            assert done[name].code == 0, done[name].err
-        return folder / name, done[name]
+    def start(log, given):
+        done = train(log, given, record_losses)
+        assert done.code == 0, done.err
+        return done
 
-    return run_of
+    return once_per_trainer(flags, tmp_path_factory.mktemp("alone"), start)
 
 
 def test_parts_of_a_batch(monkeypatch):
@@ -137,16 +146,13 @@ def test_parts_of_a_batch(monkeypatch):
 @pytest.fixture(scope="module")
 def together(flags, tmp_path_factory):
     """Return the folder and the output of a trainer's run on two processes, as `alone` does."""
-    folder, done = tmp_path_factory.mktemp("together"), {}
 
-    def run_of(name):
-        if name not in done:
-            given = arguments(flags, name, folder / name)
-            done[name] = train_together(folder / f"log{name}", given, 2, record_losses)
-            all_well(done[name])
-        return folder / name, done[name][0]
+    def start(log, given):
+        ended = train_together(log, given, 2, record_losses)
+        all_well(ended)
+        return ended[0]
 
-    return run_of
+    return once_per_trainer(flags, tmp_path_factory.mktemp("together"), start)
 
 
 @pytest.mark.parametrize("name", ["QuaternionPrompt", "CoOp", "MaPLe", "PromptSRC", "ProGrad"])

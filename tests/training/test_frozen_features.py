@@ -26,26 +26,11 @@ from dplq.training.frozen.features import CODE, FrozenFeatures
 from dplq.training.frozen.loader import FROZEN, FrozenLoader
 from dplq.training.loaders import AcceleratedImages, accelerate_loader
 from dplq.training.seeding import RandomState, seed_all
-from tests.images.noise import write_noise
 from tests.tiny import tiny_backbone
 from tests.training.test_loaders import config
 from tests.training.test_loaders import loader as dassl_loader
 
 LIMIT = 10**9
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Thirteen noisy JPEGs of three classes."""
-    from dassl.data.datasets import Datum
-
-    paths = write_noise(tmp_path_factory.mktemp("images"))
-    return [Datum(path, i % 3, 0, f"class {i % 3}") for i, path in enumerate(paths)]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from dplq.host.dassl import ensure_dassl
 from dplq.io import checkpoint
 from dplq.io.spec import Spec
 from dplq.training.loaders import accelerate_loader
-from tests.images.noise import write_noise
 from tests.runner import make_project, train
 
 ensure_dassl()
@@ -30,18 +29,6 @@ from dassl.config import get_cfg_default  # noqa: E402
 from dassl.data.data_manager import build_data_loader  # noqa: E402
 from dassl.data.datasets import Datum  # noqa: E402
 from dassl.data.transforms import build_transform  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Thirteen noisy JPEGs of three classes."""
-    paths = write_noise(tmp_path_factory.mktemp("images"))
-    return [Datum(path, i % 3, 0, f"class {i % 3}") for i, path in enumerate(paths)]
 
 
 def config(workers=0, cache="", *more):

@@ -9,6 +9,7 @@ import pytest
 
 from dplq.training.tracking.base import TrackedRun
 from dplq.training.tracking.trackers import open_trackers
+from tests.training.tracking.training import track_training
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -31,12 +32,7 @@ def trained(folder, epochs, *, earlier=None, failed=False, project=""):
     trackers.start(
         TrackedRun(folder, "a run", "runs", project, settings=SETTINGS, earlier=earlier or {})
     )
-    for epoch in epochs:
-        trackers.log(epoch, {"loss": 1.0 / epoch})
-    if not failed:
-        trackers.results({"results/accuracy": 50.0})
-    trackers.close(failed=failed)
-    assert trackers.warned == set()
+    track_training(trackers, epochs, failed=failed)
     return json.loads((folder / "tracking.json").read_text())["mlflow"]
 
 

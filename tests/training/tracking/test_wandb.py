@@ -9,6 +9,7 @@ import pytest
 
 from dplq.training.tracking.base import NotSetUp, TrackedRun
 from dplq.training.tracking.trackers import open_trackers
+from tests.training.tracking.training import track_training
 
 wandb = pytest.importorskip("wandb")
 
@@ -27,12 +28,7 @@ def trained(folder, epochs, *, earlier=None, failed=False):
     settings = {"OPTIM.LR": 0.0035, "TRAINER.NAME": "CoOp"}
     trackers.start(TrackedRun(folder, "a run", "runs", settings=settings, earlier=earlier or {}))
     assert [one.name for one in trackers.trackers] == ["csv", "wandb"]
-    for epoch in epochs:
-        trackers.log(epoch, {"loss": 1.0 / epoch})
-    if not failed:
-        trackers.results({"results/accuracy": 50.0})
-    trackers.close(failed=failed)
-    assert trackers.warned == set()
+    track_training(trackers, epochs, failed=failed)
 
 
 def records(folder):

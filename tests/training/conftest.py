@@ -1,0 +1,21 @@
+"""What tests of training share: a cache of their own, and images."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.images.noise import write_noise
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Thirteen noisy JPEGs of three classes."""
+    from dassl.data.datasets import Datum
+
+    paths = write_noise(tmp_path_factory.mktemp("images"))
+    return [Datum(path, i % 3, 0, f"class {i % 3}") for i, path in enumerate(paths)]
