@@ -1,8 +1,13 @@
-"""The option of the fuzz tests: how many inputs they try, and their report."""
+"""Threads of the tests, and the option of the fuzz tests: how many inputs they try."""
 
 from __future__ import annotations
 
+import os
 import signal
+
+# Before torch is imported, for child processes too: threads of several workers wait for each other,
+# and the tiny models of the tests are computed four times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.fuzz import campaign
 
