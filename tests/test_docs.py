@@ -146,6 +146,20 @@ def test_every_page_is_in_the_navigation_of_the_site(files):
     assert sorted(named) == sorted(pages)
 
 
+def test_every_trainer_has_a_source_and_equations(texts):
+    """A row of docs/trainers.md names the paper, and leads to a section with a formula."""
+    rows = re.findall(r"^\| (\[.+?) \| (.+) \|$", texts["docs/trainers.md"], flags=re.MULTILINE)
+    parts = re.split(r"^#{2,3} +(.+)$", texts["docs/method.md"], flags=re.MULTILINE)
+    sections = dict(zip(map(slug, parts[1::2]), parts[2::2], strict=True))
+    found = set()
+    for names, source in rows:
+        assert re.search(r"\b20\d\d\b", source), names
+        for name, anchor in re.findall(r"\[([\w, ]+)\]\(method\.md#([\w-]+)\)", names):
+            assert re.search(r"^ {4,}.*(=|tower:)", sections[anchor], re.MULTILINE), name
+            found |= set(name.split(", "))
+    assert found == {path.name for path in (PROJECT / "configs/trainers").iterdir()}
+
+
 def test_messages_of_the_troubleshooting_page_are_in_the_code(texts):
     code = "\n".join(
         text for name, text in texts.items() if name.startswith(("dplq/", "trainers/", "datasets/"))
