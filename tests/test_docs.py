@@ -79,6 +79,15 @@ def broken_links(text: str, source: str, documents: dict[str, str]) -> Iterator[
             yield f"{source} links to {name}"
 
 
+def rendered_otherwise(text: str, source: str) -> Iterator[str]:
+    """Yield the lines of a page that the site would show in another way than code hosts do."""
+    for line in re.findall(r"\n *\n( {1,3}\S.*)", text):
+        yield f"{source}: indented by less than four spaces: {line}"
+    paragraphs = re.sub(r"^ {4,}.*$", "", text, flags=re.MULTILINE)
+    for line in re.findall(r".*<(?!!--)[A-Za-z/].*", re.sub(r"`[^`]*`", "", paragraphs)):
+        yield f"{source}: HTML: {line}"
+
+
 def slug(heading: str) -> str:
     """Return the anchor of a heading, as mkdocs and code hosts make it."""
     return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
@@ -133,6 +142,12 @@ def test_sections_of_the_method_exist(texts):
     headings = set(re.findall("^## (.+)$", texts["docs/method.md"], flags=re.MULTILINE))
     found = [bad for name, text in texts.items() for bad in missing_sections(text, name, headings)]
     assert not found, "\n".join(sorted(found))
+
+
+def test_pages_are_rendered_as_on_code_hosts(texts):
+    """Python-Markdown wants four spaces in lists, and takes <x> outside of code for HTML."""
+    pages = {name: without_blocks(text) for name, text in texts.items() if name.startswith("docs/")}
+    assert not [bad for name, text in pages.items() for bad in rendered_otherwise(text, name)]
 
 
 def test_the_first_page_is_short(texts):
@@ -236,3 +251,15 @@ def test_what_a_page_of_the_site_loads_from_other_hosts_is_found():
         "https://c.org/x.js",
         "http://d.org/x.png",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1. a\n\n    more, `<x>`\n\n        code <y>\n\n<!-- mark -->", []),
+        ("1. a\n\n   more", ["indented by less than four spaces:    more"]),
+        ("logits <image, text>", ["HTML: logits <image, text>"]),
+    ],
+)
+def test_what_is_rendered_otherwise_is_found(text, found):
+    assert list(rendered_otherwise(text, "page")) == [f"page: {one}" for one in found]

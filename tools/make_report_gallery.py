@@ -34,7 +34,7 @@ SECTIONS = {  # and their numbers of colours: few where there are photographs
 WIDTH, HEIGHT, MARGIN = 800, 3000, 12
 ALONE = """<style>
 :root {{ color-scheme: light only; }}
-body > :not(main), main > :not(#{section}), h1, nav, footer {{ display: none !important; }}
+body > :not(main), main > :not(#{section}), h1, h2, nav, footer {{ display: none !important; }}
 details:not([open]), .path {{ display: none; }}
 .gallery li:nth-child(n+4), .strips li:nth-child(n+3) {{ display: none; }}
 </style></head>"""
