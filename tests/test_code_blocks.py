@@ -41,8 +41,8 @@ def place(tmp_path_factory):
         (folder / name).mkdir(parents=True)
     for declared in DECLARED.values():
         (folder / "DATA" / declared.dataset_dir).mkdir(parents=True, exist_ok=True)
-    for out in ("output", "OUT"):
-        for trainer in ("CoOp", "MaPLe"):
+    for out in ("output", "OUT", "output/fair_table"):
+        for trainer in ("CoOp", "MaPLe", "PromptSRC"):
             write_pairs(folder / out, "demo_aerial", trainer=trainer)
     for path in folder.glob("*/**/results.json"):
         content = json.loads(path.read_text()) | {"metrics": {"balanced_accuracy": 0.5}}
