@@ -47,7 +47,7 @@ def place(tmp_path_factory):
     for path in folder.glob("*/**/results.json"):
         content = json.loads(path.read_text()) | {"metrics": {"balanced_accuracy": 0.5}}
         path.write_text(json.dumps(content))
-    predictions().write(folder / "output/predictions.csv")
+    predictions(images=12).write(folder / "output/predictions.csv")
     (folder / "output/metrics.csv").write_text("epoch,loss\n1,2.0\n2,1.0\n")
     for block in BLOCKS:
         if block.language == "yaml" and "protocols" in yaml.safe_load(block.text):
