@@ -43,9 +43,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the site; a warning is an error."""
+    """Build the site, where a warning is an error, and search it without network."""
     session.install("-e", ".[docs]")
     session.run("mkdocs", "build", "--strict", *session.posargs)
+    session.run("python", "-m", "tools.try_search", "site", "harmonic mean")
 
 
 @nox.session

@@ -53,6 +53,7 @@ TRACK_REQUIREMENTS = [
 DOCS_REQUIREMENTS = [
     "mkdocs-material>=9.7,<10",  # the site; its successor Zensical reads the same mkdocs.yml
     "mkdocstrings[python]>=1",  # the oldest that was tried
+    "ruff>=0.17,<0.18",  # breaks long signatures of the API into lines
 ]
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,

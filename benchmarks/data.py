@@ -35,6 +35,7 @@ from torchvision.transforms import InterpolationMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from dplq.host.dassl import ensure_dassl
 from dplq.images.cache import MODES
 from dplq.training.loaders import accelerate_loader
 
@@ -75,6 +76,7 @@ def plain_loader(folder: Path, args: argparse.Namespace) -> DataLoader:
 
 def our_loader(folder: Path, args: argparse.Namespace, cache: str) -> DataLoader:
     """Return our trainers' training loader over all images in the folder."""
+    ensure_dassl()
     from dassl.config import get_cfg_default
     from dassl.data.data_manager import build_data_loader
     from dassl.data.transforms import build_transform

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
+
+from tests.documents import without_blocks
+from tools.check_site import loaded_from_elsewhere
 
 PROJECT = Path(__file__).resolve().parents[1]
 TEXT = {".py", ".md", ".sh", ".yaml", ".toml"}
@@ -19,6 +23,8 @@ INSTALLED = ("dplq/configs", "dplq/datasets", "dplq/trainers")  # in a checkout:
 ELSEWHERE = {"step.md", "DATASETS.md"}
 
 DOCUMENT = re.compile(r"(?<![\w./:-])[\w./-]*\w\.md\b")
+LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(?:#([^)\s]*))?\)")
+HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 PATH = re.compile(rf"(?<![\w./<-])(?:{FOLDERS})/[\w./+*<>{{}}-]*")
 MADE_FILE = re.compile(r"^```\w+ file=(\S+)", re.MULTILINE)  # what the page has its reader write
 MODULE = re.compile(r"python -m ((?:dplq|tools)[\w.]*)")
@@ -44,7 +50,7 @@ def missing_paths(text: str, source: str, files: set[str]) -> Iterator[str]:
     Parts that are placeholders (X.yaml, TRAINER, <name>) match anything, ``*`` as in a shell.
     """
     files = files | set(MADE_FILE.findall(text))
-    folders = {str(parent) for file in files for parent in PurePosixPath(file).parents}
+    all_there = files | {str(parent) for file in files for parent in PurePosixPath(file).parents}
     for name in set(PATH.findall(text)):
         parts = name.rstrip("./").split("/")
         if "/".join(parts[:2]) in INSTALLED:
@@ -54,12 +60,37 @@ def missing_paths(text: str, source: str, files: set[str]) -> Iterator[str]:
             "*" + part[len(stem) :] if PLACEHOLDER.fullmatch(stem) else part
             for part, stem in zip(parts, stems, strict=True)
         )
-        if not fnmatch.filter(files | folders, pattern):
+        if pattern not in all_there and not fnmatch.filter(all_there, pattern):
             yield f"{source} names {name}"
     for name in set(MODULE.findall(text)):
         path = name.replace(".", "/")
         if not {f"{path}.py", f"{path}/__main__.py"} & files:
             yield f"{source} names python -m {name}"
+
+
+def broken_links(text: str, source: str, documents: dict[str, str]) -> Iterator[str]:
+    """Yield the relative links of a page to files that are no document, or sections of none."""
+    for path, section in LINK.findall(without_blocks(text)):
+        name = os.path.normpath(os.path.join(os.path.dirname(source), path)) if path else source
+        slugs = {slug(heading) for heading in HEADING.findall(documents.get(name, ""))}
+        if section and section not in slugs:
+            yield f"{source} links to {name}#{section}"
+        elif name not in documents:
+            yield f"{source} links to {name}"
+
+
+def rendered_otherwise(text: str, source: str) -> Iterator[str]:
+    """Yield the lines of a page that the site would show in another way than code hosts do."""
+    for line in re.findall(r"\n *\n( {1,3}\S.*)", text):
+        yield f"{source}: indented by less than four spaces: {line}"
+    paragraphs = re.sub(r"^ {4,}.*$", "", text, flags=re.MULTILINE)
+    for line in re.findall(r".*<(?!!--)[A-Za-z/].*", re.sub(r"`[^`]*`", "", paragraphs)):
+        yield f"{source}: HTML: {line}"
+
+
+def slug(heading: str) -> str:
+    """Return the anchor of a heading, as mkdocs and code hosts make it."""
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
 
 
 def missing_sections(text: str, source: str, headings: set[str]) -> Iterator[str]:
@@ -100,10 +131,23 @@ def test_paths_in_documents_exist(texts, files):
     assert not found, "\n".join(sorted(found))
 
 
+def test_links_lead_to_files_and_sections(texts, files):
+    """On the site a strict build checks those between its pages; this is the code host's view."""
+    documents = {name: text for name, text in texts.items() if name.endswith(".md")}
+    found = [bad for name, text in documents.items() for bad in broken_links(text, name, documents)]
+    assert not [bad for bad in found if bad.rpartition(" ")[2] not in files], "\n".join(found)
+
+
 def test_sections_of_the_method_exist(texts):
     headings = set(re.findall("^## (.+)$", texts["docs/method.md"], flags=re.MULTILINE))
     found = [bad for name, text in texts.items() for bad in missing_sections(text, name, headings)]
     assert not found, "\n".join(sorted(found))
+
+
+def test_pages_are_rendered_as_on_code_hosts(texts):
+    """Python-Markdown wants four spaces in lists, and takes <x> outside of code for HTML."""
+    pages = {name: without_blocks(text) for name, text in texts.items() if name.startswith("docs/")}
+    assert not [bad for name, text in pages.items() for bad in rendered_otherwise(text, name)]
 
 
 def test_the_first_page_is_short(texts):
@@ -115,6 +159,20 @@ def test_every_page_is_in_the_navigation_of_the_site(files):
     site = (PROJECT / "mkdocs.yml").read_text(encoding="utf-8")
     named = re.findall(r"^ +- (\w+\.md)$", site, flags=re.MULTILINE)
     assert sorted(named) == sorted(pages)
+
+
+def test_every_trainer_has_a_source_and_equations(texts):
+    """A row of docs/trainers.md names the paper, and leads to a section with a formula."""
+    rows = re.findall(r"^\| (\[.+?) \| (.+) \|$", texts["docs/trainers.md"], flags=re.MULTILINE)
+    parts = re.split(r"^#{2,3} +(.+)$", texts["docs/method.md"], flags=re.MULTILINE)
+    sections = dict(zip(map(slug, parts[1::2]), parts[2::2], strict=True))
+    found = set()
+    for names, source in rows:
+        assert re.search(r"\b20\d\d\b", source), names
+        for name, anchor in re.findall(r"\[([\w, ]+)\]\(method\.md#([\w-]+)\)", names):
+            assert re.search(r"^ {4,}.*(=|tower:)", sections[anchor], re.MULTILINE), name
+            found |= set(name.split(", "))
+    assert found == {path.name for path in (PROJECT / "configs/trainers").iterdir()}
 
 
 def test_messages_of_the_troubleshooting_page_are_in_the_code(texts):
@@ -166,3 +224,42 @@ def test_a_broken_path_is_found(text, broken):
 def test_a_broken_section_is_found():
     text = '# (docs/method.md, "Forward pass" and\n    # "Other"), docs/method.md, step 3'
     assert list(missing_sections(text, "x.py", {"Forward pass"})) == ["x.py names section Other"]
+
+
+@pytest.mark.parametrize(
+    ("text", "broken"),
+    [
+        ("[a](other.md), [b](other.md#a-part-two), [c](#here), [d](https://x.org/y.md)", []),
+        ("[a](gone.md)", ["docs/gone.md"]),
+        ("[a](other.md#gone), [b](#gone)", ["docs/other.md#gone", "docs/page.md#gone"]),
+        ("[a](../README.md), [b](figure.svg)", ["docs/figure.svg"]),  # a file, which is looked for
+    ],
+)
+def test_a_broken_link_is_found(text, broken):
+    documents = {"docs/page.md": "# Here", "docs/other.md": "## A part, two", "README.md": ""}
+    found = broken_links(text, "docs/page.md", documents)
+    assert sorted(found) == [f"docs/page.md links to {name}" for name in broken]
+
+
+def test_what_a_page_of_the_site_loads_from_other_hosts_is_found():
+    page = """<link rel="canonical" href="https://a.org/">
+    <link rel="stylesheet" href="//b.org/x.css">
+    <script src="https://c.org/x.js"></script><img src="figure.svg"><img src="http://d.org/x.png">
+    <a href="https://e.org/">elsewhere</a>"""
+    assert loaded_from_elsewhere(page) == [
+        "//b.org/x.css",
+        "https://c.org/x.js",
+        "http://d.org/x.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1. a\n\n    more, `<x>`\n\n        code <y>\n\n<!-- mark -->", []),
+        ("1. a\n\n   more", ["indented by less than four spaces:    more"]),
+        ("logits <image, text>", ["HTML: logits <image, text>"]),
+    ],
+)
+def test_what_is_rendered_otherwise_is_found(text, found):
+    assert list(rendered_otherwise(text, "page")) == [f"page: {one}" for one in found]

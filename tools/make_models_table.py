@@ -18,7 +18,7 @@ INTRODUCTION = """# Published models
 CLIPs and domain encoders that this project knows by name. This page is made by
 `python -m tools.make_models_table` from `dplq/models/published.yaml`; do not edit it.
 
-```
+```bash
 dplq models list --domain medical --kind clip    # the table, in short
 dplq models info biomedclip                      # all that is known of one
 dplq models get biomedclip                       # download its weights; --to FOLDER: to there
@@ -26,7 +26,7 @@ dplq models get biomedclip                       # download its weights; --to FO
 
 `get` ends with the two config lines that use the model:
 
-```
+```text
 MODEL.BACKBONE.NAME biomedclip        MODEL.INIT_WEIGHTS PATH      # a CLIP
 DOMAIN.ENCODER rad-dino               DOMAIN.WEIGHTS PATH          # an encoder
 ```

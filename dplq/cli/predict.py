@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from dplq.methods.base import CLIPModel
 
 EXAMPLES = """examples:
-    dplq predict output/my_run scans/                      a table on the terminal
-    dplq predict output/my_run scans/ --out scans.csv      all probabilities; continues if stopped
+    dplq predict output/my_run scans/                      # a table on the terminal
+    dplq predict output/my_run scans/ --out scans.csv      # all probabilities; a stop is no loss
     dplq predict prompts.safetensors 'new/*.png' --topk 3 --out new.csv
-    dplq predict output/my_run labels.csv --out test.csv   labels are copied, accuracy is printed
+    dplq predict output/my_run labels.csv --out test.csv   # labels are copied; accuracy
     dplq predict output/my_run scans/ --classes "cyst,stone,normal kidney"
     dplq predict output/my_run scans/ --out x.csv --features x.safetensors
 

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+EXAMPLES = """examples:
+    dplq report output/mine                 # write output/mine/report.html
+    dplq report output/mine --no-images     # without pictures and names of images
+    dplq report output/mine/results-RSSCN7-all-test.json    # of another test of the run
+    dplq report output                      # compare all runs below it; a page of each
+
+Exit code: 0 done, 1 pages of some runs could not be made, 2 bad input."""
+
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, or pages, that the arguments ask for; print where they are."""
@@ -117,14 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="dplq report",
         description="Write the page of a finished run, or of all runs below a folder: one HTML"
         " file that needs nothing else.",
-        epilog="examples:\n"
-        "    dplq report output/mine                   write output/mine/report.html\n"
-        "    dplq report output/mine --no-images       without pictures and names of images\n"
-        "    dplq report output/mine/results-RSSCN7-all-test.json\n"
-        "                                            of another test of the run\n"
-        "    dplq report output                        compare all runs below it; a page of each\n"
-        "\n"
-        "Exit code: 0 done, 1 pages of some runs could not be made, 2 bad input.",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

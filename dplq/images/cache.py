@@ -44,7 +44,8 @@ from .settings import DEFAULTS, ReadSettings, read_settings
 
 logger = logging.getLogger(__name__)
 KEY = "DATALOADER.IMAGE_CACHE"
-CHECK = one_of(("", "decoded", "resized"), "empty, decoded or resized")  # of its value
+MODES = ("", "decoded", "resized")
+CHECK = one_of(MODES, "empty, decoded or resized")  # of its value
 FORMAT = "crc32"  # of the copies; those of earlier versions, without a checksum, are not used
 START = b"P6\n# CRC-32 "  # of a copy; eight hex digits and the rest of the file follow
 

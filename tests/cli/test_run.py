@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 
@@ -10,7 +9,7 @@ import pytest
 
 from dplq.cli import run as command
 from dplq.experiments import carry_out
-from dplq.experiments.engines import ENGINES, open_engine
+from dplq.experiments.engines import open_engine
 from dplq.experiments.requests.request import PROTOCOLS
 from tests.experiments.stand_in import stand_in  # noqa: F401  (a fixture)
 from tests.runner import PROJECT
@@ -32,20 +31,6 @@ def planned(*words):
     from pathlib import Path
 
     return command.planned(args, words[cut + 1 :], Path.cwd())
-
-
-def examples():
-    lines = re.findall(r"^    dplq run (.+)$", command.EPILOG, re.MULTILINE)
-    assert len(lines) > 4
-    return [line.split() for line in lines]
-
-
-@pytest.mark.parametrize("words", examples(), ids=" ".join)
-def test_the_examples_of_the_help(here, tmp_path, words):
-    (tmp_path / "sweep.yaml").write_text("protocols: base2new\ndatasets: demo_aerial\n")
-    plan, (engine, _) = planned(*words)
-    assert plan.runs
-    assert engine in ENGINES
 
 
 def test_the_command_line_knows_all_protocols():

@@ -36,7 +36,7 @@ def demo() -> Backbone:
 
 
 def test_maps_point_at_the_one_object(demo: Backbone) -> None:
-    """Of the mass 0.62 is inside, of the area 0.16; of another picture's map 0.33."""
+    """Of the mass 0.61 is inside, of the area 0.16; of another picture's map 0.33."""
     pictures, model = draw_objects(demo, 25), create_model("ZeroshotCLIP", demo, CLASSES)
     maps = attention_map(model, pictures.images, pictures.labels(CLASSES))
     inside, area = mass_inside(maps, pictures.boxes), pictures.boxes.mean().item()
