@@ -21,6 +21,7 @@ PRELOAD = [
     "sklearn.metrics",
     "tests.runner",
     "train",
+    "tests.preloaded",
 ]
 CONFIG = """
 DATALOADER:

@@ -52,11 +52,11 @@ def python(
         **variables: of the environment, beside those of this process.
     """
     words = list(map(str, arguments))
-    files = [tempfile.TemporaryFile("w+") for _ in range(2)]
-    with open(os.devnull) as nothing, files[0] as out, files[1] as err:
+    temporary = tempfile.TemporaryFile
+    with open(os.devnull) as nothing, temporary("w+") as out, temporary("w+") as err:
         numbers = [file.fileno() for file in (nothing, out, err)]
         code = _run(words, str(cwd), {**os.environ, **variables}, numbers)
-        for file in files:
+        for file in (out, err):
             file.seek(0)
         return CompletedProcess(["python", *words], code, out.read(), err.read())
 
@@ -89,7 +89,8 @@ def _serve(server: socket.socket) -> None:
             return
         with link:
             _, numbers, _, _ = socket.recv_fds(link, 1, 3)
-            command = json.loads(b"".join(iter(lambda: link.recv(1 << 16), b"")))
+            with link.makefile("rb") as text:
+                command = json.load(text)
             try:
                 code = _run(**command, numbers=numbers)
             finally:
@@ -124,7 +125,7 @@ class _Command:
         arguments, cwd, variables = self.given
         for target, number in enumerate(self.numbers):
             os.dup2(number.detach(), target)  # type: ignore[attr-defined]
-        sys.stdin = open(0, closefd=False)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(cwd)
         os.environ.clear()
