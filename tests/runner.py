@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tests.tiny import tiny_clip_config, write_clip_dir
@@ -20,6 +21,7 @@ PRELOAD = [
     "sklearn.metrics",
     "tests.runner",
     "train",
+    "tests.preloaded",
 ]
 CONFIG = """
 DATALOADER:
@@ -101,15 +103,38 @@ def train(
         before: a module-level function, to break things in the child.
         *given: its arguments.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     if "--output-dir" not in arguments:
         arguments = ["--output-dir", f"{log}-output", *arguments]
+    return start(log, arguments, before, *given).wait()
+
+
+@dataclass
+class Started:
+    """A run in a child process, which may go on."""
+
+    child: BaseProcess
+    log: Path
+
+    def wait(self, seconds: float | None = None) -> Finished:
+        """Return how it ended; after so many seconds it is killed."""
+        self.child.join(seconds)
+        if self.child.is_alive():
+            self.child.kill()
+            self.child.join()
+        code = self.child.exitcode
+        assert code is not None
+        return Finished(code, *(Path(f"{self.log}.{kind}").read_text() for kind in ("out", "err")))
+
+
+def start(
+    log: Path, arguments: list[str], before: Callable[..., None] | None = None, *given: object
+) -> Started:
+    """Start ``train.py ARGUMENTS`` in a child process, as `train` does, and do not wait for it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
     child = context.Process(target=_child, args=(str(log), arguments, before, given))
     child.start()
-    child.join()
-    read = [Path(f"{log}.{kind}").read_text() for kind in ("out", "err")]
-    return Finished(child.exitcode, *read)
+    return Started(child, log)
 
 
 def train_together(
@@ -130,8 +155,6 @@ def train_together(
     """
     from torch.distributed import TCPStore
 
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
     # torchrun, too, has the store, which outlives every process of the run.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {"WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
@@ -140,23 +163,10 @@ def train_together(
     for rank in range(processes):
         own = shared | {"RANK": rank, "LOCAL_RANK": rank}
         first = (before, rank, *given) if before else (None,)
-        child = context.Process(
-            target=_child, args=(f"{log}{rank}", arguments, _set_environment, (own, *first))
-        )
-        child.start()
-        children.append(child)
-    for child in children:
-        child.join(120)
-        if child.is_alive():
-            child.kill()
-            child.join()
+        children.append(start(Path(f"{log}{rank}"), arguments, _set_environment, own, *first))
+    finished = [child.wait(120) for child in children]
     del store
-    return [
-        Finished(
-            child.exitcode, *(Path(f"{log}{rank}.{kind}").read_text() for kind in ("out", "err"))
-        )
-        for rank, child in enumerate(children)
-    ]
+    return finished
 
 
 def _set_environment(

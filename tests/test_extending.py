@@ -7,12 +7,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.runner import CLASSES, make_project
+from tests.warm import python, stand_in
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGE = (PROJECT / "docs/extending.md").read_text(encoding="utf-8")
@@ -54,11 +54,9 @@ def tree(tmp_path):
     return tmp_path
 
 
-def run(command: list[object], cwd: Path, **environment: str) -> str:
-    variables = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(
-        list(map(str, command)), cwd=cwd, env=variables, capture_output=True, text=True
-    )
+def run(arguments: list[object], cwd: Path, **environment: str) -> str:
+    """Return what ``python ARGUMENTS`` prints in that folder, whose modules it imports."""
+    done = python(arguments, cwd, **{"PYTHONPATH": "", **environment})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -92,21 +90,22 @@ def test_a_trainer_in_tree_runs_in_compare_sh(tree, data):
     write(tree, "configs/trainers/ClassBias/demo.yaml")
     with open(tree / "configs/protocols.yaml", "a", encoding="utf-8") as file:
         file.write("ClassBias: {any_classes: false}\n")
-    command = ["bash", "scripts/compare.sh", "own_images", 1, "--", "OPTIM.MAX_EPOCH", 1]
-    table = run(
-        command,
-        tree,
-        DATA=str(data / "data"),
-        TRAINERS="ClassBias",
-        SHOTS="4",
-        PYTHON=sys.executable,
-    )
+    command = ["bash", "scripts/compare.sh", "own_images", "1", "--", "OPTIM.MAX_EPOCH", "1"]
+    variables = {"DATA": str(data / "data"), "TRAINERS": "ClassBias", "SHOTS": "4"}
+    variables |= {"PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
+    with stand_in(tree) as program:
+        variables["PYTHON"] = str(program)
+        done = subprocess.run(
+            command, cwd=tree, env={**os.environ, **variables}, capture_output=True, text=True
+        )
+    table = done.stdout
+    assert done.returncode == 0, table[-3000:] + done.stderr[-3000:]
     assert "ClassBias cannot name other classes than its own: no test on them" in table
     rows = [line.split() for line in table.splitlines() if line.startswith("ClassBias ")]
     (row,) = (words for words in rows if "cannot" not in words)
     assert "2" in row  # learnable parameters: 2 classes
     code = "from dplq.experiments.protocols import trainers; print(*trainers())"
-    listed = run([sys.executable, "-c", code], tree)
+    listed = run(["-c", code], tree)
     assert listed.split()[-1] == "ClassBias"
 
 
@@ -114,7 +113,7 @@ def test_a_trainer_out_of_tree_runs_and_is_loaded_again(tmp_path, data):
     """Nothing of the project is changed; `dplq.load` knows the method once it is imported."""
     write(tmp_path, "my_class_bias.py")
     (tmp_path / "demo.yaml").write_text(text_of("configs/trainers/ClassBias/demo.yaml"))
-    command = [sys.executable, PROJECT / "train.py", "--import", "my_class_bias"]
+    command = [PROJECT / "train.py", "--import", "my_class_bias"]
     run([*command, "--config-file", "demo.yaml", *flags(data, tmp_path / "out")], tmp_path)
     result = json.loads((tmp_path / "out/results.json").read_text())
     assert result["trainer"] == "ClassBias"
@@ -125,7 +124,7 @@ def test_a_trainer_out_of_tree_runs_and_is_loaded_again(tmp_path, data):
     }
     code = "import dplq, my_class_bias; m = dplq.load('out'); print(m.method, len(m.classnames))"
     environment = {"PYTHONPATH": f"{PROJECT}{os.pathsep}{tmp_path}"}
-    printed = run([sys.executable, "-c", code], tmp_path, **environment)
+    printed = run(["-c", code], tmp_path, **environment)
     assert printed.split() == ["ClassBias", str(len(CLASSES))]
 
 
@@ -134,7 +133,7 @@ def test_a_head_runs_on_both_features(tree, data):
     words = flags(data, tree / "out")
     words[words.index("ClassBias")] = "ClassMeans"
     config = PROJECT / "configs/trainers/LinearProbe/demo.yaml"
-    command = [sys.executable, "train.py", "--config-file", config, *words]
+    command = ["train.py", "--config-file", config, *words]
     run([*command, "TRAINER.CLASSMEANS.FEATURES", "both", "DOMAIN.ENCODER", "clip"], tree)
     result = json.loads((tree / "out/results.json").read_text())
     assert result["trainer"] == "ClassMeans"
@@ -143,13 +142,8 @@ def test_a_head_runs_on_both_features(tree, data):
 
 
 def test_a_missing_module_is_one_line(tmp_path, data):
-    command = [sys.executable, PROJECT / "train.py", "--import", "no_such_module"]
-    done = subprocess.run(
-        list(map(str, [*command, *flags(data, tmp_path / "out")])),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    command = [PROJECT / "train.py", "--import", "no_such_module"]
+    done = python([*command, *flags(data, tmp_path / "out")], tmp_path)
     assert done.returncode == 2
     assert "error: --import no_such_module: it cannot be imported (ModuleNot" in done.stderr
     assert "Traceback" not in done.stderr
@@ -159,7 +153,7 @@ def test_a_dataset(tree, data):
     write(tree, "datasets/my_scenes.py", "configs/datasets/my_scenes.yaml")
     for name, folder in zip(("Forest", "Rivers", "parking"), CLASSES, strict=False):
         shutil.copytree(data / "data" / folder, tree / "data/my_scenes" / name)
-    command = [sys.executable, "-m", "dplq.data", "check", "MyScenes", "--root", "data"]
+    command = ["-m", "dplq.data", "check", "MyScenes", "--root", "data"]
     checked = run(command, tree)
     assert "No problems found." in checked
     assert "car park" in checked
@@ -182,7 +176,7 @@ def test_a_domain_encoder_of_timm(tmp_path):
     words[words.index("--output-dir") + 1] = str(tmp_path / "out")
     shots = words.index("DATASET.NUM_SHOTS") + 1
     words[shots] = "1"
-    printed = run([sys.executable, *words[1:]], PROJECT)
+    printed = run(words[1:], PROJECT)
     assert "Loading domain encoder (test_vit)" in printed
     assert (tmp_path / "out/results.json").is_file()
 
@@ -196,7 +190,7 @@ def test_a_delta_method(tree):
     program, *words = command.split()
     assert program == "python"
     words[words.index("DATASET.NUM_SHOTS") + 1] = "1"
-    run([sys.executable, *words, "OPTIM.MAX_EPOCH", 1], tree)
+    run([*words, "OPTIM.MAX_EPOCH", 1], tree)
     code = "import dplq; m = dplq.load('output/bitfit'); m.merge('m.safetensors'); print(m.method)"
-    assert run([sys.executable, "-c", code], tree).split() == ["BitFit"]
+    assert run(["-c", code], tree).split() == ["BitFit"]
     assert (tree / "m.safetensors").is_file()

@@ -9,13 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.runner import PROJECT, make_project, train
+from tests.runner import PROJECT, make_project, start, train
 from tests.tiny import tiny_backbone
+from tests.warm import python
 
 DEPTHS = {
     "QuaternionPrompt": ["PROMPT_DEPTH"],
@@ -347,9 +349,7 @@ def test_damaged_results_are_made_again(flags, finished, tmp_path):
 
 @pytest.mark.parametrize("size", ["2", "many"])
 def test_several_processes_that_torchrun_did_not_start_are_refused(flags, tmp_path, size):
-    command = [sys.executable, "train.py", *arguments(flags, "CoOp", tmp_path / "out")]
-    variables = dict(os.environ, OMP_NUM_THREADS="1", WORLD_SIZE=size)
-    done = subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True)
+    done = python(["train.py", *arguments(flags, "CoOp", tmp_path / "out")], WORLD_SIZE=size)
     assert done.returncode == 2
     words = f"error: WORLD_SIZE is {size}, without RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: "
     assert done.stderr.startswith(words)
@@ -369,34 +369,51 @@ def test_a_mistyped_resume_creates_nothing(flags, tmp_path, typo):
     assert not list((tmp_path / "empty").iterdir())
 
 
-STARTED = "epoch [1/"
-
-
-def start(flags, out, *more):
-    command = [sys.executable, "-u", "train.py", *arguments(flags, "CoOp", out), *more]
+def real_process(flags, out):
+    command = [sys.executable, "-u", "train.py", *arguments(flags, "CoOp", out)]
     return subprocess.Popen(
-        command,
+        [*command, "OPTIM.MAX_EPOCH", "500"],
         cwd=PROJECT,
-        env=dict(os.environ, OMP_NUM_THREADS="1"),
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def in_a_child(flags, out):
+    given = [*arguments(flags, "CoOp", out), "OPTIM.MAX_EPOCH", "500"]
+    return start(out.with_suffix(".log"), given)
+
+
+def interrupted(begun, out, number):
+    """Send a signal once the first epoch is done; return the exit code and what was printed."""
+    process = getattr(begun, "child", begun)
+    deadline = time.monotonic() + 100
+    log = out / "log.txt"
+    while not (log.exists() and "epoch [1/" in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    if process is begun:
+        _, err = process.communicate(timeout=60)
+        return process.returncode, err
+    done = begun.wait(60)
+    return done.code, done.err
 
 
 @pytest.mark.parametrize("more", [[], ["OPTIM.LR", "0.5"]])
 def test_two_at_once(flags, tmp_path, more):
     """One of them makes the run, the other is refused; the folder is that of the first alone."""
     out = tmp_path / "out"
-    both = [start(flags, out), start(flags, out, *more)]
-    texts = [process.communicate(timeout=100) for process in both]
-    codes = [process.returncode for process in both]
+    given = arguments(flags, "CoOp", out)
+    both = [start(tmp_path / "1", given), start(tmp_path / "2", [*given, *more])]
+    both = [process.wait(100) for process in both]
+    texts = [(done.out, done.err) for done in both]
+    codes = [done.code for done in both]
     assert "Traceback" not in texts[0][1] + texts[1][1]
     assert 0 in codes, texts
     for code, (_, err) in zip(codes, texts, strict=True):
         if code:
             assert "is in use by process" in err or "holds another run: OPTIM.LR" in err
-    given = arguments(flags, "CoOp", out)
     winner = [*given, *more] if more and codes[1] == 0 else given
     before = contents(out)
     again = train(tmp_path / "log", winner)
@@ -410,16 +427,14 @@ def test_two_at_once(flags, tmp_path, more):
         assert contents(tmp_path / "alone")[name] == before[name]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_end_a_run_with_one_line(flags, tmp_path, number, code):
+@pytest.mark.parametrize(
+    ("begin", "number", "code"),
+    [(real_process, signal.SIGTERM, 143), (in_a_child, signal.SIGINT, 130)],
+)
+def test_signals_end_a_run_with_one_line(flags, tmp_path, begin, number, code):
     out = tmp_path / "out"
-    process = start(flags, out, "OPTIM.MAX_EPOCH", "500")
-    for line in process.stdout:
-        if STARTED in line:
-            break
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code
+    ended, err = interrupted(begin(flags, out), out, number)
+    assert ended == code
     assert "Traceback" not in err
     assert "Interrupted. Every finished epoch is saved" in err
     assert "run the same command again to go on" in err
@@ -427,12 +442,9 @@ def test_signals_end_a_run_with_one_line(flags, tmp_path, number, code):
 
 
 def test_the_advice_after_an_interrupted_overwrite_deletes_nothing(flags, tmp_path):
-    process = start(["--overwrite", *flags], tmp_path / "out", "OPTIM.MAX_EPOCH", "500")
-    for line in process.stdout:
-        if STARTED in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    out = tmp_path / "out"
+    begun = in_a_child(["--overwrite", *flags], out)
+    _, err = interrupted(begun, out, signal.SIGTERM)
     assert "run the same command again, without --overwrite, to go on from there" in err
 
 

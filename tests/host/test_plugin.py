@@ -25,6 +25,14 @@ from dplq.io import checkpoint
 from dplq.plugin import extend_cfg
 from tests.peers import peer
 from tests.runner import PROJECT, make_project, train
+from tests.warm import python
+
+
+def run_code(code, *arguments, stream="stdout", **environment):
+    """Return what ``python -c CODE`` prints in the checkout, with our Dassl."""
+    done = python(["-c", code, *arguments], DPLQ_DASSL="fallback", **environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return getattr(done, stream)
 
 
 def run(arguments, *, cwd=PROJECT, dassl=None, stream="stdout", **environment):
@@ -280,7 +288,7 @@ def test_a_checkout_has_one_import_name_for_trainers_and_datasets():
     code = (
         "import dplq.plugin, sys; print([n for n in ('trainers', 'datasets') if n in sys.modules])"
     )
-    assert run([sys.executable, "-c", code], stream="stdout") == "[]\n"
+    assert run_code(code) == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -370,10 +378,7 @@ def test_spawned_workers_read_as_their_parent_does(tmp_path, which):
 def test_a_broken_real_dassl_is_reported(tmp_path):
     (tmp_path / "dassl").mkdir()
     (tmp_path / "dassl/__init__.py").write_text("import no_such_module\n")
-    variables = dict(os.environ, PYTHONPATH=str(tmp_path), DPLQ_DASSL="")
-    done = subprocess.run(
-        [sys.executable, "train.py"], cwd=PROJECT, env=variables, capture_output=True, text=True
-    )
+    done = python(["train.py"], PYTHONPATH=str(tmp_path), DPLQ_DASSL="")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "The installed Dassl cannot be imported (ModuleNotFoundError" in done.stderr
@@ -400,8 +405,9 @@ def test_a_users_mistake_is_one_line_in_any_script(tmp_path, environment, begins
     script = "import dplq.host.dassl as d; d.ensure_dassl()\n" + HOST
     keys = ["DATASET.NAME", "OwnImages", "DATASET.ROOT", str(tmp_path), "TRAINER.NAME", "CoOp"]
     keys += ["MODEL.BACKBONE.NAME", "demo"]
-    code, err = failure([sys.executable, "-c", script, *keys], **environment)
-    assert code == 1
+    done = python(["-c", script, *keys], **environment)
+    err = done.stderr
+    assert done.returncode == 1
     assert begins in err
     assert ("Traceback" in err) == (begins == "Traceback")
     assert str(tmp_path) in err
@@ -472,12 +478,7 @@ def test_wheel_has_one_top_level_name(tmp_path):
 @pytest.mark.parametrize("name", ["trainers", "datasets"])
 def test_the_short_name_is_refused_in_a_checkout(name):
     """A second name would make second classes, registered a second time."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"import dplq.plugin, {name}"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-    )
+    done = python(["-c", f"import dplq.plugin, {name}"])
     assert done.returncode == 1
     assert f"ImportError: This is dplq.{name}: import it under that name." in done.stderr
 
@@ -498,7 +499,7 @@ class Ours(CoOp): pass
 class Foreign(TrainerX): pass
 print(Theirs.node, Ours.node, "TRAINER.OURS.N_CTX" in {key for key, _, _ in all_keys()})
 """
-    assert run([sys.executable, "-c", code]).split() == ["COOP", "OURS", "True"]
+    assert run_code(code).split() == ["COOP", "OURS", "True"]
 
 
 def print_short_names():

@@ -1,4 +1,4 @@
-"""scripts/base2new.sh with the real Python and a tiny CLIP."""
+"""scripts/base2new.sh with the real train.py and a tiny CLIP."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import pytest
 
 from tests.runner import make_project
 from tests.sandbox import OURS, PROJECT, interrupt
+from tests.warm import stand_in
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +44,12 @@ def real(tree):
 def test_the_real_train_py_from_training_to_table(tree, real):
     command, given = real
     given["env"] |= {"GENERALISED": "yes"}
-    runs = [
-        subprocess.run(command, **given, capture_output=True, text=True, timeout=300)
-        for _ in range(2)
-    ]
+    with stand_in(tree) as program:
+        given["env"] |= {"PYTHON": str(program)}
+        runs = [
+            subprocess.run(command, **given, capture_output=True, text=True, timeout=300)
+            for _ in range(2)
+        ]
     for done in runs:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     seed = "own_images/shots_16/QuaternionPrompt/tiny/seed1/results.json"
@@ -74,6 +77,7 @@ def test_the_real_train_py_from_training_to_table(tree, real):
 
 
 def test_interrupting_the_real_train_py(tree, real):
+    """In the real Python."""
     command, given = real
     seed = "own_images/shots_16/QuaternionPrompt/tiny/seed1"
     log = tree / "stopped/base2new/train_base" / seed / "log.txt"
