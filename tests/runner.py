@@ -20,6 +20,8 @@ PRELOAD = [
     "sklearn.metrics",
     "tests.runner",
     "train",
+    "torch.utils.tensorboard",
+    "tests.preloaded",
 ]
 CONFIG = """
 DATALOADER:
