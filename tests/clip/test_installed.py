@@ -10,13 +10,14 @@ from pathlib import Path
 import open_clip
 
 from dplq.clip.installed import open_clip as import_open_clip
+from tests.tiny import tiny_clip_config, write_clip_dir
 
 PROJECT = Path(__file__).resolve().parents[2]
 CODE = """
 import logging, sys
 logging.basicConfig(format="%(message)s")
 import dplq
-clip = dplq.load_backbone("ViT-B/32", pretrained=False)
+clip = dplq.load_backbone({name!r}, pretrained=False)
 import open_clip
 print(open_clip.__file__, type(clip.clip).__module__)
 """
@@ -64,7 +65,8 @@ def test_a_folder_of_that_name_is_passed_over(tmp_path):
     """The tree's own name stays the tree's; one line says what hides what."""
     (tmp_path / "open_clip").mkdir()
     (tmp_path / "open_clip/__init__.py").touch()
-    done = run(CODE, tmp_path)
+    name = write_clip_dir(tmp_path / "clip", tiny_clip_config())
+    done = run(CODE.format(name=name), tmp_path)
     where, module = done.stdout.split()
     assert where == str(tmp_path / "open_clip/__init__.py"), done.stderr
     assert module == "dplq_open_clip.model"

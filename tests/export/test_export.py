@@ -58,11 +58,25 @@ PER_IMAGE = {"QuaternionPrompt", "DCPL", "CoCoOp", "GDPL"}  # the text tower is 
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="needs onnx, onnxscript and onnxruntime")
 
 
+def clip_of(layers):
+    """A trace takes a time that grows with the layers, not with their widths."""
+    sizes = {"vision_layers": layers, "text_layers": layers}
+    return tiny_backbone(vision_width=32, text_width=32, embed_dim=32, **sizes)
+
+
 @pytest.fixture(scope="module")
 def clip():
-    return tiny_backbone(
-        vision_width=32, vision_layers=2, text_width=32, text_layers=2, embed_dim=32
-    )
+    return clip_of(1)
+
+
+@pytest.fixture(scope="module")
+def deep_clip():
+    """For methods that do something else in every layer."""
+    return clip_of(2)
+
+
+def clip_for(method, clip, deep_clip):
+    return deep_clip if any("depth" in key for key in SETTINGS[method]) else clip
 
 
 def model_of(method, clip, **settings):
@@ -98,11 +112,11 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize("method", SETTINGS)
-def test_torch_export_of_every_method(method, clip, tmp_path, request):
+def test_torch_export_of_every_method(method, clip, deep_clip, tmp_path, request):
     """Batches of 1 and 3; the text tower is stored only where images decide its input."""
     if method not in IN_PT2 and not request.config.getoption("--fuzz"):
         pytest.skip("a trace takes seconds; --fuzz 1 tries every method")
-    model = model_of(method, clip)
+    model = model_of(method, clip_for(method, clip, deep_clip))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.export(tmp_path / "model.pt2", information={"trained_by": "a test"})
     extra = {"dplq.json": ""}
@@ -113,7 +127,7 @@ def test_torch_export_of_every_method(method, clip, tmp_path, request):
     record = json.loads(extra["dplq.json"])
     assert record["classes"] == NAMES
     assert record["method"] == method
-    assert record["input"]["mean"] == pytest.approx(clip.image_mean)
+    assert record["input"]["mean"] == pytest.approx(model.clip.image_mean)
     assert record["trained_by"] == "a test"
     names = "\n".join(program.state_dict)
     assert "token_embedding" not in names
@@ -124,13 +138,13 @@ def test_torch_export_of_every_method(method, clip, tmp_path, request):
 
 @needs_onnx
 @pytest.mark.parametrize("method", IN_ONNX)
-def test_onnxruntime_gives_the_models_logits(method, clip, tmp_path):
+def test_onnxruntime_gives_the_models_logits(method, clip, deep_clip, tmp_path):
     """Batches of 1, 3 and 5, none of which is the traced one."""
     import onnxruntime
 
     preset = {"preset": "residual_head"} if method == "QuaternionPrompt" else {}
     settings = {**SETTINGS[method], **preset}
-    model = model_of(method, clip, **settings)
+    model = model_of(method, clip_for(method, clip, deep_clip), **settings)
     if method == "QuaternionPrompt":
         features = model.frozen_features(images(6))
         model.fit_features(features, torch.tensor([0, 1, 2, 0, 1, 2]))
@@ -175,13 +189,13 @@ def test_a_model_in_training_mode_stays_so(clip, tmp_path):
     assert [module.training for module in model.modules()] == modes
 
 
-def test_what_cannot_be_exported_is_refused(clip, tmp_path, monkeypatch):
+def test_what_cannot_be_exported_is_refused(clip, deep_clip, tmp_path, monkeypatch):
     model = model_of("ZeroshotCLIP", clip)
     with pytest.raises(UserError, match=r"end it in \.pt2 or \.onnx"):
         model.export(tmp_path / "model.pth")
     with pytest.raises(UserError, match="batch_size is 0"):
         model.export(tmp_path / "model.pt2", batch_size=0)
-    noisy = model_of("DCPL", clip, noise=True, noise_at_test=True)
+    noisy = model_of("DCPL", deep_clip, noise=True, noise_at_test=True)
     with pytest.raises(UserError, match="draws random numbers at test time"):
         noisy.export(tmp_path / "model.pt2")
     without = create_model("QuaternionPrompt", clip, NAMES, domain_dim=8, prompt_depth=1).eval()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from dplq.methods.promptsrc import PromptSRCSettings
 from dplq.methods.registry import METHODS
 from dplq.methods.settings import MethodSettings, option
 from dplq.methods.zeroshot import ZeroshotSettings
+from tests.runner import train
 from tools.make_settings_table import PATH, settings_page
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -63,10 +62,10 @@ def test_the_page_of_settings_is_up_to_date():
     )
 
 
-def test_help_of_a_trainer_lists_its_keys():
-    command = [sys.executable, "train.py", "--trainer", "MaPLe", "--help"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+def test_help_of_a_trainer_lists_its_keys(tmp_path):
+    done = train(tmp_path / "log", ["--trainer", "MaPLe", "--help"])
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
     for name, default, text in [*trainer_keys(registered("MaPLe")), *all_keys()[:3]]:
         assert any(
             line.startswith(name) and repr(default) in line and line.rstrip().endswith(text)
