@@ -17,7 +17,7 @@ import torch
 
 from tests.runner import PROJECT, make_project, start, train
 from tests.tiny import tiny_backbone
-from tests.warm import python
+from tests.interpreter import python
 
 DEPTHS = {
     "QuaternionPrompt": ["PROMPT_DEPTH"],

@@ -25,7 +25,7 @@ from dplq.io import checkpoint
 from dplq.plugin import extend_cfg
 from tests.peers import peer
 from tests.runner import PROJECT, make_project, train
-from tests.warm import python
+from tests.interpreter import python
 
 
 def run_code(code, *arguments, stream="stdout", **environment):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.runner import make_project
 from tests.sandbox import OURS, PROJECT, interrupt
-from tests.warm import stand_in
+from tests.interpreter import stand_in
 
 
 @pytest.fixture(scope="module")
