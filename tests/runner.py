@@ -186,6 +186,8 @@ def _child(log: str, arguments: list[str], before: Callable | None, given: tuple
     import train as script
 
     torch.set_num_threads(1)
+    # A child's is the fork server's: each worker of a loader would start one, and import all again.
+    multiprocessing.set_start_method(None, force=True)
     if before is not None:
         before(*given)
     sys.argv = ["train.py", *arguments]

@@ -25,7 +25,11 @@ def set_quiet(quiet: bool) -> None:
 def is_quiet() -> bool:
     """Return whether standard output is a terminal that is to show the essentials only."""
     stream = full_stdout()
-    return _wanted and getattr(stream, "file", None) is not None and stream.console.isatty()
+    if not _wanted or getattr(stream, "file", None) is None:
+        return False
+    while hasattr(stream, "console"):  # several runs of one process: a Logger around another
+        stream = stream.console
+    return bool(stream.isatty())
 
 
 def full_stdout() -> Any:

@@ -146,7 +146,7 @@ def main(images: Path, out: Path) -> None:
         }
 
     warm = cfg.OPTIM.clone()
-    interpreter.WARMUP_EPOCH = 1
+    warm.WARMUP_EPOCH = 1
     optimizer = build_optimizer(trainer.model, warm)
     state = {
         "state_dict": {f"module.{k}": v for k, v in trainer.model.state_dict().items()},

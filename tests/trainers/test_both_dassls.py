@@ -8,10 +8,11 @@ import sys
 import pytest
 import torch
 
+from dplq.host.dassl import which_dassl
 from dplq.io import checkpoint
 from tests.host.test_plugin import run
 from tests.peers import peer
-from tests.runner import PROJECT, make_project
+from tests.runner import PROJECT, make_project, train
 
 DEPTHS = {
     "CoOp": (),
@@ -65,6 +66,28 @@ def jobs(flags, folder, precision, rate="0.0035", name_of_runs=""):
         yield [*flags, "--trainer", name, "--output-dir", str(out), *short, *keys]
 
 
+def make_runs(log, todo, code="", dassl=None):
+    """Make the runs one after another in one process; return what it printed.
+
+    Args:
+        log: a file name, as of `tests.runner.train`.
+        todo: command lines of train.py.
+        code: is executed first.
+        dassl: folder of a real Dassl; None: ours.
+    """
+    if dassl or which_dassl() != "fallback":
+        return run([sys.executable, "-c", code + JOBS, json.dumps(todo)], cwd=PROJECT, dassl=dassl)
+    *first, last = todo
+    done = train(log, last, make_first, code, first)
+    assert done.code == 0, done.out[-3000:] + done.err[-3000:]
+    return done.out
+
+
+def make_first(code, todo):
+    sys.argv = ["-c", json.dumps(todo)]
+    exec(code + JOBS, {})
+
+
 @pytest.fixture(scope="module")
 def fallback(tmp_path_factory):
     """Flags, and the folder of the runs on our own Dassl."""
@@ -72,7 +95,7 @@ def fallback(tmp_path_factory):
     flags = make_project(folder)
     todo = [*jobs(flags, folder, "fp32", STILL, "start")]
     todo += [*jobs(flags, folder, "fp32"), *jobs(flags, folder, "bf16")]
-    out = run([sys.executable, "-c", JOBS, json.dumps(todo)], cwd=PROJECT)
+    out = make_runs(folder / "log", todo)
     assert out.count("Dassl in use: fallback") == len(todo)
     return flags, folder
 
@@ -108,8 +131,7 @@ def test_amp_is_near_float32(fallback, dassl, tmp_path):
     """A step that the loss scaler skipped would leave the weights where they start."""
     flags, folder = fallback
     todo = list(jobs(flags, tmp_path, "amp"))
-    command = [sys.executable, "-c", SCALE + AMP + JOBS, json.dumps(todo)]
-    out = run(command, cwd=PROJECT, dassl=peer(dassl) if dassl else None)
+    out = make_runs(tmp_path / "log", todo, SCALE + AMP, peer(dassl) if dassl else None)
     assert out.count(f"Dassl in use: {'real' if dassl else 'fallback'}") == len(todo)
     for name in DEPTHS:
         start, plain = (learned(folder, kind, name) for kind in ("start", "fp32"))
@@ -134,8 +156,7 @@ def test_precisions_on_a_gpu(tmp_path):
 def test_the_real_dassl_gives_the_same_weights(fallback, tmp_path):
     flags, folder = fallback
     todo = list(jobs(flags, tmp_path, "fp32"))
-    command = [sys.executable, "-c", JOBS, json.dumps(todo)]
-    out = run(command, cwd=PROJECT, dassl=peer("Dassl.pytorch"))
+    out = make_runs(tmp_path / "log", todo, dassl=peer("Dassl.pytorch"))
     assert out.count("Dassl in use: real") == len(todo)
     for name in DEPTHS:
         expected, found = (learned(place, "fp32", name) for place in (folder, tmp_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from dplq.io import checkpoint
+from dplq.training.loaders import AcceleratedImages
 from tests.fuzz.tiny_runs import build, project_config, quiet
 from tests.runner import make_project, train
 
@@ -31,6 +33,8 @@ OTHER = {  # another setting of the same method, that leaves its frozen features
 TRAINED_ON = {"CLIPAdapter": 4}  # batches; the others make 6 steps in each of two epochs
 NEED_IMAGES = ("QuaternionPrompt", "PromptSRC")
 
+READ = AcceleratedImages.__getitem__
+
 
 class Interrupted(Exception):
     """Raised in the middle of a run."""
@@ -44,6 +48,23 @@ def project(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def filled_by_coop(project, tmp_path_factory):
+    """A cache with all features of a CoOp run."""
+    folder = tmp_path_factory.mktemp("filled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPLQ_CACHE", str(folder / "cache"))
+        run(config(project, "CoOp", folder / "first"))
+    AcceleratedImages.__getitem__ = READ
+    return folder / "cache"
+
+
+@pytest.fixture
+def filled(filled_by_coop, tmp_path):
+    """This test's cache, with all features of a CoOp run."""
+    shutil.copytree(filled_by_coop, tmp_path / "cache")
 
 
 def config(project, trainer, out, limit=4.0, workers=0, **changes):
@@ -80,7 +101,6 @@ def run(cfg, stop_after=None):
 
 def count(trainer, done):
     """Count the calls of frozen encoders, and the images that are read in this process."""
-    from dplq.training.loaders import AcceleratedImages
 
     def counted(name, function):
         def call(*args):
@@ -98,10 +118,6 @@ def count(trainer, done):
 
 @pytest.fixture(autouse=True)
 def uncounted():
-    global READ
-    from dplq.training.loaders import AcceleratedImages
-
-    READ = AcceleratedImages.__getitem__
     yield
     AcceleratedImages.__getitem__ = READ
 
@@ -139,8 +155,8 @@ def test_weights_and_predictions_are_the_same_bit_for_bit(project, tmp_path, tra
     assert done[frozen] < before[frozen] / 2
 
 
+@pytest.mark.usefixtures("filled")
 def test_batches_from_the_cache_are_counted_over_an_interruption(project, tmp_path):
-    run(config(project, "CoOp", tmp_path / "first"))
     known = config(project, "CoOp", tmp_path / "known")
     with pytest.raises(Interrupted):
         run(known, stop_after=8)
@@ -160,9 +176,9 @@ def test_another_setting_shares_the_features(project, tmp_path, trainer):
     assert known[2][frozen] < plain[2][frozen] / 2
 
 
+@pytest.mark.usefixtures("filled")
 def test_methods_share_the_features(project, tmp_path):
     """CoOp's are CoCoOp's, and both train without an image."""
-    run(config(project, "CoOp", tmp_path / "first"))
     plain = run(config(project, "CoCoOp", tmp_path / "plain", limit=0.0))
     known = run(config(project, "CoCoOp", tmp_path / "known"))
     assert_same(known, plain)
@@ -189,8 +205,8 @@ def test_worker_processes_change_nothing(project, tmp_path):
     ],
     ids=lambda change: next(iter(change)),
 )
+@pytest.mark.usefixtures("filled")
 def test_other_views_are_computed(project, tmp_path, change):
-    run(config(project, "CoOp", tmp_path / "first"))
     plain = run(config(project, "CoOp", tmp_path / "plain", limit=0.0, **change))
     found = run(config(project, "CoOp", tmp_path / "other", **change))
     assert_same(found, plain)

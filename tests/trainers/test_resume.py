@@ -6,15 +6,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from dplq.errors import UserError
 from dplq.io import checkpoint
-from tests.runner import PROJECT, make_project, train
+from tests.runner import make_project, train
 
 LAST = "prompt_learner/model-3.safetensors"
 
@@ -373,30 +371,17 @@ def test_unseeded_run_resumes_exactly_too(project, tmp_path):
     assert json.loads((tmp_path / "run" / "results.json").read_text())["seed"] == seed
 
 
-DRIVER = """
-import sys
-import tests.trainers.test_resume, train
-before = {before}
-if before:
-    tests.trainers.test_resume.signal_at_step(before)
-sys.argv = ["train.py", *sys.argv[1:]]
-sys.exit(train.main())
-"""
-
-
 def test_sigkill_with_loader_workers(project, tmp_path):
     """The same with images loaded by two worker processes, whose augmentations are random too."""
     _, flags = project
 
-    def run(folder, before=0):
+    def run(folder, *before):
         options = ["--output-dir", str(tmp_path / folder), "DATALOADER.NUM_WORKERS", "2"]
-        command = [sys.executable, "-c", DRIVER.format(before=before), *flags, *options]
-        variables = dict(os.environ, OMP_NUM_THREADS="1")
-        return subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True)
+        return train(tmp_path / f"{folder}.log", [*flags, *options], *before).code
 
-    assert run("whole").returncode == 0
-    assert run("killed", before=16).returncode == -signal.SIGKILL
-    assert run("killed").returncode == 0
+    assert run("whole") == 0
+    assert run("killed", signal_at_step, 16) == -signal.SIGKILL
+    assert run("killed") == 0
     (expected, expected_scores), (tensors, scores) = (
         outcome(tmp_path / folder) for folder in ("whole", "killed")
     )
