@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runner import CLASSES, make_project
 from tests.interpreter import python, stand_in
+from tests.runner import CLASSES, make_project
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGE = (PROJECT / "docs/extending.md").read_text(encoding="utf-8")

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.interpreter import python
 from tests.runner import PROJECT, make_project, start, train
 from tests.tiny import tiny_backbone
-from tests.interpreter import python
 
 DEPTHS = {
     "QuaternionPrompt": ["PROMPT_DEPTH"],

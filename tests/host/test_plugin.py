@@ -23,9 +23,9 @@ from dplq.images.reader import ImageFile
 from dplq.images.settings import ReadSettings
 from dplq.io import checkpoint
 from dplq.plugin import extend_cfg
+from tests.interpreter import python
 from tests.peers import peer
 from tests.runner import PROJECT, make_project, train
-from tests.interpreter import python
 
 
 def run_code(code, *arguments, stream="stdout", **environment):

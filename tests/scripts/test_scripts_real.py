@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
+from tests.interpreter import stand_in
 from tests.runner import make_project
 from tests.sandbox import OURS, PROJECT, interrupt
-from tests.interpreter import stand_in
 
 
 @pytest.fixture(scope="module")
