@@ -23,7 +23,7 @@ REQUIREMENTS = [
     "filelock>=3.32",  # forked children do not hold, or give back, the lock; fallback_to_soft
     "msgspec>=0.18",  # the oldest that was tried
     "jinja2>=3.1.2",  # what pandas asks for
-    "matplotlib>=3.6.3",  # the oldest that was tried
+    "matplotlib>=3.7",  # legends outside the axes
     "numpy>=1.23.5",  # the oldest that was tried
     "pandas>=2.2",  # the oldest that was tried
     "Pillow>=10.3",  # 16-bit PNG opens as such; rotated TIFFs from 10.1
@@ -47,12 +47,12 @@ CLUSTER_REQUIREMENTS = [
 TRACK_REQUIREMENTS = [
     "wandb>=0.31",  # login(prompt=False); the oldest that was tried
     "mlflow-skinny>=3.17",  # the oldest that was tried
-    "sqlalchemy",  # with alembic, for MLflow's database in a file; any version
-    "alembic",  # any version
+    "sqlalchemy>=2.0.30",  # with alembic, for MLflow's database; the oldest that was tried
+    "alembic>=1.13",  # the oldest that was tried
 ]
 DOCS_REQUIREMENTS = [
     "mkdocs-material>=9.7,<10",  # the site; its successor Zensical reads the same mkdocs.yml
-    "mkdocstrings[python]>=1",  # the oldest that was tried
+    "mkdocstrings[python]>=1.0.7",  # the first with pymdown-extensions 13
 ]
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,

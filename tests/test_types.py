@@ -3,9 +3,12 @@
 import importlib.util
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import pytest
+import torch
+from torch.export import ExportedProgram
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -19,6 +22,8 @@ def mypy(*arguments: object) -> str:
 
 
 def test_mypy_has_no_complaint():
+    if "check_guards" not in signature(ExportedProgram.module).parameters:
+        pytest.skip(f"torch {torch.__version__} declares older types than those we write for")
     printed = mypy()
     assert "Success: no issues found" in printed, printed
 

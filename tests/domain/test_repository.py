@@ -45,9 +45,7 @@ def write_folder(
     args = {**SMALL_VIT, "init_values": 0.5}
     model = timm.create_model("vit_base_patch16_224", num_classes=5, **args)
     model.pretrained_cfg.update({"mean": mean, "std": STD, "input_size": (3, 32, 32)})
-    timm.models.save_for_hf(
-        model, folder, model_args=args, safe_serialization=as_safetensors
-    )
+    timm.models.save_for_hf(model, folder, model_args=args, safe_serialization=as_safetensors)
     return folder
 
 

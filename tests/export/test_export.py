@@ -218,6 +218,13 @@ def test_onnx_without_its_packages_names_the_extra(clip, tmp_path, monkeypatch):
         model_of("ZeroshotCLIP", clip).export(tmp_path / "model.onnx")
 
 
+def test_onnx_needs_an_exporter_of_programs(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.onnx, "export", lambda model, args, f: None)  # as in torch 2.4
+    with pytest.raises(UserError, match=r"too old to write ONNX files: update it"):
+        model_of("ZeroshotCLIP", clip).export(tmp_path / "model.onnx")
+
+
 @pytest.mark.parametrize(
     ("classes", "said"),
     [(",", "names no class"), ("a,b,a", "names a twice"), ("@absent", "absent cannot be read")],
