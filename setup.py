@@ -38,7 +38,10 @@ REQUIREMENTS = [
 ]
 DIAGRAM_REQUIREMENTS = ["scikit-posthocs>=0.9"]  # keyword arguments of the diagram
 HF_REQUIREMENTS = ["transformers>=4.57.1"]  # text towers and tokenizers; the oldest that was tried
-ONNX_REQUIREMENTS = ["onnx>=1.23", "onnxscript>=0.7"]  # the oldest that were tried
+ONNX_REQUIREMENTS = [
+    "onnx>=1.23",  # the oldest that was tried
+    "onnxscript>=0.7",  # the oldest that was tried
+]
 DICOM_REQUIREMENTS = ["pydicom>=3"]  # the first that writes the files of the tests
 CLUSTER_REQUIREMENTS = [
     "ray>=2.40",  # the oldest that was tried
