@@ -1,4 +1,4 @@
-"""Sessions of checks: ``nox -s tests examples docs lint types wheel``."""
+"""Sessions of checks: ``nox -s tests lowest examples docs lint types wheel``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "types", "tests", "examples", "docs", "wheel"]
 nox.options.reuse_existing_virtualenvs = True
 EXTRAS = "[test]"
+LAST_PYTHON = 11  # 3.11, of the lowest versions
 
 
 @nox.session
@@ -17,6 +18,20 @@ def tests(session: nox.Session) -> None:
     """Run the suite in two processes, with coverage."""
     session.install("-e", f".{EXTRAS}")
     session.run("python", "-m", "pytest", "-n", "2", "--cov", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the suite and build the site with the lowest versions; list them in docs/versions.md."""
+    version = session.run("python", "-c", "import sys; print(sys.version_info[1])", silent=True)
+    if version and int(version) > LAST_PYTHON:
+        session.error(f"the lowest versions need Python 3.{LAST_PYTHON} or 3.10: add -P 3.10")
+    session.install("uv")
+    lowest = ["--upgrade", "--resolution", "lowest-direct"]
+    session.run("python", "-m", "uv", "pip", "install", *lowest, "-e", ".[all,docs,test]")
+    session.run("python", "-m", "tools.make_versions_table")
+    session.run("mkdocs", "build", "--strict", "--site-dir", session.create_tmp())
+    session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
 
 
 @nox.session

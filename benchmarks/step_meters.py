@@ -66,9 +66,12 @@ def count_flops(
         name: torch.empty_like(tensor, device="meta").requires_grad_(tensor.requires_grad)
         for name, tensor in state.items()
     }
+    frozen = {name: tensor.detach() for name, tensor in shapes.items()}
 
     def forward(*given: Tensor) -> Tensor:
-        return torch.func.functional_call(module, shapes, given)
+        # The counter of torch 2.4 fails on inputs that require gradients where none are recorded.
+        found = shapes if torch.is_grad_enabled() else frozen
+        return torch.func.functional_call(module, found, given)
 
     # Some modules hold tensors, such as a mask, as plain attributes and move them.
     attributes = [(part, dict(vars(part))) for part in module.modules()]

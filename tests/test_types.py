@@ -5,9 +5,12 @@ import importlib.util
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import pytest
+import torch
+from torch.export import ExportedProgram
 
 PROJECT = Path(__file__).resolve().parents[1]
 USER = """import dplq
@@ -39,6 +42,8 @@ def printed(tmp_path_factory) -> str:
 
 def test_mypy_has_no_complaint(printed):
     """The only error is the one of the program that uses the project."""
+    if "check_guards" not in signature(ExportedProgram.module).parameters:
+        pytest.skip(f"torch {torch.__version__} declares older types than those we write for")
     *lines, last = printed.splitlines()
     assert all(re.match(r".*user\.py:[234]: (error|note): ", line) for line in lines), printed
     assert re.match(r"Found 1 error in 1 file \(checked \d+ source files\)", last), printed

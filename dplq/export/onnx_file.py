@@ -7,8 +7,10 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 
+import torch.onnx
 from torch.export import ExportedProgram
 
 from dplq.errors import UserError, few, one_line
@@ -21,12 +23,17 @@ MOST_BYTES = 2 * 1000**3  # a protobuf holds no more
 
 
 def check_packages() -> None:
-    """Refuse (UserError) where a package that writes ONNX is not installed."""
+    """Refuse (UserError) where a package that writes ONNX is not installed, or torch is too old."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
             f"ONNX files need {few(missing)}: pip install 'quaternion-prompt[onnx]', or export to "
             ".pt2."
+        )
+    if "dynamo" not in signature(torch.onnx.export).parameters:
+        raise UserError(
+            f"torch {torch.__version__} is too old to write ONNX files: update it, or "
+            "export to .pt2."
         )
 
 
@@ -36,8 +43,6 @@ def write(program: ExportedProgram, path: Path, record: str) -> None:
     Raises:
         UserError: an operator has no counterpart in ONNX, or the weights are too many.
     """
-    import torch.onnx
-
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
     if size > MOST_BYTES:
         raise UserError(

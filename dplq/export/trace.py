@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -26,9 +27,16 @@ def trace(model: nn.Module, images: Tensor, *, any_batch: bool) -> ExportedProgr
     """
     shapes: Any = ({0: Dim("batch", min=1)},) if any_batch else None
     with torch.no_grad():  # else every switch of the gradient mode is a node
-        graph = export(model, (images,), dynamic_shapes=shapes).module(check_guards=False)
+        graph = _module(export(model, (images,), dynamic_shapes=shapes))
         fold_constants(graph)
         return export(graph, (images,), dynamic_shapes=shapes)
+
+
+def _module(program: ExportedProgram) -> fx.GraphModule:
+    """Return a program's module, without the check of inputs that newer versions of torch add."""
+    if "check_guards" in signature(program.module).parameters:
+        return program.module(check_guards=False)
+    return program.module()
 
 
 def fold_constants(module: fx.GraphModule) -> None:

@@ -8,6 +8,7 @@ generator for random weights, and none where a file replaces them.
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import logging
 import os
@@ -140,7 +141,8 @@ def _numpy_numbers() -> list[_Global]:
     They are constructed from a type and bytes; the type of Python objects is not among them.
     """
     types = {type(np.dtype(kind)) for kind in ("bool", *np.typecodes["AllInteger"], *"efd")}
-    return [np.dtype, *types, *map(_numpy_scalar, ("numpy.core", "numpy._core"))]
+    scalars = map(_numpy_scalar, ("numpy.core", "numpy._core"))
+    return [np.dtype, *types, *scalars, codecs.encode]  # bytes; later torch allows it by itself
 
 
 def _numpy_scalar(package: str) -> Callable[..., Any]:
@@ -166,7 +168,7 @@ def _allow_globals(classes: list[_Global]) -> Iterator[None]:
             yield
         return
     # torch 2.4 has a process-wide list only.
-    before = serialization.get_safe_globals()
+    before = list(serialization.get_safe_globals())  # a copy: the list itself grows
     serialization.add_safe_globals(classes)
     try:
         yield

@@ -167,7 +167,9 @@ class CLIPModel(nn.Module):
     @property
     def learner_dtype(self) -> torch.dtype:
         """Dtype of the learnable state and of the logits."""
-        return next((p.dtype for p in self.prompt_learner.parameters()), torch.float32)
+        for parameter in self.prompt_learner.parameters():  # next() cannot be traced by torch 2.4
+            return parameter.dtype
+        return torch.float32
 
     def set_classnames(self, classnames: Sequence[str]) -> None:
         """Classify into these classes from now on; nothing learned is lost.

@@ -8,7 +8,7 @@ are off by default and on with PRESET "reference" (`dplq.methods.presets`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -49,7 +49,12 @@ class DCPLLearner(CoupledPrompts):
     def forward(self, domain_features: Tensor) -> Prompts:
         """Return the prompts for images of domain features (B, d_f)."""
         prompts, shift = self.coupled_prompts(), self.meta_net(domain_features)
-        return replace(prompts, language=prompts.language + shift[:, None, None])
+        return Prompts(  # dataclasses.replace cannot be traced by torch 2.4
+            language=prompts.language + shift[:, None, None],
+            deep_text=prompts.deep_text,
+            vision=prompts.vision,
+            deep_vision=prompts.deep_vision,
+        )
 
 
 @register_method

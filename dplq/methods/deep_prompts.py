@@ -6,8 +6,6 @@ vision-language prompting (MaPLe's IVLP baseline) and of PromptSRC.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
@@ -74,5 +72,10 @@ class VLPrompts(VisionPrompts):
 
     def forward(self) -> Prompts:
         """The prompts of both towers."""
-        deep_text = list(self.deep_text)
-        return replace(super().forward(), language=self.ctx[None, None], deep_text=deep_text)
+        vision = super().forward()
+        return Prompts(  # dataclasses.replace cannot be traced by torch 2.4
+            language=self.ctx[None, None],
+            deep_text=list(self.deep_text),
+            vision=vision.vision,
+            deep_vision=vision.deep_vision,
+        )
