@@ -16,7 +16,7 @@ LAST_PYTHON = 11  # 3.11, of the lowest versions
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the suite in two processes, with coverage."""
-    session.install("-e", f".{EXTRAS}")
+    session.install("-e", f".{EXTRAS}", "coverage>=7.10")  # the first that measures child processes
     session.run("python", "-m", "pytest", "-n", "2", "--cov", *session.posargs)
 
 

@@ -61,7 +61,6 @@ DOCS_REQUIREMENTS = [
 TEST_REQUIREMENTS = [
     *DICOM_REQUIREMENTS,
     *HF_REQUIREMENTS,
-    "coverage>=7.10",  # measures child processes (patch)
     "hypothesis>=6.100",  # the oldest that was tried
     "imageio>=2.31",  # the oldest that was tried
     "ipykernel>=6.29",  # the example notebooks; the oldest that was tried

@@ -11,7 +11,8 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Its behaviour is told by variables: FAIL "train 2" exits with 7, FAIL "slow" sleeps.
-# TAKES is how many seconds it takes, LOCK has it hold its folder, RESULTS is what it writes.
+# TAKES is how many seconds it takes, TOGETHER how many must have begun before it goes on, LOCK has
+# it hold its folder, RESULTS is what it writes.
 TEXT = """#!{python}
 import json, os, sys, time
 from pathlib import Path
@@ -45,6 +46,10 @@ print("working on", name)
 if os.environ.get("FAIL") == name:
     print("Traceback (most recent call last):\\nValueError: no luck", file=sys.stderr)
     sys.exit(7)
+deadline = time.monotonic() + 30
+while Path({calls!r}).read_text().count('"begin"') < int(os.environ.get("TOGETHER", 0)):
+    assert time.monotonic() < deadline, "the others do not begin"
+    time.sleep(0.02)
 time.sleep(30 if os.environ.get("FAIL") == "slow" else float(os.environ.get("TAKES", 0)))
 (out / "prompt_learner").mkdir(exist_ok=True)
 if os.environ.get("FAIL") != "silent":
@@ -78,6 +83,6 @@ def stand_in(tmp_path, monkeypatch):
     """Have a stand-in run in place of Python."""
     made = StandIn(tmp_path)
     monkeypatch.setattr(sys, "executable", str(made.path))
-    for name in ("FAIL", "TAKES", "LOCK", "DPLQ_PYTHON"):
+    for name in ("FAIL", "TAKES", "TOGETHER", "LOCK", "DPLQ_PYTHON"):
         monkeypatch.delenv(name, raising=False)
     return made

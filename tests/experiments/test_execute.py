@@ -114,7 +114,7 @@ def test_an_engine_that_refuses_ends_the_plan_with_its_message(tmp_path):
 
 
 def test_two_at_once_with_a_log_each(tmp_path, stand_in, monkeypatch, capfd):  # noqa: F811
-    monkeypatch.setenv("TAKES", "0.5")
+    monkeypatch.setenv("TOGETHER", "3")
     monkeypatch.setenv("FAIL", "train 2")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     engine = open_engine("local", {"jobs": "3", "threads": "1"})
