@@ -55,7 +55,7 @@ TRACK_REQUIREMENTS = [
 ]
 DOCS_REQUIREMENTS = [
     "mkdocs-material>=9.7,<10",  # the site; its successor Zensical reads the same mkdocs.yml
-    "mkdocstrings[python]>=1.0.7",  # the first with pymdown-extensions 13
+    "mkdocstrings[python]>=1.0.7",  # the first with pymdown-extensions 13; Python 3.11
     "ruff>=0.17,<0.18",  # breaks long signatures of the API into lines
 ]
 TEST_REQUIREMENTS = [

@@ -24,8 +24,9 @@ INTRODUCTION = """# Lowest versions
 Every requirement has a lowest version, and the test suite passes with all of these at once: `nox -s
 lowest` installs them with [uv](https://docs.astral.sh/uv/) (`--resolution lowest-direct`; what they
 need in turn is the newest that fits), writes this page by `tools/make_versions_table.py`, builds
-the site and runs the suite. It needs Python 3.10 or 3.11: the lowest versions have no wheels for
-later ones. Do not edit this page; the versions and reasons are those of setup.py.
+the site and runs the suite. It needs Python 3.11: the lowest versions have no wheels for later
+ones, and mkdocstrings (extra `docs`) none for 3.10. Do not edit this page; the versions and reasons
+are those of setup.py.
 
 With torch 2.4, `.pt2` files are written and `.onnx` files are refused: they need a later torch. The
 types are checked (`nox -s types`) with the newest versions alone.
