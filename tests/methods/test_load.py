@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 import dplq
 from dplq import METHODS, UserError, create_model
 from dplq.methods.heads.base import HeadModel
+from tests.interpreter import python
 from tests.tiny import tiny_backbone
 from tests.trainers import test_public_checkpoints as public
 
@@ -213,8 +212,7 @@ model.save({str(tmp_path / "coop.safetensors")!r})
 again = dplq.load({str(tmp_path / "coop.safetensors")!r}, clip=clip)
 print(torch.equal(again(images), model.eval()(images)), again.method)
 """
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    done = python(["-c", code])
     assert done.stdout.split() == ["True", "CoOp"], done.stderr
 
 
