@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 
 import dplq
 from dplq.evaluation.prediction_table import PredictionTable
-from dplq.explain import domain_effect, layer_effects
+from dplq.explain import domain_effect, layer_effects, nearest_words
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.report import Options, RunPage, render_run
 from dplq.report.explained import evenly_chosen, model_of
@@ -21,6 +23,14 @@ from dplq.report.sections import explanations, features
 from tests.report.runs import CLASSES, Page, table, write_images, write_run
 
 WORDS = "a photo of a"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_words() -> Iterator[None]:
+    """Have the scale of the words' distances measured on few of them: no test is about it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[nearest_words.__module__], "SAMPLE", 8)
+        yield
 
 
 def write_model(folder: Path, method: str, **settings: Any) -> None:
@@ -98,8 +108,13 @@ def test_numbers_are_those_of_the_library(quaternion: Path, predictions: Predict
     assert "Explained is the checkpoint model-2.safetensors. The numbers" in html
 
 
-def test_words_of_an_untrained_context(coop: Path) -> None:
-    html = body(explanations, coop)
+@pytest.fixture(scope="module")
+def explained(coop: Path) -> str:
+    return body(explanations, coop)
+
+
+def test_words_of_an_untrained_context(explained: str) -> None:
+    html = explained
     rows = cells(html, ">The words nearest to the context<")
     assert [row[1].split(" (")[0] for row in rows] == WORDS.split()
     assert [row[1].split(", ")[0].split(" ")[1] for row in rows] == ["(0.00)"] * 4
@@ -107,8 +122,8 @@ def test_words_of_an_untrained_context(coop: Path) -> None:
     assert ">The domain feature<" not in html
 
 
-def test_maps_are_of_mistakes_first(coop: Path, predictions: PredictionTable) -> None:
-    page = Page(body(explanations, coop))
+def test_maps_are_of_mistakes_first(explained: str, predictions: PredictionTable) -> None:
+    page = Page(explained)
     pictures = page.all("img")
     wrong = int((predictions.labels != predictions.predictions).sum())
     assert len(pictures) == min(wrong, 6) + 6

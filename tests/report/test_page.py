@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,11 +36,23 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of such a run."""
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a run, which several tests read and none changes."""
     folder, predictions = tmp_path_factory.mktemp("run"), table()
     write_images(folder, predictions.paths)
-    return rendered(write_run(folder, predictions))
+    return write_run(folder, predictions)
+
+
+@pytest.fixture(scope="module")
+def page(unchanged: Path) -> str:
+    """The page of such a run."""
+    return rendered(unchanged)
+
+
+@cache
+def metrics() -> dict[str, Any]:
+    """Return the summary of the predictions; do not change it."""
+    return summarise(table())
 
 
 def rendered(folder: Path, **options: object) -> str:
@@ -76,8 +90,8 @@ def test_the_page_needs_nothing_else(page):
     assert not parsed.all("script")
 
 
-def test_the_same_run_gives_the_same_bytes(run):
-    assert rendered(run) == rendered(run)
+def test_the_same_run_gives_the_same_bytes(unchanged, page):
+    assert rendered(unchanged) == page
 
 
 def test_every_figure_and_picture_has_words(page):
@@ -170,14 +184,12 @@ def test_a_run_without_predictions_says_how_to_make_them(tmp_path):
     assert "results-Lakes-all-test.json" in html
 
 
-def test_recorded_metrics_stand_for_a_file_that_was_too_large(tmp_path):
-    predictions = table()
-    whole = rendered(write_run(tmp_path / "a", predictions))
-    html = rendered(write_run(tmp_path / "b", None, metrics=summarise(predictions)))
+def test_recorded_metrics_stand_for_a_file_that_was_too_large(page, tmp_path):
+    html = rendered(write_run(tmp_path, None, metrics=metrics()))
     assert headings(html) == [
         *("Results", "What was run", "Confusion matrix", "Classes", "Calibration")
     ]
-    assert _tiles(html) == _tiles(whole)
+    assert _tiles(html) == _tiles(page)
     assert len(_tiles(html)) == 5
     assert "There is no predictions.csv, so ROC curves, pictures" in html
     assert "20,000,000 probabilities" in html
@@ -198,7 +210,7 @@ def _tiles(html: str) -> list[str]:
     ],
 )
 def test_recorded_metrics_are_checked(tmp_path, key, value, said):
-    folder = write_run(tmp_path, None, metrics={**summarise(table()), key: value})
+    folder = write_run(tmp_path, None, metrics={**metrics(), key: value})
     with pytest.raises(UserError, match=said):
         rendered(folder)
 

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 from functools import cache
 
 import pytest
@@ -20,7 +19,7 @@ import torch
 from dplq.errors import UserError
 from dplq.io import checkpoint
 from dplq.training.distributed import Part, own_part, refuse_unconnected
-from tests.host.test_plugin import run
+from tests.interpreter import python
 from tests.peers import peer
 from tests.runner import make_project, train, train_together
 
@@ -361,10 +360,15 @@ def test_torchrun(flags, alone, tmp_path, dassl):
     (tmp_path / "two_gpus.py").write_text(TWO_GPUS)
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     given = arguments(flags, "CoOp", tmp_path / "run")
-    out = run(
-        [sys.executable, "-m", *torchrun, str(tmp_path / "two_gpus.py"), *given],
-        dassl=peer(dassl) if dassl else None,
-    )
+    # The agent imports torch alone; its processes import all that a run needs.
+    path = [str(peer(dassl))] if dassl else []
+    path += filter(None, [os.environ.get("PYTHONPATH")])
+    variables = {"PYTHONPATH": os.pathsep.join(path)}
+    if dassl is None:
+        variables["DPLQ_DASSL"] = "fallback"
+    done = python(["-m", *torchrun, tmp_path / "two_gpus.py", *given], **variables)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    out = done.stdout
     assert out.count(f"Dassl in use: {'real' if dassl else 'fallback'}") == 1
     assert out.count("built CoOpModel") == 1
     assert out.count("* total: 16") == 1
