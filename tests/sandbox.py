@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,24 @@ result = {{
 """
 
 
+@cache
+def _project() -> tempfile.TemporaryDirectory[str]:
+    """Make what all sandboxes copy, with bytecode: a process would compile all modules anew."""
+    folder = tempfile.TemporaryDirectory()
+    root = Path(folder.name)
+    shutil.copytree(PROJECT / "scripts", root / "scripts")
+    (root / "dplq").mkdir()
+    (root / "dplq/__init__.py").touch()
+    shutil.copy(PROJECT / "dplq/errors.py", root / "dplq")
+    (root / "train.py").touch()
+    for package in ("evaluation", "experiments", "io", "results", "training"):
+        shutil.copytree(PROJECT / "dplq" / package, root / "dplq" / package)
+    (root / "configs").mkdir()
+    shutil.copy(PROJECT / "configs/protocols.yaml", root / "configs")
+    compileall.compile_dir(root / "dplq", quiet=2)
+    return folder
+
+
 class Sandbox:
     """A copy of the scripts in a small project whose path has a space, and a caller's folder."""
 
@@ -76,15 +97,7 @@ class Sandbox:
         self.caller = folder / "some where"
         self.calls_file = folder / "calls.jsonl"
         self.caller.mkdir()
-        shutil.copytree(PROJECT / "scripts", self.root / "scripts")
-        (self.root / "dplq").mkdir()
-        (self.root / "dplq/__init__.py").touch()
-        shutil.copy(PROJECT / "dplq/errors.py", self.root / "dplq")
-        (self.root / "train.py").touch()
-        for package in ("evaluation", "experiments", "io", "results", "training"):
-            shutil.copytree(PROJECT / "dplq" / package, self.root / "dplq" / package)
-        (self.root / "configs").mkdir()
-        shutil.copy(PROJECT / "configs/protocols.yaml", self.root / "configs")
+        shutil.copytree(_project().name, self.root)
         for name in (
             "datasets/RSSCN7.yaml",
             "datasets/btmri.yaml",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -68,19 +70,34 @@ def finished(flags, tmp_path_factory):
     return folder
 
 
+def _one_after_the_other(commands, report):
+    """Run train.py with each of these arguments in this process; write exit codes and stderr."""
+    import train as script
+
+    ends = []
+    for command in commands:
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            code = script.main(command)
+        ends.append((code, err.getvalue()))
+    report.write_text(json.dumps(ends))
+
+
 @pytest.mark.parametrize("second", DEPTHS)
 def test_no_trainer_changes_the_folder_of_another(flags, finished, tmp_path, second):
-    for first in DEPTHS:
-        before = contents(finished / first)
-        done = train(tmp_path / "log", arguments(flags, second, finished / first))
-        assert contents(finished / first) == before, (first, second)
-        if first == second:
-            assert done.code == 0, done.err
-            assert f"Already finished: {finished / first}/results.json" in done.out
-        else:
-            assert done.code == 2, (first, second)
-            assert done.err.count("\n") == 1, done.err
-            assert f"trainer: there '{first}', now '{second}'" in done.err
+    others = [name for name in DEPTHS if name != second]
+    before = {name: contents(finished / name) for name in DEPTHS}
+    commands = [arguments(flags, second, finished / name) for name in others]
+    own = arguments(flags, second, finished / second)
+    report = tmp_path / "ends.json"
+    done = train(tmp_path / "log", own, _one_after_the_other, commands, report)
+    for name in DEPTHS:
+        assert contents(finished / name) == before[name], (name, second)
+    assert done.code == 0, done.err
+    assert f"Already finished: {finished / second}/results.json" in done.out
+    for first, (code, err) in zip(others, json.loads(report.read_text()), strict=True):
+        assert code == 2, (first, second)
+        assert err.count("\n") == 1, err
+        assert f"trainer: there '{first}', now '{second}'" in err
 
 
 @pytest.mark.parametrize(

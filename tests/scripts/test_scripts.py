@@ -250,38 +250,63 @@ def test_without_arguments_the_demo_runs(box):
         assert "QuaternionPrompt/demo.yaml" in call
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "given"),
-    [
-        ("A", "./w.pth", "{caller}/./w.pth"),
-        ("A", "models/w.pt", "{caller}/models/w.pt"),
-        ("A", "local-dir:models/clip", "local-dir:{caller}/models/clip"),
-        ("A", "ViT-B/16:models/w.pt", "ViT-B/16:{caller}/models/w.pt"),
-        ("DOMAIN.WEIGHTS", "w.pth", "{caller}/w.pth"),
-        ("DOMAIN.WEIGHTS", "{caller}/w.pth", "{caller}/w.pth"),
-        ("DOMAIN.WEIGHTS", "[w.pth, models/w.pt]", "[{caller}/w.pth, {caller}/models/w.pt]"),
-        (
-            "DOMAIN.ENCODER",
-            "[local-dir:models/clip,clip ]",
-            "[local-dir:{caller}/models/clip, clip]",
-        ),
-        # none of these names a file of the caller
-        ("A", "w.pth", "w.pth"),
-        ("A", "[models/w.pt, 2]", "[models/w.pt, 2]"),
-        ("A", "ViT-B/16", "ViT-B/16"),
-        ("A", "ViT-B-16:w.pth", "ViT-B-16:w.pth"),
-        ("A", "local-dir:models/none", "local-dir:models/none"),
-        ("A", "hf-hub:models/clip", "hf-hub:models/clip"),
-        ("DOMAIN.WEIGHTS", "none.pth", "none.pth"),
-        ("DOMAIN.WEIGHTS", "", ""),
-    ],
-)
-def test_relative_path_in_a_setting_is_found_from_the_callers_folder(box, key, value, given):
+SETTINGS = {
+    "A": ("./w.pth", "{caller}/./w.pth"),
+    "B": ("models/w.pt", "{caller}/models/w.pt"),
+    "C": ("local-dir:models/clip", "local-dir:{caller}/models/clip"),
+    "D": ("ViT-B/16:models/w.pt", "ViT-B/16:{caller}/models/w.pt"),
+    "DOMAIN.ENCODER": (
+        "[local-dir:models/clip,clip ]",
+        "[local-dir:{caller}/models/clip, clip]",
+    ),
+    # none of these names a file of the caller
+    "E": ("w.pth", "w.pth"),
+    "F": ("[models/w.pt, 2]", "[models/w.pt, 2]"),
+    "G": ("ViT-B/16", "ViT-B/16"),
+    "H": ("ViT-B-16:w.pth", "ViT-B-16:w.pth"),
+    "I": ("local-dir:models/none", "local-dir:models/none"),
+    "J": ("hf-hub:models/clip", "hf-hub:models/clip"),
+}
+
+
+def add_models(box):
     (box.caller / "models/clip").mkdir(parents=True)
     for name in ("w.pth", "models/w.pt"):
         (box.caller / name).touch()
-    box.run("RSSCN7", "1", "--", key, value.format(caller=box.caller))
-    assert box.calls()[0][-2:] == [key, given.format(caller=box.caller)]
+
+
+@pytest.fixture(scope="module")
+def passed_on(tmp_path_factory):
+    """The caller's folder, and the values that train.py gets for `SETTINGS`."""
+    box = Sandbox(tmp_path_factory.mktemp("settings"))
+    add_models(box)
+    words = [word for key, (value, _) in SETTINGS.items() for word in (key, value)]
+    assert box.run("RSSCN7", "1", "--", *words).returncode == 0
+    given = box.calls()[0][-len(words) :]
+    assert given[::2] == list(SETTINGS)
+    return box.caller, dict(zip(given[::2], given[1::2], strict=True))
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_relative_path_in_a_setting_is_found_from_the_callers_folder(passed_on, key):
+    caller, values = passed_on
+    assert values[key] == SETTINGS[key][1].format(caller=caller)
+
+
+@pytest.mark.parametrize(
+    ("value", "given"),
+    [
+        ("w.pth", "{caller}/w.pth"),
+        ("{caller}/w.pth", "{caller}/w.pth"),
+        ("[w.pth, models/w.pt]", "[{caller}/w.pth, {caller}/models/w.pt]"),
+        ("none.pth", "none.pth"),
+        ("", ""),
+    ],
+)
+def test_relative_path_of_weights_is_found_from_the_callers_folder(box, value, given):
+    add_models(box)
+    box.run("RSSCN7", "1", "--", "DOMAIN.WEIGHTS", value.format(caller=box.caller))
+    assert box.calls()[0][-2:] == ["DOMAIN.WEIGHTS", given.format(caller=box.caller)]
 
 
 @pytest.mark.parametrize(

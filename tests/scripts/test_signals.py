@@ -15,7 +15,13 @@ CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 
 @pytest.fixture
 def box(tmp_path):
-    return Sandbox(tmp_path)
+    """A sandbox whose plan looks for a signal ten times as often."""
+    box = Sandbox(tmp_path)
+    path = box.root / "dplq/experiments/execute.py"
+    before, tick, after = path.read_text().partition("TICK = 0.5 ")
+    assert tick
+    path.write_text(f"{before}TICK = 0.05 {after}")
+    return box
 
 
 def is_running(pid: int) -> bool:
