@@ -36,6 +36,12 @@ def project(tmp_path_factory):
     return make_project(tmp_path_factory.mktemp("kills"))
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Return the flags of a run of few steps, for kills at chosen moments."""
+    return make_project(tmp_path_factory.mktemp("small"), images=6)
+
+
 def arguments(flags, name, out, *more):
     node = f"TRAINER.{name.upper()}"
     keys = [word for key in DEPTHS.get(name, []) for word in (f"{node}.{key}", "2")]
@@ -88,9 +94,9 @@ def kill_at_logger():
 
 
 @pytest.fixture(scope="module")
-def whole(project, tmp_path_factory):
+def whole(small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    done = train(folder / "log", arguments(project, "CoOp", folder / "run"))
+    done = train(folder / "log", arguments(small, "CoOp", folder / "run"))
     assert done.code == 0, done.err
     return outcome(folder / "run")
 
@@ -108,11 +114,11 @@ def whole(project, tmp_path_factory):
     ],
     ids=lambda kill: "-".join(kill[1:]) or "logger",
 )
-def test_killed_between_its_writes(project, whole, tmp_path, monkeypatch, kill):
+def test_killed_between_its_writes(small, whole, tmp_path, monkeypatch, kill):
     """The start-up too: taking the lock, claiming the folder, opening the log."""
     monkeypatch.setenv("DPLQ_SETTINGS", "of a script")
     run = tmp_path / "run"
-    given = arguments(project, "CoOp", run)
+    given = arguments(small, "CoOp", run)
     assert train(tmp_path / "killed", given, set_settings, *kill).code == -signal.SIGKILL
     again = train(tmp_path / "again", given, set_settings)
     assert again.code == 0, again.err
