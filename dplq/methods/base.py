@@ -546,6 +546,11 @@ class Prompts:
         shared = self.language is None or self.language.shape[1] == 1
         return shared and all(deep.dim() == 2 for deep in self.deep_text)
 
+    def with_text(self, language: Tensor, deep_text: Sequence[Tensor]) -> Prompts:
+        """Return the same vision prompts with these of the text tower."""
+        # Not dataclasses.replace, which torch 2.4 cannot trace.
+        return Prompts(language, deep_text, self.vision, self.deep_vision)
+
 
 class PromptedCLIP(CLIPModel):
     """A frozen CLIP with prompts in both towers.

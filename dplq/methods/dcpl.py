@@ -49,12 +49,7 @@ class DCPLLearner(CoupledPrompts):
     def forward(self, domain_features: Tensor) -> Prompts:
         """Return the prompts for images of domain features (B, d_f)."""
         prompts, shift = self.coupled_prompts(), self.meta_net(domain_features)
-        return Prompts(  # dataclasses.replace cannot be traced by torch 2.4
-            language=prompts.language + shift[:, None, None],
-            deep_text=prompts.deep_text,
-            vision=prompts.vision,
-            deep_vision=prompts.deep_vision,
-        )
+        return prompts.with_text(prompts.language + shift[:, None, None], prompts.deep_text)
 
 
 @register_method

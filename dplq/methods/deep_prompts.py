@@ -72,10 +72,4 @@ class VLPrompts(VisionPrompts):
 
     def forward(self) -> Prompts:
         """The prompts of both towers."""
-        vision = super().forward()
-        return Prompts(  # dataclasses.replace cannot be traced by torch 2.4
-            language=self.ctx[None, None],
-            deep_text=list(self.deep_text),
-            vision=vision.vision,
-            deep_vision=vision.deep_vision,
-        )
+        return super().forward().with_text(self.ctx[None, None], list(self.deep_text))
