@@ -7,7 +7,6 @@ real Python starts does.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import runpy
 import signal
@@ -22,7 +21,7 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from subprocess import CompletedProcess
 
-from tests.runner import PRELOAD, PROJECT
+from tests.runner import PROJECT, compute_as_a_process, fork
 
 # Everything of a checkout: a child imports it from the folder that its command names.
 OURS = {"dplq", "dassl", "trainers", "datasets", "configs", "train", "tests"}
@@ -59,6 +58,13 @@ def python(
         for file in (out, err):
             file.seek(0)
         return CompletedProcess(["python", *words], code, out.read(), err.read())
+
+
+def printed(arguments: Sequence[object], cwd: Path = PROJECT, **variables: str) -> str:
+    """Return what ``python ARGUMENTS`` prints; it has to succeed."""
+    done = python(arguments, cwd, **variables)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
 
 
 @contextmanager
@@ -100,10 +106,7 @@ def _serve(server: socket.socket) -> None:
 
 
 def _run(arguments: list[str], cwd: str, variables: dict[str, str], numbers: list[int]) -> int:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    child = context.Process(target=_Command(arguments, cwd, variables, numbers))
-    child.start()
+    child = fork(_Command(arguments, cwd, variables, numbers))
     child.join()
     assert child.exitcode is not None
     return child.exitcode
@@ -152,9 +155,7 @@ def _forget() -> None:
 
 def _execute(arguments: list[str]) -> int:
     """Run a script, ``-c CODE`` or ``-m MODULE`` as the interpreter does; return the exit code."""
-    import torch
-
-    torch.set_num_threads(1)
+    compute_as_a_process()
     first, *rest = arguments
     try:
         if first == "-c":

@@ -130,11 +130,25 @@ def start(
     log: Path, arguments: list[str], before: Callable[..., None] | None = None, *given: object
 ) -> Started:
     """Start ``train.py ARGUMENTS`` in a child process, as `train` does, and do not wait for it."""
+    return Started(fork(_child, str(log), arguments, before, given), log)
+
+
+def fork(target: Callable[..., object], *given: object) -> BaseProcess:
+    """Start `target(*given)` in a child of the fork server."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    child = context.Process(target=_child, args=(str(log), arguments, before, given))
+    child = context.Process(target=target, args=given)
     child.start()
-    return Started(child, log)
+    return child
+
+
+def compute_as_a_process() -> None:
+    """In a child of the fork server: compute, and start processes, as a process of its own."""
+    import torch
+
+    torch.set_num_threads(1)
+    # A child's is the fork server's: each worker of a loader would start one, and import all again.
+    multiprocessing.set_start_method(None, force=True)
 
 
 def train_together(
@@ -181,13 +195,9 @@ def _child(log: str, arguments: list[str], before: Callable | None, given: tuple
     for number, kind in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{log}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.chdir(PROJECT)
-    import torch
-
     import train as script
 
-    torch.set_num_threads(1)
-    # A child's is the fork server's: each worker of a loader would start one, and import all again.
-    multiprocessing.set_start_method(None, force=True)
+    compute_as_a_process()
     if before is not None:
         before(*given)
     sys.argv = ["train.py", *arguments]

@@ -7,13 +7,11 @@ import csv
 import importlib
 import json
 import re
-import runpy
 import shlex
 from collections import Counter
 from typing import Any
 
 import pytest
-import setuptools
 import yaml
 
 import dplq.plugin  # noqa: F401  registers trainers and datasets
@@ -23,9 +21,9 @@ from dplq.experiments.requests.request import make_plan
 from tests.code_names import UNKNOWN, Names
 from tests.command_lines import OF_OTHERS, PROGRAMS, Reader, check_keys, default_config, own_names
 from tests.documents import BLOCKS, PAGES, Block, command, commands, without_blocks
+from tests.packaged import setup_arguments
 from tests.report.runs import table as predictions
 from tests.results.test_results import write_pairs
-from tests.runner import PROJECT
 
 LANGUAGES = ("bash", "csv", "json", "python", "text", "yaml")
 STARTS = rf"(?:{'|'.join(PROGRAMS)})$|scripts/\w+\.sh$|[A-Z]+="
@@ -65,12 +63,7 @@ def here(place, monkeypatch):
 @pytest.fixture(scope="module")
 def extras():
     """Names of the extras in setup.py."""
-    given = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(PROJECT)
-        patch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
-        runpy.run_path("setup.py")
-    return set(given["extras_require"])
+    return set(setup_arguments()["extras_require"])
 
 
 @pytest.fixture

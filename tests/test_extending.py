@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interpreter import python, stand_in
+from tests.interpreter import printed, python, stand_in
 from tests.runner import CLASSES, make_project
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -56,9 +56,7 @@ def tree(tmp_path):
 
 def run(arguments: list[object], cwd: Path, **environment: str) -> str:
     """Return what ``python ARGUMENTS`` prints in that folder, whose modules it imports."""
-    done = python(arguments, cwd, **{"PYTHONPATH": "", **environment})
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    return printed(arguments, cwd, **{"PYTHONPATH": "", **environment})
 
 
 def flags(data: Path, out: Path) -> list[object]:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import re
-import runpy
 
 import pytest
-import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tools.make_versions_table import PATH, ROOT, floor, requirements, versions_page
+from tests.packaged import setup_arguments
+from tools.make_versions_table import PATH, floor, requirements, versions_page
 
 ROW = re.compile(r"^\| `([^`]+)` +\| `[^`]+` +\| (\S+)", re.MULTILINE)
 
 
-def test_every_requirement_has_a_lowest_version_and_a_reason(monkeypatch):
-    given = {}
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(setuptools, "setup", given.update)  # what setup.py calls
-    runpy.run_path("setup.py")
+def test_every_requirement_has_a_lowest_version_and_a_reason():
+    given = setup_arguments()
     lists = [given["install_requires"], *given["extras_require"].values()]
     every = {Requirement(text) for one in lists for text in one}
     assert {canonicalize_name(one.name) for one in every} == requirements().keys()

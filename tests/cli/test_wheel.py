@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import site
 import subprocess
 import sys
@@ -11,27 +10,16 @@ import venv
 
 import pytest
 
-from tests.runner import PROJECT
+from tests.packaged import build_wheel
 
-COPIED = ("dplq", "trainers", "datasets", "configs")
-ALONE = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 OURS = ("PYTHONPATH", "DPLQ_CACHE", "DPLQ_DASSL", "DPLQ_SETTINGS", "HF_HOME", "VIRTUAL_ENV")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Build the wheel from a copy, since building leaves files behind."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    for name in COPIED:
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(PROJECT / name, source / name, ignore=ignored)
-    for name in ALONE:
-        shutil.copy(PROJECT / name, source)
-    code = "import setuptools.build_meta as b; b.build_wheel('..')"
-    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
-    (found,) = folder.glob("*.whl")
-    return found
+    """Build the wheel."""
+    built, _ = build_wheel(tmp_path_factory.mktemp("wheel"))
+    return built
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +69,7 @@ def test_the_demo_ends_in_its_table(environment):
     assert len(list(out.rglob("results.json"))) == 2
     assert f"\n  dplq report {out}\n" in done.stdout
     again = environment("demo", "--seeds", "1", *quick)
-    assert again.stdout.count("Already finished: ") == 2
+    assert again.stdout.count("already finished: ") == 2
 
 
 @pytest.mark.slow

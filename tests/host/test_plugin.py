@@ -23,24 +23,15 @@ from dplq.images.reader import ImageFile
 from dplq.images.settings import ReadSettings
 from dplq.io import checkpoint
 from dplq.plugin import extend_cfg
-from tests.interpreter import python
+from tests.interpreter import printed, python
+from tests.packaged import build_wheel
 from tests.peers import peer
 from tests.runner import PROJECT, make_project, train
 
 
-def run_code(code, *arguments, stream="stdout", **environment):
-    """Return what ``python -c CODE`` prints in the checkout, with our Dassl."""
-    done = python(["-c", code, *arguments], DPLQ_DASSL="fallback", **environment)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return getattr(done, stream)
-
-
 def run(arguments, *, cwd=PROJECT, dassl=None, stream="stdout", **environment):
     """Return a fresh process's output; `dassl`: folder of a real Dassl, None: ours."""
-    variables = dict(os.environ, OMP_NUM_THREADS="1", **environment)
-    ahead = [str(dassl)] if dassl else []
-    # What was on the path already stays there: libraries may have been carried, not installed.
-    variables["PYTHONPATH"] = os.pathsep.join([*ahead, os.environ.get("PYTHONPATH", "")])
+    variables = {**os.environ, **environment, **path_with(dassl)}
     if dassl is None:
         variables["DPLQ_DASSL"] = "fallback"
     done = subprocess.run(arguments, cwd=cwd, env=variables, capture_output=True, text=True)
@@ -50,12 +41,18 @@ def run(arguments, *, cwd=PROJECT, dassl=None, stream="stdout", **environment):
 
 def failure(arguments, *, cwd=PROJECT, dassl=None, **environment):
     """Return the exit code and stderr of a fresh process."""
-    variables = dict(os.environ, OMP_NUM_THREADS="1", **environment)
-    variables["PYTHONPATH"] = os.pathsep.join(
-        [*([str(dassl)] if dassl else []), os.environ.get("PYTHONPATH", "")]
-    )
+    variables = {**os.environ, **environment, **path_with(dassl)}
     done = subprocess.run(arguments, cwd=cwd, env=variables, capture_output=True, text=True)
     return done.returncode, done.stderr
+
+
+def path_with(dassl):
+    """Return the variable of a path with a real Dassl, or None, before what is on it already.
+
+    Libraries may have been carried, not installed.
+    """
+    ahead = [str(dassl)] if dassl else []
+    return {"PYTHONPATH": os.pathsep.join([*ahead, os.environ.get("PYTHONPATH", "")])}
 
 
 def last_line(text):
@@ -288,7 +285,7 @@ def test_a_checkout_has_one_import_name_for_trainers_and_datasets():
     code = (
         "import dplq.plugin, sys; print([n for n in ('trainers', 'datasets') if n in sys.modules])"
     )
-    assert run_code(code) == "[]\n"
+    assert printed(["-c", code], DPLQ_DASSL="fallback") == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -448,18 +445,7 @@ def test_wheel_has_one_top_level_name(tmp_path):
     """Only `dplq`, with every file of our packages, data included."""
     import zipfile
 
-    source = tmp_path / "source"
-    ignored = shutil.ignore_patterns(
-        ".git", "output", "*.egg-info", "build", "__pycache__", ".venv"
-    )
-    shutil.copytree(PROJECT, source, ignore=ignored)
-    command = [
-        sys.executable,
-        "-c",
-        "import setuptools.build_meta as b; print(b.build_wheel('..'))",
-    ]
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    wheel, source = build_wheel(tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"dplq"}
     targets = {"dplq": "dplq"} | {
@@ -499,7 +485,7 @@ class Ours(CoOp): pass
 class Foreign(TrainerX): pass
 print(Theirs.node, Ours.node, "TRAINER.OURS.N_CTX" in {key for key, _, _ in all_keys()})
 """
-    assert run_code(code).split() == ["COOP", "OURS", "True"]
+    assert printed(["-c", code], DPLQ_DASSL="fallback").split() == ["COOP", "OURS", "True"]
 
 
 def print_short_names():

@@ -19,7 +19,8 @@ import torch
 from dplq.errors import UserError
 from dplq.io import checkpoint
 from dplq.training.distributed import Part, own_part, refuse_unconnected
-from tests.interpreter import python
+from tests.host.test_plugin import path_with
+from tests.interpreter import printed
 from tests.peers import peer
 from tests.runner import make_project, train, train_together
 
@@ -361,14 +362,8 @@ def test_torchrun(flags, alone, tmp_path, dassl):
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     given = arguments(flags, "CoOp", tmp_path / "run")
     # The agent imports torch alone; its processes import all that a run needs.
-    path = [str(peer(dassl))] if dassl else []
-    path += filter(None, [os.environ.get("PYTHONPATH")])
-    variables = {"PYTHONPATH": os.pathsep.join(path)}
-    if dassl is None:
-        variables["DPLQ_DASSL"] = "fallback"
-    done = python(["-m", *torchrun, tmp_path / "two_gpus.py", *given], **variables)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    out = done.stdout
+    variables = path_with(peer(dassl)) if dassl else {"DPLQ_DASSL": "fallback"}
+    out = printed(["-m", *torchrun, tmp_path / "two_gpus.py", *given], **variables)
     assert out.count(f"Dassl in use: {'real' if dassl else 'fallback'}") == 1
     assert out.count("built CoOpModel") == 1
     assert out.count("* total: 16") == 1
