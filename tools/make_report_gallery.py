@@ -12,8 +12,6 @@ picture is cut to what was drawn, with few colours, so that it stays small.
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +22,7 @@ from PIL import Image, ImageChops
 from dplq.errors import UserError
 from dplq.io.atomic import atomic_write
 from dplq.io.exit_code import exit_code
-from tools.try_search import BROWSERS
+from tools.browser import NAMES, browse, find_browser
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs/gallery"
 SECTIONS = {  # and their numbers of colours: few where there are photographs
@@ -53,10 +51,8 @@ def picture(browser: str, page: str) -> Image.Image:
     with tempfile.TemporaryDirectory() as folder:
         source, drawn = Path(folder, "page.html"), Path(folder, "page.png")
         source.write_text(page, encoding="utf-8")
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        flags += [f"--user-data-dir={folder}/profile", f"--window-size={WIDTH},{HEIGHT}"]
-        flags += [f"--screenshot={drawn}", source.as_uri()]
-        subprocess.run([browser, *flags], capture_output=True, check=True, timeout=120)
+        flags = ["--hide-scrollbars", f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={drawn}"]
+        browse(browser, source.as_uri(), *flags)
         with Image.open(drawn) as image:
             return cut(image.convert("RGB"))
 
@@ -76,14 +72,14 @@ def make(run: Path, out: Path) -> int:
     """Write a PNG of each section; return the exit code."""
     from dplq.report import RunPage, render_run
 
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    browser = find_browser()
     if browser is None:
-        raise UserError(f"A browser is needed: one of {', '.join(BROWSERS)}.")
+        raise UserError(f"A browser is needed: one of {', '.join(NAMES)}.")
     page = render_run(RunPage.read(run))
+    out.mkdir(parents=True, exist_ok=True)
     for section, colours in SECTIONS.items():
         image = picture(browser, alone(page, section)).quantize(colours, dither=Image.Dither.NONE)
         path = out / f"{section}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
             image.save(temporary, format="PNG", optimize=True)
         print(f"{path}: {image.width} x {image.height}, {path.stat().st_size:,} bytes")

@@ -7,27 +7,21 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+from tools.browser import NAMES, browse, find_browser
+
 RESULT = re.compile(r'href="file:[^"]*/([\w-]+\.html)[^"]*" class="md-search-result__link"')
 
 
 def search(browser: str, site: Path, words: str) -> list[str]:
     """Return the pages that the site's search finds, each once, best first."""
     url = f"{(site.absolute() / 'index.html').as_uri()}?q={quote(words)}"
-    with tempfile.TemporaryDirectory() as profile:
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000"]
-        flags += [f"--user-data-dir={profile}", "--host-resolver-rules=MAP * ~NOTFOUND"]
-        done = subprocess.run(
-            [browser, *flags, "--dump-dom", url], capture_output=True, text=True, timeout=120
-        )
+    flags = ["--virtual-time-budget=20000", "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom"]
+    done = browse(browser, url, *flags)
     return list(dict.fromkeys(RESULT.findall(done.stdout)))
 
 
@@ -37,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("site", type=Path, help="folder of the built site")
     parser.add_argument("words", help="what to search for")
     args = parser.parse_args(argv)
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    browser = find_browser()
     if browser is None:
-        print(f"The search was not tried: there is no browser ({', '.join(BROWSERS)}).")
+        print(f"The search was not tried: there is no browser ({', '.join(NAMES)}).")
         return 0
     found = search(browser, args.site, args.words)
     print(f"'{args.words}': {', '.join(found) or 'no page'}")

@@ -5,18 +5,15 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from dplq.report import Options, RunPage, render_run
 from tests.report.runs import table, write_images, write_run
+from tools.browser import browse, find_browser
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
+CHROMIUM = find_browser() or ""
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium")
 # A window cannot be as narrow as a phone, a frame can. What is wrong is written into the title.
 WRAPPER = """<!DOCTYPE html><meta charset="utf-8"><style>body{{margin:0}}iframe{{border:0}}</style>
@@ -54,10 +51,8 @@ def opened(page: str, width: int, folder: Path) -> tuple[dict[str, int], str]:
     """Return what the browser measured, and its console."""
     wrapper = folder / "wrapper.html"
     wrapper.write_text(WRAPPER.format(width=width, page=html.escape(page)), encoding="utf-8")
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu"]
-    command += ["--enable-logging=stderr", "--window-size=1400,900", "--dump-dom"]
-    command += [f"--user-data-dir={folder / 'profile'}", wrapper.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    flags = ["--enable-logging=stderr", "--window-size=1400,900", "--dump-dom"]
+    done = browse(CHROMIUM, wrapper.as_uri(), *flags)
     title = re.search(r"<title>(\{.*?\})</title>", done.stdout)
     assert title is not None, done.stderr[-2000:]
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
@@ -80,9 +75,7 @@ def pages_printed(page: str, folder: Path) -> int:
     """Return on how many sheets the browser prints a page."""
     file, printed = folder / "page.html", folder / "page.pdf"
     file.write_text(page, encoding="utf-8")
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu"]
-    command += [f"--user-data-dir={folder / 'profile'}", f"--print-to-pdf={printed}", file.as_uri()]
-    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    browse(CHROMIUM, file.as_uri(), f"--print-to-pdf={printed}")
     return len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes()))
 
 
