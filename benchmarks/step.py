@@ -127,7 +127,7 @@ class Bench:
         for name, row in rows.items():
             row["rounds"] = times.get(name, [])
             row["seconds"] = median(row["rounds"]) if row["rounds"] else None
-            row["memory"] = self._memory(sides[name], row, jobs.get(name))
+            row["memory"] = self._memory(sides[name], row, images, labels)
             self.rows.append(row)
             print(report.line(row), flush=True)
 
@@ -149,7 +149,8 @@ class Bench:
     ) -> list[meters.Part]:
         """Return the functions to time, and how often each counts."""
         if row["how"] == WHOLE:
-            return [(1, stepper(side, row["what"], images, labels, self.precision))]
+            graph = self.options.graph and side.name.startswith("ours")
+            return [(1, stepper(side, row["what"], images, labels, self.precision, graph=graph))]
         upstream = None
         if row["what"] == "train":
             # The cost does not depend on the gradient's values; `_check` passes the true one.
@@ -174,15 +175,18 @@ class Bench:
             self.checks.append({**size, **check})
             print(report.check_line(self.checks[-1]), flush=True)
 
-    def _memory(self, side: Side, row: dict[str, Any], parts: Any) -> dict[str, Any] | None:
-        """Measure peak memory: on a GPU here, on a CPU in a separate process."""
+    def _memory(
+        self, side: Side, row: dict[str, Any], images: Tensor, labels: Tensor
+    ) -> dict[str, Any] | None:
+        """Measure peak memory: on a GPU here, without a graph; on a CPU in a separate process."""
         # A compiled step also allocates outside of its run.
         skipped = self.options.no_memory or self.options.compile
         if skipped or row["how"] != WHOLE or side.name == "domain":
             return None
         if self.device.type == "cuda":
             side.train(row["what"] == "train").zero_grad()
-            return meters.memory(parts[0][1], self.device)
+            step = stepper(side, row["what"], images, labels, self.precision)
+            return meters.memory(step, self.device)
         size = (side.name, row["what"], str(row["batch"]), str(row["classes"]))
         side.zero_grad()
         meters.trim()  # the other process needs the memory
@@ -224,6 +228,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--cached-features", action="store_true", help="also evaluate ours with them precomputed")
     add("--text-chunk", type=_chunk, default="auto", help="for ours: auto, or a number of classes")
     add("--compile", default="", help="for ours: a mode of torch.compile, as MODEL.COMPILE")
+    add(
+        "--graph",
+        action=argparse.BooleanOptionalAction,
+        help="for ours: training steps as a CUDA graph, as TRAIN.CUDA_GRAPH (default: on a GPU, "
+        "without --compile)",
+    )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--precision", choices=("fp32", "amp", "bf16"), default="fp32")
     add("--repeats", type=int, default=3)
@@ -238,6 +248,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if "ours" not in options.sides:
         parser.error("--sides needs ours: everything is compared with it")
+    if options.graph is None:
+        options.graph = options.device.startswith("cuda") and not options.compile
     return options
 
 

@@ -22,6 +22,7 @@ from dplq.datasets import DECLARED
 from dplq.domain.encoder import DomainEncoder
 from dplq.io.spec import Spec
 from dplq.training.precision import Precision
+from dplq.training.step_graph import CUDARecorder, StepGraph
 
 N_CTX, DEPTH, WORDS, SEED = 2, 9, "a photo of a", 0
 LEARNING_RATE = 1e-5  # the release's warm-up rate; random weights must not diverge
@@ -187,11 +188,19 @@ def inputs(ours: QuaternionPromptCLIP, batch: int, classes: int) -> tuple[Tensor
     return images.to(device), labels.to(device)
 
 
-def stepper(side: Side, what: str, images: Tensor, labels: Tensor, precision: Precision):
+def stepper(
+    side: Side,
+    what: str,
+    images: Tensor,
+    labels: Tensor,
+    precision: Precision,
+    *,
+    graph: bool = False,
+) -> Callable[[], Any]:
     """Return a function that runs one training step or evaluates one batch.
 
     The training step is that of `trainers/_engine/base.py` without logging: loss, gradients, SGD.
-    It is the same for all sides.
+    It is the same for all sides, but that the gradients can come from a CUDA graph.
     """
     side.train(what == "train").prepare(images)
     if what == "eval" or not side.trains:
@@ -201,18 +210,26 @@ def stepper(side: Side, what: str, images: Tensor, labels: Tensor, precision: Pr
                 return side(images)
 
         return evaluate
-    optimizer = torch.optim.SGD(side.learnable().values(), lr=LEARNING_RATE, momentum=0.9)
+    learned = list(side.learnable().values())
+    optimizer = torch.optim.SGD(learned, lr=LEARNING_RATE, momentum=0.9)
     scaler = precision.grad_scaler()
 
-    def train() -> None:
+    def gradients(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        optimizer.zero_grad()
         with precision.autocast():
             loss = side(images, labels)
-        optimizer.zero_grad()
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        return loss.detach(), loss.detach()
+
+    if graph:
+        recorder = CUDARecorder(images.device, ())
+        gradients = StepGraph(gradients, side.model, learned, recorder)
+
+    def train() -> None:
+        gradients(images, labels)
         if scaler is None:
-            loss.backward()
             optimizer.step()
         else:
-            scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
 

@@ -9,7 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks import frozen_cache, step, step_checks, step_meters, step_report
+from benchmarks import (
+    frozen_cache,
+    step,
+    step_checks,
+    step_meters,
+    step_profile,
+    step_report,
+    step_switches,
+)
 from benchmarks.step_originals import TREES, Original
 from benchmarks.step_sides import build_ours, build_side, class_names, inputs
 from tests.peers import peer
@@ -52,6 +60,22 @@ def test_smoke(tmp_path, capsys):
     assert table in capsys.readouterr().out
     assert "| plain " in table
     assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_profile_of_a_step(capsys):
+    words = ["--tiny", "--device", "cpu", "--precision", "fp32", "--repeats", "1"]
+    assert step_profile.main([*words, "--classes", "3", "--batch", "2", "--sides", "ours"]) == 0
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["side", "launched"]
+    ours, _one, _by, _one, batch, classes, wall, *on_device = row.split()
+    assert (ours, batch, classes, float(wall) > 0) == ("ours", "2", "3", True)
+    assert {float(value) for value in on_device} == {0}  # this CPU has no kernels
+
+
+def test_switches_of_fp32():
+    rows = step_switches.compare(CPU, tiny=True, batch=2, classes=3)
+    assert [row[:3] for row in rows] == [(False, False, "any"), (False, False, "math")]
+    assert all(float(value) < 1e-5 for row in rows for value in row[3:])
 
 
 def test_chunks_are_not_counted_twice(tmp_path):

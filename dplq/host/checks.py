@@ -244,6 +244,7 @@ CHECKS: dict[str, Check] = {
     "TRAIN.COUNT_ITER": one_of(("train_x", "train_u", "smaller_one")),
     "TRAIN.CLASS_WEIGHTS": one_of(("", "balanced"), "empty or balanced"),
     "TRAIN.FEATURE_CACHE": number(0, 1e6),
+    "TRAIN.CUDA_GRAPH": flag,
     "TRAIN.TRACK": check_services,
     "TRAIN.TRACK_PROJECT": text,
     "TEST.EVALUATOR": _evaluator,

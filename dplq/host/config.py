@@ -60,6 +60,7 @@ GENERAL_KEYS: tuple[Key, ...] = (
         4.0,
         "GB of frozen encoders' features kept in the cache folder for all runs; 0: none",
     ),
+    ("TRAIN.CUDA_GRAPH", True, "on a GPU, launch a training step's kernels as one CUDA graph"),
     (
         "INPUT.WINDOW",
         None,

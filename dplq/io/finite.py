@@ -11,16 +11,18 @@ from torch import Tensor
 def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return which tensors hold nan or infinite values, and how many: ``ctx (3 of 512 values)``.
 
-    A device is waited for once where all values are finite.
+    They may be on several devices (Adam counts its steps on the CPU); each is waited for once where
+    all values are finite.
     """
     floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-    if not floats:
+    fine: dict[torch.device, list[Tensor]] = {}
+    for tensor in floats.values():
+        fine.setdefault(tensor.device, []).append(torch.isfinite(tensor).all())
+    if all(bool(torch.stack(of_device).all()) for of_device in fine.values()):
         return []
-    fine = torch.stack([torch.isfinite(tensor).all() for tensor in floats.values()])
-    if fine.all():
-        return []
+    wrong = {name: int((~torch.isfinite(tensor)).sum()) for name, tensor in floats.items()}
     return [
-        f"{name} ({int((~torch.isfinite(tensor)).sum())} of {tensor.numel()} values)"
-        for (name, tensor), good in zip(floats.items(), fine.tolist(), strict=True)
-        if not good
+        f"{name} ({count} of {floats[name].numel()} values)"
+        for name, count in wrong.items()
+        if count
     ]

@@ -68,6 +68,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
 
     prompt_learner: PromptLearner
     _plain: Tensor | None = None
+    _is_fitted = False
 
     def __init__(
         self,
@@ -173,9 +174,11 @@ class QuaternionPromptCLIP(PromptedCLIP):
 
     def _check_fitted(self) -> None:
         """Refuse (UserError) what would be wrong without `fit_features`."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not self.learns_from_features:
             return  # a traced graph cannot depend on its value; `folded` has checked it
-        if self.learns_from_features and not self.prompt_learner.fitted:
+        # Read once: a step that reads a value waits for the device.
+        self._is_fitted = self._is_fitted or bool(self.prompt_learner.fitted)
+        if not self._is_fitted:
             raise UserError(
                 "STANDARDIZE and HEAD_WEIGHT need the training images' features: call "
                 "model.fit_features(model.frozen_features(images), labels) before the training."

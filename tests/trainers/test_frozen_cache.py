@@ -86,11 +86,11 @@ def run(cfg, stop_after=None):
     if stop_after is not None:
         original, steps = trainer._step, []
 
-        def step(loss):
-            steps.append(loss)
+        def step():
+            steps.append(1)
             if len(steps) > stop_after:
                 raise Interrupted
-            original(loss)
+            original()
 
         trainer._step = step
     with quiet():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from dassl.metrics import compute_accuracy
@@ -40,6 +40,7 @@ from dplq.training.loss_guard import NonFiniteLossGuard
 from dplq.training.losses import cross_entropy
 from dplq.training.schedule import learning_rate
 from dplq.training.seeding import BY_NAME, drawing
+from dplq.training.step_graph import CUDARecorder, Step, StepGraph
 
 from . import resume
 from .fit import report_fit, train_accuracy
@@ -91,6 +92,7 @@ class PromptTrainer(FrozenTrainer):
     """Base of all trainers that learn prompts for a frozen CLIP by gradient steps."""
 
     optimizes = True
+    records_steps: ClassVar[bool] = True  # whether all steps on batches of one shape are the same
 
     train_loader_x: Any
     class_weights: Tensor | None = None
@@ -124,7 +126,19 @@ class PromptTrainer(FrozenTrainer):
         self.loss_guard = NonFiniteLossGuard(self.node, every, self.precision.name)
         self.clock = StepTimer(self.device)
         self.means = EpochMeans()
+        self.gradients_of = self._gradient_function()
         return self.optim
+
+    def _gradient_function(self) -> Step:
+        """Return `compute_gradients`; on a GPU its kernels are launched as a CUDA graph."""
+        is_wanted = self.records_steps and self.cfg.TRAIN.CUDA_GRAPH
+        if not is_wanted or self.device.type != "cuda" or world_size() > 1:
+            return self.compute_gradients
+        if self.cfg.MODEL.COMPILE or self.cfg.MODEL.GRAD_CHECKPOINTING:
+            return self.compute_gradients  # these record by themselves, or repeat random draws
+        learned = [own for group in self.optim.param_groups for own in group["params"]]
+        recorder = CUDARecorder(self.device, filter(None, [self.model.noise_generator]))
+        return StepGraph(self.compute_gradients, self.model, learned, recorder)
 
     def before_train(self) -> None:
         """Resume as Dassl does, or measure what the model is before its first step."""
@@ -141,6 +155,8 @@ class PromptTrainer(FrozenTrainer):
 
     def test(self, split: str | None = None) -> float:
         """Evaluate as the base does; after the training first on its images."""
+        if split is None:
+            self.gradients_of = self.compute_gradients  # a graph keeps memory
         if split is None and self.measures_fit:
             self.measures_fit = False
             self._measure_end()
@@ -180,13 +196,10 @@ class PromptTrainer(FrozenTrainer):
         with self.counting_cached():
             images, labels = self.parse_batch_train(batch)
         with step_of(batch.get("part")):
-            with self.precision.autocast():
-                loss, logits = self.compute_loss(images, labels)
-            numbers = whole_means(
-                {"loss": loss.detach(), "acc": compute_accuracy(logits, labels)[0]}
-            )
+            loss, logits = self.gradients_of(images, labels)
+            numbers = whole_means({"loss": loss, "acc": compute_accuracy(logits, labels)[0]})
             self.loss_guard.add(numbers["loss"], self.epoch, self.batch_idx)
-            self._step(loss)
+            self._step()
         self.clock.add(began)
         self.train_steps += 1
         self.means.add(numbers)
@@ -201,9 +214,15 @@ class PromptTrainer(FrozenTrainer):
         """Return the mean cross-entropy of logits (B, K), weighted as TRAIN.CLASS_WEIGHTS says."""
         return cross_entropy(logits, labels, self.class_weights)
 
-    def _step(self, loss: Tensor) -> None:
+    def compute_gradients(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the gradients of a batch; return its loss and its logits (B, K), detached."""
         self.optim.zero_grad()
+        with self.precision.autocast():
+            loss, logits = self.compute_loss(images, labels)
         self.backward(loss)
+        return loss.detach(), logits.detach()
+
+    def _step(self) -> None:
         if self.scaler is None:
             self.optim.step()
         else:

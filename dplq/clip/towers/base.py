@@ -204,13 +204,16 @@ class TextTower:
 def computed_length(end: Tensor, given: int) -> int:
     """Return how many positions a tower computes: those up to the longest text's end.
 
-    A graph that is traced cannot depend on the value of `end`: there all that are given.
+    A graph that is traced cannot depend on the value of `end`, and a training step on a GPU must
+    not wait for it: there all that are given, which are trimmed where the texts have prompts.
 
     Args:
         end: position of each text's last token, (N,) long.
         given: number of positions of the embedded texts.
     """
-    return given if torch.compiler.is_compiling() else int(end.max()) + 1
+    if torch.compiler.is_compiling() or (end.is_cuda and torch.is_grad_enabled()):
+        return given
+    return int(end.max()) + 1
 
 
 def project(pooled: Tensor, projection: Tensor | nn.Module | None) -> Tensor:
