@@ -122,6 +122,16 @@ class AcceleratedLoader(DataLoader):
         batches = super().__iter__()
         return map(partial(_finish_batch, self.normalizer, self.divides_batches), batches)
 
+    def close(self) -> None:
+        """End the worker processes that persist; another pass starts new ones.
+
+        Where the garbage collector ends them it waits 5 s for each.
+        """
+        passes: Any = self._iterator
+        self._iterator = None
+        if passes is not None:
+            passes._shutdown_workers()
+
 
 def _collate(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
     """Return a batch, or the first of its samples that a worker could not read."""

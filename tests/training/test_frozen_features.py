@@ -10,6 +10,7 @@ import threading
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -38,13 +39,23 @@ def model():
     return CoOpModel(tiny_backbone(), ["a", "b", "c"], seed=0, n_ctx=2)
 
 
+@pytest.fixture(autouse=True)
+def end_workers():
+    yield
+    while Passes.made:
+        Passes.made.pop().close()
+
+
 class Passes:
-    """Passes over a loader, as a trainer makes them."""
+    """Passes over a loader, as a trainer makes them; the loaders of a test are closed after it."""
+
+    made: ClassVar[list] = []
 
     def __init__(self, model, images, *, workers=0, is_train=True, limit=LIMIT, facts=(), cfg=None):
         cfg = config(workers) if cfg is None else cfg
         self.features = FrozenFeatures(model, dict(facts), limit, lambda: 2)
         quick = accelerate_loader(dassl_loader(cfg, images, is_train), cfg, is_train=is_train)
+        self.made.append(quick)
         self.loader = FrozenLoader(quick, lambda: self.features, draws=is_train)
         self.model = model
 

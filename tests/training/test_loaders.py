@@ -154,6 +154,19 @@ def test_old_and_new_workers_draw_the_same(images):
     assert not torch.equal(old[0][0]["img"], old[1][0]["img"])
 
 
+def test_closed_workers_have_ended_and_start_again(images):
+    cfg = config(2)
+    accelerated = accelerate_loader(loader(cfg, images), cfg, is_train=True)
+    (before,) = epochs(accelerated, [5])
+    workers = list(accelerated._iterator._workers)
+    assert [worker.is_alive() for worker in workers] == [True, True]
+    for _ in range(2):
+        accelerated.close()
+        assert [worker.is_alive() for worker in workers] == [False, False]
+    assert_same(epochs(accelerated, [5]), [before])
+    accelerated.close()
+
+
 def test_several_views_and_other_last_steps(images):
     for changes in ({"K_TRANSFORMS": 2}, {"RETURN_IMG0": True}):
         cfg = config()

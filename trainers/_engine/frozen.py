@@ -304,6 +304,8 @@ class FrozenTrainer(CheckpointTrainer):
         except BaseException:
             self.end_tracking(failed=True)
             raise
+        finally:
+            self.train_loader_x.close()
         self.end_tracking()
 
     def after_epoch(self) -> None:
