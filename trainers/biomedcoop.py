@@ -13,6 +13,7 @@ class BiomedCoOp(PromptTrainer):
     """A learned context, regularised by an ensemble of texts."""
 
     model_class = BiomedCoOpModel
+    records_steps = True
     model: BiomedCoOpModel
 
     def before_train(self) -> None:

@@ -14,3 +14,4 @@ class CLIPLoRA(DeltaTrainer):
 
     model_class = CLIPLoRAModel
     prec = "amp"
+    records_steps = True

@@ -14,3 +14,4 @@ class CLIPSVD(DeltaTrainer):
 
     model_class = CLIPSVDModel
     prec = "amp"
+    records_steps = True

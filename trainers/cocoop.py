@@ -14,3 +14,4 @@ class CoCoOp(PromptTrainer):
 
     model_class = CoCoOpModel
     prec = "fp16"
+    records_steps = True

@@ -14,3 +14,4 @@ class CoOp(PromptTrainer):
 
     model_class = CoOpModel
     prec = "fp16"
+    records_steps = True

@@ -14,3 +14,4 @@ class DCPL(DomainTrainer):
 
     model_class = DCPLModel
     prec = "fp16"
+    records_steps = True

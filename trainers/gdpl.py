@@ -14,3 +14,4 @@ class GDPL(DomainTrainer):
 
     model_class = GDPLModel
     prec = "fp32"
+    records_steps = True

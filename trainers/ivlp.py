@@ -14,3 +14,4 @@ class IVLP(PromptTrainer):
 
     model_class = IVLPModel
     prec = "fp16"
+    records_steps = True

@@ -14,3 +14,4 @@ class KgCoOp(PromptTrainer):
 
     model_class = KgCoOpModel
     prec = "fp16"
+    records_steps = True

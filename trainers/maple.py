@@ -14,3 +14,4 @@ class MaPLe(PromptTrainer):
 
     model_class = MaPLeModel
     prec = "fp16"
+    records_steps = True

@@ -18,6 +18,7 @@ class ProGrad(PromptTrainer):
 
     model_class = ProGradModel
     prec = "fp16"
+    records_steps = True
 
     def compute_loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy and the logits; keep the other term for `backward`."""

@@ -20,6 +20,7 @@ class PromptSRC(PromptTrainer):
     model_class = PromptSRCModel
     model: PromptSRCModel
     prec = "fp16"
+    records_steps = True
 
     def build_model(self) -> None:
         """Build as the base does, with an average of no epochs yet."""

@@ -14,3 +14,4 @@ class QuaternionPrompt(DomainTrainer):
 
     model_class = QuaternionPromptCLIP
     prec = "fp32"
+    records_steps = True

@@ -18,6 +18,7 @@ class TCP(PromptTrainer):
 
     model_class = TCPModel
     prec = "fp16"
+    records_steps = True
 
     def build_optimizer(self, learner: nn.Module) -> torch.optim.Optimizer:
         """Build as the base does, with ADAM_EPS."""

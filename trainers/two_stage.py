@@ -15,7 +15,6 @@ class TwoStage(DeltaTrainer):
     model_class = TwoStageModel
     model: TwoStageModel
     prec = "amp"
-    records_steps = False  # the second stage's are others
 
     @property
     def first_stage(self) -> int:

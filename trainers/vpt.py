@@ -14,3 +14,4 @@ class VPT(PromptTrainer):
 
     model_class = VPTModel
     prec = "fp16"
+    records_steps = True

@@ -102,6 +102,13 @@ def parameters_of(trainer) -> list[torch.nn.Parameter]:
     return [own for group in trainer.optim.param_groups for own in group["params"]]
 
 
+def test_every_trainer_whose_steps_are_recorded_is_tested(project):
+    from dplq.host.dassl import registered_trainers
+
+    recording = {one.__name__ for one in registered_trainers() if getattr(one, "records_steps", 0)}
+    assert recording == set(TRAINERS)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_recorded_steps_end_with_the_same_weights(project, tmp_path, case):
     """On the CPU a stand-in computes what is recorded; the first epoch's features are kept."""

@@ -89,10 +89,15 @@ def check_parts(trainer: Any) -> None:
 
 
 class PromptTrainer(FrozenTrainer):
-    """Base of all trainers that learn prompts for a frozen CLIP by gradient steps."""
+    """Base of all trainers that learn prompts for a frozen CLIP by gradient steps.
+
+    Attributes:
+        records_steps: whether a step on a GPU may be recorded and repeated, as all steps on
+            batches of one shape launch the same kernels: nothing in them depends on the epoch.
+    """
 
     optimizes = True
-    records_steps: ClassVar[bool] = True  # whether all steps on batches of one shape are the same
+    records_steps: ClassVar[bool] = False
 
     train_loader_x: Any
     class_weights: Tensor | None = None
