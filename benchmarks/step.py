@@ -37,6 +37,7 @@ from benchmarks.step_sides import (
 )
 from dplq.clip.memory import ACTIVATIONS_PER_LAYER
 from dplq.training.precision import resolve_precision
+from dplq.training.step_graph import WARM_UP
 
 SIDES = ("ours", "plain", *TREES)
 WHOLE = "measured"
@@ -250,6 +251,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--sides needs ours: everything is compared with it")
     if options.graph is None:
         options.graph = options.device.startswith("cuda") and not options.compile
+    if options.graph:
+        options.warmup = max(options.warmup, WARM_UP + 1)  # then a step is recorded
     return options
 
 

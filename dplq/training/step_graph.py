@@ -8,8 +8,10 @@ order with the same random numbers, so that the gradients are the same bit for b
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dplq.training.frozen.batch import FrozenBatch
+from dplq.training.seeding import RandomState
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +83,14 @@ class CUDARecorder:
         Raises:
             NotRecordable: it does what cannot be recorded.
         """
+        current = torch.cuda.current_stream(self.device)
         try:
             return self._capture(function, self.pool)
         except RuntimeError as error:
-            # A failed capture leaves the generators as if it went on; another one ends that.
-            self._capture(lambda: torch.zeros(1, device=self.device), None)
+            torch.cuda.set_stream(current)  # which a failed capture leaves
+            # Nor does it tell the generators that it has ended; another one does.
+            with suppress(RuntimeError):
+                self._capture(lambda: torch.zeros(1, device=self.device), None)
             first = error
             while isinstance(first.__context__, RuntimeError):  # which says what was wrong
                 first = first.__context__
@@ -92,8 +98,10 @@ class CUDARecorder:
 
     def _capture(self, function: Callable[[], Any], pool: Any) -> tuple[Any, Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()
-        for generator in self.generators:
-            graph.register_generator_state(generator)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # later versions find the generators by themselves
+            for generator in self.generators if hasattr(graph, "register_generator_state") else ():
+                graph.register_generator_state(generator)
         # "thread_local": the thread that pins batches goes on meanwhile.
         with torch.cuda.graph(graph, pool, self.stream, capture_error_mode="thread_local"):
             found = function()
@@ -123,7 +131,8 @@ class StepGraph:
     """Computes the gradients of training steps, from a graph once a kind of step is known.
 
     Steps are of one kind if all shapes are the same. What else a step depends on must not change
-    between steps, or be a tensor that is changed in place.
+    between steps, or be a tensor that is changed in place; a step that draws random numbers outside
+    the GPU is not recorded.
 
     Args:
         step: computes loss and logits, and leaves the gradients in the parameters.
@@ -148,15 +157,18 @@ class StepGraph:
             images: (B, 3, H, W).
             labels: (B,).
         """
-        kind = self._kind(images, labels)
+        known = self._known(images)
+        kind = self._kind(images, labels, known)
         if kind in self._recorded:
             return self._replay(self._recorded[kind], images, labels)
         if self._fails or len(self._recorded) >= MOST:
             return self.step(images, labels)
         self._seen[kind] += 1
+        before = RandomState.now()
         try:
             return self._unrecorded(kind, images, labels)
         except NotRecordable as reason:
+            before.restore()
             self._fails = True
             logger.warning("Training steps are not recorded as a CUDA graph: %s", reason)
             return self.step(images, labels)
@@ -176,8 +188,12 @@ class StepGraph:
             logger.info("Training steps are launched as a CUDA graph (TRAIN.CUDA_GRAPH).")
         return self._replay(self._recorded[kind], images, labels)
 
-    def _kind(self, images: Tensor, labels: Tensor) -> Hashable:
-        known = self.model.frozen_batch.known if self.model.frozen_batch else {}
+    def _known(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Return the features that are known of these very images."""
+        given = self.model.frozen_batch
+        return given.known if given is not None and given.images is images else {}
+
+    def _kind(self, images: Tensor, labels: Tensor, known: Mapping[str, Tensor]) -> Hashable:
         return (
             images.shape,
             labels.shape,
@@ -186,11 +202,13 @@ class StepGraph:
 
     def _record(self, images: Tensor, labels: Tensor) -> _Recorded:
         """Record a step, on copies of its tensors."""
-        given = self.model.frozen_batch
-        known = given.known if given else {}
+        known = self._known(images)
         frozen = FrozenBatch({name: row.clone() for name, row in known.items()})
         frozen.images, labels = images.clone(), labels.clone()
+        before = RandomState.now()
         numbers, replay = self.recorder.record(lambda: self._step_on(frozen, labels))
+        if RandomState.now() != before:
+            raise NotRecordable("it draws random numbers outside the GPU")
         gradients = [own.grad for own in self.parameters]
         return _Recorded(labels, frozen, numbers, gradients, replay)
 
@@ -208,11 +226,11 @@ class StepGraph:
         assert recorded.frozen.images is not None
         recorded.frozen.images.copy_(images)
         recorded.labels.copy_(labels)
-        given = self.model.frozen_batch
+        given, known = self.model.frozen_batch, self._known(images)
         for name, row in recorded.frozen.known.items():
-            row.copy_(given.known[name])
+            row.copy_(known[name])
         recorded.replay()
-        if given is not None:
+        if given is not None and given.images is images:
             for name, row in recorded.frozen.computed.items():
                 given.computed.setdefault(name, row.clone())
         for own, gradient in zip(self.parameters, recorded.gradients, strict=True):

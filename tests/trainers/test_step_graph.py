@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
+from dplq.trainers._engine import base
+from dplq.training.frozen.batch import FrozenBatch
+from dplq.training.seeding import seed_all
 from dplq.training.step_graph import MOST, WARM_UP, CUDARecorder, NotRecordable, StepGraph
 from tests.fuzz.tiny_runs import build, project_config, quiet
 
@@ -35,6 +43,24 @@ MORE = {"residual_head": ("QuaternionPrompt", {"PRESET": "residual_head", "PROMP
 CASES = {**{name: (name, keys) for name, keys in TRAINERS.items()}, **MORE}
 CASES["adamw"] = CASES["CoOp"]  # which counts its steps on the CPU
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Launches(TorchDispatchMode):
+    """What a step launches: operations, their numbers, the tensors from outside that they read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log, self._own = [], set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given, _ = tree_flatten((args, kwargs or {}))
+        read = [x.data_ptr() for x in given if isinstance(x, Tensor)]
+        numbers = [x for x in given if isinstance(x, (bool, int, float, str))]
+        self.log.append((str(func), numbers, [p for p in read if p and p not in self._own]))
+        found = func(*args, **(kwargs or {}))
+        made, _ = tree_flatten(found)
+        self._own |= {x.data_ptr() for x in made if isinstance(x, Tensor)} - set(self.log[-1][2])
+        return found
 
 
 class Again:
@@ -131,6 +157,60 @@ def test_recorded_steps_end_with_the_same_weights(project, tmp_path, case):
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def launched(trainer, images, labels):
+    """What a training step launches that begins without gradients."""
+    trainer.set_model_mode("train")
+    trainer.optim.zero_grad()
+    with Launches() as launches:
+        trainer.compute_gradients(images, labels)
+    return launches.log
+
+
+@pytest.mark.parametrize("case", [*CASES, "TwoStage"])
+def test_all_steps_launch_the_same(project, tmp_path, case):
+    """When it is recorded, and after validations, a test and the loading of the best model."""
+    if case == "TwoStage":
+        cfg = config(project, "CoOp", tmp_path / "run", graph=False)
+        cfg.TRAINER.NAME, cfg.TRAINER.TWOSTAGE.ITERATIONS = "TwoStage", 0
+        cfg.TRAINER.TWOSTAGE.PREC = "fp32"
+    else:
+        cfg = config(project, case, tmp_path / "run", graph=False)
+    cfg.TEST.FINAL_MODEL = "last_step" if case == "TwoStage" else "best_val"
+    cfg.TRAIN.FEATURE_CACHE = 0.0  # all features are computed
+    trainer, logs, given = build(cfg), [], []
+
+    def step(images, labels):
+        given.append((images, labels))
+        if len(given) == WARM_UP + 1:
+            logs.append(launched(trainer, *given[0]))
+        return trainer.compute_gradients(images, labels)
+
+    trainer.gradients_of = step
+    with quiet():
+        trainer.train()
+    logs.append(launched(trainer, *given[0]))
+    assert len(logs[0]) > 100
+    assert (logs[0] == logs[1]) == (case != "TwoStage")
+
+
+def test_a_subclass_says_for_itself_that_its_steps_are_recorded():
+    from dplq.trainers.coop import CoOp
+
+    class Other(CoOp):
+        pass
+
+    for kind, is_recorded in ((CoOp, True), (Other, False)):
+        given = SimpleNamespace(TRAIN=SimpleNamespace(CUDA_GRAPH=True))
+        trainer = kind.__new__(kind)
+        trainer.cfg, trainer.device = given, torch.device("cuda")
+        trainer.optim, trainer.model = SimpleNamespace(param_groups=[]), None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(base, "CUDARecorder", lambda *given: None)
+            given.MODEL = SimpleNamespace(COMPILE="", GRAD_CHECKPOINTING=False)
+            trainer.model = SimpleNamespace(noise_generator=None)
+            assert isinstance(trainer._gradient_function(), StepGraph) == is_recorded
+
+
 @pytest.mark.gpu
 @ON_GPU
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "amp", "bf16"])
@@ -195,6 +275,13 @@ def test_a_step_that_waits_for_the_device_is_not_recorded(caplog, wait, reason):
     assert all(torch.equal(a, b) for a, b in zip(*ends.values(), strict=True))
 
 
+class Records(Again):
+    """One that leaves the generators as a record does that draws outside the GPU."""
+
+    def record(self, function):
+        return function(), lambda: None
+
+
 class Plain:
     """A model of which nothing is known."""
 
@@ -248,6 +335,56 @@ def test_a_step_that_cannot_be_recorded_is_made_as_ever(caplog):
     assert len(set(losses)) == 1
     said = "Training steps are not recorded as a CUDA graph: operation not permitted"
     assert [record.message for record in caplog.records] == [said]
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1)])
+def test_draws_outside_the_gpu_are_not_recorded(caplog, draw):
+    """The draws go on as without a graph."""
+    weight = torch.nn.Parameter(torch.zeros(5, 3))
+    plain = linear_step(weight)
+    numbers = {}
+
+    def step(images, labels):
+        numbers[name].append(float(draw()))
+        return plain(images, labels)
+
+    for name in ("plain", "graph"):
+        numbers[name] = []
+        seed_all(3)
+        run = step if name == "plain" else StepGraph(step, Plain(), [weight], Records([weight]))
+        for _ in range(WARM_UP + 3):
+            run(*batch(2))
+    assert numbers["graph"][:WARM_UP] == numbers["plain"][:WARM_UP]
+    assert numbers["graph"][-3:] == numbers["plain"][-3:]
+    said = (
+        "Training steps are not recorded as a CUDA graph: it draws random numbers outside the GPU"
+    )
+    assert [record.message for record in caplog.records] == [said]
+
+
+def test_features_are_those_of_the_very_images():
+    """Of changed images nothing is known, and nothing is kept."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    model = SimpleNamespace(frozen_batch=None)
+
+    def step(images, labels):
+        weight.grad = None
+        frozen = model.frozen_batch
+        feature = frozen.feature("clip", images, lambda: images.sum(dim=1))
+        loss = (weight * feature).sum()
+        loss.backward()
+        return loss.detach(), feature
+
+    run = StepGraph(step, model, [weight], Again([weight]))
+    for turn in range(WARM_UP + 3):
+        images = torch.full((2, 3), float(turn))
+        for is_own in (True, False):
+            given = FrozenBatch({"clip": torch.tensor([-1.0, -2.0])})
+            given.images = images if is_own else images.clone()
+            model.frozen_batch = given
+            loss, _ = run(images, torch.zeros(2))
+            assert float(loss) == (-3.0 if is_own else 6.0 * turn)
+            assert given.computed == {}
 
 
 def test_what_a_step_returned_stays_as_it_was():

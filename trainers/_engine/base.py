@@ -94,6 +94,7 @@ class PromptTrainer(FrozenTrainer):
     Attributes:
         records_steps: whether a step on a GPU may be recorded and repeated, as all steps on
             batches of one shape launch the same kernels: nothing in them depends on the epoch.
+            A subclass says it for itself.
     """
 
     optimizes = True
@@ -136,14 +137,22 @@ class PromptTrainer(FrozenTrainer):
 
     def _gradient_function(self) -> Step:
         """Return `compute_gradients`; on a GPU its kernels are launched as a CUDA graph."""
-        is_wanted = self.records_steps and self.cfg.TRAIN.CUDA_GRAPH
+        # Not inherited: a subclass may compute something else.
+        is_wanted = vars(type(self)).get("records_steps") and self.cfg.TRAIN.CUDA_GRAPH
         if not is_wanted or self.device.type != "cuda" or world_size() > 1:
             return self.compute_gradients
         if self.cfg.MODEL.COMPILE or self.cfg.MODEL.GRAD_CHECKPOINTING:
-            return self.compute_gradients  # these record by themselves, or repeat random draws
+            return self.compute_gradients  # compiling records by itself; the other was not tried
         learned = [own for group in self.optim.param_groups for own in group["params"]]
         recorder = CUDARecorder(self.device, filter(None, [self.model.noise_generator]))
         return StepGraph(self.compute_gradients, self.model, learned, recorder)
+
+    def train(self) -> None:
+        """Train as the base does; a graph, which keeps memory, ends with it."""
+        try:
+            super().train()
+        finally:
+            self.gradients_of = self.compute_gradients
 
     def before_train(self) -> None:
         """Resume as Dassl does, or measure what the model is before its first step."""
@@ -161,7 +170,7 @@ class PromptTrainer(FrozenTrainer):
     def test(self, split: str | None = None) -> float:
         """Evaluate as the base does; after the training first on its images."""
         if split is None:
-            self.gradients_of = self.compute_gradients  # a graph keeps memory
+            self.gradients_of = self.compute_gradients  # the test needs the memory of a graph
         if split is None and self.measures_fit:
             self.measures_fit = False
             self._measure_end()
