@@ -145,6 +145,7 @@ def test_a_download_is_unpacked_beside_itself(download):
         ("a.tar.zst", b"", r"cannot be unpacked here: it must be one of \.zip \.tar"),
         ("a.zip", zip_of(**{"own.txt/a.txt": "1"}), "Move that away, then try again"),
     ],
+    ids=["outside", "damaged", "unknown", "in the way"],  # a zip holds the time, a name must not
 )
 def test_a_bad_download_changes_nothing(download, tmp_path, name, content, text):
     (tmp_path / "data").mkdir()
