@@ -32,7 +32,8 @@ def lowest(session: nox.Session) -> None:
     lowest = ["--upgrade", "--resolution", "lowest-direct"]
     session.run("python", "-m", "uv", "pip", "install", *lowest, "-e", ".[all,docs,test]")
     session.run("python", "-m", "tools.make_versions_table")
-    session.run("mkdocs", "build", "--strict", "--site-dir", session.create_tmp())
+    # Not session.create_tmp(), which would put the folders of the tests into the checkout.
+    session.run("mkdocs", "build", "--strict", "--site-dir", f"{session.virtualenv.location}/site")
     session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
 
 

@@ -182,6 +182,7 @@ class Reader:
     def pytest(self, words: list[str]) -> None:
         """Check options, paths and markers."""
         given = self.parse(lambda: self.pytest_parser.parse(words) and 0, words)
+        given = given[0] if isinstance(given, tuple) else given  # of pytest 8.0
         for path in given.file_or_dir:
             assert (PROJECT / path).exists(), path
         if given.markexpr:
