@@ -31,6 +31,9 @@ def leave(message: str = "") -> None:
             Process.store.set(MESSAGE, message)
         _tell_torchrun(message)
     if dist.is_initialized():
+        # torch 2.4 keeps the interpreter's lock while it waits for gloo's threads, and one of them
+        # may need the lock to free what it has sent last: it gets it here.
+        time.sleep(POLL)
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
 
