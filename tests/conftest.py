@@ -1,4 +1,4 @@
-"""Threads of the tests, and the option of the fuzz tests: how many inputs they try."""
+"""Threads and caches of the tests, and the option of the fuzz tests: how many inputs they try."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import signal
 # and the tiny models of the tests are computed four times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
+
 from tests.fuzz import campaign
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path):
+    """A cache folder of this test's own."""
+    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "cache"))
 
 
 def pytest_addoption(parser):

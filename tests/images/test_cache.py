@@ -17,10 +17,7 @@ from dplq.images.reader import read_image
 from dplq.images.settings import ReadSettings
 from tests.images.noise import write_noise
 
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

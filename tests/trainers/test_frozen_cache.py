@@ -12,7 +12,7 @@ import torch
 
 from dplq.io import checkpoint
 from dplq.training.loaders import AcceleratedImages
-from tests.fuzz.tiny_runs import build, project_config, quiet
+from tests.fuzz.tiny_runs import build, quiet
 from tests.runner import make_project, train
 
 # trainer -> keys beside those of the tiny project
@@ -33,21 +33,13 @@ OTHER = {  # another setting of the same method, that leaves its frozen features
 TRAINED_ON = {"CLIPAdapter": 4}  # batches; the others make 6 steps in each of two epochs
 NEED_IMAGES = ("QuaternionPrompt", "PromptSRC")
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 READ = AcceleratedImages.__getitem__
 
 
 class Interrupted(Exception):
     """Raised in the middle of a run."""
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return project_config(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")

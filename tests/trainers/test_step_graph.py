@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +17,7 @@ from dplq.trainers._engine import base
 from dplq.training.frozen.batch import FrozenBatch
 from dplq.training.seeding import seed_all
 from dplq.training.step_graph import MOST, WARM_UP, CUDARecorder, NotRecordable, StepGraph
-from tests.fuzz.tiny_runs import build, project_config, quiet
+from tests.fuzz.tiny_runs import build, quiet
 
 # trainer -> keys beside those of the tiny project
 TRAINERS = {
@@ -42,6 +40,7 @@ TRAINERS = {
 MORE = {"residual_head": ("QuaternionPrompt", {"PRESET": "residual_head", "PROMPT_DEPTH": 2})}
 CASES = {**{name: (name, keys) for name, keys in TRAINERS.items()}, **MORE}
 CASES["adamw"] = CASES["CoOp"]  # which counts its steps on the CPU
+pytestmark = pytest.mark.usefixtures("own_cache")
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -94,16 +93,6 @@ class Again:
         return numbers, replay
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    return project_config(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "cache"))
-
-
 def config(project, case, out, graph, *, precision="fp32", use_cuda=False, workers=0):
     name, keys = CASES[case]
     cfg = project.clone()
@@ -120,14 +109,6 @@ def learned(trainer) -> dict[str, Tensor]:
     return {k: v.clone() for k, v in trainer.model.prompt_learner.state_dict().items()}
 
 
-def result(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text())
-
-
-def parameters_of(trainer) -> list[torch.nn.Parameter]:
-    return [own for group in trainer.optim.param_groups for own in group["params"]]
-
-
 def test_every_trainer_whose_steps_are_recorded_is_tested(project):
     from dplq.host.dassl import registered_trainers
 
@@ -141,9 +122,9 @@ def test_recorded_steps_end_with_the_same_weights(project, tmp_path, case):
     plain = build(config(project, case, tmp_path / "plain", graph=False))
     graphed = build(config(project, case, tmp_path / "graphed", graph=True))
     start = learned(graphed)
-    recorder = Again(parameters_of(graphed), [graphed.model.noise_generator])
+    recorder = Again(graphed.optimized_parameters, [graphed.model.noise_generator])
     graphed.gradients_of = StepGraph(
-        graphed.compute_gradients, graphed.model, parameters_of(graphed), recorder
+        graphed.compute_gradients, graphed.model, graphed.optimized_parameters, recorder
     )
     with quiet():
         plain.train()

@@ -8,8 +8,8 @@ from tests.images.noise import write_noise
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("DPLQ_CACHE", str(tmp_path / "cache"))
+def with_own_cache(own_cache):
+    pass
 
 
 @pytest.fixture(scope="module")

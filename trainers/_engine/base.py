@@ -135,6 +135,11 @@ class PromptTrainer(FrozenTrainer):
         self.gradients_of = self._gradient_function()
         return self.optim
 
+    @property
+    def optimized_parameters(self) -> list[nn.Parameter]:
+        """Return what the optimiser changes."""
+        return [own for group in self.optim.param_groups for own in group["params"]]
+
     def _gradient_function(self) -> Step:
         """Return `compute_gradients`; on a GPU its kernels are launched as a CUDA graph."""
         # Not inherited: a subclass may compute something else.
@@ -143,9 +148,8 @@ class PromptTrainer(FrozenTrainer):
             return self.compute_gradients
         if self.cfg.MODEL.COMPILE or self.cfg.MODEL.GRAD_CHECKPOINTING:
             return self.compute_gradients  # compiling records by itself; the other was not tried
-        learned = [own for group in self.optim.param_groups for own in group["params"]]
         recorder = CUDARecorder(self.device, filter(None, [self.model.noise_generator]))
-        return StepGraph(self.compute_gradients, self.model, learned, recorder)
+        return StepGraph(self.compute_gradients, self.model, self.optimized_parameters, recorder)
 
     def train(self) -> None:
         """Train as the base does; a graph, which keeps memory, ends with it."""
@@ -246,8 +250,7 @@ class PromptTrainer(FrozenTrainer):
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a step; an override may combine those of several losses."""
         self.scaled(loss).backward()
-        learned = (own for group in self.optim.param_groups for own in group["params"])
-        add_up_gradients([parameter.grad for parameter in learned])
+        add_up_gradients([parameter.grad for parameter in self.optimized_parameters])
 
     def scaled(self, loss: Tensor) -> Tensor:
         """Return a loss times this process's share of it, and times the loss scaler's factor."""
