@@ -1,9 +1,8 @@
 """Linear head on the features of both encoders, for the classes of the training images.
 
 Prompts have few degrees of freedom: where images of a class were given, a linear classifier on
-frozen features is more accurate, but it cannot score other classes. So it decides among trained
-classes only, and un-prompted CLIP takes part among the others; the prompts decide between trained
-classes and others (docs/method.md, "Variants").
+frozen features is more accurate, but it cannot score other classes. So it takes part among trained
+classes only (docs/method.md, "Variants").
 """
 
 from __future__ import annotations
@@ -73,21 +72,30 @@ class DomainHead(Fitted):
         return features @ self.weight.T + self.bias
 
 
-def decide_among(logits: Tensor, others: Tensor, columns: Sequence[int], weight: float) -> Tensor:
-    """Return logits whose order among some classes follows a second opinion, too.
+def mixed(logits: Tensor, others: Tensor, weight: float) -> Tensor:
+    """Return the weighted mean (B, K) of the log-probabilities of both, `others` with `weight`."""
+    others = others.to(logits.dtype)
+    return (1 - weight) * logits.log_softmax(dim=1) + weight * others.log_softmax(dim=1)
 
-    The highest logit of these classes stays what it was, so that an image is assigned to one of
-    them exactly where it was before, and logits of other classes are unchanged. Among them, the
-    log-probabilities of both are averaged.
+
+def decided(
+    logits: Tensor, scores: Tensor, columns: Sequence[int], between: Tensor | None = None
+) -> Tensor:
+    """Return logits whose order among some classes is that of scores.
+
+    Logits of other classes are unchanged.
 
     Args:
-        logits: (B, K), of the prompts.
-        others: (B, len(columns)), logits of the second opinion.
+        logits: (B, K).
+        scores: (B, len(columns)).
         columns: these classes among the K, one at least.
-        weight: of the second opinion's log-probabilities, 0 to 1.
+        between: (B, K), log-probabilities that decide between these classes and the others: the
+            highest logit of these becomes the log of their sum. None: it stays what it was, so that
+            an image is assigned to one of these classes exactly where it was before.
     """
-    own = logits[:, columns]
-    others = others.to(own.dtype)
-    mixed = (1 - weight) * own.log_softmax(dim=1) + weight * others.log_softmax(dim=1)
-    mixed = mixed - mixed.amax(dim=1, keepdim=True) + own.amax(dim=1, keepdim=True)
-    return logits.index_copy(1, torch.tensor(columns, device=logits.device), mixed)
+    if between is None:
+        highest = logits[:, columns].amax(dim=1, keepdim=True)
+    else:
+        highest = between[:, columns].logsumexp(dim=1, keepdim=True)
+    shifted = scores - scores.amax(dim=1, keepdim=True) + highest
+    return logits.index_copy(1, torch.tensor(columns, device=logits.device), shifted)

@@ -29,29 +29,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         "standardize": False,
         "head_weight": 0.0,
         "zeroshot_weight": 0.0,
-    },
-    "reference": {
-        "fusion": "sum",
-        "residual": False,
-        "layer": "quaternion",
-        "noise": True,
-        "noise_scale": "batch",
-        "noise_at_test": True,
-        "clone_init": True,
-        "text_init": "random",
-        "standardize": False,
-        "head_weight": 0.0,
-        "zeroshot_weight": 0.0,
+        "map_weight": 0.0,
     },
 }
-# Starts at CLIP's own texts; a linear head takes part among trained classes, zero-shot CLIP among
-# others.
+PRESETS["reference"] = PRESETS["default"] | {
+    "noise_scale": "batch",
+    "noise_at_test": True,
+    "clone_init": True,
+}
+# Starts at CLIP's own texts; a linear head takes part among trained classes, a linear map to the
+# texts among others.
 PRESETS["residual_head"] = PRESETS["default"] | {
     "residual": True,
     "text_init": "words",
     "standardize": True,
     "head_weight": 0.7,
-    "zeroshot_weight": 0.5,
+    "map_weight": 0.6,
 }
 # The normalisation of the domain encoder's images, where DOMAIN.NORMALIZE does not say.
 PRESET_NORMALIZE = {"default": "native", "reference": "clip", "residual_head": "native"}

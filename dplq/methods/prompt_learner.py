@@ -19,6 +19,7 @@ from dplq.methods.init import bottleneck, clone_first, linear, random_tokens
 from dplq.methods.presets import PRESETS, PresetSettings, draw_noise
 from dplq.methods.quaternion import QuaternionLinear
 from dplq.methods.settings import JointPromptSettings, option
+from dplq.methods.text_map import TextMap
 
 LAYERS = ("quaternion", "dense")
 FUSIONS = ("sum", "axes")
@@ -51,7 +52,15 @@ class QuaternionPromptSettings(PresetSettings, JointPromptSettings):
     zeroshot_weight: float | None = option(
         None, "weight of un-prompted CLIP among other classes; 0: none", minimum=0, maximum=1
     )
+    map_weight: float | None = option(
+        None, "weight of a linear map to texts among other classes; 0: none", minimum=0, maximum=1
+    )
     domain_dim: int = option(0, "width of the domain feature, d_f; 0: none", is_key=False)
+
+    @property
+    def learns_from_features(self) -> bool:
+        """Whether something is fitted to the training images' features; of resolved settings."""
+        return bool(self.standardize or self.head_weight or self.map_weight)
 
     def unused_switches(self, depth: int, has_domain: bool) -> dict[str, str]:
         """Return the switches that another setting disables, each with the reason."""
@@ -85,6 +94,7 @@ class PromptLearner(nn.Module):
     mean: Tensor
     std: Tensor
     head: DomainHead
+    text_map: TextMap
 
     def __init__(
         self,
@@ -124,7 +134,7 @@ class PromptLearner(nn.Module):
             self.meta_net = bottleneck(
                 settings.domain_dim, text_width, generator, base_width=text_width
             )
-        if settings.standardize or settings.head_weight:
+        if settings.learns_from_features:
             self.register_buffer("fitted", torch.zeros(()))  # 1 once `fit_features` was called
         if settings.domain_dim and settings.standardize:
             self.register_buffer("mean", torch.zeros(settings.domain_dim))

@@ -19,12 +19,13 @@ from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts, validate_classnames
-from dplq.methods.domain_head import DomainHead, decide_among
+from dplq.methods.domain_head import DomainHead, decided, mixed
 from dplq.methods.heads.fitting import check_every_class
 from dplq.methods.init import MAX_WORDS, check_depth, initial_context, seeded_generator
 from dplq.methods.presets import PRESET_NORMALIZE, PRESETS
 from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
 from dplq.methods.registry import register_method
+from dplq.methods.text_map import BETWEEN, TextMap, with_spread_of
 from dplq.training.frozen.batch import CLIP, DOMAIN
 from dplq.training.precision import without_autocast
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 # Switches that version 0.1.0 does not have.
-LATER = ("text_init", "standardize", "head_weight", "zeroshot_weight")
+LATER = ("text_init", "standardize", "head_weight", "zeroshot_weight", "map_weight")
 
 
 @register_method
@@ -62,7 +63,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
     # The other settings (noise, initialisation) only matter in training.
     structure = (
         *("n_ctx", "ctx_init", "prompt_depth", "domain_dim", "fusion", "residual", "layer"),
-        *("standardize", "head_weight"),
+        *("standardize", "head_weight", "map_weight"),
     )
     may_differ = ("zeroshot_weight",)
 
@@ -104,6 +105,8 @@ class QuaternionPromptCLIP(PromptedCLIP):
         self.trained_classes, self._uses_head = validate_classnames(classnames), True
         if resolved.head_weight:
             learner.head = DomainHead(len(self.trained_classes), clip.embed_dim, width or 0)
+        if resolved.map_weight:
+            learner.text_map = TextMap(clip.embed_dim, width or 0)
         # What the preset stands for is recorded, not its name; later switches only where they are
         # on, as earlier files lack them.
         recorded = {
@@ -129,7 +132,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
     @property
     def learns_from_features(self) -> bool:
         """Whether `fit_features` is wanted before the first training step."""
-        return bool(self.switches.standardize or self.switches.head_weight)
+        return self.switches.learns_from_features
 
     @property
     def frozen_inputs(self) -> tuple[str, ...]:
@@ -151,14 +154,14 @@ class QuaternionPromptCLIP(PromptedCLIP):
     def fit_features(
         self, features: Tensor, labels: Tensor, class_weight: str | None = None
     ) -> None:
-        """Fit what needs no gradient steps: standardisation and head.
+        """Fit what needs no gradient steps: standardisation, head and map.
 
         train.py does so before the first step; a training loop of your own has to.
 
         Args:
             features: (N, d + d_f), `frozen_features` of all training images.
             labels: (N,).
-            class_weight: of the head: "balanced", or None.
+            class_weight: of head and map: "balanced", or None.
 
         Raises:
             UserError: a class has no image.
@@ -169,8 +172,18 @@ class QuaternionPromptCLIP(PromptedCLIP):
             self.prompt_learner.set_statistics(features[:, self.clip.embed_dim :])
         if self.switches.head_weight:
             self.prompt_learner.head.fit(features, labels, class_weight)
+        if self.switches.map_weight:
+            self._fit_map(features, labels, class_weight)
         if self.learns_from_features:
             self.prompt_learner.fitted.fill_(1)
+
+    def _fit_map(self, features: Tensor, labels: Tensor, class_weight: str | None) -> None:
+        """Fit the map to the texts of the trained classes; arguments as for `fit_features`."""
+        if self.classnames != self.trained_classes:
+            raise UserError("MAP_WEIGHT: call fit_features before set_classnames.")
+        check_every_class(labels, self.trained_classes, "MAP_WEIGHT")
+        texts = self._plain_text()[0]
+        self.prompt_learner.text_map.fit(features, labels, texts, class_weight)
 
     def _check_fitted(self) -> None:
         """Refuse (UserError) what would be wrong without `fit_features`."""
@@ -180,7 +193,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         self._is_fitted = self._is_fitted or bool(self.prompt_learner.fitted)
         if not self._is_fitted:
             raise UserError(
-                "STANDARDIZE and HEAD_WEIGHT need the training images' features: call "
+                "STANDARDIZE, HEAD_WEIGHT and MAP_WEIGHT need the training images' features: call "
                 "model.fit_features(model.frozen_features(images), labels) before the training."
             )
 
@@ -232,7 +245,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         domain_features: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Classify images; outside training head and zero-shot CLIP take part, if switched on.
+        """Classify images; outside training head, map and zero-shot CLIP take part, if switched on.
 
         Args:
             images: (B, 3, H, W), CLIP-normalised.
@@ -253,37 +266,77 @@ class QuaternionPromptCLIP(PromptedCLIP):
         if not self._uses_head or self.prompt_learner.training:
             return logits
         trained, others = self._columns()
-        head_weight, zeroshot_weight = self._weights()
-        if not trained and not others:
+        if not self._take_part(trained, others):
             return logits  # features cost a pass of CLIP
         features = self.frozen_features(images, domain_features)
         with without_autocast(images.device):  # it would round the logits
-            if trained:
-                rows = [self.trained_classes.index(self.classnames[k]) for k in trained]
-                head = self.prompt_learner.head(features)[:, rows]
-                logits = decide_among(logits, head, trained, head_weight)
-            if others:
-                plain = self.logits(
-                    features[:, : self.clip.embed_dim], self._plain_text()[:, others]
-                )
-                logits = decide_among(logits, plain, others, zeroshot_weight)
+            return self._second_opinions(logits, features, trained, others)
+
+    def _second_opinions(
+        self, logits: Tensor, features: Tensor, trained: list[int], others: list[int]
+    ) -> Tensor:
+        """Return logits (B, K) in which head, map and un-prompted CLIP take part.
+
+        Args:
+            logits: (B, K), of the prompts.
+            features: (B, d + d_f), as of `frozen_features`.
+            trained: the columns of trained classes.
+            others: the other columns.
+        """
+        scores = self._map_scores(features) if others else None
+        between = None
+        if scores is not None and trained:
+            weight = BETWEEN * (self.switches.map_weight or 0.0)
+            between = mixed(logits, with_spread_of(scores, logits), weight)
+        decision = logits
+        if trained:
+            own = self._among_trained(logits[:, trained], features, trained)
+            decision = decided(decision, own, trained, between)
+        if others:
+            own = self._among_others(logits[:, others], features, scores, others)
+            decision = decided(decision, own, others, between)
+        return decision
+
+    def _among_trained(self, logits: Tensor, features: Tensor, trained: list[int]) -> Tensor:
+        """Return scores (B, len(trained)); logits are the prompts' of these classes."""
+        if not self.switches.head_weight:
+            return logits
+        rows = [self.trained_classes.index(self.classnames[k]) for k in trained]
+        head = self.prompt_learner.head(features)[:, rows]
+        return mixed(logits, head, self.switches.head_weight)
+
+    def _among_others(
+        self, logits: Tensor, features: Tensor, scores: Tensor | None, others: list[int]
+    ) -> Tensor:
+        """Return scores (B, len(others)); logits are the prompts' of these, scores the map's."""
+        if weight := self.switches.zeroshot_weight:
+            plain = features[:, : self.clip.embed_dim]
+            logits = mixed(logits, self.logits(plain, self._plain_text()[:, others]), weight)
+        if scores is not None and (weight := self.switches.map_weight):
+            logits = mixed(logits, with_spread_of(scores[:, others], logits), weight)
         return logits
 
+    def _map_scores(self, features: Tensor) -> Tensor | None:
+        """Return the map's scores (B, K) of all classes; None without a map."""
+        if not self.switches.map_weight:
+            return None
+        return self.prompt_learner.text_map(features, self._plain_text()[0])
+
     def _columns(self) -> tuple[list[int], list[int]]:
-        """Return the classes that the head takes part in, and those that zero-shot CLIP does."""
+        """Return the columns of trained classes, and the other columns."""
         columns: tuple[list[int], list[int]] = ([], [])
         for k, name in enumerate(self.classnames):
             columns[name not in self.trained_classes].append(k)
-        # of a single class there is nothing to decide
-        trained, others = (
-            part if weight and len(part) > 1 else []
-            for part, weight in zip(columns, self._weights(), strict=True)
-        )
-        return trained, others
+        return columns
 
-    def _weights(self) -> tuple[float, float]:
-        """Return the weight of the head, and that of zero-shot CLIP."""
-        return self.switches.head_weight or 0.0, self.switches.zeroshot_weight or 0.0
+    def _take_part(self, trained: list[int], others: list[int]) -> bool:
+        """Return whether head, map or un-prompted CLIP have a say; none has among one class."""
+        switches = self.switches
+        say = switches.zeroshot_weight or switches.map_weight
+        return bool(
+            (switches.head_weight and len(trained) > 1)
+            or (say and others and len(self.classnames) > 1)
+        )
 
     def set_classnames(self, classnames: Sequence[str]) -> None:
         """Classify into these classes from now on; nothing learned is lost."""
@@ -306,7 +359,8 @@ class QuaternionPromptCLIP(PromptedCLIP):
     @property
     def _knows_trained(self) -> bool:
         """Return whether trained classes are told from others."""
-        return bool(self.switches.head_weight or self.switches.zeroshot_weight)
+        switches = self.switches
+        return bool(switches.head_weight or switches.zeroshot_weight or switches.map_weight)
 
     def match_sizes(self, tensors: dict[str, Tensor], learned: Sequence[str] | None) -> None:
         """Adopt the trained classes, and the head's size."""
@@ -321,6 +375,7 @@ def _check_words(settings: QuaternionPromptSettings) -> None:
     needing = {
         "TEXT_INIT is words": (settings.text_init == "words", "TEXT_INIT random"),
         "ZEROSHOT_WEIGHT needs words": (settings.zeroshot_weight, "ZEROSHOT_WEIGHT 0"),
+        "MAP_WEIGHT needs words": (settings.map_weight, "MAP_WEIGHT 0"),
     }
     for what, (is_on, other) in needing.items():
         if is_on and (not settings.ctx_init or settings.n_ctx > MAX_WORDS):

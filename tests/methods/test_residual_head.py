@@ -9,8 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 import dplq
-from dplq.methods.domain_head import C, DomainHead, decide_among, statistics
+from dplq.methods.domain_head import C, DomainHead, decided, mixed, statistics
 from dplq.methods.quaternion_prompt import QuaternionPromptCLIP
+from dplq.methods.text_map import BETWEEN, with_spread_of
 from tests.tiny import tiny_backbone
 
 CLASSNAMES = ["river", "parking_lot", "storage tank"]
@@ -28,6 +29,11 @@ def make_model(backbone, classnames=CLASSNAMES, **settings):
     return QuaternionPromptCLIP(backbone, None, classnames, seed=0, **{**given, **settings})
 
 
+def decide_among(logits, others, columns, weight):
+    """The logits where a second opinion takes part among some classes."""
+    return decided(logits, mixed(logits[:, columns], others, weight), columns)
+
+
 def inputs(backbone, count=12, seed=0):
     generator = torch.Generator().manual_seed(seed)
     size = backbone.image_size
@@ -43,19 +49,21 @@ def fitted(backbone, **settings):
     return model.eval(), images, features, labels
 
 
-def zero_shot(backbone, images, classnames):
+def plain_texts(backbone, classnames):
     texts = [f"a photo of a {name.replace('_', ' ')}." for name in classnames]
-    parts = (backbone.encode_image(images), backbone.encode_text(backbone.tokenize(texts)))
-    image, text = (F.normalize(part, dim=-1) for part in parts)
-    return backbone.logit_scale * image @ text.T
+    return F.normalize(backbone.encode_text(backbone.tokenize(texts)), dim=-1)
+
+
+def zero_shot(backbone, images, classnames):
+    image = F.normalize(backbone.encode_image(images), dim=-1)
+    return backbone.logit_scale * image @ plain_texts(backbone, classnames).T
 
 
 @pytest.mark.parametrize(("n_ctx", "depth"), [(2, 3), (4, 2), (1, 1)])
 def test_texts_start_as_those_of_clip(backbone, n_ctx, depth):
     model = make_model(backbone, n_ctx=n_ctx, prompt_depth=depth)
     images, features, _ = inputs(backbone)
-    texts = [f"a photo of a {name.replace('_', ' ')}." for name in CLASSNAMES]
-    expected = F.normalize(backbone.encode_text(backbone.tokenize(texts)), dim=-1)
+    expected = plain_texts(backbone, CLASSNAMES)
     found = model.text_features(model.prompts(images, features))
     assert torch.allclose(found, expected.expand(len(found), -1, -1), atol=1e-5)
     random = make_model(backbone, n_ctx=n_ctx, prompt_depth=depth, text_init="random")
@@ -138,11 +146,19 @@ def test_trained_classes_are_known_by_name(backbone, tmp_path):
     assert torch.equal(loaded(images, domain_features=features), before)
     found = dplq.load(path, NEW, clip=backbone)(images, domain_features=features)
     prompted = model.train()(images, domain_features=features)
-    head = model.prompt_learner.head(model.frozen_features(images, features))[:, [0, 2]]
-    expected = decide_among(prompted, head, [1, 3], 0.7)
-    plain = zero_shot(backbone, images, NEW)[:, [0, 2]]
-    expected = decide_among(expected, plain, [0, 2], 0.5)
-    assert torch.allclose(found, expected, atol=1e-4)
+    frozen = model.frozen_features(images, features)
+    scores = model.prompt_learner.text_map(frozen, plain_texts(backbone, NEW))
+    between = mixed(prompted, with_spread_of(scores, prompted), 0.6 * BETWEEN)
+    totals = [between.exp()[:, columns].sum(1).log() for columns in ([1, 3], [0, 2])]
+    head = model.prompt_learner.head(frozen)[:, [0, 2]]
+    old = mixed(prompted[:, [1, 3]], head, 0.7)
+    own = prompted[:, [0, 2]]
+    new = mixed(own, with_spread_of(scores[:, [0, 2]], own), 0.6)
+    parts = (part - part.amax(1, True) for part in (old, new))
+    expected = [part + total[:, None] for part, total in zip(parts, totals, strict=True)]
+    assert torch.allclose(found[:, [1, 3]], expected[0], atol=1e-4)
+    assert torch.allclose(found[:, [0, 2]], expected[1], atol=1e-4)
+    assert torch.equal(torch.isin(found.argmax(1), torch.tensor([1, 3])), totals[0] > totals[1])
     # as train.py --eval-only does it: a model of other classes, then the file
     other = make_model(backbone, NEW).eval()
     other.load(path)
@@ -151,8 +167,9 @@ def test_trained_classes_are_known_by_name(backbone, tmp_path):
 
 
 def test_zero_shot_clip_takes_part_among_classes_that_were_not_trained(backbone):
-    """Alone with weight 1, half with the preset's; trained classes are not affected."""
-    model, images, features, _ = fitted(backbone, head_weight=0.0, zeroshot_weight=1.0)
+    """Alone with weight 1; trained classes are not affected."""
+    switches = {"head_weight": 0.0, "map_weight": 0.0, "zeroshot_weight": 1.0}
+    model, images, features, _ = fitted(backbone, **switches)
     assert model.learned_classes == CLASSNAMES
     trained = model(images, domain_features=features)
     assert torch.equal(trained, model.train()(images, domain_features=features))
@@ -166,6 +183,44 @@ def test_zero_shot_clip_takes_part_among_classes_that_were_not_trained(backbone)
     assert torch.allclose(found.softmax(1), plain.softmax(1), atol=1e-5)
     model.set_classnames(["desert"])  # among one class there is nothing to decide
     assert model(images, domain_features=features).shape == (12, 1)
+
+
+def test_the_map_takes_part_among_classes_that_were_not_trained(backbone):
+    """Alone with weight 1; one class is not affected, and the highest logit stays."""
+    model, images, features, _ = fitted(backbone, head_weight=0.0, map_weight=1.0)
+    assert model.learned_classes == CLASSNAMES
+    trained = model(images, domain_features=features)
+    assert torch.equal(trained, model.train()(images, domain_features=features))
+    others = ["desert", "lake", "forest"]
+    model.set_classnames(others)
+    prompted = model(images, domain_features=features)
+    frozen = model.frozen_features(images, features)
+    scores = model.prompt_learner.text_map(frozen, plain_texts(backbone, others))
+    found = model.eval()(images, domain_features=features)
+    assert torch.equal(found.argmax(1), scores.argmax(1))
+    assert not torch.equal(found.argmax(1), prompted.argmax(1))
+    assert torch.allclose(found.amax(1), prompted.amax(1), atol=1e-4)
+    assert torch.allclose(found.std(1), prompted.std(1), atol=1e-4)
+    model.set_classnames(["desert"])  # among one class there is nothing to decide
+    assert torch.equal(
+        model(images, domain_features=features), model.train()(images, domain_features=features)
+    )
+
+
+def test_the_map_decides_between_trained_and_other_classes_too(backbone):
+    """With three quarters of its weight, by the sums of the probabilities."""
+    names = [*CLASSNAMES[:2], "desert"]  # one other class is enough
+    model, images, features, _ = fitted(backbone, head_weight=0.0, map_weight=0.8)
+    model.set_classnames(names)
+    prompted = model.train()(images, domain_features=features)
+    found = model.eval()(images, domain_features=features)
+    scores = model.prompt_learner.text_map(
+        model.frozen_features(images, features), plain_texts(backbone, names)
+    )
+    sums = mixed(prompted, with_spread_of(scores, prompted), 0.8 * 0.75).softmax(1)
+    assert torch.equal(found.argmax(1) == 2, sums[:, 2] > 0.5)
+    assert torch.equal(found[:, :2].argmax(1), prompted[:, :2].argmax(1))
+    assert not torch.equal(found.argmax(1), prompted.argmax(1))
 
 
 def test_zero_shot_weight_of_a_checkpoint_may_differ(backbone, tmp_path, caplog):
@@ -190,7 +245,8 @@ def test_checkpoints_of_other_settings_are_refused(backbone, tmp_path):
 def test_the_default_records_what_earlier_versions_did(backbone):
     """Version 0.1.0 knows no later switch, and refuses settings that it does not know."""
     settings = make_model(backbone, preset="default").settings
-    assert not {"text_init", "standardize", "head_weight", "zeroshot_weight"} & settings.keys()
+    later = {"text_init", "standardize", "head_weight", "zeroshot_weight", "map_weight"}
+    assert not later & settings.keys()
     assert make_model(backbone).settings["text_init"] == "words"
 
 
@@ -207,9 +263,11 @@ def test_bad_input(backbone):
     for settings in ({"ctx_init": ""}, {"n_ctx": 5, "prompt_depth": 1}):
         with pytest.raises(dplq.UserError, match="TEXT_INIT is words, but the context has none"):
             make_model(backbone, **settings)
-    settings = {"preset": "default", "ctx_init": "", "zeroshot_weight": 0.5}
-    with pytest.raises(dplq.UserError, match="ZEROSHOT_WEIGHT needs words, but the context has no"):
-        make_model(backbone, **settings)
+    for key in ("zeroshot_weight", "map_weight"):
+        settings = {"preset": "default", "ctx_init": "", key: 0.5}
+        message = f"{key.upper()} needs words, but the context has no"
+        with pytest.raises(dplq.UserError, match=message):
+            make_model(backbone, **settings)
     with pytest.raises(dplq.UserError, match=r"HEAD_WEIGHT is 2"):
         make_model(backbone, head_weight=2.0)
     model = make_model(backbone)
@@ -217,6 +275,12 @@ def test_bad_input(backbone):
     frozen = model.frozen_features(images, features)
     with pytest.raises(dplq.UserError, match="HEAD_WEIGHT needs a training image of parking_lot"):
         model.fit_features(frozen, labels * 2)
+    model = make_model(backbone, head_weight=0.0)
+    with pytest.raises(dplq.UserError, match="MAP_WEIGHT needs a training image of parking_lot"):
+        model.fit_features(frozen, labels * 2)
+    model.set_classnames(NEW)
+    with pytest.raises(dplq.UserError, match="MAP_WEIGHT: call fit_features before set_classnames"):
+        model.fit_features(frozen, labels)
     one = DomainHead(1, 2, 0)
     one.fit(torch.ones(2, 2), torch.tensor([0, 0]))
     assert one.weight.count_nonzero() == 0
@@ -230,7 +294,15 @@ def test_switches_that_another_setting_disables_are_said(backbone, caplog):
     assert "STANDARDIZE True is not used: there is no domain feature" in text
 
 
-@pytest.mark.parametrize("settings", [{}, {"head_weight": 0.0}, {"standardize": False}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"head_weight": 0.0, "map_weight": 0.0},
+        {"standardize": False, "map_weight": 0.0},
+        {"standardize": False, "head_weight": 0.0},
+    ],
+)
 def test_a_model_that_is_not_fitted_says_so(backbone, tmp_path, settings):
     model = make_model(backbone, **settings)
     images, features, labels = inputs(backbone)
@@ -245,8 +317,8 @@ def test_a_model_that_is_not_fitted_says_so(backbone, tmp_path, settings):
     assert torch.equal(found, model.eval()(images, domain_features=features))
 
 
-def test_without_both_switches_nothing_is_to_be_fitted(backbone):
-    model = make_model(backbone, head_weight=0.0, standardize=False)
+def test_without_these_switches_nothing_is_to_be_fitted(backbone):
+    model = make_model(backbone, head_weight=0.0, standardize=False, map_weight=0.0)
     images, features, _ = inputs(backbone)
     assert model(images, domain_features=features).shape == (12, 3)
     assert "fitted" not in model.prompt_learner.state_dict()

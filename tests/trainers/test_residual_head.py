@@ -38,6 +38,9 @@ def test_head_and_statistics_are_in_the_checkpoint(run):
     tensors, header = checkpoint.read(run[1] / LAST)
     assert header["classnames"] == ["forest", "parking lot"]
     assert header["settings"]["head_weight"] == 0.7
+    assert header["settings"]["map_weight"] == 0.6
+    assert tensors["text_map.weight"].shape[1] == 48 + 48
+    assert tensors["text_map.weight"].abs().sum() > 0
     assert tensors["head.weight"].shape == (2, 48 + 48)
     assert tensors["head.weight"].abs().sum() > 0
     assert tensors["std"].shape == (48,)
