@@ -127,11 +127,15 @@ def _maps(model: CLIPModel, images: Tensor, labels: Tensor | None) -> Tensor:
 
 
 def _score(model: CLIPModel, images: Tensor, labels: Tensor | None) -> Tensor:
-    """Return the sum of the chosen classes' logits, with its graph."""
-    with torch.enable_grad():
-        logits = model(images)
-        chosen = logits.argmax(dim=1) if labels is None else labels
-        return logits.gather(1, chosen[:, None]).sum()
+    """Return the sum of the chosen classes' logits, with its graph.
+
+    The whole model chooses; the logits are those that gradients train.
+    """
+    if labels is None:
+        with torch.no_grad():
+            labels = model(images).argmax(dim=1)
+    with torch.enable_grad(), model.gradient_part():
+        return model(images).gather(1, labels[:, None]).sum()
 
 
 def _gradients(model: CLIPModel, score: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:

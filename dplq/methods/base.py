@@ -621,12 +621,13 @@ class PromptedCLIP(CLIPModel):
 
     def prompt_texts(self) -> list[list[str]]:
         """Return the one text of every class, with its name at the place it has."""
+        return [[self.text_of(name)] for name in self.classnames]
+
+    def text_of(self, classname: str) -> str:
+        """Return the text of a class, as `prompt_texts` has it."""
         words = self.prefix.split()
         before = {"end": len(words), "middle": self.n_ctx // 2, "front": 0}[self.class_position]
-        return [
-            [" ".join([*words[:before], name.replace("_", " "), *words[before:]]) + "."]
-            for name in self.classnames
-        ]
+        return " ".join([*words[:before], classname.replace("_", " "), *words[before:]]) + "."
 
     def prompt_kind(self) -> str:
         """Return how many tokens of the text are learned."""

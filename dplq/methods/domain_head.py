@@ -18,9 +18,19 @@ from dplq.methods.heads.logistic import fit, linear_layer
 C = 100.0  # inverse regularisation strength, for features of mean square 1 / width
 
 
-def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation (d,) of features (N, d); 1 where all are equal."""
-    mean, std = features.mean(dim=0), features.std(dim=0, correction=0)
+def statistics(features: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (d,) of features (N, d); 1 where all are equal.
+
+    Args:
+        features: (N, d).
+        weights: (N,), how often each row counts; None: once.
+    """
+    if weights is None:
+        mean, std = features.mean(dim=0), features.std(dim=0, correction=0)
+    else:
+        share = weights / weights.sum()
+        mean = share @ features
+        std = (share @ (features - mean) ** 2).sqrt()
     return mean, torch.where(std > 1e-6 * mean.abs() + 1e-12, std, torch.ones_like(std))
 
 
@@ -78,24 +88,44 @@ def mixed(logits: Tensor, others: Tensor, weight: float) -> Tensor:
     return (1 - weight) * logits.log_softmax(dim=1) + weight * others.log_softmax(dim=1)
 
 
-def decided(
-    logits: Tensor, scores: Tensor, columns: Sequence[int], between: Tensor | None = None
-) -> Tensor:
+def decided(logits: Tensor, scores: Tensor, columns: Sequence[int]) -> Tensor:
     """Return logits whose order among some classes is that of scores.
 
-    Logits of other classes are unchanged.
+    The highest logit of these classes stays what it was, so that an image is assigned to one of
+    them exactly where it was before, and logits of other classes are unchanged.
 
     Args:
         logits: (B, K).
         scores: (B, len(columns)).
         columns: these classes among the K, one at least.
-        between: (B, K), log-probabilities that decide between these classes and the others: the
-            highest logit of these becomes the log of their sum. None: it stays what it was, so that
-            an image is assigned to one of these classes exactly where it was before.
     """
-    if between is None:
-        highest = logits[:, columns].amax(dim=1, keepdim=True)
-    else:
-        highest = between[:, columns].logsumexp(dim=1, keepdim=True)
+    highest = logits[:, columns].amax(dim=1, keepdim=True)
     shifted = scores - scores.amax(dim=1, keepdim=True) + highest
     return logits.index_copy(1, torch.tensor(columns, device=logits.device), shifted)
+
+
+def joined(logits: Tensor, parts: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
+    """Return log-probabilities (B, K) of groups of classes that are decided apart.
+
+    The probability of a group is that of `logits`, of a class within its group that of its scores.
+
+    Args:
+        logits: (B, K), which decide between the groups.
+        parts: columns of each group, and scores (B, len(columns)); together all K columns.
+    """
+    between, result = logits.log_softmax(dim=1), logits
+    for columns, scores in parts:
+        own = between[:, columns].logsumexp(dim=1, keepdim=True) + scores.log_softmax(dim=1)
+        result = result.index_copy(1, torch.tensor(columns, device=logits.device), own)
+    return result
+
+
+def with_spread_of(scores: Tensor, logits: Tensor) -> Tensor:
+    """Return scores (B, K), centred, with the standard deviation that each row of logits has.
+
+    So neither decides by being more confident where both are averaged or compared.
+    """
+    own, wanted = (part.std(dim=1, correction=0, keepdim=True) for part in (scores, logits))
+    centred = scores - scores.mean(dim=1, keepdim=True)
+    factor = torch.where(own > 1e-6, wanted / own.clamp_min(1e-6), torch.zeros_like(wanted))
+    return centred.to(logits.dtype) * factor

@@ -19,13 +19,13 @@ from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts, validate_classnames
-from dplq.methods.domain_head import DomainHead, decided, mixed
+from dplq.methods.domain_head import DomainHead, decided, joined, mixed, with_spread_of
 from dplq.methods.heads.fitting import check_every_class
 from dplq.methods.init import MAX_WORDS, check_depth, initial_context, seeded_generator
 from dplq.methods.presets import PRESET_NORMALIZE, PRESETS
 from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
 from dplq.methods.registry import register_method
-from dplq.methods.text_map import BETWEEN, TextMap, with_spread_of
+from dplq.methods.text_map import BETWEEN, TextMap
 from dplq.training.frozen.batch import CLIP, DOMAIN
 from dplq.training.precision import without_autocast
 
@@ -166,24 +166,18 @@ class QuaternionPromptCLIP(PromptedCLIP):
         Raises:
             UserError: a class has no image.
         """
-        if self.switches.head_weight:
-            check_every_class(labels, self.trained_classes, "HEAD_WEIGHT")
+        for key in ("head_weight", "map_weight"):
+            if getattr(self.switches, key):
+                check_every_class(labels, self.trained_classes, key.upper())
         if self.switches.standardize:
             self.prompt_learner.set_statistics(features[:, self.clip.embed_dim :])
         if self.switches.head_weight:
             self.prompt_learner.head.fit(features, labels, class_weight)
         if self.switches.map_weight:
-            self._fit_map(features, labels, class_weight)
+            texts = self._encode_plain(self.trained_classes)[0]
+            self.prompt_learner.text_map.fit(features, labels, texts, class_weight)
         if self.learns_from_features:
             self.prompt_learner.fitted.fill_(1)
-
-    def _fit_map(self, features: Tensor, labels: Tensor, class_weight: str | None) -> None:
-        """Fit the map to the texts of the trained classes; arguments as for `fit_features`."""
-        if self.classnames != self.trained_classes:
-            raise UserError("MAP_WEIGHT: call fit_features before set_classnames.")
-        check_every_class(labels, self.trained_classes, "MAP_WEIGHT")
-        texts = self._plain_text()[0]
-        self.prompt_learner.text_map.fit(features, labels, texts, class_weight)
 
     def _check_fitted(self) -> None:
         """Refuse (UserError) what would be wrong without `fit_features`."""
@@ -284,18 +278,19 @@ class QuaternionPromptCLIP(PromptedCLIP):
             others: the other columns.
         """
         scores = self._map_scores(features) if others else None
-        between = None
-        if scores is not None and trained:
-            weight = BETWEEN * (self.switches.map_weight or 0.0)
-            between = mixed(logits, with_spread_of(scores, logits), weight)
-        decision = logits
+        parts = []
         if trained:
-            own = self._among_trained(logits[:, trained], features, trained)
-            decision = decided(decision, own, trained, between)
+            parts.append((trained, self._among_trained(logits[:, trained], features, trained)))
         if others:
             own = self._among_others(logits[:, others], features, scores, others)
-            decision = decided(decision, own, others, between)
-        return decision
+            parts.append((others, own))
+        if len(parts) == 1:
+            return decided(logits, parts[0][1], parts[0][0])
+        between = logits
+        if scores is not None and (weight := self.switches.map_weight):
+            between = mixed(logits, with_spread_of(scores, logits), BETWEEN * weight)
+        # one spread, so that no group wins as its second opinion is the more confident one
+        return joined(between, [(part, with_spread_of(own, logits)) for part, own in parts])
 
     def _among_trained(self, logits: Tensor, features: Tensor, trained: list[int]) -> Tensor:
         """Return scores (B, len(trained)); logits are the prompts' of these classes."""
@@ -332,10 +327,10 @@ class QuaternionPromptCLIP(PromptedCLIP):
     def _take_part(self, trained: list[int], others: list[int]) -> bool:
         """Return whether head, map or un-prompted CLIP have a say; none has among one class."""
         switches = self.switches
-        say = switches.zeroshot_weight or switches.map_weight
         return bool(
             (switches.head_weight and len(trained) > 1)
-            or (say and others and len(self.classnames) > 1)
+            or (switches.zeroshot_weight and len(others) > 1)
+            or (switches.map_weight and others and len(self.classnames) > 1)
         )
 
     def set_classnames(self, classnames: Sequence[str]) -> None:
@@ -347,9 +342,13 @@ class QuaternionPromptCLIP(PromptedCLIP):
         """Return the features (1, K, d) of the prompts' words before training, encoded once."""
         device = self.clip.logit_scale.device
         if self._plain is None or self._plain.device != device:
-            texts = [text for (text,) in self.prompt_texts()]
-            self._plain = self._fixed_text(self.clip.tokenize(texts), self.unchanged_clip)
+            self._plain = self._encode_plain(self.classnames)
         return self._plain
+
+    def _encode_plain(self, classnames: Sequence[str]) -> Tensor:
+        """Return the features (1, K, d) that classes have with the prompts' words."""
+        texts = [self.text_of(name) for name in classnames]
+        return self._fixed_text(self.clip.tokenize(texts), self.unchanged_clip)
 
     @property
     def learned_classes(self) -> list[str]:

@@ -9,7 +9,6 @@ the training images say nothing about stays as CLIP has it (docs/method.md, "Var
 from __future__ import annotations
 
 import torch
-from sklearn.utils.class_weight import compute_sample_weight
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from dplq.methods.heads.base import Fitted
 RIDGE = (1.0, 2.0)  # per training image: for CLIP's feature, and for the domain feature
 BETWEEN = 0.75  # part of its weight between trained classes, which it favours, and others
 SMALLEST_SLOPE = 0.05  # of CLIP's own alignment, where the training images contradict it
+SMALLEST_TEXT = 1e-3  # length of a centred text; a shorter one is the rounding of two encodings
 
 
 class TextMap(Fitted):
@@ -49,38 +49,52 @@ class TextMap(Fitted):
             features: (N, d + d_f), of CLIP, L2-normalised, and of the domain encoder side by side.
             labels: (N,), in 0 .. K - 1.
             texts: (K, d), L2-normalised text features of the trained classes.
-            class_weight: scikit-learn's: "balanced" weighs an image with n / (K n_c); None: with 1.
+            class_weight: "balanced": every class counts alike; None: every image does.
         """
         features, texts = features.double().cpu(), texts.double().cpu()
-        labels = labels.cpu()
-        width = self.widths[0]
-        mean, scale = self._scales(features)
+        labels, width = labels.cpu(), self.widths[0]
+        weights = self._weights(labels, len(texts), class_weight)
+        mean, scale = self._scales(features, weights)
         inputs = (features - mean) / scale
-        text_mean = texts.mean(dim=0)
-        centred = texts - text_mean
-        targets = (centred / centred.norm(dim=1).mean().clamp_min(1e-12))[labels]
-        weights = torch.from_numpy(compute_sample_weight(class_weight, labels.numpy()))[:, None]
+        text_mean, _ = statistics(texts[labels], weights)
+        targets = texts[labels] - text_mean
+        targets = targets / self._length(targets, weights)
+        weighted = weights[:, None] * inputs
         clip = inputs[:, :width]
-        slope = (weights * clip * targets).sum() / (weights * clip**2).sum().clamp_min(1e-12)
+        slope = (weighted[:, :width] * targets).sum() / (weighted[:, :width] * clip).sum()
         start = torch.zeros(len(mean), width, dtype=torch.float64)
         start[:width].fill_diagonal_(max(slope.item(), SMALLEST_SLOPE))
-        ridge = len(labels) * torch.tensor(RIDGE).repeat_interleave(torch.tensor(self.widths))
-        # (A' W A + R) M = A' W T + R M_0
-        left = inputs.T @ (weights * inputs) + ridge.diag()
-        right = inputs.T @ (weights * targets) + ridge[:, None] * start
+        ridge = weights.sum() * torch.tensor(RIDGE).repeat_interleave(torch.tensor(self.widths))
+        # (X' W X + R) M = X' W T + R M_0
+        left = inputs.T @ weighted + ridge.diag()
+        right = weighted.T @ targets + ridge[:, None] * start
         weight = (torch.linalg.solve(left, right) / scale[:, None]).T
         self.put(weight=weight, bias=-(weight @ mean), text_mean=text_mean)
 
-    def _scales(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean (d + d_f,) and divisor (d + d_f,): each part has a mean square of about 1."""
+    @staticmethod
+    def _weights(labels: Tensor, classes: int, class_weight: str | None) -> Tensor:
+        """Return how often each image counts, (N,); together they count N times."""
+        if class_weight is None:
+            return torch.ones(len(labels), dtype=torch.float64)
+        counts = labels.bincount(minlength=classes).double()
+        return len(labels) / (classes * counts[labels])
+
+    def _scales(self, features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean (d + d_f,) and divisor (d + d_f,): each part has a length of about 1."""
         width, domain_width = self.widths
-        mean, std = statistics(features)
+        mean, std = statistics(features, weights)
         # CLIP's directions keep their proportions, which its texts share.
-        spread = (features - mean)[:, :width].norm(dim=1).mean().clamp_min(1e-12)
+        spread = self._length((features - mean)[:, :width], weights)
         return mean, torch.cat([spread.expand(width), std[width:] * max(domain_width, 1) ** 0.5])
 
+    @staticmethod
+    def _length(rows: Tensor, weights: Tensor) -> Tensor:
+        """Return the mean length of rows (N, d), 1 where all are 0."""
+        length = weights @ rows.norm(dim=1) / weights.sum()
+        return torch.where(length > 1e-12, length, torch.ones_like(length))
+
     def forward(self, features: Tensor, texts: Tensor) -> Tensor:
-        """Return cosines (B, K) of mapped features and centred texts.
+        """Return cosines (B, K) of mapped features and centred texts; 0 for a text at the mean.
 
         Args:
             features: (B, d + d_f), as for `fit`.
@@ -88,14 +102,5 @@ class TextMap(Fitted):
         """
         mapped = features @ self.weight.T + self.bias
         centred = texts.to(mapped.dtype) - self.text_mean
-        return F.normalize(mapped, dim=1) @ F.normalize(centred, dim=1).T
-
-
-def with_spread_of(scores: Tensor, logits: Tensor) -> Tensor:
-    """Return scores (B, K), centred, with the standard deviation that logits (B, K) have per image.
-
-    So a weighted mean of both does not depend on how confident either is.
-    """
-    own, wanted = (part.std(dim=1, correction=0, keepdim=True) for part in (scores, logits))
-    centred = scores - scores.mean(dim=1, keepdim=True)
-    return centred.to(logits.dtype) * (wanted / own.clamp_min(1e-6))
+        is_zero = centred.norm(dim=1) < SMALLEST_TEXT
+        return (F.normalize(mapped, dim=1) @ F.normalize(centred, dim=1).T).masked_fill(is_zero, 0)

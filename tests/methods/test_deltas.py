@@ -544,3 +544,17 @@ def test_wrong_settings_are_named(method, given, message, clip):
 def test_merged_weights_are_safetensors(clip, tmp_path):
     with pytest.raises(UserError, match=r"merged\.pt is no name for merged weights: end it in"):
         build("CLIPLoRA", clip).merge(tmp_path / "merged.pt")
+
+
+def test_gdpl_keeps_head_and_map(clip, tmp_path):
+    """They see the un-changed CLIP's features and texts, before and after loading."""
+    model = build("GDPL", clip, preset="residual_head")
+    model.fit_features(model.frozen_features(IMAGES), LABELS)
+    path = tmp_path / "gdpl.safetensors"
+    names = [*NAMES[:2], "lake", "desert"]
+    model.set_classnames(names)
+    expected = model(IMAGES)
+    model.save(path)
+    found = dplq.load(path, names, clip=clip)(IMAGES)
+    assert torch.equal(found, expected)
+    assert torch.allclose(found.exp().sum(1), torch.ones(4))

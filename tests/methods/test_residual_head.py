@@ -9,9 +9,16 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 import dplq
-from dplq.methods.domain_head import C, DomainHead, decided, mixed, statistics
+from dplq.methods.domain_head import (
+    C,
+    DomainHead,
+    decided,
+    mixed,
+    statistics,
+    with_spread_of,
+)
 from dplq.methods.quaternion_prompt import QuaternionPromptCLIP
-from dplq.methods.text_map import BETWEEN, with_spread_of
+from dplq.methods.text_map import BETWEEN
 from tests.tiny import tiny_backbone
 
 CLASSNAMES = ["river", "parking_lot", "storage tank"]
@@ -148,17 +155,15 @@ def test_trained_classes_are_known_by_name(backbone, tmp_path):
     prompted = model.train()(images, domain_features=features)
     frozen = model.frozen_features(images, features)
     scores = model.prompt_learner.text_map(frozen, plain_texts(backbone, NEW))
-    between = mixed(prompted, with_spread_of(scores, prompted), 0.6 * BETWEEN)
-    totals = [between.exp()[:, columns].sum(1).log() for columns in ([1, 3], [0, 2])]
+    between = mixed(prompted, with_spread_of(scores, prompted), 0.6 * BETWEEN).softmax(1)
     head = model.prompt_learner.head(frozen)[:, [0, 2]]
     old = mixed(prompted[:, [1, 3]], head, 0.7)
     own = prompted[:, [0, 2]]
     new = mixed(own, with_spread_of(scores[:, [0, 2]], own), 0.6)
-    parts = (part - part.amax(1, True) for part in (old, new))
-    expected = [part + total[:, None] for part, total in zip(parts, totals, strict=True)]
-    assert torch.allclose(found[:, [1, 3]], expected[0], atol=1e-4)
-    assert torch.allclose(found[:, [0, 2]], expected[1], atol=1e-4)
-    assert torch.equal(torch.isin(found.argmax(1), torch.tensor([1, 3])), totals[0] > totals[1])
+    for columns, part in (([1, 3], old), ([0, 2], new)):
+        within = with_spread_of(part, prompted).softmax(1)
+        expected = between[:, columns].sum(1, keepdim=True) * within
+        assert torch.allclose(found[:, columns].exp(), expected, atol=1e-5)
     # as train.py --eval-only does it: a model of other classes, then the file
     other = make_model(backbone, NEW).eval()
     other.load(path)
@@ -207,20 +212,47 @@ def test_the_map_takes_part_among_classes_that_were_not_trained(backbone):
     )
 
 
+def test_the_map_is_fitted_to_the_trained_classes_and_their_weights(backbone):
+    images, features, labels = inputs(backbone)
+    labels[:6] = 0
+    kept = {}
+    for names, weight in ((CLASSNAMES, None), (NEW, None), (CLASSNAMES, "balanced")):
+        model = make_model(backbone)
+        model.set_classnames(names)  # of a test before; the labels are those of CLASSNAMES
+        model.fit_features(model.frozen_features(images, features), labels, weight)
+        kept[tuple(names), weight] = model.prompt_learner.text_map.weight.clone()
+    first, second, balanced = kept.values()
+    assert torch.equal(first, second)
+    assert not torch.allclose(first, balanced, atol=1e-3)
+
+
 def test_the_map_decides_between_trained_and_other_classes_too(backbone):
-    """With three quarters of its weight, by the sums of the probabilities."""
-    names = [*CLASSNAMES[:2], "desert"]  # one other class is enough
+    """With three quarters of its weight; one other class is enough."""
+    names = [*CLASSNAMES[:2], "desert"]
     model, images, features, _ = fitted(backbone, head_weight=0.0, map_weight=0.8)
     model.set_classnames(names)
     prompted = model.train()(images, domain_features=features)
-    found = model.eval()(images, domain_features=features)
+    found = model.eval()(images, domain_features=features).exp()
     scores = model.prompt_learner.text_map(
         model.frozen_features(images, features), plain_texts(backbone, names)
     )
-    sums = mixed(prompted, with_spread_of(scores, prompted), 0.8 * 0.75).softmax(1)
-    assert torch.equal(found.argmax(1) == 2, sums[:, 2] > 0.5)
+    expected = mixed(prompted, with_spread_of(scores, prompted), 0.8 * 0.75).softmax(1)
+    assert torch.allclose(found[:, 2], expected[:, 2], atol=1e-5)
     assert torch.equal(found[:, :2].argmax(1), prompted[:, :2].argmax(1))
-    assert not torch.equal(found.argmax(1), prompted.argmax(1))
+    assert not torch.allclose(found[:, 2], prompted.softmax(1)[:, 2], atol=1e-2)
+
+
+def test_map_and_zero_shot_clip_together(backbone):
+    model, images, features, _ = fitted(backbone, zeroshot_weight=0.5)
+    others = ["desert", "lake", "forest"]
+    model.set_classnames(others)
+    prompted = model.train()(images, domain_features=features)
+    found = model.eval()(images, domain_features=features)
+    both = mixed(prompted, zero_shot(backbone, images, others), 0.5)
+    frozen = model.frozen_features(images, features)
+    scores = model.prompt_learner.text_map(frozen, plain_texts(backbone, others))
+    expected = decided(prompted, mixed(both, with_spread_of(scores, both), 0.6), [0, 1, 2])
+    assert torch.allclose(found, expected, atol=1e-4)
 
 
 def test_zero_shot_weight_of_a_checkpoint_may_differ(backbone, tmp_path, caplog):
@@ -278,9 +310,6 @@ def test_bad_input(backbone):
     model = make_model(backbone, head_weight=0.0)
     with pytest.raises(dplq.UserError, match="MAP_WEIGHT needs a training image of parking_lot"):
         model.fit_features(frozen, labels * 2)
-    model.set_classnames(NEW)
-    with pytest.raises(dplq.UserError, match="MAP_WEIGHT: call fit_features before set_classnames"):
-        model.fit_features(frozen, labels)
     one = DomainHead(1, 2, 0)
     one.fit(torch.ones(2, 2), torch.tensor([0, 0]))
     assert one.weight.count_nonzero() == 0
