@@ -53,7 +53,7 @@ class QuaternionPromptSettings(PresetSettings, JointPromptSettings):
         None, "weight of un-prompted CLIP among other classes; 0: none", minimum=0, maximum=1
     )
     map_weight: float | None = option(
-        None, "weight of a linear map to texts where others are tested; 0: none", minimum=0, maximum=1
+        None, "weight of a linear map to texts among other classes; 0: none", minimum=0, maximum=1
     )
     domain_dim: int = option(0, "width of the domain feature, d_f; 0: none", is_key=False)
 
