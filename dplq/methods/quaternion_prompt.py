@@ -19,9 +19,10 @@ from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts, validate_classnames
-from dplq.methods.domain_head import DomainHead, decided, joined, mixed, with_spread_of
+from dplq.methods.domain_head import DomainHead
 from dplq.methods.heads.fitting import check_every_class
 from dplq.methods.init import MAX_WORDS, check_depth, initial_context, seeded_generator
+from dplq.methods.opinions import decided, joined, mixed, with_spread_of
 from dplq.methods.presets import PRESET_NORMALIZE, PRESETS
 from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
 from dplq.methods.registry import register_method

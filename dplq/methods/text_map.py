@@ -60,8 +60,8 @@ class TextMap(Fitted):
         targets = texts[labels] - text_mean
         targets = targets / self._length(targets, weights)
         weighted = weights[:, None] * inputs
-        clip = inputs[:, :width]
-        slope = (weighted[:, :width] * targets).sum() / (weighted[:, :width] * clip).sum()
+        moment = (weighted[:, :width] * inputs[:, :width]).sum().clamp_min(1e-12)
+        slope = (weighted[:, :width] * targets).sum() / moment
         start = torch.zeros(len(mean), width, dtype=torch.float64)
         start[:width].fill_diagonal_(max(slope.item(), SMALLEST_SLOPE))
         ridge = weights.sum() * torch.tensor(RIDGE).repeat_interleave(torch.tensor(self.widths))

@@ -9,14 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 import dplq
-from dplq.methods.domain_head import (
-    C,
-    DomainHead,
-    decided,
-    mixed,
-    statistics,
-    with_spread_of,
-)
+from dplq.methods.domain_head import C, DomainHead, statistics
+from dplq.methods.opinions import decided, mixed, with_spread_of
 from dplq.methods.quaternion_prompt import QuaternionPromptCLIP
 from dplq.methods.text_map import BETWEEN
 from tests.tiny import tiny_backbone

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from dplq.methods import text_map
-from dplq.methods.domain_head import joined, with_spread_of
+from dplq.methods.opinions import joined, with_spread_of
 from dplq.methods.text_map import RIDGE, TextMap
 
 CLIP, DOMAIN, CLASSES = 6, 5, 4
@@ -96,6 +96,13 @@ def test_without_information_it_is_clip_about_the_training_mean(monkeypatch, cla
     assert similar > (0.9999 if classes > 1 else 0.9)
     if classes == 1:  # its own text is at the mean, where only rounding has a direction
         assert fitted(features, texts[:1] + 1e-6).abs().max() == 0
+
+
+def test_equal_images_give_finite_scores():
+    features, labels, texts = drawn()
+    fitted = TextMap(CLIP, DOMAIN)
+    fitted.fit(features[:1].repeat(len(labels), 1), labels, texts[:CLASSES])
+    assert fitted(features, texts).isfinite().all()
 
 
 def test_it_finds_classes_without_training_images_where_clip_cannot():
