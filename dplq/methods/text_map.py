@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from dplq.methods.domain_head import statistics
 from dplq.methods.heads.base import Fitted
+from dplq.methods.heads.fitting import balanced_weights
 
 RIDGE = (1.0, 2.0)  # per training image: for CLIP's feature, and for the domain feature
 BETWEEN = 0.75  # part of its weight between trained classes, which it favours, and others
@@ -53,7 +54,9 @@ class TextMap(Fitted):
         """
         features, texts = features.double().cpu(), texts.double().cpu()
         labels, width = labels.cpu(), self.widths[0]
-        weights = self._weights(labels, len(texts), class_weight)
+        weights = torch.ones(len(labels), dtype=torch.float64)
+        if class_weight is not None:
+            weights = balanced_weights(labels, len(texts))[labels]
         mean, scale = self._scales(features, weights)
         inputs = (features - mean) / scale
         text_mean, _ = statistics(texts[labels], weights)
@@ -70,14 +73,6 @@ class TextMap(Fitted):
         right = weighted.T @ targets + ridge[:, None] * start
         weight = (torch.linalg.solve(left, right) / scale[:, None]).T
         self.put(weight=weight, bias=-(weight @ mean), text_mean=text_mean)
-
-    @staticmethod
-    def _weights(labels: Tensor, classes: int, class_weight: str | None) -> Tensor:
-        """Return how often each image counts, (N,); together they count N times."""
-        if class_weight is None:
-            return torch.ones(len(labels), dtype=torch.float64)
-        counts = labels.bincount(minlength=classes).double()
-        return len(labels) / (classes * counts[labels])
 
     def _scales(self, features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean (d + d_f,) and divisor (d + d_f,): each part has a length of about 1."""

@@ -57,6 +57,20 @@ def test_the_predicted_class_is_the_default(demo: Backbone) -> None:
     assert not torch.equal(maps, attention_map(model, pictures.images, (guess + 1).tolist()))
 
 
+def test_what_has_no_gradient_chooses_the_class_but_is_not_explained(clip: Backbone) -> None:
+    """Head and map of residual_head, with trained and other classes."""
+    settings = {"preset": "residual_head", "prompt_depth": 2, "n_ctx": 2}
+    domain = dplq.load_domain_encoder("clip", backbone=clip)
+    model = create_model("QuaternionPrompt", clip, NAMES, domain=domain, seed=1, **settings)
+    model.fit_features(model.frozen_features(IMAGES), torch.arange(3))
+    model.eval().set_classnames(["lake", "river", "desert", "forest"])
+    guess = model(IMAGES).argmax(dim=1)
+    maps = attention_map(model, IMAGES)
+    with model.gradient_part():
+        assert not torch.equal(model(IMAGES).argmax(dim=1), guess)
+        assert torch.equal(attention_map(model, IMAGES, guess), maps)
+
+
 # --- equal to a naive computation -----------------------------------------------------------------
 
 

@@ -50,6 +50,14 @@ def fitted(backbone, **settings):
     return model.eval(), images, features, labels
 
 
+def with_and_without(model, images, features, classnames):
+    """Logits among these classes, of the prompts and of the whole model; and frozen features."""
+    model.set_classnames(classnames)
+    prompted = model.train()(images, domain_features=features)
+    found = model.eval()(images, domain_features=features)
+    return prompted, found, model.frozen_features(images, features)
+
+
 def plain_texts(backbone, classnames):
     texts = [f"a photo of a {name.replace('_', ' ')}." for name in classnames]
     return F.normalize(backbone.encode_text(backbone.tokenize(texts)), dim=-1)
@@ -173,10 +181,8 @@ def test_zero_shot_clip_takes_part_among_classes_that_were_not_trained(backbone)
     trained = model(images, domain_features=features)
     assert torch.equal(trained, model.train()(images, domain_features=features))
     others = ["desert", "lake", "forest"]
-    model.set_classnames(others)
-    prompted = model(images, domain_features=features)
+    prompted, found, _ = with_and_without(model, images, features, others)
     plain = zero_shot(backbone, images, others)
-    found = model.eval()(images, domain_features=features)
     assert not torch.allclose(prompted.softmax(1), plain.softmax(1), atol=1e-2)
     assert torch.allclose(found.amax(1), prompted.amax(1), atol=1e-4)
     assert torch.allclose(found.softmax(1), plain.softmax(1), atol=1e-5)
@@ -191,19 +197,15 @@ def test_the_map_takes_part_among_classes_that_were_not_trained(backbone):
     trained = model(images, domain_features=features)
     assert torch.equal(trained, model.train()(images, domain_features=features))
     others = ["desert", "lake", "forest"]
-    model.set_classnames(others)
-    prompted = model(images, domain_features=features)
-    frozen = model.frozen_features(images, features)
+    prompted, found, frozen = with_and_without(model, images, features, others)
     scores = model.prompt_learner.text_map(frozen, plain_texts(backbone, others))
-    found = model.eval()(images, domain_features=features)
     assert torch.equal(found.argmax(1), scores.argmax(1))
     assert not torch.equal(found.argmax(1), prompted.argmax(1))
     assert torch.allclose(found.amax(1), prompted.amax(1), atol=1e-4)
     assert torch.allclose(found.std(1), prompted.std(1), atol=1e-4)
-    model.set_classnames(["desert"])  # among one class there is nothing to decide
-    assert torch.equal(
-        model(images, domain_features=features), model.train()(images, domain_features=features)
-    )
+    # among one class there is nothing to decide
+    prompted, found, _ = with_and_without(model, images, features, ["desert"])
+    assert torch.equal(found, prompted)
 
 
 def test_the_map_is_fitted_to_the_trained_classes_and_their_weights(backbone):
@@ -224,12 +226,9 @@ def test_the_map_decides_between_trained_and_other_classes_too(backbone):
     """With three quarters of its weight; one other class is enough."""
     names = [*CLASSNAMES[:2], "desert"]
     model, images, features, _ = fitted(backbone, head_weight=0.0, map_weight=0.8)
-    model.set_classnames(names)
-    prompted = model.train()(images, domain_features=features)
-    found = model.eval()(images, domain_features=features).exp()
-    scores = model.prompt_learner.text_map(
-        model.frozen_features(images, features), plain_texts(backbone, names)
-    )
+    prompted, found, frozen = with_and_without(model, images, features, names)
+    found = found.exp()
+    scores = model.prompt_learner.text_map(frozen, plain_texts(backbone, names))
     expected = mixed(prompted, with_spread_of(scores, prompted), 0.8 * 0.75).softmax(1)
     assert torch.allclose(found[:, 2], expected[:, 2], atol=1e-5)
     assert torch.equal(found[:, :2].argmax(1), prompted[:, :2].argmax(1))
@@ -239,11 +238,8 @@ def test_the_map_decides_between_trained_and_other_classes_too(backbone):
 def test_map_and_zero_shot_clip_together(backbone):
     model, images, features, _ = fitted(backbone, zeroshot_weight=0.5)
     others = ["desert", "lake", "forest"]
-    model.set_classnames(others)
-    prompted = model.train()(images, domain_features=features)
-    found = model.eval()(images, domain_features=features)
+    prompted, found, frozen = with_and_without(model, images, features, others)
     both = mixed(prompted, zero_shot(backbone, images, others), 0.5)
-    frozen = model.frozen_features(images, features)
     scores = model.prompt_learner.text_map(frozen, plain_texts(backbone, others))
     expected = decided(prompted, mixed(both, with_spread_of(scores, both), 0.6), [0, 1, 2])
     assert torch.allclose(found, expected, atol=1e-4)
@@ -301,9 +297,11 @@ def test_bad_input(backbone):
     frozen = model.frozen_features(images, features)
     with pytest.raises(dplq.UserError, match="HEAD_WEIGHT needs a training image of parking_lot"):
         model.fit_features(frozen, labels * 2)
+    assert model.prompt_learner.mean.count_nonzero() == 0  # nothing was fitted by halves
     model = make_model(backbone, head_weight=0.0)
     with pytest.raises(dplq.UserError, match="MAP_WEIGHT needs a training image of parking_lot"):
         model.fit_features(frozen, labels * 2)
+    assert model.prompt_learner.mean.count_nonzero() == 0
     one = DomainHead(1, 2, 0)
     one.fit(torch.ones(2, 2), torch.tensor([0, 0]))
     assert one.weight.count_nonzero() == 0

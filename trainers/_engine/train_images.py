@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dplq.errors import UserError
+from dplq.methods.heads.fitting import balanced_weights
 
 logger = logging.getLogger(__name__)
 IMBALANCE = 3  # images of the largest class for each of the smallest, from which on it is said
@@ -82,13 +83,8 @@ def report_left_out(trainer: Any) -> None:
 
 
 def class_weights(trainer: Any) -> Tensor | None:
-    """Return ``TRAIN.CLASS_WEIGHTS``, (K,) on the device; None where it is off.
-
-    They are n / (K n_c) for the n_c of n training images in a class: 1 in the mean over the images.
-    """
+    """Return ``TRAIN.CLASS_WEIGHTS``, (K,) on the device; None where it is off."""
     if not trainer.cfg.TRAIN.CLASS_WEIGHTS:
         return None
     labels = torch.tensor([item.label for item in trainer.dm.dataset.train_x])
-    counts = torch.bincount(labels, minlength=trainer.num_classes)
-    weights = len(labels) / (trainer.num_classes * counts.clamp(min=1))
-    return weights.float().to(trainer.device)
+    return balanced_weights(labels, trainer.num_classes).float().to(trainer.device)

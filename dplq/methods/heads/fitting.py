@@ -90,6 +90,15 @@ def check_every_class(labels: Tensor, classnames: Sequence[str], what: str) -> N
         raise UserError(f"{what} needs a training image of {few(missing, 4)}.")
 
 
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Return n / (K n_c) of each of the K classes, (K,) float64, for n_c of n labels (N,).
+
+    An image of a class counts so often: 1 in the mean over the images.
+    """
+    counts = torch.bincount(labels, minlength=classes).double()
+    return len(labels) / (classes * counts.clamp(min=1))
+
+
 class Choice:
     """The best candidate so far: highest accuracy on val, then lowest log loss, then first.
 
