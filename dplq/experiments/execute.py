@@ -18,7 +18,7 @@ from dplq.errors import UserError
 from dplq.experiments.engines.base import JOB_VARIABLE, Ended, Engine, Job
 from dplq.experiments.engines.local import LocalEngine
 from dplq.experiments.failure import reason
-from dplq.experiments.plan import Plan, RecordedSettings, Run
+from dplq.experiments.plan import Plan, RecordedSettings, Run, is_own_python
 from dplq.experiments.progress import Lines, Progress
 from dplq.experiments.schedule import Item, Schedule, Stage
 from dplq.experiments.signals import Signals, caught_signals, say_stopped
@@ -201,6 +201,7 @@ class Execution:
             run.command,
             {SETTINGS_VARIABLE: settings},
             item.log,
+            run.words if is_own_python() else None,
         )
         job = replace(job, environment={**job.environment, JOB_VARIABLE: job.name})
         item.stage, item.since = Stage.RUNNING, time.monotonic()

@@ -7,6 +7,7 @@ continues what the other began.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,6 +80,11 @@ class Run:
     @property
     def command(self) -> list[str]:
         """Return the command line, for any current directory."""
+        return [*train_command(), *self.words]
+
+    @property
+    def words(self) -> list[str]:
+        """Return the arguments of ``dplq train``, for any current directory."""
         arguments: dict[str, object] = {} if self.data is None else {"--root": self.data}
         arguments |= {
             "--seed": self.seed,
@@ -92,7 +98,7 @@ class Run:
         words = [str(word) for pair in arguments.items() for word in pair]
         given = ((key, for_any_folder(key, value)) for key, value in self.options)
         options = [str(word) for pair in (*keys.items(), *given) for word in pair]
-        return [*train_command(), *words, *test, *options]
+        return [*words, *test, *options]
 
     def settings(self) -> str:
         """Return what determines its result, a line each; a tested model has to be finished."""
@@ -217,6 +223,17 @@ def train_command() -> list[str]:
     if root is not None and (root / "train.py").is_file():
         return [python, str(root / "train.py")]
     return [python, "-c", START, "train"]
+
+
+def is_own_python() -> bool:
+    """Return whether runs are started with the Python of this process."""
+    given = os.environ.get(PYTHON_VARIABLE)
+    if given is None or not (found := shutil.which(given)) or not sys.executable:
+        return given is None
+    same_folder = os.path.realpath(os.path.dirname(found)) == os.path.realpath(
+        os.path.dirname(sys.executable)
+    )
+    return same_folder and os.path.samefile(found, sys.executable)
 
 
 def posix_checksum(path: Path) -> str:

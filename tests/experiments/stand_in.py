@@ -82,7 +82,7 @@ class StandIn:
 def stand_in(tmp_path, monkeypatch):
     """Have a stand-in run in place of Python."""
     made = StandIn(tmp_path)
-    monkeypatch.setattr(sys, "executable", str(made.path))
-    for name in ("FAIL", "TAKES", "TOGETHER", "LOCK", "DPLQ_PYTHON"):
+    monkeypatch.setenv("DPLQ_PYTHON", str(made.path))
+    for name in ("FAIL", "TAKES", "TOGETHER", "LOCK"):
         monkeypatch.delenv(name, raising=False)
     return made

@@ -189,17 +189,15 @@ from dplq.experiments.base2new import base2new
 from dplq.experiments.series import Series
 from dplq.experiments.engines import open_engine
 from dplq.experiments.execute import execute
-out, python = Path(sys.argv[1]), sys.argv[2]
-sys.executable = python
+out = Path(sys.argv[1])
 plan = base2new(Series("demo_aerial", "CoOp", "demo", seeds=range(1, 4), out=out))
 sys.exit(execute(plan, open_engine("local", {"jobs": 2})))
 """
 
 
 def test_two_people_on_one_sweep_run_nothing_twice(tmp_path, stand_in):  # noqa: F811
-    real = next(iter(stand_in.path.read_text().splitlines())).removeprefix("#!")
     env = {**os.environ, "LOCK": "yes", "TAKES": "0.3", "PYTHONPATH": str(PROJECT)}
-    command = [real, "-c", TWO, str(tmp_path / "out"), str(stand_in.path)]
+    command = [sys.executable, "-c", TWO, str(tmp_path / "out")]
     both = [
         subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for _ in range(2)
@@ -269,17 +267,15 @@ from dplq.experiments.series import Series
 from dplq.experiments.carry_out import carry_out
 from dplq.experiments.engines import open_engine
 from dplq.io.exit_code import exit_code
-out, live = Path(sys.argv[1]), sys.argv[3] == "live"
-sys.executable = sys.argv[2]
+out, live = Path(sys.argv[1]), sys.argv[2] == "live"
 plan = base2new(Series("demo_aerial", "CoOp", "demo", seeds=range(1, 9), out=out))
 sys.exit(exit_code(lambda: carry_out(plan, lambda: open_engine("local", {"jobs": 2}), live=live)))
 """
 
 
-def closing(tmp_path, stand_in, **changes):  # noqa: F811
-    """Start a plan whose runs take their time; the third word is whether it shows a table."""
-    real = stand_in.path.read_text().splitlines()[0].removeprefix("#!")
-    words = [real, "-c", CLOSED, str(tmp_path / "out"), str(stand_in.path)]
+def closing(tmp_path, **changes):
+    """Start a plan whose runs take their time; the second word is whether it shows a table."""
+    words = [sys.executable, "-c", CLOSED, str(tmp_path / "out")]
     words.append("live" if "stdin" in changes else "lines")
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "TERM": "xterm"}
     return subprocess.Popen(words, env=env, **changes)
@@ -296,7 +292,7 @@ def wait_for_runs(stand_in, number=2):  # noqa: F811
 def test_an_output_that_closes_stops_the_runs_and_is_a_failure(tmp_path, stand_in, monkeypatch):  # noqa: F811
     """As `dplq run ... | head`."""
     monkeypatch.setenv("TAKES", "0.3")
-    process = closing(tmp_path, stand_in, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = closing(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.readline()
     process.stdout.close()
     err = process.stderr.read().decode()
@@ -313,7 +309,7 @@ def test_a_terminal_that_closes_stops_the_runs(tmp_path, stand_in, monkeypatch, 
     monkeypatch.setenv("FAIL", "slow")
     terminal, theirs = pty.openpty()
     places = dict.fromkeys(("stdout", "stderr", *["stdin"] * live), theirs)
-    process = closing(tmp_path, stand_in, **places)
+    process = closing(tmp_path, **places)
     os.close(theirs)
     pids = wait_for_runs(stand_in)
     os.close(terminal)

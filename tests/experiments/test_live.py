@@ -7,6 +7,7 @@ import io
 import os
 import pty
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -60,18 +61,16 @@ from dplq.experiments.base2new import base2new
 from dplq.experiments.series import Series
 from dplq.experiments.engines import open_engine
 from dplq.experiments.execute import execute
-sys.executable = sys.argv[1]
-plan = base2new(Series("demo_aerial", "CoOp", "demo", seeds=[1, 2], out=Path(sys.argv[2])))
+plan = base2new(Series("demo_aerial", "CoOp", "demo", seeds=[1, 2], out=Path(sys.argv[1])))
 sys.exit(execute(plan, open_engine("local", {"jobs": 2}), live=True))
 """
 
 
 def test_the_table_on_a_terminal(tmp_path, stand_in):  # noqa: F811
-    python = stand_in.path.read_text().splitlines()[0].removeprefix("#!")
     terminal, theirs = pty.openpty()
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "FAIL": "train 2", "TERM": "xterm"}
     process = subprocess.Popen(
-        [python, "-c", PLAN, str(stand_in.path), str(tmp_path / "out")],
+        [sys.executable, "-c", PLAN, str(tmp_path / "out")],
         env={**env, "COLUMNS": "140", "LINES": "30"},
         stdout=theirs,
         stderr=theirs,

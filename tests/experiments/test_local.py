@@ -208,8 +208,7 @@ from dplq.experiments.base2new import base2new
 from dplq.experiments.series import Series
 from dplq.experiments.engines import open_engine
 from dplq.experiments.execute import execute
-python, stand_in, out = sys.executable, sys.argv[1], Path(sys.argv[2])
-sys.executable = stand_in
+out = Path(sys.argv[1])
 plan = base2new(Series("demo_aerial", "CoOp", "demo", seeds=[1, 2, 3], out=out))
 sys.exit(execute(plan, open_engine("local", {"jobs": 2})))
 """
@@ -233,8 +232,8 @@ def sweep(tmp_path):
         program.write_text(STUBBORN.format(python=sys.executable, deaf=deaf, pids=str(pids)))
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         process = subprocess.Popen(
-            [sys.executable, "-c", PLAN, str(program), str(tmp_path / "out")],
-            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            [sys.executable, "-c", PLAN, str(tmp_path / "out")],
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "DPLQ_PYTHON": str(program)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

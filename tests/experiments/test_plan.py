@@ -18,7 +18,7 @@ from dplq.cli import demo
 from dplq.errors import UserError
 from dplq.experiments.base2new import base2new
 from dplq.experiments.execute import execute
-from dplq.experiments.plan import Run, posix_checksum, train_command
+from dplq.experiments.plan import Run, is_own_python, posix_checksum, train_command
 from dplq.experiments.series import Series
 from dplq.io.protocols import CONFIGS
 from tests.runner import PROJECT
@@ -49,7 +49,7 @@ def calls(tmp_path, monkeypatch):
     python, file = tmp_path / "python", tmp_path / "calls"
     python.write_text(STAND_IN.format(python=sys.executable, calls=str(file)))
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("DPLQ_PYTHON", str(python))
     file.touch()
     return lambda: [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -103,6 +103,18 @@ def test_runs_have_the_modules_of_the_demo_that_starts_them(tmp_path, monkeypatc
         assert done.stdout.startswith("usage: dplq train ")
     monkeypatch.setenv("DPLQ_PYTHON", "of/a/cluster")
     assert train_command()[0] == "of/a/cluster"
+
+
+def test_which_python_is_this_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("DPLQ_PYTHON", raising=False)
+    assert is_own_python()
+    folder, link = Path(sys.executable).parent, tmp_path / "python"
+    link.symlink_to(sys.executable)  # as in another virtual environment of the same Python
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    given = {"python": True, sys.executable: True, str(link): False, "no_such_python": False}
+    for name, own in given.items():
+        monkeypatch.setenv("DPLQ_PYTHON", name)
+        assert is_own_python() is own, name
 
 
 def test_a_head_is_not_tested_on_other_classes(tmp_path):

@@ -39,12 +39,15 @@ class Job:
         command: the program and its arguments, for any current directory.
         environment: variables that it has besides those of this process.
         log: file that its output is appended to; None: the output of this process.
+        train: the arguments, where the command is ``dplq train`` with this Python: an engine need
+            not start that anew. None: another command.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     log: Path | None = None
+    train: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

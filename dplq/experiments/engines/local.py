@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -20,10 +19,11 @@ from dplq.errors import UserError
 from dplq.experiments.engines.base import Ended, Engine, Job, thread_variables
 from dplq.experiments.engines.gpus import VARIABLE, list_gpus
 from dplq.experiments.engines.packing import Packing
-from dplq.io.exit_code import DONE, TERMINATED, shell_code
+from dplq.experiments.engines.parent import ending_with
+from dplq.experiments.engines.preload import CAN_FORK, Forked, Server
+from dplq.io.exit_code import DONE, shell_code
 
 POLL = 0.02  # seconds between two looks at the processes
-PR_SET_PDEATHSIG = 1  # of Linux
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,12 +36,15 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
         gpus: numbers or unique names, separated by commas; None: ``CUDA_VISIBLE_DEVICES``, else
             all.
         threads: CPU threads of a run; 0: the cores divided by the number of runs.
+        preload: import PyTorch and the other libraries once, and fork the runs from that process
+            (Linux); False: each run imports them.
     """
 
     jobs: Annotated[int, Meta(ge=1)] | None = None
     per_gpu: Annotated[int, Meta(ge=0)] | Literal["auto"] = 0
     gpus: str | int | None = None
     threads: Annotated[int, Meta(ge=0)] = 0
+    preload: bool = True
 
 
 class LocalEngine:
@@ -55,6 +58,7 @@ class LocalEngine:
         jobs: how many at once, at most; None: as many as `packing` says.
         threads: CPU threads of each; 0: the cores divided; None: as many as it takes by itself.
         packing: of the GPUs; None: each job sees them all.
+        preload: fork the runs of this project from a process that has imported the libraries.
     """
 
     def __init__(
@@ -62,11 +66,14 @@ class LocalEngine:
         jobs: int | None = 1,
         threads: int | None = None,
         packing: Packing | None = None,
+        preload: bool = True,
     ) -> None:
         self._jobs = jobs
         self._threads = threads
         self._packing = packing
-        self._processes: dict[str, tuple[Job, subprocess.Popen[Any]]] = {}
+        self._preload = preload and CAN_FORK
+        self._servers: list[Server] = []
+        self._processes: dict[str, tuple[Job, subprocess.Popen[Any] | Forked]] = {}
 
     @property
     def slots(self) -> int:
@@ -78,15 +85,17 @@ class LocalEngine:
 
     def start(self, job: Job) -> None:
         """Start a process."""
-        environment = {**os.environ, **self._shares(job), **job.environment}
+        threads, own = self._threads_of_job(), {**self._gpu(job), **job.environment}
         try:
-            popen = _start(job, environment)
+            if self._preload and job.train is not None:
+                process: subprocess.Popen[Any] | Forked = self._server(threads).start(job, own)
+            else:
+                process = _start(job, {**os.environ, **threads, **own})
         except OSError as error:
             self._leave(job, well=False)
-            raise UserError(
-                f"A run cannot be started: {error.filename}: {error.strerror}."
-            ) from error
-        self._processes[job.name] = (job, popen)
+            where = error.filename or "its process"
+            raise UserError(f"A run cannot be started: {where}: {error.strerror}.") from error
+        self._processes[job.name] = (job, process)
 
     def wait(self, seconds: float) -> Sequence[Ended]:
         """Return the jobs that have ended, once there is one or the time is over."""
@@ -110,25 +119,38 @@ class LocalEngine:
                 _kill(popen)
 
     def close(self) -> None:
-        """Do nothing: the engine holds nothing."""
+        """End the processes that runs are forked from."""
+        while self._servers:
+            self._servers.pop().close()
+
+    def _server(self, threads: Mapping[str, str]) -> Server:
+        """Return a process whose libraries were imported with the variables of this one."""
+        environment = {**os.environ, **threads}
+        for server in self._servers:
+            if server.is_alive and server.environment == environment:
+                return server
+        for server in [server for server in self._servers if server.is_idle]:
+            self._servers.remove(server)
+            server.close()
+        self._servers.append(Server(environment))
+        return self._servers[-1]
 
     def _ended(self) -> list[Ended]:
         jobs = [job for job, popen in self._processes.values() if popen.poll() is not None]
-        ended = [
-            Ended(job, shell_code(self._processes.pop(job.name)[1].returncode)) for job in jobs
-        ]
+        ended = [_ended(job, self._processes.pop(job.name)[1]) for job in jobs]
         for end in ended:
             self._leave(end.job, well=end.code == DONE)
         return ended
 
-    def _shares(self, job: Job) -> dict[str, str]:
-        """Return the variables that give a job its share of the machine."""
-        shares = {}
-        if self._threads is not None:
-            shares = thread_variables(self._threads or max(1, cores() // self.slots))
-        if self._packing is not None:
-            shares[VARIABLE] = self._packing.place(job.name).name
-        return shares
+    def _threads_of_job(self) -> dict[str, str]:
+        """Return the variables that give a job its share of the cores."""
+        if self._threads is None:
+            return {}
+        return thread_variables(self._threads or max(1, cores() // self.slots))
+
+    def _gpu(self, job: Job) -> dict[str, str]:
+        """Return the variable that gives a job its GPU."""
+        return {} if self._packing is None else {VARIABLE: self._packing.place(job.name).name}
 
     def _leave(self, job: Job, *, well: bool) -> None:
         if self._packing is not None:
@@ -140,7 +162,7 @@ def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[Any]:
         subprocess.Popen,
         job.command,
         env=environment,
-        preexec_fn=_end_with(os.getpid()) if sys.platform == "linux" else None,
+        preexec_fn=ending_with(os.getpid()),
     )
     if job.log is not None:
         with job.log.open("ab") as output:
@@ -152,25 +174,16 @@ def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[Any]:
         signal.signal(signal.SIGINT, before)
 
 
-def _end_with(parent: int) -> Callable[[], None]:
-    """Return what has a new process end with SIGTERM when this one ends, however it ends.
-
-    Runs that nobody waits for would hold their GPUs unseen.
-    """
-    prctl = ctypes.CDLL(None).prctl  # here: the new process may only call it
-
-    def end_with_parent() -> None:
-        prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
-        if os.getppid() != parent:  # it ended before
-            os._exit(TERMINATED)
-
-    return end_with_parent
+def _ended(job: Job, process: subprocess.Popen[Any] | Forked) -> Ended:
+    assert process.returncode is not None
+    reason = process.reason if isinstance(process, Forked) else ""
+    return Ended(job, shell_code(process.returncode), reason)
 
 
-def _kill(popen: subprocess.Popen[Any]) -> None:
+def _kill(popen: subprocess.Popen[Any] | Forked) -> None:
     """Kill a process with its children, and wait for it."""
     popen.kill()
-    if sys.platform != "win32":
+    if isinstance(popen, subprocess.Popen) and sys.platform != "win32":
         with contextlib.suppress(ProcessLookupError):  # not the leader of a group, or all ended
             os.killpg(popen.pid, signal.SIGKILL)
     popen.wait()
@@ -199,10 +212,11 @@ def open_engine(settings: Settings) -> Engine:
             "of runs at once, --jobs."
         )
     if not gpus:
-        return LocalEngine(jobs, settings.threads)
+        return LocalEngine(jobs, settings.threads, preload=settings.preload)
     even = -(-(jobs or len(gpus)) // len(gpus))
     if per_gpu == "auto":  # memory is not the only limit: a run keeps a core busy, too
         packing = Packing(gpus, None)
-        return LocalEngine(jobs or max(cores(), len(gpus)), settings.threads, packing)
+        most = jobs or max(cores(), len(gpus))
+        return LocalEngine(most, settings.threads, packing, settings.preload)
     packing = Packing(gpus, per_gpu or even)
-    return LocalEngine(jobs, settings.threads, packing)
+    return LocalEngine(jobs, settings.threads, packing, settings.preload)
