@@ -13,6 +13,7 @@ from dplq.methods.heads.linear_probe import LinearProbeModel
 from dplq.methods.heads.lp_plus_plus import LPPlusPlusModel
 from dplq.methods.heads.ss_text import SSTextModel
 from dplq.methods.heads.task_res import TaskResModel
+from dplq.methods.heads.text_map import TextMapModel
 from dplq.methods.heads.tip_adapter import TipAdapterFModel, TipAdapterModel
 
 from ._engine.heads import HeadTrainer, TrainedHeadTrainer
@@ -79,3 +80,10 @@ class SSText(HeadTrainer):
     """Text-informed class means in closed form."""
 
     model_class = SSTextModel
+
+
+@register_trainer
+class TextMap(HeadTrainer):
+    """A linear map from image features to the texts of their classes."""
+
+    model_class = TextMapModel

@@ -20,7 +20,7 @@ from dplq.domain.encoder import DomainEncoder
 from dplq.errors import UserError
 from dplq.methods.base import PromptedCLIP, Prompts, validate_classnames
 from dplq.methods.domain_head import DomainHead
-from dplq.methods.heads.fitting import check_every_class
+from dplq.methods.heads.fitting import balanced_weights, check_every_class
 from dplq.methods.init import MAX_WORDS, check_depth, initial_context, seeded_generator
 from dplq.methods.opinions import decided, joined, mixed, with_spread_of
 from dplq.methods.presets import PRESET_NORMALIZE, PRESETS
@@ -176,7 +176,8 @@ class QuaternionPromptCLIP(PromptedCLIP):
             self.prompt_learner.head.fit(features, labels, class_weight)
         if self.switches.map_weight:
             texts = self._encode_plain(self.trained_classes)[0]
-            self.prompt_learner.text_map.fit(features, labels, texts, class_weight)
+            weights = None if class_weight is None else balanced_weights(labels, len(texts))
+            self.prompt_learner.text_map.fit(features, labels, texts, weights)
         if self.learns_from_features:
             self.prompt_learner.fitted.fill_(1)
 

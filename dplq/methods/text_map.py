@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from dplq.methods.domain_head import statistics
 from dplq.methods.heads.base import Fitted
-from dplq.methods.heads.fitting import balanced_weights
 
 RIDGE = (1.0, 2.0)  # per training image: for CLIP's feature, and for the domain feature
 BETWEEN = 0.75  # part of its weight between trained classes, which it favours, and others
@@ -42,7 +41,7 @@ class TextMap(Fitted):
         super().__init__(tensors, learned=())
 
     def fit(
-        self, features: Tensor, labels: Tensor, texts: Tensor, class_weight: str | None = None
+        self, features: Tensor, labels: Tensor, texts: Tensor, class_weights: Tensor | None = None
     ) -> None:
         """Fit the map to centred features and texts, and fold the centring into it.
 
@@ -50,13 +49,12 @@ class TextMap(Fitted):
             features: (N, d + d_f), of CLIP, L2-normalised, and of the domain encoder side by side.
             labels: (N,), in 0 .. K - 1.
             texts: (K, d), L2-normalised text features of the trained classes.
-            class_weight: "balanced": every class counts alike; None: every image does.
+            class_weights: (K,), how often an image of a class counts; None: once.
         """
         features, texts = features.double().cpu(), texts.double().cpu()
         labels, width = labels.cpu(), self.widths[0]
-        weights = torch.ones(len(labels), dtype=torch.float64)
-        if class_weight is not None:
-            weights = balanced_weights(labels, len(texts))[labels]
+        each = torch.ones(len(texts)) if class_weights is None else class_weights
+        weights = each.double().cpu()[labels]
         mean, scale = self._scales(features, weights)
         inputs = (features - mean) / scale
         text_mean, _ = statistics(texts[labels], weights)
@@ -95,7 +93,11 @@ class TextMap(Fitted):
             features: (B, d + d_f), as for `fit`.
             texts: (K, d), L2-normalised text features of any classes.
         """
-        mapped = features @ self.weight.T + self.bias
+        mapped = self.mapped(features)
         centred = texts.to(mapped.dtype) - self.text_mean
         is_zero = centred.norm(dim=1) < SMALLEST_TEXT
-        return (F.normalize(mapped, dim=1) @ F.normalize(centred, dim=1).T).masked_fill(is_zero, 0)
+        return (mapped @ F.normalize(centred, dim=1).T).masked_fill(is_zero, 0)
+
+    def mapped(self, features: Tensor) -> Tensor:
+        """Return L2-normalised mapped features (B, d) of features (B, d + d_f)."""
+        return F.normalize(features @ self.weight.T + self.bias, dim=1)

@@ -46,6 +46,7 @@ SETTINGS = {
     "TaskRes": {},
     "CLIPAdapter": {"features": "both"},
     "SSText": {},
+    "TextMap": {"features": "both"},
     "CLIPLoRA": {"params": "qkvo"},
     "CLIPSVD": {},
     "TwoStage": {},

@@ -43,6 +43,7 @@ SETTINGS = {
     "TaskRes": {"templates": ["a map of {}."], "alpha": 0.7},
     "CLIPAdapter": {"features": "both", "templates": ["a map of {}."], "ratio": 0.4},
     "SSText": {"templates": ["a map of {}."], "repel": True},
+    "TextMap": {"features": "both", "templates": ["a map of {}."], "scale": 3.0},
     "CLIPLoRA": {"params": "vo", "rank": 3, "template": "a picture of {}."},
     "CLIPSVD": {"encoder": "image"},
     "TwoStage": {"template": "{} from above"},

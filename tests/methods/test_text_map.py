@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from dplq.methods import text_map
+from dplq.methods.heads.fitting import balanced_weights
 from dplq.methods.opinions import joined, with_spread_of
 from dplq.methods.text_map import RIDGE, TextMap
 
@@ -72,7 +73,8 @@ def test_balanced_is_as_if_rare_classes_had_more_images():
         repeated = features if rows is None else features.repeat_interleave(rows, dim=0)
         named = labels if rows is None else labels.repeat_interleave(rows)
         fitted = TextMap(CLIP, DOMAIN)
-        fitted.fit(repeated, named, texts[:CLASSES], how)
+        weights = how and balanced_weights(named, CLASSES)
+        fitted.fit(repeated, named, texts[:CLASSES], weights)
         scores.append(fitted(new, texts[CLASSES:]))
     assert torch.allclose(scores[0], scores[1], atol=1e-5)
     assert not torch.allclose(scores[0], scores[2], atol=0.1)

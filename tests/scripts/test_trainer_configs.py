@@ -37,6 +37,7 @@ def test_every_registered_trainer_has_configs_and_the_listed_order():
         "TaskRes",
         "CLIPAdapter",
         "SSText",
+        "TextMap",
         "CoOp",
         "CoCoOp",
         "KgCoOp",

@@ -14,7 +14,7 @@ from tests.runner import make_project, train
 SHORT = ["DATASET.NUM_SHOTS", "4", "DATASET.SUBSAMPLE_CLASSES", "base", "OPTIM.MAX_EPOCH", "2"]
 MODEL = "prompt_learner/model-1.safetensors"
 HEADS = ("GDA", "TipAdapter", "TipAdapterF", "LPPlusPlus", "CLAP", "TaskRes", "CLIPAdapter",
-         "SSText")  # fmt: skip
+         "SSText", "TextMap")  # fmt: skip
 # numbers that are fitted, of 2 classes, 8 images, 48 features of each encoder
 SIZES = {
     "GDA": 2 * 48 + 2,
@@ -22,6 +22,7 @@ SIZES = {
     "TipAdapterF": 8 * 48 + 8 + 2,
     "LPPlusPlus": 2 * 48 + 2 + 2,
     "CLIPAdapter": 2 * 48 * 12,
+    "TextMap": 48 * 48 + 2 * 48 + 1,
 }
 
 

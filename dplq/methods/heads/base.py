@@ -118,7 +118,7 @@ class HeadModel(CLIPModel):
         clip_width = [] if given["features"] == "domain" else [clip.embed_dim]
         self.parts = [*clip_width, *([] if domain is None else [domain.feature_dim])]
         classes, generator = len(validate_classnames(classnames)), seeded_generator(seed)
-        learner = Fitted(self.initial(classes, sum(self.parts), generator), self.learned)
+        learner = self._learner(classes, generator)
         super().__init__(clip, learner, classnames, settings=given, domain=domain)
         self._embed_classes(self.classnames)
 
@@ -140,6 +140,10 @@ class HeadModel(CLIPModel):
             )
         if domain is not None and features == "clip":
             raise UserError("FEATURES is clip: leave domain out, or use domain or both.")
+
+    def _learner(self, classes: int, generator: torch.Generator) -> Fitted:
+        """Return the module of the tensors that are fitted."""
+        return Fitted(self.initial(classes, sum(self.parts), generator), self.learned)
 
     def initial(self, classes: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the tensors that are fitted, for K classes and features of this width."""

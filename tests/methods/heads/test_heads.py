@@ -13,6 +13,8 @@ import dplq
 from dplq.errors import UserError
 from dplq.methods.heads.fitting import Choice, FitData, Labelled, choose
 from dplq.methods.heads.gda import ALPHAS
+from dplq.methods.heads.text_map import SCALES
+from dplq.methods.text_map import TextMap
 from tests.methods.heads.problem import NAMES, SHOTS, WIDTH, head, labelled, problem, steps
 from tests.tiny import tiny_backbone
 
@@ -227,6 +229,28 @@ def test_ss_text(repel):
         weight = weight - F.normalize(2 * weight - weight.mean(0), dim=-1)
     cosine = F.normalize(VAL, dim=-1) @ F.normalize(weight, dim=-1).T
     close(model.classify(VAL), scaled(model) * cosine)
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 0.5]])
+def test_text_map(weights):
+    """tests/methods/test_text_map.py has the map's equations."""
+    model, data = head("TextMap", scale=3.0), problem(views=2)
+    data = replace(data, class_weights=weights and torch.tensor(weights))
+    fitted = TextMap(WIDTH, 0)
+    x, y = data.train.every_view()
+    fitted.fit(F.normalize(x, dim=-1), y, model.text, data.class_weights)
+    cosines = fitted(F.normalize(data.val.mean(), dim=-1), model.text)
+    losses = [F.cross_entropy(scale * cosines.double(), data.val.labels) for scale in SCALES]
+    assert model.fit(data) == {"scale": SCALES[int(torch.stack(losses).argmin())]}
+    cosines = fitted(F.normalize(VAL, dim=-1), model.text)
+    close(model.classify(VAL), model.settings["scale"] * cosines)
+    assert model.fit(replace(data, val=None)) == {"scale": model.settings["scale"]}
+    model.set_classnames(["lake", "sea"])
+    texts = model.clip.encode_text(model.clip.tokenize(["a photo of a lake.", "a photo of a sea."]))
+    close(
+        model.classify(VAL),
+        model.settings["scale"] * fitted(F.normalize(VAL, dim=-1), F.normalize(texts, dim=-1)),
+    )
 
 
 def test_features_of_both_are_each_of_length_one():
