@@ -176,7 +176,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
             self.prompt_learner.head.fit(features, labels, class_weight)
         if self.switches.map_weight:
             texts = self._encode_plain(self.trained_classes)[0]
-            weights = None if class_weight is None else balanced_weights(labels, len(texts))
+            weights = None if class_weight is None else balanced_weights(labels.cpu(), len(texts))
             self.prompt_learner.text_map.fit(features, labels, texts, weights)
         if self.learns_from_features:
             self.prompt_learner.fitted.fill_(1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,17 @@ DECODERS = (torch, torchvision, PIL)  # libraries that turn files into inputs
 PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "numpy")
 
 
-def peak_memory_mib(device: torch.device) -> float:
-    """Peak memory in MiB: allocated on a GPU, resident set size of the process on a CPU."""
+def peak_memory_mib(device: torch.device) -> float | None:
+    """Peak memory in MiB: allocated on a GPU, resident set size of the process on a CPU.
+
+    None on Windows without a GPU, where Python does not know it.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return None
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
@@ -48,8 +55,12 @@ def preparation(cfg: Any, precision: Precision) -> dict[str, Any]:
     }
 
 
+@cache
 def git_commit() -> str | None:
-    """Commit of this source tree, with "-dirty" if it was changed; None outside a checkout."""
+    """Commit of this source tree, with "-dirty" if it was changed; None outside a checkout.
+
+    It is that of the first call: a process keeps the code that it has imported.
+    """
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:

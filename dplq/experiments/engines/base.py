@@ -15,8 +15,9 @@ from typing import Protocol
 
 from dplq.io.runs.lock import JOB_VARIABLE
 
-__all__ = ["JOB_VARIABLE", "THREADS", "Ended", "Engine", "Job", "thread_variables"]
+__all__ = ["JOB_VARIABLE", "POLL", "THREADS", "Ended", "Engine", "Job", "thread_variables"]
 
+POLL = 0.02  # seconds between two looks at processes
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # how many CPU threads PyTorch takes
 
 

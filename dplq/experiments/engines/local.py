@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -16,14 +17,14 @@ import msgspec
 from msgspec import Meta
 
 from dplq.errors import UserError
-from dplq.experiments.engines.base import Ended, Engine, Job, thread_variables
+from dplq.experiments.engines.base import POLL, Ended, Engine, Job, thread_variables
 from dplq.experiments.engines.gpus import VARIABLE, list_gpus
 from dplq.experiments.engines.packing import Packing
 from dplq.experiments.engines.parent import ending_with
 from dplq.experiments.engines.preload import CAN_FORK, Forked, Server
-from dplq.io.exit_code import DONE, shell_code
+from dplq.io.exit_code import DONE, PROBLEMS, shell_code
 
-POLL = 0.02  # seconds between two looks at the processes
+logger = logging.getLogger(__name__)
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
@@ -87,15 +88,20 @@ class LocalEngine:
         """Start a process."""
         threads, own = self._threads_of_job(), {**self._gpu(job), **job.environment}
         try:
-            if self._preload and job.train is not None:
-                process: subprocess.Popen[Any] | Forked = self._server(threads).start(job, own)
-            else:
-                process = _start(job, {**os.environ, **threads, **own})
+            self._processes[job.name] = (job, self._begin(job, threads, own))
         except OSError as error:
             self._leave(job, well=False)
             where = error.filename or "its process"
             raise UserError(f"A run cannot be started: {where}: {error.strerror}.") from error
-        self._processes[job.name] = (job, process)
+
+    def _begin(
+        self, job: Job, threads: Mapping[str, str], own: Mapping[str, str]
+    ) -> subprocess.Popen[Any] | Forked:
+        """Fork a job, or start it anew where that is not possible."""
+        if self._preload and job.train is not None:
+            with contextlib.suppress(ConnectionError, UnicodeEncodeError):
+                return self._server(threads).start(job, own)
+        return _start(job, {**os.environ, **threads, **own})
 
     def wait(self, seconds: float) -> Sequence[Ended]:
         """Return the jobs that have ended, once there is one or the time is over."""
@@ -126,21 +132,42 @@ class LocalEngine:
     def _server(self, threads: Mapping[str, str]) -> Server:
         """Return a process whose libraries were imported with the variables of this one."""
         environment = {**os.environ, **threads}
-        for server in self._servers:
-            if server.is_alive and server.environment == environment:
-                return server
-        for server in [server for server in self._servers if server.is_idle]:
+
+        def fits(server: Server) -> bool:
+            return server.is_alive and server.environment == environment
+
+        for server in [each for each in self._servers if each.is_idle and not fits(each)]:
             self._servers.remove(server)
             server.close()
+        if (fitting := next(filter(fits, self._servers), None)) is not None:
+            return fitting
         self._servers.append(Server(environment))
         return self._servers[-1]
 
     def _ended(self) -> list[Ended]:
-        jobs = [job for job, popen in self._processes.values() if popen.poll() is not None]
-        ended = [_ended(job, self._processes.pop(job.name)[1]) for job in jobs]
+        ended = []
+        for job, process in list(self._processes.values()):
+            if process.poll() is None:
+                continue
+            if isinstance(process, Forked) and process.never_began and self._began_anew(process):
+                continue
+            del self._processes[job.name]
+            ended.append(_end_of(job, process))
         for end in ended:
             self._leave(end.job, well=end.code == DONE)
         return ended
+
+    def _began_anew(self, run: Forked) -> bool:
+        """Start a run that could not be forked, and fork no more; return whether it began."""
+        if self._preload:
+            logger.warning("Runs import the libraries themselves from now on: %s.", run.reason)
+        self._preload = False
+        try:
+            self._processes[run.job.name] = (run.job, _start(run.job, run.environment))
+        except OSError as error:
+            run.returncode, run.reason = PROBLEMS, f"it cannot be started: {error.strerror}"
+            return False
+        return True
 
     def _threads_of_job(self) -> dict[str, str]:
         """Return the variables that give a job its share of the cores."""
@@ -174,7 +201,7 @@ def _start(job: Job, environment: Mapping[str, str]) -> subprocess.Popen[Any]:
         signal.signal(signal.SIGINT, before)
 
 
-def _ended(job: Job, process: subprocess.Popen[Any] | Forked) -> Ended:
+def _end_of(job: Job, process: subprocess.Popen[Any] | Forked) -> Ended:
     assert process.returncode is not None
     reason = process.reason if isinstance(process, Forked) else ""
     return Ended(job, shell_code(process.returncode), reason)
@@ -183,7 +210,9 @@ def _ended(job: Job, process: subprocess.Popen[Any] | Forked) -> Ended:
 def _kill(popen: subprocess.Popen[Any] | Forked) -> None:
     """Kill a process with its children, and wait for it."""
     popen.kill()
-    if isinstance(popen, subprocess.Popen) and sys.platform != "win32":
+    if isinstance(popen, Forked):
+        return
+    if sys.platform != "win32":
         with contextlib.suppress(ProcessLookupError):  # not the leader of a group, or all ended
             os.killpg(popen.pid, signal.SIGKILL)
     popen.wait()

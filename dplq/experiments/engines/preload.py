@@ -8,6 +8,7 @@ one that was started anew: with its log, its environment, its signals and its ex
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -17,13 +18,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from dplq.experiments.engines.base import Job
-from dplq.experiments.engines.preload_server import READY, Gone, Send, Start, encode
+from dplq.experiments.engines.base import POLL, Job
+from dplq.experiments.engines.preload_server import CHUNK, READY, Gone, Send, Start, encode
 from dplq.io.exit_code import KILLED, TERMINATED
 from dplq.io.files import checkout
 
-POLL = 0.02  # seconds between two looks at the answers
-CHUNK = 65_536  # bytes
 SERVER = """
 import sys
 sys.path[:] = [*{folders!r}, *filter(None, sys.path)]  # no current folder, which -c adds as ""
@@ -33,9 +32,8 @@ if arguments is not None:  # a forked process
     from dplq.__main__ import main
     sys.exit(main(arguments))
 """
-
-
 CAN_FORK = sys.platform == "linux"  # elsewhere not after system libraries have been loaded
+PATIENCE = 5.0  # seconds after SIGKILL in which the end of a run is noticed
 
 
 class Server:
@@ -52,7 +50,10 @@ class Server:
         self.environment = dict(environment)
         self._runs: dict[str, Forked] = {}
         self._unread = b""
+        self._early = 0  # bytes sent before the imports were made
+        self._unsent: list[bytes] = []  # what would not have fit into the socket's buffer by then
         self._ready = False
+        self._is_lost = False
         self._connection, theirs = socket.socketpair()
         root = checkout()
         code = SERVER.format(folders=[str(root)] if root else [], connection=theirs.fileno())
@@ -67,7 +68,7 @@ class Server:
     @property
     def is_alive(self) -> bool:
         """Return whether it can start runs."""
-        return self._process.poll() is None
+        return not self._is_lost and self._process.poll() is None
 
     @property
     def is_idle(self) -> bool:
@@ -82,34 +83,49 @@ class Server:
             variables: that it has besides those of the server.
 
         Raises:
-            OSError: its log cannot be written, or the server is gone.
+            OSError: its log cannot be written; without a file name, the server is gone.
+            UnicodeEncodeError: an argument cannot be sent.
         """
         if job.log is not None:
             job.log.open("ab").close()
         log = None if job.log is None else str(job.log)
-        self.send(Start(job.name, list(job.train or ()), dict(variables), log))
-        run = self._runs[job.name] = Forked(job.name, self)
+        self._send(Start(job.name, list(job.train or ()), dict(variables), log))
+        run = self._runs[job.name] = Forked(job, {**self.environment, **variables}, self)
         return run
 
-    def send(self, message: Start | Send) -> None:
-        """Send a message.
+    def send_signal(self, run: Forked, number: int) -> None:
+        """Send a signal to a run; SIGKILL to its children, too."""
+        with contextlib.suppress(OSError):
+            self._send(Send(run.job.name, number))
 
-        Raises:
-            OSError: the server is gone.
-        """
-        self._connection.sendall(encode(message))
+    def _send(self, message: Start | Send) -> None:
+        line = encode(message)
+        if self._ready or (not self._unsent and self._early + len(line) <= CHUNK):
+            self._connection.sendall(line)
+            self._early += len(line)
+        else:
+            self._unsent.append(line)
 
     def read(self) -> None:
         """Take notice of the runs that have ended."""
         while chunk := self._received():
-            *lines, self._unread = (self._unread + chunk).split(b"\n")
-            for line in lines:
-                if line == READY:
-                    self._ready = True
-                    continue
-                gone = msgspec.json.decode(line, type=Gone)
-                run = self._runs.pop(gone.name)
-                run.returncode, run.reason = gone.code, gone.reason
+            self._unread += chunk
+            while b"\n" in self._unread:
+                line, rest = self._unread.split(b"\n", 1)
+                self._note(line)
+                self._unread = rest  # last: an interrupt before it loses nothing
+
+    def _note(self, line: bytes) -> None:
+        if line == READY:
+            self._ready = True
+            with contextlib.suppress(OSError):  # noticed at the next look
+                self._connection.sendall(b"".join(self._unsent))
+            self._unsent.clear()
+            return
+        gone = msgspec.json.decode(line, type=Gone)
+        if (run := self._runs.get(gone.name)) is not None:
+            run.end(gone.code, gone.pid, gone.reason)
+            del self._runs[gone.name]
 
     def _received(self) -> bytes:
         """Return what has come; b"" for nothing. The runs of a server that is gone have ended."""
@@ -120,7 +136,9 @@ class Server:
         except OSError:
             chunk = b""
         if not chunk:
-            self._lose_runs(KILLED, "the process that starts the runs was killed")
+            self._is_lost = True
+            what = "was killed" if self._ready else "ended while it imported the libraries"
+            self._end_all(KILLED, f"the process that starts the runs {what}", began=self._ready)
         return chunk
 
     def terminate(self, run: Forked) -> None:
@@ -129,19 +147,23 @@ class Server:
         if run.returncode is not None:
             return
         if self._ready:
-            with contextlib.suppress(OSError):
-                self.send(Send(run.name, signal.SIGTERM))
+            self.send_signal(run, signal.SIGTERM)
         else:
             self._process.kill()
-            self._lose_runs(TERMINATED, "")
+            self._is_lost = True
+            self._end_all(TERMINATED, "", began=True)
 
-    def _lose_runs(self, code: int, reason: str) -> None:
+    def _end_all(self, code: int, reason: str, *, began: bool) -> None:
         for run in self._runs.values():
-            run.returncode, run.reason = code, reason
+            run.end(code, None, reason)
+            run.never_began = not began
         self._runs.clear()
 
     def close(self) -> None:
         """End the server; runs that it still has are ended with SIGTERM, and waited for."""
+        self.read()
+        if not self._ready:
+            self._process.kill()
         self._connection.close()
         self._process.wait()
 
@@ -150,20 +172,31 @@ class Forked:
     """A run of a server, with the methods of a `subprocess.Popen`.
 
     Attributes:
-        name: of its job.
+        job: it.
+        environment: of its process.
         returncode: its exit code, the negative number of the signal that ended it, or None.
         reason: what the server knows of a failure.
+        never_began: it has ended because there is no process for it.
     """
 
-    def __init__(self, name: str, server: Server) -> None:
-        self.name = name
+    def __init__(self, job: Job, environment: Mapping[str, str], server: Server) -> None:
+        self.job = job
+        self.environment = environment
         self.returncode: int | None = None
         self.reason = ""
+        self.never_began = False
         self._server = server
+        self._pid: int | None = None
+
+    def end(self, code: int, pid: int | None, reason: str) -> None:
+        """Note how it has ended; without a process, it never began."""
+        self._pid, self.reason, self.never_began = pid, reason, pid is None
+        self.returncode = code
 
     def poll(self) -> int | None:
         """Return the exit code; None while it runs."""
-        self._server.read()
+        if self.returncode is None:
+            self._server.read()
         return self.returncode
 
     def wait(self) -> int:
@@ -177,9 +210,18 @@ class Forked:
         self._server.terminate(self)
 
     def kill(self) -> None:
-        """Kill it with its children."""
-        with contextlib.suppress(OSError):
-            self._server.send(Send(self.name, signal.SIGKILL))
+        """Kill it with its children, also where it has ended and left some; wait for its end."""
+        if self.poll() is None:
+            self._server.send_signal(self, signal.SIGKILL)
+            until = time.monotonic() + PATIENCE
+            while self.poll() is None and time.monotonic() < until:
+                time.sleep(POLL)
+            if self.returncode is None:
+                self.end(KILLED, None, "")
+                self.never_began = False
+        elif self._pid is not None:
+            with contextlib.suppress(OSError):  # not the leader of a group, or all ended
+                os.killpg(self._pid, signal.SIGKILL)
 
 
 def _ignore_interrupts() -> None:

@@ -16,16 +16,19 @@ import select
 import signal
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
 
 import msgspec
 
+from dplq.experiments.engines.base import POLL
 from dplq.experiments.engines.parent import end_with
 from dplq.io.exit_code import PROBLEMS
 
 READY = b"ready"  # the line that is sent after the imports
-POLL = 0.02  # seconds between two looks at the runs
 CHUNK = 65_536  # bytes
-DEAF = (signal.SIGTERM, signal.SIGHUP)  # a cluster sends them to all processes: the runs see to it
 # Nothing here may look for a GPU: a process that has done so must not fork.
 MODULES = (
     "dplq.cli.train",
@@ -38,6 +41,10 @@ MODULES = (
     "timm",
     "torch.utils.tensorboard",
 )
+# timm imports it where it is there; it makes temporary folders, which the first run to end would
+# delete for all.
+HELD_BACK = "wandb"
+ENVIRONMENT = "dplq.trainers._engine.environment"  # has the commit of the code, which is kept
 
 
 class Start(msgspec.Struct, tag=True):
@@ -69,11 +76,13 @@ class Gone(msgspec.Struct):
     Attributes:
         name: of its job.
         code: its exit code, or the negative number of the signal that ended it.
-        reason: why it could not be started.
+        pid: of its process; None: it could not be started.
+        reason: why not.
     """
 
     name: str
     code: int
+    pid: int | None
     reason: str = ""
 
 
@@ -88,14 +97,46 @@ def serve(connection: int) -> list[str] | None:
     Args:
         connection: number of the socket.
     """
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in DEAF}
+    # The first three go to all processes of a job or a terminal: the runs see to it.
+    ignored = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nothing can be waited for
+    with tempfile.TemporaryFile() as said:
+        with _output_in(said):
+            import_all()
+        gc.freeze()  # memory that the collector does not touch stays shared
+        with socket.socket(fileno=connection) as link:
+            run = _next_run(link)
+        return None if run is None else _become(run, before, said)
+
+
+@contextmanager
+def _output_in(file: IO[bytes]) -> Iterator[None]:
+    """Have stdout and stderr go to a file."""
+    kept = [os.dup(number) for number in (1, 2)]
+    for number in (1, 2):
+        os.dup2(file.fileno(), number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, old in zip((1, 2), kept, strict=True):
+            os.dup2(old, number)
+            os.close(old)
+
+
+def import_all() -> None:
+    """Import `MODULES`, and note which commit they are of."""
+    if HELD_BACK not in sys.modules:
+        sys.modules[HELD_BACK] = None  # type: ignore[assignment]  # as if it was not installed
     for module in MODULES:
         with contextlib.suppress(Exception):  # the run that needs it says what is wrong
             importlib.import_module(module)
-    gc.freeze()  # memory that the collector does not touch stays shared
-    with socket.socket(fileno=connection) as link:
-        run = _next_run(link)
-    return None if run is None else _become(run, before)
+    if sys.modules[HELD_BACK] is None:
+        del sys.modules[HELD_BACK]
+    if (environment := sys.modules.get(ENVIRONMENT)) is not None:
+        environment.git_commit()
 
 
 def _next_run(link: socket.socket) -> Start | None:
@@ -103,7 +144,7 @@ def _next_run(link: socket.socket) -> Start | None:
     running: dict[str, int] = {}
     server = os.getpid()
     unread = b""
-    link.sendall(READY + b"\n")
+    _answer(link, READY + b"\n")
     while True:
         _report_ended(link, running)
         if not select.select([link], [], [], POLL)[0]:
@@ -111,8 +152,11 @@ def _next_run(link: socket.socket) -> Start | None:
         if not (chunk := _received(link)):
             break
         *lines, unread = (unread + chunk).split(b"\n")
-        for line in lines:
-            message = msgspec.json.decode(line, type=Start | Send)
+        try:
+            messages = [msgspec.json.decode(line, type=Start | Send) for line in lines]
+        except msgspec.DecodeError:  # the sender was interrupted: it ends
+            break
+        for message in messages:
             if isinstance(message, Send):
                 _send(message, running)
             elif _forked(message, running, link):
@@ -123,6 +167,11 @@ def _next_run(link: socket.socket) -> Start | None:
     for pid in running.values():
         os.waitpid(pid, 0)
     return None
+
+
+def _answer(link: socket.socket, line: bytes) -> None:
+    with contextlib.suppress(ConnectionError):  # the other end is closed: noticed at the next look
+        link.sendall(line)
 
 
 def _received(link: socket.socket) -> bytes:
@@ -136,8 +185,7 @@ def _report_ended(link: socket.socket, running: dict[str, int]) -> None:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             del running[name]
-            with contextlib.suppress(ConnectionError):  # noticed at the next look
-                link.sendall(encode(Gone(name, os.waitstatus_to_exitcode(status))))
+            _answer(link, encode(Gone(name, os.waitstatus_to_exitcode(status), pid)))
 
 
 def _forked(message: Start, running: dict[str, int], link: socket.socket) -> bool:
@@ -149,8 +197,8 @@ def _forked(message: Start, running: dict[str, int], link: socket.socket) -> boo
     try:
         pid = os.fork()
     except OSError as error:
-        reason = f"no process can be started ({error.strerror})"
-        link.sendall(encode(Gone(message.name, PROBLEMS, reason)))
+        reason = f"no process can be forked ({error.strerror})"
+        _answer(link, encode(Gone(message.name, PROBLEMS, None, reason)))
         pid = -1
     if pid == 0:
         return True
@@ -169,8 +217,16 @@ def _send(message: Send, running: dict[str, int]) -> None:
             os.killpg(pid, signal.SIGKILL)
 
 
-def _become(run: Start, handlers: dict[signal.Signals, signal._HANDLER]) -> list[str]:
-    """Make this the process of a run, as if Python had just started; return its arguments."""
+def _become(
+    run: Start, handlers: dict[signal.Signals, signal._HANDLER], said: IO[bytes]
+) -> list[str]:
+    """Make this the process of a run, as if Python had just started; return its arguments.
+
+    Args:
+        run: it.
+        handlers: of signals.
+        said: what the imports have printed.
+    """
     if run.log is not None:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -182,6 +238,9 @@ def _become(run: Start, handlers: dict[signal.Signals, signal._HANDLER]) -> list
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     os.environ.update(run.variables)
+    size = os.fstat(said.fileno()).st_size
+    sys.stderr.buffer.write(os.pread(said.fileno(), size, 0))  # runs share the file's position
+    sys.stderr.buffer.flush()
     _seed()
     sys.argv = ["dplq", "train", *run.words]
     return sys.argv[1:]
@@ -192,3 +251,5 @@ def _seed() -> None:
     random.seed()
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.default_generator.seed()  # of the CPU: a GPU has none yet
