@@ -5,16 +5,14 @@ from __future__ import annotations
 import gc
 import importlib
 
-import sklearn.linear_model  # noqa: F401
-import torch.utils.tensorboard  # noqa: F401
 from PIL import Image
 
-import dplq.host.changed
-import dplq.plugin  # noqa: F401
 from dplq.clip.tokenizer import make_tokenizer
+from dplq.experiments.engines.preload_server import import_all
 from dplq.models.catalogue import catalogue
 from dplq.training.frozen.features import own_code
 
+import_all()
 importlib.import_module("dassl.config")  # of the Dassl that dplq.plugin has chosen
 Image.init()
 make_tokenizer("lower")

@@ -13,16 +13,7 @@ from pathlib import Path
 from tests.tiny import tiny_clip_config, write_clip_dir
 
 PROJECT = Path(__file__).resolve().parent.parent
-PRELOAD = [
-    "dplq.plugin",
-    "dplq.methods.quaternion_prompt",
-    "open_clip",
-    "timm",
-    "sklearn.metrics",
-    "tests.runner",
-    "train",
-    "tests.preloaded",
-]
+PRELOAD = ["tests.runner", "train", "tests.preloaded"]
 CONFIG = """
 DATALOADER:
   TRAIN_X:

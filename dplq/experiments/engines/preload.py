@@ -124,7 +124,7 @@ class Server:
             return
         gone = msgspec.json.decode(line, type=Gone)
         if (run := self._runs.get(gone.name)) is not None:
-            run.end(gone.code, gone.pid, gone.reason)
+            run.end(gone.code, gone.reason, pid=gone.pid, never_began=gone.pid is None)
             del self._runs[gone.name]
 
     def _received(self) -> bytes:
@@ -138,7 +138,8 @@ class Server:
         if not chunk:
             self._is_lost = True
             what = "was killed" if self._ready else "ended while it imported the libraries"
-            self._end_all(KILLED, f"the process that starts the runs {what}", began=self._ready)
+            reason = f"the process that starts the runs {what}"
+            self._end_all(KILLED, reason, never_began=not self._ready)
         return chunk
 
     def terminate(self, run: Forked) -> None:
@@ -151,12 +152,11 @@ class Server:
         else:
             self._process.kill()
             self._is_lost = True
-            self._end_all(TERMINATED, "", began=True)
+            self._end_all(TERMINATED)
 
-    def _end_all(self, code: int, reason: str, *, began: bool) -> None:
+    def _end_all(self, code: int, reason: str = "", *, never_began: bool = False) -> None:
         for run in self._runs.values():
-            run.end(code, None, reason)
-            run.never_began = not began
+            run.end(code, reason, never_began=never_began)
         self._runs.clear()
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ class Forked:
         environment: of its process.
         returncode: its exit code, the negative number of the signal that ended it, or None.
         reason: what the server knows of a failure.
-        never_began: it has ended because there is no process for it.
+        never_began: there is no process for it, and nobody has ended it.
     """
 
     def __init__(self, job: Job, environment: Mapping[str, str], server: Server) -> None:
@@ -188,9 +188,11 @@ class Forked:
         self._server = server
         self._pid: int | None = None
 
-    def end(self, code: int, pid: int | None, reason: str) -> None:
-        """Note how it has ended; without a process, it never began."""
-        self._pid, self.reason, self.never_began = pid, reason, pid is None
+    def end(
+        self, code: int, reason: str = "", *, pid: int | None = None, never_began: bool = False
+    ) -> None:
+        """Note how it has ended."""
+        self._pid, self.reason, self.never_began = pid, reason, never_began
         self.returncode = code
 
     def poll(self) -> int | None:
@@ -217,8 +219,7 @@ class Forked:
             while self.poll() is None and time.monotonic() < until:
                 time.sleep(POLL)
             if self.returncode is None:
-                self.end(KILLED, None, "")
-                self.never_began = False
+                self.end(KILLED)
         elif self._pid is not None:
             with contextlib.suppress(OSError):  # not the leader of a group, or all ended
                 os.killpg(self._pid, signal.SIGKILL)

@@ -97,7 +97,7 @@ def serve(connection: int) -> list[str] | None:
     Args:
         connection: number of the socket.
     """
-    # The first three go to all processes of a job or a terminal: the runs see to it.
+    # They go to all processes of a job or a terminal, and the runs see to them.
     ignored = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nothing can be waited for
