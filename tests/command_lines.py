@@ -253,6 +253,8 @@ def default_config() -> Any:
     return config
 
 
-def targets(sources: Sequence[str], folder: Path, kind: str) -> dict[str, list[str]]:
+def targets(
+    sources: Sequence[str], folder: Path, kind: str, imports: Sequence[str]
+) -> dict[str, list[str]]:
     """Return what `default_targets` has another process find."""
     return {source: find_targets(source, str(folder), kind)[0] for source in sources}

@@ -8,6 +8,7 @@ import importlib
 import json
 import re
 import shlex
+import sys
 from collections import Counter
 from typing import Any
 
@@ -18,6 +19,7 @@ import dplq.plugin  # noqa: F401  registers trainers and datasets
 from dplq.__main__ import COMMANDS
 from dplq.datasets import DECLARED
 from dplq.experiments.requests.request import make_plan
+from dplq.io import protocols
 from tests.code_names import UNKNOWN, Names
 from tests.command_lines import OF_OTHERS, PROGRAMS, Reader, check_keys, default_config, own_names
 from tests.documents import BLOCKS, PAGES, Block, command, commands, without_blocks
@@ -50,6 +52,12 @@ def place(tmp_path_factory):
     for block in BLOCKS:
         if block.language == "yaml" and "protocols" in yaml.safe_load(block.text):
             (folder / "sweep.yaml").write_text(block.text)
+    for name in (
+        *("my_class_bias.py", "my_scenes.py", "my_configs/datasets/my_scenes.yaml"),
+        "my_configs/trainers/ClassBias/vit_b16.yaml",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
     return folder
 
 
@@ -57,6 +65,8 @@ def place(tmp_path_factory):
 def here(place, monkeypatch):
     """Be in that folder."""
     monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(protocols, "_own", [])
     return place
 
 

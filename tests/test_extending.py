@@ -126,6 +126,35 @@ def test_a_trainer_out_of_tree_runs_and_is_loaded_again(tmp_path, data):
     assert printed.split() == ["ClassBias", str(len(CLASSES))]
 
 
+def test_a_trainer_and_a_dataset_out_of_tree_in_a_sweep(tmp_path, data):
+    """Found from the caller's folder; the folder of configs is as one of the project's."""
+    write(tmp_path, "my_class_bias.py")
+    for name, place in (
+        ("datasets/my_scenes.py", "my_scenes.py"),
+        ("configs/datasets/my_scenes.yaml", "my_configs/datasets/my_scenes.yaml"),
+        ("configs/trainers/ClassBias/demo.yaml", "my_configs/trainers/ClassBias/short.yaml"),
+    ):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(text_of(name))
+    (tmp_path / "my_configs/protocols.yaml").write_text("ClassBias: {any_classes: false}\n")
+    for name, folder in zip(("Forest", "Rivers", "parking"), CLASSES, strict=False):
+        shutil.copytree(data / "data" / folder, tmp_path / "data/my_scenes" / name)
+    dplq = [PROJECT / "dplq/__main__.py"]
+    own = ["--import", "my_scenes"]
+    checked = run([*dplq, "data", "check", "MyScenes", *own, "--root", "data"], tmp_path)
+    assert "No problems found." in checked
+    own += ["--import", "my_class_bias", "--config-folder", "my_configs"]
+    words = ["--trainers", "ClassBias", "--data", "data", "--seeds", "1", "--shots", "2"]
+    words += ["--", "OPTIM.MAX_EPOCH", "1"]
+    said = run([*dplq, "run", "base2new", "my_scenes", *own, *words], tmp_path)
+    assert "ClassBias cannot name other classes than its own" in said
+    place = "output/base2new/train_base/my_scenes/shots_2/ClassBias/short/seed1"
+    result = json.loads((tmp_path / place / "results.json").read_text())
+    assert (result["dataset"], result["learnable_parameters"]) == ("MyScenes", 2)
+    predict = [*dplq, "predict", tmp_path / place, "data/my_scenes/Forest"]
+    assert "forest" in run([*predict, "--import", tmp_path / "my_class_bias.py"], tmp_path)
+
+
 def test_a_head_runs_on_both_features(tree, data):
     write(tree, "dplq/methods/heads/class_means.py", "trainers/class_means.py")
     words = flags(data, tree / "out")

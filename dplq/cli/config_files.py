@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from dplq.errors import UserError, nearest, suggest
-from dplq.experiments.requests.names import ENDING, NAMED
+from dplq.experiments.requests.names import NAMED
 from dplq.io.files import configs_folder
+from dplq.io.protocols import ENDING
 from dplq.io.validation.paths import user_path
 
 

@@ -26,9 +26,11 @@ def run(args: argparse.Namespace) -> int:
     """Load the model, write the file, and say what is in it."""
     from dplq.cli.class_names import class_names
     from dplq.domain.arguments import one_or_several
+    from dplq.io.imports import import_modules
     from dplq.io.validation.paths import user_path
     from dplq.methods.load import load
 
+    import_modules(args.imports)
     path, batch_size = user_path(args.to, "--to"), _batch_size(args.batch_size)
     names = None if args.classes is None else class_names(args.classes)
     model = load(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from dplq.io.imports import add_import
+
 
 def whole_number(text: str) -> int:
     """Return a whole number of 0 or more; argparse turns the ValueError into a message."""
@@ -24,7 +26,7 @@ def add_epoch(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--classes``, ``--epoch``, ``--weights`` and ``--domain-weights``."""
+    """Add ``--classes``, ``--epoch``, ``--weights``, ``--domain-weights`` and ``--import``."""
     add = parser.add_argument
     add(
         "--classes",
@@ -39,3 +41,4 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="",
         help="the same of the domain encoder; of several: [A, B]",
     )
+    add_import(parser)

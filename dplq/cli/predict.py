@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     """Classify the images; return the exit code."""
     from dplq.cli.class_names import class_names
     from dplq.cli.prediction.inputs import find_inputs
+    from dplq.io.imports import import_modules
 
+    import_modules(args.imports)
     out = user_path(args.out, "--out") if args.out else None
     features = user_path(args.features, "--features") if args.features else None
     if features and not out:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dplq.errors import UserError, printable
 from dplq.io.exit_code import DONE, PROBLEMS, exit_code
+from dplq.io.imports import add_import
 from dplq.io.runs.files import REPORT_FILE, RESULTS, RESULTS_FILE
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ Exit code: 0 done, 1 pages of some runs could not be made, 2 bad input."""
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, or pages, that the arguments ask for; print where they are."""
+    from dplq.io.imports import import_modules
     from dplq.io.validation.paths import user_path
     from dplq.report import Options
 
+    import_modules(args.imports)
     path = user_path(args.path, "RUN")
     root = user_path(args.root, "--root") if args.root else None
     if root is not None and not root.is_dir():
@@ -136,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-explanations", action="store_true", help="nothing for which the model must run")
     add("--root", metavar="DATA", help="folder of the dataset, where it has moved (relative paths)")
     add("--open", action="store_true", help="open the page in the browser")
+    add_import(parser)
     return parser
 
 

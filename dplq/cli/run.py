@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dplq.errors import UserError, few, suggest
 from dplq.io.exit_code import exit_code
+from dplq.io.imports import add_import
 
 if TYPE_CHECKING:
     from dplq.experiments.plan import Plan
@@ -27,6 +28,7 @@ EPILOG = """examples:
     dplq run compare demo_aerial --trainers CoOp MaPLe --depth 6 --jobs 2
     dplq run few-shot rsscn7 whurs19 --data my_data --shots 1 4 16 --per-gpu 4
     dplq run cross-dataset rsscn7 --data my_data --targets aid whurs19
+    dplq run base2new my_scenes --import my_scenes --config-folder my_configs --data my_data
     dplq run sweep.yaml --dry-run
     dplq run sweep.yaml --engine slurm --engine-options partition=gpu time=120
 
@@ -76,6 +78,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--depth", metavar="N", help="layers with prompts, in every trainer's own keys")
     add("--precision", metavar="NAME", help="fp32, fp16, amp or bf16, for all trainers")
     add("--backbone", metavar="NAME", help="CLIP of all trainers, as MODEL.BACKBONE.NAME")
+    own = parser.add_argument_group("your own trainers, datasets and configs")
+    add_import(own)
+    own.add_argument(
+        "--config-folder",
+        metavar="FOLDER",
+        help="with datasets/*.yaml and trainers/TRAINER/*.yaml, over those of configs/",
+    )
     places = parser.add_argument_group("where")
     add = places.add_argument
     add("--data", metavar="FOLDER", help="of the datasets (data)")
@@ -148,7 +157,15 @@ def planned(
         if wrong := [name for name in ("datasets", *OF_REQUEST) if getattr(args, name)]:
             flags = (name if name == "datasets" else f"--{name}" for name in wrong)
             raise UserError(f"{few(flags)}: {args.what} says this itself; change it there.")
-        sweep = read_sweep(Path(args.what), caller, data=args.data, out=args.out, options=given)
+        sweep = read_sweep(
+            Path(args.what),
+            caller,
+            data=args.data,
+            out=args.out,
+            options=given,
+            imports=args.imports,
+            config_folder=args.config_folder,
+        )
         try:
             plan, engine = make_plan(sweep.requests), sweep.engine
         except UserError as error:  # such as a config that a trainer has not
@@ -172,7 +189,11 @@ def request_of(
         Request,
         find_protocol,
     )
+    from dplq.io.imports import located
+    from dplq.io.protocols import add_configs
 
+    if args.config_folder:
+        add_configs(flags.folder(args.config_folder, "--config-folder", caller))
     protocol = find_protocol(args.what)
     default = PROTOCOLS[protocol]
     if args.targets and not default.targets:
@@ -196,6 +217,7 @@ def request_of(
         options=options,
         targets=tuple(dict.fromkeys(map(find_dataset, args.targets or []))),
         generalised=args.generalised,
+        imports=located(args.imports),
     )
 
 

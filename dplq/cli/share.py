@@ -11,6 +11,7 @@ from pathlib import Path
 from dplq.cli.model_options import add_epoch
 from dplq.errors import UserError, shown
 from dplq.io.exit_code import DONE, exit_code
+from dplq.io.imports import add_import
 
 EXAMPLES = """examples:
     dplq share output/tissue --to tissue-prompts
@@ -25,6 +26,7 @@ LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # as the Hub writes its ids
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder, upload it where a repository is named, and say what was done."""
+    from dplq.io.imports import import_modules
     from dplq.io.shared import FILES, is_hub_name, split_hub_name
     from dplq.io.validation.paths import user_path
     from dplq.share.folder import write_folder
@@ -38,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     repository = ""
     if is_hub_name(args.to):
         repository = _repository(args.to, split_hub_name(args.to))
+    import_modules(args.imports)
     source = read_source(args.model, args.epoch)
     folder = _beside(source.path) if repository else user_path(args.to, "--to")
     place = f"hf-hub:{repository}" if repository else ""
@@ -93,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--private", action="store_true", help="a new repository is private")
     parser.add_argument("--message", default="", help="of the commit")
+    add_import(parser)
     return parser
 
 

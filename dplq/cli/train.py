@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import errno
 import gc
-import importlib
 import logging
 import os
 import random
@@ -22,8 +21,9 @@ from typing import Any
 
 from dplq.cli.config_files import dataset_config, default_config, trainer_config
 from dplq.cli.summary import places_text, settings_text
-from dplq.errors import UserError, one_line, printable, suggest
+from dplq.errors import UserError, printable, suggest
 from dplq.io.exit_code import closed_pipe
+from dplq.io.imports import add_import, import_modules
 from dplq.io.validation.paths import refused_paths, user_folder
 
 OVERRIDES = {  # flag -> config key it sets
@@ -92,14 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--no-train", action="store_true", help="build everything, but do not train")
     add("--overwrite", action="store_true", help="replace the run in --output-dir by a new one")
     add("--verbose", action="store_true", help="print in a terminal what else is in log.txt only")
-    add(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="Python module that registers trainers or datasets of your own; may be repeated",
-    )
+    add_import(parser)
     add("opts", nargs=argparse.REMAINDER, help="config overrides: KEY VALUE ...")
     return parser
 
@@ -410,31 +403,12 @@ def run_as_one_of_several(args: argparse.Namespace) -> None:
         distributed.leave(message)
 
 
-def import_modules(names: list[str]) -> None:
-    """Import modules, found as Python finds them or in the current folder.
-
-    Raises:
-        UserError: there is no such module, or it cannot be imported.
-    """
-    here = str(Path.cwd())
-    if names and here not in sys.path:
-        sys.path.append(here)
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            raise UserError(
-                f"--import {name}: it cannot be imported ({one_line(error)}). Give "
-                "the dotted name of a module in the current folder or on PYTHONPATH."
-            ) from error
-
-
 def print_help(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
     """Print the flags, and the config keys of the trainer that is named."""
     parser.print_help()
     known = argparse.ArgumentParser(add_help=False)
     known.add_argument("--trainer")
-    known.add_argument("--import", dest="imports", action="append", default=[])
+    add_import(known)
     named = known.parse_known_args(arguments)[0]
     if not named.trainer:
         return

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from dplq.errors import UserError
 from dplq.io.exit_code import DONE, PROBLEMS, exit_code
+from dplq.io.imports import add_import, import_modules
 from dplq.io.validation.paths import user_folder, user_path
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     ) -> argparse.ArgumentParser:
         added = actions.add_parser(name, help=text, description=text)
         added.set_defaults(run=run)
+        add_import(added)
         return added
 
     command("list", run_list, "the table of all datasets")
@@ -228,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
         import dplq.plugin  # noqa: F401  registers the datasets
 
+        import_modules(args.imports)
         return args.run(args)
 
     return exit_code(run)

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dplq.errors import UserError, suggest
-from dplq.io.files import configs_folder
+from dplq.io.imports import add_import, import_modules
+from dplq.io.protocols import add_configs, config_files
 from dplq.io.validation.paths import refused_paths, user_folder
 from dplq.io.validation.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from dplq.datasets import FolderDataset
 
-CONFIGS = configs_folder() / "datasets"
 KINDS = ("cross", "whole")  # test split of other datasets; all images of them (the v2 variants)
 DEMO = "demo"
 
@@ -39,13 +39,17 @@ class DatasetConfig(msgspec.Struct):
     DATASET: DatasetNode | None = None
 
 
-def config_names(folder: Path = CONFIGS) -> dict[str, str]:
-    """Return the config file of each dataset, without its extension, by ``DATASET.NAME``."""
+def config_names(folders: Sequence[Path] = ()) -> dict[str, str]:
+    """Return the config file of each dataset, without its extension, by ``DATASET.NAME``.
+
+    Args:
+        folders: of config files, in place of `dplq.io.protocols.config_folders`.
+    """
     names: dict[str, str] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for stem, path in config_files("datasets", folders).items():
         content: DatasetConfig | None = read_yaml(path, DatasetConfig | None)
         if content and content.DATASET and content.DATASET.NAME:
-            names.setdefault(content.DATASET.NAME, path.stem)
+            names.setdefault(content.DATASET.NAME, stem)
     return names
 
 
@@ -107,8 +111,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--root", default="data", help="folder that holds the datasets")
     parser.add_argument("--kind", choices=KINDS, default="cross")
+    parser.add_argument(
+        "--config-folder", action="append", default=[], help="of more config files; repeatable"
+    )
+    add_import(parser)
     args = parser.parse_args(argv)
     try:
+        for folder in args.config_folder:
+            add_configs(Path(folder))
+        import_modules(args.imports)
         with refused_paths():
             lines = [targets_line(source, args.root, args.kind) for source in args.sources]
     except UserError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from dplq.errors import UserError, few
 from dplq.experiments.requests.values import for_any_folder
 from dplq.io.files import checkout
-from dplq.io.protocols import CONFIGS
+from dplq.io.protocols import CONFIGS, config_file
 from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, SETTINGS_FILE
 
 CURE = "Give another OUT, or remove that folder to make its run again."
@@ -46,6 +46,7 @@ class Run:
         data: folder of the datasets; None: a built-in dataset, which needs none.
         model: folder of the training run that is tested; None: this is one.
         options: config keys and values.
+        imports: modules with trainers and datasets of a user's own, as `located` returns them.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class Run:
     data: Path | None = None
     model: Path | None = None
     options: tuple[tuple[str, str], ...] = ()
+    imports: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -86,26 +88,29 @@ class Run:
     def words(self) -> list[str]:
         """Return the arguments of ``dplq train``, for any current directory."""
         arguments: dict[str, object] = {} if self.data is None else {"--root": self.data}
+        dataset_file, config_file = self.config_files
         arguments |= {
             "--seed": self.seed,
             "--trainer": self.trainer,
-            "--dataset-config-file": self._dataset_file,
-            "--config-file": self._config_file,
+            "--dataset-config-file": dataset_file,
+            "--config-file": config_file,
             "--output-dir": self.folder,
         }
         test = [] if self.model is None else ["--model-dir", str(self.model), "--eval-only"]
+        imports = [word for module in self.imports for word in ("--import", module)]
         keys = {"DATASET.NUM_SHOTS": self.shots, "DATASET.SUBSAMPLE_CLASSES": self.classes}
         words = [str(word) for pair in arguments.items() for word in pair]
         given = ((key, for_any_folder(key, value)) for key, value in self.options)
         options = [str(word) for pair in (*keys.items(), *given) for word in pair]
-        return [*words, *test, *options]
+        return [*words, *test, *imports, *options]
 
     def settings(self) -> str:
         """Return what determines its result, a line each; a tested model has to be finished."""
+        dataset_sum, config_sum = map(_config_checksum, self.config_files)
         lines = [
-            f"dataset {self.dataset} (file {_config_checksum(self._dataset_file)})",
+            f"dataset {self.dataset} (file {dataset_sum})",
             f"trainer {self.trainer}",
-            f"config {self.config} (file {_config_checksum(self._config_file)})",
+            f"config {self.config} (file {config_sum})",
             f"data {self.data or ''}",
             f"shots {self.shots}",
             f"classes {self.classes}",
@@ -138,12 +143,10 @@ class Run:
             _refuse_difference(other, settings, wanted, but=("seed ", "model "))
 
     @cached_property
-    def _dataset_file(self) -> Path:
-        return CONFIGS / "datasets" / f"{self.dataset}.yaml"
-
-    @cached_property
-    def _config_file(self) -> Path:
-        return CONFIGS / "trainers" / self.trainer / f"{self.config}.yaml"
+    def config_files(self) -> tuple[Path, Path]:
+        """Return the config files of the dataset and of the trainer."""
+        place = f"trainers/{self.trainer}"
+        return config_file("datasets", self.dataset), config_file(place, self.config)
 
 
 @dataclass(frozen=True)
@@ -204,10 +207,21 @@ def merge(plans: Iterable[Plan]) -> Plan:
     return Plan(list(runs.values()), list(folders), tables, list(notes))
 
 
+def replaced_files(runs: Iterable[Run]) -> list[str]:
+    """Return a line for each config file of a user's own that the project has one like."""
+    used = dict.fromkeys(path for run in runs for path in run.config_files)
+    found = []
+    for path in used:
+        name = "/".join(path.parts[-2:] if path.parent.name == "datasets" else path.parts[-3:])
+        if path != CONFIGS / name and (CONFIGS / name).is_file():
+            found.append(f"{path} is used in place of the project's own configs/{name}")
+    return found
+
+
 def _differences(one: Run, other: Run) -> list[str]:
     """Return the settings of two runs that only one of them has, or the names of other fields."""
     options = sorted(set(one.options) ^ set(other.options))
-    names = ("dataset", "trainer", "config", "seed", "shots", "classes", "data", "model")
+    names = ("dataset", "trainer", "config", "seed", "shots", "classes", "data", "model", "imports")
     fields = [name for name in names if getattr(one, name) != getattr(other, name)]
     return [*fields, *(f"{key} {value}" for key, value in options)]
 

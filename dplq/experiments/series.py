@@ -25,6 +25,7 @@ class Series:
         data: folder of the datasets; None for a built-in one.
         options: config keys and values.
         variant: name of the options, a part of the folder's name; "" for none.
+        imports: modules of a user's own.
     """
 
     dataset: str
@@ -36,6 +37,7 @@ class Series:
     data: Path | None = None
     options: tuple[tuple[str, str], ...] = ()
     variant: str = ""
+    imports: tuple[str, ...] = ()
 
     @cached_property
     def config_folder(self) -> str:
@@ -79,4 +81,5 @@ class Series:
             data=self.data,
             model=model,
             options=self.options,
+            imports=self.imports,
         )

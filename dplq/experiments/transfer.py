@@ -11,6 +11,7 @@ from pathlib import Path
 from dplq.errors import UserError
 from dplq.experiments.plan import Plan, Run
 from dplq.experiments.series import Series
+from dplq.io.protocols import CONFIGS, config_folders
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ def _runs(series: Series, tests: dict[str, Path]) -> Iterator[Run]:
             yield series.test(folder, trained, "all", target)
 
 
-def default_targets(sources: Sequence[str], data: Path, kind: str) -> dict[str, list[str]]:
+def default_targets(
+    sources: Sequence[str], data: Path, kind: str, imports: Sequence[str] = ()
+) -> dict[str, list[str]]:
     """Return the other datasets of each source's domain that are there.
 
     This asks another process: the declarations of datasets import torch.
@@ -52,11 +55,15 @@ def default_targets(sources: Sequence[str], data: Path, kind: str) -> dict[str, 
         sources: files of ``configs/datasets``, without their ending.
         data: folder of the datasets.
         kind: `CROSS`, or `WHOLE`: those of which every image is test.
+        imports: modules that declare datasets, besides.
 
     Raises:
         UserError: a domain is not known, or none is there.
     """
     arguments = [*sources, "--root", str(data), "--kind", kind]
+    arguments += [word for module in imports for word in ("--import", module)]
+    own = (folder for folder in config_folders() if folder != CONFIGS)
+    arguments += [word for folder in own for word in ("--config-folder", str(folder))]
     done = subprocess.run(
         [sys.executable, "-m", "dplq.data.targets", *arguments],
         cwd=Path(__file__).resolve().parents[2],  # `-m` finds this package there

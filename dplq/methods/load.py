@@ -24,7 +24,7 @@ from dplq.io.spec import Places, Spec
 from dplq.io.validation.paths import user_path
 from dplq.methods.base import CLIPModel
 from dplq.methods.public_checkpoints import BEST, NUMBERED, PublicFormat, read_public
-from dplq.methods.registry import METHODS, create_model
+from dplq.methods.registry import METHODS, OWN_METHOD, create_model
 
 
 def load(
@@ -79,7 +79,7 @@ def load(
         raise UserError(
             f"{path} does not hold a model of a known method ({shown(named)}): name a "
             "file that model.save or a training run wrote (model-<epoch>.safetensors)."
-            f"{suggest(named, METHODS)}"
+            f"{suggest(named, METHODS)} {OWN_METHOD}"
         )
     _check_settings(path, header)
     if clip is None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dplq.methods.base import CLIPModel
 
 logger = logging.getLogger(__name__)
+OWN_METHOD = "One of your own is known once its module is imported (--import MODULE)."
 T = TypeVar("T", bound="type[CLIPModel]")
 
 
@@ -44,7 +45,9 @@ class MethodRegistry(Mapping[str, "type[CLIPModel]"]):
         """
         self._import_all()
         if name not in self._classes:
-            raise UserError(f"There is no method '{name}'.{suggest(name, self._classes)}")
+            raise UserError(
+                f"There is no method '{name}'.{suggest(name, self._classes)} {OWN_METHOD}"
+            )
         return self._classes[name]
 
     def __contains__(self, name: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
-from dplq.io.protocols import CONFIGS, DEMO, PROTOCOLS, Entry, read_protocols
+from dplq.io.protocols import CONFIGS, DEMO, PROTOCOLS, Entry, config_files, read_protocols
 from dplq.results.runs import Setting
 
 MARK = "(composite)"  # ends the trainer of a composite row
@@ -41,7 +41,7 @@ def row_names(settings: Iterable[Setting], plain: str = "") -> dict[Setting, str
 
 def _shipped(trainer: str) -> set[str]:
     """Return the configs of a trainer that the project has."""
-    return {path.stem for path in (CONFIGS / "trainers" / trainer).glob("*.yaml")}
+    return set(config_files(f"trainers/{trainer}", [CONFIGS]))
 
 
 def _added(setting: Setting, entry: Entry, plain: str) -> str:

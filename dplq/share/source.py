@@ -20,7 +20,7 @@ from dplq.io.validation.local_paths import without_folders
 from dplq.io.validation.paths import user_path
 from dplq.io.validation.schema import convert, read_json
 from dplq.methods.load import checkpoint_in
-from dplq.methods.registry import METHODS
+from dplq.methods.registry import METHODS, OWN_METHOD
 
 # Of a results file; predictions, devices and file names stay here.
 NUMBERS = (
@@ -85,7 +85,9 @@ def read_source(given: str, epoch: int | None = None) -> Source:
     tensors, header = checkpoint.read(path)
     check_model_header(header, path)
     if header["method"] not in METHODS:
-        raise UserError(f"{path} holds a model of the unknown method {header['method']!r}.")
+        raise UserError(
+            f"{path} holds a model of the unknown method {header['method']!r}. {OWN_METHOD}"
+        )
     cleaned, changed = without_folders(header, kept=TEXTS)
     source = Source(path, tensors, cleaned, is_changed=bool(changed))
     if path.parent.name == MODEL_FOLDER:

@@ -81,7 +81,7 @@ def test_transfer_tests_the_model_of_the_source_on_each_target():
 def test_default_targets_of_all_sources_come_from_one_process(monkeypatch):
     asked = []
 
-    def answer(sources, data, kind):
+    def answer(sources, data, kind, imports):
         asked.append((sources, data, kind))
         return {source: ["ucm"] for source in sources}
 

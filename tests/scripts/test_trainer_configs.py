@@ -102,12 +102,12 @@ def test_an_unlisted_trainer_uses_its_only_config(tmp_path):
         path = tmp_path / "trainers" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert protocols.trainers(tmp_path) == ["CoOp", "Mine", "Other"]
-    assert protocols.default_config("Mine", "base2new", 16, tmp_path) == "tiny"
-    assert protocols.default_config("Other", "few_shot", 1, tmp_path) == "demo"
+    assert protocols.trainers([tmp_path]) == ["CoOp", "Mine", "Other"]
+    assert protocols.default_config("Mine", "base2new", 16, [tmp_path]) == "tiny"
+    assert protocols.default_config("Other", "few_shot", 1, [tmp_path]) == "demo"
     (tmp_path / "trainers/Mine/second.yaml").touch()
     with pytest.raises(UserError) as caught:
-        protocols.default_config("Mine", "base2new", 16, tmp_path)
+        protocols.default_config("Mine", "base2new", 16, [tmp_path])
     assert "Mine has no default config: set CFG" in str(caught.value)
     assert "Choices: second, tiny." in str(caught.value)
 

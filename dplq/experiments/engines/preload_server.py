@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
@@ -41,8 +42,7 @@ MODULES = (
     "timm",
     "torch.utils.tensorboard",
 )
-# timm imports it where it is there; it makes temporary folders, which the first run to end would
-# delete for all.
+# timm imports it where it is there; it makes temporary folders, which are to be a run's own.
 HELD_BACK = "wandb"
 ENVIRONMENT = "dplq.trainers._engine.environment"  # has the commit of the code, which is kept
 
@@ -241,9 +241,19 @@ def _become(
     size = os.fstat(said.fileno()).st_size
     sys.stderr.buffer.write(os.pread(said.fileno(), size, 0))  # runs share the file's position
     sys.stderr.buffer.flush()
+    _leave_to_the_server()
     _seed()
     sys.argv = ["dplq", "train", *run.words]
     return sys.argv[1:]
+
+
+def _leave_to_the_server() -> None:
+    """Have this process's end delete nothing that the imports made, such as temporary folders.
+
+    PyTorch 2.4 makes one, and the first run to end would delete it for all.
+    """
+    for finalizer in list(getattr(weakref.finalize, "_registry", ())):
+        finalizer.atexit = False
 
 
 def _seed() -> None:

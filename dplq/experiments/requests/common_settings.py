@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from dplq.errors import UserError, few, shown, suggest
 from dplq.experiments.protocols import trainers
 from dplq.experiments.requests.values import Options
-from dplq.io.protocols import CONFIGS, Entry, read_protocols
+from dplq.io.protocols import Entry, config_file, read_protocols
 from dplq.io.validation.yaml_file import read_yaml
 from dplq.training import PRECISIONS
 
@@ -116,8 +115,7 @@ def _translated(common: Mapping[str, str], trainer: str, config: str) -> Iterato
 
 @cache
 def _keys_at_zero(trainer: str, config: str) -> frozenset[str]:
-    path: Path = CONFIGS / "trainers" / trainer / f"{config}.yaml"
-    content: Any = read_yaml(path)
+    content: Any = read_yaml(config_file(f"trainers/{trainer}", config))
     for section in ("TRAINER", node_of(trainer)):
         content = content.get(section) if isinstance(content, dict) else None
     own = content if isinstance(content, dict) else {}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from dplq.errors import UserError, nearest
 from dplq.experiments.protocols import default_config, trainers
-from dplq.io.protocols import CONFIGS, DEMO
+from dplq.io.protocols import DEMO, ENDING, config_files
 
-ENDING = ".yaml"
 NAMED = re.compile(r"""^ *NAME: *["']?(\w+)["']? *$""", re.MULTILINE)  # a dataset file's own name
 
 
@@ -34,7 +32,8 @@ def find_name(wanted: str, names: Iterable[str], folder: str, what: str) -> str:
     hint = f" Did you mean '{near[0]}'?" if near else ""
     wanted = re.sub(r"\s", " ", wanted)
     raise UserError(
-        f"unknown {what} '{wanted}'. Choices in {folder}: {' '.join(known) or 'none'}.{hint}"
+        f"unknown {what} '{wanted}'. Choices in {folder}: {' '.join(known) or 'none'}.{hint} "
+        "Files of your own: dplq run --config-folder."
     )
 
 
@@ -48,13 +47,12 @@ def find_dataset(name: str, what: str = "dataset") -> str:
     Raises:
         UserError: there is none.
     """
-    paths = sorted((CONFIGS / "datasets").glob(f"*{ENDING}"))
-    files = [path.stem for path in paths]
+    files = config_files("datasets")
     if name.lower() not in map(str.lower, files):
-        for path in reversed(paths):
+        for stem, path in reversed(files.items()):
             own = NAMED.findall(path.read_text(encoding="utf-8"))
             if name.lower() in map(str.lower, own):
-                return path.stem
+                return stem
     return find_name(name.removesuffix(ENDING), files, "configs/datasets", what)
 
 
@@ -96,6 +94,5 @@ def find_config(
     if not name and dataset.startswith(f"{DEMO}_"):
         name = DEMO
     name = name or default_config(trainer, protocol, shots)
-    folder = CONFIGS / "trainers" / trainer
-    there = [file.removesuffix(ENDING) for file in os.listdir(folder) if file.endswith(ENDING)]
+    there = config_files(f"trainers/{trainer}")
     return find_name(name.removesuffix(ENDING), there, f"configs/trainers/{trainer}", what)

@@ -12,7 +12,7 @@ from pathlib import Path
 from dplq.errors import UserError, few, suggest
 from dplq.experiments.base2new import base2new
 from dplq.experiments.few_shot import few_shot, shots_of
-from dplq.experiments.plan import Plan, TableRequest, merge
+from dplq.experiments.plan import Plan, TableRequest, merge, replaced_files
 from dplq.experiments.requests.common_settings import expand, merged, without_effect
 from dplq.experiments.requests.names import find_config
 from dplq.experiments.requests.values import Options
@@ -88,6 +88,7 @@ class Request:
         given: config keys and values of the command line, over all others.
         targets: of transfer; empty: the source's own.
         generalised: base-to-new tests among all class names together, too.
+        imports: modules with trainers and datasets of a user's own, as `located` returns them.
     """
 
     protocol: str
@@ -104,6 +105,7 @@ class Request:
     given: Options = ()
     targets: tuple[str, ...] = ()
     generalised: bool = False
+    imports: tuple[str, ...] = ()
 
 
 def find_protocol(name: str) -> str:
@@ -139,7 +141,7 @@ def make_plan(requests: Sequence[Request]) -> Plan:
     for request in requests:
         common |= {**request.common, **request.variant.common}
     trainers = dict.fromkeys(name for request in requests for name in request.trainers)
-    notes = [*without_effect(common, trainers), *plan.notes]
+    notes = [*without_effect(common, trainers), *replaced_files(plan.runs), *plan.notes]
     out = {request.out for request in requests}
     common_out = out.pop() if len(out) == 1 else None
     return Plan(plan.runs, plan.folders, _joined(plan.tables), notes, common_out)
@@ -147,15 +149,17 @@ def make_plan(requests: Sequence[Request]) -> Plan:
 
 def _default_targets(requests: Sequence[Request]) -> dict[tuple[str, str], list[str]]:
     """Return the targets by protocol and source, for the requests that name none."""
-    sources: dict[tuple[str, Path], dict[str, None]] = {}
+    sources: dict[tuple[str, Path, tuple[str, ...]], dict[str, None]] = {}
     for request in requests:
         if PROTOCOLS[request.protocol].targets and not request.targets:
-            of = sources.setdefault((request.protocol, request.data), {})
-            of.update(dict.fromkeys(request.datasets))
+            key = (request.protocol, request.data, request.imports)
+            sources.setdefault(key, {}).update(dict.fromkeys(request.datasets))
     return {
         (protocol, source): targets
-        for (protocol, data), of in sources.items()
-        for source, targets in default_targets(list(of), data, PROTOCOLS[protocol].targets).items()
+        for (protocol, data, imports), of in sources.items()
+        for source, targets in default_targets(
+            list(of), data, PROTOCOLS[protocol].targets, imports
+        ).items()
     }
 
 
@@ -191,6 +195,7 @@ def _series(request: Request, dataset: str) -> Iterator[Series]:
                 request.data,
                 _options(request, trainer, config),
                 request.variant.name,
+                request.imports,
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,8 @@ from dplq.experiments.requests.request import (
     find_protocol,
 )
 from dplq.experiments.requests.values import RESERVED, Options, recorded
+from dplq.io.imports import located
+from dplq.io.protocols import add_configs
 from dplq.io.validation.paths import name_problem
 from dplq.io.validation.yaml_file import read_yaml
 
@@ -77,6 +79,8 @@ class SweepFile(msgspec.Struct, forbid_unknown_fields=True):
     engine: Text | dict[str, Any] | None = None  # the engine validates its options
     data: Text | None = None
     out: Text | None = None
+    imports: Text | list[Text] = []
+    config_folder: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ def read_sweep(
     data: str | None = None,
     out: str | None = None,
     options: Options = (),
+    imports: Sequence[str] = (),
+    config_folder: str | None = None,
 ) -> Sweep:
     """Return what a sweep file asks for.
 
@@ -103,11 +109,16 @@ def read_sweep(
         data: folder of the datasets, in place of the file's.
         out: folder of the results, likewise.
         options: config keys and values for all runs, besides the file's.
+        imports: modules, besides the file's.
+        config_folder: of more config files, in place of the file's.
 
     Raises:
         UserError: a key or a value is wrong; file and key are named.
     """
     content: SweepFile = read_yaml(path, SweepFile, remedy=REMEDY)
+    if own := config_folder or content.config_folder:
+        add_configs(flags.folder(own, f"{path}: config_folder", caller))
+    content.imports = [*_several(content.imports), *imports]
     reader = _Reader(path, content, caller, options)
     folders = {
         "data": flags.data_folder(data or content.data or "data", f"{path}: data", caller),
@@ -137,6 +148,8 @@ class _Reader:
             UserError: a key or a value is wrong.
         """
         configs, shared = self._configs(), self._common()
+        with self._named("imports"):
+            imports = located(_several(self.content.imports))
         for_all = self._pairs("options", self.content.options)
         variants = [self._variant(name) for name in self.content.settings] or [Variant()]
         plain = [name for name, values in self.content.settings.items() if not values]
@@ -167,6 +180,7 @@ class _Reader:
                         variant=replace(variant, name=name, options=own),
                         targets=self.targets,
                         generalised=self.content.generalised,
+                        imports=imports,
                         **folders,
                     )
         if not found:
