@@ -10,18 +10,18 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
 from dplq.errors import UserError, few
+from dplq.experiments.recorded import RecordedSettings, holds_work
 from dplq.experiments.requests.values import for_any_folder
 from dplq.io.files import checkout
 from dplq.io.protocols import CONFIGS, config_file
-from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, SETTINGS_FILE
+from dplq.io.runs.files import RESULTS_FILE
 
-CURE = "Give another OUT, or remove that folder to make its run again."
 PYTHON_VARIABLE = "DPLQ_PYTHON"  # the program that runs are started with, if not this one
 # `-c` adds the current folder as "".
 START = (
@@ -77,7 +77,7 @@ class Run:
     @property
     def holds_work(self) -> bool:
         """Return whether its folder has a result or a model, and not logs alone."""
-        return _holds_work(self.folder)
+        return holds_work(self.folder)
 
     @property
     def command(self) -> list[str]:
@@ -129,18 +129,7 @@ class Run:
         Raises:
             UserError: they were.
         """
-        recorded = recorded or RecordedSettings()
-        wanted = self.settings().splitlines()
-        had = recorded.of_work(self.folder)
-        if had is not None:
-            if not had:
-                raise UserError(
-                    f"{self.folder} holds files but no {SETTINGS_FILE}: how they were made is "
-                    f"unknown. {CURE}"
-                )
-            _refuse_difference(self.folder, had, wanted)
-        for other, settings in recorded.of_seeds(self.folder.parent):  # seeds are averaged
-            _refuse_difference(other, settings, wanted, but=("seed ", "model "))
+        (recorded or RecordedSettings()).check(self.folder, self.settings().splitlines())
 
     @cached_property
     def config_files(self) -> tuple[Path, Path]:
@@ -269,52 +258,3 @@ def _config_checksum(path: Path) -> str:
 @cache
 def _checksum_of(path: Path, modified: int, size: int) -> str:
     return posix_checksum(path)
-
-
-def _holds_work(folder: Path) -> bool:
-    return any(os.path.lexists(f"{folder}/{name}") for name in (RESULTS_FILE, MODEL_FOLDER))
-
-
-def _refuse_difference(
-    folder: Path, had: list[str], wanted: list[str], but: tuple[str, ...] = ()
-) -> None:
-    changed = [*_without(had, wanted, but, "there"), *_without(wanted, had, but, "now")]
-    if changed:
-        raise UserError(f"{folder} was made with other settings ({few(changed)}). {CURE}")
-
-
-def _without(
-    lines: list[str], others: list[str], but: tuple[str, ...], where: str
-) -> Iterator[str]:
-    """Yield the lines that are not among the others, marked with where they are."""
-    for line in lines:
-        if line not in others and not line.startswith(but or "\n"):
-            yield f"{where}: {line}"
-
-
-class RecordedSettings:
-    """The settings of runs that have done work, as their folders record them; each read once."""
-
-    def __init__(self) -> None:
-        self.of_work = cache(_recorded_settings)
-        self.of_seeds = cache(self._of_seeds)
-
-    def _of_seeds(self, folder: Path) -> list[tuple[Path, list[str]]]:
-        """Return the folders of seeds in a folder that hold work, and their settings."""
-        try:
-            names = sorted(name for name in os.listdir(folder) if name.startswith("seed"))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        found = [(folder / name, self.of_work(folder / name)) for name in names]
-        return [(path, settings) for path, settings in found if settings]
-
-
-def _recorded_settings(folder: Path) -> list[str] | None:
-    """Return the lines of a folder's ``settings.txt``, [] without; None where no work is done."""
-    if not _holds_work(folder):
-        return None
-    try:
-        text = (folder / SETTINGS_FILE).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    return text.rstrip("\n").splitlines()

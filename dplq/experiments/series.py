@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dplq.experiments.plan import Run
 from dplq.experiments.protocols import has_property
+from dplq.io.protocols import is_built_in
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Series:
         seeds: of the runs.
         out: folder of all results.
         shots: training images per class; -1 for all.
-        data: folder of the datasets; None for a built-in one.
+        data: folder of the datasets, which built-in ones are not in; None: there is none.
         options: config keys and values.
         variant: name of the options, a part of the folder's name; "" for none.
         imports: modules of a user's own.
@@ -78,7 +79,7 @@ class Series:
             seed=seed,
             shots=self.shots,
             classes=classes,
-            data=self.data,
+            data=None if is_built_in(dataset) else self.data,
             model=model,
             options=self.options,
             imports=self.imports,

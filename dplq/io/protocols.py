@@ -89,6 +89,12 @@ def config_file(kind: str, name: str) -> Path:
     return next(filter(is_file, paths), paths[-1])
 
 
+def is_built_in(dataset: str) -> bool:
+    """Return whether a file of ``configs/datasets`` is of a dataset without a data folder."""
+    kind = "datasets"
+    return dataset.startswith(f"{DEMO}_") and config_file(kind, dataset).is_relative_to(CONFIGS)
+
+
 def read_protocols(folders: Sequence[Path] = ()) -> dict[str, Entry]:
     """Return the entries of ``protocols.yaml`` by trainer; empty where there is no such file.
 

@@ -55,7 +55,8 @@ def test_a_small_sweep(sweep, tmp_path):
     assert read.engine == ("local", {})
     run = make_plan(read.requests).runs[0]
     assert run.folder == tmp_path / "output/demo_aerial/shots_1/CoOp/demo/seed1"
-    assert run.data == tmp_path / "data"
+    assert read.requests[0].data == tmp_path / "data"
+    assert run.data is None, "a built-in dataset lies nowhere"
 
 
 def test_defaults_are_those_of_the_protocols(sweep):
@@ -143,7 +144,7 @@ def test_options_of_all_runs_and_of_the_command_line(sweep, tmp_path):
         ("TRAINER.COOP.CSC", "True"),
         ("OPTIM.MAX_EPOCH", "2"),
     )
-    assert (run.data, run.folder.parts[: len(tmp_path.parts) + 1]) == (
+    assert (read.requests[0].data, run.folder.parts[: len(tmp_path.parts) + 1]) == (
         tmp_path / "d",
         (tmp_path / "o").parts,
     )

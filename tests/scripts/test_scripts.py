@@ -113,6 +113,17 @@ def test_other_data_are_other_settings(box):
     assert box.run("RSSCN7", "1", DATA="other/../one/").returncode == 0
 
 
+def test_a_data_folder_may_move(box):
+    (box.caller / "one").mkdir()
+    box.run("RSSCN7", "1", DATA="one")
+    (box.caller / "one").rename(box.caller / "moved")
+    done = box.run("RSSCN7", "1", DATA="moved")
+    assert done.returncode == 0, done.stderr
+    assert len(box.calls()) == 2, "the runs are not made again"
+    said = f"The data folder {box.caller}/one is gone: what was made with it counts as made with "
+    assert done.stderr.count(f"{said}{box.caller}/moved.") == 1
+
+
 def test_an_edited_config_file_is_other_settings(box):
     box.run("RSSCN7", "1")
     (box.root / "configs/trainers/QuaternionPrompt/tiny.yaml").write_text("OPTIM: {LR: 1}\n")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from dplq.errors import UserError, nearest
 from dplq.experiments.protocols import default_config, trainers
-from dplq.io.protocols import DEMO, ENDING, config_files
+from dplq.io.protocols import DEMO, ENDING, config_files, is_built_in
 
 NAMED = re.compile(r"""^ *NAME: *["']?(\w+)["']? *$""", re.MULTILINE)  # a dataset file's own name
 
@@ -91,7 +91,7 @@ def find_config(
         UserError: there is no such file, or no default.
     """
     name = given.get(trainer) or given.get("") or ""
-    if not name and dataset.startswith(f"{DEMO}_"):
+    if not name and is_built_in(dataset):
         name = DEMO
     name = name or default_config(trainer, protocol, shots)
     there = config_files(f"trainers/{trainer}")
