@@ -7,6 +7,7 @@ renormalised and resized to the network's input, its patch tokens or feature map
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,7 @@ class DomainEncoder(nn.Module):
         # No buffer: the statistics stay fp32 when the encoder is cast to half precision.
         if in_chans != 3:
             image_mean, image_std = (0.0,) * in_chans, (1.0,) * in_chans
+        self._native, self._of_images = (mean, std), (tuple(image_mean), tuple(image_std))
         self._affine = _renormalisation(image_mean, image_std, mean, std)
         self.requires_grad_(False)
         self.eval()
@@ -94,6 +96,24 @@ class DomainEncoder(nn.Module):
     def train(self, mode: bool = True) -> DomainEncoder:
         """Stay in eval mode whatever `mode` says: the encoder is frozen."""
         return super().train(False)
+
+    def for_images(self, mean: Sequence[float], std: Sequence[float]) -> DomainEncoder:
+        """Return the encoder for images that carry another normalisation; tensors are shared.
+
+        Args:
+            mean: of the incoming images, as `image_mean`.
+            std: the standard deviations that go with it.
+
+        Returns:
+            This encoder where that changes nothing.
+        """
+        given = (tuple(mean), tuple(std))
+        if not self.renormalises or self.in_chans != 3 or given == self._of_images:
+            return self
+        made = copy.deepcopy(self, {id(one): one for one in (*self.parameters(), *self.buffers())})
+        made._of_images = given
+        made._affine = _renormalisation(*given, *self._native)
+        return made
 
     def identity(self) -> dict[str, Tensor]:
         """Return all numbers that determine the feature of an image, by name."""

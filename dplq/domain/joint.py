@@ -57,6 +57,11 @@ class JointEncoder(DomainEncoder):
         """The dtype that the first network computes in."""
         return self.parts[0].dtype
 
+    def for_images(self, mean: Sequence[float], std: Sequence[float]) -> DomainEncoder:
+        """Return the encoders for images that carry another normalisation; tensors are shared."""
+        parts = [part.for_images(mean, std) for part in self.parts]
+        return self if parts == self.parts else JointEncoder(parts)
+
     def prepare(self, images: Tensor) -> Tensor:
         """Refuse: every encoder prepares images in its own way."""
         raise UserError(

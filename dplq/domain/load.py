@@ -99,7 +99,7 @@ def load_domain_encoder(
             image unchanged.
         pretrained: False builds random weights (for tests), with a warning.
         backbone: CLIP; needed by `clip`. Its mean and std are what "native" undoes; without it
-            OpenAI CLIP's are.
+            OpenAI CLIP's are. A model has its encoder undo those of its own images.
         seed: of the random weights.
         mean: channel means that the weights were trained with, on a 0-1 scale; empty: the
             published ones, or those of timm's record of the architecture.

@@ -74,6 +74,7 @@ class CLIPModel(nn.Module):
         noise_generator: source of random numbers in training, or None for torch's global one.
         text_chunk: classes that the text tower runs at once, in whole blocks, or "auto".
         input: how its images are preprocessed: as in its training, else as the backbone's were.
+            Setting it has the domain encoder undo that normalisation.
     """
 
     method: ClassVar[str] = ""
@@ -120,6 +121,17 @@ class CLIPModel(nn.Module):
         """Return the backbone's preprocessing."""
         clip = self.clip
         return ModelInput(clip.image_size, clip.interpolation, clip.image_mean, clip.image_std)
+
+    @property
+    def input(self) -> ModelInput:
+        """How images become what the model takes; the domain encoder undoes its normalisation."""
+        return self._input
+
+    @input.setter
+    def input(self, given: ModelInput) -> None:
+        self._input = given
+        if self.domain is not None:
+            self.domain = self.domain.for_images(given.mean, given.std)
 
     @property
     def preprocess(self) -> Compose:
