@@ -32,6 +32,7 @@ from dplq.clip.packed_text import PackedTexts
 from dplq.clip.sources import CONFIG_FILE, find_source
 from dplq.clip.towers import make_image_tower, make_text_tower
 from dplq.errors import UserError
+from dplq.images.model_input import SHORTEST
 from dplq.io.files import file_digest
 from dplq.io.spec import LOCAL_DIR, Spec
 from dplq.io.validation.paths import user_path
@@ -98,7 +99,8 @@ class Backbone(nn.Module):
     Args:
         model: open_clip's CLIP, CustomTextCLIP or CoCa.
         config: its architecture, as open_clip's model config.
-        preprocess: `mean`, `std` and `interpolation` of its images; OpenAI's where absent.
+        preprocess: `mean`, `std`, `interpolation` and `resize_mode` of its images, as open_clip's
+            preprocessing config has them; OpenAI's where absent.
         spec: how `load_backbone` made it.
 
     Attributes:
@@ -111,6 +113,8 @@ class Backbone(nn.Module):
         image_size: pixels per side.
         image_mean, image_std: per channel, for images in 0..1.
         interpolation: with which images are resized, "bicubic" or "bilinear".
+        resize_mode: "shortest", the shorter edge is resized and the middle cropped; "squash", both
+            edges are resized.
         causal: whether a text token attends to itself and earlier tokens only.
         prompt_start: position of the first context token of a text.
         supports_packing: whether `encode_packed_text` can be used: the text tower is causal, and
@@ -147,6 +151,7 @@ class Backbone(nn.Module):
         )
         said = preprocess.get("interpolation")
         self.interpolation = "bilinear" if said == "bilinear" else "bicubic"
+        self.resize_mode: str = preprocess.get("resize_mode") or SHORTEST
         self.causal, self.supports_packing = self.text.causal, self.text.supports_packing
         self.requires_grad_(False)
         self.eval()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from dplq.clip.installed import pretrained_tables
 from dplq.clip.sources import TRANSFORMERS_WEIGHT_FILES, WEIGHT_FILES
@@ -66,14 +68,14 @@ def find_known(file: Path, digest: str = "") -> KnownFile | None:
         file: a checkpoint.
         digest: its sha256 in hex; "" where it was not computed.
     """
-    published = _open_clip_files()
-    for key in (digest, file.name):
-        if key in published:
-            return published[key]
     file = file.absolute()
     # The hub's cache has a file in models--ORG--NAME/snapshots/REVISION.
     hub = [folder.name for folder in file.parents if folder.name.startswith("models--")]
     places = [file.name, file.parent.name, *(name.rpartition("--")[2] for name in hub)]
+    published = _open_clip_files()
+    for key in (digest, *places):
+        if key in published:
+            return published[key]
     for known in catalogue_files():
         if any(fnmatch(place, pattern) for place in places for pattern in known.names):
             return known
@@ -82,22 +84,28 @@ def find_known(file: Path, digest: str = "") -> KnownFile | None:
 
 @cache
 def _open_clip_files() -> dict[str, KnownFile]:
-    """Return the files that open_clip's pretrained tags download, by digest or by name.
+    """Return the files that open_clip's pretrained tags download, by digest, name or repository.
 
-    OpenAI's addresses hold the sha256 of the file, whose name (ViT-B-32.pt) others use too.
+    OpenAI's addresses hold the sha256 of the file, whose name (ViT-B-32.pt) others use too. On the
+    hub a file has a name that all have, unless the tag says which, and its repository tells.
     """
     package = pretrained_tables()
     found: dict[str, KnownFile] = {}
     for model, tag in package.list_pretrained():
         published = package.get_pretrained_cfg(model, tag)
-        address: str = published.get("url", "")
-        if not address:
-            continue
-        folder, name = address.split("/")[-2:]
         act = QUICK_GELU if published.get("quick_gelu") else GELU
-        known = KnownFile((name,), act, f"open_clip's {model}:{tag}")
-        key = folder if len(folder) == SHA256_DIGITS else name
-        # A tag of both ViT-B-32 and ViT-B-32-quickgelu is of the latter.
-        if key not in found or act == QUICK_GELU:
-            found[key] = known
+        for key in _keys(published):
+            # A tag of both ViT-B-32 and ViT-B-32-quickgelu is of the latter.
+            if key not in found or act == QUICK_GELU:
+                found[key] = KnownFile((key,), act, f"open_clip's {model}:{tag}")
     return found
+
+
+def _keys(published: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what tells a file that a tag of open_clip downloads."""
+    if address := published.get("url"):
+        folder, name = address.split("/")[-2:]
+        yield folder if len(folder) == SHA256_DIGITS else name
+    if hub := published.get("hf_hub"):
+        repository, _, name = hub.rpartition("/")
+        yield repository.rpartition("/")[2] if name in {"", *USUAL_NAMES} else name

@@ -12,7 +12,7 @@ from torch import nn
 from dplq.clip.hub_tokenizer import WHOLE
 from dplq.clip.installed import architecture
 from dplq.clip.layouts import conch
-from dplq.clip.layouts.transformers_config import Described, describe_content
+from dplq.clip.layouts.transformers_config import Described, describe_content, usual_resize_mode
 from dplq.errors import UserError
 from dplq.models.catalogue import PublishedModel
 
@@ -34,7 +34,8 @@ def describe_published(name: str, model: PublishedModel, folder: Path | None) ->
     preprocess = {key: value for key, value in known.items() if value is not None}
     if "model_type" in model.config:  # of the transformers library
         described = describe_content(model.config, name, folder)
-        return replace(described, preprocess=preprocess)
+        mode = usual_resize_mode(model.config["model_type"])
+        return replace(described, preprocess={**preprocess, "resize_mode": mode})
     if model.architecture == conch.NAME:
         return replace(conch.describe(), preprocess=preprocess)
     base = architecture(model.architecture) if model.architecture else {}

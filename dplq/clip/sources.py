@@ -6,12 +6,13 @@ Names, pretrained tags, the Hugging Face hub, local folders and files, packaged 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,6 +22,7 @@ from dplq.clip.installed import architecture, architectures, pretrained_tables
 from dplq.clip.layouts import conch, transformers_config
 from dplq.clip.published import describe_published
 from dplq.errors import UserError, few, printable, suggest
+from dplq.images.model_input import SHORTEST
 from dplq.io.hub import hub_access, hub_problem
 from dplq.io.packaged import packaged_model
 from dplq.io.spec import LOCAL_DIR, Spec
@@ -38,6 +40,8 @@ OPENAI_VITS = {
 }
 OPENAI_RESNETS = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")
 HF_HUB = "hf-hub:"
+logger = logging.getLogger(__name__)
+
 CONFIG_FILE = "open_clip_config.json"
 # What open_clip itself writes, in its order of preference.
 WEIGHT_FILES = (
@@ -95,8 +99,8 @@ class Preprocess(msgspec.Struct):
     size: Width | Pair = 224
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[Ratio, Ratio, Ratio] = (1.0, 1.0, 1.0)
-    interpolation: str = "bicubic"
-    resize_mode: str = "shortest"
+    interpolation: Literal["bicubic", "bilinear", "random"] = "bicubic"
+    resize_mode: Literal["shortest", "squash"] = "shortest"
 
 
 class ConfigFile(msgspec.Struct):
@@ -318,21 +322,47 @@ def _from_name(spec: Spec, weights: str) -> Source:
         source = Source(name, spec, architecture(arch))
     if from_openai:
         source.config["quick_gelu"] = True
-    if tag and weights:
+    is_tag = bool(tag) and _is_tag(model, tag)
+    if tag and weights and not is_tag:
         raise UserError(
             f"'{name}' names weights already and weights='{weights}' names others; use one"
         )
-    if tag and not _is_tag(model, tag):
+    if tag and not is_tag:
         if not pretrained:
             raise UserError(
                 f"'{name}' names weights and pretrained=False requests random ones: leave out one"
             )
         source.spec = replace(spec, name=model)
         _use_file(source, _tag_as_file(arch, tag))
-    elif not weights:
+    elif is_tag or not weights:
         tag = tag or ("openai" if from_openai else "")
-        _use_tag(source, arch, tag)
+        _use_tag(source, arch, tag, download=not weights)
+    elif not from_openai:
+        _warn_of_preprocessing(name, arch)
     return source
+
+
+def _warn_of_preprocessing(name: str, arch: str) -> None:
+    """Warn where all published weights of an architecture want other images than OpenAI's CLIPs."""
+    tables = pretrained_tables()
+    tags = tables.list_pretrained_tags_by_model(arch)
+    if tags and not any(_has_usual_images(tables.get_pretrained_cfg(arch, tag)) for tag in tags):
+        logger.warning(
+            "%s: images are prepared as for OpenAI's CLIPs, but all published weights of %s want "
+            "others: name the model with its tag, such as '%s:%s', beside your file.",
+            *(name, arch, name, tags[0]),
+        )
+
+
+def _has_usual_images(published: Mapping[str, Any]) -> bool:
+    """Return whether the images of a tag of open_clip are prepared as those of OpenAI's CLIPs."""
+    tables = pretrained_tables()
+    usual = {
+        "mean": tables.OPENAI_DATASET_MEAN,
+        "std": tables.OPENAI_DATASET_STD,
+        "resize_mode": SHORTEST,
+    }
+    return all((published.get(key) or value) == value for key, value in usual.items())
 
 
 def _is_openai(model: str) -> bool:
@@ -364,8 +394,15 @@ def _tag_as_file(arch: str, tag: str) -> str:
     )
 
 
-def _use_tag(source: Source, arch: str, tag: str) -> None:
-    """Set activation, normalisation and, if pretrained, the downloaded weights of a tag."""
+def _use_tag(source: Source, arch: str, tag: str, *, download: bool) -> None:
+    """Set activation, preprocessing and, if pretrained, the downloaded weights of a tag.
+
+    Args:
+        source: that is changed.
+        arch: open_clip's name of the architecture.
+        tag: of it.
+        download: False where its file is the user's own.
+    """
     pretrained_models = pretrained_tables()
 
     if not tag:
@@ -380,7 +417,7 @@ def _use_tag(source: Source, arch: str, tag: str) -> None:
     source.preprocess = published
     if published.get("quick_gelu") or tag == "openai":
         source.config["quick_gelu"] = True
-    if not source.spec.pretrained:
+    if not (source.spec.pretrained and download):
         return
     try:
         with hub_access():
@@ -390,8 +427,8 @@ def _use_tag(source: Source, arch: str, tag: str) -> None:
             f"cannot get the weights of '{source.name}' (open_clip tag {arch}:{tag}; "
             f"{hub_problem(error)}); run this once where there is a network, or get the file "
             f"{_published_file(published)}, put it anywhere and name it with weights=PATH "
-            "(MODEL.INIT_WEIGHTS), or request random weights with pretrained=False "
-            "(MODEL.BACKBONE.PRETRAINED False)"
+            f"(MODEL.INIT_WEIGHTS) beside '{source.name}', or request random weights with "
+            "pretrained=False (MODEL.BACKBONE.PRETRAINED False)"
         ) from error
 
 

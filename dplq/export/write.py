@@ -122,9 +122,10 @@ def _record(model: CLIPModel, batch_size: int | None) -> dict[str, Any]:
 
 
 def _preprocessing(model: CLIPModel) -> dict[str, Any]:
-    """Return how an image becomes the input, after the resize of its shorter edge and the crop."""
+    """Return how an image becomes the input."""
     given = model.input
     return {
+        "resize_mode": given.resize_mode,
         "interpolation": given.interpolation,
         "mean": list(given.mean),
         "std": list(given.std),

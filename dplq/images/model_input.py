@@ -16,6 +16,7 @@ from .reader import convert_image
 from .settings import DEFAULTS, ReadSettings, changed_of, read_settings
 
 RECORDED = ("interpolation", "mean", "std", "instance_norm")  # fields of a header's "input"
+SHORTEST, SQUASH = "shortest", "squash"  # open_clip's names of ways to resize
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class ModelInput:
         mean: per channel, of values in 0..1.
         std: per channel.
         instance_norm: each image's channels get mean 0 and standard deviation 1 at last.
+        resize_mode: `SHORTEST`, the shorter edge is resized to `size` and the middle is cropped;
+            `SQUASH`, both edges are.
         reading: settings of the image reader.
     """
 
@@ -36,20 +39,22 @@ class ModelInput:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     instance_norm: bool = False
+    resize_mode: str = SHORTEST
     reading: ReadSettings = field(default=DEFAULTS)
 
     def transform(self) -> T.Compose:
-        """Return the transform of a PIL image to a tensor (3, size, size), float32.
-
-        The shorter edge is resized to `size`, and the middle is cropped.
-        """
+        """Return the transform of a PIL image to a tensor (3, size, size), float32."""
         return T.Compose([ToRGB(self.reading), *self.of_rgb().transforms])
 
     def of_rgb(self) -> T.Compose:
         """Return the same transform of images that are upright RGB, as the reader's are."""
+        interpolation = InterpolationMode(self.interpolation)
+        if self.resize_mode == SQUASH:
+            resizing = [T.Resize((self.size, self.size), interpolation)]
+        else:
+            resizing = [T.Resize(self.size, interpolation), T.CenterCrop(self.size)]
         steps = [
-            T.Resize(self.size, InterpolationMode(self.interpolation)),
-            T.CenterCrop(self.size),
+            *resizing,
             T.ToTensor(),
             T.Normalize(self.mean, self.std),
         ]
@@ -69,6 +74,10 @@ class ModelInput:
             for name in RECORDED
             if (value := getattr(self, name)) != getattr(own, name)
         }
+        if (
+            self.resize_mode != SHORTEST
+        ):  # what headers without it mean: earlier versions had no other
+            differing["resize_mode"] = self.resize_mode
         entries = {"input": differing, "reading": changed_of(self.reading)}
         return {key: entry for key, entry in entries.items() if entry}
 
@@ -77,20 +86,23 @@ def recorded_input(header: Mapping[str, Any], own: ModelInput) -> ModelInput:
     """Return the preprocessing that a checkpoint's header, which was checked, records.
 
     Args:
-        header: of the checkpoint; without entries, as of earlier versions, it is `own`.
+        header: of the checkpoint; without entries, as of earlier versions, it is `own`, but for
+            `resize_mode`, which is `SHORTEST`.
         own: the backbone's.
 
     Raises:
         UserError: a setting of the reader is not possible.
     """
+    recorded = header.get("input") or {}
     values = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in (header.get("input") or {}).items()
+        for name, value in recorded.items()
         if value is not None
     }
     reading = read_settings(SimpleNamespace(**(header.get("reading") or {})))
     fields = {name: values.get(name, getattr(own, name)) for name in RECORDED}
-    return ModelInput(own.size, **fields, reading=reading)
+    mode = recorded.get("resize_mode") or SHORTEST
+    return ModelInput(own.size, **fields, resize_mode=mode, reading=reading)
 
 
 class ToRGB:

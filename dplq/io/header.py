@@ -22,12 +22,13 @@ Spread = Annotated[float, Meta(ge=1e-6, le=1000)]
 
 
 class InputEntry(msgspec.Struct, forbid_unknown_fields=True):
-    """Preprocessing of images where it is not the backbone's own; None: it is."""
+    """Preprocessing of images where it is not the backbone's own; None: it is, or is "shortest"."""
 
     interpolation: Literal["bicubic", "bilinear", "nearest"] | None = None
     mean: tuple[Channel, Channel, Channel] | None = None
     std: tuple[Spread, Spread, Spread] | None = None
     instance_norm: bool = False
+    resize_mode: Literal["shortest", "squash"] | None = None
 
 
 class ModelHeader(msgspec.Struct):

@@ -120,7 +120,10 @@ class CLIPModel(nn.Module):
     def _own_input(self) -> ModelInput:
         """Return the backbone's preprocessing."""
         clip = self.clip
-        return ModelInput(clip.image_size, clip.interpolation, clip.image_mean, clip.image_std)
+        return ModelInput(
+            *(clip.image_size, clip.interpolation, clip.image_mean, clip.image_std),
+            resize_mode=clip.resize_mode,
+        )
 
     @property
     def input(self) -> ModelInput:

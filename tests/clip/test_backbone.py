@@ -466,6 +466,10 @@ def test_tags(
         assert torch.equal(backbone.clip.visual.proj, narrow.clip.visual.proj)
         assert backbone.spec == Spec(name)
     assert backbone.image_mean == (0.5, 0.5, 0.5)
+    own = load_backbone(f"{tiny_openai}:fast", weights=str(file))
+    assert (activation(own), own.image_mean) == ("QuickGELU", (0.5, 0.5, 0.5))
+    assert own.spec.name == f"{tiny_openai}:fast"
+    assert own.spec.weights == "downloaded.bin"
     untrained = load_backbone(f"{tiny_openai}:fast", pretrained=False)
     assert not torch.equal(untrained.clip.visual.proj, narrow.clip.visual.proj)
 
@@ -544,8 +548,8 @@ def test_openais_own_model(tmp_path: Path) -> None:
         ({"name": "ViT-B/16", "weights": "x.pt", "pretrained": False}, "'x.pt' names a checkpoint"),
         ({"name": "ViT-B/16:x.pt", "pretrained": False}, "'ViT-B/16:x.pt' names weights and"),
         (
-            {"name": "ViT-B-32:openai", "weights": "x.pt"},
-            "names weights already and weights='x.pt'",
+            {"name": "ViT-B-32:y.pt", "weights": "x.pt"},
+            "'ViT-B-32:y.pt' names weights already and weights='x.pt'",
         ),
         (
             {"name": "local-dir:nowhere"},
@@ -609,6 +613,16 @@ def test_architectures_that_cannot_be_built(
             '{"model_cfg": {"embed_dim": 4, "vision_cfg": {}, "text_cfg": {}}, '
             '"preprocess_cfg": {"std": [0, 1, 1]}}',
             "preprocess_cfg.std[0]: expected `float` > 0.0",
+        ),
+        (
+            '{"model_cfg": {"embed_dim": 4, "vision_cfg": {}, "text_cfg": {}}, '
+            '"preprocess_cfg": {"resize_mode": "longest"}}',
+            "preprocess_cfg.resize_mode: invalid enum value 'longest'",
+        ),
+        (
+            '{"model_cfg": {"embed_dim": 4, "vision_cfg": {}, "text_cfg": {}}, '
+            '"preprocess_cfg": {"interpolation": "lanczos"}}',
+            "preprocess_cfg.interpolation: invalid enum value 'lanczos'",
         ),
     ],
 )

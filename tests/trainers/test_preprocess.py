@@ -36,7 +36,7 @@ from dassl.data.datasets import Datum  # noqa: E402
 from dassl.data.transforms import build_transform  # noqa: E402
 
 from dplq.trainers._engine.checkpoints import warn_of_input  # noqa: E402
-from dplq.trainers._engine.validation import input_of  # noqa: E402
+from dplq.trainers._engine.validation import check_input, input_of  # noqa: E402
 
 NAMES = ["forest", "river", "parking lot"]
 
@@ -228,3 +228,20 @@ def test_what_a_checkpoint_does_not_record_is_compared_too(caplog):
         "instance_norm is not in INPUT.TRANSFORMS, but the model was trained with True: it sees "
         "other images"
     ]
+    caplog.clear()
+    warn_of_input(replace(own, resize_mode="squash"), own, {"resize_mode": "squash"})
+    assert caplog.messages == [
+        "Images are resized by shortest, but the model was trained with squash: it sees other "
+        "images"
+    ]
+
+
+def test_a_run_says_that_it_crops_what_others_squash(caplog, tmp_path):
+    name = write_clip_dir(tmp_path, tiny_clip_config(), resize_mode="squash")
+    clip = dplq.load_backbone(name, pretrained=False)
+    caplog.clear()
+    check_input(config().INPUT, clip)
+    said = caplog.messages[-1]
+    assert "cropped, but " in said
+    assert said.endswith("of images that are not square, what is cropped is not seen.")
+    assert input_of(config().INPUT, clip).resize_mode == "shortest"

@@ -150,3 +150,8 @@ def warn_of_input(then: ModelInput, now: ModelInput, recorded: Mapping[str, Any]
                 "is of a version that did not record this, the model sees other images"
             )
         logger.warning("%s, %s", what, said)
+    if then.resize_mode != now.resize_mode:
+        logger.warning(
+            "Images are resized by %s, but the model was trained with %s: it sees other images",
+            *(now.resize_mode, then.resize_mode),
+        )

@@ -9,7 +9,7 @@ import numpy as np
 
 from dplq.clip.backbone import Backbone
 from dplq.errors import UserError
-from dplq.images.model_input import ModelInput
+from dplq.images.model_input import SHORTEST, ModelInput
 from dplq.images.settings import read_settings
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ def check_input(given: Any, clip: Backbone) -> None:
     """Compare what the loaders deliver (``cfg.INPUT``) to what the backbone was trained on.
 
     Raises:
-        UserError: another image size. Another normalisation only warns.
+        UserError: another image size. Another normalisation or resizing only warns.
     """
     size = clip.image_size
     if tuple(given.SIZE) != (size, size):
@@ -36,6 +36,12 @@ def check_input(given: Any, clip: Backbone) -> None:
                 clip.spec.name,
                 list(wanted),
             )
+    if clip.resize_mode != SHORTEST:
+        logger.warning(
+            "Images are resized by their shorter edge and cropped, but %s was trained with both "
+            "edges resized: of images that are not square, what is cropped is not seen.",
+            clip.spec.name,
+        )
 
 
 def input_of(given: Any, clip: Backbone) -> ModelInput:
@@ -52,5 +58,5 @@ def input_of(given: Any, clip: Backbone) -> ModelInput:
         tuple(given.PIXEL_MEAN) if is_normalized else (0.0, 0.0, 0.0),
         tuple(given.PIXEL_STD) if is_normalized else (1.0, 1.0, 1.0),
         "instance_norm" in given.TRANSFORMS,
-        read_settings(given),
+        reading=read_settings(given),
     )

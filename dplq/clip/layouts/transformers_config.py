@@ -15,11 +15,14 @@ from msgspec import Meta
 from torch import nn
 
 from dplq.errors import UserError, few, printable, shown
+from dplq.images.model_input import SHORTEST, SQUASH
 from dplq.io.validation.paths import is_file
 from dplq.io.validation.schema import convert, read_json
 
 logger = logging.getLogger(__name__)
 
+INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}  # by Pillow's number
+BICUBIC = 3
 CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
 REMEDY = (
@@ -100,6 +103,25 @@ class Preprocessor(msgspec.Struct):
 
     image_mean: Colour | None = None
     image_std: Colour | None = None
+    do_normalize: bool | None = None
+    do_center_crop: bool | None = None
+    resample: int | None = None
+    size: int | list[Any] | dict[str, Any] | None = None
+
+    @property
+    def colours(self) -> tuple[Colour | None, Colour | None]:
+        """Mean and standard deviation; None: not said."""
+        if self.do_normalize is False:
+            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        return self.image_mean, self.image_std
+
+    def resize_mode(self, kind: str) -> str:
+        """Return open_clip's name of the way to resize; the kind of model's where none is said."""
+        if isinstance(self.size, dict) and "shortest_edge" in self.size:
+            return SHORTEST
+        if isinstance(self.size, dict) and not self.do_center_crop:
+            return SQUASH
+        return usual_resize_mode(kind)
 
 
 # timm's ViTs with SigLIP's pooling: (width, layers, heads, MLP width, patch). The size of their
@@ -146,6 +168,11 @@ def describe(config: Path, preprocessor: Path | None, repository: str = "") -> D
     described = describe_content(content, where, config.parent, repository)
     kind: str = content["model_type"]
     return Described(described.config, _preprocess(preprocessor, kind, where), described.finish)
+
+
+def usual_resize_mode(kind: str) -> str:
+    """Return open_clip's name of the way to resize images, by `model_type`."""
+    return SQUASH if kind == "siglip" else SHORTEST
 
 
 def describe_content(
@@ -341,18 +368,29 @@ def _check_channels(vision: Vision, where: str) -> None:
 
 
 def _preprocess(path: Path | None, kind: str, where: str) -> dict[str, Any]:
-    """Return mean and std of the images; those of the kind of model where they are not said."""
+    """Return open_clip's preprocessing config; the kind of model's own where nothing is said."""
     given = Preprocessor()
     if path is not None and is_file(path):
         content: dict[str, Any] = read_json(path, dict[str, Any], max_bytes=1 << 20)
         given = convert(content, Preprocessor, where=printable(str(path)))
     usual: Colour | None = SIGLIP_COLOUR if kind == "siglip" else None
-    if given.image_mean is None or given.image_std is None:
+    mean, std = given.colours
+    if mean is None or std is None:
         logger.info(
             "%s: no %s with image_mean and image_std beside it; taken are those of %s",
             *(where, PREPROCESSOR_FILE, "SigLIP (0.5)" if usual else "OpenAI's CLIP"),
         )
-    found = {"mean": given.image_mean or usual, "std": given.image_std or usual}
+    if given.resample not in (None, *INTERPOLATIONS):
+        logger.warning(
+            "%s: images are resized bicubically, not with resample %s of its %s.",
+            *(where, given.resample, PREPROCESSOR_FILE),
+        )
+    found = {
+        "mean": mean or usual,
+        "std": std or usual,
+        "interpolation": INTERPOLATIONS.get(given.resample or BICUBIC),
+        "resize_mode": given.resize_mode(kind),
+    }
     return {key: value for key, value in found.items() if value}
 
 
