@@ -102,7 +102,10 @@ def encoded(rows: Iterable[Sequence[str]]) -> bytes:
     """Return rows of cells as the bytes of a file; all cells are UTF-8."""
     data = io.BytesIO()
     text = io.TextIOWrapper(data, encoding="utf-8", newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    plain = csv.writer(text, lineterminator="\n")
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:  # before 3.13 Python quotes no carriage return, which would end the line
+        (quoted if "\r" in "".join(row) else plain).writerow(row)
     text.flush()
     return data.getvalue()
 

@@ -117,7 +117,10 @@ def stored_picture(image: Image.Image, steps: list[str], frames: int = 1) -> Sto
         bits = 16 if image.mode.startswith("I;16") else 32
         span = None if image.mode == "F" else (0, 65535) if bits == 16 else (-(2**31), 2**31 - 1)
         return Stored(
-            Raster(values, kind_of(values.dtype, bits, 1), span, bits), frames, steps=steps
+            Raster(values, kind_of(values.dtype, bits, 1), span, bits),
+            frames,
+            orientation_of(image),
+            steps=steps,
         )
     return Stored(image, frames, orientation_of(image), steps=steps)
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from dplq.evaluation.bootstrap import LEVEL
 
 T = TypeVar("T")
+DIGITS = 9  # of a difference in points, after the point
 
 
 def half_interval(values: Sequence[float], level: float = LEVEL) -> float | None:
@@ -60,9 +61,10 @@ def compare(first: Mapping[Any, float], second: Mapping[Any, float]) -> Comparis
     """Compare two methods over the keys (dataset and seed) that both have; None if none.
 
     Pairs that do not differ are dropped by Wilcoxon's test, as its author has it; it has no result
-    where none differs. The t-test has none for equal differences.
+    where none differs. The t-test has none for equal differences. Differences are equal where they
+    are so to `DIGITS`: those of accuracies, quotients of whole numbers, differ in the last bits.
     """
-    differences = [first[key] - second[key] for key in first if key in second]
+    differences = [round(first[key] - second[key], DIGITS) for key in first if key in second]
     if not differences:
         return None
     return Comparison(

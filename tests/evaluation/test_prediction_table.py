@@ -41,6 +41,15 @@ def test_what_is_written_reads_back_bit_for_bit(tmp_path):
     assert_equal(PredictionTable.read(tmp_path / "predictions.csv"), table)
 
 
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\x85", '"', " "])
+def test_any_name_of_a_file_reads_back(tmp_path, end):
+    """Before 3.13 Python's writer quotes no carriage return, and a reader ends the line there."""
+    table = table_of(3)
+    table.paths[1], table.groups[2] = f"one{end}two.png", f"{end}x{end}"
+    table.write(tmp_path / "predictions.csv")
+    assert_equal(PredictionTable.read(tmp_path / "predictions.csv"), table)
+
+
 def test_memory_for_writing_does_not_grow_with_the_rows(tmp_path):
     table = table_of(10_000, [f"class {index}" for index in range(20)])
     tracemalloc.start()

@@ -10,7 +10,7 @@ import pytest
 
 from dplq.errors import UserError
 from dplq.io.atomic import atomic_write
-from dplq.io.runs.folder import Identity, hold, release_all
+from dplq.io.runs.folder import Identity, hold, is_to_be_cleared, release_all
 
 RUN = Identity(
     kind="train",
@@ -243,6 +243,11 @@ def test_weights_of_others_are_no_work_and_stay(folder):
 def test_a_link_is_the_same_folder(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder.path)
     assert hold(tmp_path / "link") is folder
+    folder.to_be_cleared = True
+    (tmp_path / "other").mkdir()
+    for path in (folder.path, tmp_path / "link", tmp_path / "other" / ".." / "out"):
+        assert is_to_be_cleared(path)
+    assert not is_to_be_cleared(tmp_path / "other")
 
 
 @pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "raise ValueError"])

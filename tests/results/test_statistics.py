@@ -65,6 +65,21 @@ def test_where_a_test_has_no_result():
     assert (same.half, same.t_test, same.wilcoxon) == (0.0, None, None)
 
 
+def test_equal_differences_of_accuracies_are_equal():
+    """Accuracies are quotients: one image more is not the same float each time."""
+
+    def accuracies(*correct):
+        return {seed: 100 * number / 70 for seed, number in enumerate(correct)}
+
+    one_more = compare(accuracies(50, 40, 34), accuracies(49, 39, 33))
+    assert (one_more.t_test, one_more.half) == (None, 0.0)
+    random = np.random.default_rng(0)
+    for first, second in random.integers(20, 50, (200, 2, 6)):
+        moved = [a - b for a, b in zip(first, second, strict=True) if a != b]
+        wanted = stats.wilcoxon(moved).pvalue
+        assert compare(accuracies(*first), accuracies(*second)).wilcoxon == pytest.approx(wanted)
+
+
 def test_average_ranks():
     """Four methods, five blocks; q is 2.569 in Demsar's table, times sqrt(k (k + 1) / 6 N)."""
     values = {

@@ -92,6 +92,22 @@ def test_two_encoders_and_changed_ones(project, tmp_path):
     )
 
 
+def test_clip_s_own_features_depend_on_its_activation(project, tmp_path):
+    """The encoder's name and weights are the same."""
+    cache, fresh, flags = str(tmp_path / "cache"), str(tmp_path / "fresh"), [*project]
+    options = ["OPTIM.MAX_EPOCH", "1", "DOMAIN.ENCODER", "clip", "TRAIN.FEATURE_CACHE", "0"]
+    runs = [("gelu", cache), ("quickgelu", cache), ("quickgelu", fresh)]
+    rows = []
+    for number, (act, folder) in enumerate(runs):
+        run = tmp_path / f"run{number}"
+        words = [*flags, "--output-dir", str(run), *options, "MODEL.BACKBONE.ACT", act]
+        done = train(tmp_path / f"log{number}", words, prepare, folder, False)
+        assert done.code == 0, done.err
+        rows.append((run / "predictions.csv").read_bytes())
+    assert rows[1] == rows[2]
+    assert rows[0] != rows[1]
+
+
 def test_keys_that_the_choice_of_encoder_disables_are_said(caplog):
     from yacs.config import CfgNode
 

@@ -16,9 +16,10 @@ from dplq.host.weights import domain_names
 from dplq.methods.base import CLIPModel
 from dplq.methods.presets import PRESET_NORMALIZE, check_preset
 from dplq.training.feature_cache import GB, FeatureCache
+from dplq.training.frozen.features import own_code
 
 from .base import PromptTrainer
-from .environment import preparation
+from .environment import preparation, versions
 from .features import compute_features, training_images
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,11 @@ class DomainTrainer(PromptTrainer):
     def test(self, split: str | None = None) -> float:
         """Evaluate as the base does; domain features come from the cache where they are known."""
         if self.cfg.DOMAIN.CACHE and self.model.domain is not None and self.feature_cache is None:
-            facts = preparation(self.cfg, self.precision)
+            facts = preparation(self.cfg, self.precision) | {
+                "activation": self.model.clip.activation,  # of the encoder "clip"
+                "packages": versions(),
+                "code": own_code(),
+            }
             self.feature_cache = FeatureCache(self.model.domain, facts, cache_limit(self.cfg))
         accuracy = super().test(split)
         if self.feature_cache is not None:

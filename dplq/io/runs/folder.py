@@ -242,9 +242,14 @@ class RunFolder:
 _held: dict[Path, RunFolder] = {}
 
 
+def _key(path: str | Path) -> Path:
+    """Return the one name of a folder, which a link gives another."""
+    return Path(os.path.realpath(path))
+
+
 def is_to_be_cleared(path: str | Path) -> bool:
     """Return whether the run in a folder is to be deleted, so that nothing of it may be used."""
-    folder = _held.get(Path(path).absolute())
+    folder = _held.get(_key(path))
     return folder is not None and folder.to_be_cleared
 
 
@@ -254,7 +259,7 @@ def hold(path: str | Path) -> RunFolder:
     Raises:
         UserError: it cannot be made, or another process writes there.
     """
-    key = Path(os.path.realpath(path))  # a link is another name of the same folder
+    key = _key(path)
     if key not in _held:
         try:
             key.mkdir(parents=True, exist_ok=True)
