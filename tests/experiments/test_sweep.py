@@ -150,6 +150,16 @@ def test_options_of_all_runs_and_of_the_command_line(sweep, tmp_path):
     )
 
 
+def test_keys_of_trainers_that_are_not_in_the_sweep_are_said(sweep, tmp_path, caplog):
+    text = f"{SMALL}options: {{OPTIM.LR: 1, TRAINER.COCOOP.N_CTX: 4}}\nsettings: {{plain: {{}}, "
+    sweep(text + "long: {TRAINER.COOP.N_CTX: 16, TRAINER.VPT.N_CTX_VISION: 4, depth: 2}}\n")
+    file, said = tmp_path / "sweep.yaml", "changes nothing: its trainer is not in this sweep."
+    assert caplog.messages == [
+        f"{file}: options: TRAINER.COCOOP.N_CTX {said}",
+        f"{file}: settings.long: TRAINER.VPT.N_CTX_VISION {said}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("of_all", "of_variant", "options"),
     [

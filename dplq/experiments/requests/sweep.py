@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from dplq.io.protocols import add_configs
 from dplq.io.validation.paths import name_problem
 from dplq.io.validation.yaml_file import read_yaml
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Text = Annotated[str, Meta(min_length=1)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
@@ -153,6 +155,9 @@ class _Reader:
         for_all = self._pairs("options", self.content.options)
         variants = [self._variant(name) for name in self.content.settings] or [Variant()]
         plain = [name for name, values in self.content.settings.items() if not values]
+        self._warn_of_unused(
+            {"options": for_all} | {f"settings.{v.name}": v.options for v in variants}
+        )
         found = 0
         for protocol, variant, dataset in itertools.product(
             self.protocols, variants, self.datasets
@@ -185,6 +190,21 @@ class _Reader:
                     )
         if not found:
             raise self._error("exclude", "nothing is left to run.")
+
+    def _warn_of_unused(self, options: Mapping[str, Options]) -> None:
+        """Warn of config keys of trainers that are not in this sweep.
+
+        Args:
+            options: by their key in the file.
+        """
+        trainers = {one for protocol in self.protocols for one in self._trainers(protocol)}
+        for key, pairs in options.items():
+            used = {pair for trainer in trainers for pair in own_options(pairs, trainer)}
+            if unused := [name for name, value in pairs if (name, value) not in used]:
+                logger.warning(
+                    "%s: %s: %s changes nothing: its trainer is not in this sweep.",
+                    *(self.path, key, few(unused)),
+                )
 
     def engine(self) -> tuple[str, dict[str, Any]]:
         """Return the name and the options of the engine; the default where none is named."""
