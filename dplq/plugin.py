@@ -7,6 +7,7 @@ In the tree's ``train.py``::
 
 The import registers our trainers and datasets with Dassl; `extend_cfg` adds our config keys. The
 import may come before or after the host's own: names that the host registers too are the host's.
+Without an installed Dassl it has to come before ``import dassl``, which is ours then.
 """
 
 from __future__ import annotations

@@ -106,8 +106,16 @@ def _find(given: str, flag: str, folder: Path) -> str:
             return found
     if os.path.exists(path) or len(tried) == 1:
         return path  # what is wrong there is said where it is read
-    names = [p.stem for p in folder.rglob(f"*{ENDING}")]
+    files = sorted(folder.rglob(f"*{ENDING}"))
     wanted = given.rpartition("/")[2].removesuffix(ENDING)
-    near = nearest(wanted, names, limit=5, cutoff=0.4)
-    hint = f" Did you mean {' or '.join(near)}?" if near else suggest("", set(names))
+    near = nearest(wanted, {path.stem for path in files}, limit=5, cutoff=0.4)
+    names = [_name(path, folder) for stem in near for path in files if path.stem == stem][:5]
+    hint = f" Did you mean {' or '.join(names)}?" if names else suggest("", {p.stem for p in files})
     raise UserError(f"There is no config file {given} ({flag}), and none in {folder}.{hint}")
+
+
+def _name(path: Path, folder: Path) -> str:
+    """Return how a flag names a file of a folder, or of one of the folders in it."""
+    if path.parent == folder:
+        return path.stem
+    return f"configs/{path.relative_to(configs_folder()).as_posix()}"

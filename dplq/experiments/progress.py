@@ -127,7 +127,8 @@ def failure(item: Item) -> str:
     """Return on one line which run failed, why, and where to look."""
     why = f": {item.reason}" if item.reason else ""
     where = f"Its log: {item.log}" if item.log else f"Its folder: {item.run.folder}"
-    return f"failed (exit code {item.code}): {item.run.title}{why}. {where}"
+    ends = why.endswith((".", "?", "!"))
+    return f"failed (exit code {item.code}): {item.run.title}{why}{'' if ends else '.'} {where}"
 
 
 def left_behind(items: Iterable[Item]) -> str:

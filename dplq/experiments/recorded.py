@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dplq.errors import UserError, few
 from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, SETTINGS_FILE
+from dplq.io.runs.settings import INDIFFERENT
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +85,13 @@ def _refuse_difference(
 def _without(
     lines: list[str], others: list[str], but: tuple[str, ...], where: str
 ) -> Iterator[str]:
-    """Yield the lines that are not among the others, marked with where they are."""
+    """Yield the lines that are not among the others, marked with where they are.
+
+    Keys that change no result do not count.
+    """
     for line in lines:
-        if line not in others and not line.startswith(but or "\n"):
+        key, _, _ = line.partition(" ")
+        if line not in others and not line.startswith(but or "\n") and key not in INDIFFERENT:
             yield f"{where}: {line}"
 
 

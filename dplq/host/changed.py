@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dplq.host.nodes import flatten
-from dplq.host.run_identity import default_values, node_of, plain_value
+from dplq.host.run_identity import default_values, node_of
+from dplq.io.runs.settings import plain_value
 
 
 def changed_settings(config: Mapping[str, Any], trainer: str) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def _import_dassl() -> None:
         raise UserError(f"DPLQ_DASSL is '{choice}'; it must be 'real', 'fallback' or not set.")
     if choice == "fallback":
         sys.path.insert(0, str(FALLBACK))
-    elif importlib.util.find_spec("dassl") is None:
+    elif not _is_installed():
         if choice == "real":
             raise UserError("DPLQ_DASSL=real, but no Dassl is installed. Install it or unset it.")
         sys.path.append(str(FALLBACK))
@@ -74,6 +74,12 @@ def _import_dassl() -> None:
                 else "Repair it, or set DPLQ_DASSL=fallback to use the one that comes with dplq."
             )
         ) from error
+
+
+def _is_installed() -> bool:
+    """Return whether there is a Dassl; a folder of that name without modules is none."""
+    found = importlib.util.find_spec("dassl")
+    return found is not None and found.origin is not None
 
 
 def _read_our_files() -> None:

@@ -18,19 +18,9 @@ from dplq.io import checkpoint
 from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE
 from dplq.io.runs.folder import TEST, TRAIN, Identity, Kind, RunFolder, hold
 from dplq.io.runs.results import Results, read_results
+from dplq.io.runs.settings import INDIFFERENT, plain_value
 from dplq.io.validation.paths import is_same_folder
 
-# Keys that decide where and how fast a run works, but not what comes out.
-INDIFFERENT = (
-    *("OUTPUT_DIR", "RESUME", "VERSION", "VERBOSE", "USE_CUDA", "DATASET.ROOT"),
-    *("DATASET.CHECK_IMAGES", "INPUT.MAX_PIXELS", "DATALOADER.TEST.BATCH_SIZE"),
-    *("TRAIN.PRINT_FREQ", "TRAIN.CHECKPOINT_FREQ", "TRAIN.FEATURE_CACHE"),
-    "TRAIN.CUDA_GRAPH",
-    *("TRAIN.TRACK", "TRAIN.TRACK_PROJECT"),
-    *("TEST.NO_TEST", "TEST.PER_CLASS_RESULT", "TEST.COMPUTE_CMAT"),
-    *("TEST.ALLOW_TRAIN_IMAGES", "TEST.PREDICTIONS", "DOMAIN.CACHE"),
-    *("MODEL.TEXT_CHUNK", "MODEL.GRAD_CHECKPOINTING", "MODEL.COMPILE"),
-)
 # Keys, and sections of keys, that decide what is learned, but not how it is tested.
 OF_TRAINING = (
     *("OPTIM.", "TRAIN.", "DATALOADER.TRAIN_X.", "DATALOADER.TRAIN_U.", "DATALOADER.NUM_WORKERS"),
@@ -38,8 +28,6 @@ OF_TRAINING = (
 )
 # Keys that an `Identity` has as fields of their own.
 NAMED = ("TRAINER.NAME", "DATASET.NAME", "DATASET.SUBSAMPLE_CLASSES", "DATASET.NUM_SHOTS", "SEED")
-# Keys whose value may be, or end in, the path of a file: its folder is not part of an identity.
-PATHS = ("MODEL.BACKBONE.NAME", "MODEL.INIT_WEIGHTS", "DOMAIN.ENCODER", "DOMAIN.WEIGHTS")
 FROM_SCRIPTS = "DPLQ_SETTINGS"  # environment variable with the content of settings.txt
 
 
@@ -185,18 +173,6 @@ def _deciding(flat: Mapping[str, Any], trainer: str, kind: str) -> dict[str, Any
 def node_of(trainer: str) -> str:
     """Return the section of a config with a trainer's own keys, such as "TRAINER.COOP."."""
     return f"TRAINER.{getattr(find_trainer(trainer), 'node', trainer.upper())}."
-
-
-def plain_value(key: str, value: Any) -> Any:
-    """Return a config value JSON-able, and without the folder of a file."""
-    if isinstance(value, (list, tuple)):
-        return [plain_value(key, part) for part in value]
-    if key in PATHS and isinstance(value, str):
-        before, colon, path = value.rpartition(":")
-        is_file = path.endswith((".pt", ".pth", ".bin", ".safetensors", ".tar"))
-        if is_file or before == "local-dir":
-            return before + colon + Path(path).name
-    return value
 
 
 def default_values() -> dict[str, Any]:

@@ -32,6 +32,7 @@ class PromptSRCSettings(IVLPSettings):
     n_ctx_vision: int = option(
         4, "vision prompts per layer; 0: none", minimum=0, maximum=MAX_VISION_PROMPTS
     )
+    # Whole numbers, as in PromptSRC's own tree: a host's yacs takes no 25 for 25.0.
     text_loss_weight: float = option(
         25, "weight of the text consistency loss", minimum=0, maximum=10**6
     )

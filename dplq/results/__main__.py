@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     kind.add_argument(
         "--compare",
         metavar="TRAINER",
-        help="every trainer against this one, over the pairs of equal dataset and seed: mean"
+        help="every trainer against this one, over the pairs of equal dataset, shots and seed: mean"
         " difference, paired t-test, Wilcoxon; average ranks",
     )
     add(

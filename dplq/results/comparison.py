@@ -54,7 +54,10 @@ def comparison(runs: Iterable[Run], reference: str) -> str:
         and (result := compare(values[metric].get(name, {}), values[metric].get(chosen, {})))
     ]
     if not rows:
-        raise UserError(f"no trainer has a run of the dataset and seed of one of {chosen}")
+        raise UserError(
+            f"no trainer has a run of the dataset, seed and number of shots of one of {chosen} "
+            "below the same folder"
+        )
     headings = ["trainer", "metric", "pairs", "difference", "p (t)", "p (Wilcoxon)"]
     table = tabulate(rows, headings, disable_numparse=True)
     return "\n".join([table, "", NOTE.format(reference=chosen), *_ranks(values)])

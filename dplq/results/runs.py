@@ -42,17 +42,23 @@ COSTS = {  # name -> key in results.json
 # which say nothing of the method where frozen features were read from the cache
 CACHED_COSTS = ("seconds_per_step", "peak_memory_mib")
 
+# CoOp's own scripts have the folder nctx16_cscFalse_ctpend below that of the config.
+_TRAINED = (
+    r"(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>-?\d+)shots(?:/(?P<variant>nctx\d+_[^/]+))?"
+)
+_TARGET = r"(?P<dataset>(?!nctx\d+_)[^/]+)"
 _LAYOUTS = (
     # scripts/base2new.sh of CoOp and MaPLe: train_base/DATASET/shots_N/TRAINER/CFG/seedS
     re.compile(
         r"(?P<root>.*?)(?:/(?:train|test)_(?P<subset>base|new|all))?/(?P<dataset>[^/]+)"
         r"/shots_(?P<shots>-?\d+)/(?P<trainer>[^/]+)/(?P<config>[^/]+)/seed(?P<seed>\d+)"
     ),
-    # their scripts/xd_test.sh: evaluation/TRAINER/CFG_Nshots/DATASET/seedS
-    re.compile(
-        r"(?P<root>.*)/(?P<trainer>[^/]+)/(?P<config>[^/]+)_(?P<shots>-?\d+)shots"
-        r"/(?P<dataset>[^/]+)/seed(?P<seed>\d+)"
-    ),
+    # their scripts/xd_test.sh and scripts/coop/eval.sh: evaluation/TRAINER/CFG_Nshots/DATASET/seedS
+    re.compile(rf"(?P<root>.*/evaluation(?:/[^/]+)*?)/{_TRAINED}/{_TARGET}/seed(?P<seed>\d+)"),
+    # their scripts/coop/main.sh and xd_train.sh: DATASET/TRAINER/CFG_Nshots/seedS
+    re.compile(rf"(?P<root>.*?)/(?P<dataset>[^/]+)/{_TRAINED}/seed(?P<seed>\d+)"),
+    # that of xd_test.sh in a folder of another name
+    re.compile(rf"(?P<root>.*)/{_TRAINED}/{_TARGET}/seed(?P<seed>\d+)"),
 )
 _LOG_ACCURACY = re.compile(r"^\* accuracy: ([\d.]+)%")
 _LOG_SPLIT = re.compile(r"evaluat\w+ on (?:the )?\*?(\w+)\*? set", re.IGNORECASE)
@@ -95,6 +101,8 @@ class Run:
         cached: its training took frozen features from the cache.
         problem: of its training, as `fit_problem` has it; mostly "".
         tested: its images, where results.json says which were right.
+        split: hash of the dataset's split; "" where it is not known.
+        config: of the run; empty where it is not known.
     """
 
     setting: Setting
@@ -112,6 +120,8 @@ class Run:
     cached: bool = False
     problem: str = ""
     tested: Tested | None = None
+    split: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def one_each(
@@ -228,6 +238,8 @@ def _read_results(folder: Path, metric: str) -> list[Run]:
             cached=bool(results.seconds.cached_batches),
             problem=fit_problem(trained.start, trained.end) if trained else "",
             tested=_tested(results) if of_accuracy and subset not in GENERALISED else None,
+            split=results.split_hash or "",
+            config=results.config,
         )
         for subset, of_subset in values.items()
     ]
@@ -270,11 +282,16 @@ def match_layout(folder: Path) -> re.Match[str] | None:
     return next(filter(None, matches), None)
 
 
+def _config_of(match: re.Match[str]) -> str:
+    """Return the name of a config folder, with what CoOp's scripts/coop/main.sh adds to it."""
+    return "_".join(filter(None, (match["config"], match.groupdict().get("variant"))))
+
+
 def _experiment(folder: Path) -> tuple[str, str]:
     """Return the experiment's folder and the config folder's name."""
     match = match_layout(folder)
     if match:
-        return match["root"] or "/", match["config"]
+        return match["root"] or "/", _config_of(match)
     if re.fullmatch(r"seed\d+", folder.name):
         folder = folder.parent
     return folder.parent.as_posix(), folder.name
@@ -293,7 +310,7 @@ def _read_logs(folder: Path, metric: str) -> list[Run]:
     accuracy = _last_accuracy(folder)
     run = Run(
         setting=Setting(
-            groups["root"] or "/", groups["trainer"], groups["config"], int(groups["shots"])
+            groups["root"] or "/", groups["trainer"], _config_of(match), int(groups["shots"])
         ),
         dataset=groups["dataset"],
         subset=groups.get("subset") or "all",

@@ -10,6 +10,8 @@ from fractions import Fraction
 from statistics import fmean, harmonic_mean, pstdev
 from typing import Any
 
+from dplq.errors import few
+from dplq.io.runs.settings import differing
 from dplq.results.runs import COSTS, PAIRS, SUBSETS, Run, Setting, one_each
 from dplq.results.statistics import t_quantile
 
@@ -134,6 +136,8 @@ def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]
     any_classes = all(run.any_classes for runs in subsets.values() for run in runs.values())
     if any_classes:
         _warn_unpaired(dataset, subsets)
+    for of_seeds in subsets.values():
+        _warn_unlike(setting, [of_seeds[seed] for seed in sorted(of_seeds)])
     trained = [run for subset in ("base", "all") for run in subsets.get(subset, {}).values()]
     return Row(
         setting=setting,
@@ -184,6 +188,20 @@ def _warn_unpaired(dataset: str, subsets: Mapping[str, Mapping[int, Run]]) -> No
                 "%s, seed %d: no finished run on the %s classes%s; H leaves this seed out",
                 *(dataset, seed, lack, where),
             )
+
+
+def _warn_unlike(setting: Setting, runs: Sequence[Run]) -> None:
+    """Warn of runs of one row, in the order of their seeds, that differ in more than the seed."""
+    splits = {run.split for run in runs} - {""}
+    configs = [run.config for run in runs if run.config]
+    keys = differing(configs) if configs else []
+    for what in ("the split of their data",) * (len(splits) > 1) + (few(keys),) * bool(keys):
+        seeds = " ".join(str(run.seed) for run in runs)
+        logger.warning(
+            "%s, %s, %s: seeds %s differ in %s, and are averaged all the same: runs of other data "
+            "or settings belong in other folders",
+            *(setting.trainer, setting.config, runs[0].dataset, seeds, what),
+        )
 
 
 def _average(block: Sequence[Row]) -> Row:

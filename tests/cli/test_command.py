@@ -104,6 +104,10 @@ def test_an_unknown_config_file_names_the_nearest():
         config_files.trainer_config("vit_b16_ep15", "QuaternionPrompt")
     with pytest.raises(UserError, match=r"--dataset-config-file\).* Did you mean rsscn7 or"):
         config_files.dataset_config("rsscn")
+    with pytest.raises(UserError) as caught:  # another trainer's are named as they can be given
+        config_files.trainer_config("demo", "Mine")
+    (name, *_) = str(caught.value).partition("Did you mean ")[2].rstrip("?").split(" or ")
+    assert config_files.trainer_config(name, "Mine").endswith("/demo.yaml")
 
 
 @pytest.mark.parametrize(

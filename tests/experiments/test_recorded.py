@@ -47,6 +47,13 @@ def test_a_dataset_of_ones_own_is_built_in_by_no_name(tmp_path, monkeypatch):
     assert protocols.is_built_in("demo_tissue")
 
 
+def test_keys_that_change_no_result_do_not_count(finished):
+    folder = finished(["A 1", "TRAIN.TRACK csv", "TRAIN.PRINT_FREQ 5"])
+    RecordedSettings().check(folder, ["A 1", "TRAIN.TRACK wandb", "MODEL.COMPILE True"])
+    with pytest.raises(UserError, match=r"\(there: A 1, now: A 2\)"):
+        RecordedSettings().check(folder, ["A 2", "TRAIN.TRACK wandb"])
+
+
 @pytest.mark.parametrize(
     ("had", "wanted"), [("data /gone", "data "), ("data /gone", "data /there"), ("x", "x")]
 )

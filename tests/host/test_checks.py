@@ -263,6 +263,20 @@ def test_the_config_files_of_the_tree_are_accepted():
         check_config(cfg)
 
 
+def test_host_trees_can_load_the_config_files():
+    """Their yacs takes no whole number for 1.0, and no 1.0 for a whole number."""
+    for path in CONFIGS:
+        config("CoOp").merge_from_file(str(path))
+    whole = {
+        field.name
+        for trainer in registered_trainers()
+        for field in trainer.model_class.settings_class.config_fields()
+        if type(field.default) is int and field.type == "float"
+    }
+    # of PromptSRC, whose own tree has whole numbers, too
+    assert whole == {"text_loss_weight", "image_loss_weight", "gpa_mean", "gpa_std"}
+
+
 FILES = [
     ("OPTIM: {LR: null}", "{path}: OPTIM.LR is None; it must be a number."),
     ("OPTIM:\n  LR: .nan", "{path}: OPTIM.LR is nan; it must be a finite number."),

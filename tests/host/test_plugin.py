@@ -253,6 +253,14 @@ def test_a_host_that_registers_later_takes_the_name(registry, caplog):
     ]
 
 
+def test_a_folder_of_the_name_of_dassl_is_none(tmp_path):
+    """As a clone of its repository in the current folder has it."""
+    (tmp_path / "dassl/dassl").mkdir(parents=True)
+    code = "import dplq.plugin; from dplq.host.dassl import which_dassl; print(which_dassl())"
+    variables = {"DPLQ_DASSL": "", "PYTHONPATH": str(PROJECT)}
+    assert last_line(printed(["-c", code], tmp_path, **variables)) == "fallback"
+
+
 @pytest.mark.parametrize("real", [True, False], ids=["real", "fallback"])
 def test_a_coop_tree_that_imports_us_before_its_own(real):
     """Its own datasets and trainers are used, and a line for each of our packages says so."""

@@ -343,6 +343,66 @@ def test_log_of_a_cross_dataset_test(tmp_path):
     assert (run.dataset, run.subset, run.seed, run.accuracy) == ("eurosat", "all", 2, 48.1)
 
 
+@pytest.mark.parametrize(
+    ("folder", "root", "trainer", "config", "dataset"),
+    [
+        (  # scripts/coop/main.sh
+            "output/caltech101/CoOp/vit_b16_16shots/nctx16_cscFalse_ctpend",
+            *("output", "CoOp", "vit_b16_nctx16_cscFalse_ctpend", "caltech101"),
+        ),
+        (  # scripts/coop/eval.sh
+            "output/evaluation/CoOp/rn50_16shots/nctx16_cscFalse_ctpend/imagenetv2",
+            *("output/evaluation", "CoOp", "rn50_nctx16_cscFalse_ctpend", "imagenetv2"),
+        ),
+        (  # scripts/cocoop/xd_train.sh
+            "output/imagenet/CoCoOp/vit_b16_c4_16shots",
+            *("output", "CoCoOp", "vit_b16_c4", "imagenet"),
+        ),
+        (  # scripts/cocoop/xd_test.sh
+            "output/evaluation/CoCoOp/vit_b16_c4_16shots/dtd",
+            *("output/evaluation", "CoCoOp", "vit_b16_c4", "dtd"),
+        ),
+        (  # this project's, which names the source
+            "output/evaluation/rsscn7/CoOp/vit_b16@slow_16shots/ucm",
+            *("output/evaluation/rsscn7", "CoOp", "vit_b16@slow", "ucm"),
+        ),
+        ("moved/CoCoOp/vit_b16_c4_16shots/dtd", "moved", "CoCoOp", "vit_b16_c4", "dtd"),
+        (
+            "evaluation/output/dtd/CoOp/vit_b16_16shots/nctx4_cscTrue_ctpmiddle",
+            *("evaluation/output", "CoOp", "vit_b16_nctx4_cscTrue_ctpmiddle", "dtd"),
+        ),
+    ],
+)
+def test_the_layouts_of_coops_and_maples_scripts(tmp_path, folder, root, trainer, config, dataset):
+    for seed in (1, 2):
+        (tmp_path / folder / f"seed{seed}").mkdir(parents=True)
+        (tmp_path / folder / f"seed{seed}/log.txt").write_text("* accuracy: 48.1%\n")
+    runs = collect([tmp_path])
+    assert {run.setting for run in runs} == {(str(tmp_path / root), trainer, config, 16)}
+    assert {(run.dataset, run.seed) for run in runs} == {(dataset, 1), (dataset, 2)}
+
+
+@pytest.mark.parametrize("what", ["split", "settings", "both", "nothing"])
+def test_runs_of_one_row_that_differ_in_more_than_the_seed_are_said(tmp_path, caplog, what):
+    for seed in (1, 2, 3):
+        write_run(tmp_path, "rsscn7", "base", seed, 70)
+        path = next(tmp_path.glob(f"**/seed{seed}/results.json"))
+        content = json.loads(path.read_text())
+        rate = 0.1 if seed == 3 and what in ("settings", "both") else 0.2
+        content["split_hash"] = "b" if seed == 3 and what in ("split", "both") else "a"
+        content["config"] = {"OPTIM": {"LR": rate}, "SEED": seed, "TRAIN": {"PRINT_FREQ": seed}}
+        path.write_text(json.dumps(content))
+    summarise(collect([tmp_path]))
+    said = [text for text in caplog.messages if "averaged all the same" in text]
+    assert [text.partition(" differ in ")[2].partition(", and")[0] for text in said] == {
+        "split": ["the split of their data"],
+        "settings": ["OPTIM.LR"],
+        "both": ["the split of their data", "OPTIM.LR"],
+        "nothing": [],
+    }[what]
+    assert all("seeds 1 2 3 differ" in text for text in said)
+
+
 def test_unfinished_logs_are_skipped(tmp_path, caplog):
     write_log(tmp_path, "eurosat", "base", 1, "* accuracy: 97.3%\n")
     write_log(tmp_path, "eurosat", "base", 2, "Evaluate on the *val* set\n* accuracy: 9.0%\n")

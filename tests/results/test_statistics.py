@@ -131,7 +131,7 @@ def test_what_cannot_be_compared(tmp_path):
     runs = collect([tmp_path])
     with pytest.raises(UserError, match="no run of 'MaPLe' to compare with"):
         comparison(runs, "MaPLe")
-    with pytest.raises(UserError, match="no trainer has a run of the dataset and seed of one of"):
+    with pytest.raises(UserError, match="no trainer has a run of the dataset, seed and number"):
         comparison(runs, "CoOp")
     runs = collect([tmp_path])
     with pytest.raises(UserError, match="CoOp has two runs of RSSCN7, seed 1"):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dplq.host.nodes import flatten
-from dplq.host.run_identity import node_of, plain_value
+from dplq.host.run_identity import node_of
+from dplq.io.runs.settings import plain_value
 from dplq.io.validation.local_paths import without_folders
 from dplq.training.tracking.base import TrackedRun
 from dplq.training.tracking.epochs import read_epochs

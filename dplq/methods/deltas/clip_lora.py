@@ -27,7 +27,7 @@ class CLIPLoRASettings(DeltaSettings):
     encoder: str = option("both", "towers that learn: both, text or image", choices=tuple(TOWERS))
     params: str = option("qkv", "attention matrices that learn: letters of qkvo")
     rank: int = option(2, "rank of the change of a matrix", minimum=1)
-    alpha: float = option(1, "the change is scaled by ALPHA / sqrt(RANK)", above=0)
+    alpha: float = option(1.0, "the change is scaled by ALPHA / sqrt(RANK)", above=0)
     dropout: float = option(
         0.25, "share of the input features that a step leaves out", minimum=0, maximum=1
     )

@@ -42,10 +42,13 @@ class BiomedCoOpSettings(MethodSettings):
         maximum=10**6,
     )
     sccm_lambda: float = option(
-        1, "weight of the distance to the mean of all texts", minimum=0, maximum=10**6
+        1.0, "weight of the distance to the mean of all texts", minimum=0, maximum=10**6
     )
     kdsp_lambda: float = option(
-        1, "weight of the divergence from the selected texts' predictions", minimum=0, maximum=10**6
+        1.0,
+        "weight of the divergence from the selected texts' predictions",
+        minimum=0,
+        maximum=10**6,
     )
 
 

@@ -19,7 +19,7 @@ class AnchoredTextSettings(ReferenceTextSettings):
     """Settings of a loss that keeps learned texts close to hand-written ones."""
 
     w: float = option(
-        8, "weight of the distance to the hand-written text", minimum=0, maximum=10**6
+        8.0, "weight of the distance to the hand-written text", minimum=0, maximum=10**6
     )
 
 

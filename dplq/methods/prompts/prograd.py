@@ -24,10 +24,13 @@ class ProGradSettings(CoOpSettings, ReferenceTextSettings):
         "a photo of a", "words that initialise the last tokens of the context; empty: random"
     )
     temperature: float = option(
-        1, "of the predictions that are compared", above=1e-6, maximum=10**6
+        1.0, "of the predictions that are compared", above=1e-6, maximum=10**6
     )
     projection: float = option(
-        1, "share of the conflicting part of the gradient that is removed", minimum=0, maximum=10**6
+        1.0,
+        "share of the conflicting part of the gradient that is removed",
+        minimum=0,
+        maximum=10**6,
     )
 
 
