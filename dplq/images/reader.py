@@ -245,8 +245,9 @@ def reading_key(settings: ReadSettings) -> str:
 def unused_range(facts: Iterable[ImageFacts], settings: ReadSettings) -> str:
     """Return what is wrong where data of more than 8 bits use a small part of their range.
 
-    That is less than half of it, or less than a quarter by nearly all values of every image: a few
-    pixels (defects, burnt-in letters, a fill value) do not make 12 bits 16.
+    That is less than half of it by all images, or less than a quarter, the same one, by nearly all
+    values of half of the images: a few pixels (defects, burnt-in letters, a fill value) and a few
+    images (of another scanner) do not make 12 bits 16.
 
     Args:
         facts: of all images that are used together.
@@ -266,10 +267,16 @@ def unused_range(facts: Iterable[ImageFacts], settings: ReadSettings) -> str:
         low, high = _union((fact.low, fact.high) for fact in same)
         use = f"The {kind} images use only the values"
         if high - low >= (last - first) / 2:
-            low, high = _union(fact.most for fact in same)
-            use = f"In each of the {kind} images, 98 % of the values are within"
-            if high - low >= (last - first) / 4:
+            quarter = (last - first) / 4
+            narrow = [most for fact in same if (most := fact.most) and most[1] - most[0] < quarter]
+            if 2 * len(narrow) < len(same):
                 continue
+            low, high = _union(narrow)
+            if high - low >= quarter:
+                continue
+            every = len(narrow) == len(same)
+            share = "each of the" if every else f"{len(narrow):,} of the {len(same):,}"
+            use = f"In {share} {kind} images, 98 % of the values are within"
         return (
             f"{use} {_number(low)} to {_number(high)} of "
             f"{_number(first)} to {_number(last)}, so they would be nearly uniform: set "

@@ -356,8 +356,22 @@ def test_data_that_use_little_of_their_range_are_refused_together(low, high, spa
     assert f'set INPUT.WINDOW "{window}" or percentile' in text
     assert text.endswith(f'INPUT.WINDOW "{whole}" keeps the full range.')
     assert unused_range(facts, ReadSettings(window=(0, 5))) == ""
-    more = [*facts, facts_of("16-bit grey", span[0], span[1], span)]
-    assert unused_range(more, DEFAULTS) == ""
+    whole_range = facts_of("16-bit grey", span[0], span[1], span)
+    assert unused_range([*facts, *3 * [whole_range]], DEFAULTS) == ""
+
+
+def test_a_few_images_of_the_whole_range_do_not_make_12_bits_16():
+    """One image of another scanner, or as many as there are of the first."""
+    span = (0, 65535)
+    narrow = facts_of("16-bit grey", 0, 4000, span)
+    whole_range = facts_of("16-bit grey", *span, span)
+    for count, share in ((1, "39 of the 40"), (39, "39 of the 78")):
+        text = unused_range([*39 * [narrow], *count * [whole_range]], DEFAULTS)
+        assert text.startswith(f"In {share} 16-bit grey images, 98 % of the values are within 0 to")
+        assert 'set INPUT.WINDOW "[0, 4095]" or percentile' in text
+    assert unused_range([*39 * [narrow], *40 * [whole_range]], DEFAULTS) == ""
+    bright = facts_of("16-bit grey", 50000, 54000, span)  # another window is no remedy
+    assert unused_range([narrow, bright, whole_range], DEFAULTS) == ""
 
 
 def test_a_few_bright_pixels_do_not_make_12_bits_16(tmp_path):
@@ -371,7 +385,7 @@ def test_a_few_bright_pixels_do_not_make_12_bits_16(tmp_path):
     assert text.startswith("In each of the 16-bit grey images, 98 % of the values are within 4")
     assert 'set INPUT.WINDOW "[0, 4095]" or percentile' in text
     wide = facts_of("16-bit grey", 0, 65535, (0, 65535), (0, 20000))
-    assert unused_range([facts, wide], DEFAULTS) == ""
+    assert unused_range([facts, wide, wide], DEFAULTS) == ""
 
 
 @pytest.mark.parametrize(
