@@ -35,7 +35,7 @@ from dassl.data.data_manager import build_data_loader  # noqa: E402
 from dassl.data.datasets import Datum  # noqa: E402
 from dassl.data.transforms import build_transform  # noqa: E402
 
-from dplq.trainers._engine.checkpoints import warn_of_input  # noqa: E402
+from dplq.trainers._engine.checkpoints import warn_of_input, warn_of_lacking_classes  # noqa: E402
 from dplq.trainers._engine.validation import check_input, input_of  # noqa: E402
 
 NAMES = ["forest", "river", "parking lot"]
@@ -235,6 +235,24 @@ def test_what_a_checkpoint_does_not_record_is_compared_too(caplog):
         "Images are resized by shortest, but the model was trained with squash: it sees other "
         "images"
     ]
+
+
+@pytest.mark.parametrize(
+    ("tested", "said"),
+    [
+        (
+            ["cyst", "normal"],
+            "is tested among the 2 that have images here, not tumor: that is easier",
+        ),
+        (["normal", "tumor", "cyst"], ""),
+        (["cyst", "stone"], ""),  # another task
+        (["cyst", "normal", "tumor", "stone"], ""),  # a generalised test
+    ],
+)
+def test_a_test_among_some_of_the_trained_classes_says_so(caplog, tested, said):
+    warn_of_lacking_classes(["cyst", "normal", "tumor"], tested)
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.messages)
 
 
 def test_a_run_says_that_it_crops_what_others_squash(caplog, tmp_path):

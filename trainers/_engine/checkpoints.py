@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dassl.engine import TrainerX
 
+from dplq.errors import few
 from dplq.images.model_input import RECORDED, ModelInput
 from dplq.images.settings import changed_settings
 from dplq.io.runs.files import MODEL_FOLDER
@@ -103,7 +104,24 @@ class CheckpointTrainer(TrainerX):
         self.model.input = now  # what the loaders of this run do
         self.tested_epoch = header.get("epoch")
         self.loaded = Loaded(directory, epoch, path, header.get("classnames"))
+        warn_of_lacking_classes(header.get("classnames") or (), self.model.classnames)
         print(f'Loaded {MODEL_FOLDER} from "{path}" (epoch = {header.get("epoch")})')
+
+
+def warn_of_lacking_classes(trained: Sequence[str], tested: Sequence[str]) -> None:
+    """Warn where a test has some of the trained classes and no others, as of another site.
+
+    Args:
+        trained: class names of the training.
+        tested: those that are told apart in the test.
+    """
+    lacking = [name for name in trained if name not in tested]
+    if lacking and set(tested) < set(trained):
+        logger.warning(
+            "The model was trained on %d classes and is tested among the %d that have images here, "
+            "not %s: that is easier. `dplq predict` with a table tests among all of them.",
+            *(len(trained), len(tested), few(lacking)),
+        )
 
 
 def warn_of_reading(then: dict[str, Any], given: Any) -> None:
