@@ -112,7 +112,8 @@ def test_a_trainer_out_of_tree_runs_and_is_loaded_again(tmp_path, data):
     write(tmp_path, "my_class_bias.py")
     (tmp_path / "demo.yaml").write_text(text_of("configs/trainers/ClassBias/demo.yaml"))
     command = [PROJECT / "train.py", "--import", "my_class_bias"]
-    run([*command, "--config-file", "demo.yaml", *flags(data, tmp_path / "out")], tmp_path)
+    said = run([*command, "--config-file", "demo.yaml", *flags(data, tmp_path / "out")], tmp_path)
+    assert f"dplq predict {tmp_path}/out IMAGES --import my_class_bias" in said
     result = json.loads((tmp_path / "out/results.json").read_text())
     assert result["trainer"] == "ClassBias"
     assert result["config"]["TRAINER"]["CLASSBIAS"] == {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import textwrap
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,13 @@ def settings_text(cfg: Any) -> str:
     return "\n".join(lines)
 
 
-def places_text(trainer: Any, model_dir: str) -> str:
+def places_text(trainer: Any, model_dir: str, imports: Sequence[str] = ()) -> str:
     """Return where the files of a run are, and which commands come next.
 
     Args:
         trainer: a trainer of this project that has ended.
         model_dir: of a test: the folder of the training run; "" after a training.
+        imports: modules that the run has imported, as the commands must.
     """
     folder = Path(trainer.cfg.OUTPUT_DIR)
     lines = [f"The run is in {folder}:"]
@@ -63,7 +65,8 @@ def places_text(trainer: Any, model_dir: str) -> str:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             lines.append(f"  {what:<12} {found[-1].relative_to(folder)}{more}")
     model = Path(model_dir or folder)
-    commands = [["dplq", "report", str(folder)]]
+    own = [word for module in imports for word in ("--import", module)]
+    commands = [["dplq", "report", str(folder), *own]]
     if any((model / MODEL_FOLDER).glob("model-*")):
-        commands.insert(0, ["dplq", "predict", str(model), "IMAGES"])
+        commands.insert(0, ["dplq", "predict", str(model), "IMAGES", *own])
     return "\n".join([*lines, "Next:", *(f"  {shlex.join(command)}" for command in commands)])

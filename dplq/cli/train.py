@@ -375,7 +375,7 @@ def run(args: argparse.Namespace) -> None:
         elif not args.no_train:
             trainer.train()
         if hasattr(trainer, "model_class") and not args.no_train and is_main():
-            print(places_text(trainer, args.model_dir))
+            print(places_text(trainer, args.model_dir, args.imports))
     finally:
         release_all()
 

@@ -150,6 +150,14 @@ def test_options_of_all_runs_and_of_the_command_line(sweep, tmp_path):
     )
 
 
+def test_exclusions_that_leave_out_nothing_are_said(sweep, tmp_path, caplog):
+    entries = ["{seed: 2}", "{seed: 77}", "{shots: 8}", "{trainer: CoCoOp}", "{shots: 1, seed: 1}"]
+    read = sweep(SMALL + "exclude:\n" + "".join(f"  - {entry}\n" for entry in entries))
+    assert [seed for *_, seed in places(read, tmp_path)] == [1, 1]
+    said = [f"{tmp_path}/sweep.yaml: exclude[{number}] leaves out nothing." for number in (1, 2, 3)]
+    assert caplog.messages == said
+
+
 def test_keys_of_trainers_that_are_not_in_the_sweep_are_said(sweep, tmp_path, caplog):
     text = f"{SMALL}options: {{OPTIM.LR: 1, TRAINER.COCOOP.N_CTX: 4}}\nsettings: {{plain: {{}}, "
     sweep(text + "long: {TRAINER.COOP.N_CTX: 16, TRAINER.VPT.N_CTX_VISION: 4, depth: 2}}\n")

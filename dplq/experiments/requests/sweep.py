@@ -140,6 +140,7 @@ class _Reader:
         self.exclusions = [
             self._exclusion(one, number) for number, one in enumerate(content.exclude)
         ]
+        self.used: set[int] = set()  # numbers of the exclusions that leave something out
         if not self.datasets or not self.protocols:
             raise self._error("datasets" if self.protocols else "protocols", "name at least one.")
 
@@ -190,6 +191,8 @@ class _Reader:
                     )
         if not found:
             raise self._error("exclude", "nothing is left to run.")
+        for number in sorted(set(range(len(self.exclusions))) - self.used):
+            logger.warning("%s: exclude[%d] leaves out nothing.", self.path, number)
 
     def _warn_of_unused(self, options: Mapping[str, Options]) -> None:
         """Warn of config keys of trainers that are not in this sweep.
@@ -235,12 +238,12 @@ class _Reader:
     def _seeds(self, point: Mapping[str, set[Any]]) -> tuple[int, ...]:
         """Return the seeds of a combination, values by the keys of exclusions, that remain."""
         left_out: set[int] = set()
-        for exclusion in self.exclusions:
-            if all(of & point[key] for key, of in exclusion.items() if key != "seed"):
-                if "seed" not in exclusion:
-                    return ()
-                left_out |= exclusion["seed"]
         seeds = dict.fromkeys(_several(self.content.seeds))
+        for number, exclusion in enumerate(self.exclusions):
+            of_seeds = exclusion.get("seed", set(seeds)) & seeds.keys()
+            if of_seeds and all(of & point[key] for key, of in exclusion.items() if key != "seed"):
+                self.used.add(number)
+                left_out |= of_seeds
         return tuple(seed for seed in seeds if seed not in left_out)
 
     def _exclusion(self, given: Exclusion, number: int) -> dict[str, set[Any]]:
