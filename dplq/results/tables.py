@@ -104,22 +104,23 @@ def _training_notes(rows: Sequence[Row]) -> list[str]:
     found: dict[str, list[str]] = {}
     for row in rows:
         for problem, seeds in row.problems.items():
-            where = f"{row.setting.trainer} ({row.setting.config}, {row.dataset}, seeds"
-            found.setdefault(problem, []).append(f"{where} {' '.join(map(str, seeds))})")
+            found.setdefault(problem, []).append(_runs_of(row, seeds, rows))
     return [
         f"On its own training images the training {problem}: {'; '.join(found[problem])}."
         for problem in sorted(found)
     ]
 
 
+def _runs_of(row: Row, seeds: Sequence[int], rows: Sequence[Row]) -> str:
+    """Return which runs of a row of a table these are; with the shots where the rows' differ."""
+    several = len({one.setting.shots for one in rows}) > 1
+    parts = [row.setting.config, row.dataset, *[f"{row.setting.shots} shots"] * several]
+    return f"{row.setting.trainer} ({', '.join(parts)}, seeds {' '.join(map(str, seeds))})"
+
+
 def _cached_notes(rows: Sequence[Row]) -> list[str]:
     """Return a line that names the runs whose time and memory are not the method's own."""
-    found = [
-        f"{row.setting.trainer} ({row.setting.config}, {row.dataset}, seeds "
-        f"{' '.join(map(str, row.cached))})"
-        for row in rows
-        if row.cached
-    ]
+    found = [_runs_of(row, row.cached, rows) for row in rows if row.cached]
     if not found:
         return []
     return [

@@ -145,6 +145,13 @@ def test_trainings_that_failed_are_named(tmp_path):
     start = "On its own training images the training"
     assert f"{start} did not fit: {which} 4).\n" in text
     assert f"{start} ended below its start: {which} 1 3)." in text
+    folder = tmp_path / "train_base/RSSCN7/shots_4/QuaternionPrompt/tiny/seed4"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(data | {"shots": 4}))
+    text = render(summarise(collect([tmp_path])))
+    (said,) = (line for line in text.splitlines() if "did not fit" in line)
+    found = [f"QuaternionPrompt (tiny, RSSCN7, {shots} shots, seeds 4)" for shots in (16, 4)]
+    assert sorted(said.partition(": ")[2].rstrip(".").split("; ")) == found
 
 
 def test_only_base(tmp_path, caplog):
