@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from dplq.errors import UserError
+from dplq.io.files import file_digest
 from dplq.io.validation.paths import user_path
 from dplq.io.validation.schema import InvalidContent, Name, convert
 
@@ -59,6 +60,8 @@ class Spec:
             checkpoint beside it, in hex.
         options: the loader's other arguments, such as a domain encoder's `feature`.
         parts: of several encoders whose features are concatenated, their own records.
+        places: paths at which the run of a checkpoint had the weights and the folder; they are the
+            run's record, and not in the checkpoint.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Spec:
     config_sha256: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     parts: tuple[Spec, ...] = ()
+    places: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def from_header(cls, entry: Mapping[str, Any], where: str = "A header") -> Spec:
@@ -163,8 +167,8 @@ class Spec:
         """Return the loader's arguments, with local paths resolved.
 
         Args:
-            given: where the user says it is, a file or folder; "" leaves the current folder and the
-                checkpoint's.
+            given: where the user says it is, a file or folder; "" leaves `places`, the current
+                folder and the checkpoint's.
             checkpoint: the file whose header this record comes from.
             argument: name of the argument `given`, for messages.
 
@@ -183,20 +187,22 @@ class Spec:
         given = str(user_path(given, argument)) if given else ""
         if given and not os.path.exists(given):
             raise UserError(f"{argument} is {given}, which does not exist.")
-        beside = os.path.dirname(checkpoint)
         if self.weights:
-            inside = [os.path.join(given, self.weights)] if os.path.isdir(given) else [given]
-            places = [*inside, self.weights, os.path.join(beside, self.weights)]
-            arguments["weights"] = self._found(places, self.weights, checkpoint, argument)
+            inside = os.path.join(given, self.weights) if os.path.isdir(given) else given
+            usual = self._usual_places(self.weights, checkpoint)
+            arguments["weights"] = self._found([inside], usual, self.weights, checkpoint, argument)
         elif given and self.sha256 and not self.folder:  # in place of the one in a cache
             arguments |= self._in_place_of_cached(given, argument)
         if self.folder:
-            places = [given, str(self.folder), os.path.join(beside, self.folder)]
+            folder = str(self.folder)
+            named, usual = [given], self._usual_places(folder, checkpoint)
             if self.weights:
                 near = os.path.dirname(os.path.abspath(arguments["weights"]))
-                places += [os.path.join(given, self.folder), near, os.path.join(near, self.folder)]
-                places = [place for place in places if _describes_a_model(place)]
-            found = self._found(places, str(self.folder), checkpoint, argument)
+                named += [os.path.join(given, folder)] if given else []
+                usual += [near, os.path.join(near, folder)]
+                named = [place for place in named if _describes_a_model(place)]
+                usual = [place for place in usual if _describes_a_model(place)]
+            found = self._found(named, usual, folder, checkpoint, argument)
             arguments["name"] = LOCAL_DIR + found
         return arguments
 
@@ -208,18 +214,54 @@ class Spec:
             return {"name": LOCAL_DIR + given}
         raise UserError(f"{argument} is {given}, a folder: name the weights file of {self.name}.")
 
-    @staticmethod
+    def _usual_places(self, local: str, checkpoint: str | os.PathLike) -> list[str]:
+        """Return where a file or folder may be: at `places`, here, and beside the checkpoint."""
+        return [*self._recorded(local), local, os.path.join(os.path.dirname(checkpoint), local)]
+
+    def _recorded(self, local: str) -> list[str]:
+        """Return those of `places` that end in the name of a file or folder."""
+        return [place for place in self.places if Path(place).name == Path(local).name]
+
     def _found(
-        places: Sequence[str], local: str, checkpoint: str | os.PathLike, argument: str
+        self,
+        named: Sequence[str],
+        usual: Sequence[str],
+        local: str,
+        checkpoint: str | os.PathLike,
+        argument: str,
     ) -> str:
-        """Return the first place that exists."""
-        for place in places:
-            if place and os.path.exists(place):
-                return place
+        """Return the path of a file or folder.
+
+        Args:
+            named: what the user gives; the first that is there is taken, whatever it holds.
+            usual: where it is looked for otherwise. Several may have its name: one that
+                `_looks_right` goes before the others.
+            local: its recorded name.
+            checkpoint: as for `loader_arguments`.
+            argument: as for `loader_arguments`.
+        """
+        if there := _existing(named):
+            return there[0]
+        if there := _existing(usual):
+            return next(filter(self._looks_right, there), there[0]) if there[1:] else there[0]
+        places = ["in the current folder", "beside the checkpoint"]
+        places = [*(f"at {place}" for place in self._recorded(local)[:1]), *places]
         raise UserError(
-            f"{checkpoint} was trained with {local}, which is neither in the current folder nor "
-            f"beside the checkpoint: say where it is with {argument}=..."
+            f"{checkpoint} was trained with {local}, which is neither {' nor '.join(places)}: "
+            f"say where it is with {argument}=..."
         )
+
+    def _looks_right(self, place: str) -> bool:
+        """Return whether a folder has a config, or a file the recorded content."""
+        if os.path.isdir(place):
+            return _describes_a_model(place)
+        return not self.sha256 or file_digest(place) == self.sha256
+
+
+def _existing(places: Sequence[str]) -> list[str]:
+    """Return the places that exist, one of each."""
+    there = {os.path.realpath(place): place for place in places[::-1] if os.path.exists(place)}
+    return list(there.values())[::-1]
 
 
 def _describes_a_model(folder: str) -> bool:

@@ -23,6 +23,7 @@ from dplq.io.shared import download_prompts, is_hub_name, shared_prompts
 from dplq.io.spec import Places, Spec
 from dplq.io.validation.paths import user_path
 from dplq.methods.base import CLIPModel
+from dplq.methods.places import with_recorded_places
 from dplq.methods.public_checkpoints import BEST, NUMBERED, PublicFormat, read_public
 from dplq.methods.registry import METHODS, OWN_METHOD, create_model
 
@@ -52,7 +53,7 @@ def load(
             checkpoints do not name it.
         domain: a loaded domain encoder; default likewise.
         weights: where the backbone's weights file or ``local-dir:`` folder is, if it was
-            trained with one.
+            trained with one; default: where the run had it, else here or beside the checkpoint.
         domain_weights: the same for the domain encoder; of several encoders one for each.
         epoch: of a run folder, if not the best or last.
         method: of a public checkpoint, where the file alone does not tell.
@@ -83,12 +84,12 @@ def load(
         )
     _check_settings(path, header)
     if clip is None:
-        spec = Spec.from_header(header["backbone"])
+        spec = with_recorded_places(Spec.from_header(header["backbone"]), "backbone", path)
         arguments = spec.loader_arguments(weights, path, "weights")
         _check_arguments(load_backbone, arguments, path, "backbone")
         clip = load_backbone(**arguments)
     if domain is None and header["domain"] is not None:
-        spec = Spec.from_header(header["domain"])
+        spec = with_recorded_places(Spec.from_header(header["domain"]), "domain", path)
         domain = reload_domain_encoder(
             spec, domain_weights, path, backbone=clip, check=_check_domain_arguments
         )
