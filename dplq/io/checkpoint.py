@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from dplq.errors import UserError, few, one_line, shown
 from dplq.io import checksum
 from dplq.io.atomic import write_bytes_atomically
+from dplq.io.file_kind import is_safetensors, not_weights
 from dplq.io.finite import non_finite
 from dplq.io.validation.schema import InvalidContent, parse_json
 
@@ -130,6 +131,8 @@ def _verified(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise UserError(f"There is no checkpoint at {path}.")
     try:
         if not is_safetensors(path):
+            if problem := not_weights(path):
+                raise DamagedFile(path, problem)
             raise _unreadable(path, "no header, or bytes are missing")
         raw = path.read_bytes()
     except OSError as error:
@@ -186,14 +189,6 @@ def _unreadable(path: Path, why: str) -> DamagedFile:
         f"is not a readable safetensors file ({why}). Checkpoints of this project end in "
         ".safetensors; other trees' model.pth.tar files go to train.py --model-dir",
     )
-
-
-def is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file is in the safetensors format, whatever its name ends in."""
-    with open(path, "rb") as file:
-        start = file.read(9)
-    length = int.from_bytes(start[:8], "little")
-    return start[8:] == b"{" and 8 + length <= os.path.getsize(path)
 
 
 CURE = "Use the settings it was trained with, or another checkpoint."

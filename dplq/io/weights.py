@@ -16,6 +16,7 @@ import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from dplq.errors import UserError, few, one_line
+from dplq.errors import UserError, few, one_line, shown
+from dplq.io.containers import unwrap
+from dplq.io.file_kind import is_safetensors, not_weights
 
 logger = logging.getLogger(__name__)
 _Global = Callable[..., Any] | tuple[Callable[..., Any], str]  # as torch.serialization has it
@@ -73,21 +76,23 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint, on the CPU, without executing code in it.
 
     Safetensors, TorchScript archives (as OpenAI publishes CLIP), and `torch.save` files that hold a
-    state dict or one under `model` or `state_dict`. Beside the weights a file may hold plain values
-    and an `argparse.Namespace`. For prefixes of the keys see `without_wrapper`.
+    state dict or one in containers (`dplq.io.containers`). Beside the weights a file may hold plain
+    values and an `argparse.Namespace`. For prefixes of the keys see `without_wrapper`.
 
     Returns:
         Tensors by key. Those of an unknown container are named "outer.inner", so that
         `describe_checkpoint` can recognise it.
 
     Raises:
-        UserError: not such a file, or it holds other objects.
+        UserError: not such a file, or it holds other objects, or a tensor is no plain one.
     """
-    return _unwrap(read_content(path))
+    return unwrap(read_content(path), path)
 
 
 def read_content(
-    path: str | os.PathLike[str], extra: Sequence[Callable[..., Any]] = ()
+    path: str | os.PathLike[str],
+    extra: Sequence[Callable[..., Any]] = (),
+    container: str = "model",
 ) -> Mapping[str, Any]:
     """Read the whole content of a checkpoint, on the CPU, without executing code in it.
 
@@ -95,6 +100,7 @@ def read_content(
         path: a file as for `read_state_dict`.
         extra: classes, or substitutes with their `__module__` and `__name__`, that a
             `torch.save` file may hold beside tensors and plain values.
+        container: name under which the caller finds a state dict, for messages.
 
     Raises:
         UserError: as for `read_state_dict`.
@@ -103,7 +109,7 @@ def read_content(
     try:
         content = _read(path, extra)
     except Exception as error:  # torch, zipfile and safetensors each have their own
-        raise UserError(_why_unreadable(path, error)) from error
+        raise UserError(_why_unreadable(path, error, container)) from error
     if not isinstance(content, Mapping):
         raise UserError(f"'{path}' holds a {type(content).__name__}, expected a state dict")
     return content
@@ -111,7 +117,7 @@ def read_content(
 
 def _read(path: Path, extra: Sequence[Callable[..., Any]]) -> Any:
     """Return the deserialised content of a file, of any type."""
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or is_safetensors(path):
         from safetensors.torch import load_file
 
         return load_file(path)
@@ -121,10 +127,10 @@ def _read(path: Path, extra: Sequence[Callable[..., Any]]) -> Any:
             # torch.jit is deprecated, but OpenAI publishes CLIP in no other format.
             warnings.simplefilter("ignore")
             return torch.jit.load(str(path), map_location="cpu").state_dict()
+    is_zip = zipfile.is_zipfile(path)
     # Memory-mapped where possible, so that an optimizer's state beside the weights is not read.
-    mapped = zipfile.is_zipfile(path)
     with _allow_globals([argparse.Namespace, *_numpy_numbers(), *extra]):
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip)
 
 
 def is_torchscript(path: Path) -> bool:
@@ -177,33 +183,31 @@ def _allow_globals(classes: list[_Global]) -> Iterator[None]:
         serialization.add_safe_globals(before)
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
-    """Return an error text: the file is unreadable, or holds what torch refused to unpickle."""
+def _why_unreadable(path: Path, error: Exception, container: str) -> str:
+    """Return an error text: the file is something else, holds refused objects, or is damaged."""
+    problem = not_weights(path) if path.is_file() else ""
+    if problem:
+        return f"'{path}' {problem}"
+    if path.suffix == ".safetensors" and zipfile.is_zipfile(path):
+        return f"'{path}' is a file of torch.save, not safetensors: rename it to end in .pt"
     refused = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "")
     if refused:
         return (
-            f"'{path}' cannot be read as a checkpoint ({type(error).__name__}: {refused}): it "
+            f"'{path}' cannot be read as a checkpoint ({type(error).__name__}: "
+            f"{refused.partition('. ')[0]}): it "
             "seems to hold more than weights, and nothing that could execute code is loaded. If "
-            "you trust the file, load it elsewhere and save {'model': state_dict} alone"
+            f"you trust the file, load it elsewhere and save {{'{container}': state_dict}} alone"
         )
     return (
-        f"'{path}' cannot be read as a checkpoint ({one_line(error)}); expected safetensors, a "
-        "TorchScript archive, or a state dict of plain tensors. Is the file complete?"
+        f"'{path}' cannot be read as a checkpoint ({_first_sentence(error)}); expected "
+        "safetensors, a TorchScript archive, or a state dict of plain tensors. Is the file "
+        "complete?"
     )
 
 
-def _unwrap(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return a checkpoint's tensors by key, without their container."""
-    groups = (content.get(key) for key in ("model", "state_dict"))
-    inner = next((group for group in groups if isinstance(group, Mapping)), content)
-    if not any(isinstance(value, Tensor) for value in inner.values()):
-        inner = {
-            f"{outer}.{key}": value
-            for outer, group in inner.items()
-            if isinstance(group, Mapping)
-            for key, value in group.items()
-        }
-    return {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
+def _first_sentence(error: Exception) -> str:
+    """Return an exception's class, and of its message, which may be pages, the first sentence."""
+    return one_line(error).partition(". ")[0].rstrip(" .:")
 
 
 def without_wrapper(
@@ -340,10 +344,17 @@ def _kind(state: Mapping[str, Tensor]) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def private_rng(seed: int) -> Iterator[None]:
-    """Seed the CPU generator inside the block; restore the caller's state afterwards."""
+    """Seed the CPU generator inside the block; restore the caller's state afterwards.
+
+    Raises:
+        UserError: the seed is no whole number in the range of a checkpoint's header.
+    """
+    is_whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not is_whole or not 0 <= seed < 2**63:
+        raise UserError(f"seed is {shown(seed)}; it must be a whole number from 0 to 2**63 - 1.")
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: that would reseed the accelerators too, which are not forked.
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(int(seed))
         yield
 
 

@@ -17,6 +17,7 @@ from dplq.domain.load import load_domain_encoder, reload_domain_encoder
 from dplq.errors import UserError, few, shown, suggest
 from dplq.io import checkpoint
 from dplq.io.checkpoint import find_checkpoint
+from dplq.io.file_kind import is_safetensors
 from dplq.io.header import check_model_header
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.io.shared import download_prompts, is_hub_name, shared_prompts
@@ -64,7 +65,7 @@ def load(
         UserError: nothing to load there, as for the loaders, or the parts do not fit.
     """
     path = find_file(path, epoch)
-    if path.suffix != ".safetensors" and path.is_file() and not checkpoint.is_safetensors(path):
+    if path.suffix != ".safetensors" and path.is_file() and not is_safetensors(path):
         unused = {"domain": domain, "weights": weights, "domain_weights": domain_weights}
         _refuse_unused(path, "a public checkpoint", unused)
         return _load_public(path, classnames, clip, method, settings)

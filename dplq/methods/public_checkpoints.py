@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from dplq.errors import UserError
+from dplq.io.containers import check_tensors
 from dplq.io.weights import read_content
 
 NUMBERED, BEST = "model.pth.tar-*", "model-best.pth.tar"
@@ -122,10 +123,11 @@ def read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], int | 
     Raises:
         UserError: not such a checkpoint.
     """
-    content = read_content(path, PLACEHOLDERS)
+    content = read_content(path, PLACEHOLDERS, container="state_dict")
     state = content.get("state_dict")
     if not isinstance(state, Mapping):
         raise UserError(f"{path} is not a checkpoint of Dassl's: it has no 'state_dict'.")
+    check_tensors(state, path)
     plain = {key.removeprefix("module."): value for key, value in state.items()}
     return plain, content.get("epoch")
 

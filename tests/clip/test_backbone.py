@@ -667,7 +667,7 @@ def test_checkpoint_errors(source: Backbone, tmp_path: Path) -> None:
     encoder = message({"image_encoder.blocks.0.norm1.weight": torch.ones(1)})
     assert "looks like a checkpoint of SAM / MedSAM; load_domain_encoder loads it" in encoder
     assert "holds a list, expected a state dict" in message([1])
-    assert "cannot be read as a checkpoint" in message(b"<html>not found</html>")
+    assert "is a web page, not a file of weights" in message(b"<html>not found</html>")
     assert "cannot be read as a checkpoint" in message(b"PK", "safetensors")
     evil = message({"state_dict": state, "hook": Path("x")})
     assert "cannot be read as a checkpoint (UnpicklingError" in evil

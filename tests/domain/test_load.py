@@ -214,9 +214,9 @@ def test_other_classes_than_namespace_are_refused(tmp_path):
 def test_files_that_are_no_checkpoints(tmp_path):
     text_file = tmp_path / "page.pth"
     text_file.write_text("<html>quota exceeded</html>")
-    assert "page.pth'" in error_of(MAE, weights=str(text_file))
+    assert "page.pth' is a web page, not a file" in error_of(MAE, weights=str(text_file))
     broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(b"abc")
+    broken.write_bytes(b"\xff\x00abc")
     assert "cannot be read as a checkpoint (SafetensorError" in error_of(MAE, weights=str(broken))
     assert "holds a list, expected a state dict" in error_of(
         MAE, weights=save(tmp_path / "list.pth", [1])
