@@ -30,7 +30,7 @@ class HubTokenizer:
     """A tokenizer of the transformers library: texts to padded ids.
 
     Args:
-        name: on the hub, such as "bert-base-uncased".
+        name: on the hub, such as "bert-base-uncased"; "org/name@revision" for a revision.
         length: the most tokens of a text, markers included.
         model: name of the model, for messages.
         folder: the model's own, whose tokenizer files come before the hub's.
@@ -132,15 +132,21 @@ class HubTokenizer:
             return package.BertTokenizerFast(str(folder / WORDS), do_lower_case=True)
         try:
             with hub_access():
-                return package.AutoTokenizer.from_pretrained(self.name)
+                return self._from_hub(package)
         except Exception as error:  # the hub client has a dozen kinds, all meaning "not available"
             place = f"'{folder.absolute()}'" if folder is not None else "a folder local-dir:PATH"
+            repository = self.name.partition("@")[0]
             raise UserError(
                 f"cannot get the tokenizer '{self.name}' of {self.model} ({hub_problem(error)}); "
                 "use a machine with access to the Hugging Face hub once, or put "
                 f"{' and '.join(WHOLE)} "
-                f"(or, for BERT, {WORDS}) of huggingface.co/{self.name} into {place}"
+                f"(or, for BERT, {WORDS}) of huggingface.co/{repository} into {place}"
             ) from error
+
+    def _from_hub(self, package: Any) -> Any:
+        name, _, revision = self.name.partition("@")
+        options = {"revision": revision} if revision else {}
+        return package.AutoTokenizer.from_pretrained(name, **options)
 
     def _from_folder(self, package: Any, folder: Path) -> Any:
         try:

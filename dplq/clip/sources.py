@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -23,9 +24,10 @@ from dplq.clip.layouts import conch, transformers_config
 from dplq.clip.published import describe_published
 from dplq.errors import UserError, few, printable, suggest
 from dplq.images.model_input import SHORTEST
-from dplq.io.hub import hub_access, hub_problem
+from dplq.io.hub import Unavailable, first_file, hub_access, hub_problem
 from dplq.io.packaged import packaged_model
-from dplq.io.spec import LOCAL_DIR, Spec
+from dplq.io.shared import is_hub_name, split_hub_name
+from dplq.io.spec import HUB, LOCAL_DIR, Spec
 from dplq.io.validation.paths import is_file, user_path
 from dplq.io.validation.schema import convert, read_json
 from dplq.models.catalogue import PublishedModel, published, published_names
@@ -39,7 +41,7 @@ OPENAI_VITS = {
     "ViT-L/14@336px": "ViT-L-14-336",
 }
 OPENAI_RESNETS = ("RN50", "RN101", "RN50x4", "RN50x16", "RN50x64")
-HF_HUB = "hf-hub:"
+HF_HUB = HUB[0]
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "open_clip_config.json"
@@ -161,7 +163,7 @@ def find_source(name: str, weights: str, pretrained: bool, seed: int) -> Source:
         source = _from_catalogue(replace(spec, name=name.lower()), known, weights)
     elif spec.folder is not None:
         source = _from_local_dir(spec, user_path(spec.folder, LOCAL_DIR), find_file)
-    elif name.startswith(HF_HUB):
+    elif is_hub_name(name):
         source = _from_hf_hub(spec, find_file)
     else:
         source = _from_name(spec, weights)
@@ -256,51 +258,46 @@ def _weights_in(folder: Path, names: Sequence[str]) -> Path:
 
 
 def _from_hf_hub(spec: Spec, find_file: bool) -> Source:
-    """Resolve hf-hub:ORG/NAME through open_clip's own download."""
-    download_pretrained_from_hf = pretrained_tables().download_pretrained_from_hf
-
-    name, model_id = spec.name, spec.name.removeprefix(HF_HUB)
-    cure = "use a machine with access to the hub, or download the folder "
-    cure += f"https://huggingface.co/{model_id} and name it local-dir:PATH"
-
-    def get(*names: str) -> Path | Exception:
-        """Return the first of these files that the hub has, or why it has none.
-
-        "" is the weights as open_clip publishes them.
-        """
-        problem: Exception = FileNotFoundError()
-        for filename in names:
-            arguments = {"filename": filename} if filename else {}
-            try:
-                with hub_access():
-                    return Path(download_pretrained_from_hf(model_id, **arguments))
-            except Exception as error:  # the hub client has a dozen kinds, all "not available"
-                problem = error
-        return problem
-
-    files: Sequence[str] = ("",)
-    config = get(CONFIG_FILE)
-    if isinstance(config, Path):
+    """Resolve hf-hub:ORG/NAME, or hf-hub:ORG/NAME@REVISION: open_clip's files, or transformers'."""
+    own, other = CONFIG_FILE, transformers_config.CONFIG_FILE
+    get = partial(_hub_file, spec.name)
+    names: Sequence[str] = WEIGHT_FILES
+    config = get((own, other))
+    if config is None:
+        raise UserError(f"'{spec.name}' holds neither {own} nor {other}: it is no CLIP")
+    if config.name == own:
         source = _from_config_file(spec, config)
     else:
-        other = get(transformers_config.CONFIG_FILE)
-        if isinstance(other, Exception):
-            raise UserError(
-                f"cannot get {CONFIG_FILE} of '{name}' ({hub_problem(config)}); check the name, "
-                f"{cure}"
-            ) from config
-        preprocessor = get(transformers_config.PREPROCESSOR_FILE)
-        known = preprocessor if isinstance(preprocessor, Path) else None
-        source = _from_transformers(spec, other, known, model_id)
-        files = TRANSFORMERS_WEIGHT_FILES
+        preprocessor = get((transformers_config.PREPROCESSOR_FILE,))
+        model = spec.name.partition(":")[2]
+        source = _from_transformers(spec, config, preprocessor, model)
+        names = TRANSFORMERS_WEIGHT_FILES
     if find_file:
-        weights = get(*files)
-        if isinstance(weights, Exception):
+        source.file = get(names)
+        if source.file is None:
             raise UserError(
-                f"cannot get weights of '{name}' ({hub_problem(weights)}); {cure}"
-            ) from weights
-        source.file = weights
+                f"'{spec.name}' holds none of the weights {few(names)}: download its weights and "
+                "name them with weights (MODEL.INIT_WEIGHTS)"
+            )
     return source
+
+
+def _hub_file(name: str, files: Sequence[str]) -> Path | None:
+    """Return the first of some files that a repository of the hub has; None: it has none of them.
+
+    Raises:
+        UserError: whether it has them is not known, or they cannot be downloaded.
+    """
+    repository, revision = split_hub_name(name)
+    try:
+        return first_file(repository, files, revision)
+    except Unavailable as error:
+        version = f"/tree/{revision}" if revision else ""
+        raise UserError(
+            f"cannot get {error.file} of '{name}' ({error}); check the name, use a machine with "
+            f"access to the hub, or download the folder https://huggingface.co/{repository}"
+            f"{version} and name it local-dir:PATH"
+        ) from error
 
 
 def _from_name(spec: Spec, weights: str) -> Source:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from dplq.errors import one_line
 
@@ -75,6 +76,55 @@ def hub_access() -> Iterator[None]:
         yield
     finally:
         _switch.leave()
+
+
+class Unavailable(Exception):
+    """A file of the hub cannot be downloaded; whether its repository has it may not be known.
+
+    The text says why, on one line; `file` is its name.
+    """
+
+    def __init__(self, file: str, error: Exception) -> None:
+        super().__init__(hub_problem(error))
+        self.file = file
+
+
+def first_file(repository: str, files: Sequence[str], revision: str | None = None) -> Path | None:
+    """Return the first of some files that a repository has, downloaded; None: it has none of them.
+
+    Args:
+        repository: ``org/name``.
+        files: in order of preference.
+        revision: branch, tag or commit; None: the main branch.
+
+    Raises:
+        Unavailable: none can be had, and the repository may have one.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    unknown: Unavailable | None = None
+    for file in files:
+        try:
+            with hub_access():
+                return Path(hf_hub_download(repository, file, revision=revision))
+        except LocalEntryNotFoundError as error:  # another one may be in the cache
+            if not _is_known_absent(repository, file, revision):
+                unknown = unknown or Unavailable(file, error)
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # the hub raises its HTTP client's own exceptions
+            raise Unavailable(file, error) from error
+    if unknown is not None:
+        raise unknown
+    return None
+
+
+def _is_known_absent(repository: str, file: str, revision: str | None) -> bool:
+    """Return whether the cache records that the hub has no such file."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    return try_to_load_from_cache(repository, file, revision=revision) is _CACHED_NO_EXIST
 
 
 def hub_problem(error: Exception) -> str:

@@ -22,6 +22,7 @@ from dplq.clip.sources import Source
 from dplq.errors import UserError
 from dplq.io import checkpoint
 from dplq.io.spec import Spec
+from tests.hub import use_hub
 from tests.tiny import tiny_backbone, tiny_clip_config, write_clip_dir
 
 NARROW = {"text_width": 16}
@@ -312,10 +313,7 @@ def test_a_model_of_the_hub_is_known_by_digest_and_activation(
     local = write_clip_dir(folder, tiny_clip_config(**NARROW))
     file = save(folder / "open_clip_pytorch_model.bin")
 
-    def download(model_id: str, filename: str = file.name) -> str:
-        return str(folder / filename)
-
-    monkeypatch.setattr("open_clip.pretrained.download_pretrained_from_hf", download)
+    use_hub(monkeypatch, folder)
     clip = load_backbone("hf-hub:vinid/plip")
     assert f"{file.name} was trained with quickgelu (P" in caplog.text
     model = dplq.create_model("CoOp", clip, ["river", "forest"], n_ctx=2)

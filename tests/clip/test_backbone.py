@@ -24,6 +24,7 @@ from dplq.errors import UserError
 from dplq.io.files import file_digest
 from dplq.io.spec import Spec
 from dplq.io.weights import read_state_dict, skip_weight_init
+from tests.hub import use_hub
 from tests.peers import peer
 from tests.tiny import tiny_backbone, tiny_clip_config, write_clip_dir
 
@@ -476,26 +477,34 @@ def test_tags(
 
 def test_hub(narrow: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clip_dir(tmp_path, tiny_clip_config(**NARROW))
-    hub = "open_clip.pretrained.download_pretrained_from_hf"
-
-    def download(model_id: str, filename: str = "open_clip_model.safetensors") -> str:
-        if not (tmp_path / filename).is_file():
-            raise FileNotFoundError("no network\nat all")
-        return str(tmp_path / filename)
-
-    monkeypatch.setattr(hub, download)
-    with pytest.raises(UserError, match=r"cannot get weights of 'hf-hub:o/n' \(FileNotFoundError"):
+    hub = use_hub(monkeypatch, tmp_path)
+    with pytest.raises(UserError) as caught:
         load_backbone("hf-hub:o/n")
+    assert str(caught.value).startswith(
+        "'hf-hub:o/n' holds none of the weights open_clip_model.safetensors, "
+    )
+    hub.broken = {"open_clip_model.safetensors"}
+    with pytest.raises(
+        UserError, match=r"cannot get open_clip_model\.safetensors of 'hf-hub:o/n' "
+    ):
+        load_backbone("hf-hub:o/n")
+    hub.broken = set()
     safetensors.torch.save_file(state_of(narrow), tmp_path / "open_clip_model.safetensors")
     backbone = load_backbone("hf-hub:o/n")
     assert same_features(backbone, narrow)
     digest = hashlib.sha256((tmp_path / "open_clip_model.safetensors").read_bytes()).hexdigest()
     assert backbone.spec == Spec("hf-hub:o/n", sha256=digest)
     (tmp_path / CONFIG_FILE).unlink()
-    with pytest.raises(
-        UserError, match=r"cannot get open_clip_config\.json .*no network at all.*local-dir"
-    ):
+    with pytest.raises(UserError, match=r"holds neither open_clip_config\.json nor config\.json"):
         load_backbone("hf-hub:o/n")
+    hub.broken = {CONFIG_FILE}
+    with pytest.raises(UserError) as caught:
+        load_backbone("hf-hub:o/n")
+    assert str(caught.value) == (
+        "cannot get open_clip_config.json of 'hf-hub:o/n' (ConnectionError: no network at all); "
+        "check the name, use a machine with access to the hub, or download the folder "
+        "https://huggingface.co/o/n and name it local-dir:PATH"
+    )
 
 
 @pytest.mark.filterwarnings("ignore")  # tracing OpenAI's code warns about its size checks

@@ -21,6 +21,7 @@ from dplq.clip.backbone import Backbone, load_backbone
 from dplq.clip.layouts import LAYOUTS, OPEN_CLIP, conch, find_layout, transformers_config
 from dplq.errors import UserError
 from tests.clip.test_open_text import t5_tokenizer
+from tests.hub import use_hub
 from tests.peers import peer
 from tests.tiny import tiny_clip_config, write_clip_dir
 
@@ -160,17 +161,9 @@ def test_a_checkpoint_with_two_copies_is_refused(tmp_path: Path) -> None:
 def test_a_hub_model_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = transformers_clip()
     write(model, tmp_path)
-    asked = []
-
-    def download(model_id: str, filename: str = "") -> str:
-        asked.append(filename)
-        if not filename or not (tmp_path / filename).is_file():
-            raise FileNotFoundError("404")
-        return str(tmp_path / filename)
-
-    monkeypatch.setattr("open_clip.pretrained.download_pretrained_from_hf", download)
+    hub = use_hub(monkeypatch, tmp_path)
     assert max(differences(load_backbone("hf-hub:org/name"), model)) < 1e-5
-    assert asked == [
+    assert [file for _, file, _ in hub.asked] == [
         *("open_clip_config.json", "config.json", "preprocessor_config.json"),
         "model.safetensors",
     ]
@@ -178,7 +171,7 @@ def test_a_hub_model_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "model.safetensors").unlink()
     assert max(differences(load_backbone("hf-hub:org/name"), model)) < 1e-5
     (tmp_path / "pytorch_model.bin").unlink()
-    with pytest.raises(UserError, match=r"cannot get weights of 'hf-hub:org/name' \(FileNotFou"):
+    with pytest.raises(UserError, match=r"'hf-hub:org/name' holds none of the weights model\.saf"):
         load_backbone("hf-hub:org/name")
 
 
