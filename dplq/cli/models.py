@@ -123,7 +123,7 @@ def run_get(args: argparse.Namespace) -> int:
     folder = user_path(args.to, "--to") if args.to else None
     found = weights_on_disk(name) if folder is None else None
     if found is None and not model.can_be_downloaded:
-        print(f"{name}: {how_to_get(name)}")
+        print(how_to_get(name))
         return PROBLEMS
     if found is None:
         if model.gated:

@@ -84,5 +84,5 @@ def how_to_get(name: str) -> str:
         f"({KEYS[model.kind][1]})"
     )
     if not model.can_be_downloaded:
-        return f"They cannot be downloaded for you: {by_hand}."
+        return f"{name} has no automatic download: {by_hand}."
     return f"Run `dplq models get {name}` where there is a network, or {by_hand}."

@@ -128,7 +128,9 @@ def test_absent_weights_name_file_source_and_command(caches):
 
 
 def test_what_cannot_be_downloaded_says_where_to_put_it(caches):
-    with pytest.raises(UserError, match=r"They cannot be downloaded for you: put its weights file"):
+    with pytest.raises(
+        UserError, match=r"are not on this machine\. chexzero has no automatic download: put"
+    ):
         require_weights("chexzero")
 
 
