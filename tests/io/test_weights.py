@@ -87,6 +87,7 @@ def same(one, other):
         (b'{"error": "not found"}\n', 'is text (\'{"error": "not found"}\'), not a file of weig'),
         (b"", "is empty: get the file again"),
     ],
+    ids=["lfs", "html", "xml", "json", "empty"],
 )
 @pytest.mark.parametrize("read", [read_state_dict, read_public])
 def test_what_is_not_weights_is_said(tmp_path, name, content, text, read):
@@ -95,7 +96,9 @@ def test_what_is_not_weights_is_said(tmp_path, name, content, text, read):
 
 
 @pytest.mark.parametrize(
-    ("content", "text"), [(LFS, "is a Git LFS pointer"), (PAGE, "is a web pa")]
+    ("content", "text"),
+    [(LFS, "is a Git LFS pointer"), (PAGE, "is a web page")],
+    ids=["lfs", "html"],
 )
 def test_checkpoints_of_this_project_say_so_as_well(tmp_path, content, text):
     """As the files of a shared model in a clone without `git lfs pull`."""
@@ -109,6 +112,7 @@ def test_safetensors_are_known_by_content(tmp_path, name):
     assert same(read_state_dict(path), STATE)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's own, of a pickle protocol that there is not
 def test_damaged_files_are_told_in_whole_sentences(tmp_path):
     path = written(tmp_path / "w.pt", b"PK\x03\x04 and no more")
     assert re.fullmatch(
