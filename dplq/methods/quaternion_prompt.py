@@ -27,6 +27,7 @@ from dplq.methods.presets import PRESET_NORMALIZE, PRESETS
 from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
 from dplq.methods.registry import register_method
 from dplq.methods.text_map import BETWEEN, TextMap
+from dplq.methods.trained_names import trained_rows
 from dplq.training.frozen.batch import CLIP, DOMAIN
 from dplq.training.precision import without_autocast
 
@@ -282,7 +283,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         scores = self._map_scores(features) if others else None
         parts = []
         if trained:
-            parts.append((trained, self._among_trained(logits[:, trained], features, trained)))
+            parts.append((trained, self._among_trained(logits[:, trained], features)))
         if others:
             own = self._among_others(logits[:, others], features, scores, others)
             parts.append((others, own))
@@ -294,11 +295,12 @@ class QuaternionPromptCLIP(PromptedCLIP):
         # one spread, so that no group wins as its second opinion is the more confident one
         return joined(between, [(part, with_spread_of(own, logits)) for part, own in parts])
 
-    def _among_trained(self, logits: Tensor, features: Tensor, trained: list[int]) -> Tensor:
-        """Return scores (B, len(trained)); logits are the prompts' of these classes."""
+    def _among_trained(self, logits: Tensor, features: Tensor) -> Tensor:
+        """Return scores of the trained classes; logits are the prompts' of these, same shape."""
         if not self.switches.head_weight:
             return logits
-        rows = [self.trained_classes.index(self.classnames[k]) for k in trained]
+        matched = trained_rows(self.classnames, self.trained_classes)
+        rows = [row for row in matched if row is not None]
         head = self.prompt_learner.head(features)[:, rows]
         return mixed(logits, head, self.switches.head_weight)
 
@@ -322,8 +324,8 @@ class QuaternionPromptCLIP(PromptedCLIP):
     def _columns(self) -> tuple[list[int], list[int]]:
         """Return the columns of trained classes, and the other columns."""
         columns: tuple[list[int], list[int]] = ([], [])
-        for k, name in enumerate(self.classnames):
-            columns[name not in self.trained_classes].append(k)
+        for k, row in enumerate(trained_rows(self.classnames, self.trained_classes)):
+            columns[row is None].append(k)
         return columns
 
     def _take_part(self, trained: list[int], others: list[int]) -> bool:

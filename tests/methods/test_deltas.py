@@ -512,6 +512,19 @@ def test_other_classes_do_not_change_what_two_stage_saves(stage, names, clip, tm
         torch.testing.assert_close(direct(IMAGES).detach(), expected, rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_two_stage_knows_its_rows_by_the_name_in_the_prompt(clip):
+    """Of two classes of one name each keeps its own row."""
+    names = ["river", "missile", "parking_lot", "missile"]
+    model = create_model("TwoStage", clip, names, **SETTINGS["TwoStage"]).eval()
+    model.begin_second_stage()
+    rows = torch.randn(4, 48, generator=torch.Generator().manual_seed(3))
+    model.prompt_learner.classifier.copy_(rows)
+    known = model(IMAGES)
+    model.set_classnames(["parking lot", "missile", "missile"])
+    torch.testing.assert_close(model(IMAGES), known[:, [2, 1, 3]])
+
+
 def test_the_second_stage_is_that_of_the_present_classes(clip):
     """The classifier's parameter stays the one that an optimiser holds."""
     model = build("TwoStage", clip)

@@ -173,6 +173,45 @@ def test_trained_classes_are_known_by_name(backbone, tmp_path):
     assert other.header()["classnames"] == CLASSNAMES
 
 
+def accuracy(model, images, features, labels):
+    """Share of images of each class that are assigned to it."""
+    right = model(images, domain_features=features).argmax(1) == labels
+    return [right[labels == k].float().mean().item() for k in range(int(labels.max()) + 1)]
+
+
+def separable(backbone, names):
+    """A model fitted to images whose domain features tell these classes apart, and the images."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(10 * len(names)) % len(names)
+    images = torch.randn(len(labels), 3, 32, 32, generator=generator)
+    centres = 3 * torch.randn(len(names), WIDTH, generator=generator)
+    features = centres[labels] + torch.randn(len(labels), WIDTH, generator=generator)
+    model = make_model(backbone, names)
+    model.fit_features(model.frozen_features(images, features), labels)
+    return model.eval(), images, features, labels
+
+
+@torch.no_grad()
+def test_two_trained_classes_of_one_name_keep_their_rows_of_the_head(backbone):
+    names = ["river", "missile", "forest", "missile"]
+    model, *batch = separable(backbone, names)
+    assert accuracy(model, *batch) == [1.0, 1.0, 1.0, 1.0]
+    images, features, labels = batch
+    model.set_classnames(["missile", "forest", "missile"])
+    kept = labels > 0
+    assert accuracy(model, images[kept], features[kept], labels[kept] - 1) == [1.0, 1.0, 1.0]
+
+
+@torch.no_grad()
+def test_trained_classes_are_known_by_the_name_in_the_prompt(backbone):
+    names = ["river", "parking_lot", "forest"]
+    model, images, features, labels = separable(backbone, names)
+    expected = model(images, domain_features=features)
+    assert accuracy(model, images, features, labels) == [1.0, 1.0, 1.0]
+    model.set_classnames(["river", "parking lot", "forest"])
+    assert torch.equal(model(images, domain_features=features), expected)
+
+
 def test_zero_shot_clip_takes_part_among_classes_that_were_not_trained(backbone):
     """Alone with weight 1; trained classes are not affected."""
     switches = {"head_weight": 0.0, "map_weight": 0.0, "zeroshot_weight": 1.0}

@@ -19,6 +19,7 @@ from dplq.clip.backbone import Backbone
 from dplq.methods.deltas.base import DeltaModel, Deltas, DeltaSettings, Replaced
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
+from dplq.methods.trained_names import trained_rows
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,11 @@ class TwoStageModel(DeltaModel):
             return rows
         with torch.no_grad():
             text = self.text_features()[0]
-        places = {name: row for row, name in enumerate(self.trained)}
+        places = trained_rows(self.classnames, self.trained)
         return torch.stack(
             [
-                rows[places[name]] if name in places else feature
-                for name, feature in zip(self.classnames, text, strict=True)
+                feature if place is None else rows[place]
+                for place, feature in zip(places, text, strict=True)
             ]
         )
 
