@@ -640,9 +640,15 @@ class PromptedCLIP(CLIPModel):
 
     def text_of(self, classname: str) -> str:
         """Return the text of a class, as `prompt_texts` has it."""
+        words, before = self.prefix.split(), self._words_before_name()
+        rest = words[len(before) :]
+        return " ".join([*before, classname.replace("_", " "), *rest]) + "."
+
+    def _words_before_name(self) -> list[str]:
+        """Return the words that stand before the class name."""
         words = self.prefix.split()
-        before = {"end": len(words), "middle": self.n_ctx // 2, "front": 0}[self.class_position]
-        return " ".join([*words[:before], classname.replace("_", " "), *words[before:]]) + "."
+        counts = {"end": len(words), "middle": self.n_ctx // 2, "front": 0}
+        return words[: counts[self.class_position]]
 
     def prompt_kind(self) -> str:
         """Return how many tokens of the text are learned."""
@@ -652,18 +658,26 @@ class PromptedCLIP(CLIPModel):
         return f"the first {self.n_ctx} tokens of the context are learned and start {start}"
 
     def _order(self, names: list[str], length: int, device: torch.device) -> Tensor | None:
-        """Return each position's source position, (K, L); None for the plain order."""
+        """Return each position's source position, (K, L); None for the plain order.
+
+        Where a word has several tokens, the prefix has more than `n_ctx`. CoOp's release takes the
+        name to stand behind `n_ctx` tokens all the same, and moves tokens of the words instead.
+        """
         if self.class_position == "end":
             return None
-        before = self.n_ctx // 2 if self.class_position == "middle" else 0
-        rows, start = [], self.clip.prompt_start
+        start = self.clip.prompt_start
+        before = start + self._count_tokens(self._words_before_name())
+        end = start + self._count_tokens(self.prefix.split())
+        rows = []
         for count in self.clip.count_tokens(self.clip.tokenize(names)).tolist():
             positions = list(range(length))
-            name = positions[start + self.n_ctx : start + self.n_ctx + count]
-            after = positions[start + before : start + self.n_ctx]
-            rest = positions[start + self.n_ctx + count :]
-            rows.append(positions[: start + before] + name + after + rest)
+            name, after = positions[end : end + count], positions[before:end]
+            rows.append(positions[:before] + name + after + positions[end + count :])
         return torch.tensor(rows, device=device)
+
+    def _count_tokens(self, words: list[str]) -> int:
+        """Return how many tokens words have, without those that mark start and end."""
+        return int(self.clip.count_tokens(self.clip.tokenize([" ".join(words)]))) if words else 0
 
     def prompts(self, images: Tensor) -> Prompts:
         """Return the prompts for a batch of CLIP-normalised images (B, 3, H, W)."""

@@ -161,6 +161,25 @@ def test_coop_starts_at_zero_shot(position, clip, images):
     torch.testing.assert_close(model(images), zero_shot(clip, images, texts), rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize("words", ["a close-up photo of a", "close-up", "an x-ray, mammogram"])
+@pytest.mark.parametrize("method", ["CoOp", "KgCoOp", "ProGrad"])
+def test_words_of_several_tokens_stay_in_order(method, words, position, clip, images):
+    """The name stands between words, though fewer tokens are learned than these have."""
+    settings = {"ctx_init": words, "n_ctx": 1, "class_token_position": position}
+    model = dplq.create_model(method, clip, CLASSNAMES, seed=0, **settings).eval()
+    whole = words.split()
+    before = {"end": len(whole), "middle": len(whole) // 2, "front": 0}[position]
+    names = [name.replace("_", " ") for name in CLASSNAMES]
+    texts = [" ".join([*whole[:before], name, *whole[before:]]) + "." for name in names]
+    assert model.prompt_texts() == [[text] for text in texts]
+    assert len(model.prompt_learner.ctx) == len(whole) < int(
+        clip.count_tokens(clip.tokenize([words]))
+    )
+    torch.testing.assert_close(model(images), zero_shot(clip, images, texts), rtol=1e-4, atol=1e-4)
+
+
 def test_the_others_hold_zero_shot_too(clip, images):
     expected = zero_shot(clip, images, [f"{WORDS} {n.replace('_', ' ')}." for n in CLASSNAMES])
     text_only = {"n_ctx_vision": 0, "prompt_depth_vision": 0, "prompt_depth_text": 1}
