@@ -80,6 +80,27 @@ def seeded_generator(seed: int | None) -> torch.Generator:
     return torch.Generator().manual_seed(int(torch.randint(2**31, ())) if seed is None else seed)
 
 
+def placeholders(clip: Backbone, count: int, purpose: str) -> str:
+    """Return "X X ...", whose tokens hold the places of `count` learned ones.
+
+    Args:
+        clip: the CLIP backbone.
+        count: of the learned tokens.
+        purpose: what the tokens are, and what to do without them, for the message.
+
+    Raises:
+        UserError: the tokenizer writes an X as several tokens.
+    """
+    fill = " ".join(["X"] * count)
+    found = int(clip.count_tokens(clip.tokenize([fill])))
+    if found != count:
+        raise UserError(
+            f"the tokenizer of {clip.spec.name} writes {count} X as {found} tokens, so these "
+            f"cannot hold the place of {purpose}"
+        )
+    return fill
+
+
 def initial_context(
     clip: Backbone,
     given: Any,
@@ -115,14 +136,8 @@ def initial_context(
     if words and unused:
         given.report_unused("ctx_init", f"{key.upper()} {n_ctx} is more than {MAX_WORDS}")
     if not words or unused:
-        context, fill = random_tokens(n_ctx, clip.text_width, generator).detach(), ["X"] * n_ctx
-        count = int(clip.count_tokens(clip.tokenize([" ".join(fill)])))
-        if count != n_ctx:
-            raise UserError(
-                f"the tokenizer of {clip.spec.name} writes {n_ctx} X as {count} tokens, so these "
-                "cannot hold the place of a random context: set CTX_INIT"
-            )
-        return " ".join(fill), context
+        context = random_tokens(n_ctx, clip.text_width, generator).detach()
+        return placeholders(clip, n_ctx, "a random context: set CTX_INIT"), context
     tokens = clip.tokenize([words])
     count, start = int(clip.count_tokens(tokens)), clip.prompt_start
     if count < n_ctx:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from dplq.clip.backbone import Backbone
 from dplq.methods.base import Loss
 from dplq.methods.coop import CoOpModel, CoOpSettings, public_context
+from dplq.methods.init import placeholders
 from dplq.methods.prompts.reference_text import ReferenceTextModel, ReferenceTextSettings
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
@@ -65,13 +66,19 @@ class ProGradModel(CoOpModel, ReferenceTextModel):
     def initial_context(
         self, clip: Backbone, given: CoOpSettings, generator: Generator
     ) -> tuple[str, Tensor]:
-        """Return CoOp's, with zeros before the words where these are fewer than N_CTX."""
-        missing = given.n_ctx - len(given.ctx_init.replace("_", " ").split())
+        """Return CoOp's, with zeros before the words where these are fewer than N_CTX.
+
+        Raises:
+            UserError: as for CoOp; the tokenizer has no one token for the place of a zero.
+        """
+        count = len(given.ctx_init.replace("_", " ").split())
+        missing = given.n_ctx - count
         if not given.ctx_init or missing <= 0:
             return super().initial_context(clip, given, generator)
-        words = replace(given, n_ctx=given.n_ctx - missing)
-        prefix, context = super().initial_context(clip, words, generator)
-        return " ".join(["X"] * missing + [prefix]), F.pad(context, (0, 0, missing, 0))
+        cure = f"zeros before CTX_INIT: set N_CTX {count}, the number of its words"
+        zeros = placeholders(clip, missing, cure)
+        prefix, context = super().initial_context(clip, replace(given, n_ctx=count), generator)
+        return f"{zeros} {prefix}", F.pad(context, (0, 0, missing, 0))
 
     def losses(
         self, images: Tensor, labels: Tensor, cross_entropy: Loss = F.cross_entropy

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from dplq.errors import UserError
+from dplq.methods.coop import CoOpModel
 from dplq.methods.prompts.prograd import ProGradModel, without_conflict
 from tests.tiny import tiny_backbone
 
@@ -58,3 +60,27 @@ def test_zeros_stand_before_fewer_words_than_tokens(clip):
     assert model.settings["n_ctx"] == 6
     same = ProGradModel(clip, NAMES, n_ctx=4, ctx_init="a photo of a")
     assert torch.equal(same.prompt_learner.ctx, words)
+
+
+def test_zeros_need_a_token_that_holds_their_place(monkeypatch):
+    """As CoOp's random context does."""
+    clip = tiny_backbone()
+    tokenize, name = clip.tokenize, clip.spec.name
+
+    def two_tokens(texts):
+        return tokenize([text.replace("X", "qzx") for text in texts])
+
+    monkeypatch.setitem(vars(clip), "tokenize", two_tokens)
+    for model, settings, message in (
+        (CoOpModel, {"n_ctx": 4}, "4 X as 8 tokens, so these cannot hold the place of a random "),
+        (
+            ProGradModel,
+            {"n_ctx": 8, "ctx_init": "a photo of a"},
+            "4 X as 8 tokens, so these cannot hold the place of zeros before CTX_INIT: set N_CTX "
+            "4, the number of its words",
+        ),
+    ):
+        with pytest.raises(UserError) as caught:
+            model(clip, NAMES, seed=0, **settings)
+        assert f"the tokenizer of {name} writes {message}" in str(caught.value)
+    assert ProGradModel(clip, NAMES, n_ctx=4, ctx_init="a photo of a").n_ctx == 4
