@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone
-from dplq.errors import UserError
-from dplq.methods.base import PromptedCLIP, Prompts
+from dplq.errors import UserError, few
+from dplq.methods.base import PromptedCLIP, Prompts, validate_classnames
 from dplq.methods.init import CONTEXT_STD, initial_context, seeded_generator
 from dplq.methods.public_checkpoints import FIXED_TOKENS, PublicFormat
 from dplq.methods.registry import register_method
 from dplq.methods.settings import MethodSettings, option
+from dplq.methods.trained_names import trained_rows
 
 POSITIONS = ("end", "middle", "front")
 
@@ -116,9 +117,17 @@ class CoOpModel(PromptedCLIP):
         return initial_context(clip, given, generator, whole=True)
 
     def set_classnames(self, classnames: Sequence[str]) -> None:
-        """Classify into these classes; a class-specific context must be one of so many."""
-        self._check_number(self.prompt_learner.ctx, classnames, "This model", None)
-        super().set_classnames(classnames)
+        """Classify into these classes; class-specific contexts come in the order of their classes.
+
+        Raises:
+            UserError: as in the base; the classes are not those of a class-specific context.
+        """
+        names, context = validate_classnames(classnames), self.prompt_learner.ctx
+        rows = self._context_rows(context, self.classnames, names, "This model")
+        super().set_classnames(names)
+        if rows is not None:
+            with torch.no_grad():
+                context.copy_(context[rows])
 
     def check_classes(
         self,
@@ -126,18 +135,41 @@ class CoOpModel(PromptedCLIP):
         learned: Sequence[str] | None,
         path: str | os.PathLike[str],
     ) -> None:
-        """Refuse a class-specific context of other classes."""
-        self._check_number(tensors.get("ctx"), self.classnames, str(path), learned)
-
-    def _check_number(
-        self, ctx: Tensor | None, names: Sequence[str], where: str, learned: Sequence[str] | None
-    ) -> None:
-        if ctx is None or ctx.dim() < 3 or not self.settings["csc"]:
-            return
-        others = "" if learned in (None, list(names)) else " (others)"
-        if len(ctx) != len(names) or others:
+        """Refuse a class-specific context of other classes, or of another order."""
+        rows = self._context_rows(tensors.get("ctx"), learned, self.classnames, str(path))
+        if rows is not None and rows != sorted(rows):
             raise UserError(
-                f"{where} has a class-specific context of {len(ctx)} classes, and now there are "
-                f"{len(names)}{others}: it cannot be used for other classes. Train with "
+                f"{path} has a class-specific context of these classes in another order: it cannot "
+                "be read into this model. dplq.load(..., classnames=...) puts it into any order."
+            )
+
+    def _context_rows(
+        self,
+        context: Tensor | None,
+        learned: Sequence[str] | None,
+        names: Sequence[str],
+        where: str,
+    ) -> list[int] | None:
+        """Return which context is that of each class; None if the classes share one.
+
+        Args:
+            context: the learned one, (n, d_t) or (K, n, d_t).
+            learned: the classes it was learned for; None if they are not known.
+            names: the classes that are to have it.
+            where: it is, for the message.
+
+        Raises:
+            UserError: these are not the same classes.
+        """
+        if context is None or context.dim() < 3 or not self.settings["csc"]:
+            return None
+        rows = trained_rows(names, names if learned is None else learned)
+        others = [name for name, row in zip(names, rows, strict=True) if row is None]
+        if len(context) != len(names) or others:
+            said = f" (others: {few(others, 4)})" if len(context) == len(names) else ""
+            raise UserError(
+                f"{where} has a class-specific context of {len(context)} classes, and now there "
+                f"are {len(names)}{said}: it cannot be used for other classes. Train with "
                 f"TRAINER.{self.method.upper()}.CSC False for that."
             )
+        return [row for row in rows if row is not None]

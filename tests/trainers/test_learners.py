@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from unittest import mock
 
 import pytest
@@ -282,8 +283,35 @@ def test_class_specific_context_is_of_its_classes(clip, tmp_path):
     settings = MODELS["CoOp, class-specific"][1]
     with pytest.raises(UserError, match=f"{path} has .* of 5 classes, and now there are 2"):
         CoOpModel(clip, OTHERS, **settings).load(path)
-    with pytest.raises(UserError, match=r"of 5 classes, and now there are 5 \(others\)"):
+    others = ["lake", *CLASSNAMES[1:]]
+    with pytest.raises(UserError, match=r"of 5 classes, and now there are 5 \(others: lake\): it"):
+        CoOpModel(clip, others, **settings).load(path)
+    with pytest.raises(UserError, match="of these classes in another order: it cannot be read"):
         CoOpModel(clip, CLASSNAMES[::-1], **settings).load(path)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["CoOp", "KgCoOp", "ProGrad"])
+def test_class_specific_contexts_follow_their_classes(method, clip, images, tmp_path):
+    names, path = ["river", "parking_lot", "river", "sea"], tmp_path / "prompts.safetensors"
+    model = dplq.create_model(method, clip, names, seed=0, n_ctx=3, ctx_init="", csc=True).eval()
+    before, order = model(images), [3, 0, 1, 2]
+    model.save(path)
+    other = ["sea", "river", "parking lot", "river"]
+    found = dplq.load(path, other, clip=clip)
+    torch.testing.assert_close(found(images), before[:, order], rtol=1e-5, atol=1e-5)
+    assert torch.equal(found.prompt_learner.ctx, model.prompt_learner.ctx[order])
+    found.save(path)  # the header has the new order, as has the context
+    torch.testing.assert_close(dplq.load(path, clip=clip)(images), found(images))
+    found.set_classnames(names)
+    assert torch.equal(found(images), before)
+    message = (
+        "This model has a class-specific context of 4 classes, and now there are 4 (others: lake): "
+        f"it cannot be used for other classes. Train with TRAINER.{method.upper()}.CSC False for "
+        "that."
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        dplq.load(path, ["sea", "river", "parking_lot", "lake"], clip=clip)
 
 
 def messages_of(caplog):
