@@ -121,6 +121,8 @@ class HeadModel(CLIPModel):
         learner = self._learner(classes, generator)
         super().__init__(clip, learner, classnames, settings=given, domain=domain)
         self._embed_classes(self.classnames)
+        self._initial = {name: p.detach().clone() for name, p in learner.named_parameters()}
+        self._chosen: dict[str, tuple[Any, Any]] = {}  # by the last fit: settings before and after
 
     @classmethod
     def reads_domain(cls, settings: Mapping[str, Any]) -> bool:
@@ -160,16 +162,30 @@ class HeadModel(CLIPModel):
     def fit(self, data: FitData) -> dict[str, Any]:
         """Fit the head; what was fitted before is forgotten.
 
+        Of a model that was loaded from a file, the values that it records count as fixed ones.
+
         Returns:
-            The hyperparameters that were chosen, which are settings of the model from now on.
+            The hyperparameters that were chosen, which are settings of the model until the next
+            fit.
 
         Raises:
             UserError: a class has no training image.
         """
         check_every_class(data.train.labels, self.classnames, self.method)
+        self._forget()
         chosen = self.solve(data)
+        self._chosen = {name: (self.settings[name], value) for name, value in chosen.items()}
         self.settings |= chosen
         return chosen
+
+    def _forget(self) -> None:
+        """Put back the initial tensors, and the settings that the last fit chose."""
+        self.prompt_learner.zero_grad()
+        self.prompt_learner.put(**self._initial)
+        for name, (before, after) in self._chosen.items():
+            if self.settings[name] == after:  # one that was set since stays
+                self.settings[name] = before
+        self._chosen = {}
 
     def features(self, images: Tensor) -> Tensor:
         """Return features (B, d), float32, of CLIP-normalised images (B, 3, H, W).

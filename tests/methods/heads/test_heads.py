@@ -294,6 +294,43 @@ def test_the_same_fit_on_both_features_that_are_equal(method):
     assert torch.equal(*(logits.argmax(1) for logits in predictions))
 
 
+@pytest.mark.parametrize(
+    "method", (*METHODS, "TipAdapterF", "CLAP", "TaskRes", "CLIPAdapter", "TextMap")
+)
+def test_a_fit_forgets_the_one_before(method):
+    """Tensors and chosen values alike, whatever the other fit was of."""
+
+    def data(val=True, shots=SHOTS):
+        train = labelled(2, 0, shots=shots)
+        torch.manual_seed(0)  # LP++ draws from the global generator
+        own = steps(torch.optim.AdamW, epochs=4, batch_size=5)
+        return FitData(train, labelled(1, 1) if val else None, steps=own)
+
+    def outcome(model):
+        settings = dict(model.settings)
+        return settings, {n: p.clone() for n, p in model.prompt_learner.named_parameters()}
+
+    expected = []
+    for val in (True, False):
+        fresh = head(method)
+        fresh.fit(data(val))
+        expected.append(outcome(fresh))
+    model = head(method)
+    model.fit(data(shots=2))
+    for val, (settings, tensors) in zip((True, False, True), [*expected, expected[0]], strict=True):
+        model.fit(data(val))
+        found = outcome(model)
+        assert found[0] == settings == model.header()["settings"]
+        assert all(torch.equal(found[1][name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_setting_that_is_changed_after_a_fit_stays():
+    model = head("GDA", alpha=0.5)
+    model.fit(problem())
+    model.settings["alpha"] = 7.0
+    assert model.fit(problem(val=False)) == {"alpha": 7.0}
+
+
 def test_class_weights_reach_the_loss():
     data = replace(problem(), steps=steps(torch.optim.SGD))
     weights = torch.tensor([1.0, 0.0, 2.0])
