@@ -102,6 +102,8 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
 class Choice:
     """The best candidate so far: highest accuracy on val, then lowest log loss, then first.
 
+    An image with a logit that is nan is misclassified; a log loss that is nan is infinite.
+
     Args:
         name: of what is chosen, for the log.
         labels: (N,) of val.
@@ -117,8 +119,9 @@ class Choice:
     def offer(self, candidate: Any, logits: Tensor) -> bool:
         """Compare a candidate, whose logits on val are (N, K); return whether it is the best."""
         logits = logits.double()
-        accuracy = (logits.argmax(dim=1) == self.labels).double().mean().item()
-        loss = F.cross_entropy(logits, self.labels).item()
+        right = (logits.argmax(dim=1) == self.labels) & ~logits.isnan().any(dim=1)
+        accuracy = right.double().mean().item()
+        loss = F.cross_entropy(logits, self.labels).nan_to_num(torch.inf, posinf=torch.inf).item()
         if self._key is not None and (accuracy, -loss) <= self._key:
             return False
         self.best, self._key = candidate, (accuracy, -loss)

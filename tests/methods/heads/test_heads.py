@@ -43,6 +43,36 @@ def test_the_rule_accuracy_then_log_loss_then_first():
     assert [choice.offer(name, torch.tensor(logits[name])) for name in logits] == [1, 1, 1, 0]
 
 
+def test_logits_that_are_nan_are_never_better():
+    nan, labels = torch.nan, torch.tensor([0, 0, 1])
+    finite = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])  # one of three is right
+    for other in (
+        [[nan, nan], [nan, nan], [nan, nan]],  # argmax takes nan for the highest
+        [[nan, 0.0], [0.0, 1.0], [1.0, 0.0]],
+        [[1.0, 0.0], [0.0, nan], [nan, 0.0]],
+    ):
+        choice = Choice("name", labels)
+        assert choice.offer("finite", finite)
+        assert not choice.offer("nan", torch.tensor(other))
+        choice = Choice("name", labels)
+        assert choice.offer("nan", torch.tensor(other))
+        assert choice.offer("finite", finite)
+        assert choice.best == "finite"
+
+
+@pytest.mark.parametrize("loss", [torch.inf, torch.nan])
+def test_a_loss_that_is_not_finite_counts_as_infinite(loss):
+    """At the same accuracy any finite loss is lower."""
+    labels = torch.tensor([0, 1])
+    endless = torch.tensor([[9.0, 0.0], [0.0, 0.0]])
+    endless[1, 1] = -torch.inf if loss == torch.inf else torch.nan
+    poor = torch.tensor([[0.1, 0.0], [9.0, 0.0]])
+    choice = Choice("name", labels)
+    assert [choice.offer("poor", poor), choice.offer("endless", endless)] == [True, False]
+    choice = Choice("name", labels)
+    assert [choice.offer("endless", endless), choice.offer("poor", poor)] == [True, True]
+
+
 def zero_shot(model, x):
     return scaled(model) * F.normalize(x, dim=-1) @ model.text.T
 
