@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dplq.errors import UserError
 from dplq.methods.heads.base import TextHead, TextHeadSettings
 from dplq.methods.heads.fitting import FitData, choose
 from dplq.methods.registry import register_method
 from dplq.methods.settings import option
 
+logger = logging.getLogger(__name__)
 ALPHAS = tuple(10.0**power for power in range(-4, 3))
 
 
@@ -60,9 +63,24 @@ class GDAModel(TextHead):
         return {"weight": torch.zeros(classes, width), "bias": torch.zeros(classes)}
 
     def solve(self, data: FitData) -> dict[str, Any]:
-        """Fit the discriminant to all views; choose alpha on val."""
+        """Fit the discriminant to all views; choose alpha on val.
+
+        Raises:
+            UserError: there is one image, and one view of it.
+        """
         features, labels = data.train.every_view()
+        if len(features) < 2:
+            raise UserError(
+                "GDA estimates a covariance, for which it needs at least two training images, and "
+                "there is one: add images, or set VIEWS to 2 or more."
+            )
         weight, bias = discriminant(self.unit(features), labels, len(self.classnames))
+        if not weight.any():
+            logger.warning(
+                "GDA has no discriminant and predicts as zero-shot CLIP: no two training images of "
+                "a class differ (%d images, %d classes). Add images, or set VIEWS to 2 or more.",
+                *(data.train.features.shape[1], len(self.classnames)),
+            )
         alpha, val = self.settings["alpha"], data.val
         if val is not None:
             text = self.cosine_logits(val.mean(), self.text)

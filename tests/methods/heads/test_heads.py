@@ -104,6 +104,37 @@ def test_gda(val):
     close(model.classify(VAL), text + chosen["alpha"] * own)
 
 
+def test_gda_needs_two_images():
+    model = dplq.create_model("GDA", tiny_backbone(), ["forest"], seed=0)
+    one = Labelled(torch.ones(1, 1, WIDTH), torch.zeros(1, dtype=torch.long))
+    with pytest.raises(UserError) as caught:
+        model.fit(FitData(one))
+    assert str(caught.value) == (
+        "GDA estimates a covariance, for which it needs at least two training images, and there is "
+        "one: add images, or set VIEWS to 2 or more."
+    )
+    two = Labelled(torch.randn(2, 1, WIDTH), torch.zeros(1, dtype=torch.long))
+    model.fit(FitData(two))
+    assert torch.isfinite(model.classify(VAL)).all()
+
+
+def test_gda_says_that_one_image_of_each_class_gives_no_discriminant(caplog):
+    model = head("GDA", alpha=5.0)
+    caplog.clear()
+    model.fit(FitData(labelled(1, 0, shots=1)))
+    assert caplog.messages == [
+        "GDA has no discriminant and predicts as zero-shot CLIP: no two training images of a class "
+        "differ (3 images, 3 classes). Add images, or set VIEWS to 2 or more."
+    ]
+    assert not model.prompt_learner.weight.any()
+    close(model.classify(VAL).softmax(1), zero_shot(model, VAL).softmax(1))
+    caplog.clear()
+    for data in (labelled(2, 0, shots=1), labelled(1, 0, shots=2)):
+        model.fit(FitData(data))
+        assert model.prompt_learner.weight.any()
+    assert not caplog.messages
+
+
 def cache_logits(keys, labels, x, beta):
     out = torch.zeros(len(x), 3)
     for row, feature in enumerate(F.normalize(x, dim=-1)):
