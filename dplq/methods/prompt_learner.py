@@ -183,8 +183,13 @@ class PromptLearner(nn.Module):
         return Prompts(language.unsqueeze(1), list(self.deep_text), vision, deep_vision)
 
     def set_statistics(self, domain_features: Tensor) -> None:
-        """Keep the mean and the deviation of the training images' domain features (N, d_f)."""
-        self.mean, self.std = statistics(domain_features)
+        """Keep the mean and the deviation of the training images' domain features (N, d_f).
+
+        They are computed in double precision; the buffers keep their device and dtype.
+        """
+        mean, std = statistics(domain_features.double().cpu())
+        self.mean.copy_(mean)
+        self.std.copy_(std)
 
     def _fuse(self, text: Tensor, signal: Tensor) -> Tensor:
         """Return the part of the quaternion input [r | i | j | k] that is not zero.

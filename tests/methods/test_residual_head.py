@@ -96,6 +96,31 @@ def test_domain_features_are_standardised(backbone):
     assert torch.allclose(ours.deep_vision[1], theirs.deep_vision[1], atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float32])
+def test_statistics_keep_the_dtype_of_the_learner(backbone, dtype):
+    model = make_model(backbone)
+    images, features, labels = inputs(backbone)
+    frozen = model.frozen_features(images, 1000 + features).to(dtype)
+    model.fit_features(frozen, labels)
+    domain = frozen[:, backbone.embed_dim :].double()
+    for found, expected in (
+        (model.prompt_learner.mean, domain.mean(0)),
+        (model.prompt_learner.std, domain.std(0, correction=0)),
+    ):
+        assert torch.equal(found, expected.float())
+    assert {buffer.dtype for buffer in model.prompt_learner.buffers()} == {torch.float32}
+    assert model.eval()(images, domain_features=features).dtype == torch.float32
+
+
+def test_statistics_keep_the_device_of_the_learner(backbone):
+    learner = make_model(backbone).prompt_learner.to("meta")
+    mean, std = learner.mean, learner.std
+    learner.set_statistics(inputs(backbone)[1])
+    assert learner.mean is mean
+    assert learner.std is std
+    assert learner.mean.is_meta
+
+
 def test_a_feature_that_never_varies_is_left_alone():
     mean, std = statistics(torch.tensor([[1.0, 1000.0], [3.0, 1000.0]]))
     assert mean.tolist() == [2.0, 1000.0]

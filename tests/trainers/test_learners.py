@@ -175,8 +175,8 @@ def test_words_of_several_tokens_stay_in_order(method, words, position, clip, im
     names = [name.replace("_", " ") for name in CLASSNAMES]
     texts = [" ".join([*whole[:before], name, *whole[before:]]) + "." for name in names]
     assert model.prompt_texts() == [[text] for text in texts]
-    assert len(model.prompt_learner.ctx) == len(whole) < int(
-        clip.count_tokens(clip.tokenize([words]))
+    assert (
+        len(model.prompt_learner.ctx) == len(whole) < int(clip.count_tokens(clip.tokenize([words])))
     )
     torch.testing.assert_close(model(images), zero_shot(clip, images, texts), rtol=1e-4, atol=1e-4)
 
