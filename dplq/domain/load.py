@@ -24,7 +24,7 @@ from dplq.domain.build import build_recipe, build_repository, build_timm, downlo
 from dplq.domain.encoder import CLIP_MEAN, CLIP_STD, ClipImageEncoder, DomainEncoder
 from dplq.domain.fit import load_strict
 from dplq.domain.joint import JointEncoder
-from dplq.domain.pooling import WITHOUT_NORM, check_pool, has_norm_after_pooling
+from dplq.domain.pooling import EARLIER, check_pool, differs_from_earlier
 from dplq.domain.positions import set_positions
 from dplq.domain.published import resolve_published
 from dplq.domain.recipes import (
@@ -204,7 +204,7 @@ def _load_one(
         changes: what differs from the encoder as it is published.
         backbone: as for `load_domain_encoder`.
         recorded: `spec` is that of a checkpoint, which says all that decides the features. If not,
-            what a file's name or a norm after pooling decides is added to it.
+            what a file's name or the model's pooling decides is added to it.
     """
     name, pretrained, seed = spec.name, spec.pretrained, spec.seed
     recipe = find_recipe(name)
@@ -235,8 +235,9 @@ def _load_one(
             if recipe.statistics:
                 known = {"mean": list(recipe.mean), "std": list(recipe.std)}
                 spec = replace(spec, options={**spec.options, **known})
-        if has_norm_after_pooling(model) and not changes.pool:
-            recipe, spec = _pooled_as_recorded(recipe, spec, recorded)
+        difference = differs_from_earlier(model)
+        if difference and not changes.pool:
+            recipe, spec = _pooled_as_recorded(recipe, spec, difference, recorded)
         path = str(file) if file is not None and not weights else weights
         encoder = _build_encoder(model, recipe, spec, state, changes, path=path, backbone=backbone)
     if not pretrained:
@@ -288,19 +289,27 @@ def _load_named(
     return encoder
 
 
-def _pooled_as_recorded(recipe: Recipe, spec: Spec, recorded: bool) -> tuple[Recipe, Spec]:
-    """Return how a model with a norm after its pooling is pooled, and the record that says so.
+def _pooled_as_recorded(
+    recipe: Recipe, spec: Spec, difference: str, recorded: bool
+) -> tuple[Recipe, Spec]:
+    """Return how a model that earlier versions pooled otherwise is pooled, and its record.
 
-    Earlier versions left that norm out, and did not record how they pooled.
+    Those versions did not record how they pooled: where the record says nothing, it is as they did.
+
+    Args:
+        recipe: of the model.
+        spec: what is asked for.
+        difference: what earlier versions did otherwise.
+        recorded: `spec` is that of a checkpoint.
     """
     if not recorded:
         return recipe, replace(spec, options={**spec.options, "pool": recipe.pool})
     logger.warning(
-        "domain encoder '%s': the checkpoint is of a version that left out the norm after the "
-        "average (fc_norm), and so it is left out here. Train again to use it.",
-        spec.name,
+        "domain encoder '%s': the checkpoint is of a version that %s, and its features are pooled "
+        "as they were. Train again to pool them as timm does.",
+        *(spec.name, difference),
     )
-    return replace(recipe, pool=WITHOUT_NORM), spec
+    return replace(recipe, pool=EARLIER), spec
 
 
 def reload_domain_encoder(

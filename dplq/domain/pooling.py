@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -10,21 +11,23 @@ from torch import Tensor, nn
 from dplq.errors import UserError
 
 POOLS = ("avg", "cls", "both", "map")
-WITHOUT_NORM = "mean"  # the average without `fc_norm`, as in checkpoints of earlier versions
+EARLIER = "mean"  # the average as in checkpoints of earlier versions, see `differs_from_earlier`
+NORMS = ("fc_norm", "head.norm")  # where timm's models have the norm after their pooling
 
 
 def pool_features(tokens: Any, model: nn.Module, name: str, kind: str = "avg") -> Tensor:
     """Pool the output of a timm model's `forward_features`, in fp32.
 
-    Models that are normalised after pooling (`fc_norm`: BEiT, EVA02, fine-tuned MAE) have that
-    norm applied to what was pooled, as in their own forward pass.
+    Models that are normalised after pooling (`fc_norm`: BEiT, EVA02, fine-tuned MAE; `head.norm`:
+    ConvNeXt, Hiera, ...) have that norm applied to what was pooled, as in their own forward pass.
+    A hidden layer that follows in the head is part of the classifier, and is not.
 
     Args:
         tokens: (B, C), (B, N, C), (B, C, h, w) or, where the model's `output_fmt` is "NHWC",
             (B, h, w, C).
-        model: its `num_prefix_tokens` (class, registers) are not averaged.
+        model: its `prefix_tokens` (class, registers) are not averaged.
         name: of the encoder, for messages.
-        kind: one of `POOLS`, or `WITHOUT_NORM`: "avg", the mean of the patch tokens or of the map;
+        kind: one of `POOLS`, or `EARLIER`: "avg", the mean of the patch tokens or of the map;
             "cls", the class token; "both", the two, concatenated; "map", the model's own attention
             pooling.
 
@@ -40,10 +43,10 @@ def pool_features(tokens: Any, model: nn.Module, name: str, kind: str = "avg") -
             f"domain encoder '{name}' returns {found}, which cannot be pooled: expected tokens "
             "(B, N, C) or a feature map (B, C, h, w). Choose another encoder"
         )
-    if kind == WITHOUT_NORM:
-        return _mean(tokens.float(), model)
+    if kind == EARLIER:
+        return _mean(tokens.float(), model, name, _earlier_prefix(model)).flatten(1)
     if kind == "avg":
-        return _normalised(_mean(tokens.float(), model), model)
+        return _average(tokens, model, name)
     if tokens.ndim != 3:
         raise UserError(
             f"domain encoder '{name}' returns {tuple(tokens.shape)}, no tokens: pool "
@@ -55,18 +58,65 @@ def pool_features(tokens: Any, model: nn.Module, name: str, kind: str = "avg") -
     first = _normalised(tokens[:, 0].float(), model)
     if kind == "cls":
         return first
-    return torch.cat([first, _normalised(_mean(tokens.float(), model), model)], -1)
+    return torch.cat([first, _average(tokens, model, name)], -1)
 
 
-def _mean(tokens: Tensor, model: nn.Module) -> Tensor:
-    """Average tokens without prefix, or a feature map, over space: (B, C)."""
+def _average(tokens: Tensor, model: nn.Module, name: str) -> Tensor:
+    """Return the normalised average of patch tokens or of a feature map: (B, C)."""
+    mean = _mean(tokens.float(), model, name, prefix_tokens(model))
+    return _normalised(mean, model).flatten(1)
+
+
+def _mean(tokens: Tensor, model: nn.Module, name: str, prefix: int) -> Tensor:
+    """Average tokens without prefix, or a feature map, over space.
+
+    Returns:
+        (B, C), or (B, C, 1, 1) of a map with channels first, as norms of maps take it.
+    """
     if tokens.ndim == 2:
         return tokens
     if tokens.ndim == 4:
         channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
-        return tokens.mean((1, 2) if channels_last else (2, 3))
-    has_class_token = getattr(model, "cls_token", None) is not None
-    return tokens[:, getattr(model, "num_prefix_tokens", int(has_class_token)) :].mean(1)
+        return tokens.mean((1, 2)) if channels_last else tokens.mean((2, 3), keepdim=True)
+    if tokens.shape[1] <= prefix:
+        raise UserError(
+            f"domain encoder '{name}' returns class tokens alone ({tokens.shape[1]}), no patches "
+            "to average: use pool (DOMAIN.POOL) 'cls'"
+        )
+    return tokens[:, prefix:].mean(1)
+
+
+def prefix_tokens(model: nn.Module) -> int:
+    """Return how many tokens (class, distillation, registers) precede those of the patches."""
+    declared = getattr(model, "num_prefix_tokens", None)
+    if declared is not None:
+        return int(declared)
+    token = getattr(model, "cls_token", None)
+    if isinstance(token, Tensor):
+        return token.shape[1]  # PiT's has one row for each
+    return int(has_class_token(model))
+
+
+def has_class_token(model: nn.Module) -> bool:
+    """Return whether a model's first token is a class token; CoaT has one for each stage."""
+    own = (name for name, _ in model.named_parameters(recurse=False))
+    named = any(name.startswith("cls_token") for name in own)
+    return named or getattr(model, "cls_token", None) is not None
+
+
+def _earlier_prefix(model: nn.Module) -> int:
+    """Return how many tokens earlier versions left out."""
+    has_attribute = getattr(model, "cls_token", None) is not None
+    return int(getattr(model, "num_prefix_tokens", has_attribute))
+
+
+def differs_from_earlier(model: nn.Module) -> str:
+    """Return what earlier versions, which did not record their pooling, did otherwise; or ""."""
+    if norm_after_pooling(model) is not None:
+        return "left out the norm after the average"
+    if prefix_tokens(model) != _earlier_prefix(model):
+        return "averaged class tokens among the patches"
+    return ""
 
 
 def check_pool(model: nn.Module, name: str, kind: str) -> None:
@@ -77,7 +127,7 @@ def check_pool(model: nn.Module, name: str, kind: str) -> None:
         name: of the encoder, for messages.
         kind: as for `pool_features`.
     """
-    if kind in ("cls", "both") and getattr(model, "cls_token", None) is None:
+    if kind in ("cls", "both") and not has_class_token(model):
         raise UserError(
             f"domain encoder '{name}' has no class token, which pool (DOMAIN.POOL) '{kind}' needs. "
             "Use 'avg'"
@@ -89,16 +139,41 @@ def check_pool(model: nn.Module, name: str, kind: str) -> None:
         )
 
 
-def has_norm_after_pooling(model: nn.Module) -> bool:
-    """Return whether a model has a norm after its pooling."""
-    norm = getattr(model, "fc_norm", None)
-    return isinstance(norm, nn.Module) and not isinstance(norm, nn.Identity)
+def norm_after_pooling(model: nn.Module) -> nn.Module | None:
+    """Return the norm that a model applies to what it has pooled; None if there is none."""
+    places = (*NORMS, "norm") if _wraps_an_encoder(model) else NORMS
+    for norm in map(partial(_submodule, model), places):
+        if norm is not None and not isinstance(norm, nn.Identity):
+            return norm if _takes_features(norm, model) else None
+    return None
 
 
-def _normalised(pooled: Tensor, model: Any) -> Tensor:
+def _submodule(model: nn.Module, place: str) -> nn.Module | None:
+    """Return the module at a place such as "head.norm"; None if there is none."""
+    found: Any = model
+    for part in place.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, nn.Module) else None
+
+
+def _wraps_an_encoder(model: nn.Module) -> bool:
+    """Return whether a model is a classifier around an encoder: its own norm follows the pooling.
+
+    timm's of Qwen3, DeepSeek and Gemma are.
+    """
+    return isinstance(getattr(model, "encoder", None), nn.Module)
+
+
+def _takes_features(norm: nn.Module, model: nn.Module) -> bool:
+    """Return whether a norm has the features' width; InceptionNeXt's is of a hidden layer."""
+    weight = getattr(norm, "weight", None)
+    return not isinstance(weight, Tensor) or len(weight) == getattr(model, "num_features", None)
+
+
+def _normalised(pooled: Tensor, model: nn.Module) -> Tensor:
     """Apply the norm that a model has after its pooling, if any."""
-    if not has_norm_after_pooling(model):
+    norm = norm_after_pooling(model)
+    if norm is None:
         return pooled
-    norm = model.fc_norm
     dtype = next((p.dtype for p in norm.parameters()), pooled.dtype)
     return norm(pooled.to(dtype)).float()

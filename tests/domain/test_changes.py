@@ -187,6 +187,82 @@ def test_average_pooled_models_equal_timm_s_own_feature(name, args):
         torch.testing.assert_close(encoder(clip_images(pixels)), model(prepared))
 
 
+TINY_STAGES = {"depths": [1, 1, 1, 1], "embed_dims": [32] * 4, "num_heads": [1] * 4}
+TINY_CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("convnext_atto", TINY_CONVNEXT),
+        ("convnextv2_atto", TINY_CONVNEXT),
+        ("edgenext_xx_small", {}),
+        ("caformer_s18", {}),
+        ("poolformer_s12", {}),
+        ("hiera_tiny_224", {"embed_dim": 16, "stages": [1, 1, 1, 1]}),
+        ("davit_tiny", TINY_STAGES),
+        ("tiny_vit_5m_224", TINY_STAGES),
+        ("rdnet_tiny", {}),
+        ("csatv2", {}),
+    ],
+)
+def test_a_norm_in_the_head_is_applied_as_by_timm(name, args):
+    if not timm.is_model(name):
+        pytest.skip(f"the installed timm has no {name}")
+    encoder = load_domain_encoder(name, pretrained=False, args=args)
+    randomise(encoder.encoder.head.norm)
+    images = clip_images(random_pixels(encoder.image_size, 1))
+    with torch.no_grad():
+        expected = encoder.encoder(encoder.prepare(images))
+    torch.testing.assert_close(encoder(images), expected)
+    assert encoder.spec.options["pool"] == "avg"
+
+
+def test_the_own_norm_of_a_classifier_around_an_encoder_is_applied():
+    """As in timm's Qwen3VitClassifier, whose norm follows the pooling; a ViT's precedes it."""
+    norm = randomise(nn.LayerNorm(4))
+    with torch.no_grad():
+        expected = norm(TOKENS.mean(1))
+    torch.testing.assert_close(pooled("avg", norm=norm, encoder=nn.Identity()), expected)
+    torch.testing.assert_close(pooled("avg", norm=norm), TOKENS.mean(1))
+
+
+def test_a_norm_of_a_hidden_layer_in_the_head_is_not_applied():
+    """InceptionNeXt's head has it, of another width than the features."""
+    head = nn.Module()
+    head.norm = nn.LayerNorm(12)
+    torch.testing.assert_close(pooled("avg", head=head), TOKENS.mean(1))
+
+
+def test_coat_s_class_token_is_not_averaged():
+    """Its class tokens are named by stage; timm's own average leaves them out, too."""
+    args = {"embed_dims": [16] * 4, "serial_depths": [1] * 4, "global_pool": "avg"}
+    encoder = load_domain_encoder("coat_lite_tiny", pretrained=False, args=args)
+    randomise(encoder.encoder)
+    images = clip_images(random_pixels(224, 1))
+    with torch.no_grad():
+        prepared = encoder.prepare(images)
+        tokens = encoder.encoder.forward_features(prepared)
+        torch.testing.assert_close(encoder(images), encoder.encoder(prepared))
+    assert (encoder(images) - tokens.mean(1)).abs().max() > 1e-3
+    encoder.pool = "cls"
+    assert torch.equal(encoder(images), tokens[:, 0])
+
+
+@pytest.mark.parametrize(("name", "count"), [("pit_ti_224", 1), ("pit_ti_distilled_224", 2)])
+def test_the_average_of_no_patches_is_refused(name, count):
+    """PiT returns class tokens alone."""
+    encoder = load_domain_encoder(name, pretrained=False)
+    images = clip_images(random_pixels(224, 1))
+    text = rf"returns class tokens alone \({count}\), no patches to average: use pool .* 'cls'$"
+    with pytest.raises(UserError, match=text):
+        encoder(images)
+    encoder = load_domain_encoder(name, pretrained=False, pool="cls")
+    with torch.no_grad():
+        tokens = encoder.encoder.forward_features(encoder.prepare(images))
+    assert torch.equal(encoder(images), tokens[:, 0])
+
+
 def test_attention_pooling_equals_timm_s_own_feature(tmp_path):
     name = "vit_base_patch16_siglip_224"
     args = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2}

@@ -176,6 +176,44 @@ def test_a_norm_after_the_average_is_recorded_and_old_checkpoints_keep_theirs(
         model.load(file)
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "text"),
+    [
+        (
+            "convnext_atto",
+            {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]},
+            "left out the norm after the average",
+        ),
+        (
+            "coat_lite_tiny",
+            {"embed_dims": [16] * 4, "serial_depths": [1] * 4},
+            "averaged class tokens among the patches",
+        ),
+    ],
+)
+def test_old_checkpoints_of_models_that_were_pooled_otherwise_keep_their_features(
+    clip, tmp_path, caplog, name, args, text
+):
+    encoder = load_domain_encoder(name, pretrained=False, args=args, backbone=clip)
+    images = clip_images(random_pixels(224))
+    with torch.no_grad():
+        tokens = encoder.encoder.forward_features(encoder.prepare(images))
+    earlier = tokens.mean((2, 3)) if tokens.ndim == 4 else tokens.mean(1)
+    file = tmp_path / "m.safetensors"
+    model_with(clip, encoder).save(file)
+    torch.testing.assert_close(dplq.load(file, clip=clip).domain(images), encoder(images))
+    assert "the checkpoint is of a version" not in caplog.text
+    tensors, header = read(file)
+    assert header["domain"].pop("pool") == "avg"
+    save(file, tensors, {k: v for k, v in header.items() if k not in ("format", "checksum")})
+    again = dplq.load(file, clip=clip).domain
+    assert f"the checkpoint is of a version that {text}, and its features are pooled as" in (
+        caplog.text
+    )
+    torch.testing.assert_close(again(images), earlier)
+    assert (again(images) - encoder(images)).abs().max() > 1e-3
+
+
 def test_a_repository_of_the_hub_is_a_downloaded_folder(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "vit")
     state = load_file(folder / "model.safetensors")
