@@ -28,6 +28,7 @@ from dplq.io.weights import (
     skip_weight_init,
     without_wrapper,
 )
+from dplq.models.strict import check_finite, is_counter
 
 if TYPE_CHECKING:  # importing open_clip takes seconds, so only the functions that need it do
     from open_clip import CLIP, CoCa, CustomTextCLIP
@@ -111,7 +112,8 @@ def load_weights(model: nn.Module, source: Source) -> None:
     The file may be in any layout of `dplq.clip.layouts`; which one is logged.
 
     Raises:
-        UserError: the file is unreadable, or not of this architecture.
+        UserError: the file is unreadable, not of this architecture, or holds nan or infinite
+            values.
     """
     assert source.file is not None
     ours = model.state_dict()
@@ -142,6 +144,7 @@ def load_weights(model: nn.Module, source: Source) -> None:
     theirs = _rename_text_keys(state, ours)
     with naming_prefix(removed):
         _check_fit(source, ours, theirs, raw)
+    check_finite({key: theirs[key] for key in ours if key in theirs}, source.file)
     with torch.no_grad():
         for key, value in ours.items():
             if key in theirs:
@@ -209,7 +212,7 @@ def _may_be_left_over(key: str) -> bool:
 
 def _may_be_missing(key: str) -> bool:
     """Return whether the model may have a key beyond the file's."""
-    return key in KEYS_MISSING or key.endswith(POSITION_IDS)
+    return key in KEYS_MISSING or key.endswith(POSITION_IDS) or is_counter(key)
 
 
 def _count(what: str, keys: Sequence[str]) -> str:

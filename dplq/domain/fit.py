@@ -13,6 +13,7 @@ from dplq.domain.layouts import as_published, timm_filtered
 from dplq.domain.recipes import CheckpointFormat
 from dplq.errors import UserError, few
 from dplq.io.weights import describe_checkpoint, naming_prefix, without_wrapper
+from dplq.models.strict import check_finite, is_counter
 
 logger = logging.getLogger(__name__)
 KERNEL = "patch_embed.proj.weight"
@@ -24,6 +25,8 @@ def load_strict(
 ) -> None:
     """Load `state` into `model`: every key is used or listed as unused, none is missing.
 
+    Counters of training steps may be missing: no feature depends on them.
+
     Args:
         model: the timm model.
         state: tensors by the file's own keys.
@@ -32,7 +35,8 @@ def load_strict(
         path: the file, for messages.
 
     Raises:
-        UserError: the file does not fit; says what it looks like.
+        UserError: the file does not fit, which says what it looks like, or holds nan or infinite
+            values.
     """
     own = model.state_dict()
     state, removed = without_wrapper(
@@ -44,6 +48,7 @@ def load_strict(
     )
     with naming_prefix(removed):
         fitting = _fit(model, state, form, name=name, path=path)
+    check_finite(fitting, path)
     model.load_state_dict(fitting)
 
 
@@ -52,7 +57,8 @@ def _fit(
 ) -> dict[str, Tensor]:
     """Return the tensors of a file for every key of a model; arguments as for `_load_strict`."""
     own = model.state_dict()
-    given = {form.model_key(k): v for k, v in state.items()}
+    given = {k: v for k, v in own.items() if is_counter(k)}
+    given |= {form.model_key(k): v for k, v in state.items()}
     unknown = [k for k in given if k not in own and not k.startswith(form.unused)]
     missing = [k for k in own if k not in given]
     other = [k for k in own if k in given and given[k].shape != own[k].shape]

@@ -332,6 +332,31 @@ def test_a_file_in_open_clips_layout_is_loaded(kind: str, tmp_path: Path) -> Non
     assert torch.equal(again.encode_image(images_for(clip)), clip.encode_image(images_for(clip)))
 
 
+def test_a_resnet_s_file_without_counters_of_training_steps(tmp_path: Path) -> None:
+    """Files of early versions of torch lack them, and no feature depends on them."""
+    clip = backbone_of("resnet", tmp_path)
+    state = clip.clip.state_dict()
+    kept = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    assert len(kept) < len(state)
+    torch.save(kept, tmp_path / "old.pt")
+    again = load_backbone(clip.spec.name, weights=str(tmp_path / "old.pt"))
+    assert torch.equal(again.encode_image(images_for(clip)), clip.encode_image(images_for(clip)))
+    del kept["visual.bn1.running_var"]
+    torch.save(kept, tmp_path / "less.pt")
+    with pytest.raises(UserError, match=r"1 keys missing \(visual\.bn1\.running_var\)"):
+        load_backbone(clip.spec.name, weights=str(tmp_path / "less.pt"))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    clip = backbone_of("clip", tmp_path)
+    state = clip.clip.state_dict()
+    state["visual.proj"][0, :2] = float("nan")
+    torch.save(state, tmp_path / "x.pt")
+    text = r"x\.pt' holds nan or infinite values: visual\.proj \(2 of \d+ values\)\. The file is"
+    with pytest.raises(UserError, match=text):
+        load_backbone(clip.spec.name, weights=str(tmp_path / "x.pt"))
+
+
 def test_openais_resnet_by_coops_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A state dict in OpenAI's layout, with its three numbers, for the name that CoOp uses."""
     import open_clip

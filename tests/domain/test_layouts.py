@@ -349,6 +349,21 @@ def test_torchvision_s_resnet(tmp_path, caplog):
         )
 
 
+def test_a_file_without_counters_of_training_steps(tmp_path):
+    """Files of early versions of torch lack them, and no feature depends on them."""
+    model = timm.create_model("test_resnet", num_classes=0).eval()
+    state = model.state_dict()
+    kept = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    assert len(kept) < len(state)
+    encoder = load_domain_encoder("test_resnet", weights=save(tmp_path / "old.pth", kept))
+    whole = load_domain_encoder("test_resnet", weights=save(tmp_path / "new.pth", state))
+    images = clip_images(random_pixels(64))
+    assert torch.equal(encoder(images), whole(images))
+    del kept["layer1.0.bn1.running_var"]
+    with pytest.raises(UserError, match=r"Missing: layer1\.0\.bn1\.running_var$"):
+        load_domain_encoder("test_resnet", weights=save(tmp_path / "less.pth", kept))
+
+
 def test_torchgeo_s_swin_v2_equals_torchvision(tmp_path, monkeypatch):
     """torchvision's layout under timm's keys, shifted windows and merging included."""
     swin = pytest.importorskip("torchvision.models.swin_transformer")

@@ -277,6 +277,22 @@ def test_missing_unknown_and_misshapen_keys_are_named(small_mae, tmp_path):
     assert "Unknown: fc_norm.weight" in text
 
 
+def test_weights_that_are_not_finite_are_refused(small_mae, tmp_path):
+    """Those of the encoder; what is left out of the file may hold anything."""
+    state = mae_state()
+    state["blocks.1.mlp.fc1.bias"][3] = float("nan")
+    state["norm.weight"][:2] = float("inf")
+    state["decoder_pred.bias"][0] = float("nan")
+    text = error_of(MAE, weights=save(tmp_path / "x.pth", state))
+    assert "x.pth' holds nan or infinite values: " in text
+    assert "blocks.1.mlp.fc1.bias (1 of 128 values)" in text
+    assert "norm.weight (2 of 32 values)" in text
+    assert "decoder_pred" not in text
+    unused = mae_state()
+    unused["decoder_pred.bias"][0] = float("nan")
+    load_domain_encoder(MAE, weights=save(tmp_path / "y.pth", unused))
+
+
 def test_decoder_embed_needs_the_decoder(small_mae, tmp_path):
     weights = save(tmp_path / "x.pth", mae_state(decoder=False))
     text = error_of(MAE, weights=weights, feature="decoder_embed")
