@@ -36,6 +36,26 @@ ARCHITECTURES = {
     "vit": "vit_base_patch16_224",
     "vit_mae": "vit_base_patch16_224",
 }
+# `hidden_act` of transformers, as timm names it.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gelu_tanh"),
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    **dict.fromkeys(("silu", "swish"), "silu"),
+}
+USUAL_ACTIVATION = "gelu"
+# What timm builds of DINOv3 without its gated layers.
+DINOV3_AS_BUILT = {
+    "hidden_act": USUAL_ACTIVATION,
+    "query_bias": True,
+    "key_bias": False,
+    "value_bias": True,
+    "proj_bias": True,
+    "mlp_bias": True,
+}
+# Statistics in a preprocessor_config.json: the word for them, and those that are taken without.
+STATISTICS = {"image_mean": ("mean", IMAGENET_MEAN), "image_std": ("std", IMAGENET_STD)}
 DOWNLOAD = (
     "Download the repository by other means and name its folder local-dir:FOLDER, or name the "
     "architecture and set weights (DOMAIN.WEIGHTS) to the local file"
@@ -109,7 +129,7 @@ def _from_folder(name: str, with_weights: bool) -> Repository:
     found = _described(
         name,
         _read_json(folder / CONFIG),
-        _read_json(preprocessor) if preprocessor.is_file() else {},
+        _read_json(preprocessor) if preprocessor.is_file() else None,
     )
     if with_weights:
         found.file = _weights_in(name, folder)
@@ -140,7 +160,7 @@ def _from_hub(name: str, with_weights: bool) -> Repository:
     get = partial(_get, repository, revision)
     content = _read_json(_required(name, CONFIG, get))
     preprocessor = _first_of(name, (PREPROCESSOR,), get) if "model_type" in content else None
-    found = _described(name, content, _read_json(preprocessor) if preprocessor else {})
+    found = _described(name, content, _read_json(preprocessor) if preprocessor else None)
     if with_weights:
         found.file = _first_of(name, WEIGHTS, get)
         if found.file is None:
@@ -224,8 +244,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _described(name: str, content: dict[str, Any], preprocessor: Mapping[str, Any]) -> Repository:
-    """Return what a config describes: timm's, or transformers'."""
+def _described(
+    name: str, content: dict[str, Any], preprocessor: Mapping[str, Any] | None
+) -> Repository:
+    """Return what a config describes, timm's or transformers'; None: without a second file."""
     kind = content.get("model_type")
     if "architecture" not in content and kind in ARCHITECTURES:
         return _of_transformers(name, content, preprocessor)
@@ -291,17 +313,72 @@ def _numbers(name: str, file: str, key: str, value: Any) -> tuple[float, ...]:
 
 
 def _refuse_other_dinov3(name: str, content: Mapping[str, Any]) -> None:
-    """Refuse DINOv3's larger sizes, whose gated layers timm builds under names of their own."""
+    """Refuse DINOv3s that timm builds under names of their own, or not at all."""
+    cure = (
+        "name timm's architecture, such as {}, and its weights with weights (DOMAIN.WEIGHTS)".format
+    )
     if content.get("use_gated_mlp"):
         raise UserError(
-            f"domain encoder '{name}': its {CONFIG} describes a DINOv3 with gated layers: name "
-            "timm's architecture, such as vit_huge_plus_patch16_dinov3_qkvb, and its weights with "
-            "weights (DOMAIN.WEIGHTS)"
+            f"domain encoder '{name}': its {CONFIG} describes a DINOv3 with gated layers: "
+            f"{cure('vit_huge_plus_patch16_dinov3_qkvb')}"
         )
+    for key, built in DINOV3_AS_BUILT.items():
+        if (value := content.get(key, built)) != built:
+            raise UserError(
+                f"domain encoder '{name}': in its {CONFIG} {key} is {shown(value)}; timm builds "
+                f"DINOv3 with {key} {shown(built)} alone, so this model cannot be loaded"
+            )
+
+
+def _mlp(name: str, content: Mapping[str, Any], width: int, hidden: float) -> dict[str, Any]:
+    """Return timm's arguments of the MLPs of a config of transformers."""
+    if content.get("use_swiglu_ffn"):
+        inner = (int(int(hidden) * 2 / 3) + 7) // 8 * 8
+        return {"mlp_layer": "SwiGLUPacked", "act_layer": "silu", "mlp_ratio": 2 * inner / width}
+    return {"mlp_ratio": hidden / width, **_activation(name, content)}
+
+
+def _activation(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return timm's argument of the activation that a config of transformers names."""
+    act = content.get("hidden_act", USUAL_ACTIVATION)
+    if not isinstance(act, str) or act not in ACTIVATIONS:
+        raise UserError(
+            f"domain encoder '{name}': in its {CONFIG} hidden_act is {shown(act)}, which is not "
+            f"supported; it must be one of {few(ACTIVATIONS, limit=len(ACTIVATIONS))}"
+        )
+    return {} if act == USUAL_ACTIVATION else {"act_layer": ACTIVATIONS[act]}
+
+
+def _statistics(name: str, preprocessor: Mapping[str, Any] | None) -> list[tuple[float, ...]]:
+    """Return mean and standard deviation of a preprocessor_config.json; ImageNet's without them."""
+    content = preprocessor or {}
+    normalises = content.get("do_normalize", True)
+    if normalises not in (True, False, None):
+        raise UserError(
+            f"domain encoder '{name}': in its {PREPROCESSOR} do_normalize is {shown(normalises)}; "
+            "it must be true or false"
+        )
+    if normalises is False:
+        return [(0.0,) * 3, (1.0,) * 3]
+    missing = {key: word for key, (word, _) in STATISTICS.items() if not content.get(key)}
+    if missing:
+        lacks = f"its {PREPROCESSOR} has no {' and no '.join(missing)}"
+        logger.warning(
+            "domain encoder '%s': %s, so ImageNet's %s %s taken. Others are given with mean and "
+            "std (DOMAIN.MEAN, DOMAIN.STD)",
+            name,
+            f"there is no {PREPROCESSOR}" if preprocessor is None else lacks,
+            " and ".join(missing.values()),
+            "is" if len(missing) == 1 else "are",
+        )
+    return [
+        _numbers(name, PREPROCESSOR, key, content.get(key) or usual)
+        for key, (_, usual) in STATISTICS.items()
+    ]
 
 
 def _of_transformers(
-    name: str, content: dict[str, Any], preprocessor: Mapping[str, Any]
+    name: str, content: dict[str, Any], preprocessor: Mapping[str, Any] | None
 ) -> Repository:
     """Return what a config of transformers' Dinov2, ViT or ViTMAE describes, for timm."""
     try:
@@ -311,6 +388,7 @@ def _of_transformers(
         hidden = content.get("intermediate_size") or width * content.get("mlp_ratio", 4)
         eps = float(content.get("layer_norm_eps", 1e-6))
         registers = int(content.get("num_register_tokens", 4))
+        channels = int(content.get("num_channels", 3))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"domain encoder '{name}': its {CONFIG} lacks a size of the model ({one_line(error)})"
@@ -321,13 +399,12 @@ def _of_transformers(
         "embed_dim": width,
         "depth": depth,
         "num_heads": heads,
-        "mlp_ratio": hidden / width,
         "qkv_bias": bool(content.get("qkv_bias", True)),
+        **_mlp(name, content, width, hidden),
     }
     kind = content["model_type"]
-    if content.get("use_swiglu_ffn"):
-        inner = (int(int(hidden) * 2 / 3) + 7) // 8 * 8
-        args |= {"mlp_layer": "SwiGLUPacked", "act_layer": "silu", "mlp_ratio": 2 * inner / width}
+    if channels != 3:
+        args["in_chans"] = channels
     if kind == "dinov3_vit":
         _refuse_other_dinov3(name, content)
         del args["qkv_bias"]
@@ -336,19 +413,10 @@ def _of_transformers(
         args["init_values"] = float(content.get("layerscale_value", 1.0))
     if kind == "dinov2_with_registers":
         args["reg_tokens"] = registers
-    mean, std = (
-        _numbers(name, PREPROCESSOR, key, preprocessor.get(key) or default)
-        for key, default in (("image_mean", IMAGENET_MEAN), ("image_std", IMAGENET_STD))
-    )
-    if not preprocessor.get("image_mean"):
-        logger.warning(
-            "domain encoder '%s': there is no %s, so ImageNet's mean and std are taken. Others are "
-            "given with mean and std (DOMAIN.MEAN, DOMAIN.STD)",
-            *(name, PREPROCESSOR),
-        )
+    mean, std = _statistics(name, preprocessor)
     record = {
         "architecture": ARCHITECTURES[kind],
-        "input_size": (3, size, size),
+        "input_size": (channels, size, size),
         "mean": mean,
         "std": std,
     }

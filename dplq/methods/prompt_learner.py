@@ -185,9 +185,9 @@ class PromptLearner(nn.Module):
     def set_statistics(self, domain_features: Tensor) -> None:
         """Keep the mean and the deviation of the training images' domain features (N, d_f).
 
-        They are computed in double precision; the buffers keep their device and dtype.
+        The buffers keep their device and dtype.
         """
-        mean, std = statistics(domain_features.double().cpu())
+        mean, std = statistics(domain_features.float())
         self.mean.copy_(mean)
         self.std.copy_(std)
 

@@ -12,6 +12,11 @@ def prompt_name(name: str) -> str:
     return fill_templates([PLACEHOLDER], name)[0]
 
 
+def have_same_prompts(classnames: Sequence[str], others: Sequence[str]) -> bool:
+    """Return whether two lists of classes are the same, in the same order, to prompts."""
+    return list(map(prompt_name, classnames)) == list(map(prompt_name, others))
+
+
 def trained_rows(classnames: Sequence[str], trained: Sequence[str]) -> list[int | None]:
     """Return the position of each class among the trained ones; None where it is not trained.
 

@@ -222,6 +222,35 @@ def test_biases_of_the_attention_are_not_dropped(tmp_path):
         load_domain_encoder("vit_large_patch16_dinov3", weights=file, args=sizes)
 
 
+@pytest.mark.parametrize("kind", ["Dinov2", "ViT", "ViTMAE"])
+@pytest.mark.parametrize(
+    "act", ["relu", "quick_gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "silu", "swish"]
+)
+def test_the_activation_of_a_transformers_folder_is_run(kind, act, tmp_path):
+    unmasked = {"mask_ratio": 0.0} if kind == "ViTMAE" else {}
+    model = of_transformers(kind, hidden_act=act, **unmasked)
+    model.save_pretrained(tmp_path)
+    encoder = load_domain_encoder(f"local-dir:{tmp_path}")
+    pixels = random_pixels(SIDE)
+    with torch.no_grad():
+        tokens = model(imagenet(pixels)).last_hidden_state
+    close(encoder(clip_images(pixels)), tokens[:, 1:].mean(1))
+
+
+def test_more_channels_of_a_transformers_folder(tmp_path):
+    model = of_transformers("ViT", num_channels=5)
+    model.save_pretrained(tmp_path)
+    name = f"local-dir:{tmp_path}"
+    with pytest.raises(UserError, match=r"takes 5 channels, whose statistics are not known: give"):
+        load_domain_encoder(name)
+    mean, std = (1.0, 2.0, 3.0, 4.0, 5.0), (2.0,) * 5
+    encoder = load_domain_encoder(name, mean=mean, std=std)
+    bands = 9 * torch.rand(2, 5, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        tokens = model(normalise(bands, mean, std)).last_hidden_state
+    close(encoder(bands), tokens[:, 1:].mean(1))
+
+
 def test_transformers_vit_mae(tmp_path, caplog):
     model = of_transformers(
         "ViTMAEForPreTraining",

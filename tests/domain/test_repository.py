@@ -15,6 +15,7 @@ from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 
 import dplq
+from dplq.domain.encoder import IMAGENET_MEAN, IMAGENET_STD
 from dplq.domain.load import load_domain_encoder
 from dplq.domain.repository import WEIGHTS
 from dplq.errors import UserError
@@ -274,6 +275,78 @@ DINOV2 = {
     "image_size": 28,
     "patch_size": 14,
 }
+
+
+def of_transformers(folder: Path, **changes: object) -> str:
+    """Replace a folder's config by one of transformers' Dinov2; return the encoder's name."""
+    write_folder(folder)
+    (folder / "config.json").write_text(json.dumps(DINOV2 | changes))
+    return f"local-dir:{folder}"
+
+
+DINOV3 = {"model_type": "dinov3_vit", "patch_size": 16, "image_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"hidden_act": "mish"},
+            "hidden_act is 'mish', which is not supported; it must be one of gelu, gelu_new, "
+            "gelu_fast, gelu_pytorch_tanh, quick_gelu, relu, silu, swish",
+        ),
+        ({"hidden_act": None}, "hidden_act is None, which is not supported"),
+        (DINOV3 | {"key_bias": True}, "key_bias is True; timm builds DINOv3 with key_bias False"),
+        (DINOV3 | {"query_bias": False}, "query_bias is False; timm builds DINOv3 with query_bias"),
+        (DINOV3 | {"hidden_act": "relu"}, "hidden_act is 'relu'; timm builds DINOv3 with hidden"),
+        (DINOV3 | {"use_gated_mlp": True}, "describes a DINOv3 with gated layers"),
+        ({"num_hidden_layers": 0}, "depth is 0"),
+    ],
+)
+def test_configs_of_transformers_that_timm_cannot_build(tmp_path, changes, text):
+    with pytest.raises(UserError) as caught:
+        load_domain_encoder(of_transformers(tmp_path / "vit", **changes), pretrained=False)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "mean", "std", "text"),
+    [
+        (None, IMAGENET_MEAN, IMAGENET_STD, "there is no {}, so ImageNet's mean and std are taken"),
+        (
+            {"size": 28},
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+            "its {} has no image_mean and no image_std, so ImageNet's mean and std are taken",
+        ),
+        (
+            {"image_mean": MEAN},
+            MEAN,
+            IMAGENET_STD,
+            "its {} has no image_std, so ImageNet's std is taken",
+        ),
+        ({"image_mean": MEAN, "image_std": STD, "do_normalize": True}, MEAN, STD, ""),
+        ({"image_mean": MEAN, "image_std": STD, "do_normalize": False}, (0.0,) * 3, (1.0,) * 3, ""),
+    ],
+)
+def test_statistics_of_a_transformers_folder(tmp_path, caplog, content, mean, std, text):
+    name, file = of_transformers(tmp_path / "vit"), "preprocessor_config.json"
+    if content is not None:
+        (tmp_path / "vit" / file).write_text(json.dumps(content))
+    encoder = load_domain_encoder(name, pretrained=False)
+    warnings = [line.getMessage() for line in caplog.records if file in line.getMessage()]
+    assert len(warnings) == bool(text)
+    assert all(text.format(file) in line for line in warnings)
+    pixels = random_pixels(28)
+    expected = normalise(pixels, tuple(mean), tuple(std))
+    torch.testing.assert_close(encoder.prepare(clip_images(pixels)), expected)
+
+
+def test_do_normalize_is_true_or_false(tmp_path):
+    name = of_transformers(tmp_path / "vit")
+    (tmp_path / "vit" / "preprocessor_config.json").write_text('{"do_normalize": "no"}')
+    with pytest.raises(UserError, match="do_normalize is 'no'; it must be true or false"):
+        load_domain_encoder(name, pretrained=False)
 
 
 def edited(**changes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dplq.methods.trained_names import prompt_name, trained_rows
+from dplq.methods.trained_names import have_same_prompts, prompt_name, trained_rows
 
 TRAINED = ["river", "missile", "forest", "missile"]
 
@@ -28,3 +28,9 @@ def test_rows(names: list[str], trained: list[str], rows: list[int | None]) -> N
 
 def test_the_name_in_a_prompt() -> None:
     assert prompt_name("dense_residential area") == "dense residential area"
+
+
+def test_the_same_prompts() -> None:
+    assert have_same_prompts(["a_b", "c"], ["a b", "c"])
+    assert not have_same_prompts(["a_b", "c"], ["c", "a b"])
+    assert not have_same_prompts(["a_b"], ["a b", "c"])

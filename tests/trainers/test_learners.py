@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import dplq.trainers  # noqa: F401 (makes `import dassl` work)
+import dplq.trainers
 from dplq.errors import UserError
 from dplq.methods.cocoop import CoCoOpModel
 from dplq.methods.coop import CoOpModel

@@ -6,6 +6,7 @@ of features (`classify`); see docs/extending.md, "A head".
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +23,7 @@ from dplq.methods.base import CLIPModel, validate_classnames
 from dplq.methods.heads.fitting import FitData, check_every_class
 from dplq.methods.init import seeded_generator
 from dplq.methods.settings import MethodSettings, option
+from dplq.methods.trained_names import have_same_prompts
 from dplq.training.frozen.batch import CLIP, DOMAIN
 from dplq.training.precision import without_autocast
 
@@ -123,6 +125,24 @@ class HeadModel(CLIPModel):
         self._embed_classes(self.classnames)
         self._initial = {name: p.detach().clone() for name, p in learner.named_parameters()}
         self._chosen: dict[str, tuple[Any, Any]] = {}  # by the last fit: settings before and after
+
+    def set_classnames(self, classnames: Sequence[str]) -> None:
+        """Classify into these classes: any, or the fitted ones, which may be spelled otherwise."""
+        names = validate_classnames(classnames)
+        if have_same_prompts(names, self.classnames):
+            self.classnames = names  # their texts are the same
+        super().set_classnames(names)
+
+    def check_classes(
+        self,
+        tensors: dict[str, Tensor],
+        learned: Sequence[str] | None,
+        path: str | os.PathLike[str],
+    ) -> None:
+        """Refuse other classes as the base does, but not another spelling."""
+        if learned is not None and have_same_prompts(learned, self.classnames):
+            learned = self.classnames
+        super().check_classes(tensors, learned, path)
 
     @classmethod
     def reads_domain(cls, settings: Mapping[str, Any]) -> bool:

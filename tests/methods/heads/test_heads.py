@@ -356,7 +356,7 @@ def test_the_same_fit_on_both_features_that_are_equal(method):
 
 
 @pytest.mark.parametrize(
-    "method", (*METHODS, "TipAdapterF", "CLAP", "TaskRes", "CLIPAdapter", "TextMap")
+    "method", [*METHODS, "TipAdapterF", "CLAP", "TaskRes", "CLIPAdapter", "TextMap"]
 )
 def test_a_fit_forgets_the_one_before(method):
     """Tensors and chosen values alike, whatever the other fit was of."""
@@ -488,6 +488,25 @@ def test_clip_adapter_names_other_classes():
     assert model.classify(VAL).shape == (len(VAL), 2)
     with pytest.raises(UserError, match="This model is a TaskRes model"):
         head("TaskRes").set_classnames(["lake"])
+
+
+@pytest.mark.parametrize("method", ["LinearProbe", "TaskRes", "TipAdapter"])
+def test_names_with_the_same_prompts_are_the_same_classes(method, tmp_path):
+    """NAMES have "parking lot"."""
+    model, path = head(method), tmp_path / "m.safetensors"
+    model.fit(replace(problem(), steps=steps(torch.optim.SGD)))
+    expected = model.classify(VAL)
+    model.save(path)
+    names = ["forest", "river", "parking_lot"]
+    other = dplq.create_model(method, model.clip, names, seed=0)
+    other.load(path)
+    for found in (other, dplq.load(path, names, clip=model.clip)):
+        assert found.classnames == names
+        assert torch.equal(found.classify(VAL), expected)
+    with pytest.raises(UserError, match=r"cannot tell others apart \(now: river, forest, parking_"):
+        other.set_classnames(["river", "forest", "parking_lot"])
+    with pytest.raises(UserError, match=r"cannot tell others apart \(now: lake\)"):
+        dplq.create_model(method, model.clip, ["lake"]).load(path)
 
 
 def test_what_is_fitted_stays_on_the_device_of_the_model():
