@@ -158,7 +158,7 @@ class SplitDataset(LocatedDataset):
         if table.has_split:
             if not given.test:
                 raise UserError(f"{path} has no test row: column split needs train and test.")
-            self.groups = dict(table.groups)
+            self._find_groups_in_table(list(chain(*given)), table)
             self.test_only = self.test_only or not given.train
             if self.test_only:
                 draft = Draft(table.image_dir, all_as_test(chain(*given)), ())
@@ -166,9 +166,7 @@ class SplitDataset(LocatedDataset):
                 draft = self._given(table.image_dir, given)
         else:
             items = sorted(parts[""], key=by_place)
-            self._find_groups(items)
-            if not self.options.group:
-                self.groups = dict(table.groups)
+            self._find_groups_in_table(items, table)
             if self.test_only:
                 draft = Draft(table.image_dir, all_as_test(items), ())
             else:
@@ -176,6 +174,12 @@ class SplitDataset(LocatedDataset):
                 draft = Draft(table.image_dir, split, Split._fields)
         stored, split = self._read_or_make_split(draft, f"_{path.stem}")
         return stored or path, split
+
+    def _find_groups_in_table(self, items: Sequence[Item], table: Table) -> None:
+        """Set the groups: those of `DATASET.GROUP`, else those of the table's column."""
+        self._find_groups(items)
+        if not self.options.group:
+            self.groups = dict(table.groups)
 
     def read_table(self, path: Path) -> Table:
         """Return the content of a table of images; it is read once."""

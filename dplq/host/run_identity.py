@@ -38,6 +38,7 @@ def run_identity(
     split: str | None = None,
     model: str | None = None,
     weights: dict[str, str] | None = None,
+    data: str | None = None,
 ) -> Identity:
     """Return the identity of a run.
 
@@ -47,19 +48,21 @@ def run_identity(
         split: hash of the split, where the dataset has been read.
         model: of a test: digest of the checkpoint, where it has been found.
         weights: digests of the files with the frozen weights, where they have been read.
+        data: digest of labels and image files, where the dataset has been read.
     """
-    data = cfg.DATASET
+    node = cfg.DATASET
     return Identity(
         kind=kind,
         trainer=cfg.TRAINER.NAME,
-        dataset=data.NAME,
-        subsample=getattr(data, "SUBSAMPLE_CLASSES", "all"),
-        shots=data.NUM_SHOTS,
+        dataset=node.NAME,
+        subsample=getattr(node, "SUBSAMPLE_CLASSES", "all"),
+        shots=node.NUM_SHOTS,
         seed=cfg.SEED,
         settings=_deciding(dict(flatten(cfg)), cfg.TRAINER.NAME, kind),
         split=split,
         model=model,
         weights=weights,
+        data=data,
     )
 
 

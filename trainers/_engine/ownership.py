@@ -14,7 +14,7 @@ from dplq.io.runs.folder import TRAIN, hold
 from dplq.io.runs.lock import JOB_VARIABLE
 from dplq.io.runs.results import read_results
 
-from .trained_on import split_hash
+from .trained_on import data_digest, split_hash
 
 
 def claim_for_training(trainer: Any, resumed: bool = False) -> Path:
@@ -30,7 +30,8 @@ def claim_for_training(trainer: Any, resumed: bool = False) -> Path:
     Raises:
         UserError: it is in use, or another run's.
     """
-    known = {"split": split_hash(trainer), "weights": weight_digests(trainer.model)}
+    known: dict[str, Any] = {"split": split_hash(trainer), "data": data_digest(trainer)}
+    known["weights"] = weight_digests(trainer.model)
     trainer.run_folder = claim_run(trainer.cfg, TRAIN, resumed=resumed, **known)
     return trainer.run_folder.path / RESULTS_FILE
 

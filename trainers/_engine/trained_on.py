@@ -17,7 +17,7 @@ import msgspec
 
 from dplq.errors import UserError, few
 from dplq.io.atomic import write_bytes_atomically
-from dplq.io.files import file_digest
+from dplq.io.files import bytes_digest, file_digest
 from dplq.io.validation.paths import is_file, is_same_folder
 from dplq.io.validation.schema import Count, Name, read_json
 
@@ -40,6 +40,29 @@ class Record(msgspec.Struct):
 def split_hash(trainer: Any) -> str | None:
     """Return the hash of the split in use; None for a host's datasets."""
     return getattr(trainer.dm.dataset, "split_hash", None)
+
+
+def data_digest(trainer: Any) -> str:
+    """Return the digest of the images in use: part, name, class and size of each file.
+
+    A corrected label or a replaced image makes another run of the same split.
+    """
+    data, lines = trainer.dm.dataset, []
+    folder = getattr(data, "image_dir", "")
+    for part, items in (("train", data.train_x), ("val", data.val), ("test", data.test)):
+        for item in items or ():
+            path = str(item.impath)
+            name = os.path.relpath(path, folder) if folder else os.path.basename(path)
+            lines.append(f"{part} {name} {item.classname} {_size(path)}")
+    text = "\n".join(sorted(lines))
+    return bytes_digest(text.encode("utf-8", "surrogateescape"), DIGEST)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # it cannot be read: that is said where it is
+        return -1
 
 
 def write_train_images(trainer: Any) -> None:

@@ -11,7 +11,13 @@ from dplq.errors import few
 from ..layout.names import is_numeric
 from ..options import NO_GROUPS
 from ..protocol import Item, Split, by_label, by_place, split_classes
-from .groups import deviations, groups_from_pattern, repeated_subjects, split_by_group
+from .groups import (
+    deviations,
+    groups_from_pattern,
+    repeated_folders,
+    repeated_subjects,
+    split_by_group,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -79,32 +85,36 @@ def warn_of_groups(
         for item in getattr(split, part):
             if item.path in groups:
                 parts.setdefault(groups[item.path], set()).add(part)
-    torn = sorted(group for group, found in parts.items() if "test" in found and len(found) > 1)
-    if torn:
-        kept = "; the split is given, so it is kept" if fractions is None else ""
-        logger.warning(
-            "%s: %d groups are in test and in train or val: %s%s",
-            name,
-            len(torn),
-            few(torn, 3),
-            kept,
+    kept = "; the split is given, so it is kept" if fractions is None else ""
+    for where, has_test in (("test and in train or val", True), ("train and in val", False)):
+        torn = sorted(
+            group
+            for group, found in parts.items()
+            if len(found) > 1 and ("test" in found) == has_test
         )
+        if torn:
+            logger.warning(
+                "%s: %d groups are in %s: %s%s", name, len(torn), where, few(torn, 3), kept
+            )
     for text in deviations(split, groups, fractions) if fractions else ():
         logger.warning("%s: %s", name, text)
 
 
 def _warn_of_repeated_subjects(name: str, split: Split, *, is_given: bool) -> None:
-    found = repeated_subjects(split)
+    in_names, in_folders = repeated_subjects(split), repeated_folders(split)
+    found = in_folders or in_names
     if found:
         pattern, count, examples = found
+        what = "folders" if in_folders else "file names"
         cure = "To keep subjects together set"
         if is_given:
             cure = "The split is given, so it is kept; one that is drawn keeps subjects together by"
         logger.warning(
-            "%s: file names look like several images of one subject, and %d such subjects are in "
+            "%s: %s look like several images of one subject, and %d such subjects are in "
             "train and in test (%s): the test accuracy may be too high. %s DATASET.GROUP '%s'; if "
             "they are none, set DATASET.GROUP none.",
             name,
+            what,
             count,
             few(examples, 3),
             cure,

@@ -146,6 +146,43 @@ def repeated_subjects(split: Split) -> tuple[str, int, list[str]] | None:
     return (SUBJECT if complete else or_alone(SUBJECT)), len(both), texts
 
 
+def repeated_folders(split: Split) -> tuple[str, int, list[str]] | None:
+    """Find folders that look like one subject each, whose images are in both train and test.
+
+    Those are the folders of a level whose names have a number, and which are more than two for
+    each class; a year's or a site's are fewer. Most of them hold several images.
+
+    Args:
+        split: a split that was made without groups.
+
+    Returns:
+        As `repeated_subjects`.
+    """
+    everything = [item for part in split for item in part]
+    classes = len({item.label for item in everything})
+    depth = min((item.path.count("/") for item in everything), default=0)
+    for level in range(depth):
+        counts = Counter(_folder(item, level) for item in everything)
+        repeated = sum(count > 1 for count in counts.values())
+        if len(counts) <= 2 * classes or 2 * repeated < len(counts):
+            continue
+        if not all(re.search(r"\d", name) for name in counts):
+            continue
+        sides = [
+            {_folder(item, level): item.path for item in reversed(part)}
+            for part in (split.train, split.test)
+        ]
+        if both := sorted(set(sides[0]) & set(sides[1])):
+            texts = [f"{n} ({sides[0][n]} in train, {sides[1][n]} in test)" for n in both[:3]]
+            return f"^(?:[^/]+/){{{level}}}([^/]+)/", len(both), texts
+    return None
+
+
+def _folder(item: Item, level: int) -> str:
+    """Return the name of a folder in a path, 0 for the first."""
+    return item.path.split("/")[level]
+
+
 def or_alone(pattern: str) -> str:
     """Return an expression that makes each path without a match a group of its own.
 

@@ -40,7 +40,7 @@ TEST: Kind = "test"
 CURE = "Give another --output-dir, or delete that run (train.py --overwrite does)"
 
 Digest = Annotated[str, Meta(max_length=128)]
-UNKNOWN_AT_FIRST = ("split", "model", "weights")  # fields of an identity
+UNKNOWN_AT_FIRST = ("split", "model", "weights", "data")  # fields of an identity
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -58,6 +58,8 @@ class Identity(msgspec.Struct, frozen=True):
         model: of a test: digest of the checkpoint; None where it is not known (yet).
         weights: digests of the files with the frozen weights, by part; None where they are not
             known (yet), or there is no file.
+        data: digest of labels and file sizes of the images that are used; None where it is not
+            known (yet).
     """
 
     kind: Kind
@@ -70,6 +72,7 @@ class Identity(msgspec.Struct, frozen=True):
     split: Digest | None = None
     model: Digest | None = None
     weights: dict[str, Digest] | None = None
+    data: Digest | None = None
 
     def differences(self, other: Identity, defaults: Mapping[str, Any]) -> list[str]:
         """Return in words what `other`, which comes now, has otherwise.
@@ -101,7 +104,9 @@ class Identity(msgspec.Struct, frozen=True):
 
 def _differences(pairs: Mapping[str, tuple[Any, Any]]) -> list[str]:
     return [
-        f"{name}: there {shown(there, 200)}, now {shown(now, 200)}"
+        "labels or image files have changed since"
+        if name == "data"
+        else f"{name}: there {shown(there, 200)}, now {shown(now, 200)}"
         for name, (there, now) in pairs.items()
         if there != now
     ]
