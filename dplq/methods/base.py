@@ -133,7 +133,7 @@ class CLIPModel(nn.Module):
     @input.setter
     def input(self, given: ModelInput) -> None:
         self._input = given
-        if self.domain is not None:
+        if self.domain is not None and hasattr(self.domain, "for_images"):  # else a user's own
             self.domain = self.domain.for_images(given.mean, given.std)
 
     @property

@@ -300,7 +300,6 @@ DINOV3 = {"model_type": "dinov3_vit", "patch_size": 16, "image_size": 32}
         (DINOV3 | {"query_bias": False}, "query_bias is False; timm builds DINOv3 with query_bias"),
         (DINOV3 | {"hidden_act": "relu"}, "hidden_act is 'relu'; timm builds DINOv3 with hidden"),
         (DINOV3 | {"use_gated_mlp": True}, "describes a DINOv3 with gated layers"),
-        ({"num_hidden_layers": 0}, "depth is 0"),
     ],
 )
 def test_configs_of_transformers_that_timm_cannot_build(tmp_path, changes, text):
