@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dplq.cli.model_options import add_model_options
 from dplq.errors import UserError, shown
 from dplq.io.exit_code import DONE, exit_code
+from dplq.io.imports import import_modules
 
 EXAMPLES = """examples:
     dplq export output/tissue --to tissue.onnx
@@ -26,7 +27,6 @@ def run(args: argparse.Namespace) -> int:
     """Load the model, write the file, and say what is in it."""
     from dplq.cli.class_names import class_names
     from dplq.domain.arguments import one_or_several
-    from dplq.io.imports import import_modules
     from dplq.io.validation.paths import user_path
     from dplq.methods.load import load
 

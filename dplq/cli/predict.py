@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dplq.cli.model_options import add_model_options, whole_number
 from dplq.errors import UserError, few, printable
 from dplq.io.exit_code import DONE, PROBLEMS, exit_code
+from dplq.io.imports import import_modules
 from dplq.io.validation.paths import user_path
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ def run(args: argparse.Namespace) -> int:
     """Classify the images; return the exit code."""
     from dplq.cli.class_names import class_names
     from dplq.cli.prediction.inputs import find_inputs
-    from dplq.io.imports import import_modules
 
     import_modules(args.imports)
     out = user_path(args.out, "--out") if args.out else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dplq.errors import UserError, printable
 from dplq.io.exit_code import DONE, PROBLEMS, exit_code
-from dplq.io.imports import add_import
+from dplq.io.imports import add_import, import_modules
 from dplq.io.runs.files import REPORT_FILE, RESULTS, RESULTS_FILE
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ Exit code: 0 done, 1 pages of some runs could not be made, 2 bad input."""
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, or pages, that the arguments ask for; print where they are."""
-    from dplq.io.imports import import_modules
     from dplq.io.validation.paths import user_path
     from dplq.report import Options
 

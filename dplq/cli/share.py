@@ -11,7 +11,7 @@ from pathlib import Path
 from dplq.cli.model_options import add_epoch
 from dplq.errors import UserError, shown
 from dplq.io.exit_code import DONE, exit_code
-from dplq.io.imports import add_import
+from dplq.io.imports import add_import, import_modules
 
 EXAMPLES = """examples:
     dplq share output/tissue --to tissue-prompts
@@ -26,7 +26,6 @@ LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # as the Hub writes its ids
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder, upload it where a repository is named, and say what was done."""
-    from dplq.io.imports import import_modules
     from dplq.io.shared import FILES, is_hub_name, split_hub_name
     from dplq.io.validation.paths import user_path
     from dplq.share.folder import write_folder

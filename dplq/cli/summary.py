@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dplq.io.imports import import_words
 from dplq.io.runs.files import (
     MODEL_FOLDER,
     PREDICTIONS_FILE,
@@ -65,7 +66,7 @@ def places_text(trainer: Any, model_dir: str, imports: Sequence[str] = ()) -> st
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             lines.append(f"  {what:<12} {found[-1].relative_to(folder)}{more}")
     model = Path(model_dir or folder)
-    own = [word for module in imports for word in ("--import", module)]
+    own = import_words(imports)
     commands = [["dplq", "report", str(folder), *own]]
     if any((model / MODEL_FOLDER).glob("model-*")):
         commands.insert(0, ["dplq", "predict", str(model), "IMAGES", *own])

@@ -136,7 +136,7 @@ def merged(args: argparse.Namespace, config_file: str | None) -> Any:
     from dassl.config import get_cfg_default
 
     from dplq.host.config import extend_cfg, merge_file, merge_options
-    from dplq.host.nodes import set_key
+    from dplq.io.nodes import set_key
 
     cfg = get_cfg_default()
     extend_cfg(cfg)
@@ -314,7 +314,7 @@ def warn_of_foreign_keys(cfg: Any) -> None:
     from dplq.host.checks import reads_domain
     from dplq.host.config import all_keys
     from dplq.host.dassl import find_trainer
-    from dplq.host.nodes import flatten
+    from dplq.io.nodes import flatten
 
     name = cfg.TRAINER.NAME
     trainer = find_trainer(name)

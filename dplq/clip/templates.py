@@ -48,9 +48,14 @@ def select_templates() -> list[str]:
     return [template(PLACEHOLDER) for template in templates]
 
 
+def prompt_name(name: str) -> str:
+    """Return a class name as prompts have it: with spaces for its underscores."""
+    return name.replace("_", " ")
+
+
 def fill_templates(templates: Sequence[str], name: str) -> list[str]:
     """Return the templates with a class name in place of ``{}``; its underscores become spaces."""
-    return [template.replace(PLACEHOLDER, name.replace("_", " ")) for template in templates]
+    return [template.replace(PLACEHOLDER, prompt_name(name)) for template in templates]
 
 
 @torch.no_grad()

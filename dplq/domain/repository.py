@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import nn
 from dplq.domain.encoder import IMAGENET_MEAN, IMAGENET_STD
 from dplq.errors import UserError, few, one_line, shown
 from dplq.io.files import bytes_digest, file_digest
-from dplq.io.hub import hub_access, hub_problem
+from dplq.io.hub import Unavailable, first_file
 from dplq.io.spec import HUB, LOCAL_DIR
 from dplq.io.validation.paths import user_path
 
@@ -156,13 +156,15 @@ def _from_hub(name: str, with_weights: bool) -> Repository:
     """Return the encoder of ``hf-hub:org/name``, downloaded once by huggingface_hub."""
     prefix = next(prefix for prefix in HUB if name.startswith(prefix))
     repository, _, revision = name.removeprefix(prefix).partition("@")
-
-    get = partial(_get, repository, revision)
-    content = _read_json(_required(name, CONFIG, get))
-    preprocessor = _first_of(name, (PREPROCESSOR,), get) if "model_type" in content else None
+    get = partial(_first_of, name, repository, revision)
+    config = get((CONFIG,))
+    if config is None:
+        raise UserError(f"domain encoder '{name}': the repository has no {CONFIG}. {DOWNLOAD}")
+    content = _read_json(config)
+    preprocessor = get((PREPROCESSOR,)) if "model_type" in content else None
     found = _described(name, content, _read_json(preprocessor) if preprocessor else None)
     if with_weights:
-        found.file = _first_of(name, WEIGHTS, get)
+        found.file = get(WEIGHTS)
         if found.file is None:
             raise UserError(
                 f"domain encoder '{name}': the repository has none of the files {few(WEIGHTS)}. "
@@ -184,51 +186,19 @@ def find_file(name: str, repository: str, files: Sequence[str]) -> Path | None:
     """
     repository, _, revision = repository.partition("@")
     try:
-        return _first_of(name, files, partial(_get, repository, revision))
+        return _first_of(name, repository, revision, files)
     except UserError as error:
         raise UserError(f"{error}. The address: https://huggingface.co/{repository}") from error
 
 
-def _get(repository: str, revision: str, file: str) -> Path:
-    """Download a file of a repository, or find it in the cache."""
-    from huggingface_hub import hf_hub_download
-
-    with hub_access():
-        return Path(hf_hub_download(repository, file, revision=revision or None))
-
-
-def _required(name: str, file: str, get: Callable[[str], Path]) -> Path:
-    """Download a file that every repository has."""
-    try:
-        return get(file)
-    except Exception as error:  # the hub raises its HTTP client's own exceptions
-        raise _unavailable(name, file, error) from error
-
-
-def _first_of(name: str, files: Sequence[str], get: Callable[[str], Path]) -> Path | None:
+def _first_of(name: str, repository: str, revision: str, files: Sequence[str]) -> Path | None:
     """Download the first of some files that a repository has; None where it has none of them."""
-    from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
-
-    unknown: Exception | None = None
-    for file in files:
-        try:
-            return get(file)
-        except LocalEntryNotFoundError as error:  # offline: another one may be in the cache
-            unknown = unknown or error
-        except EntryNotFoundError:
-            continue
-        except Exception as error:  # as for a required file
-            raise _unavailable(name, file, error) from error
-    if unknown is not None:
-        raise _unavailable(name, files[0], unknown) from unknown
-    return None
-
-
-def _unavailable(name: str, file: str, error: Exception) -> UserError:
-    return UserError(
-        f"domain encoder '{name}': its {file} cannot be downloaded ({hub_problem(error)}). "
-        f"{DOWNLOAD}"
-    )
+    try:
+        return first_file(repository, files, revision or None)
+    except Unavailable as error:
+        raise UserError(
+            f"domain encoder '{name}': its {error.file} cannot be downloaded ({error}). {DOWNLOAD}"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -314,13 +284,11 @@ def _numbers(name: str, file: str, key: str, value: Any) -> tuple[float, ...]:
 
 def _refuse_other_dinov3(name: str, content: Mapping[str, Any]) -> None:
     """Refuse DINOv3s that timm builds under names of their own, or not at all."""
-    cure = (
-        "name timm's architecture, such as {}, and its weights with weights (DOMAIN.WEIGHTS)".format
-    )
     if content.get("use_gated_mlp"):
         raise UserError(
-            f"domain encoder '{name}': its {CONFIG} describes a DINOv3 with gated layers: "
-            f"{cure('vit_huge_plus_patch16_dinov3_qkvb')}"
+            f"domain encoder '{name}': its {CONFIG} describes a DINOv3 with gated layers: name "
+            "timm's architecture, such as vit_huge_plus_patch16_dinov3_qkvb, and its weights with "
+            "weights (DOMAIN.WEIGHTS)"
         )
     for key, built in DINOV3_AS_BUILT.items():
         if (value := content.get(key, built)) != built:

@@ -19,6 +19,7 @@ from dplq.errors import UserError, few
 from dplq.experiments.recorded import RecordedSettings, holds_work
 from dplq.experiments.requests.values import for_any_folder
 from dplq.io.files import checkout
+from dplq.io.imports import import_words
 from dplq.io.protocols import CONFIGS, config_file
 from dplq.io.runs.files import RESULTS_FILE
 
@@ -97,12 +98,11 @@ class Run:
             "--output-dir": self.folder,
         }
         test = [] if self.model is None else ["--model-dir", str(self.model), "--eval-only"]
-        imports = [word for module in self.imports for word in ("--import", module)]
         keys = {"DATASET.NUM_SHOTS": self.shots, "DATASET.SUBSAMPLE_CLASSES": self.classes}
         words = [str(word) for pair in arguments.items() for word in pair]
         given = ((key, for_any_folder(key, value)) for key, value in self.options)
         options = [str(word) for pair in (*keys.items(), *given) for word in pair]
-        return [*words, *test, *imports, *options]
+        return [*words, *test, *import_words(self.imports), *options]
 
     def settings(self) -> str:
         """Return what determines its result, a line each; a tested model has to be finished."""

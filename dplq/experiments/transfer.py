@@ -11,6 +11,7 @@ from pathlib import Path
 from dplq.errors import UserError
 from dplq.experiments.plan import Plan, Run
 from dplq.experiments.series import Series
+from dplq.io.imports import import_words
 from dplq.io.protocols import CONFIGS, config_folders
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def default_targets(
         UserError: a domain is not known, or none is there.
     """
     arguments = [*sources, "--root", str(data), "--kind", kind]
-    arguments += [word for module in imports for word in ("--import", module)]
+    arguments += import_words(imports)
     own = (folder for folder in config_folders() if folder != CONFIGS)
     arguments += [word for folder in own for word in ("--config-folder", str(folder))]
     done = subprocess.run(

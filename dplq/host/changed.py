@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dplq.host.nodes import flatten
 from dplq.host.run_identity import default_values, node_of
+from dplq.io.nodes import flatten
 from dplq.io.runs.settings import plain_value
 
 

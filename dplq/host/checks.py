@@ -17,6 +17,7 @@ from dplq.domain.pooling import POOLS
 from dplq.errors import UserError, shown
 from dplq.images.cache import CHECK as CACHE_CHECK
 from dplq.images.settings import CHECKS as READ_CHECKS
+from dplq.io.nodes import flatten
 from dplq.io.runs.results import SUBSETS
 from dplq.io.validation.values import (
     Check,
@@ -38,7 +39,6 @@ from dplq.training.schedule import SCHEDULERS, WARMUPS, learning_rate
 from dplq.training.tracking.trackers import check_services
 
 from .dassl import find_trainer, registered_trainers
-from .nodes import flatten
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")  # torch.compile's
 SAMPLERS = (

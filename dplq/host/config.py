@@ -15,8 +15,8 @@ from dplq.domain.arguments import arguments_text, parse_arguments, several
 from dplq.errors import UserError, nearest, shown, suggest
 from dplq.host.checks import known_checks
 from dplq.host.dassl import registered_trainers
-from dplq.host.nodes import flatten, set_key
 from dplq.images.settings import ReadSettings
+from dplq.io.nodes import flatten, set_key
 from dplq.io.validation.paths import is_file
 from dplq.io.validation.values import Check, like, require, text
 from dplq.io.validation.yaml_file import read_yaml

@@ -13,8 +13,8 @@ from dplq.errors import UserError, few
 from dplq.host.checks import reads_domain
 from dplq.host.config import all_keys
 from dplq.host.dassl import find_trainer
-from dplq.host.nodes import flatten
 from dplq.io import checkpoint
+from dplq.io.nodes import flatten
 from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE
 from dplq.io.runs.folder import TEST, TRAIN, Identity, Kind, RunFolder, hold
 from dplq.io.runs.results import Results, read_results

@@ -10,7 +10,7 @@ from dplq.domain.arguments import one_or_several, several
 from dplq.domain.load import find_domain_weights
 from dplq.errors import UserError
 from dplq.host.checks import reads_domain
-from dplq.host.nodes import flatten
+from dplq.io.nodes import flatten
 
 
 def check_weights(cfg: Any, trainer: Any) -> None:

@@ -74,9 +74,7 @@ class ModelInput:
             for name in RECORDED
             if (value := getattr(self, name)) != getattr(own, name)
         }
-        if (
-            self.resize_mode != SHORTEST
-        ):  # what headers without it mean: earlier versions had no other
+        if self.resize_mode != SHORTEST:  # which headers without it mean
             differing["resize_mode"] = self.resize_mode
         entries = {"input": differing, "reading": changed_of(self.reading)}
         return {key: entry for key, entry in entries.items() if entry}

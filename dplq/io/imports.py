@@ -23,6 +23,11 @@ def add_import(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def import_words(names: Iterable[str]) -> list[str]:
+    """Return the words of a command line that import modules."""
+    return [word for name in names for word in ("--import", name)]
+
+
 def import_modules(names: Iterable[str]) -> None:
     """Import modules, found as Python finds them, in the current folder, or in their own.
 

@@ -85,8 +85,8 @@ def config_file(kind: str, name: str) -> Path:
         kind: as for `config_files`.
         name: without the ending.
     """
-    paths = [folder / kind / f"{name}{ENDING}" for folder in config_folders()]
-    return next(filter(is_file, paths), paths[-1])
+    place = Path(kind, f"{name}{ENDING}")
+    return next(filter(is_file, (folder / place for folder in _own)), CONFIGS / place)
 
 
 def is_built_in(dataset: str) -> bool:

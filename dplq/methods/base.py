@@ -21,6 +21,7 @@ from torchvision.transforms import Compose
 
 from dplq.clip.backbone import Backbone
 from dplq.clip.packed_text import PackedTexts
+from dplq.clip.templates import prompt_name
 from dplq.errors import UserError, few, shown
 from dplq.images.model_input import ModelInput, recorded_input
 from dplq.io import checkpoint
@@ -608,7 +609,7 @@ class PromptedCLIP(CLIPModel):
 
     def _embed_classes(self, classnames: list[str]) -> None:
         """Embed the fixed tokens of every class's text, which surround the context."""
-        names = [name.replace("_", " ") for name in classnames]
+        names = list(map(prompt_name, classnames))
         tokens = self.clip.tokenize([f"{self.prefix} {name}." for name in names])
         fixed = None if self.n_ctx else self._fixed_text(tokens, self.clip)
         self.register_buffer("fixed_text", fixed, persistent=False)
@@ -642,7 +643,7 @@ class PromptedCLIP(CLIPModel):
         """Return the text of a class, as `prompt_texts` has it."""
         words, before = self.prefix.split(), self._words_before_name()
         rest = words[len(before) :]
-        return " ".join([*before, classname.replace("_", " "), *rest]) + "."
+        return " ".join([*before, prompt_name(classname), *rest]) + "."
 
     def _words_before_name(self) -> list[str]:
         """Return the words that stand before the class name."""

@@ -270,20 +270,21 @@ class QuaternionPromptCLIP(PromptedCLIP):
             return self._second_opinions(logits, features, trained, others)
 
     def _second_opinions(
-        self, logits: Tensor, features: Tensor, trained: list[int], others: list[int]
+        self, logits: Tensor, features: Tensor, trained: dict[int, int], others: list[int]
     ) -> Tensor:
         """Return logits (B, K) in which head, map and un-prompted CLIP take part.
 
         Args:
             logits: (B, K), of the prompts.
             features: (B, d + d_f), as of `frozen_features`.
-            trained: the columns of trained classes.
+            trained: the columns of trained classes, and which of these each is.
             others: the other columns.
         """
         scores = self._map_scores(features) if others else None
         parts = []
         if trained:
-            parts.append((trained, self._among_trained(logits[:, trained], features)))
+            columns, rows = list(trained), list(trained.values())
+            parts.append((columns, self._among_trained(logits[:, columns], features, rows)))
         if others:
             own = self._among_others(logits[:, others], features, scores, others)
             parts.append((others, own))
@@ -295,12 +296,16 @@ class QuaternionPromptCLIP(PromptedCLIP):
         # one spread, so that no group wins as its second opinion is the more confident one
         return joined(between, [(part, with_spread_of(own, logits)) for part, own in parts])
 
-    def _among_trained(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Return scores of the trained classes; logits are the prompts' of these, same shape."""
+    def _among_trained(self, logits: Tensor, features: Tensor, rows: list[int]) -> Tensor:
+        """Return scores of the trained classes; logits are the prompts' of these, same shape.
+
+        Args:
+            logits: (B, n).
+            features: (B, d + d_f), as of `frozen_features`.
+            rows: which of the head's classes these n are.
+        """
         if not self.switches.head_weight:
             return logits
-        matched = trained_rows(self.classnames, self.trained_classes)
-        rows = [row for row in matched if row is not None]
         head = self.prompt_learner.head(features)[:, rows]
         return mixed(logits, head, self.switches.head_weight)
 
@@ -321,14 +326,13 @@ class QuaternionPromptCLIP(PromptedCLIP):
             return None
         return self.prompt_learner.text_map(features, self._plain_text()[0])
 
-    def _columns(self) -> tuple[list[int], list[int]]:
-        """Return the columns of trained classes, and the other columns."""
-        columns: tuple[list[int], list[int]] = ([], [])
-        for k, row in enumerate(trained_rows(self.classnames, self.trained_classes)):
-            columns[row is None].append(k)
-        return columns
+    def _columns(self) -> tuple[dict[int, int], list[int]]:
+        """Return the columns of trained classes, each with its position there, and the others."""
+        rows = list(enumerate(trained_rows(self.classnames, self.trained_classes)))
+        trained = {k: row for k, row in rows if row is not None}
+        return trained, [k for k, row in rows if row is None]
 
-    def _take_part(self, trained: list[int], others: list[int]) -> bool:
+    def _take_part(self, trained: dict[int, int], others: list[int]) -> bool:
         """Return whether head, map or un-prompted CLIP have a say; none has among one class."""
         switches = self.switches
         return bool(

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dplq.clip.templates import PLACEHOLDER, fill_templates
-
-
-def prompt_name(name: str) -> str:
-    """Return a class name as prompts have it: with spaces for its underscores."""
-    return fill_templates([PLACEHOLDER], name)[0]
+from dplq.clip.templates import prompt_name
 
 
 def have_same_prompts(classnames: Sequence[str], others: Sequence[str]) -> bool:

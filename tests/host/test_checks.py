@@ -12,7 +12,7 @@ from dplq.errors import UserError
 from dplq.host.checks import CHECKS, check_config, check_for_trainer, known_checks
 from dplq.host.config import GENERAL_KEYS, all_keys, extend_cfg, merge_file, merge_options
 from dplq.host.dassl import registered_trainers
-from dplq.host.nodes import flatten
+from dplq.io.nodes import flatten
 from tests.runner import PROJECT, make_project, train
 
 NESTED: list = []

@@ -18,10 +18,10 @@ from PIL import Image
 
 from dplq.host import dassl as dassl_compat
 from dplq.host.config import all_keys
-from dplq.host.nodes import flatten
 from dplq.images.reader import ImageFile
 from dplq.images.settings import ReadSettings
 from dplq.io import checkpoint
+from dplq.io.nodes import flatten
 from dplq.plugin import extend_cfg
 from tests.interpreter import printed, python
 from tests.packaged import build_wheel

@@ -30,9 +30,14 @@ def claim_for_training(trainer: Any, resumed: bool = False) -> Path:
     Raises:
         UserError: it is in use, or another run's.
     """
-    known: dict[str, Any] = {"split": split_hash(trainer), "data": data_digest(trainer)}
-    known["weights"] = weight_digests(trainer.model)
-    trainer.run_folder = claim_run(trainer.cfg, TRAIN, resumed=resumed, **known)
+    trainer.run_folder = claim_run(
+        trainer.cfg,
+        TRAIN,
+        resumed=resumed,
+        split=split_hash(trainer),
+        weights=weight_digests(trainer.model),
+        data=data_digest(trainer),
+    )
     return trainer.run_folder.path / RESULTS_FILE
 
 

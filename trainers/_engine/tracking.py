@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dplq.host.nodes import flatten
 from dplq.host.run_identity import node_of
+from dplq.io.nodes import flatten
 from dplq.io.runs.settings import plain_value
 from dplq.io.validation.local_paths import without_folders
 from dplq.training.tracking.base import TrackedRun

@@ -52,10 +52,14 @@ def data_digest(trainer: Any) -> str:
     for part, items in (("train", data.train_x), ("val", data.val), ("test", data.test)):
         for item in items or ():
             path = str(item.impath)
-            name = os.path.relpath(path, folder) if folder else os.path.basename(path)
-            lines.append(f"{part} {name} {item.classname} {_size(path)}")
+            lines.append(f"{part} {_name(path, folder)} {item.classname} {_size(path)}")
     text = "\n".join(sorted(lines))
     return bytes_digest(text.encode("utf-8", "surrogateescape"), DIGEST)
+
+
+def _name(path: str, folder: str) -> str:
+    """Return an image's path below the folder of images; its name where there is none."""
+    return os.path.relpath(path, folder) if folder else os.path.basename(path)
 
 
 def _size(path: str) -> int:
@@ -74,8 +78,7 @@ def write_train_images(trainer: Any) -> None:
     folder = getattr(trainer.dm.dataset, "image_dir", "")
     for item in trainer.dm.dataset.train_x:
         path = str(item.impath)
-        name = os.path.relpath(path, folder) if folder else os.path.basename(path)
-        images[name] = (os.path.getsize(path), file_digest(path, DIGEST))
+        images[_name(path, folder)] = (os.path.getsize(path), file_digest(path, DIGEST))
     record = Record(1, trainer.cfg.DATASET.NAME, split_hash(trainer), images)
     path = trainer.model_dir(trainer.output_dir) / FILE
     content = json.dumps(msgspec.to_builtins(record), indent=0)  # names may be no UTF-8

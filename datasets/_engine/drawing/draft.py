@@ -101,11 +101,11 @@ def warn_of_groups(
 
 
 def _warn_of_repeated_subjects(name: str, split: Split, *, is_given: bool) -> None:
-    in_names, in_folders = repeated_subjects(split), repeated_folders(split)
-    found = in_folders or in_names
+    what, found = "folders", repeated_folders(split)
+    if not found:
+        what, found = "file names", repeated_subjects(split)
     if found:
         pattern, count, examples = found
-        what = "folders" if in_folders else "file names"
         cure = "To keep subjects together set"
         if is_given:
             cure = "The split is given, so it is kept; one that is drawn keeps subjects together by"

@@ -13,8 +13,9 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import NamedTuple
 
 from dplq.errors import UserError, few
@@ -134,16 +135,9 @@ def repeated_subjects(split: Split) -> tuple[str, int, list[str]] | None:
     """
     everything = [item for part in split for item in part]
     suspects = {label for label, items in by_label(everything).items() if _has_subjects(items)}
-    sides = [
-        {_subject(i.path): i.path for i in reversed(part) if i.label in suspects}
-        for part in (split.train, split.test)
-    ]
-    both = sorted(name for name in set(sides[0]) & set(sides[1]) if name)
-    if not both:
-        return None
-    texts = [f"{n} ({sides[0][n]} in train, {sides[1][n]} in test)" for n in both[:3]]
+    torn, texts = _torn(split, lambda i: _subject(i.path) if i.label in suspects else "")
     complete = all(_subject(item.path) for item in everything)
-    return (SUBJECT if complete else or_alone(SUBJECT)), len(both), texts
+    return ((SUBJECT if complete else or_alone(SUBJECT)), torn, texts) if torn else None
 
 
 def repeated_folders(split: Split) -> tuple[str, int, list[str]] | None:
@@ -168,14 +162,25 @@ def repeated_folders(split: Split) -> tuple[str, int, list[str]] | None:
             continue
         if not all(re.search(r"\d", name) for name in counts):
             continue
-        sides = [
-            {_folder(item, level): item.path for item in reversed(part)}
-            for part in (split.train, split.test)
-        ]
-        if both := sorted(set(sides[0]) & set(sides[1])):
-            texts = [f"{n} ({sides[0][n]} in train, {sides[1][n]} in test)" for n in both[:3]]
-            return f"^(?:[^/]+/){{{level}}}([^/]+)/", len(both), texts
+        torn, texts = _torn(split, partial(_folder, level=level))
+        if torn:
+            return f"^(?:[^/]+/){{{level}}}([^/]+)/", torn, texts
     return None
+
+
+def _torn(split: Split, subject_of: Callable[[Item], str]) -> tuple[int, list[str]]:
+    """Return how many subjects are in train and in test, and the first three in words.
+
+    Args:
+        split: any split.
+        subject_of: the subject of an image; "" for none.
+    """
+    train, test = (
+        {subject_of(item): item.path for item in reversed(part)}
+        for part in (split.train, split.test)
+    )
+    both = sorted(name for name in train.keys() & test.keys() if name)
+    return len(both), [f"{n} ({train[n]} in train, {test[n]} in test)" for n in both[:3]]
 
 
 def _folder(item: Item, level: int) -> str:

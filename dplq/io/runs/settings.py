@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from dplq.io.nodes import flatten
 
 # Keys that decide where and how fast a run works, but not what comes out.
 INDIFFERENT = (
@@ -34,14 +36,10 @@ def plain_value(key: str, value: Any) -> Any:
     return value
 
 
-def deciding(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the keys of a nested config that decide a result, and their values; not the seed."""
-    for name, value in config.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            yield from deciding(value, f"{key}.")
-        elif key not in _LEFT_OUT:
-            yield key, plain_value(key, value)
+def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a nested config that decide a result, with their values; not the seed."""
+    leaves = ((key, value) for key, value in flatten(config) if key not in _LEFT_OUT)
+    return {key: plain_value(key, value) for key, value in leaves}
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -49,7 +47,7 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
     Keys that only some of them have are of other versions.
     """
-    first, *others = (dict(deciding(config)) for config in configs)
+    first, *others = map(deciding, configs)
     found = {
         key
         for config in others

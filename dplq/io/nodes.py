@@ -1,7 +1,4 @@
-"""Configs as nested nodes: their leaves by dotted key.
-
-Apart from `config` and `checks`, of which the one imports the other.
-"""
+"""Configs as nested nodes: their leaves by dotted key."""
 
 from __future__ import annotations
 
