@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,10 +25,10 @@ from dplq.images.reader import (
     UnreadableImage,
     read_with_facts,
     reading_key,
-    unused_range,
 )
 from dplq.images.settings import DEFAULTS, ReadSettings
 from dplq.images.stored import WindowNeeded
+from dplq.images.summary import Summary
 from dplq.io.files import bytes_digest
 from dplq.io.validation.schema import read_json
 
@@ -161,19 +160,6 @@ def describe_problems(problems: Mapping[str, str]) -> str:
     return few([f"{few(paths, 3)}: {problem}" for problem, paths in files.items()], 3, "; ")
 
 
-def summarize(facts: Iterable[ImageFacts]) -> dict[str, Any]:
-    """Return how many images are of which kind, and what was done to how many."""
-    every = list(facts)
-    kinds = Counter(fact.kind for fact in every)
-    steps = Counter(step for fact in every for step in fact.steps)
-    return {
-        "images": len(every),
-        "kinds": dict(kinds.most_common()),
-        "steps": dict(steps.most_common()),
-        "most_frames": max((fact.frames for fact in every), default=1),
-    }
-
-
 def report_images(
     name: str, check: ImageCheck | None, settings: ReadSettings
 ) -> dict[str, Any] | None:
@@ -197,12 +183,8 @@ def report_images(
             name,
         )
         return None
-    summary = summarize(check.facts.values())
-    counted = [f"{count} {what}" for what, count in summary["kinds"].items()]
-    counted += [f"{count} x {what}" for what, count in summary["steps"].items()]
-    if summary["most_frames"] > 1:
-        counted.append(f"up to {summary['most_frames']} frames in a file")
-    logger.info("%s: images: %s", name, "; ".join(counted))
-    if problem := unused_range(check.facts.values(), settings):
+    summary = Summary(check.facts.values())
+    logger.info("%s: images: %s", name, summary.in_words())
+    if problem := summary.unused_range(settings):
         raise UserError(f"{name}: {problem}")
-    return summary
+    return summary.as_dict()

@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +20,11 @@ from dplq.io.imports import import_modules
 from dplq.io.validation.paths import user_path
 
 if TYPE_CHECKING:
-    from dplq.cli.prediction.inputs import Inputs
+    from dplq.cli.prediction.accuracy import Accuracy
+    from dplq.cli.prediction.inputs import InputImage, Inputs
     from dplq.cli.prediction.loop import Problem
     from dplq.cli.prediction.output import Output
+    from dplq.images.summary import Summary
     from dplq.io.spec import Spec
     from dplq.methods.base import CLIPModel
 
@@ -31,6 +35,7 @@ EXAMPLES = """examples:
     dplq predict output/my_run labels.csv --out test.csv   # labels are copied; accuracy
     dplq predict output/my_run scans/ --classes "cyst,stone,normal kidney"
     dplq predict output/my_run scans/ --out x.csv --features x.safetensors
+    dplq predict output/my_run t.csv DATASET.COLUMNS.PATH file INPUT.WINDOW "[0, 4095]"
 
 Exit code: 0 done, 1 some images cannot be read, 2 bad input, 130 interrupted."""
 
@@ -46,23 +51,34 @@ FLAGS = {  # by what messages of the library call them
 def run(args: argparse.Namespace) -> int:
     """Classify the images; return the exit code."""
     from dplq.cli.class_names import class_names
+    from dplq.cli.prediction.accuracy import Accuracy
     from dplq.cli.prediction.inputs import find_inputs
+    from dplq.cli.prediction.options import changes, parse_options, split_words
+    from dplq.images.settings import DEFAULTS
 
     import_modules(args.imports)
+    words, pairs = split_words(args.images)
     out = user_path(args.out, "--out") if args.out else None
     features = user_path(args.features, "--features") if args.features else None
     if features and not out:
         raise UserError("--features needs --out: its rows are those of the CSV file.")
     classes = None if args.classes is None else class_names(args.classes)
-    inputs = find_inputs(args.images)
+    inputs = find_inputs(words, parse_options(pairs, DEFAULTS).columns)
     model, checkpoint = _load(args, classes)
+    own = model.input.reading
+    model.input = replace(model.input, reading=parse_options(pairs, own).reading)
+    accuracy = Accuracy.of(checkpoint)
     if args.topk is not None and args.topk > len(model.classnames):
         raise UserError(f"--topk is {args.topk}, but there are {len(model.classnames)} classes.")
     _protect(args, checkpoint, inputs, out, features)
     _report(inputs)
     _report_temperature(args, checkpoint)
-    output, problems = _predict(args, model, checkpoint, inputs, out, features)
-    _report_results(model, inputs, output, out, features)
+    problems, summary = _predict(
+        *(args, model, checkpoint, inputs, out, features, accuracy),
+        reading=changes(own, model.input.reading),
+    )
+    _report_images(summary)
+    _report_results(model, inputs, accuracy, out, features)
     _report_problems(problems)
     return PROBLEMS if problems else DONE
 
@@ -163,12 +179,14 @@ def _predict(
     inputs: Inputs,
     out: Path | None,
     features: Path | None,
-) -> tuple[Output, list[Problem]]:
-    """Write the predictions; return where they went, and the images that cannot be read."""
-    from dplq.cli.prediction.continuing import remaining
+    accuracy: Accuracy,
+    *,
+    reading: dict[str, Any],
+) -> tuple[list[Problem], Summary]:
+    """Write the predictions; return the images that cannot be read, and what the others are."""
+    from dplq.cli.prediction.continuing import newer_than
     from dplq.cli.prediction.features import FeatureFile, check_features
     from dplq.cli.prediction.identity import name_from, writing_alone
-    from dplq.cli.prediction.inputs import ClassFinder
     from dplq.cli.prediction.loop import classify
     from dplq.cli.prediction.progress import Progress
     from dplq.io.files import file_digest
@@ -183,14 +201,18 @@ def _predict(
             about["output"] = name_from(features, out)
             if not args.overwrite:  # before anything is written
                 check_features(features, about)
-        output, folder = _output(args, model, digest, inputs, out, features)
+        written = out.stat().st_mtime if out is not None and out.is_file() else 0.0
+        output, folder = _output(args, model, digest, inputs, out, features, reading)
         stack.callback(output.close)
         todo = inputs.images
         if out is not None and output.done:
-            todo = remaining(todo, output, ClassFinder(model.classnames), out, folder)
-            here = len(inputs.images) - len(todo)
-            left = f"{len(todo):,} {'is' if len(todo) == 1 else 'are'} left"
-            print(f"{out} is continued: {_count_of(here, 'is')} done, {left}.")
+            todo = _continued(model, todo, output, out, folder, accuracy)
+            if changed := newer_than(written, output.done, folder):
+                _warn(
+                    f"{_count_of(len(changed), 'is')} newer than {out}, whose rows are of the "
+                    f"files as they were: {few(map(printable, changed), 3)}. --overwrite begins "
+                    "anew."
+                )
         stack.enter_context(evaluating(model))
         rows = None
         if features:
@@ -200,8 +222,9 @@ def _predict(
         has_bar = sys.stderr.isatty() and (out is not None or not sys.stdout.isatty())
         progress = Progress(len(todo), quiet=args.quiet, has_bar=has_bar)
         stack.callback(progress.close)
-        problems = classify(
-            *(model, todo, output, rows, progress),
+        problems, summary = classify(
+            *(model, todo, output, rows, accuracy, progress),
+            warn=_warn,
             batch_size=args.batch_size,
             workers=args.workers,
         )
@@ -209,7 +232,33 @@ def _predict(
             rows.finish()
     if todo:
         progress.report()
-    return output, problems
+    return problems, summary
+
+
+def _continued(
+    model: CLIPModel,
+    images: list[InputImage],
+    output: Output,
+    out: Path,
+    folder: str,
+    accuracy: Accuracy,
+) -> list[InputImage]:
+    """Count the rows that an output file has; return the images that it does not have."""
+    from dplq.cli.prediction.continuing import remaining
+    from dplq.cli.prediction.inputs import ClassFinder
+
+    there = [os.path.join(folder, path) for path in output.done]
+    labels, predictions = zip(*((one.label, one.prediction) for one in output.known), strict=True)
+    accuracy.add(there, labels, predictions)
+    todo = remaining(images, output, ClassFinder(model.classnames), out, folder)
+    here = len(images) - len(todo)
+    left = f"{len(todo):,} {'is' if len(todo) == 1 else 'are'} left"
+    print(f"{out} is continued: {_count_of(here, 'is')} done, {left}.")
+    return todo
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _output(
@@ -219,6 +268,7 @@ def _output(
     inputs: Inputs,
     out: Path | None,
     features: Path | None,
+    reading: dict[str, Any],
 ) -> tuple[Output, str]:
     """Return where the predictions go, and the folder that relative paths there are from.
 
@@ -239,6 +289,7 @@ def _output(
         name_from(out, features) if features else "",
         backbone=_as_json(model.clip.spec),
         domain=_as_json(model.domain.spec) if model.domain is not None else None,
+        reading=reading,
         folder=name_from(out, Path.cwd()),
     )
     folder = claim(out, own, args.overwrite)
@@ -261,8 +312,14 @@ def _feature_width(model: CLIPModel) -> int:
     return model.image_features(torch.zeros(1, 3, size, size, device=device)).shape[1]
 
 
+def _report_images(summary: Summary) -> None:
+    """Print what was done to images, where it was more than to decode them."""
+    if summary.steps or summary.most_frames > 1:
+        print(f"images: {summary.in_words()}", file=sys.stderr)
+
+
 def _report_results(
-    model: CLIPModel, inputs: Inputs, output: Output, out: Path | None, features: Path | None
+    model: CLIPModel, inputs: Inputs, accuracy: Accuracy, out: Path | None, features: Path | None
 ) -> None:
     """Print the accuracy where labels are known, and where the files are."""
     from dplq.cli.prediction.inputs import unused_labels
@@ -275,12 +332,10 @@ def _report_results(
                 f"left empty: {few(map(printable, labels))}",
                 file=sys.stderr,
             )
-    if out is None:
-        return
-    labelled, right = output.labelled, output.right
-    if labelled:
-        print(f"accuracy: {100 * right / labelled:.2f} % ({right:,} of {labelled:,} images)")
-    print(f"written to {out}" + (f" and {features}" if features else ""))
+    for line in accuracy.lines():  # apart from the table, if that is on stdout
+        print(line, file=sys.stderr if out is None else sys.stdout)
+    if out is not None:
+        print(f"written to {out}" + (f" and {features}" if features else ""))
 
 
 def _report_problems(problems: Sequence[Problem]) -> None:
@@ -311,7 +366,8 @@ def _parser() -> argparse.ArgumentParser:
         "images",
         metavar="IMAGES",
         nargs="+",
-        help="image files, folders with all below them, quoted patterns, CSV tables (docs/data.md)",
+        help="image files, folders with all below them, quoted patterns, CSV tables; then KEY "
+        "VALUE pairs of config keys INPUT.* and DATASET.COLUMNS.* (docs/predict.md)",
     )
     add_model_options(parser)
     add("--topk", metavar="N", type=_positive, help="the N most probable classes, not all")
@@ -344,7 +400,7 @@ _positive.__name__ = "whole number from 1"  # in messages
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)  # pairs may follow flags
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     return exit_code(lambda: run(args))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
         address = push(folder, repository, private=args.private, message=args.message)
         print(f"Pushed to {address}")
-    print(f"Use it:\n  dplq predict {place or folder} images/")
+    command = shlex.join(["dplq", "predict", str(place or folder), "images/"])
+    print(f"Use it:\n  {command}")
     return DONE
 
 

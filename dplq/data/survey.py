@@ -12,6 +12,7 @@ from typing import NamedTuple
 from dplq.datasets._engine import splits
 from dplq.datasets._engine.base import FolderDataset
 from dplq.datasets._engine.layout.folders import ClassTable, extensions_text
+from dplq.datasets._engine.layout.left_out import dead_links, devices
 from dplq.datasets._engine.layout.listing import Listing, Stray
 from dplq.datasets._engine.layout.names import is_system_file, unsupported
 from dplq.datasets._engine.protocol import Split
@@ -185,11 +186,12 @@ def _report_files(listing: Listing, report: Report) -> None:
             f"{folder}: files of a kind that is not read: {texts}.",
             f"Convert them; images end in {extensions_text()}.",
         )
-    broken, devices = listing.dead_links(), listing.devices()
-    if devices:
+    broken = dead_links(folder, listing.others)
+    odd = devices(folder, listing.others)
+    if odd:
         report.add(
-            f"{folder}: {len(devices)} are called like images, but are pipes or devices: "
-            f"{few(devices, 3)}.",
+            f"{folder}: {len(odd)} are called like images, but are pipes or devices: "
+            f"{few(odd, 3)}.",
             "They are left out. Move them away.",
         )
     if broken:
@@ -197,7 +199,7 @@ def _report_files(listing: Listing, report: Report) -> None:
             f"{folder}: {len(broken)} link(s) lead to no file: {few(broken, 3)}.",
             "They are left out. Restore what they link to, or remove them.",
         )
-    named = {*broken, *devices}
+    named = {*broken, *odd}
     rest = [path for path in listing.others if not unsupported([path]) and path not in named]
     for what, paths in (("masks, left out", listing.masks), ("no images, ignored", rest)):
         if paths:

@@ -190,7 +190,7 @@ class PredictionWriter(RowWriter):
             predictions=guesses,
             groups=[""] * len(paths) if groups is None else groups,
         )
-        self.add_rows(rows, known.tolist(), guesses.tolist())
+        self.add_rows(rows)
 
 
 def _rows(

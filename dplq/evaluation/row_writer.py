@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 class Known(NamedTuple):
-    """What a row says of an image besides the prediction: index of the label or -1, and group."""
+    """What a row says of an image: index of the label or -1, that of the prediction, group."""
 
     label: int
+    prediction: int
     group: str
 
 
@@ -38,8 +39,6 @@ class RowWriter(ABC):
     Attributes:
         done: paths of the rows that were there, in their order.
         known: what these rows say of their images.
-        labelled: how many rows of the file have a label.
-        right: how many of them are predicted right.
 
     Raises:
         UserError: a file is there that holds something else; or it cannot be written.
@@ -51,7 +50,6 @@ class RowWriter(ABC):
         self.path, self.classes, self.columns = Path(path), list(classes), list(columns)
         self.done: list[str] = []
         self.known: list[Known] = []
-        self.labelled = self.right = 0
         header = encoded([self.columns])
         end = self._read_finished(header)
         try:
@@ -83,30 +81,15 @@ class RowWriter(ABC):
                 if not record.is_whole:
                     break
                 row = parser.parse(record)
-                known = Known(row.label, row.group)
+                known = Known(row.label, row.prediction, row.group)
                 self.done.append(row.path)
                 self.known.append(shared.setdefault(known, known))
-                self._count([row.label], [row.prediction])
                 end = record.end
         return end
 
-    def add_rows(
-        self, rows: Iterable[Sequence[str]], labels: Sequence[int], predictions: Sequence[int]
-    ) -> None:
-        """Write a batch.
-
-        Args:
-            rows: cells of B rows.
-            labels: B, -1 where unknown.
-            predictions: B.
-        """
+    def add_rows(self, rows: Iterable[Sequence[str]]) -> None:
+        """Write a batch, given as the cells of its rows."""
         self._write(encoded(rows))
-        self._count(labels, predictions)
-
-    def _count(self, labels: Sequence[int], predictions: Sequence[int]) -> None:
-        for label, guess in zip(labels, predictions, strict=True):
-            self.labelled += label >= 0
-            self.right += label == guess
 
     def _write(self, data: bytes) -> None:
         try:

@@ -20,7 +20,7 @@ from dplq.errors import UserError
 
 from .model_input import ModelInput
 from .preprocessing import CPU, Normalizer, split_transform
-from .reader import convert_image, read_image
+from .reader import ImageFacts, convert_image, read_with_facts
 
 ImageSource = str | os.PathLike[str] | Image.Image
 
@@ -40,11 +40,21 @@ class Batch:
         indices: their positions among all; those of images that cannot be read are left out.
         images: (B, 3, H, W), float32; None where none can be read.
         refused: those that cannot be read.
+        facts: what the files among the images hold, and what was done to them.
     """
 
     indices: list[int]
     images: Tensor | None
     refused: list[Refused]
+    facts: list[ImageFacts]
+
+
+class _Read(NamedTuple):
+    """An image that was read: its position among all, its tensor, and what its file holds."""
+
+    at: int
+    image: Tensor
+    facts: ImageFacts | None
 
 
 class _Pixels(Dataset):
@@ -56,23 +66,27 @@ class _Pixels(Dataset):
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor] | Refused:
-        source = self.sources[index]
+    def __getitem__(self, index: int) -> _Read | Refused:
+        source, facts = self.sources[index], None
         try:
             if isinstance(source, Image.Image):
                 image = convert_image(source, self.settings)
             else:
-                image = read_image(source, self.settings)
-            return index, self.steps(image)
+                image, facts = read_with_facts(source, self.settings)
+            return _Read(index, self.steps(image), facts)
         except UserError as error:
             return Refused(index, error)
 
 
-def _collate(samples: list[tuple[int, Tensor] | Refused]) -> Batch:
-    read = [sample for sample in samples if not isinstance(sample, Refused)]
+def _collate(samples: list[_Read | Refused]) -> Batch:
+    read = [sample for sample in samples if isinstance(sample, _Read)]
     refused = [sample for sample in samples if isinstance(sample, Refused)]
-    images = torch.stack([image for _, image in read]) if read else None
-    return Batch([index for index, _ in read], images, refused)
+    return Batch(
+        [one.at for one in read],
+        torch.stack([one.image for one in read]) if read else None,
+        refused,
+        [one.facts for one in read if one.facts is not None],
+    )
 
 
 def _ignore_interrupts(_worker: int) -> None:

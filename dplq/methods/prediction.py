@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 
 from dplq.errors import UserError, shown
 from dplq.images.batches import ImageSource, Refused, image_batches
+from dplq.images.reader import ImageFacts
+from dplq.images.summary import Summary
 
 if TYPE_CHECKING:
     from dplq.methods.base import CLIPModel
 
+logger = logging.getLogger(__name__)
 Images: TypeAlias = ImageSource | Tensor | Iterable[ImageSource | Tensor]
 SOURCES = (str, os.PathLike, Image.Image)
 EXPECTED = "give paths, PIL images or tensors, one or a list of them."
@@ -48,12 +52,14 @@ class Scores:
         logits: (B, K), float32, on the CPU.
         features: adapted image features (B, d), float32, on the CPU; None where not requested.
         refused: images that cannot be read.
+        facts: what the files among the images hold, and what was done to them.
     """
 
     indices: list[int]
     logits: Tensor
     features: Tensor | None
     refused: list[Refused]
+    facts: list[ImageFacts]
 
 
 @contextmanager
@@ -85,6 +91,7 @@ def predict(
             f"batch_size is {batch_size}, workers {workers}; they must be at least 1 and 0."
         )
     logits: list[Tensor] = []
+    summary = Summary()
     with evaluating(model):
         for is_tensor, part in _runs(images):
             if is_tensor:
@@ -96,6 +103,10 @@ def predict(
                 for refused in scores.refused:
                     raise refused.error
                 logits.append(scores.logits)
+                for facts in scores.facts:
+                    summary.add(facts)
+    if problem := summary.unused_range(model.input.reading):
+        logger.warning("%s The settings are those of `model.input.reading`.", problem)
     return [_prediction(row, model.classnames, topk) for batch in logits for row in batch]
 
 
@@ -125,11 +136,11 @@ def score_files(
     )
     for batch in batches:
         if batch.images is None:
-            yield Scores([], torch.empty(0, len(model.classnames)), None, batch.refused)
+            yield Scores([], torch.empty(0, len(model.classnames)), None, batch.refused, [])
             continue
         logits = _checked(model(batch.images))
         found = model.image_features(batch.images).float().cpu() if with_features else None
-        yield Scores(batch.indices, logits, found, batch.refused)
+        yield Scores(batch.indices, logits, found, batch.refused, batch.facts)
 
 
 def probabilities(logits: Tensor) -> Tensor:

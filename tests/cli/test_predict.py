@@ -26,39 +26,8 @@ from dplq.cli.prediction.identity import writing_alone
 from dplq.cli.prediction.inputs import ClassFinder, InputImage, unused_labels
 from dplq.evaluation.prediction_table import PredictionTable
 from dplq.io.runs import results
-from tests.images.noise import write_noise
+from tests.cli.conftest import NAMES
 from tests.runner import PROJECT
-from tests.tiny import tiny_backbone
-
-NAMES = ["forest", "river", "parking_lot", "storage, tank"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two checkpoints, and twelve images in a folder with a sub-folder."""
-    folder = tmp_path_factory.mktemp("predict")
-    clip = tiny_backbone(folder / "clip")  # found beside the checkpoints
-    for seed in (0, 1):
-        model = dplq.create_model("CoOp", clip, NAMES, n_ctx=2, seed=seed)
-        model.save(folder / f"{seed}.safetensors")
-    dplq.create_model("LinearProbe", clip, NAMES).save(folder / "probe.safetensors")
-    (folder / "images/more").mkdir(parents=True)
-    for path in write_noise(folder / "images")[9:]:
-        os.replace(path, folder / "images/more" / os.path.basename(path))
-    os.remove(folder / "images/0.jpg")
-    return folder
-
-
-@pytest.fixture
-def run(folder, capsys, monkeypatch):
-    """Call the command on a checkpoint, in the folder; return exit code, stdout and stderr."""
-    monkeypatch.chdir(folder)
-
-    def call(*arguments, model="0.safetensors"):
-        code = main([model, *map(str, arguments), "--batch-size", "3"])
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def test_the_file_has_the_models_own_predictions(run, folder, tmp_path):
@@ -156,13 +125,17 @@ def test_an_output_is_read_as_a_table(run, folder, tmp_path):
     try:
         first.write_text("path,label,prediction,group\n1.jpg,river,forest,\n", encoding="utf-8")
         assert run(first, "--out", second)[0] == 0
-        first.write_text("path,label,group\n1.jpg,river,\n2.jpg,river,p1\n", encoding="utf-8")
-        code, _, err = run(first)
+        known = PredictionTable.read(second)
+        rows = "1.jpg,river,\n2.jpg,,p1\n3.jpg,NA,p2\n"
+        first.write_text(f"path,label,group\n{rows}", encoding="utf-8")
+        code, _, err = run(first, "--out", second, "--overwrite")
     finally:
         first.unlink()
+    assert (known.labels.tolist(), known.groups) == ([1], [""])
     found = PredictionTable.read(second)
-    assert (found.labels.tolist(), found.groups) == ([1], [""])
-    assert (code, "has no value in 1 of 2 rows" in err or "no group" in err) == (2, True), err
+    assert (code, found.labels.tolist(), found.groups) == (0, [1, -1, -1], ["", "p1", "p2"])
+    assert f"{first}: 2 of 3 rows have no label\n" in err
+    assert f"{first}: 1 of 3 rows has no group\n" in err
 
 
 def test_a_table_may_name_images_elsewhere(run, folder, tmp_path):
@@ -445,7 +418,10 @@ def test_files_of_the_run_are_not_written_to(run, folder, tmp_path, name):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["absent.png"], "IMAGES: there is no absent.png. Give image files, folders"),
+        (
+            ["absent.png"],
+            "IMAGES: there is no file or folder absent.png. Give image files, folders",
+        ),
         (["images/*.bmp"], "IMAGES: no file fits the pattern images/*.bmp"),
         (["images", "--features", "f"], "--features needs --out"),
         (["images", "--classes", "a,b,a"], "--classes names a twice"),

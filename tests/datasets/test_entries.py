@@ -127,8 +127,8 @@ def test_a_class_folder_that_is_a_link_to_itself_is_said(tmp_path, caplog):
     make_odd(tmp_path / "a" / "z.jpg", "pipe")
     dataset = OwnImages(make_config(tmp_path))
     assert dataset.classnames == ["a", "b"]
-    assert "3 links lead to no file, left out: dune, a/x.jpg, a/y.jpg" in caplog.text
-    assert "1 are called like images, but are pipes or devices, left out: a/z.jpg" in caplog.text
+    assert "left out: 3 links lead to no file: dune, a/x.jpg, a/y.jpg" in caplog.text
+    assert "left out: 1 is called like an image, but is a pipe or device: a/z.jpg" in caplog.text
 
 
 @pytest.mark.parametrize(

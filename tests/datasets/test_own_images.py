@@ -214,7 +214,7 @@ def test_broken_links_are_said(tmp_path, caplog):
     make_classes(tmp_path, ["a", "b"])
     (tmp_path / "a" / "lost.png").symlink_to("/nowhere/lost.png")
     assert sum(map(len, parts(load(tmp_path)).values())) == 20
-    assert "OwnImages: 1 links lead to no file, left out: a/lost.png" in caplog.text
+    assert "OwnImages: left out: 1 link leads to no file: a/lost.png" in caplog.text
 
 
 def test_folders_that_differ_in_case_alone(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from dplq.cli.train import recorded_seed
+from dplq.io.runs import trained_images
 from dplq.io.runs.folder import hold, release_all
 from dplq.io.runs.lock import OWNER_FILE, RunLock
 from dplq.io.runs.results import read_results
@@ -150,7 +151,7 @@ IMAGES = {
 @fuzzed(0.03, content=json_files(IMAGES))
 def test_training_images(content, run):
     folder = run.model_dir("")
-    (folder / trained_on.FILE).write_bytes(content)
+    (folder / trained_images.TRAIN_IMAGES_FILE).write_bytes(content)
     with untouched(folder.parents[1]):
         outcome("train_images.json", trained_on.check_tested_images, run, run.output_dir)
 

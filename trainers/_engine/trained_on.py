@@ -1,40 +1,27 @@
-"""``prompt_learner/train_images.json``: which images a model was trained on.
-
-It lies beside the checkpoints, so that no later test is on these images.
-"""
+"""Records which images a model is trained on, so that no later test is on these."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Literal
-
-import msgspec
+from typing import Any
 
 from dplq.errors import UserError, few
-from dplq.io.atomic import write_bytes_atomically
-from dplq.io.files import bytes_digest, file_digest
+from dplq.io.files import bytes_digest
+from dplq.io.runs.trained_images import (
+    DIGEST,
+    TRAIN_IMAGES_FILE,
+    Mark,
+    TrainedImageFinder,
+    TrainedImages,
+    mark_of,
+    read_trained_images,
+    write_trained_images,
+)
 from dplq.io.validation.paths import is_file, is_same_folder
-from dplq.io.validation.schema import Count, Name, read_json
 
 logger = logging.getLogger(__name__)
-FILE = "train_images.json"
-DIGEST = "blake2b-128"
 KEY = "TEST.ALLOW_TRAIN_IMAGES"
-Mark = tuple[Count, Name]  # size and digest of an image
-
-
-class Record(msgspec.Struct):
-    """What the file says: dataset, hash of its split, mark of every image by name."""
-
-    format: Literal[1]
-    dataset: Name
-    split: str | None
-    train: dict[Name, Mark]
 
 
 def split_hash(trainer: Any) -> str | None:
@@ -70,19 +57,12 @@ def _size(path: str) -> int:
 
 
 def write_train_images(trainer: Any) -> None:
-    """Write the record of a run that is about to train: its split, and its training images.
-
-    Images are known by their content, so that another folder or another name hides none of them.
-    """
-    images: dict[str, Mark] = {}
+    """Write the record of a run that is about to train: its split, and its training images."""
     folder = getattr(trainer.dm.dataset, "image_dir", "")
-    for item in trainer.dm.dataset.train_x:
-        path = str(item.impath)
-        images[_name(path, folder)] = (os.path.getsize(path), file_digest(path, DIGEST))
-    record = Record(1, trainer.cfg.DATASET.NAME, split_hash(trainer), images)
-    path = trainer.model_dir(trainer.output_dir) / FILE
-    content = json.dumps(msgspec.to_builtins(record), indent=0)  # names may be no UTF-8
-    write_bytes_atomically(path, content.encode())
+    paths = [str(item.impath) for item in trainer.dm.dataset.train_x]
+    images = {_name(path, folder): mark_of(path) for path in paths}
+    record = TrainedImages(1, trainer.cfg.DATASET.NAME, split_hash(trainer), images)
+    write_trained_images(trainer.model_dir(trainer.output_dir) / TRAIN_IMAGES_FILE, record)
 
 
 def check_tested_images(trainer: Any, directory: str) -> None:
@@ -97,17 +77,17 @@ def check_tested_images(trainer: Any, directory: str) -> None:
     Raises:
         UserError: training images would be tested, and the config does not ask for that.
     """
-    path = trainer.model_dir(directory) / FILE
+    path = trainer.model_dir(directory) / TRAIN_IMAGES_FILE
     if not is_file(path):
         logger.info("%s is not there: whether training images are tested is not known", path)
         return
     if is_same_folder(directory, trainer.recorded_in):
         return  # the best epoch of this very run
-    record = _read(path)
+    record = read_trained_images(path)
     if record.dataset == trainer.cfg.DATASET.NAME and not _differs(record, trainer):
         return  # what the dataset may hold twice, `data check` reports
     tested = [str(item.impath) for item in tested_items(trainer)]
-    shared = _shared(record.train, tested)
+    shared = TrainedImageFinder(record.train).names_of(tested)
     if not shared:
         return
     message = (
@@ -124,7 +104,7 @@ def check_tested_images(trainer: Any, directory: str) -> None:
     logger.warning("%s. They are tested, too: the accuracy is too high.", message)
 
 
-def _differs(record: Record, trainer: Any) -> bool:
+def _differs(record: TrainedImages, trainer: Any) -> bool:
     """Warn of, and return, whether split or images are not those of the training any more."""
     name, ours, theirs = record.dataset, split_hash(trainer), record.split
     if ours is None or ours != theirs:
@@ -147,7 +127,7 @@ def _is_unchanged(trained: dict[str, Mark], folder: str) -> bool:
         path = os.path.join(folder, name)
         if not os.path.isfile(path) or os.path.getsize(path) != size:
             return False
-        if file_digest(path, DIGEST) != digest:
+        if mark_of(path) != (size, digest):
             return False
     return True
 
@@ -156,25 +136,3 @@ def tested_items(trainer: Any) -> list[Any]:
     """Return the dataset's items that the final test uses."""
     data = trainer.dm.dataset
     return list(data.val if trainer.cfg.TEST.SPLIT == "val" and data.val else data.test)
-
-
-def _shared(trained: dict[str, Mark], tested: Iterable[str]) -> dict[str, str]:
-    """Return the name in training of every tested image that was trained on; sizes differ first."""
-    by_size: dict[int, dict[str, str]] = defaultdict(dict)
-    for name, (size, digest) in trained.items():
-        by_size[size][digest] = name
-    shared = {}
-    for path in tested:
-        known = by_size.get(os.path.getsize(path))
-        found = known.get(file_digest(path, DIGEST)) if known else None
-        if found:
-            shared[path] = found
-    return shared
-
-
-def _read(path: Path) -> Record:
-    remedy = (
-        "It is the record of a run's training images: restore it, or delete it to test without "
-        "this check."
-    )
-    return read_json(path, Record, remedy=remedy)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from dplq.errors import UserError, few
-from dplq.images.reader import EXTENSIONS
 
 from ..splits import PREFIX
 from .folders import (
@@ -21,11 +20,10 @@ from .folders import (
     NOT_IMAGES,
     ClassTable,
     extensions_text,
-    is_dead_link,
     list_files,
 )
 from .layouts import Layout, Reading, find_groups, match_groups
-from .names import unsupported
+from .left_out import left_out
 
 logger = logging.getLogger(__name__)
 
@@ -83,15 +81,6 @@ class Listing:
         }
         images = [self.images[label] for label in kept]
         return replace(self, table=self.table.only(kept), images=images, found=found)
-
-    def dead_links(self) -> list[str]:
-        """Return the links that lead to no file; one in place of a class folder is no class."""
-        return [p for p in self.others if is_dead_link(os.path.join(self.image_dir, p))]
-
-    def devices(self) -> list[str]:
-        """Return what is called like an image and is no file: pipes, devices."""
-        named = {path for path in self.others if path.lower().endswith(EXTENSIONS)}
-        return sorted(named - set(self.dead_links()))
 
     def found_as(self, label: int) -> list[str]:
         """Return the names of the folders of a class, in order of the parts."""
@@ -218,19 +207,8 @@ def _report_strays(listing: Listing, name: str) -> None:
 
 def _report_files(listing: Listing, name: str) -> None:
     """Warn of files in class folders that look like data, but are not used."""
-    counts = unsupported([path.rsplit("/", 1)[-1] for path in listing.others])
-    if counts:
-        kinds = few(f"{count} {extension}" for extension, count in counts.items())
-        logger.warning("%s: files of a kind that is not read, left out: %s", name, kinds)
-    for what, paths in (
-        ("links lead to no file, left out", listing.dead_links()),
-        ("are called like images, but are pipes or devices, left out", listing.devices()),
-    ):
-        if paths:
-            logger.warning("%s: %d %s: %s", name, len(paths), what, few(paths, 3))
-    if listing.masks:
-        text = few(listing.masks, 3)
-        logger.warning("%s: %d masks are left out: %s", name, len(listing.masks), text)
+    for line in left_out(listing.image_dir, listing.others, listing.masks):
+        logger.warning("%s: %s", name, line)
     for what, paths in (
         ("images below the class folders are not read", listing.below),
         ("images beside the class folders are of no class and not read", listing.loose),

@@ -37,6 +37,7 @@ __all__ = [
 SUFFIXES = (".csv", ".tsv")
 NAMES = ("labels", "split")  # of the tables that are read without being named
 KEYS = "DATASET.COLUMNS.PATH and .LABEL"
+UNWRITABLE = "line breaks or control characters"
 NO_VALUE = frozenset({"na", "n/a", "#n/a", "nan", "null", "none", "<na>", "?"})
 
 
@@ -122,7 +123,6 @@ def read_table(
     columns: Columns | None = None,
     extensions: Sequence[str] = EXTENSIONS,
     needs_label: bool = True,
-    needs_group: bool = True,
     anywhere: bool = False,
 ) -> Table:
     """Read a table of images.
@@ -132,8 +132,8 @@ def read_table(
         dataset_dir: the data folder; images are searched in it and below.
         columns: names of the columns, where they are not common ones.
         extensions: of images, in lower case with the dot.
-        needs_label: False: a table may have no label column; the labels are then empty.
-        needs_group: False: a group column that is wholly empty is no group column.
+        needs_label: False: a table may have no label column, and rows may have no label, group or
+            prompt, as of images that are to be predicted; these are then empty.
         anywhere: paths may lead out of the data folder, and to hidden folders.
 
     Raises:
@@ -146,14 +146,18 @@ def read_table(
         raise UserError(f"{path} has a header, but no row. Expected one row per image.")
     reader = _Rows(path, found)
     parts = reader.parts()
-    labels = reader.labels()
-    groups = reader.groups(needs_group)
-    prompts = reader.cells(found.prompt, "write the name of the class")
+    labels = reader.labels(needs_label)
+    groups = reader.groups(needs_label)
+    prompts = reader.values(found.prompt, "prompt", "write the name of the class", needs_label)
     images = reader.images(index)
     rows = list(map(Row, images, labels, parts, groups, prompts))
     classes = in_order(set(labels) - {""})
     unlisted = sorted(set(index.paths) - set(images))
     notes = list(found.notes)
+    for what, column, cells in (("label", found.label, labels), ("group", found.group, groups)):
+        without = cells.count("")
+        if column is not None and 0 < without < len(rows):
+            notes.append(f"{without} of {len(rows)} rows {_have(without)} no {what}")
     if unlisted:
         notes.append(
             f"{len(unlisted)} images are not in the table and not used: {few(unlisted, 3)}"
@@ -197,6 +201,14 @@ def _joins(label: str, labels: Sequence[str]) -> bool:
     return len(steps) > 1 and set(steps) <= set(labels)
 
 
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
+
+
+def _says_nothing(cell: str) -> bool:
+    return cell.lower() in NO_VALUE
+
+
 def _is_unwritable(cell: str) -> bool:
     return bool(name_problem(cell))
 
@@ -213,19 +225,34 @@ class _Rows:
         if column is None:
             return [""] * len(self.found.records)
         self._refuse(column, "no value", lambda cell: not cell, cure)
-        self._refuse(column, "line breaks or control characters", _is_unwritable, cure)
+        self._refuse(column, UNWRITABLE, _is_unwritable, cure)
         return [record.cells[column] for record in self.found.records]
 
-    def labels(self) -> list[str]:
-        """Return the labels."""
-        column = self.found.label
+    def values(self, column: int | None, what: str, cure: str, is_needed: bool) -> list[str]:
+        """Return the cells of a column, empty texts where one says that there is no value.
+
+        Args:
+            column: None: all are empty.
+            what: the column says.
+            cure: for a row that says nothing.
+            is_needed: refuse such rows.
+        """
         if column is None:
             return [""] * len(self.found.records)
+        if is_needed:
+            cells = self.cells(column, cure)
+            self._refuse(column, f"no {what}", _says_nothing, cure)
+            return cells
+        self._refuse(column, UNWRITABLE, lambda cell: bool(cell) and _is_unwritable(cell), cure)
+        cells = [record.cells[column] for record in self.found.records]
+        return ["" if _says_nothing(cell) else cell for cell in cells]
+
+    def labels(self, is_needed: bool) -> list[str]:
+        """Return the label of every row."""
         cure = "write a label, or remove the row"
-        labels = self.cells(column, cure)
-        self._refuse(column, "no label", lambda cell: cell.lower() in NO_VALUE, cure)
+        labels = self.values(self.found.label, "label", cure, is_needed)
         spelled: dict[str | float, str] = {}
-        for label in sorted(set(labels)):
+        for label in sorted(set(labels) - {""}):
             number = number_of(label)
             other = spelled.setdefault(spelling(label) if number is None else number, label)
             if other != label:
@@ -237,18 +264,10 @@ class _Rows:
                 )
         return labels
 
-    def groups(self, needs_group: bool) -> list[str]:
+    def groups(self, is_needed: bool) -> list[str]:
         """Return the group of every row."""
-        column, cure = self.found.group, "write the group; any text of its own for a single image"
-        records = self.found.records
-        if column is not None and not (
-            needs_group or any(r.cells[column].strip() for r in records)
-        ):
-            return [""] * len(records)
-        groups = self.cells(column, cure)
-        if column is not None:
-            self._refuse(column, "no group", lambda cell: cell.lower() in NO_VALUE, cure)
-        return groups
+        cure = "write the group; any text of its own for a single image"
+        return self.values(self.found.group, "group", cure, is_needed)
 
     def parts(self) -> list[str]:
         """Return the part of every row."""
@@ -278,6 +297,8 @@ class _Rows:
         """Return the prompt name by label: one for each, no two alike."""
         known: dict[str, tuple[str, Record]] = {}
         for label, prompt, record in zip(labels, prompts, self.found.records, strict=True):
+            if not label:
+                continue
             first, where = known.setdefault(label, (prompt, record))
             if first != prompt:
                 raise UserError(

@@ -12,6 +12,22 @@ from .inputs import ClassFinder, InputImage, Places
 from .output import Output
 
 
+def newer_than(written: float, images: Sequence[str], folder: str) -> list[str]:
+    """Return the images that were changed after a file's last row was written.
+
+    Args:
+        written: time of that, in seconds since the epoch.
+        images: paths; those that are gone do not count.
+        folder: that relative ones are from.
+    """
+    newer = []
+    for image in images:
+        path = os.path.join(folder, image)
+        if os.path.isfile(path) and os.path.getmtime(path) > written:
+            newer.append(image)
+    return newer
+
+
 def remaining(
     images: Sequence[InputImage], output: Output, label_of: ClassFinder, out: Path, folder: str
 ) -> list[InputImage]:

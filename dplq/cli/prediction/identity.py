@@ -29,6 +29,7 @@ class Identity(msgspec.Struct, frozen=True):
         features_file: its name, beside the output; "" without one.
         backbone: what identifies the CLIP that was loaded.
         domain: what identifies the domain encoder; None without one.
+        reading: settings of the image reader that the command has other than the model.
         folder: working directory, from the output's folder; relative paths of the rows are from
             there.
     """
@@ -40,6 +41,7 @@ class Identity(msgspec.Struct, frozen=True):
     features_file: str = ""
     backbone: dict[str, Any] = {}
     domain: dict[str, Any] | None = None
+    reading: dict[str, Any] = {}
     folder: str = "."
     format: Literal[1] = 1
 
@@ -121,9 +123,9 @@ def _shown(value: Any) -> str:
         return f"{len(value)} ({few(value, 3)})"
     if isinstance(value, str) and len(value) == 64:
         return f"checkpoint {value[:12]}"
-    if isinstance(value, dict):
+    if value and isinstance(value, dict):
         return printable(", ".join(f"{key} {entry}" for key, entry in value.items()))[:200]
-    return str(value) if value not in (None, "") else "none"
+    return str(value) if value not in (None, "", {}) else "none"
 
 
 def name_from(output: Path, other: Path) -> str:

@@ -8,11 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dplq.errors import UserError, few, printable
 from dplq.evaluation.prediction_rows import distinct_names
 from dplq.io.validation.paths import name_problem, user_path
+
+if TYPE_CHECKING:
+    from dplq.datasets._engine.tables import Columns
 
 TABLES = (".csv", ".tsv")
 
@@ -50,18 +53,19 @@ class Inputs:
     notes: list[str] = field(default_factory=list)
 
 
-def find_inputs(given: Sequence[str]) -> Inputs:
+def find_inputs(given: Sequence[str], columns: Columns | None = None) -> Inputs:
     """Return the images that the arguments name.
 
     Args:
         given: image files, folders (with those below them), patterns, and tables.
+        columns: of the tables, where their names are not common ones.
 
     Raises:
         UserError: one names nothing, or nothing is an image, or a table is not in order.
     """
     found, known, place_of = Inputs(), set(), Places()
     for argument in given:
-        for image in _named_by(argument, found):
+        for image in _named_by(argument, found, columns):
             if problem := name_problem(image.path):
                 raise UserError(f"{printable(image.path)}: this name {problem}. Rename it.")
             place = place_of(image.path)
@@ -71,7 +75,7 @@ def find_inputs(given: Sequence[str]) -> Inputs:
             known.add(place)
             found.images.append(image)
     if not found.images:
-        raise UserError(f"There is no image in {few(map(printable, given))}.")
+        raise UserError(f"There is no image in {few(map(printable, given))}.", *found.notes)
     return found
 
 
@@ -95,20 +99,24 @@ class Places:
         return os.path.join(self._folders[folder], name)
 
 
-def _named_by(argument: str, found: Inputs) -> Iterator[InputImage]:
+def _named_by(argument: str, found: Inputs, columns: Columns | None) -> Iterator[InputImage]:
     path = user_path(argument, "IMAGES")
     if path.is_dir():
-        yield from _below(path)
+        yield from _below(path, found.notes)
     elif path.exists():
         if path.suffix.lower() in TABLES:
             found.tables.append(str(path))
-            yield from _listed_in(path, found.notes)
+            yield from _listed_in(path, columns, found.notes)
         else:
             yield InputImage(str(path))
     else:
         matches = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(argument) else []
         if not matches:
-            what = "no file fits the pattern" if glob.has_magic(argument) else "there is no"
+            what = (
+                "no file fits the pattern"
+                if glob.has_magic(argument)
+                else "there is no file or folder"
+            )
             raise UserError(
                 f"IMAGES: {what} {printable(argument)}. Give image files, folders, quoted patterns "
                 "such as 'scans/*.png', or a CSV table."
@@ -118,21 +126,27 @@ def _named_by(argument: str, found: Inputs) -> Iterator[InputImage]:
                 yield InputImage(match)
 
 
-def _below(folder: Path) -> Iterator[InputImage]:
-    """Yield the images in a folder and below it, sorted."""
+def _below(folder: Path, notes: list[str]) -> Iterator[InputImage]:
+    """Yield the images in a folder and below it, sorted; what is left out is noted."""
     from dplq.datasets._engine.layout.folders import list_files
+    from dplq.datasets._engine.layout.left_out import left_out
 
-    for name in list_files(str(folder), nested=True).images:
+    files = list_files(str(folder), nested=True, find_masks=True)
+    notes += [f"{folder}: {line}" for line in left_out(str(folder), files.others, files.masks)]
+    if tables := [name for name in files.others if name.lower().endswith(TABLES)]:
+        notes.append(
+            f"{folder}: not read as tables, give one in place of the folder if it lists the "
+            f"images: {few(map(printable, tables), 3)}"
+        )
+    for name in files.images:
         yield InputImage(os.path.join(folder, name))
 
 
-def _listed_in(table: Path, notes: list[str]) -> Iterator[InputImage]:
+def _listed_in(table: Path, columns: Columns | None, notes: list[str]) -> Iterator[InputImage]:
     """Yield the images of a table; names without a folder are searched in its folder and below."""
     from dplq.datasets._engine.tables import read_table
 
-    found = read_table(
-        table, str(table.parent), needs_label=False, needs_group=False, anywhere=True
-    )
+    found = read_table(table, str(table.parent), columns, needs_label=False, anywhere=True)
     notes += [f"{table}: {note}" for note in found.notes]
     for row in found.rows:
         path = os.path.join(table.parent, row.path)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dplq.images.batches import Refused
+from dplq.images.summary import Summary
 from dplq.methods.base import CLIPModel
-from dplq.methods.prediction import score_files
+from dplq.methods.prediction import ranking, score_files
 
+from .accuracy import Accuracy
 from .features import FeatureFile
 from .inputs import ClassFinder, InputImage
 from .output import Output
@@ -27,11 +29,13 @@ def classify(
     images: Sequence[InputImage],
     output: Output,
     features: FeatureFile | None,
+    accuracy: Accuracy,
     progress: Progress,
     *,
+    warn: Callable[[str], None],
     batch_size: int,
     workers: int,
-) -> list[Problem]:
+) -> tuple[list[Problem], Summary]:
     """Write the predictions of images batch by batch, features first.
 
     Args:
@@ -39,14 +43,17 @@ def classify(
         images: in the order of the output's rows.
         output: where predictions go.
         features: where adapted image features go; None: nowhere.
+        accuracy: of these images, too.
         progress: is told of each batch.
+        warn: is called with what is wrong with the images' values, once: as early as it shows.
         batch_size: images in a batch.
         workers: processes that read images; 0: this one.
 
     Returns:
-        The images that cannot be read.
+        The images that cannot be read; what the others are, and what was done to them.
     """
     label_of, problems = ClassFinder(model.classnames), []
+    summary, warned = Summary(), False
     batches = score_files(
         model,
         [image.path for image in images],
@@ -54,15 +61,32 @@ def classify(
         workers=workers,
         with_features=features is not None,
     )
-    for scores in batches:
+    for number, scores in enumerate(batches, start=1):
         done = [images[index] for index in scores.indices]
         if done:
             if features is not None and scores.features is not None:
                 features.add(scores.features)
-            output.add(done, list(map(label_of, done)), scores.logits)
+            labels = list(map(label_of, done))
+            output.add(done, labels, scores.logits)
+            guesses = ranking(scores.logits, 1)[:, 0].tolist()
+            accuracy.add([image.path for image in done], labels, guesses)
         problems += [_problem(images[refused.at].path, refused) for refused in scores.refused]
         progress.add(len(scores.indices) + len(scores.refused))
-    return problems
+        for facts in scores.facts:
+            summary.add(facts)
+        if number == 1:
+            warned = _warn(summary, model, warn)
+    if not warned:
+        _warn(summary, model, warn)
+    return problems, summary
+
+
+def _warn(summary: Summary, model: CLIPModel, warn: Callable[[str], None]) -> bool:
+    """Report values that use a small part of their range; return whether there was a problem."""
+    problem = summary.unused_range(model.input.reading)
+    if problem:
+        warn(problem)
+    return bool(problem)
 
 
 def _problem(path: str, refused: Refused) -> Problem:

@@ -23,8 +23,6 @@ class Output(Protocol):
 
     done: list[str]  # paths of the images that are there already
     known: list[Known]  # what is written of them
-    labelled: int  # images with a label, these included
-    right: int  # those of them that are predicted right
     has_groups: bool  # whether groups are written
 
     def add(self, images: Sequence[InputImage], labels: Sequence[int], logits: Tensor) -> None:
@@ -89,7 +87,7 @@ class TopClasses(RowWriter):
                 images, labels, top_cells(logits, names, self.topk), strict=True
             )
         ]
-        self.add_rows(rows, labels, ranking(logits, 1)[:, 0].tolist())
+        self.add_rows(rows)
 
 
 class Printed:
@@ -107,7 +105,6 @@ class Printed:
         self.classes, self.topk = list(classes), topk
         self.done: list[str] = []
         self.known: list[Known] = []
-        self.labelled = self.right = 0
         self.width = min(max(len(image.path) for image in images), 60)
         self.name_width = max(map(len, classes))
 

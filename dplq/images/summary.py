@@ -1,0 +1,56 @@
+"""What the images of a run or a command are, and what was done to them, in counts and words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from .reader import ImageFacts, unused_range
+from .settings import ReadSettings
+
+
+class Summary:
+    """Counts over images that are examined one by one.
+
+    Args:
+        facts: of the first images.
+    """
+
+    def __init__(self, facts: Iterable[ImageFacts] = ()) -> None:
+        self.images = 0
+        self.kinds, self.steps = Counter[str](), Counter[str]()
+        self.most_frames = 1
+        self._deep: list[ImageFacts] = []  # of more than 8 bits, the format's range used
+        for fact in facts:
+            self.add(fact)
+
+    def add(self, fact: ImageFacts) -> None:
+        """Count one image."""
+        self.images += 1
+        self.kinds[fact.kind] += 1
+        self.steps.update(fact.steps)
+        self.most_frames = max(self.most_frames, fact.frames)
+        if fact.span is not None:
+            self._deep.append(fact)
+
+    def unused_range(self, settings: ReadSettings) -> str:
+        """Return what `reader.unused_range` says of the images; "" if there is nothing wrong."""
+        return unused_range(self._deep, settings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts, the largest first, as results.json has them."""
+        return {
+            "images": self.images,
+            "kinds": dict(self.kinds.most_common()),
+            "steps": dict(self.steps.most_common()),
+            "most_frames": self.most_frames,
+        }
+
+    def in_words(self) -> str:
+        """Return one line: how many images of each kind, and what was done to how many."""
+        counted = [f"{count} {kind}" for kind, count in self.kinds.most_common()]
+        counted += [f"{count} x {step}" for step, count in self.steps.most_common()]
+        if self.most_frames > 1:
+            counted.append(f"up to {self.most_frames} frames in a file")
+        return "; ".join(counted)

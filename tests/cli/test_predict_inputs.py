@@ -1,0 +1,217 @@
+"""`dplq predict`: what it says of the images, and the keys after them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import dplq
+from dplq.cli.prediction.accuracy import Accuracy
+from dplq.evaluation.prediction_table import PredictionTable
+from dplq.io.runs.trained_images import (
+    TrainedImageFinder,
+    TrainedImages,
+    mark_of,
+    write_trained_images,
+)
+
+WINDOW = ("INPUT.WINDOW", "[0, 4095]")
+NARROW = (
+    "The 16-bit grey images use only the values 0 to 4095 of 0 to 65535, so they would be nearly "
+    'uniform: set INPUT.WINDOW "[0, 4095]" or percentile'
+)
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """A folder with five 16-bit images of 12-bit values, and the same ones over 16 bits."""
+    folder, wide = tmp_path / "deep", tmp_path / "wide"
+    folder.mkdir()
+    wide.mkdir()
+    random = np.random.default_rng(0)
+    for k in range(5):
+        values = random.integers(0, 4096, (40, 40))
+        values.flat[:2] = 0, 4095
+        Image.fromarray(values.astype(np.uint16)).save(folder / f"{k}.png")
+        scaled = np.round(values * 65535 / 4095)
+        Image.fromarray(scaled.astype(np.uint16)).save(wide / f"{k}.png")
+    return folder
+
+
+def test_values_of_a_small_part_of_their_range_are_said_once(run, deep, tmp_path):
+    """With a window they are the images that use the whole range."""
+    out = tmp_path / "a.csv"
+    code, _, err = run(deep, "--out", out)
+    assert (code, err.count("warning: "), NARROW in err) == (0, 1, True), err
+    assert "images: 5 16-bit grey; 5 x 16-bit values scaled from [0, 65535] to 8 bits\n" in err
+    before = out.read_bytes()
+    code, _, err = run(deep, "--out", out, *WINDOW)
+    assert (code, "(reading: there none, now WINDOW [0.0, 4095.0])" in err) == (2, True), err
+    assert out.read_bytes() == before
+    code, _, err = run(deep, "--out", tmp_path / "b.csv", *WINDOW)
+    assert (code, "warning: " in err, "5 x window [0, 4095] applied" in err) == (0, False, True)
+    code, _, err = run(deep.parent / "wide", "--out", tmp_path / "c.csv")
+    assert (code, "warning: " in err) == (0, False), err
+    windowed, wide = (PredictionTable.read(tmp_path / name) for name in ("b.csv", "c.csv"))
+    assert np.abs(windowed.probabilities - wide.probabilities).max() < 1e-3
+    full = PredictionTable.read(out)
+    assert np.abs(full.probabilities - wide.probabilities).max() > 1e-2
+
+
+def test_a_small_range_that_shows_late_is_said_at_the_end(run, deep, tmp_path):
+    shutil.copytree(deep, tmp_path / "all/z")
+    for k in range(3):  # the first batch
+        Image.new("RGB", (9, 9)).save(tmp_path / f"all/{k}.png")
+    code, _, err = run(tmp_path / "all")
+    assert (code, err.count("warning: "), NARROW in err) == (0, 1, True), err
+
+
+def test_the_library_warns_too(folder, deep, monkeypatch, caplog):
+    monkeypatch.chdir(folder)
+    model = dplq.load("0.safetensors")
+    with caplog.at_level(logging.WARNING):
+        model.predict(sorted(deep.iterdir()))
+    (said,) = [record.message for record in caplog.records if "16-bit" in record.message]
+    assert said.startswith(NARROW)
+    caplog.clear()
+    model.predict(sorted((deep.parent / "wide").iterdir()))
+    assert "16-bit" not in caplog.text
+
+
+def test_files_that_are_left_out_are_said(run, folder, tmp_path):
+    for name in ("1.jpg", "2.jpg"):
+        shutil.copy(folder / "images" / name, tmp_path / name)
+    shutil.copy(folder / "images/1.jpg", tmp_path / "1_mask.jpg")
+    (tmp_path / "masks").mkdir()
+    shutil.copy(folder / "images/2.jpg", tmp_path / "masks/2.jpg")
+    for name in ("a.heic", "b.nii.gz", "notes.txt", "labels.csv"):
+        (tmp_path / name).write_text("x")
+    os.symlink(tmp_path / "gone.jpg", tmp_path / "link.jpg")
+    code, said, err = run(tmp_path)
+    assert (code, len(said.splitlines())) == (0, 2)
+    for line in (
+        "left out: files of a kind that is not read: 1 .heic, 1 .nii.gz",
+        "left out: 1 link leads to no file: link.jpg",
+        "left out: 2 masks: 1_mask.jpg, masks/2.jpg",
+        "not read as tables, give one in place of the folder if it lists the images: labels.csv",
+    ):
+        assert f"{tmp_path}: {line}\n" in err
+    assert "notes.txt" not in err
+    assert run(tmp_path / "1_mask.jpg")[0] == 0  # by its name it is an image like any other
+    for name in ("1.jpg", "2.jpg", "1_mask.jpg", "link.jpg"):
+        (tmp_path / name).unlink()
+    shutil.rmtree(tmp_path / "masks")
+    code, _, err = run(tmp_path)
+    assert (code, "There is no image in" in err, "1 .heic" in err) == (2, True, True)
+
+
+def test_keys_say_what_the_columns_of_a_table_are(run, folder, tmp_path):
+    table = folder / "images/t.csv"
+    table.write_text("scan,truth,dx\n1.jpg,forest,x\n2.jpg,river,y\n", encoding="utf-8")
+    out = tmp_path / "a.csv"
+    keys = ("DATASET.COLUMNS.PATH", "scan", "DATASET.COLUMNS.LABEL", "truth")
+    try:
+        assert run(table, "--out", out, *keys)[0] == 0
+        assert PredictionTable.read(out).labels.tolist() == [0, 1]
+        code, _, err = run(table, "DATASET.COLUMNS.LABEL", "truht")
+        assert (code, "Did you mean 'truth'?" in err) == (2, True), err
+    finally:
+        table.unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["INPUT.WINDOW"], "Config overrides come in pairs KEY VALUE; 'INPUT.WINDOW' has no"),
+        (["INPUT.WINDOW", "[9, 3]"], "INPUT.WINDOW is [9, 3]; it must be two numbers, low < high"),
+        (["INPUT.SIZE", "[9, 9]"], "Unknown config key INPUT.SIZE."),
+        (["DATASET.COLUMNS.LABL", "dx"], "Did you mean DATASET.COLUMNS.LABEL"),
+    ],
+)
+def test_keys_and_values_that_cannot_be_are_refused(run, tmp_path, words, said):
+    code, _, err = run("images", "--out", tmp_path / "a.csv", *words)
+    assert (code, said in err) == (2, True), err
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_rows_of_images_that_were_replaced_are_said(run, folder, tmp_path):
+    shutil.copytree(folder / "images", tmp_path / "images")
+    out = tmp_path / "a.csv"
+    run(tmp_path / "images", "--out", out)
+    assert "newer than" not in run(tmp_path / "images", "--out", out)[2]
+    later = os.path.getmtime(out) + 5
+    os.utime(tmp_path / "images/3.jpg", (later, later))
+    code, _, err = run(tmp_path / "images", "--out", out)
+    said = f"1 image is newer than {out}, whose rows are of the files as they were: "
+    assert (code, f"warning: {said}{tmp_path / 'images/3.jpg'}. --overwrite" in err) == (0, True)
+
+
+def test_the_accuracy_over_training_images_is_said(run, folder, tmp_path):
+    """In a continued file, too; known by their content, whatever they are called."""
+    learner = tmp_path / "prompt_learner"
+    learner.mkdir()
+    shutil.copy(folder / "0.safetensors", learner / "model-1.safetensors")
+    shutil.copytree(folder / "clip", tmp_path / "clip")
+    trained = {f"a/{k}.jpg": mark_of(str(folder / f"images/{k}.jpg")) for k in (1, 2)}
+    write_trained_images(
+        learner / "train_images.json", TrainedImages(1, "Mine", None, dict(trained))
+    )
+    guesses = dplq.load(folder / "0.safetensors").predict(
+        [folder / f"images/{k}.jpg" for k in (1, 2, 3, 4)]
+    )
+    wrong = next(name for name in ("forest", "river") if name != guesses[3].label)
+    labels = [guesses[0].label, guesses[1].label, guesses[2].label, wrong]
+    table, out = folder / "images/t.csv", tmp_path / "a.csv"
+
+    def tested(*rows):
+        lines = "".join(f'{k}.jpg,"{labels[k - 1]}"\n' for k in rows)
+        table.write_text("path,label\n" + lines, encoding="utf-8")
+        try:
+            return run(table, "--out", out, model=str(tmp_path))[1]
+        finally:
+            table.unlink()
+
+    said = tested(1)
+    assert "accuracy: 100.00 % (1 of 1 image)\n" in said
+    assert "1 of them is an image that the model was trained on" in said
+    assert said.splitlines()[1].endswith("so this accuracy is too high.")
+    said = tested(1, 2, 3, 4)
+    assert "accuracy: 75.00 % (3 of 4 images)\n" in said
+    assert (
+        "2 of them are images that the model was trained on, so this accuracy is too high; of the "
+        "others: 50.00 % (1 of 2 images)\n"
+    ) in said
+
+
+def test_labels_are_counted_without_a_file(run, folder):
+    table = folder / "images/t.csv"
+    table.write_text("path,label\n1.jpg,forest\n2.jpg,\n", encoding="utf-8")
+    try:
+        code, said, err = run(table)
+    finally:
+        table.unlink()
+    assert (code, len(said.splitlines())) == (0, 2)  # the table alone
+    assert ("accuracy: 100.00 % (1 of 1 image)" in err) == ("forest" in said.splitlines()[0])
+
+
+def test_images_without_a_label_or_that_are_gone_do_not_count(tmp_path):
+    accuracy = Accuracy(TrainedImageFinder({}))
+    accuracy.add([str(tmp_path / "gone.png"), "a.png"], [1, -1], [1, 0])
+    assert (accuracy.every.labelled, accuracy.every.right) == (1, 1)
+    assert accuracy.unseen == accuracy.every
+    assert Accuracy(None).lines() == []
+
+
+def test_a_damaged_record_of_training_images_is_refused(run, folder, tmp_path):
+    (tmp_path / "prompt_learner").mkdir()
+    shutil.copy(folder / "0.safetensors", tmp_path / "prompt_learner/model-1.safetensors")
+    shutil.copytree(folder / "clip", tmp_path / "clip")
+    (tmp_path / "prompt_learner/train_images.json").write_text(json.dumps({"format": 1}))
+    code, _, err = run("images/1.jpg", model=str(tmp_path))
+    assert (code, "train_images.json" in err, "restore it, or delete it" in err) == (2, True, True)
