@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Carry out the plan and print the table."""
     from dplq.experiments.base2new import base2new
+    from dplq.experiments.check_configs import check_configs
     from dplq.experiments.execute import execute
     from dplq.experiments.series import Series
 
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         options=pairs(args.opts),
     )
     plan = base2new(series)
+    check_configs(plan.runs)
     code = execute(plan)
     if code == DONE:
         print_table([folder for folder in plan.folders if folder.is_dir()])

@@ -127,8 +127,10 @@ def run(args: argparse.Namespace, options: list[str]) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     plan, (name, settings) = planned(args, options, Path.cwd())
     if args.dry_run:
+        from dplq.experiments.check_configs import check_configs
         from dplq.experiments.dry_run import overview
 
+        check_configs(plan.runs)
         engine_settings(name, settings)
         print(overview(plan))
         return 0

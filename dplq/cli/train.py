@@ -104,12 +104,12 @@ def setup_cfg(args: argparse.Namespace) -> Any:
         UserError: unknown file, key, dataset or trainer, or a value that a key cannot have.
     """
     from dplq.host.checks import check_config
+    from dplq.host.run_config import check_name, check_names
 
     if args.trainer:
         check_name("trainer", args.trainer)
     cfg = merged(args, args.config_file)
-    check_name("trainer", cfg.TRAINER.NAME)
-    check_name("dataset", cfg.DATASET.NAME)
+    check_names(cfg)
     if not args.config_file and not cfg.MODEL.BACKBONE.NAME:  # nothing could run
         data = cfg.DATASET
         default = default_config(
@@ -133,23 +133,15 @@ def merged(args: argparse.Namespace, config_file: str | None) -> Any:
     Raises:
         UserError: unknown file or key, or a value that a key cannot have.
     """
-    from dassl.config import get_cfg_default
+    from dplq.host.run_config import run_config
 
-    from dplq.host.config import extend_cfg, merge_file, merge_options
-    from dplq.io.nodes import set_key
-
-    cfg = get_cfg_default()
-    extend_cfg(cfg)
-    if args.dataset_config_file:
-        merge_file(cfg, dataset_config(args.dataset_config_file))
+    files = [dataset_config(args.dataset_config_file)] if args.dataset_config_file else []
     if config_file:
-        merge_file(cfg, trainer_config(config_file, args.trainer or cfg.TRAINER.NAME))
-    for flag, key in OVERRIDES.items():
-        value = getattr(args, flag)
-        if value not in (None, ""):
-            set_key(cfg, key, value)
-    merge_options(cfg, args.opts)
-    return cfg
+        trainer = args.trainer or run_config(files, {}, ()).TRAINER.NAME
+        files.append(trainer_config(config_file, trainer))
+    flags = {key: getattr(args, flag) for flag, key in OVERRIDES.items()}
+    given = {key: value for key, value in flags.items() if value not in (None, "")}
+    return run_config(files, given, args.opts)
 
 
 def usable_folder(text: str, flag: str) -> str:
@@ -160,22 +152,6 @@ def usable_folder(text: str, flag: str) -> str:
     """
     path = user_folder(text, flag) if text else Path()
     return str(path) if text.startswith("~") else text
-
-
-def check_name(kind: str, name: str) -> None:
-    """Raise a UserError with the nearest names if a dataset or trainer is not registered."""
-    from dassl.data.datasets import DATASET_REGISTRY
-    from dassl.engine import TRAINER_REGISTRY
-
-    flag, registry = {
-        "trainer": ("--trainer", TRAINER_REGISTRY),
-        "dataset": ("--dataset-config-file", DATASET_REGISTRY),
-    }[kind]
-    names = registry.registered_names()
-    if not name:
-        raise UserError(f"No {kind} was named: use {flag}.{suggest('', names)}")
-    if name not in names:
-        raise UserError(f"The {kind} '{name}' is unknown.{suggest(name, names)}")
 
 
 def check_resume(cfg: Any) -> None:

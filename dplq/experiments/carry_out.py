@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from dplq.errors import UserError
+from dplq.experiments.check_configs import check_configs
 from dplq.experiments.engines import Engine
 from dplq.experiments.execute import LOGS_FOLDER, execute
 from dplq.experiments.plan import Plan, RecordedSettings, Run, TableRequest
@@ -29,8 +30,9 @@ def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: b
         0, the code of the first run that failed, or 128 and the number of the signal that came.
 
     Raises:
-        UserError: the engine cannot be opened.
+        UserError: a run's config cannot be used, or the engine cannot be opened.
     """
+    check_configs(plan.runs)
     logging.getLogger(ENGINES).setLevel(logging.INFO)  # how many runs share a GPU
     with caught_signals() as signals:
         with until_closed(sys.stdout, signals.note_closed):

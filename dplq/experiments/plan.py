@@ -98,11 +98,15 @@ class Run:
             "--output-dir": self.folder,
         }
         test = [] if self.model is None else ["--model-dir", str(self.model), "--eval-only"]
-        keys = {"DATASET.NUM_SHOTS": self.shots, "DATASET.SUBSAMPLE_CLASSES": self.classes}
         words = [str(word) for pair in arguments.items() for word in pair]
+        return [*words, *test, *import_words(self.imports), *self.keys]
+
+    @property
+    def keys(self) -> list[str]:
+        """Return the config keys and values of the command line, one after the other."""
+        keys = {"DATASET.NUM_SHOTS": self.shots, "DATASET.SUBSAMPLE_CLASSES": self.classes}
         given = ((key, for_any_folder(key, value)) for key, value in self.options)
-        options = [str(word) for pair in (*keys.items(), *given) for word in pair]
-        return [*words, *test, *import_words(self.imports), *options]
+        return [str(word) for pair in (*keys.items(), *given) for word in pair]
 
     def settings(self) -> str:
         """Return what determines its result, a line each; a tested model has to be finished."""

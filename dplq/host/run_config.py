@@ -1,0 +1,61 @@
+"""The config of a run: defaults, config files, flags, KEY VALUE pairs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dplq.errors import UserError, suggest
+from dplq.host.config import extend_cfg, merge_file, merge_options
+from dplq.io.nodes import set_key
+
+FLAGS = {"trainer": "--trainer", "dataset": "--dataset-config-file"}
+
+
+def run_config(
+    files: Iterable[str | os.PathLike[str]], flags: Mapping[str, Any], options: Sequence[str]
+) -> Any:
+    """Return a config, not yet checked as a whole.
+
+    Args:
+        files: merged in their order.
+        flags: value by key, over those of the files.
+        options: KEY VALUE ..., over the flags.
+
+    Raises:
+        UserError: unknown file or key, or a value that a key cannot have.
+    """
+    from dassl.config import get_cfg_default
+
+    cfg = get_cfg_default()
+    extend_cfg(cfg)
+    for file in files:
+        merge_file(cfg, os.fspath(file))
+    for key, value in flags.items():
+        set_key(cfg, key, value)
+    merge_options(cfg, list(options))
+    return cfg
+
+
+def check_names(cfg: Any) -> None:
+    """Refuse a trainer and a dataset that are not registered.
+
+    Raises:
+        UserError: with the nearest names.
+    """
+    check_name("trainer", cfg.TRAINER.NAME)
+    check_name("dataset", cfg.DATASET.NAME)
+
+
+def check_name(kind: str, name: str) -> None:
+    """Raise a UserError with the nearest names if a dataset or trainer is not registered."""
+    from dassl.data.datasets import DATASET_REGISTRY
+    from dassl.engine import TRAINER_REGISTRY
+
+    registry = {"trainer": TRAINER_REGISTRY, "dataset": DATASET_REGISTRY}[kind]
+    names = registry.registered_names()
+    if not name:
+        raise UserError(f"No {kind} was named: use {FLAGS[kind]}.{suggest('', names)}")
+    if name not in names:
+        raise UserError(f"The {kind} '{name}' is unknown.{suggest(name, names)}")
