@@ -224,6 +224,7 @@ class OwnImages(FolderDataset):
             return
         depth = 2 if self.listing.is_kept or any(self._parts) else 1
         self.groups, single = groups_from_subfolders(self.listing.images, depth)
+        self.group_source = "the sub-folders of class folders"
         if single:
             names = few(self.table.prompts[label] for label in single)
             logger.warning(

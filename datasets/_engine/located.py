@@ -35,6 +35,7 @@ class LocatedDataset(Declaration):
     Attributes:
         dataset_dir: absolute path of the data folder.
         groups: group (patient, scene, site) by path of the split, where there are groups.
+        group_source: where they are from, in words.
         is_given: whether files or folders give the split; False: it was drawn.
         listing: the class folders, if the split was made from them.
         name: of the dataset in messages and file names.
@@ -47,6 +48,7 @@ class LocatedDataset(Declaration):
     """
 
     groups: dict[str, str]
+    group_source: str
     is_given: bool
     listing: Listing | None
     name: str
@@ -80,7 +82,8 @@ class LocatedDataset(Declaration):
             self.split_folders = self.reference_split_folders or self.split_folders
             self.template = self.reference_template or self.template
         self.test_only = type(self).test_only or options.all_test
-        self.groups, self.listing, self.is_given = {}, None, False
+        self.groups, self.group_source = {}, ""
+        self.listing, self.is_given = None, False
         self.dataset_dir = self.find_dataset_dir(os.path.abspath(user_folder(root, ROOT_KEY)))
         if problem := refusal(self.dataset_dir):
             raise UserError(

@@ -92,6 +92,7 @@ class SplitDataset(LocatedDataset):
     def _find_groups(self, items: Sequence[Item]) -> None:
         """Set the groups that `DATASET.GROUP` finds in the paths."""
         self.groups = groups_of([item.path for item in items], self.options.group)
+        self.group_source = f"DATASET.GROUP {self.options.group}"
 
     def given_split_file(self) -> Path | None:
         """Return the split file or table that the config names or another project left, if any.
@@ -142,8 +143,15 @@ class SplitDataset(LocatedDataset):
         split = self._loaded(path, split)
         if not self.test_only:
             wanted = None if self.is_given else self.fractions
+            if self.groups:
+                logger.info("%s: %s", self.name, self.groups_in_words())
             warn_of_groups(self.name, split, self.groups, self.options.group, wanted)
         return split
+
+    def groups_in_words(self) -> str:
+        """Return how many groups there are, and where they are from."""
+        count = len(set(self.groups.values()))
+        return f"{len(self.groups)} images are in {count} groups, those of {self.group_source}"
 
     def _split_from_table(self, path: Path) -> tuple[Path | None, Split]:
         table = self.read_table(path)
@@ -179,7 +187,7 @@ class SplitDataset(LocatedDataset):
         """Set the groups: those of `DATASET.GROUP`, else those of the table's column."""
         self._find_groups(items)
         if not self.options.group:
-            self.groups = dict(table.groups)
+            self.groups, self.group_source = dict(table.groups), table.group_column
 
     def read_table(self, path: Path) -> Table:
         """Return the content of a table of images; it is read once."""

@@ -253,8 +253,7 @@ def _compare_parts(dataset: FolderDataset, split: Split, report: Report) -> None
     elif report.parts["val"] == report.parts["test"]:  # as CoOp has it for ImageNet
         del report.parts["val"]
     if dataset.groups:
-        count = len(set(dataset.groups.values()))
-        report.notes.append(f"{len(dataset.groups)} images are in {count} groups.")
+        report.notes.append(f"{dataset.groups_in_words()}.")
     remedy = "Delete the file to have a new split made, or get the published one again."
     if dataset.needs_split:
         remedy = "Get the published file again."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from dplq.clip.layouts.transformers_config import in_unit_range, most_value
 from dplq.domain.encoder import IMAGENET_MEAN, IMAGENET_STD
 from dplq.errors import UserError, few, one_line, shown
 from dplq.io.files import bytes_digest, file_digest
@@ -320,14 +322,9 @@ def _activation(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
 def _statistics(name: str, preprocessor: Mapping[str, Any] | None) -> list[tuple[float, ...]]:
     """Return mean and standard deviation of a preprocessor_config.json; ImageNet's without them."""
     content = preprocessor or {}
-    normalises = content.get("do_normalize", True)
-    if normalises not in (True, False, None):
-        raise UserError(
-            f"domain encoder '{name}': in its {PREPROCESSOR} do_normalize is {shown(normalises)}; "
-            "it must be true or false"
-        )
+    normalises, most = _said(name, content, "do_normalize"), _most(name, content)
     if normalises is False:
-        return [(0.0,) * 3, (1.0,) * 3]
+        return [(0.0,) * 3, (1 / most,) * 3]
     missing = {key: word for key, (word, _) in STATISTICS.items() if not content.get(key)}
     if missing:
         lacks = f"its {PREPROCESSOR} has no {' and no '.join(missing)}"
@@ -340,9 +337,34 @@ def _statistics(name: str, preprocessor: Mapping[str, Any] | None) -> list[tuple
             "is" if len(missing) == 1 else "are",
         )
     return [
-        _numbers(name, PREPROCESSOR, key, content.get(key) or usual)
+        in_unit_range(_numbers(name, PREPROCESSOR, key, given), most)
+        if (given := content.get(key))
+        else usual
         for key, (_, usual) in STATISTICS.items()
     ]
+
+
+def _said(name: str, content: Mapping[str, Any], key: str) -> bool | None:
+    """Return an entry of a preprocessor_config.json that is true or false; None: it has none."""
+    value = content.get(key)
+    if value not in (True, False, None):
+        raise UserError(
+            f"domain encoder '{name}': in its {PREPROCESSOR} {key} is {shown(value)}; it must be "
+            "true or false"
+        )
+    return value
+
+
+def _most(name: str, content: Mapping[str, Any]) -> float:
+    """Return what a preprocessor_config.json makes of 255; statistics are for images in 0..1."""
+    factor = content.get("rescale_factor")
+    is_number = isinstance(factor, (int, float)) and not isinstance(factor, bool)
+    if factor is not None and not (is_number and 0 < factor < math.inf):
+        raise UserError(
+            f"domain encoder '{name}': in its {PREPROCESSOR} rescale_factor is {shown(factor)}; it "
+            "must be a number above 0"
+        )
+    return most_value(_said(name, content, "do_rescale"), factor)
 
 
 def _of_transformers(

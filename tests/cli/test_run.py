@@ -244,7 +244,7 @@ def test_what_is_wrong_with_a_plan_names_the_sweep_file(here, tmp_path, capsys):
 
 def test_planning_imports_nothing_heavy(tmp_path):
     (tmp_path / "s.yaml").write_text(
-        "protocols: [base2new, few-shot]\ndatasets: [demo_aerial, rsscn7]\ndepth: 3\n"
+        "protocols: [base2new, few-shot]\ndatasets: [demo_aerial, rsscn7]\n"
     )
     code = (
         "import sys; from dplq.__main__ import main; code = main(sys.argv[1:]); "

@@ -67,3 +67,25 @@ def test_keys_without_effect_are_named():
     assert split.unused(has_table=False, all_tested=True) == [
         "DATASET.SPLIT_FILE is not used: every image is tested"
     ]
+
+
+def test_where_groups_are_from_is_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+
+    def said(**keys):
+        caplog.clear()
+        OwnImages(make_config(tmp_path, **keys))
+        return [m for r in caplog.records if "groups, those of" in (m := r.getMessage())]
+
+    make(tmp_path, ["cat/a", "cat/b", "dog/a", "dog/c"], ["1.png", "2.png"])
+    assert said() == [
+        "OwnImages: 8 images are in 3 groups, those of the sub-folders of class folders"
+    ]
+    assert said(GROUP="/([a-c])/") == [
+        "OwnImages: 8 images are in 3 groups, those of DATASET.GROUP /([a-c])/"
+    ]
+    assert said(GROUP="none") == []
+    folders = (("cat", "a"), ("cat", "b"), ("dog", "a"), ("dog", "c"))
+    rows = [f"{c}/{g}/{k}.png,{c},{g}{k}" for c, g in folders for k in (1, 2)]
+    (tmp_path / "labels.csv").write_text("path,label,Case ID\n" + "\n".join(rows) + "\n")
+    assert said() == ["OwnImages: 8 images are in 6 groups, those of column 'Case ID'"]

@@ -62,6 +62,14 @@ def test_parts_with_mistakes(tmp_path):
         load(tmp_path)
 
 
+def test_accents_may_be_written_in_two_ways(tmp_path):
+    """As macOS and archives made there write them, and everyone else."""
+    make_classes(tmp_path, ["cafe\u0301", "bar"])
+    names = {"caf\u00e9": "a coffee house", "bar": "a bar"}
+    (tmp_path / "classes.json").write_text(json.dumps(names), encoding="utf-8")
+    assert load(tmp_path).classnames == ["a coffee house", "a bar"]
+
+
 def test_a_class_may_be_called_train(tmp_path):
     make_classes(tmp_path, ["train", "car"])
     assert load(tmp_path).classnames == ["car", "train"]

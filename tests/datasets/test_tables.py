@@ -213,6 +213,18 @@ def test_common_names_of_columns(folder, header):
     assert read(folder, rows_of().replace("path,label", header)).rows == PLAIN
 
 
+def test_coordinates_of_a_box_are_no_labels(folder):
+    header = "Image Index,Finding Label,Bbox [x,y,w,h]"
+    text = lines(*(f"{r.path},{r.label},1.5,{i},3,4" for i, r in enumerate(PLAIN)), header=header)
+    assert read(folder, text).rows == PLAIN
+
+
+@pytest.mark.parametrize("name", ["Patient No", "patientno", "MRN", "patient_number"])
+def test_names_of_patient_columns(folder, name):
+    text = lines(*(f"{r.path},{r.label},{r.label}1" for r in PLAIN), header=f"path,label,{name}")
+    assert read(folder, text).groups == {r.path: f"{r.label}1" for r in PLAIN}
+
+
 def test_all_columns(folder):
     header = "patient_id,split,filename,diagnosis,prompt,age"
     text = lines(
@@ -550,3 +562,17 @@ def test_split_file_with_back_slashes(tmp_path, caplog):
         split = read_split(path)
     assert [item.path for item in split.train] == ["oak/a.png", "pine/c.jpg", "pine/d.jpg"]
     assert f"{path}: back slashes in 4 paths are read as slashes" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["P1", "p 1", "7", "007"], "(P1 and p 1, 7 and 007)"),
+        (["12345678901234567890", "12345678901234567891", "a", "b"], ""),  # one float64
+    ],
+)
+def test_groups_that_are_spelled_in_several_ways_are_named(folder, names, said):
+    rows = [f"{row.path},{row.label},{name}" for row, name in zip(PLAIN, names, strict=True)]
+    table = read(folder, lines(*rows, header="path,label,patient"))
+    warned = [text for text in table_warnings(table) if "kept apart" in text]
+    assert [said in text for text in warned] == [True] * bool(said)

@@ -326,6 +326,13 @@ def test_configs_of_transformers_that_timm_cannot_build(tmp_path, changes, text)
         ),
         ({"image_mean": MEAN, "image_std": STD, "do_normalize": True}, MEAN, STD, ""),
         ({"image_mean": MEAN, "image_std": STD, "do_normalize": False}, (0.0,) * 3, (1.0,) * 3, ""),
+        (
+            {"image_mean": [127.5] * 3, "image_std": [51] * 3, "do_rescale": False},
+            (0.5,) * 3,
+            (0.2,) * 3,
+            "",
+        ),
+        ({"do_normalize": False, "rescale_factor": 2 / 255}, (0.0,) * 3, (0.5,) * 3, ""),
     ],
 )
 def test_statistics_of_a_transformers_folder(tmp_path, caplog, content, mean, std, text):
@@ -341,10 +348,19 @@ def test_statistics_of_a_transformers_folder(tmp_path, caplog, content, mean, st
     torch.testing.assert_close(encoder.prepare(clip_images(pixels)), expected)
 
 
-def test_do_normalize_is_true_or_false(tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("do_normalize", "no", "do_normalize is 'no'; it must be true or false"),
+        ("do_rescale", 1.5, r"do_rescale is 1\.5; it must be true or false"),
+        ("rescale_factor", 0, "rescale_factor is 0; it must be a number above 0"),
+        ("rescale_factor", "1/255", "rescale_factor is '1/255'; it must be a number above 0"),
+    ],
+)
+def test_values_of_a_preprocessor_that_cannot_be(tmp_path, key, value, said):
     name = of_transformers(tmp_path / "vit")
-    (tmp_path / "vit" / "preprocessor_config.json").write_text('{"do_normalize": "no"}')
-    with pytest.raises(UserError, match="do_normalize is 'no'; it must be true or false"):
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(json.dumps({key: value}))
+    with pytest.raises(UserError, match=said):
         load_domain_encoder(name, pretrained=False)
 
 

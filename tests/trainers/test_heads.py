@@ -112,6 +112,16 @@ def test_hyperparameters_are_fixed_where_asked_for(flags, tmp_path):
     assert checkpoint.read_header(tmp_path / "out" / MODEL)["settings"]["alpha"] == 0.25
 
 
+def test_hyperparameters_that_the_choice_replaces_are_named(flags, tmp_path):
+    done = train(tmp_path / "log", flags("GDA", tmp_path / "out", "TRAINER.GDA.ALPHA", "0.2345"))
+    assert done.code == 0, done.err
+    chosen = checkpoint.read_header(tmp_path / "out" / MODEL)["settings"]["alpha"]
+    said = f"TRAINER.GDA.ALPHA is 0.2345, and not used: {chosen:g} was chosen on val."
+    assert said in done.out
+    done = train(tmp_path / "log", flags("GDA", tmp_path / "plain"))
+    assert "and not used" not in done.out
+
+
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [

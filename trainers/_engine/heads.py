@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from typing import Any, ClassVar
 
@@ -76,7 +78,22 @@ class HeadTrainer(FrozenTrainer):
         if chosen:
             values = ", ".join(f"{name} is {value:g}" for name, value in chosen.items())
             print(f"{type(self).__name__}: {values}")
+        if val is not None:
+            self._warn_of_replaced(chosen)
         self.train_seconds = time.perf_counter() - started
+
+    def _warn_of_replaced(self, chosen: Mapping[str, float]) -> None:
+        """Name the hyperparameters that the config sets, and the choice on val replaced."""
+        own = {field.name: field.default for field in fields(self.model_class.settings_class)}
+        for name, value in chosen.items():
+            key = name.upper()
+            given = self.keys.get(key, own[name])
+            if given not in (own[name], value):
+                logger.warning(
+                    "TRAINER.%s.%s is %g, and not used: %g was chosen on val. SELECT fixed uses "
+                    "what is set.",
+                    *(self.node, key, given, value),
+                )
 
     def passes(self) -> int:
         """Return the number of views of every image."""

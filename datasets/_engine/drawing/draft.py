@@ -65,7 +65,7 @@ def warn_of_groups(
     pattern: str,
     fractions: Sequence[float] | None,
 ) -> None:
-    """Log how groups were kept together, or that file names look like groups.
+    """Warn of groups in several parts, or that file names look like groups.
 
     Args:
         name: of the dataset.
@@ -78,8 +78,6 @@ def warn_of_groups(
         if pattern != NO_GROUPS:
             _warn_of_repeated_subjects(name, split, is_given=fractions is None)
         return
-    count = len(set(groups.values()))
-    logger.info("%s: %d images are in %d groups", name, len(groups), count)
     parts: dict[str, set[str]] = {}
     for part in Split._fields:
         for item in getattr(split, part):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -98,8 +99,11 @@ class ClassTable:
 
 
 def spelling(name: str) -> str:
-    """Return the name without what spellings may differ in: case, spaces, `_`, `-`."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
+    """Return the name without what spellings may differ in: case, spaces, `_`, `-`.
+
+    Accents are composed, which macOS and archives made there do not do.
+    """
+    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", name)).casefold()
 
 
 def extensions_text() -> str:

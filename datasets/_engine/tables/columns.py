@@ -29,13 +29,14 @@ COMMON_NAMES = {
     ),
     "label": (
         *("label", "labels", "class", "target", "category", "diagnosis", "diagnostic", "dx"),
-        *("finding", "findings", "findinglabels", "disease", "grade", "level", "y", "classid"),
-        *("labelid", "species", "landcover"),
+        *("finding", "findings", "findinglabels", "findinglabel", "disease", "grade", "level"),
+        *("y", "classid", "labelid", "species", "landcover"),
     ),
     "split": ("split", "set", "part", "partition", "subset", "fold", "phase", "usage"),
     "group": (
         *("group", "groupid", "patient", "patientid", "subject", "subjectid", "person"),
         *("personid", "case", "caseid", "participant", "participantid", "study", "studyid"),
+        *("patientno", "patientnumber", "mrn"),
         *("series", "seriesid", "lesion", "lesionid", "scene", "sceneid", "site", "siteid"),
     ),
     "prompt": (
@@ -52,6 +53,7 @@ CURE = (
 )
 # These names are common for other things too: such a column is used only if its values fit.
 ONLY_IF_PARTS = ("fold", "phase", "usage")
+COORDINATE = "y"  # may be one of a box: the label only where no other column is
 
 
 @dataclass(frozen=True)
@@ -242,7 +244,8 @@ def _label_column(table: _Header, is_needed: bool) -> int | None:
         if not is_needed:
             return None
         _refuse_one_hot(table)
-    return table.only("label", named or classnames)
+    clear = [i for i in named if spelling(table.names[i]) != COORDINATE]
+    return table.only("label", clear or named or classnames)
 
 
 def _refuse_one_hot(table: _Header) -> None:

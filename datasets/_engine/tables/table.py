@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,7 @@ class Table(NamedTuple):
         prompts: name of the class in a prompt, by label text.
         groups: group by path; empty without a group column.
         has_split: whether the table has a split column.
+        group_column: the column with the groups, in words; "" without one.
         notes: for the log: how columns were chosen, and which images are not in the table.
     """
 
@@ -78,6 +80,7 @@ class Table(NamedTuple):
     prompts: dict[str, str]
     groups: dict[str, str]
     has_split: bool
+    group_column: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -169,6 +172,7 @@ def read_table(
         reader.prompts(classes, labels, prompts) if classes else {},
         {row.path: row.group for row in rows if row.group},
         found.split is not None,
+        "" if found.group is None else found.title(found.group),
         tuple(notes),
     )
 
@@ -177,22 +181,42 @@ def table_warnings(table: Table) -> list[str]:
     """Return what the user should know of a table: its notes, and groups in two parts."""
     parts: dict[str, dict[str, None]] = {}
     for row in table.rows:
-        if row.group and row.split:
+        if row.group:
             parts.setdefault(row.group, {})[row.split] = None
     torn = {group: found for group, found in parts.items() if len(found) > 1}
+    notes = [*table.notes, *_spelled_apart(parts)]
     joined = [label for label in table.classes if _joins(label, table.classes)]
     if joined:
         names = few((label[:200] for label in joined), 3)
         text = f"{len(joined)} labels join others and are classes of their own: {names}"
-        table = table._replace(notes=(*table.notes, text))
-    if not torn:
-        return list(table.notes)
-    examples = (f"{group[:200]} in {' and '.join(found)}" for group, found in torn.items())
+        notes.append(text)
+    if torn:
+        examples = (f"{group[:200]} in {' and '.join(found)}" for group, found in torn.items())
+        notes.append(
+            f"{len(torn)} of {len(parts)} groups are in more than one part ({few(examples, 3)}): "
+            "the split column is kept, so test images are not independent of training"
+        )
+    return notes
+
+
+def _spelled_apart(groups: Iterable[str]) -> list[str]:
+    """Return a line about groups that may be one, but are written in several ways."""
+    written: dict[str | Decimal, list[str]] = {}
+    for group in groups:
+        written.setdefault(_sense(group), []).append(group)
+    alike = [" and ".join(name[:200] for name in names) for names in written.values() if names[1:]]
+    if not alike:
+        return []
     return [
-        *table.notes,
-        f"{len(torn)} of {len(parts)} groups are in more than one part ({few(examples, 3)}): the "
-        "split column is kept, so test images are not independent of training",
+        f"groups that are one number, or differ in case, spaces, '_' or '-' only, are kept apart "
+        f"({few(alike, 3)}): if they are one patient or scene, write it in one way, or its images "
+        "are in train and in test"
     ]
+
+
+def _sense(text: str) -> str | Decimal:
+    """Return what texts have in common that differ in spelling only."""
+    return spelling(text) if number_of(text) is None else Decimal(text)  # exact, as ids are long
 
 
 def _joins(label: str, labels: Sequence[str]) -> bool:
@@ -251,10 +275,9 @@ class _Rows:
         """Return the label of every row."""
         cure = "write a label, or remove the row"
         labels = self.values(self.found.label, "label", cure, is_needed)
-        spelled: dict[str | float, str] = {}
+        spelled: dict[str | Decimal, str] = {}
         for label in sorted(set(labels) - {""}):
-            number = number_of(label)
-            other = spelled.setdefault(spelling(label) if number is None else number, label)
+            other = spelled.setdefault(_sense(label), label)
             if other != label:
                 rows = [self.found.records[labels.index(text)].line for text in (other, label)]
                 raise UserError(

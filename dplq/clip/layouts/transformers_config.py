@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,16 +104,24 @@ class Preprocessor(msgspec.Struct):
     image_mean: Colour | None = None
     image_std: Colour | None = None
     do_normalize: bool | None = None
+    do_rescale: bool | None = None
+    rescale_factor: Annotated[float, Meta(gt=0)] | None = None
     do_center_crop: bool | None = None
     resample: int | None = None
     size: int | list[Any] | dict[str, Any] | None = None
 
     @property
-    def colours(self) -> tuple[Colour | None, Colour | None]:
-        """Mean and standard deviation; None: not said."""
+    def colours(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+        """Mean and standard deviation of images in 0..1; None: not said."""
         if self.do_normalize is False:
-            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        return self.image_mean, self.image_std
+            mean: Colour = (0.0, 0.0, 0.0)
+            std: Colour = (1.0, 1.0, 1.0)
+        elif self.image_mean is None or self.image_std is None:
+            return self.image_mean, self.image_std
+        else:
+            mean, std = self.image_mean, self.image_std
+        most = most_value(self.do_rescale, self.rescale_factor)
+        return in_unit_range(mean, most), in_unit_range(std, most)
 
     def resize_mode(self, kind: str) -> str:
         """Return open_clip's name of the way to resize; the kind of model's where none is said."""
@@ -122,6 +130,19 @@ class Preprocessor(msgspec.Struct):
         if isinstance(self.size, dict) and not self.do_center_crop:
             return SQUASH
         return usual_resize_mode(kind)
+
+
+def most_value(do_rescale: bool | None, rescale_factor: float | None) -> float:
+    """Return what a preprocessor_config.json makes of a value of 255 before it is normalised."""
+    if do_rescale is False:
+        return 255.0
+    most = 1.0 if rescale_factor is None else 255 * rescale_factor
+    return 1.0 if math.isclose(most, 1, rel_tol=1e-3) else most  # 1/255 is rounded in some files
+
+
+def in_unit_range(statistic: Sequence[float], most: float) -> tuple[float, ...]:
+    """Return the mean, or standard deviation, for images in 0..1 of one for images in 0..most."""
+    return tuple(value / most for value in statistic)
 
 
 # timm's ViTs with SigLIP's pooling: (width, layers, heads, MLP width, patch). The size of their
