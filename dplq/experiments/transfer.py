@@ -24,10 +24,11 @@ def transfer(series: Series, targets: Sequence[str]) -> Plan:
 
     Args:
         series: on the source.
-        targets: files of ``configs/datasets``, without their ending.
+        targets: files of ``configs/datasets``, without their ending; the source is none.
     """
+    targets = [target for target in targets if target != series.dataset]
     if not series.names_any_class:
-        targets = ()
+        targets = []
     name = f"{series.config_folder}_{series.shots}shots"
     tests = {
         target: series.out / "evaluation" / series.dataset / series.trainer / name / target
@@ -80,7 +81,9 @@ def default_targets(
     return dict(zip(sources, map(str.split, done.stdout.splitlines()), strict=True))
 
 
-def warning_of(source: str, targets: Sequence[str]) -> list[str]:
-    """Return a line where one of the targets holds the training images of the source."""
+def warnings_of(source: str, targets: Sequence[str]) -> list[str]:
+    """Return a line where one of the targets is the source, or holds its training images."""
     variant = f"{source}v2"
-    return [f"warning: {variant} holds the training images of {source}"] * (variant in targets)
+    own = f"{source} is the source, and no target of its own: its accuracy is in the table anyway"
+    same = f"warning: {variant} holds the training images of {source}"
+    return [own] * (source in targets) + [same] * (variant in targets)

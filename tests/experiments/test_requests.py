@@ -78,6 +78,15 @@ def test_transfer_tests_the_model_of_the_source_on_each_target():
     assert made.notes[0] == "warning: rsscn7v2 holds the training images of rsscn7"
 
 
+def test_a_source_is_no_target_of_its_own():
+    sources = ("rsscn7", "aid")
+    made = plan("cross-dataset", ("CoOp",), sources, targets=("aid", "rsscn7", "ucm"), seeds=(1,))
+    tested = [(run.model.parts[2], run.dataset) for run in made.runs if run.model]
+    assert tested == [("rsscn7", "aid"), ("rsscn7", "ucm"), ("aid", "rsscn7"), ("aid", "ucm")]
+    for source in sources:
+        assert f"{source} is the source, and no target of its own" in "\n".join(made.notes)
+
+
 def test_default_targets_of_all_sources_come_from_one_process(monkeypatch):
     asked = []
 

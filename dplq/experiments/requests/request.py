@@ -17,7 +17,7 @@ from dplq.experiments.requests.common_settings import expand, merged, without_ef
 from dplq.experiments.requests.names import find_config
 from dplq.experiments.requests.values import Options
 from dplq.experiments.series import Series
-from dplq.experiments.transfer import CROSS, WHOLE, default_targets, transfer, warning_of
+from dplq.experiments.transfer import CROSS, WHOLE, default_targets, transfer, warnings_of
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _plan(request: Request, dataset: str, targets: Sequence[str]) -> Plan:
     series = list(_series(request, dataset))
     if protocol.targets:
         plans = [
-            Plan(notes=warning_of(dataset, targets)),
+            Plan(notes=warnings_of(dataset, targets)),
             *(transfer(one, targets) for one in series),
         ]
     elif request.protocol == "few-shot":
