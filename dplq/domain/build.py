@@ -25,6 +25,10 @@ _DOWNLOAD_BY_HAND = (
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")  # as timm looks for them on the hub
 # What timm raises for weights that it has, but that do not fit.
 _MISFITS = ("state_dict", "size mismatch", "shape", "inconsistent")
+# timm's arguments that count blocks: in all, by stage.
+COUNTS = ("depth", "depths", "layers", "serial_depths", "stages")
+# What users write for no encoder at all, where "none" is meant.
+NO_NAMES = ("none", "null", "~", "")
 _MISUSES = (TypeError, ValueError, KeyError, AttributeError, AssertionError, NotImplementedError)
 
 
@@ -99,6 +103,11 @@ def _check_timm_name(name: str, download: bool) -> None:
     """Refuse (UserError) what timm does not know, or has no weights of where they are wanted."""
     import timm
 
+    if name.strip().lower() in NO_NAMES:
+        raise UserError(
+            f"unknown domain encoder '{name}'. For no domain feature set DOMAIN.ENCODER to none; "
+            "in Python give the model domain=None"
+        )
     if not timm.is_model(name):
         near = nearest(name, [*timm.list_models(), *published_names("encoder")], limit=5)
         choices = [*NAMES, *near]
@@ -149,6 +158,7 @@ def create(name: str, timm_name: str, *, pretrained: bool = False, **model_args:
     """
     import timm
 
+    _check_counts(name, model_args)
     args, access = with_layers(model_args), hub_access() if pretrained else nullcontext()
     try:
         with access:
@@ -161,6 +171,18 @@ def create(name: str, timm_name: str, *, pretrained: bool = False, **model_args:
         what, cure = _explained(error, pretrained, model_args)
         why = hub_problem(error) if pretrained else one_line(error)
         raise UserError(f"domain encoder '{name}': {what} ({why}). {cure}") from error
+
+
+def _check_counts(name: str, model_args: Mapping[str, Any]) -> None:
+    """Refuse (UserError) an encoder without blocks, which timm builds."""
+    for key in COUNTS:
+        given = model_args.get(key)
+        counts = given if isinstance(given, (list, tuple)) else [given]
+        if any(isinstance(count, (int, float)) and count < 1 for count in counts):
+            raise UserError(
+                f"domain encoder '{name}': {key} is {shown(given)}, an encoder without blocks: it "
+                "must be 1 or more (args, DOMAIN.ARGS; or the config.json of a folder)"
+            )
 
 
 def _explained(

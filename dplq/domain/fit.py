@@ -80,7 +80,8 @@ def _fit(
     if all(sizes) and sizes[0] != sizes[1]:
         parts.append(f"The file is {sizes[0]}; {name} is {sizes[1]}")
     else:
-        parts += [_two_sides(given, own, name)] if _image_side(given) and _image_side(own) else []
+        sides = _two_sides(model, given, name)
+        parts += [sides] if sides else []
         parts += [
             f"{k} is {tuple(given[k].shape)} in the file and {tuple(own[k].shape)} in the model"
             for k in other[:1]
@@ -150,7 +151,7 @@ def _resampled_positions(
         counts = [state["pos_embed"].shape[1:-1].numel() for state in (given, own)]
         logger.warning(
             "'%s': %s. Its %d position embeddings are resampled to %d, bicubically as timm does",
-            *(path, _two_sides(given, own, name), *counts),
+            *(path, _two_sides(model, given, name), *counts),
         )
     return found
 
@@ -162,7 +163,7 @@ def _resampled_tokens(model: nn.Module, theirs: Tensor, ours: Tensor) -> Tensor 
     """
     from timm.layers import resample_abs_pos_embed
 
-    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    grid = _grid(model)
     if grid is None or theirs.ndim != 3 or ours.ndim != 3:
         return None
     before = ours.shape[1] - grid[0] * grid[1]
@@ -185,23 +186,40 @@ def _resampled_distances(theirs: Tensor, ours: Tensor) -> Tensor:
     return F.interpolate(rows, size=len(ours), mode="linear")[0].T.contiguous()
 
 
-def _two_sides(given: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str) -> str:
-    file, model = _image_side(given), _image_side(own)
-    return f"The file is for {file}x{file}-pixel images; {name} runs at {model}x{model}"
+def _grid(model: nn.Module) -> tuple[int, int] | None:
+    """Return height and width of a ViT's grid of patches; None for another architecture."""
+    return getattr(getattr(model, "patch_embed", None), "grid_size", None)
 
 
-def _image_side(state: Mapping[str, Tensor]) -> int:
+def _two_sides(model: nn.Module, given: Mapping[str, Tensor], name: str) -> str:
+    """Say which images the file's and the model's positions are for; "" where it is not clear."""
+    own, grid = model.state_dict(), _grid(model)
+    positions = own.get("pos_embed")
+    before = 0
+    if grid is not None and positions is not None and positions.ndim == 3:
+        before = positions.shape[1] - grid[0] * grid[1]
+    file, ours = _image_side(given, before), _image_side(own, before)
+    if not file or not ours:
+        return ""
+    return f"The file is for {file}x{file}-pixel images; {name} runs at {ours}x{ours}"
+
+
+def _image_side(state: Mapping[str, Tensor], before: int) -> int:
     """Return the side in pixels of the images that a ViT's positions are for; 0: not clear.
 
-    The positions are (1, N, d), N being a square or one more, or (1, H, W, d) (SAM).
+    Args:
+        state: with positions (1, N, d) of a square grid and the tokens before it, or (1, H, W, d)
+            (SAM).
+        before: the number of those tokens (class, registers) that have a position.
     """
     kernel, positions = state.get(KERNEL), state.get("pos_embed")
     if kernel is None or positions is None or positions.ndim not in (3, 4):
         return 0
-    count = positions.shape[1]
-    side = count if positions.ndim == 4 else math.isqrt(count)
-    is_grid = positions.ndim == 4 or count - side**2 in (0, 1)
-    return side * kernel.shape[-1] if is_grid else 0
+    if positions.ndim == 4:
+        return positions.shape[1] * kernel.shape[-1]
+    count = max(positions.shape[1] - before, 0)
+    side = math.isqrt(count)
+    return side * kernel.shape[-1] if side**2 == count else 0
 
 
 def _vit_size(state: Mapping[str, Tensor]) -> str:

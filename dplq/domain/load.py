@@ -114,12 +114,13 @@ def load_domain_encoder(
     Raises:
         UserError: unknown name or value, weights that are not available or do not fit.
     """
+    _check_names(name)
     weights = as_texts(weights)
     if not isinstance(name, str) and len(name) == 1:
         name, (weights,) = name[0], _one_for_each(weights, name)
     if not isinstance(name, str):
         options: dict[str, Any] = {"mean": mean, "std": std, "image_size": image_size, "args": args}
-        _refuse_for_several(name, options)
+        _refuse_for_several(len(name), options)
         shared: dict[str, Any] = {"feature": feature, "normalize": normalize, "pool": pool}
         shared |= {"pretrained": pretrained, "backbone": backbone, "seed": seed}
         pairs = zip(name, _one_for_each(weights, name), strict=True)
@@ -150,6 +151,7 @@ def find_domain_weights(
     Raises:
         UserError: an unknown name, or a file that is not there.
     """
+    _check_names(name)
     names = [name] if isinstance(name, str) else list(name)
     if not pretrained:
         return []
@@ -238,6 +240,7 @@ def _load_one(
         difference = differs_from_earlier(model)
         if difference and not changes.pool:
             recipe, spec = _pooled_as_recorded(recipe, spec, difference, recorded)
+        _check_scale(changes, 0 if recorded else _channels(model, changes))
         path = str(file) if file is not None and not weights else weights
         encoder = _build_encoder(model, recipe, spec, state, changes, path=path, backbone=backbone)
     if not pretrained:
@@ -365,14 +368,26 @@ def _one_for_each(
     return list(given)
 
 
-def _refuse_for_several(names: Sequence[str], options: Mapping[str, Any]) -> None:
+def _check_names(name: Any) -> None:
+    """Refuse (UserError) what is neither the name of an encoder nor a list of names."""
+    if isinstance(name, str):
+        return
+    is_list = isinstance(name, Sequence) and len(name) > 0
+    if is_list and all(isinstance(each, str) and each for each in name):
+        return
+    without = ". For no domain feature set it to none; in Python give the model domain=None"
+    raise UserError(
+        f"name (DOMAIN.ENCODER) is {shown(name)}; give the name of an encoder, or a list of names"
+        f"{without if name is None else ''}"
+    )
+
+
+def _refuse_for_several(count: int, options: Mapping[str, Any]) -> None:
     """Refuse what differs between encoders, for several at once."""
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise UserError(f"name (DOMAIN.ENCODER) is {shown(names)}; give names of encoders")
     for key, value in options.items():
         if value:
             raise UserError(
-                f"{key} (DOMAIN.{key.upper()}) is {shown(value)}, but there are {len(names)} "
+                f"{key} (DOMAIN.{key.upper()}) is {shown(value)}, but there are {count} "
                 "encoders, which differ in it: it is for one encoder only"
             )
 
@@ -391,6 +406,17 @@ def _check_changes(spec: Spec, changes: Changes) -> None:
             f"pool (DOMAIN.POOL) '{changes.pool}' has no feature 'decoder_embed', which takes one "
             "token's width: use avg or cls"
         )
+
+
+def _check_scale(changes: Changes, channels: int) -> None:
+    """Refuse (UserError) statistics of RGB images on a 0-255 scale; 0 channels: of a checkpoint."""
+    for key, numbers in (("mean", changes.mean), ("std", changes.std)):
+        if channels == 3 and max(numbers, default=0.0) > 1:
+            divided = [round(number / 255, 4) for number in numbers]
+            raise UserError(
+                f"{key} (DOMAIN.{key.upper()}) is {shown(list(numbers))}; of RGB images it is on a "
+                f"0-1 scale. Divide mean and std by 255 if they are on a 0-255 scale: {divided}"
+            )
 
 
 def _known_statistics(recipe: Recipe, weights: str, changes: Changes) -> Recipe:

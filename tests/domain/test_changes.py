@@ -126,6 +126,19 @@ def test_wrong_arguments(args, text):
         ({"mean": (0, 0, 0), "std": (1, 0, 1)}, "above 0"),
         ({"mean": (0, 0), "std": (1, 1)}, "has 2 numbers, but the encoder takes 3 channels"),
         ({"mean": (0, 0, 0), "std": (1, 1, 1), "normalize": "clip"}, "have no effect with"),
+        (
+            {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)},
+            r"mean \(DOMAIN.MEAN\) is \[123.675, .*0-1 scale. Divide mean and std by 255 if they "
+            r"are on a 0-255 scale: \[0.485, 0.456, 0.406\]",
+        ),
+        ({"mean": (127.5,), "std": (127.5,)}, r"Divide mean and std by 255 .*: \[0.5\]"),
+        (
+            {"mean": (0, 0, 0), "std": (255, 255, 255)},
+            r"std \(DOMAIN.STD\) is .*: \[1.0, 1.0, 1.0\]",
+        ),
+        ({"args": "depth=0"}, "'test_vit': depth is 0, an encoder without blocks: it must be 1 or"),
+        ({"args": "depth=-1"}, "'test_vit': depth is -1, an encoder without blocks"),
+        ({"args": "depths=[2, 0]"}, r"depths is \[2, 0\], an encoder without blocks"),
         ({"args": "in_chans=5"}, "takes 5 channels, whose statistics are not known"),
     ],
 )

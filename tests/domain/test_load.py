@@ -383,6 +383,21 @@ def test_positions_of_another_image_size_are_timm_s(small_mae, tmp_path, caplog)
     assert torch.equal(got, own["pos_embed"])
 
 
+@pytest.mark.parametrize("embedded", [True, False])
+@pytest.mark.parametrize("registers", [3, 4, 9])
+def test_the_image_sizes_of_files_with_registers(tmp_path, caplog, embedded, registers):
+    """Registers and class token count as no patches, whether they have a position or not."""
+    args = {**SMALL_VIT, "reg_tokens": registers, "no_embed_class": not embedded}
+    sizes = {**args, "img_size": 64}
+    state = timm.create_model("vit_base_patch16_224", num_classes=0, **sizes).state_dict()
+    given = {"weights": save(tmp_path / "x.pth", state), "args": args}
+    load_domain_encoder("vit_base_patch16_224", **given, mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert (
+        "The file is for 64x64-pixel images; vit_base_patch16_224 runs at 32x32. Its "
+        in caplog.text
+    )
+
+
 def test_positions_that_are_no_grid_are_refused(small_mae, tmp_path):
     state = mae_state()
     state["pos_embed"] = torch.zeros(1, 24, WIDTH)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import dplq
 from dplq.domain.encoder import IMAGENET_MEAN, IMAGENET_STD
-from dplq.domain.load import load_domain_encoder
+from dplq.domain.load import find_domain_weights, load_domain_encoder
 from dplq.domain.repository import WEIGHTS
 from dplq.errors import UserError
 from dplq.io.checkpoint import read, save
@@ -475,8 +475,13 @@ def test_several_encoders(clip, tmp_path, small_mae, monkeypatch):
     ("arguments", "text"),
     [
         ({"name": ["clip", "clip"], "weights": ["a"]}, "names 1 of 2 encoders' files"),
-        ({"name": ["clip", ""]}, "give names of encoders"),
-        ({"name": []}, "give names of encoders"),
+        ({"name": ["clip", ""]}, "give the name of an encoder, or a list of names"),
+        ({"name": []}, r"name \(DOMAIN.ENCODER\) is \[\]; give the name of an encoder"),
+        ({"name": [5]}, r"name \(DOMAIN.ENCODER\) is \[5\]; give the name of an encoder"),
+        ({"name": 5}, r"name \(DOMAIN.ENCODER\) is 5; give the name of an encoder, or a list"),
+        ({"name": None}, "is None; give the name of an encoder.* set it to none; in Python give"),
+        ({"name": "None"}, "unknown domain encoder 'None'. For no domain feature set DOMAIN.ENC"),
+        ({"name": "null"}, "unknown domain encoder 'null'. For no domain feature set .* to none"),
         ({"name": ["clip", "clip"], "image_size": 64}, "there are 2 encoders, which differ in it"),
         ({"name": "clip", "weights": ["a", "b"]}, "names 2 files and 'clip' is one encoder"),
     ],
@@ -484,6 +489,12 @@ def test_several_encoders(clip, tmp_path, small_mae, monkeypatch):
 def test_wrong_lists(arguments, text):
     with pytest.raises(UserError, match=text):
         load_domain_encoder(**arguments)
+
+
+@pytest.mark.parametrize("name", [None, 5, []])
+def test_files_of_what_is_no_name(name):
+    with pytest.raises(UserError, match="give the name of an encoder, or a list of names"):
+        find_domain_weights(name)
 
 
 def test_one_name_in_a_list_is_that_encoder(monkeypatch):
