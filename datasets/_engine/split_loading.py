@@ -14,6 +14,7 @@ from dplq.io.validation.paths import is_file, user_path
 from .drawing.draft import Draft, draw, groups_of, warn_of_groups, warn_of_numbers
 from .drawing.stored import read_or_store
 from .entries import repeated_names
+from .layout.folders import CLASSES_FILE
 from .located import LocatedDataset
 from .official import (
     drawn_parts,
@@ -111,6 +112,12 @@ class SplitDataset(LocatedDataset):
                 f"{places[0]}. Give a path relative to the data folder, or an absolute one."
             )
         return found
+
+    def label_files(self) -> list[Path]:
+        """Return the files that say which class and part images are of, where there are any."""
+        given = None if type(self).test_only else self.given_split_file()
+        names = Path(self.dataset_dir, CLASSES_FILE)
+        return [path for path in (given, names) if path is not None and is_file(path)]
 
     def reads_table(self) -> bool:
         """Return whether the images and their classes are those of a table."""

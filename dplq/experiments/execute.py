@@ -125,6 +125,7 @@ class Execution:
         """
         items, refused, recorded = self.schedule.items, [], RecordedSettings()
         for item, found in zip(items, scan(item.run for item in items), strict=True):
+            item.recheck = found.state is State.CHANGED
             model = self.schedule.model(item)
             if item.stage is not Stage.WAITING or (model and model.stage is not Stage.FINISHED):
                 continue  # what is tested, and so the settings, are not known yet
@@ -188,7 +189,7 @@ class Execution:
         except UserError as error:
             self._fail(item, MISTAKE, str(error))
             return
-        if found.state is State.FINISHED:
+        if found.state is State.FINISHED and not item.recheck:
             self.schedule.finish(item)
             self.progress.finished_before(item)
             return
@@ -247,7 +248,8 @@ class Execution:
             said: its message.
         """
         item.refused += 1
-        taken = state_of(item.run.folder).state in (State.HELD, State.FINISHED)
+        found = state_of(item.run.folder).state
+        taken = found is State.HELD or (found is State.FINISHED and not item.recheck)
         return (taken or IN_USE in said) and item.refused <= MOST_REFUSALS
 
     def _fail(self, item: Item, code: int, why: str) -> None:

@@ -37,6 +37,7 @@ class Item:
         log_size: of the log before it started, in bytes.
         since: when it started, in seconds of `time.monotonic`.
         refused: how often its process found the folder in use.
+        recheck: it has results, and its own process is to find out whether they are of its data.
     """
 
     run: Run
@@ -49,6 +50,7 @@ class Item:
     log_size: int = 0
     since: float = 0.0
     refused: int = 0
+    recheck: bool = False
     tests: list[Item] = field(default_factory=list, repr=False)  # those that need its model
 
     @property

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
 
+from dplq.errors import UserError
 from dplq.experiments.plan import Run
 from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, RESUME_FILE
+from dplq.io.runs.folder import recorded_identity
+from dplq.io.runs.labels import digest_now, have_changed
 from dplq.io.runs.lock import OWNER_FILE, Owner, holder
 
 
@@ -18,6 +21,7 @@ class State(Enum):
     """What lies in the folder of a run."""
 
     FINISHED = "finished"
+    CHANGED = "label file changed"  # since it finished; the run itself finds out whether labels did
     HELD = "running"  # by a process, here or elsewhere
     UNFINISHED = "unfinished"  # the same command goes on from its last epoch
     BROKEN = "failed early"  # begun, and no epoch was saved
@@ -39,10 +43,26 @@ def scan(runs: Iterable[Run]) -> list[Found]:
         runs: of one plan, or several; those in one folder are looked up together.
     """
     folders = cache(_names)  # one listing for all seeds beside each other
-    return [
-        state_of(run.folder) if run.folder.name in folders(run.folder.parent) else NOT_BEGUN
-        for run in runs
-    ]
+    digest_of = cache(digest_now)
+    found = []
+    for run in runs:
+        here = run.folder.name in folders(run.folder.parent)
+        state = state_of(run.folder) if here else NOT_BEGUN
+        if state is FINISHED and _has_other_labels(run, digest_of):
+            state = Found(State.CHANGED)
+        found.append(state)
+    return found
+
+
+def _has_other_labels(run: Run, digest_of: Callable[[str], str]) -> bool:
+    """Return whether the files with labels that a run recorded have changed."""
+    if run.data is None:
+        return False
+    try:
+        identity = recorded_identity(run.folder)
+    except UserError:  # damaged: the run says so
+        return True
+    return identity is not None and have_changed(identity.labels, run.data, digest_of)
 
 
 def state_of(folder: Path) -> Found:

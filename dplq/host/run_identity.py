@@ -39,6 +39,7 @@ def run_identity(
     model: str | None = None,
     weights: dict[str, str] | None = None,
     data: str | None = None,
+    labels: dict[str, str] | None = None,
 ) -> Identity:
     """Return the identity of a run.
 
@@ -49,6 +50,7 @@ def run_identity(
         model: of a test: digest of the checkpoint, where it has been found.
         weights: digests of the files with the frozen weights, where they have been read.
         data: digest of labels and image files, where the dataset has been read.
+        labels: digests of the files with labels, where the dataset has been read.
     """
     node = cfg.DATASET
     return Identity(
@@ -63,6 +65,7 @@ def run_identity(
         model=model,
         weights=weights,
         data=data,
+        labels=labels,
     )
 
 

@@ -467,7 +467,7 @@ def test_a_killed_command_is_continued(folder, tmp_path):
     out = tmp_path / "a.csv"
     images = tmp_path / "images"
     images.mkdir()
-    for index in range(300):
+    for index in range(120):
         Image.new("RGB", (8, 8), (index % 256, 9, 9)).save(images / f"{index:03}.png")
     command = [
         *(sys.executable, "-m", "dplq", "predict", str(folder / "0.safetensors"), str(images)),
@@ -484,5 +484,5 @@ def test_a_killed_command_is_continued(folder, tmp_path):
     rows = out.read_bytes().count(b"\n") - 1
     assert main([*command[4:-1], "--quiet"]) == 0
     paths = PredictionTable.read(out).paths
-    assert rows < 300
+    assert rows < 120
     assert paths == sorted(map(str, images.iterdir()))

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from dplq.datasets.own_images import OwnImages
+from dplq.io.files import file_digest
+from dplq.io.runs.folder import recorded_identity
 from dplq.plugin import extend_cfg
 from tests.runner import make_project, train
 
@@ -115,6 +117,13 @@ def test_corrected_labels_and_replaced_images_are_another_run(tmp_path):
     hash_before = json.loads((out / "results.json").read_text())["split_hash"]
     again = train(tmp_path / "again", words)
     assert (again.code, "finished" in again.out.lower()) == (0, True)
+    digest = file_digest(data / "labels.csv", "blake2b-128")
+    assert recorded_identity(out).labels == {"labels.csv": digest}
+    table = (data / "labels.csv").read_text()
+    (data / "labels.csv").write_text(table + "\n")  # of the same labels
+    same = train(tmp_path / "same", words)
+    assert (same.code, "finished" in same.out.lower()) == (0, True)
+    assert recorded_identity(out).labels != {"labels.csv": digest}
     write_table(
         data,
         [(rows[1][0], "a", "train"), (rows[0][0], "b", "train"), *rows[2:]],

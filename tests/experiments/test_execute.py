@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,9 +22,11 @@ from dplq.experiments.base2new import base2new
 from dplq.experiments.carry_out import carry_out
 from dplq.experiments.engines import Ended, open_engine
 from dplq.experiments.execute import execute
+from dplq.experiments.plan import Plan
 from dplq.experiments.series import Series
 from dplq.experiments.state import State, state_of
 from dplq.io.process import is_alive
+from dplq.io.runs.folder import Identity, RunRecord
 from dplq.io.runs.lock import Owner, RunLock
 from tests.experiments.stand_in import stand_in  # noqa: F401  (a fixture)
 from tests.runner import PROJECT
@@ -82,6 +85,23 @@ def test_a_test_waits_for_its_model_and_slots_are_used(tmp_path):
     assert names[0].startswith("CoOp-demo_aerial-base-seed1-")
     assert [job.environment["DPLQ_JOB"] for job in engine.started] == names
     assert engine.started[0].environment["DPLQ_SETTINGS"].startswith("dataset demo_aerial (file ")
+
+
+@pytest.mark.parametrize("codes", [{}, {"train_base1": 2}], ids=["same", "refused"])
+def test_runs_whose_label_file_has_changed_find_out_themselves(tmp_path, capsys, codes):
+    """A run that is refused is not taken for one that another process has finished."""
+    runs = plan(tmp_path, seeds=(1,)).runs
+    made = Plan([replace(run, data=tmp_path / "data") for run in runs])
+    assert execute(made, Recorder(1)) == 0
+    for run in made.runs:
+        identity = Identity("train", "CoOp", "d", "all", 16, 1, {}, labels={"labels.csv": "0" * 32})
+        content = msgspec.json.encode(RunRecord(1, identity))
+        (run.folder / "run.json").write_bytes(content)
+        (run.folder / "settings.txt").write_text(run.settings())
+    again = Recorder(1, codes)
+    assert execute(made, again) == codes.get("train_base1", 0)
+    assert places(again.started) == ["train_base1", *([] if codes else ["test_new1"])]
+    assert ("failed (exit code 2)" in capsys.readouterr().err) == bool(codes)
 
 
 def test_a_failure_stops_only_what_needs_it(tmp_path, capsys):
@@ -186,6 +206,7 @@ TWO = """
 import sys
 from pathlib import Path
 from dplq.experiments.base2new import base2new
+from dplq.experiments.plan import Plan
 from dplq.experiments.series import Series
 from dplq.experiments.engines import open_engine
 from dplq.experiments.execute import execute
@@ -263,6 +284,7 @@ CLOSED = """
 import sys
 from pathlib import Path
 from dplq.experiments.base2new import base2new
+from dplq.experiments.plan import Plan
 from dplq.experiments.series import Series
 from dplq.experiments.carry_out import carry_out
 from dplq.experiments.engines import open_engine

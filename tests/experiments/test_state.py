@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,9 @@ from dplq.experiments.failure import reason
 from dplq.experiments.plan import Run
 from dplq.experiments.state import State, scan, state_of
 from dplq.experiments.watch import how_far
+from dplq.io.files import bytes_digest
 from dplq.io.runs.files import RESUME_FILE
+from dplq.io.runs.folder import Identity, hold, release_all
 from dplq.io.runs.lock import LOCK_FILE, OWNER_FILE, RunLock
 
 
@@ -76,6 +79,33 @@ def test_runs_are_looked_up_in_their_order(tmp_path):
     (tmp_path / "b" / "seed2").touch()  # a file
     states = [found.state for found in scan(runs)]
     assert states == [State.ABSENT, State.BROKEN, State.FINISHED, State.ABSENT]
+
+
+@pytest.mark.parametrize(
+    ("labels", "state"),
+    [
+        ({"own/labels.csv": "path,label\n"}, State.FINISHED),
+        ({"own/labels.csv": "path,label,note\n"}, State.CHANGED),
+        ({"own/labels.csv": "path,label\n", "../split.json": "{}"}, State.CHANGED),  # it is gone
+        ({}, State.FINISHED),
+        (None, State.FINISHED),  # of a version that did not record them
+    ],
+)
+def test_finished_runs_whose_files_with_labels_have_changed(tmp_path, labels, state):
+    run = Run(tmp_path / "a/seed1", "d", "t", "c", 1, 16, "all", data=tmp_path / "data")
+    (tmp_path / "data/own").mkdir(parents=True)
+    (tmp_path / "data/own/labels.csv").write_text("path,label\n")
+    digests = labels and {
+        path: bytes_digest(text.encode(), "blake2b-128") for path, text in labels.items()
+    }
+    identity = Identity("train", "t", "d", "all", 16, 1, {}, labels=digests)
+    hold(run.folder).claim(identity)
+    release_all()
+    (run.folder / "results.json").write_text("{}")
+    assert scan([run])[0].state is state
+    assert scan([replace(run, data=None)])[0].state is State.FINISHED
+    (run.folder / "run.json").write_text("{")
+    assert scan([run])[0].state is State.CHANGED  # the run says what is wrong
 
 
 LINE = "epoch [{}/50] batch [5/8] time 0.1 (0.1) loss {} (0.9) acc 50.0 (40.0) lr 1\n"

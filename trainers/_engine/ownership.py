@@ -14,7 +14,7 @@ from dplq.io.runs.folder import TRAIN, hold
 from dplq.io.runs.lock import JOB_VARIABLE
 from dplq.io.runs.results import read_results
 
-from .trained_on import data_digest, split_hash
+from .trained_on import data_digest, label_digests, split_hash
 
 
 def claim_for_training(trainer: Any, resumed: bool = False) -> Path:
@@ -37,6 +37,7 @@ def claim_for_training(trainer: Any, resumed: bool = False) -> Path:
         split=split_hash(trainer),
         weights=weight_digests(trainer.model),
         data=data_digest(trainer),
+        labels=label_digests(trainer),
     )
     return trainer.run_folder.path / RESULTS_FILE
 
@@ -52,8 +53,15 @@ def claim_for_test(trainer: Any) -> Path:
     """
     directory, epoch, path, _ = trainer.loaded
     digest = file_digest(path, "blake2b-128") if path else None
-    split = split_hash(trainer)
-    results = claim_test(trainer.cfg, directory, epoch, split=split, model=digest)
+    results = claim_test(
+        trainer.cfg,
+        directory,
+        epoch,
+        split=split_hash(trainer),
+        model=digest,
+        data=data_digest(trainer),
+        labels=label_digests(trainer),
+    )
     trainer.run_folder = hold(results.parent)
     return results
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dplq.errors import UserError, few
 from dplq.io.files import bytes_digest
+from dplq.io.runs.labels import digest_now, relative_to
 from dplq.io.runs.trained_images import (
     DIGEST,
     TRAIN_IMAGES_FILE,
@@ -42,6 +43,16 @@ def data_digest(trainer: Any) -> str:
             lines.append(f"{part} {_name(path, folder)} {item.classname} {_size(path)}")
     text = "\n".join(sorted(lines))
     return bytes_digest(text.encode("utf-8", "surrogateescape"), DIGEST)
+
+
+def label_digests(trainer: Any) -> dict[str, str]:
+    """Return the digests of the files with labels, by their path from DATASET.ROOT.
+
+    They are to be compared without reading the dataset: `dplq run` does so.
+    """
+    find = getattr(trainer.dm.dataset, "label_files", list)  # a host's datasets have none
+    root = os.path.abspath(os.path.expanduser(trainer.cfg.DATASET.ROOT))
+    return {relative_to(root, path): digest_now(str(path)) for path in find()}
 
 
 def _name(path: str, folder: str) -> str:

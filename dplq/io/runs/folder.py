@@ -60,6 +60,8 @@ class Identity(msgspec.Struct, frozen=True):
             known (yet), or there is no file.
         data: digest of labels and file sizes of the images that are used; None where it is not
             known (yet).
+        labels: digests of the files with labels, by path from the data folder. Two runs may
+            differ in them: what they say of the images is part of `data`.
     """
 
     kind: Kind
@@ -73,6 +75,7 @@ class Identity(msgspec.Struct, frozen=True):
     model: Digest | None = None
     weights: dict[str, Digest] | None = None
     data: Digest | None = None
+    labels: dict[str, Digest] | None = None
 
     def differences(self, other: Identity, defaults: Mapping[str, Any]) -> list[str]:
         """Return in words what `other`, which comes now, has otherwise.
@@ -84,7 +87,7 @@ class Identity(msgspec.Struct, frozen=True):
         pairs = {
             name: (getattr(self, name), getattr(other, name))
             for name in self.__struct_fields__
-            if name != "settings"
+            if name not in ("settings", "labels")
         }
         for name in UNKNOWN_AT_FIRST:
             if None in pairs[name]:
@@ -97,9 +100,10 @@ class Identity(msgspec.Struct, frozen=True):
         return _differences(pairs) or _differences(settings)
 
     def completed_by(self, other: Identity) -> Identity:
-        """Return this identity with what only `other` knows."""
+        """Return this identity with what only `other` knows, and the files with labels of now."""
         known = {key: getattr(self, key) or getattr(other, key) for key in UNKNOWN_AT_FIRST}
-        return msgspec.structs.replace(self, **known)
+        labels = self.labels if other.labels is None else other.labels
+        return msgspec.structs.replace(self, labels=labels, **known)
 
 
 def _differences(pairs: Mapping[str, tuple[Any, Any]]) -> list[str]:
