@@ -51,7 +51,7 @@ FLAGS = {  # by what messages of the library call them
 def run(args: argparse.Namespace) -> int:
     """Classify the images; return the exit code."""
     from dplq.cli.class_names import class_names
-    from dplq.cli.prediction.accuracy import Accuracy
+    from dplq.cli.prediction.accuracy import accuracy_of
     from dplq.cli.prediction.inputs import find_inputs
     from dplq.cli.prediction.options import changes, parse_options, split_words
     from dplq.images.settings import DEFAULTS
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     model, checkpoint = _load(args, classes)
     own = model.input.reading
     model.input = replace(model.input, reading=parse_options(pairs, own).reading)
-    accuracy = Accuracy.of(checkpoint)
+    accuracy = accuracy_of(checkpoint)
     if args.topk is not None and args.topk > len(model.classnames):
         raise UserError(f"--topk is {args.topk}, but there are {len(model.classnames)} classes.")
     _protect(args, checkpoint, inputs, out, features)
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         *(args, model, checkpoint, inputs, out, features, accuracy),
         reading=changes(own, model.input.reading),
     )
-    _report_images(summary)
+    _report_images(summary, model)
     _report_results(model, inputs, accuracy, out, features)
     _report_problems(problems)
     return PROBLEMS if problems else DONE
@@ -184,7 +184,7 @@ def _predict(
     reading: dict[str, Any],
 ) -> tuple[list[Problem], Summary]:
     """Write the predictions; return the images that cannot be read, and what the others are."""
-    from dplq.cli.prediction.continuing import newer_than
+    from dplq.cli.prediction.continuing import refuse_newer
     from dplq.cli.prediction.features import FeatureFile, check_features
     from dplq.cli.prediction.identity import name_from, writing_alone
     from dplq.cli.prediction.loop import classify
@@ -206,13 +206,8 @@ def _predict(
         stack.callback(output.close)
         todo = inputs.images
         if out is not None and output.done:
+            refuse_newer(out, written, inputs.images, output, folder)
             todo = _continued(model, todo, output, out, folder, accuracy)
-            if changed := newer_than(written, output.done, folder):
-                _warn(
-                    f"{_count_of(len(changed), 'is')} newer than {out}, whose rows are of the "
-                    f"files as they were: {few(map(printable, changed), 3)}. --overwrite begins "
-                    "anew."
-                )
         stack.enter_context(evaluating(model))
         rows = None
         if features:
@@ -224,7 +219,6 @@ def _predict(
         stack.callback(progress.close)
         problems, summary = classify(
             *(model, todo, output, rows, accuracy, progress),
-            warn=_warn,
             batch_size=args.batch_size,
             workers=args.workers,
         )
@@ -255,10 +249,6 @@ def _continued(
     left = f"{len(todo):,} {'is' if len(todo) == 1 else 'are'} left"
     print(f"{out} is continued: {_count_of(here, 'is')} done, {left}.")
     return todo
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
 
 
 def _output(
@@ -312,10 +302,12 @@ def _feature_width(model: CLIPModel) -> int:
     return model.image_features(torch.zeros(1, 3, size, size, device=device)).shape[1]
 
 
-def _report_images(summary: Summary) -> None:
+def _report_images(summary: Summary, model: CLIPModel) -> None:
     """Print what was done to images, where it was more than to decode them."""
     if summary.steps or summary.most_frames > 1:
         print(f"images: {summary.in_words()}", file=sys.stderr)
+    if problem := summary.range_warning(model.input.reading):
+        print(f"warning: {problem}", file=sys.stderr)
 
 
 def _report_results(

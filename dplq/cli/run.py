@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace, options: list[str]) -> int:
     """Carry out what the arguments ask for, or show it."""
     from dplq.experiments.carry_out import carry_out
-    from dplq.experiments.engines import engine_settings, open_engine
+    from dplq.experiments.engines import LOCAL, engine_settings, open_engine
 
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     plan, (name, settings) = planned(args, options, Path.cwd())
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace, options: list[str]) -> int:
         from dplq.experiments.check_configs import check_configs
         from dplq.experiments.dry_run import overview
 
-        check_configs(plan.runs)
+        check_configs(plan.runs, here=name == LOCAL)
         engine_settings(name, settings)
         print(overview(plan))
         return 0
@@ -138,7 +138,12 @@ def run(args: argparse.Namespace, options: list[str]) -> int:
         from dplq.experiments.engines.slurm.settings import FOLDER
 
         settings.setdefault("folder", str(plan.out / FOLDER))
-    return carry_out(plan, lambda: open_engine(name, settings), live=sys.stdout.isatty())
+    return carry_out(
+        plan,
+        lambda: open_engine(name, settings),
+        live=sys.stdout.isatty(),
+        here=name == LOCAL,
+    )
 
 
 def planned(

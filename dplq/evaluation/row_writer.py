@@ -56,7 +56,8 @@ class RowWriter(ABC):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             mode = "r+b" if self.path.exists() else "wb"
             self._file = open(self.path, mode)  # noqa: SIM115  see close()
-            self._file.truncate(end)
+            if self._file.seek(0, os.SEEK_END) > end:  # else the file's time stays what it was
+                self._file.truncate(end)
             self._file.seek(end)
         except OSError as error:
             raise self._unwritable(error) from error

@@ -17,7 +17,13 @@ from dplq.io.exit_code import DONE, MISTAKE, until_closed
 ENGINES = "dplq.experiments.engines"  # logger
 
 
-def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: bool = False) -> int:
+def carry_out(
+    plan: Plan,
+    engine: Callable[[], Engine] | None = None,
+    *,
+    live: bool = False,
+    here: bool = True,
+) -> int:
     """Carry out a plan, and print the tables of what is there, also when runs failed.
 
     Args:
@@ -25,6 +31,7 @@ def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: b
         engine: opens the place where they run; None: here, one after the other, with their output
             on the terminal.
         live: show a table of the runs while they run.
+        here: the engine's runs are made on this machine.
 
     Returns:
         0, the code of the first run that failed, or 128 and the number of the signal that came.
@@ -32,7 +39,7 @@ def carry_out(plan: Plan, engine: Callable[[], Engine] | None = None, *, live: b
     Raises:
         UserError: a run's config cannot be used, or the engine cannot be opened.
     """
-    check_configs(plan.runs)
+    check_configs(plan.runs, here=here)
     logging.getLogger(ENGINES).setLevel(logging.INFO)  # how many runs share a GPU
     with caught_signals() as signals:
         with until_closed(sys.stdout, signals.note_closed):

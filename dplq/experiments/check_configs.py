@@ -5,6 +5,7 @@ A run checks its own; in a sweep of hundreds, or in a queue, that is late.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from dplq.errors import UserError, few
@@ -12,21 +13,34 @@ from dplq.experiments.plan import Run, is_own_python
 from dplq.io.imports import import_modules
 from dplq.io.protocols import CONFIGS
 
+logger = logging.getLogger(__name__)
 
-def check_configs(runs: Sequence[Run]) -> None:
+
+def check_configs(runs: Sequence[Run], *, here: bool = True) -> None:
     """Check what a user wrote of the configs: keys and values, config files, imported modules.
 
     Runs that are finished, and those without anything of a user's own, are not looked at.
 
+    Args:
+        runs: of a plan.
+        here: they are made on this machine. Elsewhere a module may be imported that cannot be here;
+            a warning then says that nothing was checked.
+
     Raises:
-        UserError: a line for each mistake, with the runs that have it.
+        UserError: a line for the first mistake of each run, with the number of runs that have it.
     """
     own = [run for run in runs if _has_own(run) and not run.is_finished]
     if not own or not is_own_python():  # another Python may have another Dassl
         return
     import dplq.plugin  # noqa: F401  (registers trainers and datasets)
 
-    import_modules(list(dict.fromkeys(name for run in own for name in run.imports)))
+    try:
+        import_modules(list(dict.fromkeys(name for run in own for name in run.imports)))
+    except UserError as error:
+        if here:
+            raise
+        logger.warning("The settings of the runs are not checked here: %s", error)
+        return
     known: dict[object, str] = {}
     mistakes: dict[str, list[Run]] = {}
     for run in own:
@@ -52,11 +66,12 @@ def _has_own(run: Run) -> bool:
 def _mistake(run: Run) -> str:
     """Return what a run would refuse of its config; "" if there is nothing wrong."""
     from dplq.host.checks import check_config
-    from dplq.host.run_config import check_names, run_config
+    from dplq.host.run_config import check_name, run_config
 
     try:
         cfg = run_config(run.config_files, {"TRAINER.NAME": run.trainer}, run.keys)
-        check_names(cfg)
+        check_name("trainer", cfg.TRAINER.NAME)
+        check_name("dataset", cfg.DATASET.NAME, f"{run.config_files[0]}: ")
         check_config(cfg)
     except UserError as error:
         return " ".join(map(str, error.args))

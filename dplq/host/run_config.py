@@ -48,14 +48,21 @@ def check_names(cfg: Any) -> None:
     check_name("dataset", cfg.DATASET.NAME)
 
 
-def check_name(kind: str, name: str) -> None:
-    """Raise a UserError with the nearest names if a dataset or trainer is not registered."""
+def check_name(kind: str, name: str, where: str = "") -> None:
+    """Raise a UserError with the nearest names if a dataset or trainer is not registered.
+
+    Args:
+        kind: "trainer" or "dataset".
+        name: of it.
+        where: start of the message: the config file that names it, where there is no flag.
+    """
     from dassl.data.datasets import DATASET_REGISTRY
     from dassl.engine import TRAINER_REGISTRY
 
     registry = {"trainer": TRAINER_REGISTRY, "dataset": DATASET_REGISTRY}[kind]
     names = registry.registered_names()
     if not name:
-        raise UserError(f"No {kind} was named: use {FLAGS[kind]}.{suggest('', names)}")
+        cure = f"set {kind.upper()}.NAME" if where else f"use {FLAGS[kind]}"
+        raise UserError(f"{where}No {kind} was named: {cure}.{suggest('', names)}")
     if name not in names:
-        raise UserError(f"The {kind} '{name}' is unknown.{suggest(name, names)}")
+        raise UserError(f"{where}The {kind} '{name}' is unknown.{suggest(name, names)}")

@@ -73,7 +73,7 @@ def changed_of(settings: ReadSettings) -> dict[str, Any]:
 
 
 def _window(value: Any) -> Window:
-    if value is None or value == "":
+    if value is None or value in ("", "none"):
         return None
     if isinstance(value, str):
         if value.lower() != PERCENTILE:

@@ -38,6 +38,16 @@ class Summary:
         """Return what `reader.unused_range` says of the images; "" if there is nothing wrong."""
         return unused_range(self._deep, settings)
 
+    def range_warning(self, settings: ReadSettings) -> str:
+        """Return the same for a trained model's images: those of the training may be like them."""
+        problem = self.unused_range(settings)
+        if not problem:
+            return ""
+        return (
+            f"{problem} The model was trained without a window: give one only if these images are "
+            "stored otherwise than those of the training."
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return the counts, the largest first, as results.json has them."""
         return {

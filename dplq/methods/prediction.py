@@ -105,8 +105,8 @@ def predict(
                 logits.append(scores.logits)
                 for facts in scores.facts:
                     summary.add(facts)
-    if problem := summary.unused_range(model.input.reading):
-        logger.warning("%s The settings are those of `model.input.reading`.", problem)
+    if problem := summary.range_warning(model.input.reading):
+        logger.warning("%s It is that of `model.input.reading`.", problem)
     return [_prediction(row, model.classnames, topk) for batch in logits for row in batch]
 
 

@@ -134,8 +134,9 @@ def test_an_output_is_read_as_a_table(run, folder, tmp_path):
     assert (known.labels.tolist(), known.groups) == ([1], [""])
     found = PredictionTable.read(second)
     assert (code, found.labels.tolist(), found.groups) == (0, [1, -1, -1], ["", "p1", "p2"])
-    assert f"{first}: 2 of 3 rows have no label\n" in err
+    assert f"{first}: 1 of 3 rows has no label\n" in err
     assert f"{first}: 1 of 3 rows has no group\n" in err
+    assert "1 image has a label that is no class of the model; it is left empty: NA\n" in err
 
 
 def test_a_table_may_name_images_elsewhere(run, folder, tmp_path):

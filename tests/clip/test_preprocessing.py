@@ -78,6 +78,11 @@ SIGLIP |= {"image_std": [0.5] * 3}
         ("clip", CLIP | {"do_normalize": False}, ("shortest", "bicubic", (0.0,) * 3)),
         ("siglip", SIGLIP | {"rescale_factor": 0.00392156}, ("squash", "bicubic", (0.5,) * 3)),
         ("siglip", SIGLIP | {"rescale_factor": 2 / 255}, ("squash", "bicubic", (0.25,) * 3)),
+        (
+            "clip",
+            CLIP | {"image_mean": [102.0] * 3, "do_rescale": False},
+            ("shortest", "bicubic", (0.4,) * 3),
+        ),
         ("siglip", SIGLIP | {"do_rescale": False}, ("squash", "bicubic", (0.5 / 255,) * 3)),
         ("siglip", SIGLIP, ("squash", "bicubic", (0.5,) * 3)),
         ("siglip", SIGLIP | {"resample": 2}, ("squash", "bilinear", (0.5,) * 3)),

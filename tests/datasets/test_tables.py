@@ -421,8 +421,9 @@ def test_repeated_images(folder):
         ),
         (
             "c.jpg,pine,train,nan",
-            "column 'patient' has no group in 1 of 2 rows: row 3 'nan'. In these, write the group; "
-            "any text of its own for a single image.",
+            "column 'patient' has no group in 1 of 2 rows: row 3 'nan'. In these, write the group, "
+            "any text of its own for a single image, or set DATASET.COLUMNS.GROUP none to have no "
+            "groups.",
         ),
     ],
 )
@@ -568,6 +569,7 @@ def test_split_file_with_back_slashes(tmp_path, caplog):
     ("names", "said"),
     [
         (["P1", "p 1", "7", "007"], "(P1 and p 1, 7 and 007)"),
+        (["1_11", "11_1", "P-1-11", "P 11-1"], ""),
         (["12345678901234567890", "12345678901234567891", "a", "b"], ""),  # one float64
     ],
 )
@@ -576,3 +578,21 @@ def test_groups_that_are_spelled_in_several_ways_are_named(folder, names, said):
     table = read(folder, lines(*rows, header="path,label,patient"))
     warned = [text for text in table_warnings(table) if "kept apart" in text]
     assert [said in text for text in warned] == [True] * bool(said)
+
+
+def test_groups_of_one_part_are_not_torn_by_their_spelling(folder):
+    rows = [f"{row.path},{row.label},{name},{part}" for row, name, part in zip(
+        PLAIN, ["P1", "p1", "b", "c"], ["train", "train", "test", "test"], strict=True
+    )]  # fmt: skip
+    table = read(folder, lines(*rows, header="path,label,patient,split"))
+    assert not [text for text in table_warnings(table) if "kept apart" in text]
+
+
+def test_the_plain_name_of_a_label_column_is_taken(folder):
+    for name in ("Finding Label", "y"):
+        text = lines(*(f"{r.path},{r.label},x" for r in PLAIN), header=f"path,label,{name}")
+        table = read(folder, text)
+        assert table.rows == PLAIN
+        assert table.notes == (
+            f"labels are those of column 'label', not '{name}' (DATASET.COLUMNS.LABEL)",
+        )

@@ -69,11 +69,29 @@ def test_config_files_of_ones_own_are_checked(run, tmp_path):
     assert (code, "unknown config key OPTIM.LRR" in err, "bad.yaml" in err) == (2, True, True), err
 
 
-def test_a_module_that_cannot_be_imported_starts_nothing(run, tmp_path):
-    (tmp_path / "broken_module.py").write_text("raise RuntimeError('no licence')\n")
-    code, _, err = run(*BASE, "--import", "broken_module")
-    assert (code, "it cannot be imported" in err, "no licence" in err) == (2, True, True), err
+@pytest.mark.parametrize("text", ["raise RuntimeError('no licence')", "raise SystemExit(3)"])
+def test_a_module_that_cannot_be_imported_starts_nothing(run, tmp_path, text):
+    name = f"broken_module{len(text)}"
+    (tmp_path / f"{name}.py").write_text(f"{text}\n")
+    code, _, err = run(*BASE, "--import", name)
+    assert (code, "it cannot be imported" in err) == (2, True), err
     assert not (tmp_path / "output").exists()
+
+
+def test_on_other_machines_a_module_may_be_imported_that_cannot_be_here(run, tmp_path, caplog):
+    (tmp_path / "of_the_cluster.py").write_text("import of_the_cluster_alone\n")
+    words = [*BASE, "--import", "of_the_cluster", "--engine", "slurm", "--dry-run"]
+    code, _, err = run(*words)
+    assert code == 0, err
+    assert "The settings of the runs are not checked here: --import" in caplog.text
+
+
+def test_a_dataset_that_is_unknown_is_named_with_its_file(run, tmp_path):
+    (tmp_path / "configs/datasets").mkdir(parents=True)
+    (tmp_path / "configs/datasets/mine.yaml").write_text("DATASET: {NAME: NotThere}\n")
+    words = ("few-shot", "mine", "--trainers", "ZeroshotCLIP", "--config-folder", "configs")
+    code, _, err = run(*words, "--config", "demo", "--data", tmp_path, "--dry-run")
+    assert (code, "datasets/mine.yaml: The dataset 'NotThere' is unknown" in err) == (2, True), err
 
 
 def test_the_scripts_check_too(tmp_path, monkeypatch, capsys):

@@ -53,7 +53,8 @@ CURE = (
 )
 # These names are common for other things too: such a column is used only if its values fit.
 ONLY_IF_PARTS = ("fold", "phase", "usage")
-COORDINATE = "y"  # may be one of a box: the label only where no other column is
+# In this order, these are the label only where no other column is: y may be one of a box.
+LAST_LABELS = ("y", "findinglabel")
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ class _Header:
 
 def _by_name(table: _Header, given: dict[str, str], index: ImageIndex, needs_label: bool) -> Found:
     for role, name in given.items():
-        if name and not (name.lower() == NOT_USED and role in OPTIONAL):
+        if name and not _is_left_out(role, name, needs_label):
             table.chosen[role] = table.given(role, name)
     find: dict[str, Callable[[], int | None]] = {
         "path": lambda: _path_column(table, index),
@@ -211,10 +212,16 @@ def _by_name(table: _Header, given: dict[str, str], index: ImageIndex, needs_lab
     return _found(table.names, table.records, table.chosen, table.notes)
 
 
+def _is_left_out(role: str, name: str, needs_label: bool) -> bool:
+    """Return whether a column is not to be used, although it is there."""
+    optional = OPTIONAL if needs_label else (*OPTIONAL, "label")
+    return name.lower() == NOT_USED and role in optional
+
+
 def _found(
     header: list[str], records: list[Record], chosen: dict[str, int | None], notes: list[str]
 ) -> Found:
-    path, label = chosen["path"], chosen["label"]
+    path, label = chosen["path"], chosen.get("label")
     assert path is not None
     split, group, prompt = (chosen.get(role) for role in OPTIONAL)
     return Found(header, records, path, label, split, group, prompt, tuple(notes))
@@ -244,8 +251,16 @@ def _label_column(table: _Header, is_needed: bool) -> int | None:
         if not is_needed:
             return None
         _refuse_one_hot(table)
-    clear = [i for i in named if spelling(table.names[i]) != COORDINATE]
-    return table.only("label", clear or named or classnames)
+    clear = named
+    for last in LAST_LABELS:
+        clear = [i for i in clear if spelling(table.names[i]) != last] or clear
+    if len(clear) == 1 < len(named):
+        others = few([quoted(table.names[i]) for i in named if i not in clear])
+        table.notes.append(
+            f"labels are those of column {quoted(table.names[clear[0]])}, not {others} "
+            "(DATASET.COLUMNS.LABEL)"
+        )
+    return table.only("label", clear or classnames)
 
 
 def _refuse_one_hot(table: _Header) -> None:
@@ -303,7 +318,7 @@ def _by_content(
     start = f"{path}: its first row ({first}) has no known column name, and "
     chosen: dict[str, int | None] = {}
     for role, name in given.items():
-        if not name or (name.lower() == NOT_USED and role in OPTIONAL):
+        if not name or _is_left_out(role, name, needs_label):
             continue
         if not 1 <= (position := _position(name)) <= width:
             key = f"DATASET.COLUMNS.{role.upper()}"
@@ -321,7 +336,7 @@ def _by_content(
     if not given["split"]:
         parts = [i for i, values in free().items() if all(map(part_of, values))]
         chosen["split"] = parts[0] if len(parts) == 1 else None
-    if "label" not in chosen:
+    if "label" not in chosen and not given["label"]:
         left = list(free())
         if not (left or needs_label):
             return _found([], list(records), {**chosen, "label": None}, [])

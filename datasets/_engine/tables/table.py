@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
@@ -148,10 +148,10 @@ def read_table(
     if not found.records:
         raise UserError(f"{path} has a header, but no row. Expected one row per image.")
     reader = _Rows(path, found)
-    parts = reader.parts()
+    parts = reader.parts(needs_label)
     labels = reader.labels(needs_label)
     groups = reader.groups(needs_label)
-    prompts = reader.values(found.prompt, "prompt", "write the name of the class", needs_label)
+    prompts = reader.cells(found.prompt, "write the name of the class", needs_label)
     images = reader.images(index)
     rows = list(map(Row, images, labels, parts, groups, prompts))
     classes = in_order(set(labels) - {""})
@@ -199,24 +199,46 @@ def table_warnings(table: Table) -> list[str]:
     return notes
 
 
-def _spelled_apart(groups: Iterable[str]) -> list[str]:
-    """Return a line about groups that may be one, but are written in several ways."""
+def _spelled_apart(groups: Mapping[str, Collection[str]]) -> list[str]:
+    """Return a line about groups that may be one, but are written in several ways.
+
+    Args:
+        groups: the parts that each is in; "" where there are none yet.
+    """
     written: dict[str | Decimal, list[str]] = {}
     for group in groups:
-        written.setdefault(_sense(group), []).append(group)
-    alike = [" and ".join(name[:200] for name in names) for names in written.values() if names[1:]]
+        written.setdefault(_sense(group, _joined), []).append(group)
+    alike = [
+        " and ".join(name[:200] for name in names)
+        for names in written.values()
+        if names[1:] and _may_tear(names, groups)
+    ]
     if not alike:
         return []
     return [
-        f"groups that are one number, or differ in case, spaces, '_' or '-' only, are kept apart "
+        "groups that are one number, or differ in case, spaces, '_' or '-' only, are kept apart "
         f"({few(alike, 3)}): if they are one patient or scene, write it in one way, or its images "
-        "are in train and in test"
+        "may be in train and in test"
     ]
 
 
-def _sense(text: str) -> str | Decimal:
+def _may_tear(names: Iterable[str], groups: Mapping[str, Collection[str]]) -> bool:
+    """Return whether groups are, or may get, into several parts."""
+    parts = {part for name in names for part in groups[name]}
+    return len(parts) > 1 or "" in parts
+
+
+def _sense(text: str, spelled: Callable[[str], str] = spelling) -> str | Decimal:
     """Return what texts have in common that differ in spelling only."""
-    return spelling(text) if number_of(text) is None else Decimal(text)  # exact, as ids are long
+    return spelled(text) if number_of(text) is None else Decimal(text)  # exact, as ids are long
+
+
+def _joined(name: str) -> str:
+    """Return a group's name without what spellings may differ in.
+
+    Between two digits a separator stays: 1_11 is not 11_1.
+    """
+    return spelling(re.sub(r"(?<=\d)[\s_-]+(?=\d)", "/", name))
 
 
 def _joins(label: str, labels: Sequence[str]) -> bool:
@@ -227,10 +249,6 @@ def _joins(label: str, labels: Sequence[str]) -> bool:
 
 def _have(count: int) -> str:
     return "has" if count == 1 else "have"
-
-
-def _says_nothing(cell: str) -> bool:
-    return cell.lower() in NO_VALUE
 
 
 def _is_unwritable(cell: str) -> bool:
@@ -244,37 +262,32 @@ class _Rows:
         self.path = path
         self.found = found
 
-    def cells(self, column: int | None, cure: str) -> list[str]:
-        """Return the cells of a column, empty texts if there is none."""
-        if column is None:
-            return [""] * len(self.found.records)
-        self._refuse(column, "no value", lambda cell: not cell, cure)
-        self._refuse(column, UNWRITABLE, _is_unwritable, cure)
-        return [record.cells[column] for record in self.found.records]
-
-    def values(self, column: int | None, what: str, cure: str, is_needed: bool) -> list[str]:
-        """Return the cells of a column, empty texts where one says that there is no value.
+    def cells(self, column: int | None, cure: str, is_needed: bool = True) -> list[str]:
+        """Return the cells of a column.
 
         Args:
-            column: None: all are empty.
-            what: the column says.
-            cure: for a row that says nothing.
-            is_needed: refuse such rows.
+            column: None: all are empty texts.
+            cure: for a row without a value.
+            is_needed: refuse such rows; else they are empty texts.
         """
         if column is None:
             return [""] * len(self.found.records)
         if is_needed:
-            cells = self.cells(column, cure)
-            self._refuse(column, f"no {what}", _says_nothing, cure)
-            return cells
+            self._refuse(column, "no value", lambda cell: not cell, cure)
         self._refuse(column, UNWRITABLE, lambda cell: bool(cell) and _is_unwritable(cell), cure)
-        cells = [record.cells[column] for record in self.found.records]
-        return ["" if _says_nothing(cell) else cell for cell in cells]
+        return [record.cells[column] for record in self.found.records]
+
+    def _said(self, column: int | None, what: str, cure: str, is_needed: bool) -> list[str]:
+        """Return the cells of a column of which `NO_VALUE` are no values where they are needed."""
+        cells = self.cells(column, cure, is_needed)
+        if column is not None and is_needed:
+            self._refuse(column, f"no {what}", lambda cell: cell.lower() in NO_VALUE, cure)
+        return cells
 
     def labels(self, is_needed: bool) -> list[str]:
         """Return the label of every row."""
         cure = "write a label, or remove the row"
-        labels = self.values(self.found.label, "label", cure, is_needed)
+        labels = self._said(self.found.label, "label", cure, is_needed)
         spelled: dict[str | Decimal, str] = {}
         for label in sorted(set(labels) - {""}):
             other = spelled.setdefault(_sense(label), label)
@@ -289,14 +302,17 @@ class _Rows:
 
     def groups(self, is_needed: bool) -> list[str]:
         """Return the group of every row."""
-        cure = "write the group; any text of its own for a single image"
-        return self.values(self.found.group, "group", cure, is_needed)
+        cure = (
+            "write the group, any text of its own for a single image, or set DATASET.COLUMNS.GROUP "
+            "none to have no groups"
+        )
+        return self._said(self.found.group, "group", cure, is_needed)
 
-    def parts(self) -> list[str]:
+    def parts(self, is_needed: bool) -> list[str]:
         """Return the part of every row."""
         column = self.found.split
-        cells = self.cells(column, "write train, val or test")
-        if column is not None:
+        cells = self.cells(column, "write train, val or test", is_needed)
+        if column is not None and is_needed:
             cure = (
                 f"write one of {accepted_parts()}; if the column means something else, set "
                 "DATASET.COLUMNS.SPLIT none"
@@ -320,7 +336,7 @@ class _Rows:
         """Return the prompt name by label: one for each, no two alike."""
         known: dict[str, tuple[str, Record]] = {}
         for label, prompt, record in zip(labels, prompts, self.found.records, strict=True):
-            if not label:
+            if not (label and (prompt or self.found.prompt is None)):
                 continue
             first, where = known.setdefault(label, (prompt, record))
             if first != prompt:
@@ -329,7 +345,8 @@ class _Rows:
                     f"{where.line}) and {quoted(prompt)} (row {record.line}). Write one, or set "
                     "DATASET.COLUMNS.PROMPT none if the column is no class name."
                 )
-        names = {label: known[label][0] or in_words(label) for label in classes}
+        said = {label: prompt for label, (prompt, _) in known.items()}
+        names = {label: said.get(label) or in_words(label) for label in classes}
         for name, count in Counter(names.values()).items():
             if count > 1:
                 same = few([quoted(label) for label in classes if names[label] == name])

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from dplq.errors import UserError
 from dplq.io.runs.trained_images import (
     TRAIN_IMAGES_FILE,
     TrainedImageFinder,
     read_trained_images,
 )
 from dplq.io.validation.paths import is_file
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -39,26 +44,16 @@ class Accuracy:
     """Counts right predictions, those of images that the model was trained on apart.
 
     Attributes:
-        trained: finds the training images; None: they are not known.
+        record: the file with the training images; it is read once there is a label.
         every: all images with a label.
-        unseen: those of them that the model was not trained on.
+        trained: those of them that the model was trained on.
+        unseen: those of them that it was not trained on; of images that are gone it is not known.
     """
 
-    trained: TrainedImageFinder | None
+    record: Path
     every: Count = field(default_factory=Count)
+    trained: Count = field(default_factory=Count)
     unseen: Count = field(default_factory=Count)
-
-    @classmethod
-    def of(cls, checkpoint: Path) -> Accuracy:
-        """Return a count of nothing for a checkpoint's model.
-
-        Raises:
-            UserError: the record of its training images is damaged.
-        """
-        record = checkpoint.parent / TRAIN_IMAGES_FILE
-        if not is_file(record):
-            return cls(None)
-        return cls(TrainedImageFinder(read_trained_images(record).train))
 
     def add(self, paths: Sequence[str], labels: Sequence[int], predictions: Sequence[int]) -> None:
         """Count images by their labels, -1 where unknown, and predictions."""
@@ -66,24 +61,36 @@ class Accuracy:
             if label < 0:
                 continue
             self.every.add(label == prediction)
-            if not self._is_trained(path):
-                self.unseen.add(label == prediction)
+            if self._finder is not None and os.path.isfile(path):
+                is_trained = bool(self._finder.name_of(path))
+                (self.trained if is_trained else self.unseen).add(label == prediction)
 
-    def _is_trained(self, path: str) -> bool:
-        if self.trained is None or not os.path.isfile(path):  # a row of an image that is gone
-            return False
-        return bool(self.trained.name_of(path))
+    @cached_property
+    def _finder(self) -> TrainedImageFinder | None:
+        """Finds the training images; None where they are not known."""
+        if not is_file(self.record):
+            return None
+        try:
+            return TrainedImageFinder(read_trained_images(self.record).train)
+        except UserError as error:
+            logger.warning("%s Which images were trained on is not known.", error)
+            return None
 
     def lines(self) -> list[str]:
         """Return what there is to print, one line or two; nothing without labels."""
         if not self.every.labelled:
             return []
         lines = [f"accuracy: {self.every.in_words()}"]
-        if trained := self.every.labelled - self.unseen.labelled:
-            rest = f"of the others: {self.unseen.in_words()}" if self.unseen.labelled else ""
-            what = "is an image" if trained == 1 else "are images"
+        if count := self.trained.labelled:
+            rest = f"; of the others: {self.unseen.in_words()}" if self.unseen.labelled else "."
+            what = "is an image" if count == 1 else "are images"
             lines.append(
-                f"{trained:,} of them {what} that the model was trained on, so this accuracy is "
-                f"too high{'; ' if rest else '.'}{rest}"
+                f"{count:,} of them {what} that the model was trained on, so this accuracy may be "
+                f"too high{rest}"
             )
         return lines
+
+
+def accuracy_of(checkpoint: Path) -> Accuracy:
+    """Return a count of nothing yet, for a checkpoint's model."""
+    return Accuracy(checkpoint.parent / TRAIN_IMAGES_FILE)

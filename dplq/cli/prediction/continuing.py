@@ -12,20 +12,36 @@ from .inputs import ClassFinder, InputImage, Places
 from .output import Output
 
 
-def newer_than(written: float, images: Sequence[str], folder: str) -> list[str]:
-    """Return the images that were changed after a file's last row was written.
+def refuse_newer(
+    out: Path, written: float, images: Sequence[InputImage], output: Output, folder: str
+) -> None:
+    """Refuse images that were changed after their rows were written.
 
     Args:
-        written: time of that, in seconds since the epoch.
-        images: paths; those that are gone do not count.
-        folder: that relative ones are from.
+        out: path of the output file.
+        written: when its last row was, in seconds since the epoch.
+        images: all that are given.
+        output: what is in the file.
+        folder: that relative paths in it are from.
+
+    Raises:
+        UserError: naming them.
     """
-    newer = []
-    for image in images:
-        path = os.path.join(folder, image)
-        if os.path.isfile(path) and os.path.getmtime(path) > written:
-            newer.append(image)
-    return newer
+    place_there, place_here = Places(folder), Places()
+    done = set(map(place_there, output.done))
+    newer = [
+        image.path
+        for image in images
+        if place_here(image.path) in done
+        and os.path.isfile(image.path)
+        and os.path.getmtime(image.path) > written
+    ]
+    if newer:
+        raise UserError(
+            f"{len(newer)} of the images are newer than {out}, which has rows of what they were: "
+            f"{few(map(printable, newer), 3)}. Give another --out, or --overwrite to begin anew; "
+            f"if they are the same images, set the file's time (touch {out}) and go on."
+        )
 
 
 def remaining(

@@ -6,7 +6,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,6 +76,8 @@ def find_inputs(given: Sequence[str], columns: Columns | None = None) -> Inputs:
             found.images.append(image)
     if not found.images:
         raise UserError(f"There is no image in {few(map(printable, given))}.", *found.notes)
+    if columns is not None and any(astuple(columns)) and not found.tables:
+        raise UserError("DATASET.COLUMNS is for tables, and none of the IMAGES is one.")
     return found
 
 
@@ -130,16 +132,26 @@ def _below(folder: Path, notes: list[str]) -> Iterator[InputImage]:
     """Yield the images in a folder and below it, sorted; what is left out is noted."""
     from dplq.datasets._engine.layout.folders import list_files
     from dplq.datasets._engine.layout.left_out import left_out
+    from dplq.datasets._engine.layout.names import mask_of
 
-    files = list_files(str(folder), nested=True, find_masks=True)
-    notes += [f"{folder}: {line}" for line in left_out(str(folder), files.others, files.masks)]
-    if tables := [name for name in files.others if name.lower().endswith(TABLES)]:
+    files = list_files(str(folder), nested=True)
+    masks = mask_of(files.images)  # a folder of a mask's name may be one of a class
+    notes += [f"{folder}: {line}" for line in left_out(str(folder), files.others, list(masks))]
+    if tables := _tables_among(files.others):
         notes.append(
             f"{folder}: not read as tables, give one in place of the folder if it lists the "
             f"images: {few(map(printable, tables), 3)}"
         )
     for name in files.images:
-        yield InputImage(os.path.join(folder, name))
+        if name not in masks:
+            yield InputImage(os.path.join(folder, name))
+
+
+def _tables_among(names: Sequence[str]) -> list[str]:
+    """Return the tables among files, but for outputs of this command."""
+    known = set(names)
+    tables = (name for name in names if name.lower().endswith(TABLES))
+    return [name for name in tables if f"{name}.json" not in known]
 
 
 def _listed_in(table: Path, columns: Columns | None, notes: list[str]) -> Iterator[InputImage]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dplq.images.batches import Refused
@@ -32,7 +32,6 @@ def classify(
     accuracy: Accuracy,
     progress: Progress,
     *,
-    warn: Callable[[str], None],
     batch_size: int,
     workers: int,
 ) -> tuple[list[Problem], Summary]:
@@ -45,7 +44,6 @@ def classify(
         features: where adapted image features go; None: nowhere.
         accuracy: of these images, too.
         progress: is told of each batch.
-        warn: is called with what is wrong with the images' values, once: as early as it shows.
         batch_size: images in a batch.
         workers: processes that read images; 0: this one.
 
@@ -53,7 +51,7 @@ def classify(
         The images that cannot be read; what the others are, and what was done to them.
     """
     label_of, problems = ClassFinder(model.classnames), []
-    summary, warned = Summary(), False
+    summary = Summary()
     batches = score_files(
         model,
         [image.path for image in images],
@@ -61,7 +59,7 @@ def classify(
         workers=workers,
         with_features=features is not None,
     )
-    for number, scores in enumerate(batches, start=1):
+    for scores in batches:
         done = [images[index] for index in scores.indices]
         if done:
             if features is not None and scores.features is not None:
@@ -74,19 +72,7 @@ def classify(
         progress.add(len(scores.indices) + len(scores.refused))
         for facts in scores.facts:
             summary.add(facts)
-        if number == 1:
-            warned = _warn(summary, model, warn)
-    if not warned:
-        _warn(summary, model, warn)
     return problems, summary
-
-
-def _warn(summary: Summary, model: CLIPModel, warn: Callable[[str], None]) -> bool:
-    """Report values that use a small part of their range; return whether there was a problem."""
-    problem = summary.unused_range(model.input.reading)
-    if problem:
-        warn(problem)
-    return bool(problem)
 
 
 def _problem(path: str, refused: Refused) -> Problem:

@@ -114,14 +114,12 @@ class Preprocessor(msgspec.Struct):
     def colours(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
         """Mean and standard deviation of images in 0..1; None: not said."""
         if self.do_normalize is False:
-            mean: Colour = (0.0, 0.0, 0.0)
-            std: Colour = (1.0, 1.0, 1.0)
-        elif self.image_mean is None or self.image_std is None:
-            return self.image_mean, self.image_std
+            given: tuple[Colour | None, ...] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         else:
-            mean, std = self.image_mean, self.image_std
+            given = (self.image_mean, self.image_std)
         most = most_value(self.do_rescale, self.rescale_factor)
-        return in_unit_range(mean, most), in_unit_range(std, most)
+        mean, std = (None if value is None else in_unit_range(value, most) for value in given)
+        return mean, std
 
     def resize_mode(self, kind: str) -> str:
         """Return open_clip's name of the way to resize; the kind of model's where none is said."""
