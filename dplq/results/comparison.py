@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from statistics import harmonic_mean
 from typing import Any
 
@@ -21,7 +21,8 @@ COMPOSITE = "composite"  # one name for all: which head is the best may differ b
 Values = dict[str, dict[str, dict[Any, float]]]  # metric -> trainer -> (dataset, seed) -> accuracy
 NOTE = (
     "difference: accuracy of the trainer minus that of {reference} in points, mean +- 95 % interval"
-    " (Student's t) over the pairs: runs with the same output folder, dataset, shots and seed; of a"
+    " (Student's t) over the pairs: runs with the same output folder, dataset, shots and seed (a"
+    " zero-shot run goes with every number of shots); of a"
     " single pair [from, to] of a bootstrap over its test images, where both runs say which were"
     " right. p:"
     " two-sided, of the paired t-test and of Wilcoxon's signed-rank test; not corrected for several"
@@ -82,6 +83,7 @@ def values_of(runs: Iterable[Run]) -> Values:
                 f"({run.folder} is one): give the folders of one config"
             )
         known[key] = run.accuracy
+    _repeat_zero_shot(values, {names[run.setting] for run in runs if run.zero_shot})
     for name, halves in PAIRS.items():
         both = [values[half] for half in halves]
         for trainer in both[0].keys() & both[1].keys():
@@ -90,6 +92,20 @@ def values_of(runs: Iterable[Run]) -> Values:
                 key: harmonic_mean([base[key], new[key]]) for key in base if key in new
             }
     return values
+
+
+def _repeat_zero_shot(values: Values, zero_shot: Set[str]) -> None:
+    """Add the runs of trainers without training images for the shots that other trainers have."""
+    for by_trainer in values.values():
+        keys = {key for found in by_trainer.values() for key in found}
+        for name in zero_shot & by_trainer.keys():
+            own = by_trainer[name]
+            without_shots = {
+                (root, dataset, seed): v for (root, dataset, _, seed), v in own.items()
+            }
+            for root, dataset, shots, seed in keys - own.keys():
+                if (accuracy := without_shots.get((root, dataset, seed))) is not None:
+                    own[root, dataset, shots, seed] = accuracy
 
 
 def _names(runs: Iterable[Run]) -> dict[Setting, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,6 +137,21 @@ def test_what_cannot_be_compared(tmp_path):
     runs = collect([tmp_path])
     with pytest.raises(UserError, match="CoOp has two runs of RSSCN7, seed 1"):
         comparison([*runs, *runs], "CoOp")
+
+
+def test_a_zero_shot_run_is_compared_at_every_number_of_shots(tmp_path):
+    """Its folder says 16, and it has no training images."""
+    runs = []
+    for shots, accuracy in ((1, 52.0), (4, 55.0)):
+        write(tmp_path / str(shots), "base", "CoOp", 1, accuracy)
+        (one,) = collect([tmp_path / str(shots)])
+        setting = one.setting._replace(shots=shots, root=str(tmp_path))
+        runs.append(replace(one, setting=setting, subset="all"))
+    write(tmp_path / "16", "base", "ZeroshotCLIP", 1, 40.0)
+    (one,) = collect([tmp_path / "16"])
+    runs.append(replace(one, setting=one.setting._replace(root=str(tmp_path)), subset="all"))
+    row = comparison(runs, "ZeroshotCLIP").splitlines()[2].split()
+    assert row[:4] == ["CoOp", "all", "2", "+13.50"]  # of 12 and 15
 
 
 def test_configs_of_a_trainer_are_compared_by_what_their_names_add(tmp_path):
