@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,31 @@ FLAGS = {  # by what messages of the library call them
 }
 
 
+@dataclass(frozen=True)
+class Request:
+    """What is to be done.
+
+    Attributes:
+        args: of the command line.
+        model: on its device.
+        checkpoint: the file that it is from.
+        inputs: the images.
+        out: the CSV file; None: the terminal.
+        features: the file of features; None: none.
+        reading: settings of the image reader that the command has other than the model.
+        accuracy: counts what is written.
+    """
+
+    args: argparse.Namespace
+    model: CLIPModel
+    checkpoint: Path
+    inputs: Inputs
+    out: Path | None
+    features: Path | None
+    reading: dict[str, Any]
+    accuracy: Accuracy
+
+
 def run(args: argparse.Namespace) -> int:
     """Classify the images; return the exit code."""
     from dplq.cli.class_names import class_names
@@ -67,18 +92,18 @@ def run(args: argparse.Namespace) -> int:
     model, checkpoint = _load(args, classes)
     own = model.input.reading
     model.input = replace(model.input, reading=parse_options(pairs, own).reading)
-    accuracy = accuracy_of(checkpoint)
+    reading = changes(own, model.input.reading)
     if args.topk is not None and args.topk > len(model.classnames):
         raise UserError(f"--topk is {args.topk}, but there are {len(model.classnames)} classes.")
-    _protect(args, checkpoint, inputs, out, features)
-    _report(inputs)
-    _report_temperature(args, checkpoint)
-    problems, summary = _predict(
-        *(args, model, checkpoint, inputs, out, features, accuracy),
-        reading=changes(own, model.input.reading),
+    request = Request(
+        args, model, checkpoint, inputs, out, features, reading, accuracy_of(checkpoint)
     )
-    _report_images(summary, model)
-    _report_results(model, inputs, accuracy, out, features)
+    _protect(request)
+    _report(inputs)
+    _report_temperature(request)
+    problems, summary = _predict(request)
+    _report_images(request, summary)
+    _report_results(request)
     _report_problems(problems)
     return PROBLEMS if problems else DONE
 
@@ -118,25 +143,21 @@ def _with_flags(text: str) -> str:
     return text
 
 
-def _protect(
-    args: argparse.Namespace,
-    checkpoint: Path,
-    inputs: Inputs,
-    out: Path | None,
-    features: Path | None,
-) -> None:
+def _protect(request: Request) -> None:
     """Refuse to write to a file that is read, or the run's."""
     from dplq.cli.prediction.protection import protect, run_of
 
+    args = request.args
     classes = args.classes or ""
     given = {
-        "the checkpoint": str(checkpoint),
+        "the checkpoint": str(request.checkpoint),
         "the file of --classes": classes[1:] if classes.startswith("@") else "",
         "the file of --weights": args.weights,
         "the file of --domain-weights": args.domain_weights,
     }
     read = {what: Path(path).expanduser() for what, path in given.items() if path}
-    protect(out, features, inputs, read, run_of(args.model, checkpoint))
+    run = run_of(args.model, request.checkpoint)
+    protect(request.out, request.features, request.inputs, read, run)
 
 
 def _report(inputs: Inputs) -> None:
@@ -151,13 +172,13 @@ def _report(inputs: Inputs) -> None:
         )
 
 
-def _report_temperature(args: argparse.Namespace, checkpoint: Path) -> None:
+def _report_temperature(request: Request) -> None:
     """Print that the run's own probabilities are scaled, where they are."""
     from dplq.cli.prediction.protection import run_of
     from dplq.io.runs.files import PREDICTIONS_FILE, RESULTS_FILE
     from dplq.io.runs.results import read_results
 
-    run = run_of(args.model, checkpoint)
+    run = run_of(request.args.model, request.checkpoint)
     if run is None or not (run / RESULTS_FILE).is_file():
         return
     try:
@@ -172,17 +193,7 @@ def _report_temperature(args: argparse.Namespace, checkpoint: Path) -> None:
     )
 
 
-def _predict(
-    args: argparse.Namespace,
-    model: CLIPModel,
-    checkpoint: Path,
-    inputs: Inputs,
-    out: Path | None,
-    features: Path | None,
-    accuracy: Accuracy,
-    *,
-    reading: dict[str, Any],
-) -> tuple[list[Problem], Summary]:
+def _predict(request: Request) -> tuple[list[Problem], Summary]:
     """Write the predictions; return the images that cannot be read, and what the others are."""
     from dplq.cli.prediction.continuing import refuse_newer
     from dplq.cli.prediction.features import FeatureFile, check_features
@@ -192,7 +203,8 @@ def _predict(
     from dplq.io.files import file_digest
     from dplq.methods.prediction import evaluating
 
-    digest = file_digest(checkpoint)
+    args, model, out, features = request.args, request.model, request.out, request.features
+    digest = file_digest(request.checkpoint)
     with contextlib.ExitStack() as stack:
         if out is not None:
             stack.enter_context(writing_alone(out))
@@ -202,12 +214,12 @@ def _predict(
             if not args.overwrite:  # before anything is written
                 check_features(features, about)
         written = out.stat().st_mtime if out is not None and out.is_file() else 0.0
-        output, folder = _output(args, model, digest, inputs, out, features, reading)
+        output, folder = _output(request, digest)
         stack.callback(output.close)
-        todo = inputs.images
+        todo = request.inputs.images
         if out is not None and output.done:
-            refuse_newer(out, written, inputs.images, output, folder)
-            todo = _continued(model, todo, output, out, folder, accuracy)
+            refuse_newer(out, written, todo, output, folder)
+            todo = _continued(request, out, output, folder)
         stack.enter_context(evaluating(model))
         rows = None
         if features:
@@ -218,7 +230,7 @@ def _predict(
         progress = Progress(len(todo), quiet=args.quiet, has_bar=has_bar)
         stack.callback(progress.close)
         problems, summary = classify(
-            *(model, todo, output, rows, accuracy, progress),
+            *(model, todo, output, rows, request.accuracy, progress),
             batch_size=args.batch_size,
             workers=args.workers,
         )
@@ -229,57 +241,48 @@ def _predict(
     return problems, summary
 
 
-def _continued(
-    model: CLIPModel,
-    images: list[InputImage],
-    output: Output,
-    out: Path,
-    folder: str,
-    accuracy: Accuracy,
-) -> list[InputImage]:
+def _continued(request: Request, out: Path, output: Output, folder: str) -> list[InputImage]:
     """Count the rows that an output file has; return the images that it does not have."""
     from dplq.cli.prediction.continuing import remaining
     from dplq.cli.prediction.inputs import ClassFinder
 
     there = [os.path.join(folder, path) for path in output.done]
     labels, predictions = zip(*((one.label, one.prediction) for one in output.known), strict=True)
-    accuracy.add(there, labels, predictions)
-    todo = remaining(images, output, ClassFinder(model.classnames), out, folder)
+    request.accuracy.add(there, labels, predictions)
+    images = request.inputs.images
+    todo = remaining(images, output, ClassFinder(request.model.classnames), out, folder)
     here = len(images) - len(todo)
     left = f"{len(todo):,} {'is' if len(todo) == 1 else 'are'} left"
     print(f"{out} is continued: {_count_of(here, 'is')} done, {left}.")
     return todo
 
 
-def _output(
-    args: argparse.Namespace,
-    model: CLIPModel,
-    digest: str,
-    inputs: Inputs,
-    out: Path | None,
-    features: Path | None,
-    reading: dict[str, Any],
-) -> tuple[Output, str]:
+def _output(request: Request, digest: str) -> tuple[Output, str]:
     """Return where the predictions go, and the folder that relative paths there are from.
 
     A file of another model is refused.
+
+    Args:
+        request: what is to be done.
+        digest: SHA-256 of the checkpoint.
     """
     from dplq.cli.prediction.identity import Identity, claim, name_from
     from dplq.cli.prediction.output import AllClasses, Printed, TopClasses
     from dplq.evaluation.prediction_rows import distinct_names
 
+    args, model, out = request.args, request.model, request.out
     classes = distinct_names(model.classnames)
     if out is None:
-        return Printed(inputs.images, classes, args.topk or 1), ""
+        return Printed(request.inputs.images, classes, args.topk or 1), ""
     own = Identity(
         digest,
         model.method,
         classes,
         args.topk,
-        name_from(out, features) if features else "",
+        name_from(out, request.features) if request.features else "",
         backbone=_as_json(model.clip.spec),
         domain=_as_json(model.domain.spec) if model.domain is not None else None,
-        reading=reading,
+        reading=request.reading,
         folder=name_from(out, Path.cwd()),
     )
     folder = claim(out, own, args.overwrite)
@@ -302,21 +305,20 @@ def _feature_width(model: CLIPModel) -> int:
     return model.image_features(torch.zeros(1, 3, size, size, device=device)).shape[1]
 
 
-def _report_images(summary: Summary, model: CLIPModel) -> None:
+def _report_images(request: Request, summary: Summary) -> None:
     """Print what was done to images, where it was more than to decode them."""
     if summary.steps or summary.most_frames > 1:
         print(f"images: {summary.in_words()}", file=sys.stderr)
-    if problem := summary.range_warning(model.input.reading):
+    if problem := summary.range_warning(request.model.input.reading):
         print(f"warning: {problem}", file=sys.stderr)
 
 
-def _report_results(
-    model: CLIPModel, inputs: Inputs, accuracy: Accuracy, out: Path | None, features: Path | None
-) -> None:
+def _report_results(request: Request) -> None:
     """Print the accuracy where labels are known, and where the files are."""
     from dplq.cli.prediction.inputs import unused_labels
 
-    unknown, ambiguous = unused_labels(inputs.images, model.classnames)
+    images, out = request.inputs.images, request.out
+    unknown, ambiguous = unused_labels(images, request.model.classnames)
     for labels, why in ((unknown, "is no class"), (ambiguous, "may be several classes")):
         if labels:
             print(
@@ -324,10 +326,10 @@ def _report_results(
                 f"left empty: {few(map(printable, labels))}",
                 file=sys.stderr,
             )
-    for line in accuracy.lines():  # apart from the table, if that is on stdout
+    for line in request.accuracy.lines():  # apart from the table, if that is on stdout
         print(line, file=sys.stderr if out is None else sys.stdout)
     if out is not None:
-        print(f"written to {out}" + (f" and {features}" if features else ""))
+        print(f"written to {out}" + (f" and {request.features}" if request.features else ""))
 
 
 def _report_problems(problems: Sequence[Problem]) -> None:
