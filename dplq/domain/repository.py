@@ -256,6 +256,8 @@ def _of_timm(name: str, content: dict[str, Any]) -> Repository:
             f"domain encoder '{name}': in its {CONFIG} input_size is {shown(size)}; it must be "
             "channels, height and width"
         )
+    if "img_size" in args:  # which timm's earlier versions did not write into input_size
+        record["input_size"] = (size[0], *_sides(name, args["img_size"]))
     keys = ("input_size", "mean", "std", "test_input_size", "fixed_input_size", "pool_size")
     config = {
         "architecture": architecture,
@@ -266,6 +268,17 @@ def _of_timm(name: str, content: dict[str, Any]) -> Repository:
         args = {**args, "global_pool": content["global_pool"]}
         config["model_args"] = args
     return Repository(architecture, args, record, config)
+
+
+def _sides(name: str, given: Any) -> tuple[int, int]:
+    """Return height and width of the images that a config's `img_size` is for."""
+    sides = list(given) if isinstance(given, (list, tuple)) else [given, given]
+    if len(sides) != 2 or not all(map(_is_count, sides)):
+        raise UserError(
+            f"domain encoder '{name}': in its {CONFIG} img_size is {shown(given)}; it must be the "
+            "side of a square image, or height and width"
+        )
+    return sides[0], sides[1]
 
 
 def _is_count(value: Any) -> bool:

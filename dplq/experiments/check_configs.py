@@ -6,7 +6,7 @@ A run checks its own; in a sweep of hundreds, or in a queue, that is late.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dplq.errors import UserError, few
 from dplq.experiments.plan import Run, is_own_python
@@ -35,7 +35,7 @@ def check_configs(runs: Sequence[Run], *, here: bool = True) -> None:
     import dplq.plugin  # noqa: F401  (registers trainers and datasets)
 
     try:
-        import_modules(list(dict.fromkeys(name for run in own for name in run.imports)))
+        _import(dict.fromkeys(name for run in own for name in run.imports))
     except UserError as error:
         if here:
             raise
@@ -54,6 +54,15 @@ def check_configs(runs: Sequence[Run], *, here: bool = True) -> None:
             "Nothing was started: settings cannot be used.",
             *(f"{text} ({_of(wrong)})" for text, wrong in mistakes.items()),
         )
+
+
+def _import(names: Iterable[str]) -> None:
+    """Import modules of a user's own, which must not end this process."""
+    for name in names:
+        try:
+            import_modules([name])
+        except SystemExit as error:
+            raise UserError(f"--import {name}: it cannot be imported, it exits.") from error
 
 
 def _has_own(run: Run) -> bool:

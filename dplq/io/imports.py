@@ -42,7 +42,7 @@ def import_modules(names: Iterable[str]) -> None:
         _append(folder or str(Path.cwd()))
         try:
             module = importlib.import_module(name)
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             raise UserError(
                 f"--import {given}: it cannot be imported ({one_line(error)}). {FORM}"
             ) from error

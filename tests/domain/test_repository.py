@@ -364,16 +364,28 @@ def test_values_of_a_preprocessor_that_cannot_be(tmp_path, key, value, said):
         load_domain_encoder(name, pretrained=False)
 
 
-def edited(**changes):
-    """Return an edit of a folder's config: keys of its `pretrained_cfg`."""
+def edited(part="pretrained_cfg", **changes):
+    """Return an edit of a folder's config: keys of one of its parts."""
 
     def change(folder):
         path = folder / "config.json"
         content = json.loads(path.read_text())
-        content["pretrained_cfg"] |= changes
+        content[part] |= changes
         path.write_text(json.dumps(content))
 
     return change
+
+
+def test_the_size_of_a_folder_of_an_earlier_timm(tmp_path):
+    """It wrote `img_size` among the arguments, and left `input_size` as the architecture has it."""
+    expected = load_domain_encoder(f"local-dir:{write_folder(tmp_path / 'vit')}")
+    assert expected.image_size != 224
+    edited(input_size=[3, 224, 224])(tmp_path / "vit")
+    edited("model_args", img_size=expected.image_size)(tmp_path / "vit")
+    encoder = load_domain_encoder(f"local-dir:{tmp_path / 'vit'}")
+    assert encoder.image_size == expected.image_size
+    pixels = random_pixels(expected.image_size)
+    assert torch.equal(encoder(pixels), expected(pixels))
 
 
 @pytest.mark.parametrize(
@@ -382,7 +394,8 @@ def edited(**changes):
         (edited(mean="abc"), "in its config.json mean is 'abc'; it must be a list of numbers"),
         (edited(std=[1, 0, 1]), "in its config.json std is"),
         (edited(input_size=[3, "a", 2]), "input_size is .*; it must be channels, height"),
-        (edited(input_size=[3, 32, 64]), "only square ones"),
+        (edited("model_args", img_size=[32, 64]), "requires 32x64 images; only square ones"),
+        (edited("model_args", img_size="32"), "img_size is '32'; it must be the side of a square"),
         (lambda f: shutil.rmtree(f), "there is no folder"),
         (lambda f: (f / "config.json").unlink(), "no config.json in"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
