@@ -161,7 +161,8 @@ def _listed_in(table: Path, columns: Columns | None, notes: list[str]) -> Iterat
     found = read_table(table, str(table.parent), columns, needs_label=False, anywhere=True)
     notes += [f"{table}: {note}" for note in found.notes]
     for row in found.rows:
-        path = os.path.join(table.parent, row.path)
+        folder = "" if table.parent == Path() else table.parent  # no "./" before a path
+        path = os.path.join(folder, row.path)
         yield InputImage(path, row.label, found.prompts.get(row.label, ""), row.group)
 
 
