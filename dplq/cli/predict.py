@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from dplq.cli.prediction.loop import Problem
     from dplq.cli.prediction.output import Output
     from dplq.images.summary import Summary
-    from dplq.io.spec import Spec
     from dplq.methods.base import CLIPModel
 
 EXAMPLES = """examples:
@@ -78,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     from dplq.cli.class_names import class_names
     from dplq.cli.prediction.accuracy import accuracy_of
     from dplq.cli.prediction.inputs import find_inputs
-    from dplq.cli.prediction.options import changes, parse_options, split_words
-    from dplq.images.settings import DEFAULTS
+    from dplq.cli.prediction.options import parse_options, split_words
+    from dplq.images.settings import DEFAULTS, changed_of
 
     import_modules(args.imports)
     words, pairs = split_words(args.images)
@@ -92,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     model, checkpoint = _load(args, classes)
     own = model.input.reading
     model.input = replace(model.input, reading=parse_options(pairs, own).reading)
-    reading = changes(own, model.input.reading)
+    reading = _as_json(changed_of(model.input.reading, own))
     if args.topk is not None and args.topk > len(model.classnames):
         raise UserError(f"--topk is {args.topk}, but there are {len(model.classnames)} classes.")
     request = Request(
@@ -195,7 +194,6 @@ def _report_temperature(request: Request) -> None:
 
 def _predict(request: Request) -> tuple[list[Problem], Summary]:
     """Write the predictions; return the images that cannot be read, and what the others are."""
-    from dplq.cli.prediction.continuing import refuse_newer
     from dplq.cli.prediction.features import FeatureFile, check_features
     from dplq.cli.prediction.identity import name_from, writing_alone
     from dplq.cli.prediction.loop import classify
@@ -218,8 +216,7 @@ def _predict(request: Request) -> tuple[list[Problem], Summary]:
         stack.callback(output.close)
         todo = request.inputs.images
         if out is not None and output.done:
-            refuse_newer(out, written, todo, output, folder)
-            todo = _continued(request, out, output, folder)
+            todo = _continued(request, out, output, folder, written)
         stack.enter_context(evaluating(model))
         rows = None
         if features:
@@ -241,16 +238,18 @@ def _predict(request: Request) -> tuple[list[Problem], Summary]:
     return problems, summary
 
 
-def _continued(request: Request, out: Path, output: Output, folder: str) -> list[InputImage]:
+def _continued(
+    request: Request, out: Path, output: Output, folder: str, written: float
+) -> list[InputImage]:
     """Count the rows that an output file has; return the images that it does not have."""
     from dplq.cli.prediction.continuing import remaining
     from dplq.cli.prediction.inputs import ClassFinder
 
+    images, label_of = request.inputs.images, ClassFinder(request.model.classnames)
+    todo = remaining(images, output, label_of, out=out, folder=folder, written=written)
     there = [os.path.join(folder, path) for path in output.done]
     labels, predictions = zip(*((one.label, one.prediction) for one in output.known), strict=True)
     request.accuracy.add(there, labels, predictions)
-    images = request.inputs.images
-    todo = remaining(images, output, ClassFinder(request.model.classnames), out, folder)
     here = len(images) - len(todo)
     left = f"{len(todo):,} {'is' if len(todo) == 1 else 'are'} left"
     print(f"{out} is continued: {_count_of(here, 'is')} done, {left}.")
@@ -280,8 +279,8 @@ def _output(request: Request, digest: str) -> tuple[Output, str]:
         classes,
         args.topk,
         name_from(out, request.features) if request.features else "",
-        backbone=_as_json(model.clip.spec),
-        domain=_as_json(model.domain.spec) if model.domain is not None else None,
+        backbone=_as_json(model.clip.spec.identity()),
+        domain=_as_json(model.domain.spec.identity()) if model.domain is not None else None,
         reading=request.reading,
         folder=name_from(out, Path.cwd()),
     )
@@ -291,9 +290,9 @@ def _output(request: Request, digest: str) -> tuple[Output, str]:
     return TopClasses(out, classes, args.topk), folder
 
 
-def _as_json(spec: Spec) -> dict[str, Any]:
-    """Return what identifies a frozen part as a record reads it back: tuples are lists there."""
-    found: dict[str, Any] = json.loads(json.dumps(spec.identity()))
+def _as_json(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a record has as it is read back: tuples are lists there."""
+    found: dict[str, Any] = json.loads(json.dumps(content))
     return found
 
 

@@ -75,12 +75,11 @@ def _has_own(run: Run) -> bool:
 def _mistake(run: Run) -> str:
     """Return what a run would refuse of its config; "" if there is nothing wrong."""
     from dplq.host.checks import check_config
-    from dplq.host.run_config import check_name, run_config
+    from dplq.host.run_config import check_names, run_config
 
     try:
         cfg = run_config(run.config_files, {"TRAINER.NAME": run.trainer}, run.keys)
-        check_name("trainer", cfg.TRAINER.NAME)
-        check_name("dataset", cfg.DATASET.NAME, f"{run.config_files[0]}: ")
+        check_names(cfg, f"{run.config_files[0]}: ")
         check_config(cfg)
     except UserError as error:
         return " ".join(map(str, error.args))

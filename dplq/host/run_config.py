@@ -38,14 +38,18 @@ def run_config(
     return cfg
 
 
-def check_names(cfg: Any) -> None:
+def check_names(cfg: Any, where: str = "") -> None:
     """Refuse a trainer and a dataset that are not registered.
+
+    Args:
+        cfg: complete.
+        where: start of the message on the dataset, as of `check_name`.
 
     Raises:
         UserError: with the nearest names.
     """
     check_name("trainer", cfg.TRAINER.NAME)
-    check_name("dataset", cfg.DATASET.NAME)
+    check_name("dataset", cfg.DATASET.NAME, where)
 
 
 def check_name(kind: str, name: str, where: str = "") -> None:

@@ -66,10 +66,10 @@ def changed_settings(node: Any) -> dict[str, Any]:
     return changed_of(read_settings(node))
 
 
-def changed_of(settings: ReadSettings) -> dict[str, Any]:
-    """Return the settings that are not the defaults, by key in capitals."""
+def changed_of(settings: ReadSettings, own: ReadSettings = DEFAULTS) -> dict[str, Any]:
+    """Return the settings that are not those of `own`, by key in capitals."""
     values = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    return {k.upper(): value for k, value in values.items() if value != getattr(DEFAULTS, k)}
+    return {k.upper(): value for k, value in values.items() if value != getattr(own, k)}
 
 
 def _window(value: Any) -> Window:

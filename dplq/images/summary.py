@@ -11,7 +11,7 @@ from .settings import ReadSettings
 
 
 class Summary:
-    """Counts over images that are examined one by one.
+    """Counts over images that are examined batch by batch.
 
     Args:
         facts: of the first images.
@@ -22,17 +22,17 @@ class Summary:
         self.kinds, self.steps = Counter[str](), Counter[str]()
         self.most_frames = 1
         self._deep: list[ImageFacts] = []  # of more than 8 bits, the format's range used
-        for fact in facts:
-            self.add(fact)
+        self.update(facts)
 
-    def add(self, fact: ImageFacts) -> None:
-        """Count one image."""
-        self.images += 1
-        self.kinds[fact.kind] += 1
-        self.steps.update(fact.steps)
-        self.most_frames = max(self.most_frames, fact.frames)
-        if fact.span is not None:
-            self._deep.append(fact)
+    def update(self, facts: Iterable[ImageFacts]) -> None:
+        """Count more images."""
+        for fact in facts:
+            self.images += 1
+            self.kinds[fact.kind] += 1
+            self.steps.update(fact.steps)
+            self.most_frames = max(self.most_frames, fact.frames)
+            if fact.span is not None:
+                self._deep.append(fact)
 
     def unused_range(self, settings: ReadSettings) -> str:
         """Return what `reader.unused_range` says of the images; "" if there is nothing wrong."""

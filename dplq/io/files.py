@@ -17,6 +17,7 @@ ALGORITHMS: dict[str, Callable[..., Any]] = {
     "md5": partial(hashlib.md5, usedforsecurity=False),
     "blake2b-128": partial(hashlib.blake2b, digest_size=16),
 }
+RECORDED = "blake2b-128"  # what runs record of images, files with labels and checkpoints
 
 
 def cache_root() -> Path:

@@ -103,8 +103,7 @@ def predict(
                 for refused in scores.refused:
                     raise refused.error
                 logits.append(scores.logits)
-                for facts in scores.facts:
-                    summary.add(facts)
+                summary.update(scores.facts)
     if problem := summary.range_warning(model.input.reading):
         logger.warning("%s It is that of `model.input.reading`.", problem)
     return [_prediction(row, model.classnames, topk) for batch in logits for row in batch]

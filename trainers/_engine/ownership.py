@@ -8,7 +8,7 @@ from typing import Any
 
 from dplq.errors import UserError
 from dplq.host.run_identity import claim_run, claim_test
-from dplq.io.files import file_digest
+from dplq.io.files import RECORDED, file_digest
 from dplq.io.runs.files import RESULTS_FILE
 from dplq.io.runs.folder import TRAIN, hold
 from dplq.io.runs.lock import JOB_VARIABLE
@@ -52,7 +52,7 @@ def claim_for_test(trainer: Any) -> Path:
         UserError: it is in use, or another run's.
     """
     directory, epoch, path, _ = trainer.loaded
-    digest = file_digest(path, "blake2b-128") if path else None
+    digest = file_digest(path, RECORDED) if path else None
     results = claim_test(
         trainer.cfg,
         directory,

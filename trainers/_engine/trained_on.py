@@ -7,10 +7,9 @@ import os
 from typing import Any
 
 from dplq.errors import UserError, few
-from dplq.io.files import bytes_digest
+from dplq.io.files import RECORDED, bytes_digest
 from dplq.io.runs.labels import digest_now, relative_to
 from dplq.io.runs.trained_images import (
-    DIGEST,
     TRAIN_IMAGES_FILE,
     Mark,
     TrainedImageFinder,
@@ -42,7 +41,7 @@ def data_digest(trainer: Any) -> str:
             path = str(item.impath)
             lines.append(f"{part} {_name(path, folder)} {item.classname} {_size(path)}")
     text = "\n".join(sorted(lines))
-    return bytes_digest(text.encode("utf-8", "surrogateescape"), DIGEST)
+    return bytes_digest(text.encode("utf-8", "surrogateescape"), RECORDED)
 
 
 def label_digests(trainer: Any) -> dict[str, str]:

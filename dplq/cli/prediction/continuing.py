@@ -12,40 +12,14 @@ from .inputs import ClassFinder, InputImage, Places
 from .output import Output
 
 
-def refuse_newer(
-    out: Path, written: float, images: Sequence[InputImage], output: Output, folder: str
-) -> None:
-    """Refuse images that were changed after their rows were written.
-
-    Args:
-        out: path of the output file.
-        written: when its last row was, in seconds since the epoch.
-        images: all that are given.
-        output: what is in the file.
-        folder: that relative paths in it are from.
-
-    Raises:
-        UserError: naming them.
-    """
-    place_there, place_here = Places(folder), Places()
-    done = set(map(place_there, output.done))
-    newer = [
-        image.path
-        for image in images
-        if place_here(image.path) in done
-        and os.path.isfile(image.path)
-        and os.path.getmtime(image.path) > written
-    ]
-    if newer:
-        raise UserError(
-            f"{len(newer)} of the images are newer than {out}, which has rows of what they were: "
-            f"{few(map(printable, newer), 3)}. Give another --out, or --overwrite to begin anew; "
-            f"if they are the same images, set the file's time (touch {out}) and go on."
-        )
-
-
 def remaining(
-    images: Sequence[InputImage], output: Output, label_of: ClassFinder, out: Path, folder: str
+    images: Sequence[InputImage],
+    output: Output,
+    label_of: ClassFinder,
+    *,
+    out: Path,
+    folder: str,
+    written: float,
 ) -> list[InputImage]:
     """Return the images that an output file does not have.
 
@@ -55,25 +29,34 @@ def remaining(
         label_of: finds the labels.
         out: path of the file.
         folder: that relative paths in it are from.
+        written: when its last row was, in seconds since the epoch.
 
     Raises:
-        UserError: an image has another label or group than the file says, or its path is relative
-            to another folder.
+        UserError: an image was changed after that, it has another label or group than the file
+            says, or its path is relative to another folder.
     """
     place_there, place_here = Places(folder), Places()
     known = {
         place_there(path): known for path, known in zip(output.done, output.known, strict=True)
     }
-    todo, changed = [], []
+    todo, changed, newer = [], [], []
     for image in images:
-        written = known.get(place_here(image.path))
-        if written is None:
+        row = known.get(place_here(image.path))
+        if row is None:
             todo.append(image)
             continue
+        if os.path.isfile(image.path) and os.path.getmtime(image.path) > written:
+            newer.append(image.path)
         # an image without a label, as of a folder, contradicts nothing
-        has_label = image.label and label_of(image) != written.label
-        if has_label or (image.group and output.has_groups and image.group != written.group):
+        has_label = image.label and label_of(image) != row.label
+        if has_label or (image.group and output.has_groups and image.group != row.group):
             changed.append(image.path)
+    if newer:
+        raise UserError(
+            f"{len(newer)} of the images are newer than {out}, which has rows of what they were: "
+            f"{few(map(printable, newer), 3)}. Give another --out, or --overwrite to begin anew; "
+            f"if they are the same images, set the file's time (touch {out}) and go on."
+        )
     if changed:
         raise UserError(
             f"{len(changed)} of {len(known)} images in {out} have another label or group now: "

@@ -44,7 +44,7 @@ class Inputs:
         images: each once.
         repeated: paths that were given again.
         tables: that list images.
-        notes: what a table's reader says.
+        notes: on tables and folders, for the user.
     """
 
     images: list[InputImage] = field(default_factory=list)
@@ -160,8 +160,8 @@ def _listed_in(table: Path, columns: Columns | None, notes: list[str]) -> Iterat
 
     found = read_table(table, str(table.parent), columns, needs_label=False, anywhere=True)
     notes += [f"{table}: {note}" for note in found.notes]
+    folder = "" if table.parent == Path() else table.parent  # no "./" before a path
     for row in found.rows:
-        folder = "" if table.parent == Path() else table.parent  # no "./" before a path
         path = os.path.join(folder, row.path)
         yield InputImage(path, row.label, found.prompts.get(row.label, ""), row.group)
 

@@ -70,8 +70,7 @@ def classify(
             accuracy.add([image.path for image in done], labels, guesses)
         problems += [_problem(images[refused.at].path, refused) for refused in scores.refused]
         progress.add(len(scores.indices) + len(scores.refused))
-        for facts in scores.facts:
-            summary.add(facts)
+        summary.update(scores.facts)
     return problems, summary
 
 

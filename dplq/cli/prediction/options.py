@@ -28,16 +28,6 @@ class Options(NamedTuple):
     reading: ReadSettings
 
 
-def changes(own: ReadSettings, now: ReadSettings) -> dict[str, Any]:
-    """Return the settings that differ from a model's own, by key, as JSON has them."""
-    values = {field.name: getattr(now, field.name) for field in fields(now)}
-    return {
-        key.upper(): list(value) if isinstance(value, tuple) else value
-        for key, value in values.items()
-        if value != getattr(own, key)
-    }
-
-
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the images, and the pairs after them: from the first key on that is no file.
 

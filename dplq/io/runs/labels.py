@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from dplq.io.files import file_digest
-
-DIGEST = "blake2b-128"
+from dplq.io.files import RECORDED, file_digest
 
 
 def relative_to(root: str, path: str | os.PathLike[str]) -> str:
@@ -37,6 +35,6 @@ def have_changed(
 def digest_now(path: str) -> str:
     """Return the digest of a file; "" where there is none."""
     try:
-        return file_digest(path, DIGEST)
+        return file_digest(path, RECORDED)
     except OSError:
         return ""

@@ -12,11 +12,10 @@ from typing import Literal
 import msgspec
 
 from dplq.io.atomic import write_bytes_atomically
-from dplq.io.files import file_digest
+from dplq.io.files import RECORDED, file_digest
 from dplq.io.validation.schema import Count, Name, read_json
 
 TRAIN_IMAGES_FILE = "train_images.json"  # beside the checkpoints
-DIGEST = "blake2b-128"
 Mark = tuple[Count, Name]  # size and digest of an image
 
 
@@ -31,7 +30,7 @@ class TrainedImages(msgspec.Struct):
 
 def mark_of(path: str) -> Mark:
     """Return what an image is known by, so that another folder or another name hides none."""
-    return os.path.getsize(path), file_digest(path, DIGEST)
+    return os.path.getsize(path), file_digest(path, RECORDED)
 
 
 def write_trained_images(path: Path, record: TrainedImages) -> None:
@@ -68,7 +67,7 @@ class TrainedImageFinder:
     def name_of(self, path: str) -> str:
         """Return an image's name in the training; "" if it was not trained on."""
         known = self._by_size.get(os.path.getsize(path))
-        return known.get(file_digest(path, DIGEST), "") if known else ""
+        return known.get(file_digest(path, RECORDED), "") if known else ""
 
     def names_of(self, paths: Iterable[str]) -> dict[str, str]:
         """Return the name in training of those images that were trained on, by path."""
