@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from dplq.methods import text_map
 from dplq.methods.heads.fitting import balanced_weights
 from dplq.methods.opinions import joined, with_spread_of
-from dplq.methods.text_map import RIDGE, TextMap
+from dplq.methods.text_map import RIDGE, Images, TextMap, unseen_accuracy
 
 CLIP, DOMAIN, CLASSES = 6, 5, 4
 
@@ -51,8 +51,14 @@ def expected_scores(features, labels, texts, new_features, new_texts):
     return (mapped / norms[0]) @ (shown / norms[1]).T
 
 
+@pytest.fixture
+def always_used(monkeypatch):
+    """The domain feature, whatever unseen classes say."""
+    monkeypatch.setattr(text_map, "unseen_accuracy", lambda *_: 0.5)
+
+
 @pytest.mark.parametrize("domain", [DOMAIN, 0])
-def test_equals_penalised_least_squares(domain):
+def test_equals_penalised_least_squares(domain, always_used):
     features, labels, texts = drawn(domain=domain)
     new, _, _ = drawn(seed=1, domain=domain)
     fitted = TextMap(CLIP, domain)
@@ -62,7 +68,7 @@ def test_equals_penalised_least_squares(domain):
     assert np.allclose(fitted(new, texts[CLASSES:]).numpy(), expected, atol=1e-5)
 
 
-def test_balanced_is_as_if_rare_classes_had_more_images():
+def test_balanced_is_as_if_rare_classes_had_more_images(always_used):
     """Where a count divides the largest, its images stand in for as many copies."""
     features, _, texts = drawn(count=18)
     labels = torch.tensor([0] * 8 + [1] * 8 + [2, 3])
@@ -78,6 +84,85 @@ def test_balanced_is_as_if_rare_classes_had_more_images():
         scores.append(fitted(new, texts[CLASSES:]))
     assert torch.allclose(scores[0], scores[1], atol=1e-5)
     assert not torch.allclose(scores[0], scores[2], atol=0.1)
+
+
+def attributes(domain):
+    """Return images of four classes with features (80, CLIP + 2), labels and texts.
+
+    CLIP's feature shows two attributes of the class, blurred; the domain feature shows them
+    clearly, or only whether both are the same, which two classes share.
+    """
+    generator = torch.Generator().manual_seed(1)
+    kinds = torch.tensor([(1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0)])
+    directions = torch.randn(2, CLIP, generator=generator)
+    texts = F.normalize(kinds @ directions + 3, dim=1)
+    labels = torch.arange(4).repeat(20)
+    blurred = kinds[labels] + 1.5 * torch.randn(80, 2, generator=generator)
+    clip = F.normalize(blurred @ directions + 3, dim=1)
+    shown = kinds if domain == "attributes" else kinds[:, :1] * kinds[:, 1:]
+    other = shown.expand(4, 2)[labels] + 0.1 * torch.randn(80, 2, generator=generator)
+    return torch.cat([clip, other], dim=1), labels, texts
+
+
+def left_out_by_hand(features, labels, texts):
+    """Return the accuracy on the classes that maps of three classes have not seen."""
+    right = []
+    for k in range(4):
+        seen = [j for j in range(4) if j != k]
+        kept = labels != k
+        own = torch.tensor([seen.index(j) for j in labels[kept].tolist()])
+        arrays = [part.double().numpy() for part in (features[kept], texts[seen])]
+        new = [part.double().numpy() for part in (features[~kept], texts)]
+        scores = expected_scores(arrays[0], own.numpy(), arrays[1], *new)
+        right += (scores.argmax(1) == k).tolist()
+    return sum(right) / len(right)
+
+
+@pytest.mark.parametrize("domain", ["attributes", "class"])
+def test_a_domain_feature_that_harms_unseen_classes_is_left_out(domain, caplog):
+    caplog.set_level("INFO")
+    features, labels, texts = attributes(domain)
+    with_it, without = (
+        left_out_by_hand(given, labels, texts) for given in (features, features[:, :CLIP])
+    )
+    fitted, plain = TextMap(CLIP, 2), TextMap(CLIP, 0)
+    fitted.fit(features, labels, texts)
+    plain.fit(features[:, :CLIP], labels, texts)
+    images = Images(features.double(), texts.double()[labels], torch.ones(80, dtype=torch.float64))
+    assert unseen_accuracy(images, labels, texts.double()) == pytest.approx(with_it)
+    if domain == "attributes":
+        assert with_it > without + 0.1
+        assert fitted.weight[:, CLIP:].abs().max() > 0.01
+        assert not caplog.text
+        return
+    assert with_it < without - 0.1
+    assert fitted.weight[:, CLIP:].abs().max() == 0
+    assert torch.equal(fitted.weight[:, :CLIP], plain.weight)
+    assert torch.allclose(fitted(features, texts), plain(features[:, :CLIP], texts), atol=1e-5)
+    assert (
+        f"it finds {100 * with_it:.1f} % with it, {100 * without:.1f} % without."
+    ) in caplog.text
+
+
+def test_many_classes_are_left_out_in_ten_groups(monkeypatch):
+    """Every image is out of one fit; rare classes count as much as others, where weighted."""
+    labels = torch.arange(23).repeat(2)
+    seen = []
+
+    def fit_map(images, width):
+        seen.append(images.weights.tolist())
+        return torch.eye(23, dtype=torch.float64), torch.zeros(23), torch.zeros(23)
+
+    monkeypatch.setattr(text_map, "fit_map", fit_map)
+    texts = torch.eye(23, dtype=torch.float64)
+    features = texts[labels].clone()
+    features[3] = texts[4]  # one mistake
+    weights = torch.arange(46, dtype=torch.float64)
+    found = unseen_accuracy(Images(features, texts[labels], weights), labels, texts)
+    assert found == pytest.approx(1 - 3 / weights.sum().item())
+    assert len(seen) == 10
+    times = [sum(weight in fold for fold in seen) for weight in weights.tolist()]
+    assert times == [9] * 46
 
 
 @pytest.mark.parametrize("classes", [CLASSES, 1])
