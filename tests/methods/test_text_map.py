@@ -140,7 +140,8 @@ def test_a_domain_feature_that_harms_unseen_classes_is_left_out(domain, caplog):
     assert torch.equal(fitted.weight[:, :CLIP], plain.weight)
     assert torch.allclose(fitted(features, texts), plain(features[:, :CLIP], texts), atol=1e-5)
     assert (
-        f"it finds {100 * with_it:.1f} % with it, {100 * without:.1f} % without."
+        f"{100 * with_it:.1f} % of the images whose class is left out of the fit are right with it, "
+        f"{100 * without:.1f} % without it."
     ) in caplog.text
 
 
