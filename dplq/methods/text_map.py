@@ -94,8 +94,8 @@ class TextMap(Fitted):
         without = unseen_accuracy(images.part(width=width), labels, texts)
         if with_it < without:
             logger.info(
-                "The map from images to texts does not use the domain feature: %.1f %% of the images "
-                "whose class is left out of the fit are right with it, %.1f %% without it.",
+                "The map from images to texts does not use the domain feature: of images whose "
+                "class is left out of the fit %.1f %% are right with it, %.1f %% without it.",
                 *(100 * with_it, 100 * without),
             )
         return with_it >= without

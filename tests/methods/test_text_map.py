@@ -139,10 +139,7 @@ def test_a_domain_feature_that_harms_unseen_classes_is_left_out(domain, caplog):
     assert fitted.weight[:, CLIP:].abs().max() == 0
     assert torch.equal(fitted.weight[:, :CLIP], plain.weight)
     assert torch.allclose(fitted(features, texts), plain(features[:, :CLIP], texts), atol=1e-5)
-    assert (
-        f"{100 * with_it:.1f} % of the images whose class is left out of the fit are right with it, "
-        f"{100 * without:.1f} % without it."
-    ) in caplog.text
+    assert f"{100 * with_it:.1f} % are right with it, {100 * without:.1f} % without" in caplog.text
 
 
 def test_many_classes_are_left_out_in_ten_groups(monkeypatch):
