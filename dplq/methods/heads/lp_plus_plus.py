@@ -53,6 +53,7 @@ class LPPlusPlusModel(TrainedHead):
             rate=lambda _: rate,
             epochs=self.settings["epochs"],
             batch_size=len(features),
+            generator=data.steps.generator if data.steps else None,
         )
         return super().solve(replace(data, steps=steps))
 
