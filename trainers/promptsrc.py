@@ -35,6 +35,8 @@ class PromptSRC(PromptTrainer):
         if self.epoch + 1 == self.max_epoch:
             learner.load_state_dict(self.average.state)
             print("The weights are now the Gaussian average of all epochs' weights")
+            if self.cfg.TEST.FINAL_MODEL == "best_val":
+                print("best_val compares them with each earlier epoch's own weights")
         super().after_epoch()
 
     def extra_state(self) -> dict[str, Tensor]:

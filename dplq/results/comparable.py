@@ -28,8 +28,8 @@ def comparable(lines: Sequence[Line], group: Sequence[str]) -> list[Line]:
     """Return the lines, without the values of columns that are means of unequal runs.
 
     A column without values is never bold (`Line`). Unequal are means over other datasets, shots or
-    output folders, or with other weights; the seeds may differ, as the t-test pairs them. A warning
-    names what the lines lack.
+    output folders, or with other weights, or of other splits of the data; the seeds may differ, as
+    the t-test pairs them. A warning names what the lines lack.
 
     Args:
         lines: of a table; what their means are over is in `Line.parts`.
@@ -47,6 +47,9 @@ def comparable(lines: Sequence[Line], group: Sequence[str]) -> list[Line]:
             if not _are_equal([line.parts[column] for line in those]):
                 unequal.add(column)
                 _warn(column, those, named)
+        if len({lines[i].splits for i in indices if lines[i].splits}) > 1:
+            unequal = {name for i in indices for name in lines[i].values}
+            _warn_of_splits([lines[i] for i in indices], named)
         unequal |= {name for name, halves in PAIRS.items() if unequal & set(halves)}
         for i in indices if unequal else ():
             values = {name: v for name, v in lines[i].values.items() if name not in unequal}
@@ -70,6 +73,14 @@ def _over_seeds(parts: Mapping[Any, Shares]) -> Shares:
         for name, share in of_seed.items():
             total[name] += share / len(parts)
     return total
+
+
+def _warn_of_splits(lines: Sequence[Line], named: Sequence[str]) -> None:
+    """Warn of lines of one group that are of other images; `named`: as for `_warn`."""
+    logger.warning(
+        "%s: the splits of the data differ, so these means are of other images, and none is bold",
+        ", ".join(lines[0].labels[name] for name in named) or "all lines",
+    )
 
 
 def _warn(column: str, lines: Sequence[Line], named: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from statistics import harmonic_mean
@@ -9,12 +10,14 @@ from typing import Any
 
 from tabulate import tabulate
 
-from dplq.errors import UserError, suggest
+from dplq.errors import UserError, few, suggest
 from dplq.evaluation.hits import decode_hits
 from dplq.results.bootstrap import bootstrap_interval
 from dplq.results.names import MARK, row_names
 from dplq.results.runs import PAIRS, Run, Setting, Tested
 from dplq.results.statistics import Comparison, average_ranks, compare
+
+logger = logging.getLogger(__name__)
 
 METRICS = ("base", "new", "H", *PAIRS["gen. H"], "gen. H", "all")
 COMPOSITE = "composite"  # one name for all: which head is the best may differ between datasets
@@ -24,7 +27,7 @@ NOTE = (
     " (Student's t) over the pairs: runs with the same output folder, dataset, shots and seed (a"
     " zero-shot run goes with every number of shots); of a"
     " single pair [from, to] of a bootstrap over its test images, where both runs say which were"
-    " right. p:"
+    " right and no images share a group (such as a patient). p:"
     " two-sided, of the paired t-test and of Wilcoxon's signed-rank test; not corrected for several"
     " comparisons. Seeds of one dataset share its test images, so few datasets prove little about"
     " others."
@@ -43,6 +46,7 @@ def comparison(runs: Iterable[Run], reference: str) -> str:
     """
     runs = list(runs)
     values, tested = values_of(runs), _tested_of(runs)
+    pairs = Pairs(runs)
     trainers = sorted({name for by_trainer in values.values() for name in by_trainer})
     chosen = next((name for name in trainers if name.lower() == reference.lower()), None)
     if chosen is None:
@@ -51,9 +55,9 @@ def comparison(runs: Iterable[Run], reference: str) -> str:
         [name, metric, *_cells(result, _interval(tested, metric, name, chosen))]
         for name in trainers
         for metric in METRICS
-        if name != chosen
-        and (result := compare(values[metric].get(name, {}), values[metric].get(chosen, {})))
+        if name != chosen and (result := compare(*pairs.of(values[metric], name, chosen)))
     ]
+    pairs.warn()
     if not rows:
         raise UserError(
             f"no trainer has a run of the dataset, seed and number of shots of one of {chosen} "
@@ -62,6 +66,51 @@ def comparison(runs: Iterable[Run], reference: str) -> str:
     headings = ["trainer", "metric", "pairs", "difference", "p (t)", "p (Wilcoxon)"]
     table = tabulate(rows, headings, disable_numparse=True)
     return "\n".join([table, "", NOTE.format(reference=chosen), *_ranks(values)])
+
+
+class Pairs:
+    """Which runs of two trainers are pairs: of the same images, and each once.
+
+    Args:
+        runs: all that are compared.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        names = _names(runs)
+        self._zero_shot = {names[run.setting] for run in runs if run.zero_shot}
+        self._splits: dict[tuple[str, Any], set[str]] = defaultdict(set)
+        for run in runs:
+            if run.split:
+                place = (run.setting.root, run.dataset, run.seed)
+                self._splits[names[run.setting], place].add(run.split)
+        self._differ: dict[tuple[str, str], set[str]] = defaultdict(set)
+
+    def of(
+        self, by_trainer: Mapping[str, Mapping[Any, float]], *names: str
+    ) -> list[dict[Any, float]]:
+        """Return the accuracies of two trainers that can be paired, by their common keys.
+
+        Two zero-shot trainers do not depend on the shots: there each seed of a dataset counts once.
+        """
+        found = [dict(by_trainer.get(name, {})) for name in names]
+        if self._zero_shot.issuperset(names):
+            found = [{(*key[:2], key[3]): v for key, v in own.items()} for own in found]
+        for key in found[0].keys() & found[1].keys():
+            place = (*key[:2], key[-1])
+            first, second = (self._splits[name, place] for name in names)
+            if first and second and not first & second:
+                self._differ[names[0], names[1]].add(key[1])
+                del found[0][key]
+        return found
+
+    def warn(self) -> None:
+        """Name the pairs that `of` has left out."""
+        for (name, other), datasets in sorted(self._differ.items()):
+            logger.warning(
+                "%s and %s were tested on other images of %s (the splits of their data differ): "
+                "these runs are not paired",
+                *(name, other, few(sorted(datasets))),
+            )
 
 
 def values_of(runs: Iterable[Run]) -> Values:
@@ -156,7 +205,8 @@ def _ranks(values: Mapping[str, Mapping[str, Mapping[Any, float]]]) -> list[str]
         if ranks is not None:
             listed = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.average.items())
             lines.append(
-                f"Average rank in {metric} over {ranks.blocks} datasets and seeds: {listed}. "
+                f"Average rank in {metric} over {ranks.blocks} datasets, shots and seeds: "
+                f"{listed}. "
                 f"Critical difference at 5 % (Nemenyi): {ranks.critical_difference:.2f}; all alike "
                 f"(Friedman): p {ranks.friedman:.3f}."
             )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from dplq.errors import UserError
+from dplq.errors import UserError, few
 from dplq.results.rendering import Line, Table
 from dplq.results.runs import Run, match_layout, one_each
 from dplq.results.summary import Stat, stat
@@ -33,11 +33,32 @@ class CellKey(NamedTuple):
 def grouped_runs(
     runs: Iterable[Run], key_of: Callable[[Run], CellKey]
 ) -> dict[tuple[Any, ...], dict[Any, dict[int, Run]]]:
-    """Return runs as [line][column][seed], in their order, one for each place."""
+    """Return runs as [line][column][seed], in their order, one for each place.
+
+    A warning names places whose seeds are of several folders or configs.
+    """
     found: dict[tuple[Any, ...], dict[Any, dict[int, Run]]] = {}
     for key, run in one_each(runs, "two runs for one place", key_of).items():
         found.setdefault(key.line, {}).setdefault(key.column, {})[key.seed] = run
+    for columns in found.values():
+        for seeds in columns.values():
+            _warn_of_mixture(list(seeds.values()))
     return found
+
+
+def _warn_of_mixture(runs: Sequence[Run]) -> None:
+    """Warn of runs of one place, seed by seed, that are of several folders or configs."""
+    places: dict[str, list[int]] = {}
+    for run in runs:
+        name = f"{run.setting.config} below {shorten(run.setting.root)}"
+        places.setdefault(name, []).append(run.seed)
+    if len(places) > 1:
+        listed = (f"{name}: {' '.join(map(str, seeds))}" for name, seeds in places.items())
+        logger.warning(
+            "%s on %s: seeds of several configs or folders are averaged as if they were one (%s): "
+            "give the folders of one config",
+            *(runs[0].setting.trainer, runs[0].dataset, few(listed, separator="; ")),
+        )
 
 
 def all_class_runs(runs: Iterable[Run]) -> list[Run]:

@@ -64,7 +64,7 @@ class Line:
 
     `values` are what the accuracies are averages of, by column and seed; a column without them is
     never bold. `parts` are the weights in the averages that have other runs than seeds, by column,
-    seed and name, for `dplq.results.comparable`.
+    seed and name, and `splits` the hashes of the data's splits, for `dplq.results.comparable`.
     """
 
     labels: Mapping[str, str]
@@ -73,6 +73,7 @@ class Line:
     numbers: Mapping[str, float] = field(default_factory=dict)
     values: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
     parts: Mapping[str, Mapping[Any, Mapping[str, Fraction]]] = field(default_factory=dict)
+    splits: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

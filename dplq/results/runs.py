@@ -258,10 +258,17 @@ def _metrics(results: Results) -> dict[str, float]:
 
 
 def _tested(results: Results) -> Tested | None:
-    """Return which images were right; raise ValueError where that contradicts their number."""
+    """Return which images were right, where they are independent: not those of patients or sites.
+
+    Raises:
+        ValueError: they contradict their number.
+    """
     if not results.hits or not results.total or not results.split_hash:
         return None
     decode_hits(results.hits, results.total)
+    intervals = (results.metrics or {}).get("intervals")
+    if isinstance(intervals, dict) and intervals.get("over") == "groups":
+        return None
     return Tested(results.split_hash, results.total, results.hits)
 
 

@@ -55,6 +55,7 @@ class Row:
         values: what `stats` are of, by seed, or in an average by dataset and seed.
         problems: of its trainings, with their seeds.
         parts: weights of the datasets in an average, as in `dplq.results.rendering.Line`.
+        splits: hashes of the splits of its data, those that are known; none in an average.
     """
 
     setting: Setting
@@ -69,6 +70,7 @@ class Row:
     values: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
     problems: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     parts: Mapping[str, Mapping[Any, Mapping[str, Fraction]]] = field(default_factory=dict)
+    splits: frozenset[str] = frozenset()
 
 
 def summarise(runs: Iterable[Run], *, keep_order: bool = False) -> list[Row]:
@@ -151,6 +153,7 @@ def _row(setting: Setting, dataset: str, subsets: Mapping[str, Mapping[int, Run]
         cached=tuple(sorted({run.seed for run in trained if run.cached})),
         values=values,
         problems=_problems(trained),
+        splits=frozenset(run.split for of in subsets.values() for run in of.values() if run.split),
     )
 
 

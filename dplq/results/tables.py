@@ -153,7 +153,7 @@ def _line(row: Row) -> Line:
         "dataset": row.dataset,
         "seeds": seed_text(row.seeds),
     }
-    return Line(labels, row.stats, row.rounded, row.costs, row.values, row.parts)
+    return Line(labels, row.stats, row.rounded, row.costs, row.values, row.parts, row.splits)
 
 
 def shorten(root: str) -> str:

@@ -61,9 +61,9 @@ def test_methods_that_are_never_right_differ_by_nothing():
     assert bootstrap_interval([(never, never), (never, never)]) == (0.0, 0.0)
 
 
-def write_hits(out, trainer, hits, subset="base", split="abc"):
+def write_hits(out, trainer, hits, subset="base", split="abc", **more):
     text = encode_hits(hits.tolist(), [True] * len(hits))
-    more = {"hits": text, "total": len(hits), "split_hash": split}
+    more |= {"hits": text, "total": len(hits), "split_hash": split}
     write(out, subset, trainer, 1, 100.0 * hits.mean(), **more)
 
 
@@ -75,9 +75,12 @@ def test_a_single_pair_has_the_interval_of_its_images(tmp_path):
     difference = 100 * (first.mean() - second.mean())
     text = comparison(collect([tmp_path]), "CoOp")
     assert f"MaPLe      base      1        {difference:+.2f} [{low:+.2f}, {high:+.2f}]" in text
-    write_hits(tmp_path, "VPT", first, split="other")  # not the same images
+    groups = {"metrics": {"intervals": {"over": "groups"}}}
+    write_hits(tmp_path, "IVLP", first, **groups)  # images of a patient are no independent draws
     text = comparison(collect([tmp_path]), "CoOp")
-    assert f"VPT        base      1        {difference:+.2f} +- -" in text
+    assert f"IVLP       base      1        {difference:+.2f} +- -" in text
+    write_hits(tmp_path, "VPT", first, split="other")  # not the same images, so no pair
+    assert "VPT" not in comparison(collect([tmp_path]), "CoOp")
 
 
 def test_hits_of_another_number_of_images_are_refused(tmp_path, caplog):

@@ -16,6 +16,7 @@ from dplq.results import (
     transfer_table,
 )
 from dplq.results.__main__ import main
+from dplq.results.curve import curves
 from dplq.results.tables import accuracy_table
 
 COSTS = {
@@ -73,6 +74,19 @@ def test_costs_are_those_of_training(pairs, caplog):
     }
     assert rows["ZeroshotCLIP"].costs == {}
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("table", [shots_table, curves])
+def test_seeds_of_several_configs_are_named(table, tmp_path, caplog):
+    write_shots(tmp_path, 16, {1: 60.0, 2: 61.0}, config="rn50")
+    table(collect([tmp_path]))
+    assert caplog.text == ""
+    write_shots(tmp_path, 16, {3: 80.0}, config="vit_b16")
+    table(collect([tmp_path]))
+    assert (
+        "CoOp on Aerial: seeds of several configs or folders are averaged as if they were one "
+        f"(rn50 below {tmp_path}: 1 2; vit_b16 below {tmp_path}: 3)"
+    ) in caplog.text
 
 
 def test_table_of_costs(pairs, capsys):

@@ -19,6 +19,8 @@ from dplq.results.composite import NOTE, composites
 from dplq.results.diagram import draw_diagram
 from dplq.results.names import row_names
 from dplq.results.statistics import average_ranks, compare, half_interval
+from dplq.results.summary import summarise
+from dplq.results.tables import accuracy_table
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
@@ -152,6 +154,60 @@ def test_a_zero_shot_run_is_compared_at_every_number_of_shots(tmp_path):
     runs.append(replace(one, setting=one.setting._replace(root=str(tmp_path)), subset="all"))
     row = comparison(runs, "ZeroshotCLIP").splitlines()[2].split()
     assert row[:4] == ["CoOp", "all", "2", "+13.50"]  # of 12 and 15
+
+
+def same_place(out, accuracies, shots=16, **more):
+    """Return a run of all classes per trainer, as if all were below one folder."""
+    runs = []
+    for trainer, by_seed in accuracies.items():
+        for seed, accuracy in by_seed.items():
+            folder = out / f"{trainer}{shots}{seed}"
+            write(folder, "base", trainer, seed, accuracy)
+            (one,) = collect([folder])
+            setting = one.setting._replace(shots=shots, root=str(out))
+            runs.append(replace(one, setting=setting, subset="all", **more))
+    return runs
+
+
+def test_zero_shot_runs_are_paired_once_whatever_the_shots_of_others(tmp_path):
+    """Ten numbers of shots of CoOp made ten pairs of each seed."""
+    zero_shot = {"ZeroshotCLIP": {1: 60.0, 2: 50.0}, "ZeroshotCLIP2": {1: 61.0, 2: 53.0}}
+    runs = same_place(tmp_path / "a", zero_shot)
+    expected = comparison(runs, "ZeroshotCLIP").splitlines()[2]
+    assert expected.split()[:4] == ["ZeroshotCLIP2", "all", "2", "+2.00"]
+    setting = runs[0].setting
+    for shots in (1, 2, 4):
+        more = same_place(tmp_path / "a", {"CoOp": {1: 70.0, 2: 71.0}}, shots)
+        runs += [replace(r, setting=r.setting._replace(root=setting.root)) for r in more]
+    rows = comparison(runs, "ZeroshotCLIP").splitlines()
+    assert [row.split()[:4] for row in rows[2:4]] == [
+        ["CoOp", "all", "6", "+15.50"],
+        ["ZeroshotCLIP2", "all", "2", "+2.00"],
+    ]
+    assert rows[3].split() == expected.split()
+
+
+def test_runs_on_other_splits_are_no_pairs(tmp_path, caplog):
+    one = same_place(tmp_path, {"CoOp": {1: 60.0, 2: 50.0, 3: 40.0}}, split="aa")
+    other = same_place(tmp_path, {"MaPLe": {1: 66.0, 2: 56.0, 3: 40.0}}, split="aa")
+    other[2] = replace(other[2], split="bb")
+    assert comparison([*one, *other], "CoOp").splitlines()[2].split()[:4] == [
+        *("MaPLe", "all", "2", "+6.00"),
+    ]
+    assert (
+        "MaPLe and CoOp were tested on other images of RSSCN7 (the splits of their data differ): "
+        "these runs are not paired"
+    ) in caplog.text
+
+
+def test_nothing_is_bold_among_rows_of_other_splits(tmp_path, caplog):
+    runs = same_place(tmp_path, {"CoOp": {1: 60.0, 2: 50.0}}, split="aa")
+    for split in ("aa", "bb"):
+        others = same_place(tmp_path / split, {"MaPLe": {1: 66.0, 2: 56.0}}, split=split)
+        others = [replace(r, setting=r.setting._replace(root=str(tmp_path))) for r in others]
+        text = accuracy_table(summarise([*runs, *others])).render("github")
+        assert ("**61.00" in text) is (split == "aa")
+    assert "the splits of the data differ, so these means are of other images" in caplog.text
 
 
 def test_configs_of_a_trainer_are_compared_by_what_their_names_add(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -140,6 +141,28 @@ def test_a_temperature_without_val_images_is_refused(project, tmp_path, options,
     done = train(tmp_path / "log", [*project.flags, *given, "TEST.TEMPERATURE", "val", *options])
     assert done.code == 2
     assert message in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("case", ["none", "tested"])
+def test_an_epoch_is_not_chosen_on_test_images(case, project, tmp_path):
+    """Dassl takes the test images where there is no val; a file may list them as both."""
+    root = Path(project.flags[project.flags.index("--root") + 1])
+    images = sorted(str(p.relative_to(root)) for p in root.rglob("*.*") if p.suffix == ".png")
+    names = sorted({Path(path).parent.name for path in images})
+    items = [[path, names.index(Path(path).parent.name), Path(path).parent.name] for path in images]
+    parts = {"train": items[::2], "test": items[1::2]}
+    parts["val"] = parts["test"] if case == "tested" else []
+    (tmp_path / "split.json").write_text(json.dumps(parts))
+    given = ["--output-dir", str(tmp_path / "run"), "TEST.FINAL_MODEL", "best_val"]
+    split = ["DATASET.SPLIT_FILE", str(tmp_path / "split.json")]
+    done = train(tmp_path / "log", [*project.flags, *given, *split])
+    assert done.code == 2
+    expected = {
+        "none": "TEST.FINAL_MODEL best_val: OwnImages has no val images here. Set TEST.FINAL_MODEL",
+        "tested": "val images are tested, too: an epoch that is chosen on them looks too good.",
+    }
+    assert expected[case] in " ".join(done.err.split())
     assert "Traceback" not in done.err
 
 

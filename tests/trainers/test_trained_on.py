@@ -131,3 +131,30 @@ def test_a_damaged_record_is_refused(run, content, said):
     (run.model_dir("") / "train_images.json").write_text(content)
     with pytest.raises(UserError, match=f"train_images.json cannot be used: {said}.* record of"):
         trained_on.check_tested_images(run, run.output_dir)
+
+
+@pytest.mark.parametrize(
+    ("which", "now", "split", "expected"),
+    [
+        ("new", ["river", "park"], "1", "refused"),
+        ("new", ["forest", "river_bank"], "1", "refused"),  # "river bank" was trained
+        ("new", ["forest", "lake"], "1", ""),
+        ("new", ["river", "park"], "2", ""),  # another dataset has classes of these names
+        ("base", ["river", "park", "river bank"], "1", ""),
+        ("base", ["park", "lake"], "1", "warned"),
+        ("all", ["river", "park", "river bank", "lake"], "1", ""),
+    ],
+)
+def test_trained_classes_are_no_new_ones(run, caplog, which, now, split, expected):
+    run.cfg.DATASET.SUBSAMPLE_CLASSES = which
+    run.dm.dataset.classnames, run.dm.dataset.split_hash = now, split
+    header = {"split": "1", "classnames": ["river", "park", "river bank"]}
+    if expected == "refused":
+        with pytest.raises(
+            UserError, match=r"trained on \d of these 2 classes .*order of"
+        ):
+            trained_on.check_tested_classes(run, header)
+        return
+    trained_on.check_tested_classes(run, header)
+    assert ("not trained on 1 of these 2 classes (lake)" in caplog.text) is (expected == "warned")
+    assert bool(caplog.text) is (expected == "warned")

@@ -47,6 +47,7 @@ from .fit import report_fit, train_accuracy
 from .frozen import FrozenTrainer
 from .ownership import claim_for_training
 from .train_images import class_weights, report_imbalance, report_left_out
+from .val_images import check_best_val
 
 SCHEDULE_KEYS = ("stepsize", "gamma", "warmup_epoch", "warmup_type", "warmup_cons_lr",
                  "warmup_min_lr", "warmup_recount")  # fmt: skip
@@ -159,7 +160,12 @@ class PromptTrainer(FrozenTrainer):
             self.gradients_of = self.compute_gradients
 
     def before_train(self) -> None:
-        """Resume as Dassl does, or measure what the model is before its first step."""
+        """Resume as Dassl does, or measure what the model is before its first step.
+
+        Raises:
+            UserError: TEST.FINAL_MODEL best_val, and no val images of their own.
+        """
+        check_best_val(self)
         super().before_train()
         if self.start_epoch == 0:
             self.fit_features()

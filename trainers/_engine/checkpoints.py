@@ -17,7 +17,7 @@ from dplq.io.runs.files import MODEL_FOLDER
 from dplq.methods.load import checkpoint_in, load_public
 from dplq.training.distributed import is_main, wait_for_all
 
-from .trained_on import check_tested_images, split_hash
+from .trained_on import check_tested_classes, check_tested_images, split_hash
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class CheckpointTrainer(TrainerX):
 
         Raises:
             UserError: no such checkpoint (those that exist are named), it is another model's, or
-                images that it was trained on would be tested.
+                images that it was trained on would be tested, or such classes as new ones.
         """
         if not directory:
             print("load_model() is skipped as no pretrained model is given")
@@ -97,6 +97,7 @@ class CheckpointTrainer(TrainerX):
         now = self.model.input
         path, is_public = checkpoint_in(Path(directory), epoch, formats)
         header = load_public(self.model, path) if is_public else self.model.load(path)
+        check_tested_classes(self, header)
         if "reading" in header:  # not in checkpoints of earlier versions and other projects
             warn_of_reading(header["reading"], self.cfg.INPUT)
         if not is_public:  # whose preprocessing is not recorded

@@ -23,6 +23,8 @@ from dplq.evaluation.prediction_table import PredictionTable
 from dplq.evaluation.summary import short_line, summarise
 from dplq.io.runs.files import MOST_NUMBERS, PREDICTIONS, RESULTS
 
+from .val_images import check_val_images
+
 logger = logging.getLogger(__name__)
 KEY = "TEST.TEMPERATURE"
 FROM_VAL = "val"
@@ -47,21 +49,16 @@ def uses_temperature(cfg: Any) -> bool:
 
 def check_temperature(trainer: Any) -> None:
     """Refuse (UserError) a temperature where there are no val images to fit it on."""
-    cfg, data = trainer.cfg, trainer.dm.dataset
+    cfg = trainer.cfg
     if not uses_temperature(cfg):
         return
     cure = f"Set {KEY} none, or test with a split that has val images of its own."
     if not keeps_probabilities(cfg):
         raise UserError(f"{KEY} {FROM_VAL} needs TEST.PREDICTIONS True, or set {KEY} none.")
-    if trainer.val_loader is None:
-        raise UserError(f"{KEY} {FROM_VAL}: {cfg.DATASET.NAME} has no val images here. {cure}")
-    tested = {str(item.impath) for item in (data.val if cfg.TEST.SPLIT == "val" else data.test)}
-    shared = sum(str(item.impath) in tested for item in data.val)
-    if shared:
-        raise UserError(
-            f"{KEY} {FROM_VAL}: {shared} of the {len(data.val)} val images are tested, too: "
-            f"probabilities that are fitted on them are too good. {cure}"
-        )
+    data = trainer.dm.dataset
+    tested = data.val if cfg.TEST.SPLIT == "val" else data.test
+    harm = "probabilities that are fitted on them are too good"
+    check_val_images(trainer, tested, f"{KEY} {FROM_VAL}", harm, cure)
 
 
 def outcome_of(trainer: Any) -> Outcome | None:

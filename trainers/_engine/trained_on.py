@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from dplq.errors import UserError, few
@@ -19,6 +20,7 @@ from dplq.io.runs.trained_images import (
     write_trained_images,
 )
 from dplq.io.validation.paths import is_file, is_same_folder
+from dplq.methods.trained_names import trained_rows
 
 logger = logging.getLogger(__name__)
 KEY = "TEST.ALLOW_TRAIN_IMAGES"
@@ -112,6 +114,41 @@ def check_tested_images(trainer: Any, directory: str) -> None:
             "them all the same."
         )
     logger.warning("%s. They are tested, too: the accuracy is too high.", message)
+
+
+def check_tested_classes(trainer: Any, header: Mapping[str, Any]) -> None:
+    """Compare the classes to test with those of a model that was trained on the same split.
+
+    Which classes are base and which are new is a matter of their order (classes.json, a split
+    file), which can change between a training and its test.
+
+    Args:
+        trainer: with the dataset that is to be tested.
+        header: of the model's checkpoint.
+
+    Raises:
+        UserError: the model was trained on classes that are to be tested as new ones.
+    """
+    which, split = trainer.cfg.DATASET.SUBSAMPLE_CLASSES, header.get("split")
+    if which == "all" or not split or split != split_hash(trainer):
+        return  # another dataset may have classes of the same names
+    names = trainer.dm.dataset.classnames
+    rows = trained_rows(names, header.get("classnames") or ())
+    trained = [name for name, row in zip(names, rows, strict=True) if row is not None]
+    if which == "new" and trained:
+        raise UserError(
+            f"DATASET.SUBSAMPLE_CLASSES is new, but the model was trained on {len(trained)} of "
+            f"these {len(names)} classes ({few(trained)}). Either it was trained on all classes "
+            "(train it with DATASET.SUBSAMPLE_CLASSES base), or the order of the classes has "
+            "changed since (classes.json, the split file): test with the order of the training."
+        )
+    if which == "base" and len(trained) < len(names):
+        others = [name for name in names if name not in trained]
+        logger.warning(
+            "DATASET.SUBSAMPLE_CLASSES is base, but the model was not trained on %d of these %d "
+            "classes (%s): the order of the classes may have changed since.",
+            *(len(others), len(names), few(others)),
+        )
 
 
 def _differs(record: TrainedImages, trainer: Any) -> bool:

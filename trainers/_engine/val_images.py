@@ -1,0 +1,45 @@
+"""Choices that need val images of their own: what is chosen on tested images tests too well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dplq.errors import UserError
+
+
+def check_val_images(trainer: Any, tested: Iterable[Any], use: str, harm: str, cure: str) -> None:
+    """Refuse (UserError) a choice on val where there are no val images, or they are tested, too.
+
+    Args:
+        trainer: its loaders are built.
+        tested: Dassl's items of the tested images.
+        use: what is chosen, to begin the message with.
+        harm: what a choice on tested images leads to.
+        cure: what to do.
+    """
+    cfg, data = trainer.cfg, trainer.dm.dataset
+    if trainer.val_loader is None:
+        raise UserError(f"{use}: {cfg.DATASET.NAME} has no val images here. {cure}")
+    paths = {str(item.impath) for item in tested}
+    shared = sum(str(item.impath) in paths for item in data.val)
+    if shared:
+        raise UserError(
+            f"{use}: {shared} of the {len(data.val)} val images are tested, too: {harm}. {cure}"
+        )
+
+
+def check_best_val(trainer: Any) -> None:
+    """Refuse (UserError) TEST.FINAL_MODEL best_val where it would choose the epoch on test images.
+
+    Without val images Dassl's engine takes the test images in their place.
+    """
+    cfg = trainer.cfg
+    if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST:
+        check_val_images(
+            trainer,
+            trainer.dm.dataset.test,
+            "TEST.FINAL_MODEL best_val",
+            "an epoch that is chosen on them looks too good",
+            "Set TEST.FINAL_MODEL last_step, or train with a split that has val images of its own.",
+        )
