@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from dplq.evaluation.prediction_rows import distinct_names
+
 
 def accuracy(labels: list[int], predictions: list[int]) -> float:
     """Return the accuracy in percent, of one image at least."""
@@ -43,15 +45,17 @@ def scores(labels: list[int], predictions: list[int], names: dict[int, str]) -> 
     Args:
         labels: true labels.
         predictions: predicted labels.
-        names: class name of each label.
+        names: class name of each label; of equal ones the second becomes "name (2)".
     """
+    ordered = sorted(names)
+    distinct = dict(zip(ordered, distinct_names([names[k] for k in ordered]), strict=True))
     by_class: dict[int, list[bool]] = {label: [] for label in sorted(set(labels))}
     for label, guess in zip(labels, predictions, strict=True):
         by_class[label].append(label == guess)
     return {
         **{name: metric(labels, predictions) for name, metric in METRICS.items()},
         "per_class_accuracy": {
-            names[label]: 100.0 * sum(hits) / len(hits) for label, hits in by_class.items()
+            distinct[label]: 100.0 * sum(hits) / len(hits) for label, hits in by_class.items()
         },
         "total": len(labels),
         "correct": sum(map(sum, by_class.values())),

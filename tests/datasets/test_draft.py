@@ -57,6 +57,25 @@ def test_shares_that_groups_do_not_allow_are_a_warning_where_drawn_only(tmp_path
     ]
 
 
+def test_classes_whose_groups_leave_no_val_image_are_named(tmp_path, caplog):
+    """A fifth is a fifth of one of two patients of `cat`, which stay in train."""
+    make(
+        tmp_path,
+        ["train/cat", "test/cat", "test/dog"],
+        [f"a{p}_{i}.png" for p in (1, 2) for i in range(5)],
+    )
+    make(tmp_path, ["train/dog"], [f"b{p}_0.png" for p in range(10)])
+    for folder in ("test/cat", "test/dog"):
+        for path in (tmp_path / folder).iterdir():
+            path.rename(path.with_name(f"t{path.name}"))
+    (text,) = messages(caplog, tmp_path, GROUP=r"(\w+)_")
+    assert text == (
+        "OwnImages: 1 of 2 classes have no val image (cat), as a val part that is taken from train "
+        "is of whole groups: what is chosen on val does not count them. Give a val part, or more "
+        "groups."
+    )
+
+
 def test_keys_without_effect_are_named():
     columns, split = Options(columns=Columns(label="dx")), Options(split_file="a.csv")
     assert columns.unused(has_table=True, all_tested=False) == []

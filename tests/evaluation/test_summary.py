@@ -11,6 +11,7 @@ from sklearn import metrics
 
 from dplq.errors import UserError
 from dplq.evaluation.calibration import fit_temperature, log_loss_of_logits, reliability, softmax
+from dplq.evaluation.metrics import scores
 from dplq.evaluation.prediction_table import PredictionTable
 from dplq.evaluation.summary import short_line, summarise
 
@@ -245,3 +246,8 @@ def test_the_temperature_stays_in_its_bounds():
     logits = np.eye(3, dtype=np.float32)
     assert 0.01 <= fit_temperature(logits, np.arange(3)) < 0.05  # every image is right
     assert 99 < fit_temperature(-logits, np.arange(3)) <= 100  # every image is wrong
+
+
+def test_classes_of_equal_names_keep_their_accuracies():
+    found = scores([0, 0, 1, 2], [0, 1, 1, 0], {0: "crane", 1: "bulbul", 2: "crane"})
+    assert found["per_class_accuracy"] == {"crane": 50.0, "bulbul": 100.0, "crane (2)": 0.0}

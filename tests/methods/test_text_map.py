@@ -163,6 +163,23 @@ def test_many_classes_are_left_out_in_ten_groups(monkeypatch):
     assert times == [9] * 46
 
 
+def test_groups_of_classes_do_not_depend_on_the_order_of_the_classes():
+    generator = torch.Generator().manual_seed(0)
+    texts = F.normalize(torch.randn(23, CLIP, generator=generator) + 1, dim=1).double()
+    labels = torch.arange(23).repeat(4)
+    noise = torch.randn(92, CLIP, generator=generator)
+    features = F.normalize(texts[labels] + noise, dim=1)
+    weights = torch.ones(92, dtype=torch.float64)
+    found = []
+    for seed in range(4):
+        order = torch.randperm(23, generator=torch.Generator().manual_seed(seed))
+        renamed = order.argsort()[labels]
+        images = Images(features, texts[labels], weights)
+        found.append(unseen_accuracy(images, renamed, texts[order]))
+    assert len(set(found)) == 1
+    assert 0 < found[0] < 1
+
+
 @pytest.mark.parametrize("classes", [CLASSES, 1])
 def test_without_information_it_is_clip_about_the_training_mean(monkeypatch, classes):
     """A strong penalty, or a single class, whose text says nothing once centred."""

@@ -150,9 +150,7 @@ def test_trained_classes_are_no_new_ones(run, caplog, which, now, split, expecte
     run.dm.dataset.classnames, run.dm.dataset.split_hash = now, split
     header = {"split": "1", "classnames": ["river", "park", "river bank"]}
     if expected == "refused":
-        with pytest.raises(
-            UserError, match=r"trained on \d of these 2 classes .*order of"
-        ):
+        with pytest.raises(UserError, match=r"trained on \d of these 2 classes .*order of"):
             trained_on.check_tested_classes(run, header)
         return
     trained_on.check_tested_classes(run, header)

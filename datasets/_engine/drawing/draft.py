@@ -65,7 +65,7 @@ def warn_of_groups(
     pattern: str,
     fractions: Sequence[float] | None,
 ) -> None:
-    """Warn of groups in several parts, or that file names look like groups.
+    """Warn of groups in several parts, of classes without val, or that names look like groups.
 
     Args:
         name: of the dataset.
@@ -94,8 +94,24 @@ def warn_of_groups(
             logger.warning(
                 "%s: %d groups are in %s: %s%s", name, len(torn), where, few(torn, 3), kept
             )
-    for text in deviations(split, groups, fractions) if fractions else ():
+    if not fractions:
+        _warn_of_lacking_val(name, split)
+        return
+    for text in deviations(split, groups, fractions):
         logger.warning("%s: %s", name, text)
+
+
+def _warn_of_lacking_val(name: str, split: Split) -> None:
+    """Warn of trained classes without a val image: what is chosen on val does not count them."""
+    train, val = by_label(split.train), by_label(split.val)
+    lacking = [items[0].classname for label, items in train.items() if label not in val]
+    if lacking:
+        logger.warning(
+            "%s: %d of %d classes have no val image (%s), as a val part that is taken from train "
+            "is of whole groups: what is chosen on val does not count them. Give a val part, or "
+            "more groups.",
+            *(name, len(lacking), len(train), few(lacking)),
+        )
 
 
 def _warn_of_repeated_subjects(name: str, split: Split, *, is_given: bool) -> None:
