@@ -25,7 +25,7 @@ EXAMPLES = """examples:
     dplq demo
     dplq data check OwnImages --root my_images
     dplq train --trainer QuaternionPrompt --dataset-config-file own_images --root my_images \\
-        --config-file vit_b16_c2_ep15_batch4_2ctx --output-dir output/mine --seed 1
+        --config-file demo_residual_head --output-dir output/mine --seed 1 DOMAIN.ENCODER clip
     dplq results output"""
 MISTAKE = 2
 

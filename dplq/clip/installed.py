@@ -109,7 +109,7 @@ def transformers(what: str) -> Any:
     except ImportError as error:
         raise UserError(
             f"{what} needs the package transformers, which is not installed: "
-            "pip install 'quaternion-prompt[hf]'"
+            "pip install transformers"
         ) from error
 
 

@@ -27,8 +27,7 @@ def check_packages() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"ONNX files need {few(missing)}: pip install 'quaternion-prompt[onnx]', or export to "
-            ".pt2."
+            f"ONNX files need {few(missing)}: pip install {' '.join(missing)}, or export to .pt2."
         )
     if "dynamo" not in signature(torch.onnx.export).parameters:
         raise UserError(

@@ -26,9 +26,7 @@ def test_without_ray_its_install_line_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError) as error:
         open_engine("ray", {})
-    assert str(error.value) == (
-        'The engine ray needs Ray: pip install "quaternion-prompt[cluster]"'
-    )
+    assert str(error.value) == ("The engine ray needs Ray: pip install ray")
 
 
 @needs_ray

@@ -396,9 +396,7 @@ def test_without_submitit_one_line_has_its_install(monkeypatch):
     monkeypatch.setattr(slurm_engine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
         open_engine("slurm", {})
-    assert str(error.value) == (
-        'The engine slurm needs submitit: pip install "quaternion-prompt[cluster]"'
-    )
+    assert str(error.value) == ("The engine slurm needs submitit: pip install submitit")
 
 
 def test_an_unknown_option_is_named(slurm):

@@ -230,7 +230,7 @@ def test_onnx_without_its_packages_names_the_extra(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else found(name)
     )
-    needed = r"need onnx, onnxscript: pip install 'quaternion-prompt\[onnx\]"
+    needed = "need onnx, onnxscript: pip install onnx onnxscript, or export"
     with pytest.raises(UserError, match=needed):
         model_of("ZeroshotCLIP", clip).export(tmp_path / "model.onnx")
 

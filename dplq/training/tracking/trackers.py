@@ -38,7 +38,7 @@ def check_services(value: Any) -> str:
         if name not in SERVICES:
             return f" '{name[:100]}' is unknown.{suggest(name[:100], SERVICES)}"
     if missing := [name for name in names if not _is_installed(name)]:
-        return f" needs {few(missing)}: pip install 'quaternion-prompt[track]'."
+        return f" needs {few(missing)}: pip install {' '.join(missing)}."
     return ""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from dplq.errors import UserError
 from dplq.experiments.engines.ray.settings import Settings
 
-EXTRA = 'The engine ray needs Ray: pip install "quaternion-prompt[cluster]"'
+EXTRA = "The engine ray needs Ray: pip install ray"
 PATIENCE = 5.0  # seconds for the first answer
 STORE = 80 * 2**20  # bytes of shared memory of an own cluster: Ray's least; results are two words
 TOKEN = (

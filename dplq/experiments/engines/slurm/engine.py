@@ -48,7 +48,7 @@ def open_engine(settings: Settings) -> SlurmEngine:
         UserError: submitit or Slurm is missing, or the time limit is none.
     """
     if importlib.util.find_spec("submitit") is None:
-        raise UserError('The engine slurm needs submitit: pip install "quaternion-prompt[cluster]"')
+        raise UserError("The engine slurm needs submitit: pip install submitit")
     if missing := [name for name in PROGRAMS if shutil.which(name) is None]:
         raise UserError(
             f"The engine slurm needs Slurm, and its {missing[0]} is not on PATH. Give the command "
