@@ -29,7 +29,7 @@ from dplq.results import Row, Run, Table, collect, summarise
 from dplq.results.composite import composites
 from dplq.results.names import row_names
 from dplq.results.rendering import Line
-from dplq.results.tables import COST_COLUMNS, COST_NOTE, note, seed_text
+from dplq.results.tables import COST_COLUMNS, cost_notes, note, seed_text
 
 PARTS = ("train_base", "test_new", "test_all")
 COLUMNS = ("base", "new", "H", "gen. base", "gen. new", "gen. H")
@@ -141,7 +141,7 @@ def make_table(by_field: Mapping[str, Sequence[Run]], fields: Mapping[str, Field
     return Table(
         lines=lines,
         columns=COLUMNS,
-        note=[*note(rows, ci95=True), *COST_NOTE, ran_on],
+        note=[*note(rows, ci95=True), *cost_notes(COSTS), ran_on],
         numbers={name: COST_COLUMNS[name] for name in COSTS},
         dropped=(),
         noted=("seeds",),

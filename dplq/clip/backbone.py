@@ -105,13 +105,17 @@ class Backbone(nn.Module):
 
     Attributes:
         spec: what `load_backbone` needs to rebuild it.
-        image, text: the towers' adapters (`dplq.clip.towers`).
-        text_width, vision_width, embed_dim: d_t, d_v and the joint width d; 0 for a tower that
-            takes no prompts.
-        text_layers, vision_layers: number of blocks; 0 for a tower that takes no prompts.
+        image: adapter of the image tower (`dplq.clip.towers`).
+        text: adapter of the text tower.
+        text_width: d_t; 0 for a tower that takes no prompts.
+        vision_width: d_v; 0 for a tower that takes no prompts.
+        embed_dim: the joint width d.
+        text_layers: number of blocks; 0 for a tower that takes no prompts.
+        vision_layers: the same of the image tower.
         context_length: tokens per text, SOS and EOT included.
         image_size: pixels per side.
-        image_mean, image_std: per channel, for images in 0..1.
+        image_mean: per channel, for images in 0..1.
+        image_std: per channel.
         interpolation: with which images are resized, "bicubic" or "bilinear".
         resize_mode: "shortest", the shorter edge is resized and the middle cropped; "squash", both
             edges are resized.
@@ -152,7 +156,8 @@ class Backbone(nn.Module):
         said = preprocess.get("interpolation")
         self.interpolation = "bilinear" if said == "bilinear" else "bicubic"
         self.resize_mode: str = preprocess.get("resize_mode") or SHORTEST
-        self.causal, self.supports_packing = self.text.causal, self.text.supports_packing
+        self.causal: bool = self.text.causal
+        self.supports_packing: bool = self.text.supports_packing
         self.requires_grad_(False)
         self.eval()
 

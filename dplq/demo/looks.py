@@ -31,7 +31,9 @@ class Style:
         outline: darkness of the borders between materials.
         wash: share of the paper's white mixed in.
         hue: largest rotation of all hues, in turns.
-        saturation, contrast, brightness: factors, 1 is neutral.
+        saturation: factor, 1 is neutral.
+        contrast: the same.
+        brightness: the same.
         tint: largest shift of a colour channel.
         blur: radius in output pixels.
         noise, stripes: standard deviations per pixel and per column, of 1.

@@ -84,7 +84,8 @@ class PromptLearner(nn.Module):
         deep_text: the initial deep text prompts p_1..p_{J-1}, each (n, d_t); None: random.
 
     Attributes:
-        mean, std: (d_f,), of the domain features of the training images (`standardize`).
+        mean: (d_f,), of the domain features of the training images (`standardize`).
+        std: (d_f,), their standard deviation.
 
     Raises:
         UserError: a width the quaternion layers cannot split into four components.

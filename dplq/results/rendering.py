@@ -43,7 +43,7 @@ def _escape_latex(text: str) -> str:
 
 STYLES = {
     "simple": Style("simple"),
-    "github": Style("github", bold="**{}**"),
+    "github": Style("github", bold="**{}**", note="- {}"),
     "latex": Style(
         BOOKTABS,
         r"${} \pm {}$",

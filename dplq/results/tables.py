@@ -20,12 +20,16 @@ COST_COLUMNS = {  # names as in `dplq.results.runs.COSTS`
     "checkpoint_bytes": Number("checkpoint (kB)", lambda count: f"{count / 1000:,.1f}"),
 }
 GROUP = ("output", "shots", "dataset")  # lines whose best is sought
-COST_NOTE = (
-    "learnable: parameters that are learned or fitted. s/step: wall-clock seconds of a training"
-    " step, with each method's own batch size.",
-    "memory: peak of the training process, allocated on a GPU, resident on a CPU. checkpoint: size"
-    " of one file.",
-)
+_COST_NOTES = {
+    "learnable_parameters": "learnable: parameters that are learned or fitted.",
+    "seconds_per_step": (
+        "s/step: wall-clock seconds of a training step, with each method's own batch size."
+    ),
+    "peak_memory_mib": (
+        "memory: peak of the training process, allocated on a GPU, resident on a CPU."
+    ),
+    "checkpoint_bytes": "checkpoint: size of one file.",
+}
 
 
 def accuracy_table(
@@ -49,7 +53,7 @@ def accuracy_table(
     return Table(
         lines=lines,
         columns=columns_of(rows),
-        note=[*notes, *COST_NOTE, *_cached_notes(rows), *ran_on],
+        note=[*notes, *cost_notes(COST_COLUMNS), *_cached_notes(rows), *ran_on],
         numbers=COST_COLUMNS,
         noted=("config", "shots", "dataset", "seeds"),
         group=GROUP,
@@ -61,6 +65,11 @@ def render(
 ) -> str:
     """Return the rows as the text of one table; see `accuracy_table` and `Table.render`."""
     return accuracy_table(rows, ci95=ci95, costs=costs).render(fmt, ci95=ci95)
+
+
+def cost_notes(columns: Iterable[str]) -> list[str]:
+    """Return the lines about some of `COST_COLUMNS`."""
+    return [_COST_NOTES[name] for name in columns]
 
 
 def spread_note(ci95: bool, metric: str = ACCURACY) -> str:
@@ -79,7 +88,7 @@ def note(rows: Sequence[Row], *, ci95: bool = False, metric: str = ACCURACY) -> 
         )
         closed = sorted({row.setting.trainer for row in rows if not row.any_classes})
         if closed:
-            lines.append(f"{', '.join(closed)}: knows its training classes only, no new ones.")
+            lines.append(f"{', '.join(closed)}: for training classes only, no new ones.")
     if "gen. H" in columns_of(rows):
         lines.append(
             "gen.: generalised, the model of the base classes chooses among all class names:"

@@ -53,7 +53,7 @@ def test_github(tmp_path):
     assert cells["QuaternionPrompt"] == "**89.50 +- 1.12**"
     assert cells["MaPLe"] == "87.38 +- 0.96"
     assert cells["CoOp"] == "**88.50 +- 3.91**"
-    assert lines[-1] == BOLD_NOTE
+    assert lines[-1] == f"- {BOLD_NOTE}"
 
 
 def test_latex(tmp_path):

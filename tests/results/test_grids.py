@@ -105,7 +105,7 @@ def test_table_of_costs(pairs, capsys):
     assert cells[3][-4:] == ["2,147,104", "0.188", "1,235", "8,600.4"]
     assert cells[4][3:5] == ["-", "-"]
     assert "All lines: config demo, shots 16, dataset Aerial." in text
-    assert "LinearProbe: knows its training classes only" in text
+    assert "LinearProbe: for training classes only" in text
     assert "Run on: cpu, fp32." in text
 
 
