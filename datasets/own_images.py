@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dplq.errors import UserError, few
+from dplq.io.spelling import spelling
 from dplq.io.validation.paths import is_file
 from dplq.io.validation.schema import Name, read_json
 
@@ -26,7 +27,6 @@ from ._engine.layout.folders import (
     in_words,
     list_folders,
     list_images,
-    spelling,
 )
 from ._engine.layout.layouts import Layout, Reading
 from ._engine.layout.names import in_order

@@ -285,25 +285,6 @@ def needs_model(trainer: str) -> bool:
     return getattr(find_trainer(trainer), "fixed_epochs", None) != 0
 
 
-def warn_of_foreign_keys(cfg: Any) -> None:
-    """Warn if a key was set that the trainer does not read: another trainer's, or a general one."""
-    from dplq.host.checks import reads_domain
-    from dplq.host.config import all_keys
-    from dplq.host.dassl import find_trainer
-    from dplq.io.nodes import flatten
-
-    name = cfg.TRAINER.NAME
-    trainer = find_trainer(name)
-    model = getattr(trainer, "model_class", None)  # None: not one of this project's trainers
-    foreign = ["TRAINER."] + ([] if model else ["TRAIN.CLASS_WEIGHTS"])
-    own = f"TRAINER.{getattr(trainer, 'node', name.upper())}."
-    given = dict(flatten(cfg))
-    foreign += [] if model and reads_domain(trainer, given) else ["DOMAIN."]
-    for key, default, _ in all_keys():
-        if key.startswith(tuple(foreign)) and not key.startswith(own) and given[key] != default:
-            logging.warning("%s is set, but %s does not read it.", key, name)
-
-
 def print_args(args: argparse.Namespace, cfg: Any) -> None:
     """Print Dassl's log header: arguments, then config."""
     stars = "*" * 12
@@ -413,6 +394,7 @@ def build(args: argparse.Namespace) -> Any:
     """
     import dplq.plugin  # noqa: F401  (registers trainers and datasets)
     from dplq.host.dassl import find_trainer
+    from dplq.host.foreign_keys import warn_of_foreign_keys
     from dplq.host.terminal import log_only, print_in_terminal, set_quiet
     from dplq.host.weights import check_weights
     from dplq.training import distributed
@@ -446,7 +428,8 @@ def build(args: argparse.Namespace) -> Any:
         print_args(args, cfg)
         print(f"Collecting env info ...\n** System info **\n{collect_env_info()}\n")
     print_in_terminal(settings_text(cfg))
-    warn_of_foreign_keys(cfg)
+    if not hasattr(trainer, "model_class"):  # ours say so themselves, in a host tree too
+        warn_of_foreign_keys(cfg, trainer)
     return build_trainer(cfg)
 
 

@@ -481,10 +481,15 @@ class CLIPModel(nn.Module):
     def _cannot_name(
         self, what: str | os.PathLike[str], learned: Sequence[str], now: Sequence[str]
     ) -> str:
+        model = f"{what} is a {self.method} model for the classes {few(learned, 4)}."
+        if set(now) <= set(learned):
+            return (
+                f"{model} It cannot tell some of them apart, or in another order (now: "
+                f"{few(now, 4)}): `dplq predict` with a table of the images tests among all."
+            )
         return (
-            f"{what} is a {self.method} model for the classes {few(learned, 4)}. It cannot "
-            f"tell others apart (now: {few(now, 4)}): test it on its own classes, or use a "
-            "method that uses class names, such as ZeroshotCLIP."
+            f"{model} It cannot tell others apart (now: {few(now, 4)}): test it on its own "
+            "classes, or use a method that uses class names, such as ZeroshotCLIP."
         )
 
     def _identity(self, header: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import yaml
 
 from dplq import datasets
 from dplq.datasets import DECLARED
-from dplq.datasets._engine.layout.folders import ClassTable, spelling
+from dplq.datasets._engine.layout.folders import ClassTable
+from dplq.io.spelling import spelling
 
 from .lookalikes import make_classes, make_config, make_lookalike, parts, write_image
 

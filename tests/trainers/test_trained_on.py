@@ -19,7 +19,7 @@ def run(tmp_path):
     return make_run(tmp_path)
 
 
-def make_run(tmp_path):
+def make_run(tmp_path, split="1"):
     """Return a trainer with two training and two test images; its record is written."""
     for name in ("a", "b", "c", "d"):
         (tmp_path / f"{name}.png").write_bytes(name.encode() * 9)
@@ -29,14 +29,17 @@ def make_run(tmp_path):
         return [SimpleNamespace(impath=str(tmp_path / f"{name}.png")) for name in names]
 
     dataset = SimpleNamespace(
-        train_x=items("a", "b"), val=[], test=items("c", "d"), split_hash="1", test_only=False
+        train_x=items("a", "b"), val=[], test=items("c", "d"), split_hash=split, test_only=False
     )
-    dataset.image_dir = str(tmp_path)
+    if split is None:  # of a host's tree
+        del dataset.split_hash, dataset.test_only
+    else:
+        dataset.image_dir = str(tmp_path)
     trainer = SimpleNamespace(
         dm=SimpleNamespace(dataset=dataset),
         cfg=CfgNode(
             {
-                "DATASET": {"NAME": "Mine"},
+                "DATASET": {"NAME": "Mine", "ROOT": str(tmp_path)},
                 "OUTPUT_DIR": str(tmp_path / "out"),
                 "TEST": {"SPLIT": "test", "ALLOW_TRAIN_IMAGES": False},
             }
@@ -156,3 +159,36 @@ def test_trained_classes_are_no_new_ones(run, caplog, which, now, split, expecte
     trained_on.check_tested_classes(run, header)
     assert ("not trained on 1 of these 2 classes (lake)" in caplog.text) is (expected == "warned")
     assert bool(caplog.text) is (expected == "warned")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [("cd", ""), (("copy", "c"), "warned"), ("bc", "refused")]
+)
+def test_a_hosts_dataset_is_known_by_its_images(tmp_path, caplog, names, said):
+    """It has no split hash and no folder of images; it may hold an image twice."""
+    run = make_run(tmp_path, split=None)
+    (tmp_path / "sub").mkdir()
+    record = json.loads((run.model_dir("") / "train_images.json").read_text())
+    assert list(record["train"]) == ["a.png", "b.png"]
+    run.dm.dataset.test = run.items(*names)
+    if said == "refused":
+        with pytest.raises(UserError, match=r"1 of the 2 images to test .*: b\.png = "):
+            trained_on.check_tested_images(run, run.output_dir)
+    else:
+        trained_on.check_tested_images(run, run.output_dir)
+    assert ("a.png = " in caplog.text and "accuracy is too high" in caplog.text) is (
+        said == "warned"
+    )
+    assert "hash" not in caplog.text
+
+
+def test_images_of_a_hosts_dataset_have_paths_below_the_root(tmp_path):
+    """Names alone would be one for 0.png of every class."""
+    run = make_run(tmp_path, split=None)
+    for folder in ("cat", "dog"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(folder.encode())
+    run.dm.dataset.train_x = run.items("cat/a", "dog/a")
+    trained_on.write_train_images(run)
+    record = json.loads((run.model_dir("") / "train_images.json").read_text())
+    assert list(record["train"]) == ["cat/a.png", "dog/a.png"]

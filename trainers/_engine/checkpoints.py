@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 
 from dassl.engine import TrainerX
 
-from dplq.errors import few
+from dplq.errors import UserError, few
 from dplq.images.model_input import RECORDED, ModelInput
 from dplq.images.settings import changed_settings
 from dplq.io.runs.files import MODEL_FOLDER
+from dplq.io.spelling import spelling
 from dplq.methods.load import checkpoint_in, load_public
 from dplq.training.distributed import is_main, wait_for_all
 
 from .trained_on import check_tested_classes, check_tested_images, split_hash
 
 logger = logging.getLogger(__name__)
+NO_MODEL = "--eval-only needs --model-dir, the folder of the training run to test."
 
 
 class Loaded(NamedTuple):
@@ -85,12 +87,12 @@ class CheckpointTrainer(TrainerX):
             epoch: which epoch; default: the best one if it was kept, else the last.
 
         Raises:
-            UserError: no such checkpoint (those that exist are named), it is another model's, or
-                images that it was trained on would be tested, or such classes as new ones.
+            UserError: no directory, no such checkpoint (those that exist are named), it is another
+                model's, or images that it was trained on would be tested, or such classes as new
+                ones.
         """
         if not directory:
-            print("load_model() is skipped as no pretrained model is given")
-            return
+            raise UserError(NO_MODEL)
         wait_for_all()  # the first may have just written it
         check_tested_images(self, directory)
         formats = filter(None, [self.model.public])
@@ -110,19 +112,25 @@ class CheckpointTrainer(TrainerX):
 
 
 def warn_of_lacking_classes(trained: Sequence[str], tested: Sequence[str]) -> None:
-    """Warn where a test has some of the trained classes and no others, as of another site.
+    """Warn where a test lacks some of the trained classes, and is of others mostly: another site's.
 
     Args:
         trained: class names of the training.
         tested: those that are told apart in the test.
     """
-    lacking = [name for name in trained if name not in tested]
-    if lacking and set(tested) < set(trained):
-        logger.warning(
-            "The model was trained on %d classes and is tested among the %d that have images here, "
-            "not %s: that is easier. `dplq predict` with a table tests among all of them.",
-            *(len(trained), len(tested), few(lacking)),
-        )
+    known = {spelling(name): name for name in trained}
+    here = {spelling(name) for name in tested}
+    lacking = [name for name in trained if spelling(name) not in here]
+    unknown = [name for name in tested if spelling(name) not in known]
+    if not lacking or 2 * len(unknown) >= len(tested):
+        return
+    logger.warning(
+        "The model was trained on %d classes and is tested among the %d that have images here, "
+        "not %s: that is easier. `dplq predict` with a table tests among all of them.",
+        *(len(trained), len(tested), few(lacking)),
+    )
+    if unknown:
+        logger.warning("The model was not trained on %s, which are tested, too.", few(unknown))
 
 
 def warn_of_reading(then: dict[str, Any], given: Any) -> None:

@@ -18,6 +18,7 @@ from dplq.errors import UserError
 from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.checks import check_for_trainer
 from dplq.host.dassl import describe_dassl, prepare_worker
+from dplq.host.foreign_keys import warn_of_foreign_keys
 from dplq.host.terminal import log_only, print_in_terminal
 from dplq.host.weights import check_weights
 from dplq.io.runs.files import MODEL_FOLDER
@@ -95,12 +96,18 @@ class FrozenTrainer(CheckpointTrainer):
 
     def __init__(self, cfg: Any) -> None:
         refuse_unconnected()
+        if "DOMAIN" not in cfg:
+            raise UserError(
+                "The config lacks the keys of quaternion-prompt: call dplq.plugin.extend_cfg(cfg) "
+                "in the train.py of this tree, where it extends the config for its own trainers."
+            )
         self.check_cfg(cfg)  # Dassl does too, but only after the seed is used
         check_weights(cfg, type(self))  # before the images are read
         # Without a seed the run draws one, so that it can still be resumed exactly.
         self.run_seed = cfg.SEED if cfg.SEED >= 0 else random.SystemRandom().randrange(2**31)
         self.train_seconds, self.train_steps = 0.0, 0
         print(describe_dassl())
+        warn_of_foreign_keys(cfg, type(self))
         super().__init__(cfg)
         self.max_epoch = self.epochs()
         self.tested_epoch = self.max_epoch

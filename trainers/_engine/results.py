@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+from dplq.errors import UserError
 from dplq.evaluation.halves import base_count, generalised
 from dplq.evaluation.hits import encode_hits
 from dplq.evaluation.metrics import scores
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import NUMBERED
-from dplq.io.runs.results import FORMAT
+from dplq.io.runs.files import RESULTS_FILE
+from dplq.io.runs.results import FORMAT, read_results
+from dplq.io.validation.paths import is_file
 
 from .environment import device_name, git_commit, peak_memory_mib, versions
 from .trained_on import split_hash
@@ -37,7 +41,7 @@ def write_results(trainer: Any, path: Path, seconds: float, metrics: dict[str, A
         "subsample": cfg.DATASET.SUBSAMPLE_CLASSES,
         "split": "test" if trainer.val_loader is None else cfg.TEST.SPLIT,
         "split_hash": split_hash(trainer),
-        "shots": cfg.DATASET.NUM_SHOTS,
+        "shots": _shots(trainer),
         "seed": cfg.SEED,
         **scores(record.labels, record.predictions, trainer.lab2cname),
         "metrics": metrics,
@@ -76,6 +80,18 @@ def _short_lists(text: str) -> str:
         lambda found: f"[{', '.join(found[1].replace(',', ' ').split())}]",
         text,
     )
+
+
+def _shots(trainer: Any) -> int:
+    """Return the training images per class: of the run whose model is tested, where that is known.
+
+    A test on other data has no training images of its own, and often no DATASET.NUM_SHOTS.
+    """
+    tested = Path(trainer.loaded.directory, RESULTS_FILE)
+    if trainer.loaded.directory and is_file(tested):
+        with contextlib.suppress(UserError):  # a damaged one says so where it is wanted
+            return read_results(tested).shots
+    return int(trainer.cfg.DATASET.NUM_SHOTS)
 
 
 def _generalised(trainer: Any) -> dict[str, float] | None:

@@ -36,12 +36,11 @@ def data_digest(trainer: Any) -> str:
 
     A corrected label or a replaced image makes another run of the same split.
     """
-    data, lines = trainer.dm.dataset, []
-    folder = getattr(data, "image_dir", "")
+    data, lines, folder = trainer.dm.dataset, [], image_folder(trainer)
     for part, items in (("train", data.train_x), ("val", data.val), ("test", data.test)):
         for item in items or ():
             path = str(item.impath)
-            lines.append(f"{part} {_name(path, folder)} {item.classname} {_size(path)}")
+            lines.append(f"{part} {os.path.relpath(path, folder)} {item.classname} {_size(path)}")
     text = "\n".join(sorted(lines))
     return bytes_digest(text.encode("utf-8", "surrogateescape"), RECORDED)
 
@@ -56,9 +55,10 @@ def label_digests(trainer: Any) -> dict[str, str]:
     return {relative_to(root, path): digest_now(str(path)) for path in find()}
 
 
-def _name(path: str, folder: str) -> str:
-    """Return an image's path below the folder of images; its name where there is none."""
-    return os.path.relpath(path, folder) if folder else os.path.basename(path)
+def image_folder(trainer: Any) -> str:
+    """Return the folder that names of images begin in: DATASET.ROOT for a host's datasets."""
+    folder = getattr(trainer.dm.dataset, "image_dir", "")
+    return folder or os.path.abspath(os.path.expanduser(trainer.cfg.DATASET.ROOT))
 
 
 def _size(path: str) -> int:
@@ -70,9 +70,9 @@ def _size(path: str) -> int:
 
 def write_train_images(trainer: Any) -> None:
     """Write the record of a run that is about to train: its split, and its training images."""
-    folder = getattr(trainer.dm.dataset, "image_dir", "")
+    folder = image_folder(trainer)
     paths = [str(item.impath) for item in trainer.dm.dataset.train_x]
-    images = {_name(path, folder): mark_of(path) for path in paths}
+    images = {os.path.relpath(path, folder): mark_of(path) for path in paths}
     record = TrainedImages(1, trainer.cfg.DATASET.NAME, split_hash(trainer), images)
     write_trained_images(trainer.model_dir(trainer.output_dir) / TRAIN_IMAGES_FILE, record)
 
@@ -80,7 +80,9 @@ def write_train_images(trainer: Any) -> None:
 def check_tested_images(trainer: Any, directory: str) -> None:
     """Compare the images to test with those a model was trained on.
 
-    Datasets that are tested as a whole only cause a warning: their images are asked for.
+    Datasets that are tested as a whole only cause a warning: their images are asked for. So do
+    equal images of other names in a host's dataset, whose split is not known: it may hold them
+    twice.
 
     Args:
         trainer: with the dataset that is to be tested.
@@ -107,8 +109,11 @@ def check_tested_images(trainer: Any, directory: str) -> None:
         f"that the model in {directory} was trained on: "
         + few((f"{name} = {path}" for path, name in shared.items()), 3)
     )
-    all_test = getattr(trainer.dm.dataset, "test_only", False)  # which asks for every image
-    if not all_test and not trainer.cfg.TEST.get("ALLOW_TRAIN_IMAGES", False):
+    is_asked_for = getattr(trainer.dm.dataset, "test_only", False)
+    folder = image_folder(trainer)
+    if split_hash(trainer) is None and record.split is None:
+        is_asked_for |= all(os.path.relpath(path, folder) != name for path, name in shared.items())
+    if not is_asked_for and not trainer.cfg.TEST.get("ALLOW_TRAIN_IMAGES", False):
         raise UserError(
             f"{message}. Test other images, or with the split of the training; {KEY} True tests "
             "them all the same."
@@ -154,6 +159,8 @@ def check_tested_classes(trainer: Any, header: Mapping[str, Any]) -> None:
 def _differs(record: TrainedImages, trainer: Any) -> bool:
     """Warn of, and return, whether split or images are not those of the training any more."""
     name, ours, theirs = record.dataset, split_hash(trainer), record.split
+    if ours is None and theirs is None:
+        return True  # a host's dataset: the images tell
     if ours is None or ours != theirs:
         logger.warning(
             "The model was trained on another split of %s (hash %s) than this one (hash %s)",
@@ -162,7 +169,7 @@ def _differs(record: TrainedImages, trainer: Any) -> bool:
             ours,
         )
         return True
-    if _is_unchanged(record.train, getattr(trainer.dm.dataset, "image_dir", "")):
+    if _is_unchanged(record.train, image_folder(trainer)):
         return False
     logger.warning("Images of %s have changed since the model was trained on them", name)
     return True

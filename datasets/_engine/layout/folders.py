@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 from dplq.errors import UserError, few, nearest, printable, shown
 from dplq.images.reader import EXTENSIONS
+from dplq.io.spelling import spelling
 from dplq.io.validation.paths import name_problem
 from dplq.io.validation.schema import read_text
 
@@ -96,14 +96,6 @@ class ClassTable:
         """Return the folder name that messages about a missing class name."""
         row = self.rows[label]
         return row[1] if len(row) > 1 else row[0]
-
-
-def spelling(name: str) -> str:
-    """Return the name without what spellings may differ in: case, spaces, `_`, `-`.
-
-    Accents are composed, which macOS and archives made there do not do.
-    """
-    return re.sub(r"[\s_-]+", "", unicodedata.normalize("NFC", name)).casefold()
 
 
 def extensions_text() -> str:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dplq.errors import UserError
+from dplq.io.spelling import spelling
 
 from .folders import (
     NOT_CLASSES,
@@ -24,7 +25,6 @@ from .folders import (
     list_files,
     list_folders,
     list_images,
-    spelling,
 )
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from dplq.errors import UserError, few, suggest
+from dplq.io.spelling import spelling
 
-from ..layout.folders import spelling
 from .delimited import Record, quoted
 from .image_index import ImageIndex
 

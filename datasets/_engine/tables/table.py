@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 from dplq.errors import UserError, few, printable
 from dplq.images.reader import EXTENSIONS
+from dplq.io.spelling import spelling
 from dplq.io.validation.paths import is_file, name_problem
 
-from ..layout.folders import extensions_text, in_words, spelling
+from ..layout.folders import extensions_text, in_words
 from ..layout.names import in_order, number_of
 from .columns import Columns, Found, accepted_parts, find_columns, part_of
 from .delimited import Record, quoted, read_records

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dplq.errors import UserError, few, printable
 from dplq.evaluation.prediction_rows import distinct_names
+from dplq.io.spelling import spelling
 from dplq.io.validation.paths import name_problem, user_path
 
 if TYPE_CHECKING:
@@ -176,7 +177,6 @@ class ClassFinder:
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        from dplq.datasets._engine.layout.folders import spelling
 
         self._spelling = spelling
         names = distinct_names(classes)

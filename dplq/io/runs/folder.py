@@ -41,6 +41,7 @@ CURE = "Give another --output-dir, or delete that run (train.py --overwrite does
 
 Digest = Annotated[str, Meta(max_length=128)]
 UNKNOWN_AT_FIRST = ("split", "model", "weights", "data")  # fields of an identity
+DRAWN_BY = ("dataset", "subsample", "shots", "seed", "split")  # what decides which images are used
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -92,6 +93,8 @@ class Identity(msgspec.Struct, frozen=True):
         for name in UNKNOWN_AT_FIRST:
             if None in pairs[name]:
                 del pairs[name]
+        if any(pairs[name][0] != pairs[name][1] for name in DRAWN_BY if name in pairs):
+            pairs.pop("data", None)  # other images are drawn
         settings = {
             key: (self.settings.get(key, defaults.get(key)), value)
             for key, value in other.settings.items()
