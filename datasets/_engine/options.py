@@ -8,11 +8,12 @@ from typing import Any
 from dplq.errors import UserError
 from dplq.host.checks import check_section
 from dplq.images.settings import ReadSettings, read_settings
+from dplq.io.table_files import TABLES
 
-from .tables import SUFFIXES, Columns
+from .tables import Columns
 
 NO_GROUPS = "none"
-SPLIT_SUFFIXES = (".json", *SUFFIXES)  # of DATASET.SPLIT_FILE
+SPLIT_SUFFIXES = (".json", *TABLES)  # of DATASET.SPLIT_FILE
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Options:
         if options.split_file and not options.split_file.lower().endswith(SPLIT_SUFFIXES):
             raise UserError(
                 f"DATASET.SPLIT_FILE is '{options.split_file}', but must end in "
-                f"{' or '.join(SUFFIXES)} (a table) or .json (a split in CoOp's format). Save it "
+                f"{' or '.join(TABLES)} (a table) or .json (a split in CoOp's format). Save it "
                 "as one of these; a spreadsheet as 'CSV UTF-8'."
             )
         return options

@@ -277,12 +277,18 @@ def _report_images(dataset: FolderDataset, report: Report) -> None:
     settings = dataset.options.reading
     seen, broken = looks(_every_image(report), report.image_dir, settings)
     if broken:
-        report.add(
+        what = (
             f"{len(broken)} image(s) in {report.image_dir} cannot be read: "
-            f"{describe_problems(broken)}.",
-            "Do what it says, repair or replace them, or set DATASET.SKIP_BROKEN True to do "
-            "without them.",
+            f"{describe_problems(broken)}."
         )
+        if dataset.options.skip_broken:
+            report.notes.append(f"{what} They are left out: DATASET.SKIP_BROKEN is True.")
+        else:
+            report.add(
+                what,
+                "Do what it says, repair or replace them, or set DATASET.SKIP_BROKEN True to do "
+                "without them.",
+            )
     check = ImageCheck(report.image_dir, dataset.store, settings)
     check.remember({path: one.facts for path, one in seen.items()})
     equal = report_duplicates(report, seen)

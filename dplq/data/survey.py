@@ -6,17 +6,25 @@ Folders and split are those of the loader (`dplq.datasets`): `check` has loaded 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from dplq.datasets._engine import splits
 from dplq.datasets._engine.base import FolderDataset
 from dplq.datasets._engine.layout.folders import ClassTable, extensions_text
-from dplq.datasets._engine.layout.left_out import dead_links, devices
+from dplq.datasets._engine.layout.left_out import dead_links, devices, dicom_files
 from dplq.datasets._engine.layout.listing import Listing, Stray
 from dplq.datasets._engine.layout.names import is_system_file, unsupported
 from dplq.datasets._engine.protocol import Split
 from dplq.errors import few, printable
+from dplq.io.table_files import SPREADSHEETS, TABLES
+
+TABLE_CURE = (
+    " One that lists the images, with labels or patients, is named by DATASET.SPLIT_FILE; a "
+    "spreadsheet has to be saved as CSV (UTF-8)."
+)
 
 
 class Finding(NamedTuple):
@@ -118,7 +126,7 @@ def report_listing(listing: Listing, dataset: FolderDataset, report: Report, use
         _report_stray(stray, missing, listing.table, report)
     if not used:
         _report_missing(missing, listing, dataset, report)
-    _report_files(listing, report)
+    _report_files(listing, dataset.label_files(), report)
     return all(listing.images)
 
 
@@ -164,8 +172,8 @@ def _report_missing(
         )
 
 
-def _report_files(listing: Listing, report: Report) -> None:
-    """Report the files that no run uses."""
+def _report_files(listing: Listing, used: Sequence[Path], report: Report) -> None:
+    """Report the files that no run uses; `used` are those with labels."""
     folder = listing.image_dir
     if listing.below:
         report.add(
@@ -179,7 +187,13 @@ def _report_files(listing: Listing, report: Report) -> None:
             f"{few(listing.loose, 3)}.",
             "Move them into their class folder, or away.",
         )
-    kinds = unsupported(listing.others)
+    dicom = dicom_files(folder, listing.others)
+    if dicom:
+        report.add(
+            f"{folder}: {len(dicom)} DICOM without an ending are not read: {few(dicom, 3)}.",
+            "Rename them to end in .dcm.",
+        )
+    kinds = unsupported(path for path in listing.others if path not in set(dicom))
     if kinds:
         texts = few(f"{count} {extension}" for extension, count in kinds.items())
         report.add(
@@ -199,11 +213,17 @@ def _report_files(listing: Listing, report: Report) -> None:
             f"{folder}: {len(broken)} link(s) lead to no file: {few(broken, 3)}.",
             "They are left out. Restore what they link to, or remove them.",
         )
-    named = {*broken, *odd}
+    named = {*broken, *odd, *dicom, *(os.path.relpath(path, folder) for path in used)}
     rest = [path for path in listing.others if not unsupported([path]) and path not in named]
-    for what, paths in (("masks, left out", listing.masks), ("no images, ignored", rest)):
+    tables = [path for path in rest if path.lower().endswith((*TABLES, *SPREADSHEETS))]
+    rest = [path for path in rest if path not in set(tables)]
+    for what, paths, cure in (
+        ("masks, left out", listing.masks, ""),
+        ("tables that are not read", tables, TABLE_CURE),
+        ("no images, ignored", rest, ""),
+    ):
         if paths:
-            report.notes.append(f"{folder}: {what}: {few(paths)}.")
+            report.notes.append(f"{folder}: {what}: {few(paths)}.{cure}")
 
 
 def note_system_files(report: Report) -> None:

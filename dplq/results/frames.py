@@ -12,7 +12,7 @@ from dplq.errors import UserError, few, suggest
 from dplq.results import ACCURACY, METRICS
 from dplq.results.comparable import comparable, shares
 from dplq.results.rendering import Line, Table
-from dplq.results.runs import COSTS, Run, one_each
+from dplq.results.runs import COSTS, Run, one_each, warn_of_mixed_data
 from dplq.results.summary import paired_stats
 from dplq.results.tables import ROUNDED_NOTE, columns_of, seed_text, shorten, spread_note
 
@@ -124,6 +124,7 @@ def grouped_table(
         if name not in GROUPINGS:
             raise UserError(f"--by {name}: no such column.{suggest(name, GROUPINGS)}")
     runs = list(one_each(runs, "the same run twice").values())
+    warn_of_mixed_data(runs)
     table = frame(runs).assign(value=[run.accuracy for run in runs])
     groups = table.groupby([*by, "classes", "seed"])
     cells = groups["value"].agg("mean")

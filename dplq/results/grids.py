@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dplq.errors import UserError, few
 from dplq.results.rendering import Line, Table
-from dplq.results.runs import Run, match_layout, one_each
+from dplq.results.runs import Run, match_layout, one_each, warn_of_mixed_data
 from dplq.results.summary import Stat, stat
 from dplq.results.tables import ROUNDED_NOTE, shorten, spread_note
 
@@ -95,7 +95,9 @@ def shots_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
         line = (shorten(run.setting.root), run.dataset, run.setting.trainer)
         return CellKey(line, shots_of(run), run.seed)
 
-    found = grouped_runs(all_class_runs(runs), key_of)
+    runs = all_class_runs(runs)
+    warn_of_mixed_data(runs)
+    found = grouped_runs(runs, key_of)
     shots = sorted(
         {n for columns in found.values() for n in columns}, key=lambda n: (n == ALL_SHOTS, n)
     )

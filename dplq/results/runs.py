@@ -15,7 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dplq.errors import UserError, printable
+from dplq.errors import UserError, few, printable
 from dplq.evaluation.fit import fit_problem
 from dplq.evaluation.hits import decode_hits
 from dplq.io.runs.files import RESULTS_FILE, SETTINGS_FILE
@@ -141,6 +141,25 @@ def one_each(
         if kept is not run:
             logger.warning("%s: %s is used, %s is not", warning, kept.folder, run.folder)
     return found
+
+
+def warn_of_mixed_data(runs: Iterable[Run]) -> None:
+    """Warn of datasets of one name whose runs are of several splits, such as two own datasets.
+
+    Args:
+        runs: those that are averaged, or joined to a curve.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for run in runs:
+        if run.split:
+            found.setdefault(run.dataset, {}).setdefault(run.split, run.folder)
+    for dataset, folders in found.items():
+        if len(folders) > 1:
+            logger.warning(
+                "%s: these runs are of %d splits or sets of images, and are averaged or joined as "
+                "if they were of one; one run of each: %s. Give the folders of one",
+                *(dataset, len(folders), few(sorted(map(str, folders.values())), 3)),
+            )
 
 
 def collect(paths: Iterable[str | os.PathLike[str]], metric: str = ACCURACY) -> list[Run]:

@@ -88,17 +88,26 @@ def test_the_library_warns_too(folder, deep, monkeypatch, caplog):
     assert "16-bit" not in caplog.text
 
 
+def test_a_spreadsheet_is_to_be_saved_as_csv(run, tmp_path):
+    (tmp_path / "images.XLSX").write_text("x")
+    code, _, err = run(tmp_path / "images.XLSX")
+    assert code == 2
+    assert "images.XLSX: save the table as CSV (UTF-8) first." in err
+
+
 def test_files_that_are_left_out_are_said(run, folder, tmp_path):
     for name in ("1.jpg", "2.jpg"):
         shutil.copy(folder / "images" / name, tmp_path / name)
     shutil.copy(folder / "images/1.jpg", tmp_path / "1_mask.jpg")
     for name in ("a.heic", "b.nii.gz", "notes.txt", "labels.csv"):
         (tmp_path / name).write_text("x")
+    (tmp_path / "slice_0").write_bytes(bytes(128) + b"DICM")
     os.symlink(tmp_path / "gone.jpg", tmp_path / "link.jpg")
     code, said, err = run(tmp_path)
     assert (code, len(said.splitlines())) == (0, 2)
     for line in (
         "left out: files of a kind that is not read: 1 .heic, 1 .nii.gz",
+        "left out: 1 DICOM without an ending (slice_0): rename them to .dcm",
         "left out: 1 link leads to no file: link.jpg",
         "left out: 1 mask: 1_mask.jpg",
         "not read as tables, give one in place of the folder if it lists the images: labels.csv",

@@ -150,6 +150,44 @@ def test_stray_folder_and_files(capsys, root):
     assert "no images, ignored: README.md, aGrass/notes.txt." in text
 
 
+def test_broken_images_are_a_note_where_they_are_left_out(capsys, root):
+    path = root / "RSSCN7" / "aGrass" / "a02.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    code, text = check(capsys, root, "DATASET.SKIP_BROKEN", "True")
+    assert code == 0, text
+    assert "They are left out: DATASET.SKIP_BROKEN is True." in text
+
+
+def test_dicom_without_an_ending_is_named(capsys, root):
+    """slice_0 and 1.2.840 are names that archives give; a text of such a name is none."""
+    folder = root / "RSSCN7" / "aGrass"
+    for name in ("slice_0", "1.2.840.7"):
+        (folder / name).write_bytes(bytes(128) + b"DICM" + bytes(50))
+    (folder / "notes").write_text("no DICOM")
+    code, text = check(capsys, root)
+    assert code == 1
+    assert "2 DICOM without an ending are not read: aGrass/1.2.840.7, aGrass/slice_0. -> " in text
+    assert "-> Rename them to end in .dcm." in text
+    assert "files of a kind that is not read" not in text
+    assert "no images, ignored: aGrass/notes." in text
+
+
+def test_the_table_in_use_is_no_stray_file(capsys, tmp_path):
+    for folder in ("cat", "dog"):
+        make_classes(tmp_path, [folder], 8)
+    rows = [f"{p.parent.name}/{p.name},{p.parent.name},{p.stem}" for p in tmp_path.glob("*/*.jpg")]
+    (tmp_path / "labels.csv").write_text("path,label,patient\n" + "\n".join(rows) + "\n")
+    (tmp_path / "old.xlsx").write_text("x")
+    _, text = run(capsys, "check", "OwnImages", "--root", tmp_path)
+    assert "16 images are in 16 groups, those of column 'patient'" in text
+    assert "tables that are not read: old.xlsx. One that lists the images, with labels or" in text
+    assert "labels.csv" not in text.split("tables that are not read")[1]
+    (tmp_path / "labels.csv").rename(tmp_path / "metadata.csv")
+    (tmp_path / "old.xlsx").unlink()
+    _, text = run(capsys, "check", "OwnImages", "--root", tmp_path)
+    assert "tables that are not read: metadata.csv. One that lists" in text
+
+
 def test_files_of_operating_systems_are_noted(capsys, root):
     (root / "RSSCN7" / "__MACOSX" / "aGrass").mkdir(parents=True)
     for name in ("__MACOSX/aGrass/._a00.jpg", "aGrass/._a01.jpg", "bField/Thumbs.db"):

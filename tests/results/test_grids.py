@@ -17,6 +17,7 @@ from dplq.results import (
 )
 from dplq.results.__main__ import main
 from dplq.results.curve import curves
+from dplq.results.frames import grouped_table
 from dplq.results.tables import accuracy_table
 
 COSTS = {
@@ -87,6 +88,20 @@ def test_seeds_of_several_configs_are_named(table, tmp_path, caplog):
         "CoOp on Aerial: seeds of several configs or folders are averaged as if they were one "
         f"(rn50 below {tmp_path}: 1 2; vit_b16 below {tmp_path}: 3)"
     ) in caplog.text
+
+
+@pytest.mark.parametrize(
+    "table", [shots_table, curves, lambda runs: grouped_table(runs, ["shots"])]
+)
+def test_two_datasets_of_one_name_are_not_joined_in_silence(table, tmp_path, caplog):
+    """As two own datasets are, below one folder."""
+    write_shots(tmp_path / "a", 4, {1: 60.0}, split_hash="11")
+    write_shots(tmp_path / "a", 16, {1: 61.0}, split_hash="11")
+    table(collect([tmp_path]))
+    assert caplog.text == ""
+    write_shots(tmp_path / "b", 8, {1: 80.0}, split_hash="22")
+    table(collect([tmp_path]))
+    assert "Aerial: these runs are of 2 splits or sets of images" in caplog.text
 
 
 def test_table_of_costs(pairs, capsys):

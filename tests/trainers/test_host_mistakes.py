@@ -20,7 +20,5 @@ def test_a_config_without_our_keys_names_the_missing_line():
 
 def test_a_test_without_a_model_is_refused():
     """Dassl tests the initial prompts, as if they were learned."""
-    with pytest.raises(
-        UserError, match="--eval-only needs --model-dir, the folder of"
-    ):
+    with pytest.raises(UserError, match="--eval-only needs --model-dir, the folder of"):
         CheckpointTrainer.load_model(SimpleNamespace(), "")

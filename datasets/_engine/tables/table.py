@@ -18,6 +18,7 @@ from typing import NamedTuple
 from dplq.errors import UserError, few, printable
 from dplq.images.reader import EXTENSIONS
 from dplq.io.spelling import spelling
+from dplq.io.table_files import TABLES
 from dplq.io.validation.paths import is_file, name_problem
 
 from ..layout.folders import extensions_text, in_words
@@ -27,7 +28,6 @@ from .delimited import Record, quoted, read_records
 from .image_index import ImageIndex
 
 __all__ = [
-    "SUFFIXES",
     "Columns",
     "Row",
     "Table",
@@ -36,7 +36,6 @@ __all__ = [
     "read_table",
     "table_warnings",
 ]
-SUFFIXES = (".csv", ".tsv")
 NAMES = ("labels", "split")  # of the tables that are read without being named
 KEYS = "DATASET.COLUMNS.PATH and .LABEL"
 UNWRITABLE = "line breaks or control characters"
@@ -87,7 +86,7 @@ class Table(NamedTuple):
 
 def is_table(path: Path | None) -> bool:
     """Return whether a file that was named or found is a table, by its extension."""
-    return path is not None and path.suffix.lower() in SUFFIXES
+    return path is not None and path.suffix.lower() in TABLES
 
 
 def find_table(dataset_dir: str, alone: bool = True) -> Path | None:
@@ -104,7 +103,7 @@ def find_table(dataset_dir: str, alone: bool = True) -> Path | None:
         UserError: there are several, so one must be named; or what has their name is no file.
     """
     names = sorted(name for name in os.listdir(dataset_dir) if not name.startswith("."))
-    tables = [name for name in names if name.lower().endswith(SUFFIXES)]
+    tables = [name for name in names if name.lower().endswith(TABLES)]
     named = [name for name in tables if os.path.splitext(name)[0].lower() in NAMES]
     named = [name for name in named if is_file(os.path.join(dataset_dir, name))]
     others = [name for name in tables if os.path.isfile(os.path.join(dataset_dir, name))]

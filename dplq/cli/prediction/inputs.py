@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from dplq.errors import UserError, few, printable
 from dplq.evaluation.prediction_rows import distinct_names
 from dplq.io.spelling import spelling
+from dplq.io.table_files import SPREADSHEETS, TABLES
 from dplq.io.validation.paths import name_problem, user_path
 
 if TYPE_CHECKING:
     from dplq.datasets._engine.tables import Columns
-
-TABLES = (".csv", ".tsv")
 
 
 class InputImage(NamedTuple):
@@ -110,6 +109,8 @@ def _named_by(argument: str, found: Inputs, columns: Columns | None) -> Iterator
         if path.suffix.lower() in TABLES:
             found.tables.append(str(path))
             yield from _listed_in(path, columns, found.notes)
+        elif path.suffix.lower() in SPREADSHEETS:
+            raise UserError(f"IMAGES: {printable(str(path))}: save the table as CSV (UTF-8) first.")
         else:
             yield InputImage(str(path))
     else:
