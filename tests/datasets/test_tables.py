@@ -497,11 +497,12 @@ def test_a_column_of_0_and_1_per_class(folder):
 
 def test_labels_that_join_others_are_said(folder):
     make(folder, "d.png", "e.png")
-    table = read(folder, lines("a.png,oak", "c.jpg,fir | elm", "d.png,oak|pine", "e.png,pine"))
+    table = read(folder, lines("a.png,oak", "c.jpg,fir | elm", "d.png,oak|yew", "e.png,pine"))
     assert (
         table_warnings(table)
         == [
-            "1 labels join others and are classes of their own: oak|pine",
+            "1 labels join others and are classes of their own: oak|yew; images that show several "
+            "classes cannot be used, so leave their rows out",
             *table.notes,
         ][::-1]
     )

@@ -188,8 +188,10 @@ def table_warnings(table: Table) -> list[str]:
     joined = [label for label in table.classes if _joins(label, table.classes)]
     if joined:
         names = few((label[:200] for label in joined), 3)
-        text = f"{len(joined)} labels join others and are classes of their own: {names}"
-        notes.append(text)
+        notes.append(
+            f"{len(joined)} labels join others and are classes of their own: {names}; images that "
+            "show several classes cannot be used, so leave their rows out"
+        )
     if torn:
         examples = (f"{group[:200]} in {' and '.join(found)}" for group, found in torn.items())
         notes.append(
@@ -242,7 +244,13 @@ def _joined(name: str) -> str:
 
 
 def _joins(label: str, labels: Sequence[str]) -> bool:
-    """Return whether a label is several labels with a sign between them, such as `a|b`."""
+    """Return whether a label is several labels with a sign between them, such as `a|b`.
+
+    Of a name with `|` one known part is enough: no class has that sign in its name.
+    """
+    bars = [step.strip() for step in label.split("|")]
+    if len(bars) > 1 and set(bars) & set(labels):
+        return True
     steps = [step.strip() for step in re.split(r"[|;,+&/]", label)]
     return len(steps) > 1 and set(steps) <= set(labels)
 
