@@ -161,7 +161,12 @@ def test_ways_to_write_a_path(folder, write):
 def test_absolute_paths_inside_the_data_folder(folder):
     assert read(folder, rows_of({path: f"{folder}/{path}" for path in FILES})).rows == PLAIN
     message = refusal(folder, rows_of({"oak/a.png": "/elsewhere/oak/a.png"}))
-    assert "1 of 4 images are not in DATA: row 2 '/elsewhere/oak/a.png'." in message
+    assert (
+        "1 of 4 images are not in DATA: row 2 '/elsewhere/oak/a.png'. There is oak/a.png" in message
+    )
+    message = refusal(folder, rows_of({path: f"C:\\data\\{path.upper()}" for path in FILES}))
+    assert "There is oak/a.png, oak/b.png" in message
+    assert "write these paths, or the file names alone, in the case of the files." in message
 
 
 def test_table_in_a_folder_of_its_own(folder):

@@ -74,6 +74,12 @@ class ImageIndex:
         stems = () if found else self._by_stem.get(name, ())
         return found or [p for p in stems if _ends(os.path.splitext(_key(p))[0], value)]
 
+    def alike(self, value: str) -> list[str]:
+        """Return the images of this name in whatever folder and case: perhaps what was meant."""
+        name = _key(value).rsplit("/", 1)[-1].casefold()
+        alike = (paths for key, paths in self._by_name.items() if key.casefold() == name)
+        return [path for paths in alike for path in paths]
+
     def is_other_file(self, value: str) -> bool:
         """Return whether a value is a file that does not end like an image."""
         value = posixpath.normpath(_key(value))

@@ -390,6 +390,13 @@ class _Rows:
         if absent:
             other = [v[:200] for _, v, found in rows if not found and index.is_other_file(v)]
             hint = f" Not read as images, by extension: {few(other, 3)}." if other else ""
+            missing = [value for _, value, found in rows if not found][:3]
+            alike = [path for value in missing for path in index.alike(value)[:1]]
+            if alike:
+                hint += (
+                    f" There is {few(alike, 3)}: if that is meant, write these paths, or the file "
+                    "names alone, in the case of the files."
+                )
             _, first, images = rows[0]
             if not (self.found.header or images or index.is_image_name(first) or absent[1:]):
                 hint = f" If that is a header, set {KEYS} to what it calls them."
