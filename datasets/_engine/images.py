@@ -187,4 +187,6 @@ def report_images(
     logger.info("%s: images: %s", name, summary.in_words())
     if problem := summary.unused_range(settings):
         raise UserError(f"{name}: {problem}")
+    if problem := summary.beyond_window(settings):
+        logger.warning("%s: %s", name, problem)
     return summary.as_dict()

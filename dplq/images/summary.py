@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from .reader import ImageFacts, unused_range
+from .reader import ImageFacts, beyond_window, unused_range
 from .settings import ReadSettings
 
 
@@ -21,7 +21,7 @@ class Summary:
         self.images = 0
         self.kinds, self.steps = Counter[str](), Counter[str]()
         self.most_frames = 1
-        self._deep: list[ImageFacts] = []  # of more than 8 bits, the format's range used
+        self._deep: list[ImageFacts] = []  # of more than 8 bits
         self.update(facts)
 
     def update(self, facts: Iterable[ImageFacts]) -> None:
@@ -31,20 +31,26 @@ class Summary:
             self.kinds[fact.kind] += 1
             self.steps.update(fact.steps)
             self.most_frames = max(self.most_frames, fact.frames)
-            if fact.span is not None:
+            if fact.most is not None:
                 self._deep.append(fact)
 
     def unused_range(self, settings: ReadSettings) -> str:
         """Return what `reader.unused_range` says of the images; "" if there is nothing wrong."""
         return unused_range(self._deep, settings)
 
+    def beyond_window(self, settings: ReadSettings) -> str:
+        """Return what `reader.beyond_window` says of the images."""
+        return beyond_window(self._deep, settings)
+
     def range_warning(self, settings: ReadSettings) -> str:
-        """Return the same for a trained model's images: those of the training may be like them."""
-        problem = self.unused_range(settings)
+        """Return both for a trained model's images: those of the training may be like them."""
+        problem, with_it = self.unused_range(settings), "without a"
+        if not problem:
+            problem, with_it = self.beyond_window(settings), "with this"
         if not problem:
             return ""
         return (
-            f"{problem} The model was trained without a window: give one only if these images are "
+            f"{problem} The model was trained {with_it} window: give one only if these images are "
             "stored otherwise than those of the training."
         )
 

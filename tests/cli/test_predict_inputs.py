@@ -76,6 +76,13 @@ def test_a_few_dark_images_among_others_are_no_problem(run, deep, tmp_path):
     assert "give one only if these images are stored otherwise than those of the training." in err
 
 
+def test_a_window_of_12_bits_on_images_of_16_is_warned_of(run, deep):
+    code, _, err = run(deep.parent / "wide", "INPUT.WINDOW", "[0, 4095]")
+    assert (code, err.count("warning: ")) == (0, 1), err
+    assert 'INPUT.WINDOW "[0, 4095]" makes all above 4095 white: set one that fits' in err
+    assert "give one only if these images are stored otherwise" in err
+
+
 def test_the_library_warns_too(folder, deep, monkeypatch, caplog):
     monkeypatch.chdir(folder)
     model = dplq.load("0.safetensors")

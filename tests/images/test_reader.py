@@ -22,6 +22,7 @@ from dplq.images.reader import (
     EXTENSIONS,
     ImageFacts,
     ImageFile,
+    beyond_window,
     read_image,
     read_with_facts,
     unused_range,
@@ -329,7 +330,8 @@ def test_dicom_refusals(tmp_path, monkeypatch):
 
 
 def facts_of(kind, low, high, span, most=None):
-    return ImageFacts(kind, 9, 9, (), low, high, most or (low, high), span, 1, 1, 1)
+    most = most or (None if low is None else (low, high))
+    return ImageFacts(kind, 9, 9, (), low, high, most, span, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -358,6 +360,29 @@ def test_data_that_use_little_of_their_range_are_refused_together(low, high, spa
     assert unused_range(facts, ReadSettings(window=(0, 5))) == ""
     whole_range = facts_of("16-bit grey", span[0], span[1], span)
     assert unused_range([*facts, *3 * [whole_range]], DEFAULTS) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "most", "window", "said"),
+    [
+        ("16-bit grey", (10, 60000), (0, 4095), True),
+        ("16-bit grey", (10, 16000), (0, 4095), False),  # within three widths
+        ("16-bit grey", (10, 60000), None, False),
+        ("16-bit grey", (10, 60000), "percentile", False),
+        ("16-bit DICOM", (-1000, 1500), (0, 80), False),  # a window of the brain
+    ],
+)
+def test_a_window_of_other_data_is_said(kind, most, window, said):
+    """The facts of 8-bit images beside them, and of one that fits, do not count."""
+    facts = [facts_of(kind, *most, None)] * 3 + [facts_of(kind, 5, 4000, None)]
+    text = beyond_window(
+        [*facts, facts_of("8-bit RGB", None, None, None)], ReadSettings(window=window)
+    )
+    expected = (
+        "In 3 of the 4 16-bit grey images, 98 % of the values are within 10 to 60000, and "
+        'INPUT.WINDOW "[0, 4095]" makes all above 4095 white: set one that fits, or percentile.'
+    )
+    assert text == (expected if said else "")
 
 
 def test_a_few_images_of_the_whole_range_do_not_make_12_bits_16():

@@ -12,7 +12,7 @@ import numpy as np
 
 from dplq.data.survey import Finding
 from dplq.errors import few
-from dplq.images.reader import ImageFacts, unused_range
+from dplq.images.reader import ImageFacts, beyond_window, unused_range
 from dplq.images.settings import ReadSettings
 
 from .similarity import near_duplicates
@@ -91,8 +91,11 @@ def pixel_findings(
 
 
 def _unused_range(images: _Images, settings: ReadSettings) -> list[Finding]:
-    text = unused_range((one.facts for one in images.looks.values()), settings)
-    return [Finding(text, "No run starts before this is fixed.")] if text else []
+    facts = [one.facts for one in images.looks.values()]
+    if text := unused_range(facts, settings):
+        return [Finding(text, "No run starts before this is fixed.")]
+    text = beyond_window(facts, settings)
+    return [Finding(text, "A run warns of it.")] if text else []
 
 
 def _saturated(images: _Images) -> list[Finding]:
