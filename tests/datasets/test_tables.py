@@ -13,6 +13,7 @@ import pytest
 
 from dplq.datasets._engine.layout.names import in_order
 from dplq.datasets._engine.splits import read_split
+from dplq.datasets._engine.tables import image_index
 from dplq.datasets._engine.tables.columns import COMMON_NAMES, PART_NAMES
 from dplq.datasets._engine.tables.image_index import ImageIndex, posix
 from dplq.datasets._engine.tables.table import (
@@ -199,6 +200,22 @@ def test_linked_folders_are_followed_and_a_cycle_ends(folder):
     (folder / "elm").symlink_to(elsewhere)
     (elsewhere / "back").symlink_to(folder)
     assert ImageIndex(str(folder), (".png",)).paths == ["elm/e.png", "oak/a.png", "oak/b.png"]
+
+
+def test_a_folder_is_listed_only_where_a_value_is_no_path(folder, monkeypatch):
+    """`dplq predict` takes a table that may lie in a home folder."""
+    make(folder, ".hidden/h.png", "oak/mask.txt")
+    listed = []
+    real = image_index._files_below
+    monkeypatch.setattr(image_index, "_files_below", lambda path: listed.append(path) or real(path))
+    index = ImageIndex(str(folder), (".png", ".jpg"), anywhere=True)
+    values = ("oak/a.png", f"{folder}/pine/c.jpg", "./oak/../oak/b.png", ".hidden/h.png")
+    expected = ["oak/a.png", "pine/c.jpg", "oak/b.png", f"{folder}/.hidden/h.png"]
+    assert [index.at(value, str(folder)) for value in values] == expected
+    assert not listed
+    assert index.at("oak/mask.txt", str(folder)) == ""
+    assert index.find("c") == ["pine/c.jpg"]
+    assert listed == [str(folder)]
 
 
 def test_accents_are_compared_composed(folder):

@@ -7,6 +7,7 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 from dplq.errors import UserError, printable
 from dplq.io.validation.paths import name_problem
@@ -27,22 +28,39 @@ class ImageIndex:
     Args:
         folder: absolute path.
         extensions: of images, in lower case with the dot.
-        anywhere: a path may also lead to an image that is hidden or not below the folder.
-
-    Attributes:
-        paths: POSIX paths relative to `folder`, sorted.
+        anywhere: a path may also lead to an image that is hidden or not below the folder; the
+            folder, which may be a whole home, is listed only if a value is no path.
     """
 
     def __init__(self, folder: str, extensions: Sequence[str], anywhere: bool = False) -> None:
         self.folder = folder
         self.anywhere = anywhere
         self.extensions = tuple(extensions)
-        files = sorted(_files_below(folder))
-        self.paths = [path for path in files if path.lower().endswith(self.extensions)]
-        self._others = _by_name(path for path in files if not self.is_image_name(path))
-        self._exact = {_key(path): path for path in self.paths}
-        self._by_name = _by_name(self.paths)
-        self._by_stem = _by_name(self.paths, stems=True)
+
+    @cached_property
+    def _files(self) -> list[str]:
+        return sorted(_files_below(self.folder))
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """POSIX paths relative to `folder`, sorted; the folder is listed for the first time."""
+        return [path for path in self._files if self.is_image_name(path)]
+
+    @cached_property
+    def _others(self) -> dict[str, list[str]]:
+        return _by_name(path for path in self._files if not self.is_image_name(path))
+
+    @cached_property
+    def _exact(self) -> dict[str, str]:
+        return {_key(path): path for path in self.paths}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        return _by_name(self.paths)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        return _by_name(self.paths, stems=True)
 
     def is_image_name(self, value: str) -> bool:
         """Return whether a name ends like that of an image."""
@@ -55,13 +73,21 @@ class ImageIndex:
             value: path with either slash, also absolute or with `..`.
             base: absolute folder that it is relative to.
         """
+        if self.anywhere and (found := self._there(os.path.normpath(os.path.join(base, value)))):
+            return found
         folder = _key(self.folder).rstrip("/") + "/"
         path = posixpath.normpath(posixpath.join(_key(base), _key(value)))
-        below = self._exact.get(path[len(folder) :], "") if path.startswith(folder) else ""
-        if below or not (self.anywhere and self.is_image_name(value)):
-            return below
-        path = os.path.normpath(os.path.join(base, value))
-        return path if os.path.isfile(path) else ""
+        return self._exact.get(path[len(folder) :], "") if path.startswith(folder) else ""
+
+    def _there(self, path: str) -> str:
+        """Return an image as `at` does, without listing the folder; "" if there is none."""
+        if not (self.is_image_name(path) and os.path.isfile(path)):
+            return ""
+        below = posix(os.path.relpath(path, self.folder))
+        is_listed = not below.startswith("../") and all(
+            _is_visible(step) and step not in NOT_CLASSES for step in below.split("/")
+        )
+        return below if is_listed else path
 
     def find(self, value: str) -> list[str]:
         """Return the images that a value may mean: in any folder, with or without extension."""

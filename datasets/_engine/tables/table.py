@@ -155,7 +155,8 @@ def read_table(
     images = reader.images(index)
     rows = list(map(Row, images, labels, parts, groups, prompts))
     classes = in_order(set(labels) - {""})
-    unlisted = sorted(set(index.paths) - set(images))
+    # Of a table that lies anywhere, other images are no one's mistake.
+    unlisted = [] if anywhere else sorted(set(index.paths) - set(images))
     notes = list(found.notes)
     for what, column, cells in (("label", found.label, labels), ("group", found.group, groups)):
         without = cells.count("")
