@@ -54,6 +54,9 @@ def test_shares_that_groups_do_not_allow_are_a_warning_where_drawn_only(tmp_path
     assert [text.split(" images")[0] for text in texts] == [
         "OwnImages: class 'cat': train / val / test 20 / 0 / 1",
         "OwnImages: class 'dog': train / val / test 20 / 0 / 1",
+        "OwnImages: there are 2 groups only (a, b), each in one part as a whole. If they are no "
+        "patients, sites or scenes, set DATASET.COLUMNS.GROUP none (of a table) or DATASET.GROUP "
+        "none.",
     ]
 
 

@@ -20,6 +20,7 @@ from .groups import (
 )
 
 logger = logging.getLogger(__name__)
+FEW_GROUPS = 4  # fewer are rather arms of a study, or scanners
 
 
 class Draft(NamedTuple):
@@ -99,6 +100,18 @@ def warn_of_groups(
         return
     for text in deviations(split, groups, fractions):
         logger.warning("%s: %s", name, text)
+    _warn_of_few(name, groups)
+
+
+def _warn_of_few(name: str, groups: Mapping[str, str]) -> None:
+    """Warn of so few groups that they may be something else than patients or scenes."""
+    if len(names := sorted(set(groups.values()))) < FEW_GROUPS:
+        logger.warning(
+            "%s: there are %d groups only (%s), each in one part as a whole. If they are no "
+            "patients, sites or scenes, set DATASET.COLUMNS.GROUP none (of a table) or "
+            "DATASET.GROUP none.",
+            *(name, len(names), few(names)),
+        )
 
 
 def _warn_of_lacking_val(name: str, split: Split) -> None:
