@@ -19,6 +19,7 @@ from dplq.datasets._engine.layout.listing import Listing, Stray
 from dplq.datasets._engine.layout.names import is_system_file, unsupported
 from dplq.datasets._engine.protocol import Split
 from dplq.errors import few, printable
+from dplq.io.runs.labels import relative_to
 from dplq.io.table_files import SPREADSHEETS, TABLES
 
 TABLE_CURE = (
@@ -213,7 +214,7 @@ def _report_files(listing: Listing, used: Sequence[Path], report: Report) -> Non
             f"{folder}: {len(broken)} link(s) lead to no file: {few(broken, 3)}.",
             "They are left out. Restore what they link to, or remove them.",
         )
-    named = {*broken, *odd, *dicom, *(os.path.relpath(path, folder) for path in used)}
+    named = {*broken, *odd, *dicom, *(relative_to(folder, path) for path in used)}
     rest = [path for path in listing.others if not unsupported([path]) and path not in named]
     tables = [path for path in rest if path.lower().endswith((*TABLES, *SPREADSHEETS))]
     rest = [path for path in rest if path not in set(tables)]

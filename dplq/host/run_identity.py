@@ -208,12 +208,15 @@ def has_resume_file(folder: str | Path) -> bool:
 
 
 def _identity_of(found: Results, kind: Kind) -> Identity:
+    shots = found.shots
+    if kind == TEST:  # whose results have those of the training
+        shots = dict(flatten(found.config)).get("DATASET.NUM_SHOTS", shots)
     return Identity(
         kind=kind,
         trainer=found.trainer,
         dataset=found.dataset,
         subsample=found.subsample,
-        shots=found.shots,
+        shots=shots,
         seed=found.seed,
         settings=_deciding(dict(flatten(found.config)), found.trainer, kind),
         split=found.split_hash or None,

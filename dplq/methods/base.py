@@ -484,8 +484,8 @@ class CLIPModel(nn.Module):
         model = f"{what} is a {self.method} model for the classes {few(learned, 4)}."
         if set(now) <= set(learned):
             return (
-                f"{model} It cannot tell some of them apart, or in another order (now: "
-                f"{few(now, 4)}): `dplq predict` with a table of the images tests among all."
+                f"{model} It needs exactly these, in this order (now: {few(now, 4)}). To test it "
+                "on images of some of them, use `dplq predict` with a table."
             )
         return (
             f"{model} It cannot tell others apart (now: {few(now, 4)}): test it on its own "

@@ -25,7 +25,7 @@ Values = dict[str, dict[str, dict[Any, float]]]  # metric -> trainer -> (dataset
 NOTE = (
     "difference: accuracy of the trainer minus that of {reference} in points, mean +- 95 % interval"
     " (Student's t) over the pairs: runs with the same output folder, dataset, shots and seed (a"
-    " zero-shot run goes with every number of shots); of a"
+    " zero-shot run goes with every number of shots, another zero-shot one once); of a"
     " single pair [from, to] of a bootstrap over its test images, where both runs say which were"
     " right and no images share a group (such as a patient). p:"
     " two-sided, of the paired t-test and of Wilcoxon's signed-rank test; not corrected for several"
@@ -65,7 +65,7 @@ def comparison(runs: Iterable[Run], reference: str) -> str:
         )
     headings = ["trainer", "metric", "pairs", "difference", "p (t)", "p (Wilcoxon)"]
     table = tabulate(rows, headings, disable_numparse=True)
-    return "\n".join([table, "", NOTE.format(reference=chosen), *_ranks(values)])
+    return "\n".join([table, "", NOTE.format(reference=chosen), *_ranks(values, pairs)])
 
 
 class Pairs:
@@ -78,11 +78,12 @@ class Pairs:
     def __init__(self, runs: Sequence[Run]) -> None:
         names = _names(runs)
         self._zero_shot = {names[run.setting] for run in runs if run.zero_shot}
-        self._splits: dict[tuple[str, Any], set[str]] = defaultdict(set)
+        self._splits: dict[tuple[Any, ...], set[str]] = defaultdict(set)
         for run in runs:
             if run.split:
-                place = (run.setting.root, run.dataset, run.seed)
-                self._splits[names[run.setting], place].add(run.split)
+                name, setting = names[run.setting], run.setting
+                key = (setting.root, run.dataset, setting.shots, run.seed)
+                self._splits[self._place(name, key)].add(run.split)
         self._differ: dict[tuple[str, str], set[str]] = defaultdict(set)
 
     def of(
@@ -96,12 +97,32 @@ class Pairs:
         if self._zero_shot.issuperset(names):
             found = [{(*key[:2], key[3]): v for key, v in own.items()} for own in found]
         for key in found[0].keys() & found[1].keys():
-            place = (*key[:2], key[-1])
-            first, second = (self._splits[name, place] for name in names)
-            if first and second and not first & second:
+            if not self._are_alike(names, key):
                 self._differ[names[0], names[1]].add(key[1])
                 del found[0][key]
         return found
+
+    def blocks(self, by_trainer: Mapping[str, Mapping[Any, float]]) -> dict[str, dict[Any, float]]:
+        """Return the accuracies without the keys where trainers were tested on other images."""
+        names = {
+            key: [n for n, own in by_trainer.items() if key in own] for key in _keys(by_trainer)
+        }
+        alike = {key for key, those in names.items() if self._are_alike(those, key)}
+        return {
+            name: kept
+            for name, own in by_trainer.items()
+            if (kept := {key: value for key, value in own.items() if key in alike})
+        }
+
+    def _are_alike(self, names: Sequence[str], key: tuple[Any, ...]) -> bool:
+        """Return whether the known splits of these trainers' runs have one in common."""
+        known = [found for name in names if (found := self._splits.get(self._place(name, key)))]
+        return not known or bool(set.intersection(*known))
+
+    def _place(self, name: str, key: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return what a run is known by: zero-shot ones by no shots."""
+        root, dataset, *shots, seed = key
+        return (name, root, dataset, None if name in self._zero_shot else shots[0], seed)
 
     def warn(self) -> None:
         """Name the pairs that `of` has left out."""
@@ -143,10 +164,14 @@ def values_of(runs: Iterable[Run]) -> Values:
     return values
 
 
+def _keys(by_trainer: Mapping[str, Mapping[Any, float]]) -> set[Any]:
+    return {key for own in by_trainer.values() for key in own}
+
+
 def _repeat_zero_shot(values: Values, zero_shot: Set[str]) -> None:
     """Add the runs of trainers without training images for the shots that other trainers have."""
     for by_trainer in values.values():
-        keys = {key for found in by_trainer.values() for key in found}
+        keys = _keys(by_trainer)
         for name in zero_shot & by_trainer.keys():
             own = by_trainer[name]
             without_shots = {
@@ -197,11 +222,11 @@ def _cells(result: Comparison, interval: tuple[float, float] | None) -> list[str
     return [str(result.pairs), f"{result.difference:+.2f} +- {half}", *tests]
 
 
-def _ranks(values: Mapping[str, Mapping[str, Mapping[Any, float]]]) -> list[str]:
+def _ranks(values: Mapping[str, Mapping[str, Mapping[Any, float]]], pairs: Pairs) -> list[str]:
     """Return a line per metric with the average ranks, where they can be had."""
     lines = []
     for metric in (*PAIRS, "all"):
-        ranks = average_ranks({name: v for name, v in values[metric].items() if v})
+        ranks = average_ranks(pairs.blocks(values[metric]))
         if ranks is not None:
             listed = ", ".join(f"{name} {rank:.2f}" for name, rank in ranks.average.items())
             lines.append(

@@ -9,7 +9,7 @@ from typing import Any
 
 from dplq.results.figures import new_figure, save_figure
 from dplq.results.grids import ALL_SHOTS, CellKey, all_class_runs, grouped_runs, shots_of
-from dplq.results.runs import Run, warn_of_mixed_data
+from dplq.results.runs import Run
 from dplq.results.summary import Stat, stat
 
 WHAT = "the curve"
@@ -79,13 +79,11 @@ def curves(runs: Iterable[Run]) -> dict[tuple[str, str], dict[int, Stat]]:
     def key_of(run: Run) -> CellKey:
         return CellKey((run.dataset, run.setting.trainer), shots_of(run), run.seed)
 
-    runs = all_class_runs(runs)
-    warn_of_mixed_data(runs)
     return {
         (dataset, trainer): {
             shots: stat(run.accuracy for run in seeds.values()) for shots, seeds in columns.items()
         }
-        for (dataset, trainer), columns in grouped_runs(runs, key_of).items()
+        for (dataset, trainer), columns in grouped_runs(all_class_runs(runs), key_of).items()
     }
 
 

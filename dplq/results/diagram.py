@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dplq.errors import UserError
-from dplq.results.comparison import values_of
+from dplq.results.comparison import Pairs, values_of
 from dplq.results.figures import new_figure, save_figure
 from dplq.results.runs import Run
 from dplq.results.statistics import Ranks, average_ranks
@@ -30,9 +30,10 @@ def draw_diagram(runs: Iterable[Run], path: str | os.PathLike[str], metric: str 
         UserError: fewer than three trainers have two datasets or seeds in common, scikit-posthocs
             is missing, or `path` cannot be written.
     """
-    values = values_of(runs)
+    runs = list(runs)
+    values, pairs = values_of(runs), Pairs(runs)
     metric = metric or ("H" if any(values["H"].values()) else "all")
-    ranks = average_ranks({name: v for name, v in values[metric].items() if v})
+    ranks = average_ranks(pairs.blocks(values[metric]))
     if ranks is None:
         raise UserError(
             f"{WHAT} needs {metric} of three trainers or more, on two datasets or seeds at least"

@@ -124,10 +124,11 @@ def grouped_table(
         if name not in GROUPINGS:
             raise UserError(f"--by {name}: no such column.{suggest(name, GROUPINGS)}")
     runs = list(one_each(runs, "the same run twice").values())
-    warn_of_mixed_data(runs)
     table = frame(runs).assign(value=[run.accuracy for run in runs])
     groups = table.groupby([*by, "classes", "seed"])
     cells = groups["value"].agg("mean")
+    for rows in table.groupby(by).indices.values():
+        warn_of_mixed_data(runs[row] for row in rows)
     found: Any = defaultdict(lambda: defaultdict(dict))
     for key, mean in cells.items():
         *group, classes, seed = key

@@ -41,6 +41,7 @@ def grouped_runs(
     for key, run in one_each(runs, "two runs for one place", key_of).items():
         found.setdefault(key.line, {}).setdefault(key.column, {})[key.seed] = run
     for columns in found.values():
+        warn_of_mixed_data(run for seeds in columns.values() for run in seeds.values())
         for seeds in columns.values():
             _warn_of_mixture(list(seeds.values()))
     return found
@@ -95,9 +96,7 @@ def shots_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
         line = (shorten(run.setting.root), run.dataset, run.setting.trainer)
         return CellKey(line, shots_of(run), run.seed)
 
-    runs = all_class_runs(runs)
-    warn_of_mixed_data(runs)
-    found = grouped_runs(runs, key_of)
+    found = grouped_runs(all_class_runs(runs), key_of)
     shots = sorted(
         {n for columns in found.values() for n in columns}, key=lambda n: (n == ALL_SHOTS, n)
     )

@@ -147,7 +147,7 @@ def warn_of_mixed_data(runs: Iterable[Run]) -> None:
     """Warn of datasets of one name whose runs are of several splits, such as two own datasets.
 
     Args:
-        runs: those that are averaged, or joined to a curve.
+        runs: of one line of a table, or of one curve.
     """
     found: dict[str, dict[str, Path]] = {}
     for run in runs:

@@ -73,9 +73,9 @@ def test_classes_whose_groups_leave_no_val_image_are_named(tmp_path, caplog):
             path.rename(path.with_name(f"t{path.name}"))
     (text,) = messages(caplog, tmp_path, GROUP=r"(\w+)_")
     assert text == (
-        "OwnImages: 1 of 2 classes have no val image (cat), as a val part that is taken from train "
-        "is of whole groups: what is chosen on val does not count them. Give a val part, or more "
-        "groups."
+        "OwnImages: 1 of 2 classes have no val image (cat): what is chosen on val does not count "
+        "them. A val part that is taken from train is of whole groups, so it needs several of each "
+        "class."
     )
 
 

@@ -112,6 +112,18 @@ def test_the_split_is_added_once_known_and_compared_from_then_on(folder):
         folder.claim(other(split="bbbb"))
 
 
+def test_other_images_are_no_news_where_others_are_drawn(folder):
+    """Two shots have other images than four; the files are as they were."""
+    folder.claim(other(data="aaaa"))
+    work(folder)
+    with pytest.raises(UserError) as error:
+        folder.claim(other(shots=RUN.shots + 1, data="bbbb"))
+    assert "shots: there" in str(error.value)
+    assert "have changed since" not in str(error.value)
+    with pytest.raises(UserError, match="labels or image files have changed since"):
+        folder.claim(other(data="bbbb"))
+
+
 def test_a_key_of_a_later_version_counts_as_its_default(folder):
     folder.claim(RUN)
     work(folder)

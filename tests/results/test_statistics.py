@@ -200,6 +200,32 @@ def test_runs_on_other_splits_are_no_pairs(tmp_path, caplog):
     ) in caplog.text
 
 
+def test_splits_are_compared_of_each_number_of_shots(tmp_path, caplog):
+    """Each trainer has both splits, and no two of its runs have the other's."""
+    runs = []
+    for shots, (one, other) in {4: ("aa", "bb"), 16: ("bb", "aa")}.items():
+        runs += same_place(tmp_path, {"CoOp": {1: 60.0, 2: 50.0}}, shots, split=one)
+        runs += same_place(tmp_path, {"MaPLe": {1: 66.0, 2: 56.0}}, shots, split=other)
+    with pytest.raises(UserError, match="no trainer has a run of the dataset"):
+        comparison(runs, "CoOp")
+
+
+def test_ranks_are_of_runs_on_the_same_images(tmp_path):
+    accuracies = {
+        "CoOp": {1: 60.0, 2: 50.0},
+        "VPT": {1: 61.0, 2: 51.0},
+        "MaPLe": {1: 66.0, 2: 56.0},
+    }
+    runs = [
+        run
+        for name in accuracies
+        for run in same_place(tmp_path, {name: accuracies[name]}, split="aa")
+    ]
+    assert "Average rank in all over 2 datasets" in comparison(runs, "CoOp")
+    other = [replace(r, split="bb") if r.setting.trainer == "MaPLe" else r for r in runs]
+    assert "Average rank" not in comparison(other, "CoOp")
+
+
 def test_nothing_is_bold_among_rows_of_other_splits(tmp_path, caplog):
     runs = same_place(tmp_path, {"CoOp": {1: 60.0, 2: 50.0}}, split="aa")
     for split in ("aa", "bb"):

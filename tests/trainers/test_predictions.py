@@ -108,9 +108,10 @@ def test_a_test_in_the_folder_of_the_run_has_a_file_of_its_own(project, tmp_path
 def test_a_test_elsewhere_has_the_shots_of_the_training(project, tmp_path):
     """All images are tested: its own config trains on none."""
     given = ["--eval-only", "--model-dir", str(project.run), "--output-dir", str(tmp_path / "run")]
-    done = train(tmp_path / "log", [*project.flags, *given, "DATASET.ALL_TEST", "True",
-                                    "DATASET.NUM_SHOTS", "2"])  # fmt: skip
-    assert done.code == 0, done.err
+    given += ["DATASET.ALL_TEST", "True", "DATASET.NUM_SHOTS", "2"]
+    for log in ("log", "again"):  # the same test is not taken for another
+        done = train(tmp_path / log, [*project.flags, *given])
+        assert done.code == 0, done.err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["shots"] == project.results["shots"] == -1
 

@@ -245,7 +245,10 @@ def test_what_a_checkpoint_does_not_record_is_compared_too(caplog):
             "is tested among the 2 that have images here, not tumor: that is easier",
         ),
         (["normal", "Tumor", "cy_st"], ""),
-        (["Cyst", "nor_mal", "stone"], "The model was not trained on stone, which are tested, too"),
+        (
+            ["Cyst", "nor_mal", "stone"],
+            "Tested, too, though the model was not trained on it: stone.",
+        ),
         (["Cyst", "nor_mal", "stone"], "among the 3 that have images here, not tumor"),
         (["cyst", "stone"], ""),  # another task
         (["cyst", "normal", "tumor", "stone"], ""),  # a generalised test

@@ -155,6 +155,9 @@ def test_trained_classes_are_no_new_ones(run, caplog, which, now, split, expecte
     if expected == "refused":
         with pytest.raises(UserError, match=r"trained on \d of these 2 classes .*order of"):
             trained_on.check_tested_classes(run, header)
+        run.cfg.TEST.ALLOW_TRAIN_IMAGES = True
+        trained_on.check_tested_classes(run, header)
+        assert "They are tested all the same." in caplog.text
         return
     trained_on.check_tested_classes(run, header)
     assert ("not trained on 1 of these 2 classes (lake)" in caplog.text) is (expected == "warned")
@@ -180,6 +183,17 @@ def test_a_hosts_dataset_is_known_by_its_images(tmp_path, caplog, names, said):
         said == "warned"
     )
     assert "hash" not in caplog.text
+
+
+def test_an_image_that_was_trained_on_twice_is_refused(tmp_path):
+    """The record knows it by the name of either copy."""
+    run = make_run(tmp_path, split=None)
+    run.dm.dataset.train_x = run.items("a", "copy")
+    trained_on.write_train_images(run)
+    for name in ("a", "copy"):
+        run.dm.dataset.test = run.items(name, "c")
+        with pytest.raises(UserError, match="1 of the 2 images to test are among"):
+            trained_on.check_tested_images(run, run.output_dir)
 
 
 def test_images_of_a_hosts_dataset_have_paths_below_the_root(tmp_path):

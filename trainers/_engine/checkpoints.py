@@ -112,7 +112,7 @@ class CheckpointTrainer(TrainerX):
 
 
 def warn_of_lacking_classes(trained: Sequence[str], tested: Sequence[str]) -> None:
-    """Warn where a test lacks some of the trained classes, and is of others mostly: another site's.
+    """Warn where a test is mostly of trained classes, and lacks some of them: another site's.
 
     Args:
         trained: class names of the training.
@@ -130,7 +130,7 @@ def warn_of_lacking_classes(trained: Sequence[str], tested: Sequence[str]) -> No
         *(len(trained), len(tested), few(lacking)),
     )
     if unknown:
-        logger.warning("The model was not trained on %s, which are tested, too.", few(unknown))
+        logger.warning("Tested, too, though the model was not trained on it: %s.", few(unknown))
 
 
 def warn_of_reading(then: dict[str, Any], given: Any) -> None:

@@ -15,6 +15,7 @@ from dplq.evaluation.metrics import scores
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import NUMBERED
 from dplq.io.runs.files import RESULTS_FILE
+from dplq.io.runs.folder import recorded_identity
 from dplq.io.runs.results import FORMAT, read_results
 from dplq.io.validation.paths import is_file
 
@@ -87,10 +88,13 @@ def _shots(trainer: Any) -> int:
 
     A test on other data has no training images of its own, and often no DATASET.NUM_SHOTS.
     """
-    tested = Path(trainer.loaded.directory, RESULTS_FILE)
-    if trainer.loaded.directory and is_file(tested):
-        with contextlib.suppress(UserError):  # a damaged one says so where it is wanted
-            return read_results(tested).shots
+    if trainer.loaded.directory:
+        folder = Path(trainer.loaded.directory)
+        with contextlib.suppress(UserError):  # a damaged record says so where it is wanted
+            if (identity := recorded_identity(folder)) is not None:
+                return identity.shots
+            if is_file(folder / RESULTS_FILE):  # of an earlier version
+                return read_results(folder / RESULTS_FILE).shots
     return int(trainer.cfg.DATASET.NUM_SHOTS)
 
 

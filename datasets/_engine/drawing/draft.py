@@ -75,6 +75,8 @@ def warn_of_groups(
         pattern: `DATASET.GROUP`.
         fractions: wanted share of train and val; None: the split was given, not drawn.
     """
+    if not fractions:
+        _warn_of_lacking_val(name, split)
     if not groups:
         if pattern != NO_GROUPS:
             _warn_of_repeated_subjects(name, split, is_given=fractions is None)
@@ -95,16 +97,16 @@ def warn_of_groups(
             logger.warning(
                 "%s: %d groups are in %s: %s%s", name, len(torn), where, few(torn, 3), kept
             )
-    if not fractions:
-        _warn_of_lacking_val(name, split)
-        return
+    if fractions:
+        _warn_of_shares(name, split, groups, fractions)
+
+
+def _warn_of_shares(
+    name: str, split: Split, groups: Mapping[str, str], fractions: Sequence[float]
+) -> None:
+    """Warn of shares that groups do not allow, and of so few that they may be something else."""
     for text in deviations(split, groups, fractions):
         logger.warning("%s: %s", name, text)
-    _warn_of_few(name, groups)
-
-
-def _warn_of_few(name: str, groups: Mapping[str, str]) -> None:
-    """Warn of so few groups that they may be something else than patients or scenes."""
     if len(names := sorted(set(groups.values()))) < FEW_GROUPS:
         logger.warning(
             "%s: there are %d groups only (%s), each in one part as a whole. If they are no "
@@ -118,11 +120,11 @@ def _warn_of_lacking_val(name: str, split: Split) -> None:
     """Warn of trained classes without a val image: what is chosen on val does not count them."""
     train, val = by_label(split.train), by_label(split.val)
     lacking = [items[0].classname for label, items in train.items() if label not in val]
-    if lacking:
+    if val and lacking:
         logger.warning(
-            "%s: %d of %d classes have no val image (%s), as a val part that is taken from train "
-            "is of whole groups: what is chosen on val does not count them. Give a val part, or "
-            "more groups.",
+            "%s: %d of %d classes have no val image (%s): what is chosen on val does not count "
+            "them. A val part that is taken from train is of whole groups, so it needs several of "
+            "each class.",
             *(name, len(lacking), len(train), few(lacking)),
         )
 

@@ -392,7 +392,7 @@ class _Rows:
             other = [v[:200] for _, v, found in rows if not found and index.is_other_file(v)]
             hint = f" Not read as images, by extension: {few(other, 3)}." if other else ""
             missing = [value for _, value, found in rows if not found][:3]
-            alike = [path for value in missing for path in index.alike(value)[:1]]
+            alike = [found[0] for value in missing if len(found := index.alike(value)) == 1]
             if alike:
                 hint += (
                     f" There is {few(alike, 3)}: if that is meant, write these paths, or the file "

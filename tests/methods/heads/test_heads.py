@@ -504,7 +504,9 @@ def test_names_with_the_same_prompts_are_the_same_classes(method, tmp_path):
     for found in (other, dplq.load(path, names, clip=model.clip)):
         assert found.classnames == names
         assert torch.equal(found.classify(VAL), expected)
-    with pytest.raises(UserError, match=r"or in another order \(now: river, forest, parking_"):
+    with pytest.raises(
+        UserError, match=r"exactly these, in this order \(now: river, forest, parking_"
+    ):
         other.set_classnames(["river", "forest", "parking_lot"])
     with pytest.raises(UserError, match=r"cannot tell others apart \(now: lake\)"):
         dplq.create_model(method, model.clip, ["lake"]).load(path)
