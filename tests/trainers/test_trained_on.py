@@ -142,6 +142,7 @@ def test_a_damaged_record_is_refused(run, content, said):
         ("new", ["river", "park"], "1", "refused"),
         ("new", ["forest", "river_bank"], "1", "refused"),  # "river bank" was trained
         ("new", ["forest", "lake"], "1", ""),
+        ("new", ["park"], "1", "no new ones"),  # trained on all three
         ("new", ["river", "park"], "2", ""),  # another dataset has classes of these names
         ("base", ["river", "park", "river bank"], "1", ""),
         ("base", ["park", "lake"], "1", "warned"),
@@ -153,13 +154,16 @@ def test_trained_classes_are_no_new_ones(run, caplog, which, now, split, expecte
     run.dm.dataset.classnames, run.dm.dataset.split_hash = now, split
     header = {"split": "1", "classnames": ["river", "park", "river bank"]}
     if expected == "refused":
-        with pytest.raises(UserError, match=r"trained on \d of these 2 classes .*order of"):
+        with pytest.raises(UserError, match=r"trained on \d of these 2 classes .*the order of"):
             trained_on.check_tested_classes(run, header)
         run.cfg.TEST.ALLOW_TRAIN_IMAGES = True
         trained_on.check_tested_classes(run, header)
         assert "They are tested all the same." in caplog.text
         return
     trained_on.check_tested_classes(run, header)
+    if expected == "no new ones":
+        assert "trained on all classes: this is no accuracy on new ones" in caplog.text
+        return
     assert ("not trained on 1 of these 2 classes (lake)" in caplog.text) is (expected == "warned")
     assert bool(caplog.text) is (expected == "warned")
 

@@ -137,22 +137,29 @@ def check_tested_classes(trainer: Any, header: Mapping[str, Any]) -> None:
     Raises:
         UserError: the model was trained on classes that are to be tested as new ones.
     """
-    which, split = trainer.cfg.DATASET.SUBSAMPLE_CLASSES, header.get("split")
-    if which == "all" or not split or split != split_hash(trainer):
+    split, learned = header.get("split"), header.get("classnames") or ()
+    if not split or split != split_hash(trainer):
         return  # another dataset may have classes of the same names
-    names = trainer.dm.dataset.classnames
-    rows = trained_rows(names, header.get("classnames") or ())
+    which, names = trainer.cfg.DATASET.SUBSAMPLE_CLASSES, trainer.dm.dataset.classnames
+    rows = trained_rows(names, learned)
     trained = [name for name, row in zip(names, rows, strict=True) if row is not None]
-    if which == "new" and trained:
+    if which == "new" and len(trained) == len(names) and len(learned) >= 2 * len(names):
+        logger.warning(
+            "DATASET.SUBSAMPLE_CLASSES is new, but the model was trained on all classes: this is "
+            "no accuracy on new ones."
+        )
+    elif which == "new" and trained:
         message = (
             f"DATASET.SUBSAMPLE_CLASSES is new, but the model was trained on {len(trained)} of "
-            f"these {len(names)} classes ({few(trained)}). Either it was trained on all classes "
-            "(train it with DATASET.SUBSAMPLE_CLASSES base), or the order of the classes has "
-            "changed since (classes.json, the split file): test with the order of the training."
+            f"these {len(names)} classes ({few(trained)}): the order of the classes has changed "
+            "since (classes.json, the split file)"
         )
         if not trainer.cfg.TEST.get("ALLOW_TRAIN_IMAGES", False):
-            raise UserError(f"{message} {KEY} True tests them all the same.")
-        logger.warning("%s They are tested all the same.", message)
+            raise UserError(
+                f"{message}. Test with the order of the training; {KEY} True tests them all the "
+                "same."
+            )
+        logger.warning("%s. They are tested all the same.", message)
     if which == "base" and len(trained) < len(names):
         others = [name for name in names if name not in trained]
         logger.warning(
