@@ -397,6 +397,7 @@ def build(args: argparse.Namespace) -> Any:
     from dplq.host.foreign_keys import warn_of_foreign_keys
     from dplq.host.terminal import log_only, print_in_terminal, set_quiet
     from dplq.host.weights import check_weights
+    from dplq.io.runs.folder import NO_MODEL
     from dplq.training import distributed
 
     distributed.join()
@@ -404,7 +405,7 @@ def build(args: argparse.Namespace) -> Any:
     args.model_dir = usable_folder(args.model_dir, "--model-dir")
     cfg = setup_cfg(args)
     if args.eval_only and not args.model_dir and needs_model(cfg.TRAINER.NAME):
-        raise UserError("--eval-only needs --model-dir, the folder of the training run to test.")
+        raise UserError(NO_MODEL)
     if hasattr(trainer := find_trainer(cfg.TRAINER.NAME), "model_class"):
         check_weights(cfg, trainer)  # before anything is written
     else:

@@ -194,7 +194,7 @@ def _report_files(listing: Listing, used: Sequence[Path], report: Report) -> Non
             f"{folder}: {len(dicom)} DICOM without an ending are not read: {few(dicom, 3)}.",
             "Rename them to end in .dcm.",
         )
-    kinds = unsupported(path for path in listing.others if path not in set(dicom))
+    kinds = unsupported(set(listing.others).difference(dicom))
     if kinds:
         texts = few(f"{count} {extension}" for extension, count in kinds.items())
         report.add(
@@ -216,8 +216,8 @@ def _report_files(listing: Listing, used: Sequence[Path], report: Report) -> Non
         )
     named = {*broken, *odd, *dicom, *(relative_to(folder, path) for path in used)}
     rest = [path for path in listing.others if not unsupported([path]) and path not in named]
-    tables = [path for path in rest if path.lower().endswith((*TABLES, *SPREADSHEETS))]
-    rest = [path for path in rest if path not in set(tables)]
+    tables = [path for path in rest if _is_table(path)]
+    rest = [path for path in rest if not _is_table(path)]
     for what, paths, cure in (
         ("masks, left out", listing.masks, ""),
         ("tables that are not read", tables, TABLE_CURE),
@@ -225,6 +225,10 @@ def _report_files(listing: Listing, used: Sequence[Path], report: Report) -> Non
     ):
         if paths:
             report.notes.append(f"{folder}: {what}: {few(paths)}.{cure}")
+
+
+def _is_table(path: str) -> bool:
+    return path.lower().endswith((*TABLES, *SPREADSHEETS))
 
 
 def note_system_files(report: Report) -> None:

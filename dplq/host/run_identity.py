@@ -208,9 +208,9 @@ def has_resume_file(folder: str | Path) -> bool:
 
 
 def _identity_of(found: Results, kind: Kind) -> Identity:
-    shots = found.shots
+    config, shots = dict(flatten(found.config)), found.shots
     if kind == TEST:  # whose results have those of the training
-        shots = dict(flatten(found.config)).get("DATASET.NUM_SHOTS", shots)
+        shots = config.get("DATASET.NUM_SHOTS", shots)
     return Identity(
         kind=kind,
         trainer=found.trainer,
@@ -218,7 +218,7 @@ def _identity_of(found: Results, kind: Kind) -> Identity:
         subsample=found.subsample,
         shots=shots,
         seed=found.seed,
-        settings=_deciding(dict(flatten(found.config)), found.trainer, kind),
+        settings=_deciding(config, found.trainer, kind),
         split=found.split_hash or None,
     )
 

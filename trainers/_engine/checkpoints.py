@@ -14,6 +14,7 @@ from dplq.errors import UserError, few
 from dplq.images.model_input import RECORDED, ModelInput
 from dplq.images.settings import changed_settings
 from dplq.io.runs.files import MODEL_FOLDER
+from dplq.io.runs.folder import NO_MODEL
 from dplq.io.spelling import spelling
 from dplq.methods.load import checkpoint_in, load_public
 from dplq.training.distributed import is_main, wait_for_all
@@ -21,7 +22,6 @@ from dplq.training.distributed import is_main, wait_for_all
 from .trained_on import check_tested_classes, check_tested_images, split_hash
 
 logger = logging.getLogger(__name__)
-NO_MODEL = "--eval-only needs --model-dir, the folder of the training run to test."
 
 
 class Loaded(NamedTuple):
@@ -118,8 +118,7 @@ def warn_of_lacking_classes(trained: Sequence[str], tested: Sequence[str]) -> No
         trained: class names of the training.
         tested: those that are told apart in the test.
     """
-    known = {spelling(name): name for name in trained}
-    here = {spelling(name) for name in tested}
+    known, here = set(map(spelling, trained)), set(map(spelling, tested))
     lacking = [name for name in trained if spelling(name) not in here]
     unknown = [name for name in tested if spelling(name) not in known]
     if not lacking or 2 * len(unknown) >= len(tested):

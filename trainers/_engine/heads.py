@@ -21,6 +21,7 @@ from .features import compute_features, training_images
 from .frozen import FrozenTrainer
 from .texts import dataset_template
 from .train_images import class_weights
+from .val_images import tested_too
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +104,8 @@ class HeadTrainer(FrozenTrainer):
         """Return whether hyperparameters are chosen on val images, which are no test images."""
         if self.keys.SELECT == "fixed":
             return False
-        val = {item.impath for item in self.dm.dataset.val or ()}
-        if val and val.isdisjoint(item.impath for item in self.dm.dataset.test):
+        val = self.dm.dataset.val
+        if val and not tested_too(val, self.dm.dataset.test):
             return True
         reason = "test images" if val else "absent"
         logger.warning("The val images are %s: nothing is chosen on them.", reason)

@@ -41,6 +41,7 @@ def data_digest(trainer: Any) -> str:
     for part, items in (("train", data.train_x), ("val", data.val), ("test", data.test)):
         for item in items or ():
             path = str(item.impath)
+            # as earlier versions have it, whose runs go on
             name = os.path.relpath(path, folder) if folder else os.path.basename(path)
             lines.append(f"{part} {name} {item.classname} {_size(path)}")
     text = "\n".join(sorted(lines))
@@ -112,8 +113,8 @@ def check_tested_images(trainer: Any, directory: str) -> None:
         + few((f"{name} = {path}" for path, name in shared.items()), 3)
     )
     is_asked_for = getattr(trainer.dm.dataset, "test_only", False)
-    folder = image_folder(trainer)
     if split_hash(trainer) is None and record.split is None:
+        folder = image_folder(trainer)
         names = {relative_to(folder, path) for path in shared} | set(map(os.path.basename, shared))
         is_asked_for |= names.isdisjoint(record.train)
     if not is_asked_for and not trainer.cfg.TEST.get("ALLOW_TRAIN_IMAGES", False):

@@ -8,6 +8,12 @@ from typing import Any
 from dplq.errors import UserError
 
 
+def tested_too(val: Iterable[Any], tested: Iterable[Any]) -> int:
+    """Return how many of the val items are of tested images."""
+    paths = {str(item.impath) for item in tested}
+    return sum(str(item.impath) in paths for item in val)
+
+
 def check_val_images(trainer: Any, tested: Iterable[Any], use: str, harm: str, cure: str) -> None:
     """Refuse (UserError) a choice on val where there are no val images, or they are tested, too.
 
@@ -21,9 +27,7 @@ def check_val_images(trainer: Any, tested: Iterable[Any], use: str, harm: str, c
     cfg, data = trainer.cfg, trainer.dm.dataset
     if trainer.val_loader is None:
         raise UserError(f"{use}: {cfg.DATASET.NAME} has no val images here. {cure}")
-    paths = {str(item.impath) for item in tested}
-    shared = sum(str(item.impath) in paths for item in data.val)
-    if shared:
+    if shared := tested_too(data.val, tested):
         raise UserError(
             f"{use}: {shared} of the {len(data.val)} val images are tested, too: {harm}. {cure}"
         )

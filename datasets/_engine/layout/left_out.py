@@ -70,8 +70,8 @@ def left_out(folder: str, others: Sequence[str], masks: Sequence[str]) -> list[s
         lines.append(
             f"left out: {len(dicom)} DICOM without an ending ({few(dicom, 3)}): rename them to .dcm"
         )
-    rest = [path for path in others if path not in set(dicom)]
-    if counts := unsupported([path.rsplit("/", 1)[-1] for path in rest]):
+    rest = set(others).difference(dicom)
+    if counts := unsupported(path.rsplit("/", 1)[-1] for path in rest):
         kinds = few(f"{count} {extension}" for extension, count in counts.items())
         lines.append(f"left out: files of a kind that is not read: {kinds}")
     for one, several, paths in (

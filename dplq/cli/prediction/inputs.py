@@ -178,8 +178,6 @@ class ClassFinder:
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-
-        self._spelling = spelling
         names = distinct_names(classes)
         self._exact = {name: k for k, name in enumerate(names)}
         self._spelled: dict[str, list[int]] = {}
@@ -196,7 +194,7 @@ class ClassFinder:
         for name in filter(None, (image.label, image.name)):
             if name in self._exact:
                 return [self._exact[name]]
-            if found := self._spelled.get(self._spelling(name)):
+            if found := self._spelled.get(spelling(name)):
                 return found
         return []
 

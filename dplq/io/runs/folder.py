@@ -37,6 +37,7 @@ from dplq.io.validation.schema import Name, read_json
 Kind = Literal["train", "test"]
 TRAIN: Kind = "train"
 TEST: Kind = "test"
+NO_MODEL = "--eval-only needs --model-dir, the folder of the training run to test."
 CURE = "Give another --output-dir, or delete that run (train.py --overwrite does)"
 
 Digest = Annotated[str, Meta(max_length=128)]
