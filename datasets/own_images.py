@@ -218,8 +218,8 @@ class OwnImages(FolderDataset):
                 few(f"'{name}'" for name in names),
             )
 
-    def _find_groups(self, items: Sequence[Item]) -> None:
-        super()._find_groups(items)
+    def _find_groups(self, image_dir: str, items: Sequence[Item]) -> None:
+        super()._find_groups(image_dir, items)
         if self.listing is None or self.options.group:
             return
         depth = 2 if self.listing.is_kept or any(self._parts) else 1

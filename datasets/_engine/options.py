@@ -13,6 +13,7 @@ from dplq.io.table_files import TABLES
 from .tables import Columns
 
 NO_GROUPS = "none"
+PATIENT = "PatientID"  # the groups are those of DICOM files
 SPLIT_SUFFIXES = (".json", *TABLES)  # of DATASET.SPLIT_FILE
 
 
@@ -24,7 +25,8 @@ class Options:
         protocol: `ours` or `reference`.
         split_file: table or JSON with the split, relative to the data folder.
         columns: names of the table's columns.
-        group: regular expression that finds the group in a path; `none`: no groups.
+        group: regular expression that finds the group in a path; `PatientID`: that of DICOM
+            files; `none`: no groups.
         all_test: every image is a test image.
         skip_empty: leave classes without an image out.
         shots: images per class; below 1 all.

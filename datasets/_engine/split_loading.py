@@ -67,7 +67,7 @@ class SplitDataset(LocatedDataset):
         if self.list_files:
             lists = (self.list_files, self.list_line, self.list_image)
             split = split_from_lists(self.dataset_dir, *lists, self.table)
-            self._find_groups([item for part in split for item in part])
+            self._find_groups(self.dataset_dir, [item for part in split for item in part])
             return self._given(self.dataset_dir, split)
         layout = self.find_layout()
         if layout.kept and not self.test_only:
@@ -76,7 +76,7 @@ class SplitDataset(LocatedDataset):
         items = labelled(listing.images, self.table.prompts)
         if self.test_only:
             return Draft(layout.image_dir, all_as_test(items), ())
-        self._find_groups(items)
+        self._find_groups(layout.image_dir, items)
         if layout.kept:
             split = split_from_folders(listing, self.split_folders)
             return self._given(layout.image_dir, split)
@@ -90,9 +90,10 @@ class SplitDataset(LocatedDataset):
         drawn = drawn_parts(split, self.val_from)
         return Draft(image_dir, fill_val(split, self.val_from, self.name, self.groups), drawn)
 
-    def _find_groups(self, items: Sequence[Item]) -> None:
-        """Set the groups that `DATASET.GROUP` finds in the paths."""
-        self.groups = groups_of([item.path for item in items], self.options.group)
+    def _find_groups(self, image_dir: str, items: Sequence[Item]) -> None:
+        """Set the groups that `DATASET.GROUP` finds in the paths, or in DICOM files."""
+        paths = [item.path for item in items]
+        self.groups = groups_of(image_dir, paths, self.options.group)
         self.group_source = f"DATASET.GROUP {self.options.group}"
 
     def given_split_file(self) -> Path | None:
@@ -138,7 +139,7 @@ class SplitDataset(LocatedDataset):
             split = read_split(path, self.split_remedy(), same)
             split = with_folders_on_disk(split, dirs, self.table)
             self.image_dir = find_image_dir(split, path, dirs, self.split_remedy())
-            self._find_groups([item for part in split for item in part])
+            self._find_groups(self.image_dir, [item for part in split for item in part])
             if not self.reference:
                 split = with_our_prompts(split, self.table, path)
         else:
@@ -152,7 +153,7 @@ class SplitDataset(LocatedDataset):
             wanted = None if self.is_given else self.fractions
             if self.groups:
                 logger.info("%s: %s", self.name, self.groups_in_words())
-            warn_of_groups(self.name, split, self.groups, self.options.group, wanted)
+            warn_of_groups(self.name, self.image_dir, split, self.groups, self.options.group, wanted)
         return split
 
     def groups_in_words(self) -> str:
@@ -192,7 +193,7 @@ class SplitDataset(LocatedDataset):
 
     def _find_groups_in_table(self, items: Sequence[Item], table: Table) -> None:
         """Set the groups: those of `DATASET.GROUP`, else those of the table's column."""
-        self._find_groups(items)
+        self._find_groups(table.image_dir, items)
         if not self.options.group:
             self.groups, self.group_source = dict(table.groups), table.group_column
 

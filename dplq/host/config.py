@@ -38,7 +38,8 @@ GENERAL_KEYS: tuple[Key, ...] = (
     (
         "DATASET.GROUP",
         "",
-        "regular expression: what it finds in a path is the group; none: no groups",
+        "regular expression: what it finds in a path is the group; PatientID: that of DICOM files; "
+        "none: no groups",
     ),
     ("DATASET.SKIP_EMPTY_CLASSES", False, "leave class folders without an image out"),
     ("DATASET.ALL_TEST", False, "test all images, with --eval-only"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any, BinaryIO
 
@@ -11,6 +12,7 @@ from .settings import ReadSettings
 from .stored import Range, Raster, Refusal, Stored, check_size, choose_frame, span_of
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
+ENDINGS = (".dcm", ".dic", ".dicom", ".ima")
 DECODERS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
 
 
@@ -24,11 +26,7 @@ def read_dicom(file: BinaryIO, settings: ReadSettings) -> Stored:
     Raises:
         Refusal: it cannot be used as it is.
     """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise Refusal("is a DICOM file; `pip install pydicom` to read it") from error
-    data = pydicom.dcmread(file)
+    data = _pydicom().dcmread(file)
     if "PixelData" not in data and "FloatPixelData" not in data:
         raise Refusal("is a DICOM file that holds no image, or ends before it; replace it")
     frames = int(data.get("NumberOfFrames") or 1)
@@ -42,6 +40,33 @@ def read_dicom(file: BinaryIO, settings: ReadSettings) -> Stored:
     else:
         raster = _colour(data, values, photometric, steps)
     return Stored(raster, frames, steps=steps)
+
+
+def patient_id(path: str | os.PathLike[str]) -> str:
+    """Return the PatientID of a DICOM file; "" of another file, or where it has none.
+
+    Raises:
+        Refusal: pydicom is not installed.
+        OSError: the file cannot be opened.
+    """
+    with open(path, "rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            return ""
+        file.seek(0)
+        pydicom = _pydicom()
+        try:
+            data = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
+            return str(data.get("PatientID") or "").strip()
+        except Exception:  # pydicom has no one error for broken files; the reader names them
+            return ""
+
+
+def _pydicom() -> Any:
+    try:
+        import pydicom
+    except ImportError as error:
+        raise Refusal("is a DICOM file; `pip install pydicom` to read it") from error
+    return pydicom
 
 
 def _frame(data: Any, index: int, frames: int) -> np.ndarray:

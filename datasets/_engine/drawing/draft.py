@@ -9,7 +9,7 @@ from typing import NamedTuple
 from dplq.errors import few
 
 from ..layout.names import is_numeric
-from ..options import NO_GROUPS
+from ..options import NO_GROUPS, PATIENT
 from ..protocol import Item, Split, by_label, by_place, split_classes
 from .groups import (
     deviations,
@@ -18,6 +18,7 @@ from .groups import (
     repeated_subjects,
     split_by_group,
 )
+from .patients import groups_from_patients, repeated_patients
 
 logger = logging.getLogger(__name__)
 FEW_GROUPS = 4  # fewer are rather arms of a study, or scanners
@@ -31,8 +32,16 @@ class Draft(NamedTuple):
     drawn: tuple[str, ...]
 
 
-def groups_of(paths: Sequence[str], pattern: str) -> dict[str, str]:
-    """Return the group by path that `DATASET.GROUP` finds; none if it is empty or `none`."""
+def groups_of(image_dir: str, paths: Sequence[str], pattern: str) -> dict[str, str]:
+    """Return the group by path that `DATASET.GROUP` finds; none if it is empty or `none`.
+
+    Args:
+        image_dir: folder that the paths are relative to.
+        paths: of all images.
+        pattern: a regular expression, or `PatientID`.
+    """
+    if pattern == PATIENT:
+        return groups_from_patients(image_dir, paths)
     return groups_from_pattern(paths, pattern) if pattern not in ("", NO_GROUPS) else {}
 
 
@@ -61,6 +70,7 @@ def draw(
 
 def warn_of_groups(
     name: str,
+    image_dir: str,
     split: Split,
     groups: Mapping[str, str],
     pattern: str,
@@ -70,6 +80,7 @@ def warn_of_groups(
 
     Args:
         name: of the dataset.
+        image_dir: folder that the paths of the split are relative to.
         split: the split in use.
         groups: group by path, as far as known.
         pattern: `DATASET.GROUP`.
@@ -79,7 +90,7 @@ def warn_of_groups(
         _warn_of_lacking_val(name, split)
     if not groups:
         if pattern != NO_GROUPS:
-            _warn_of_repeated_subjects(name, split, is_given=fractions is None)
+            _warn_of_repeated_subjects(name, image_dir, split, is_given=fractions is None)
         return
     parts: dict[str, set[str]] = {}
     for part in Split._fields:
@@ -129,26 +140,28 @@ def _warn_of_lacking_val(name: str, split: Split) -> None:
         )
 
 
-def _warn_of_repeated_subjects(name: str, split: Split, *, is_given: bool) -> None:
-    what, found = "folders", repeated_folders(split)
-    if not found:
-        what, found = "file names", repeated_subjects(split)
-    if found:
+def _warn_of_repeated_subjects(name: str, image_dir: str, split: Split, *, is_given: bool) -> None:
+    count, examples = repeated_patients(image_dir, split)
+    if count:
+        what, pattern = "DICOM files name the patient", PATIENT
+        state = f"at least {count} of these are"
+    else:
+        what, found = "folders", repeated_folders(split)
+        if not found:
+            what, found = "file names", repeated_subjects(split)
+        if not found:
+            return
         pattern, count, examples = found
-        cure = "To keep subjects together set"
-        if is_given:
-            cure = "The split is given, so it is kept; one that is drawn keeps subjects together by"
-        logger.warning(
-            "%s: %s look like several images of one subject, and %d such subjects are in "
-            "train and in test (%s): the test accuracy may be too high. %s DATASET.GROUP '%s'; if "
-            "they are none, set DATASET.GROUP none.",
-            name,
-            what,
-            count,
-            few(examples, 3),
-            cure,
-            pattern,
-        )
+        what += " look like several images of one subject"
+        state = f"{count} such subjects are"
+    cure = "To keep subjects together set"
+    if is_given:
+        cure = "The split is given, so it is kept; one that is drawn keeps subjects together by"
+    logger.warning(
+        "%s: %s, and %s in train and in test (%s): the test accuracy may be too high. %s "
+        "DATASET.GROUP '%s'; if they are none, set DATASET.GROUP none.",
+        *(name, what, state, few(examples, 3), cure, pattern),
+    )
 
 
 def warn_of_numbers(name: str, classnames: Sequence[str]) -> None:
