@@ -153,7 +153,8 @@ class SplitDataset(LocatedDataset):
             wanted = None if self.is_given else self.fractions
             if self.groups:
                 logger.info("%s: %s", self.name, self.groups_in_words())
-            warn_of_groups(self.name, self.image_dir, split, self.groups, self.options.group, wanted)
+            pattern = self.options.group
+            warn_of_groups(self.name, self.image_dir, split, self.groups, pattern, wanted)
         return split
 
     def groups_in_words(self) -> str:

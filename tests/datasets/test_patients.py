@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from benchmarks.image_kinds import kinds
-from dplq.datasets._engine.drawing.patients import groups_from_patients, repeated_patients
 from dplq.datasets import OwnImages
+from dplq.datasets._engine.drawing.patients import groups_from_patients, repeated_patients
 from dplq.datasets._engine.protocol import Item, Split
 from dplq.errors import UserError
 from dplq.images.dicom import patient_id
@@ -61,7 +61,8 @@ def test_a_split_by_patient(tmp_path, caplog):
     root = folder(tmp_path)
     dataset = load(root, GROUP="PatientID")
     train, val, test = map(patients_of, (dataset.train_x, dataset.val, dataset.test))
-    assert not (train & val or train & test or val & test)
+    assert not train & val
+    assert not (train | val) & test
     assert len(train | val | test) == 8
     assert len(set(dataset.groups.values())) == 8
     assert not (train | val | test) & set(dataset.groups.values())
