@@ -69,14 +69,14 @@ def _repository(given: str, parts: tuple[str, str | None]) -> str:
 
 def _beside(path: Path) -> Path:
     """Return the folder for what is pushed: in the run's, or beside what is shared."""
-    from dplq.io.runs.files import MODEL_FOLDER
+    from dplq.io.runs.files import MODEL_FOLDER, SHARE_FOLDER
     from dplq.io.shared import is_whole
 
     folder = path.absolute().parent
     if is_whole(folder):  # a shared model, whose folder holds nothing else
         return folder.with_name(f"{folder.name}-share")
     if path.parent.name == MODEL_FOLDER:
-        return path.parent.parent / "share"
+        return path.parent.parent / SHARE_FOLDER
     return path.with_name(f"{path.stem}-share")
 
 

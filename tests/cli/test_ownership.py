@@ -237,8 +237,11 @@ def test_overwrite(flags, finished, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(finished / "CoOp", out)
     (out / "notes.txt").write_text("mine")
+    (out / "share").mkdir()
     done = train(tmp_path / "log", arguments(flags, "ZeroshotCLIP", out, "--overwrite"))
     assert done.code == 0, done.err
+    kept = f"{out / 'share'} keeps the model of the run that is overwritten; `dplq share` replaces"
+    assert kept in done.out + done.err
     assert json.loads((out / "results.json").read_text())["trainer"] == "ZeroshotCLIP"
     assert [path.name for path in (out / "prompt_learner").iterdir()] == ["model-0.safetensors"]
     assert (out / "notes.txt").read_text() == "mine"

@@ -20,6 +20,7 @@ CURVES_FOLDER = "tensorboard"
 CHECKPOINTS = (f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*")  # ours, and others'
 EPOCHS_FILE = "metrics.csv"  # a line per epoch of a training
 TRACKING_FILE = "tracking.json"  # ids of the run at tracking services
+SHARE_FOLDER = "share"  # of `dplq share`, which may be a clone of a repository
 WANDB_FOLDER = "wandb"  # what Weights & Biases keeps of the run
 REPORT_FILE = "report.html"  # the page of the run
 REPORTS_OF_TESTS = "report-*.html"

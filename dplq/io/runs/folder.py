@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from dplq.io.runs.files import (
     RESULTS_FILE,
     RUN_FILE,
     SETTINGS_FILE,
+    SHARE_FOLDER,
     TESTS,
     WRITTEN,
 )
@@ -34,6 +36,7 @@ from dplq.io.runs.lock import RunLock
 from dplq.io.validation.paths import is_file
 from dplq.io.validation.schema import Name, read_json
 
+logger = logging.getLogger(__name__)
 Kind = Literal["train", "test"]
 TRAIN: Kind = "train"
 TEST: Kind = "test"
@@ -230,7 +233,11 @@ class RunFolder:
         return recorded_identity(self.path)
 
     def clear(self) -> None:
-        """Delete what a run wrote here, but for its logs; ``run.json`` goes last."""
+        """Delete what a run wrote here, but for logs and shared model; ``run.json`` goes last."""
+        if (shared := self.path / SHARE_FOLDER).is_dir():
+            logger.warning(
+                "%s keeps the model of the run that is overwritten; `dplq share` replaces it.", shared
+            )
         for pattern in WRITTEN:
             for path in self.path.glob(pattern):
                 path.unlink()
