@@ -101,6 +101,16 @@ def test_both_features_and_views_are_repeated_exactly(flags, tmp_path):
     assert model.settings["features"] == "both"
 
 
+def test_views_are_the_same_without_val(flags, tmp_path):
+    node = "TRAINER.TIPADAPTER"
+    for select in ("val", "fixed"):
+        keys = [f"{node}.VIEWS", "2", f"{node}.SELECT", select, "SEED", "2"]
+        done = train(tmp_path / select, flags("TipAdapter", tmp_path / select, *keys))
+        assert done.code == 0, done.err
+    chosen, fixed = (checkpoint.read(tmp_path / name / MODEL)[0] for name in ("val", "fixed"))
+    assert torch.equal(chosen["keys"], fixed["keys"])
+
+
 def test_hyperparameters_are_fixed_where_asked_for(flags, tmp_path):
     keys = ["TRAINER.GDA.SELECT", "fixed", "TRAINER.GDA.ALPHA", "0.25"]
     weights = ["TRAIN.CLASS_WEIGHTS", "balanced"]

@@ -62,10 +62,10 @@ class HeadTrainer(FrozenTrainer):
     def run_epoch(self) -> None:
         """Compute all features, and fit the head to them."""
         started = time.perf_counter()
-        self._seed("train", 0)
         views, features_of = self.keys.VIEWS, self.model.features
         loader = training_images(self, augmented=views > 0)
         val = compute_features(self, [self.val_loader], features_of) if self._uses_val() else None
+        self._seed("train", 0)  # after val, which draws numbers: the views are the same without it
         with self.counting_cached():
             train = compute_features(self, [loader] * max(views, 1), features_of)
         data = FitData(
