@@ -102,7 +102,7 @@ class HeadTrainer(FrozenTrainer):
 
     def _uses_val(self) -> bool:
         """Return whether hyperparameters are chosen on val images, which are no test images."""
-        if self.keys.SELECT == "fixed":
+        if self.keys.SELECT == "fixed" or not self.model_class.chooses:
             return False
         val = self.dm.dataset.val
         if val and not tested_too(val, self.dm.dataset.test):

@@ -236,7 +236,8 @@ class RunFolder:
         """Delete what a run wrote here, but for logs and shared model; ``run.json`` goes last."""
         if (shared := self.path / SHARE_FOLDER).is_dir():
             logger.warning(
-                "%s keeps the model of the run that is overwritten; `dplq share` replaces it.", shared
+                "%s keeps the model of the run that is overwritten; `dplq share` replaces it.",
+                shared,
             )
         for pattern in WRITTEN:
             for path in self.path.glob(pattern):

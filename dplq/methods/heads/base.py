@@ -90,6 +90,7 @@ class HeadModel(CLIPModel):
     Attributes:
         learned: names of the tensors that gradient steps train.
         balances: whether class weights have an effect.
+        chooses: whether hyperparameters are chosen on val, where SELECT says so.
         parts: widths of the features that stand side by side.
 
     Raises:
@@ -103,6 +104,7 @@ class HeadModel(CLIPModel):
     needs_images = False
     learned: ClassVar[Sequence[str]] = ()
     balances: ClassVar[bool] = False
+    chooses: ClassVar[bool] = True
 
     prompt_learner: Fitted
 

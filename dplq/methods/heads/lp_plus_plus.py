@@ -32,7 +32,7 @@ class LPPlusPlusModel(TrainedHead):
 
     method, settings_class = "LPPlusPlus", LPPlusPlusSettings
     learned = ("weight", "bias", "alpha")
-    chooses_epoch = True
+    chooses = True
 
     alpha_rate: Tensor
 
@@ -43,8 +43,8 @@ class LPPlusPlusModel(TrainedHead):
 
     def solve(self, data: FitData) -> dict[str, Any]:
         """Descend on all images at once, with step sizes from bounds on the curvature."""
-        features = self.unit(data.train.mean())
-        top = torch.linalg.eigvalsh((features.T @ features).double())[-1]
+        features, counts = self.unit(data.train.mean()), _counts(data)
+        top = torch.linalg.eigvalsh((features.T @ (counts[:, None] * features)).double())[-1]
         rate = (4 * len(features) / top).item()
         learner = self.prompt_learner
         sgd = partial(torch.optim.SGD, lr=rate, momentum=0.9)
@@ -65,7 +65,8 @@ class LPPlusPlusModel(TrainedHead):
         bias = torch.zeros_like(ours[0])
         self.prompt_learner.put(weight=ours.T @ features, bias=bias, alpha=alpha + bias)
         self.prompt_learner.alpha.grad = None
-        self.alpha_rate = len(features) / (4 * text.pow(2).sum(dim=0).max())
+        squares = _counts(data)[:, None] * text.pow(2)
+        self.alpha_rate = len(features) / (4 * squares.sum(dim=0).max())
 
     @torch.no_grad()
     def after_epoch(self, epoch: int) -> None:
@@ -79,3 +80,9 @@ class LPPlusPlusModel(TrainedHead):
         """Return logits (B, K) of features (B, d)."""
         learned, unit = self.prompt_learner, self.unit(features)
         return F.linear(unit, learned.weight, learned.bias) + learned.alpha * (unit @ self.text.T)
+
+
+def _counts(data: FitData) -> Tensor:
+    """Return how often each training image counts in the loss, (N,)."""
+    labels, weights = data.train.labels, data.class_weights
+    return torch.ones_like(labels, dtype=torch.float) if weights is None else weights[labels]

@@ -1,4 +1,4 @@
-"""SS-Text: text-informed class means in closed form (Silva-Rodriguez et al., MICCAI 2025)."""
+"""SS-Text: text-informed class means in closed form (Silva-Rodriguez et al., IPMI, MICCAI 2025)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class SSTextModel(TextHead):
     """Class weights: the sum of a class's scaled image features, and its text feature."""
 
     method, settings_class = "SSText", SSTextSettings
+    chooses = False
 
     def initial(self, classes: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Return a weight for each class."""

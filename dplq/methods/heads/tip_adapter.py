@@ -133,7 +133,7 @@ class TipAdapterFModel(TrainedHead, TipAdapterModel):
 
     method, settings_class = "TipAdapterF", TipAdapterFSettings
     learned = ("keys",)
-    chooses_epoch = True
+    chooses = True
 
     def solve(self, data: FitData) -> dict[str, Any]:
         """Train the keys at the fixed alpha and beta; then choose these on val."""

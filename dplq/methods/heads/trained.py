@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,13 +26,9 @@ class ChosenEpochSettings(TextHeadSettings):
 
 
 class TrainedHead(TextHead):
-    """A head that gradient steps train.
+    """A head that gradient steps train; where it `chooses`, to the best epoch on val."""
 
-    Attributes:
-        chooses_epoch: whether it ends with the weights of the best epoch on val.
-    """
-
-    chooses_epoch: ClassVar[bool] = False
+    chooses = False
     balances = True
 
     def start(self, data: FitData) -> None:
@@ -63,7 +59,7 @@ class TrainedHead(TextHead):
             raise UserError(f"{self.method} makes gradient steps: give FitData its steps.")
         optimizer = set_adam_eps(steps.optimizer(learner), self.settings.get("adam_eps"))
         choice = None
-        if data.val and self.chooses_epoch:
+        if data.val and self.chooses:
             choice = Choice("epoch", data.val.labels, logging.DEBUG)
         for epoch in range(1, steps.epochs + 1):
             for group in optimizer.param_groups:

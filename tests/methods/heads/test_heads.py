@@ -275,6 +275,22 @@ def test_lp_plus_plus():
     close(model.classify(VAL), test @ weight.T + bias + alpha * (test @ model.text.double().T))
 
 
+def test_the_step_sizes_of_lp_plus_plus_are_those_of_repeated_images(monkeypatch):
+    """Weights 2, 1/2, 1/2 are images that are there 4, 1 and 1 times."""
+    once = replace(problem(), steps=steps(torch.optim.SGD))
+    rows = torch.arange(12).repeat_interleave(torch.tensor([4, 1, 1])[once.train.labels])
+    train = Labelled(once.train.features[:, rows], once.train.labels[rows])
+    weighted = replace(once, class_weights=torch.tensor([2.0, 0.5, 0.5]))
+    found = []
+    for data in (weighted, replace(once, train=train), once):
+        model = head("LPPlusPlus")
+        monkeypatch.setattr(model, "descend", lambda data: found.append(data.steps.rate(0)))
+        model.solve(data)
+        found.append(model.alpha_rate.item())
+    assert found[:2] == pytest.approx(found[2:4], rel=1e-5)
+    assert found[:2] != pytest.approx(found[4:], rel=0.1)
+
+
 @pytest.mark.parametrize("repel", [False, True])
 def test_ss_text(repel):
     model, data = head("SSText", repel=repel), problem()
