@@ -35,6 +35,9 @@ The second line is needed for a file that lies elsewhere: without it the file is
 `$DPLQ_CACHE/models/NAME`, then in the cache of huggingface_hub. With it the name supplies the
 architecture, the layout of the file, the activation, the normalisation and the pooling. A name
 without weights on this machine is refused with the file, where it is had, and the command.
+The texts of BiomedCLIP and other models with a text tower of transformers need a tokenizer:
+`tokenizer.json` and `tokenizer_config.json`, or BERT's `vocab.txt`, beside the weights, as `get`
+puts them; else the hub's.
 
 Hub files are compared with the digest that the hub publishes. Exit codes: 0 done, 1 no automatic
 download, 2 bad input or no network. A gated model needs its terms accepted on its page, then

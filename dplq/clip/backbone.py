@@ -9,7 +9,7 @@ them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,13 +33,15 @@ from dplq.clip.sources import CONFIG_FILE, find_source
 from dplq.clip.towers import make_image_tower, make_text_tower
 from dplq.errors import UserError
 from dplq.images.model_input import SHORTEST
-from dplq.io.files import file_digest
+from dplq.io.files import file_digest, json_digest
 from dplq.io.spec import LOCAL_DIR, Spec
 from dplq.io.validation.paths import user_path
 from dplq.io.weights import private_rng, warn_framed
 from dplq.models.catalogue import published
 
 __all__ = ["CONFIG_FILE", "Backbone", "load_backbone"]
+# Entries of a config that checkpoints record by what they come to: activation and tokenizer.
+RECORDED_APART = ("quick_gelu", "act_kwargs", "hf_tokenizer_name")
 
 
 def load_backbone(
@@ -86,7 +88,19 @@ def load_backbone(
         if spec.weights or spec.is_repository or published(spec.name, "clip"):
             spec = replace(spec, sha256=file_digest(source.file))
     check_activation(model, source, act, spec.sha256)
-    return Backbone(model, source.config, source.preprocess, spec)
+    backbone = Backbone(model, source.config, source.preprocess, spec)
+    if spec.is_repository:
+        backbone.config_sha256 = json_digest(_without(RECORDED_APART, source.config))
+    return backbone
+
+
+def _without(keys: Collection[str], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a nested config without some keys."""
+    return {
+        key: _without(keys, value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in keys
+    }
 
 
 class Backbone(nn.Module):
@@ -105,6 +119,8 @@ class Backbone(nn.Module):
 
     Attributes:
         spec: what `load_backbone` needs to rebuild it.
+        config_sha256: of a folder's or repository's config, without activation and tokenizer; ""
+            where the name says it all.
         image: adapter of the image tower (`dplq.clip.towers`).
         text: adapter of the text tower.
         text_width: d_t; 0 for a tower that takes no prompts.
@@ -126,6 +142,7 @@ class Backbone(nn.Module):
     """
 
     clip: CLIPModel
+    config_sha256 = ""
 
     def __init__(
         self,

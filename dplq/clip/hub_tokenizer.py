@@ -18,12 +18,23 @@ from torch import Tensor
 
 from dplq.clip.installed import open_clip, transformers
 from dplq.errors import UserError, few, one_line, shown
+from dplq.io.files import file_digest, json_digest
 from dplq.io.hub import hub_access, hub_problem
 
 logger = logging.getLogger(__name__)
 OPTIONS = ("clean", "strip_sep_token")
+HUB = "hub:"
 WORDS = "vocab.txt"  # WordPiece, one token a line
 WHOLE = ("tokenizer.json", "tokenizer_config.json")  # any kind
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that are a tokenizer; none where it has none."""
+    for names in (WHOLE, (WORDS,)):
+        found = [folder / name for name in names]
+        if all(file.is_file() for file in found):
+            return found
+    return []
 
 
 class HubTokenizer:
@@ -81,6 +92,17 @@ class HubTokenizer:
         return tokens
 
     @property
+    def own_files(self) -> list[Path]:
+        """Return the files of the model's folder that are the tokenizer; none: the hub's is."""
+        return [] if self.folder is None else tokenizer_files(self.folder)
+
+    @property
+    def identity(self) -> str:
+        """Return a digest of the model's own files, in hex; "hub:NAME" where it has none."""
+        files = {file.name: file_digest(file) for file in self.own_files}
+        return json_digest(files) if files else f"{HUB}{self.name}"
+
+    @property
     def pad_id(self) -> int:
         """Return the id of padding."""
         return self._loaded.pad_token_id
@@ -125,16 +147,19 @@ class HubTokenizer:
                 "supported: choose a model without it."
             )
         package, folder = transformers(f"the tokenizer of {self.model}"), self.folder
-        if folder is not None and all((folder / file).is_file() for file in WHOLE):
+        files = self.own_files
+        if folder is not None and len(files) > 1:
             return self._from_folder(package, folder)
-        if folder is not None and (folder / WORDS).is_file():
+        if files:
             logger.info("The tokenizer of %s: WordPiece, lower case, of %s.", self.model, WORDS)
-            return package.BertTokenizerFast(str(folder / WORDS), do_lower_case=True)
+            return package.BertTokenizerFast(str(files[0]), do_lower_case=True)
         try:
             with hub_access():
                 return self._from_hub(package)
         except Exception as error:  # the hub client has a dozen kinds, all meaning "not available"
-            place = f"'{folder.absolute()}'" if folder is not None else "a folder local-dir:PATH"
+            place = "the folder of the weights, or of local-dir:PATH"
+            if folder is not None:
+                place = f"'{folder.absolute()}'"
             repository = self.name.partition("@")[0]
             raise UserError(
                 f"cannot get the tokenizer '{self.name}' of {self.model} ({hub_problem(error)}); "

@@ -44,6 +44,7 @@ KEYS_LEFT_OVER = OPENAI_NUMBERS | {"attn_mask", "text.attn_mask", "logit_bias"}
 POSITION_IDS = "embeddings.position_ids"
 # One number, with or without a dimension.
 LOGITS = frozenset({"logit_scale", "logit_bias"})
+MOST_LOG_SCALE = 10.0  # a scale of 22,000; CLIP's training keeps it below 100
 # ... and the model may have these beyond the file's.
 KEYS_MISSING = frozenset({"logit_bias"})
 
@@ -145,10 +146,20 @@ def load_weights(model: nn.Module, source: Source) -> None:
     with naming_prefix(removed):
         _check_fit(source, ours, theirs, raw)
     check_finite({key: theirs[key] for key in ours if key in theirs}, source.file)
+    _check_scale(source, theirs.get("logit_scale"))
     with torch.no_grad():
         for key, value in ours.items():
             if key in theirs:
                 value.copy_(theirs[key].reshape(value.shape))
+
+
+def _check_scale(source: Source, stored: Tensor | None) -> None:
+    """Refuse a logit scale that was stored as such: files hold its logarithm."""
+    if stored is not None and not stored.item() <= MOST_LOG_SCALE:
+        raise UserError(
+            f"'{source.file}': logit_scale is {stored.item():g}, but it must be a logarithm (4.605 "
+            "for a scale of 100): the file holds the scale itself. Store its logarithm"
+        )
 
 
 def _check_fit(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from dplq.clip.hub_tokenizer import WHOLE
+from dplq.clip.hub_tokenizer import tokenizer_files
 from dplq.clip.installed import architecture
 from dplq.clip.layouts import conch
 from dplq.clip.layouts.transformers_config import Described, describe_content, usual_resize_mode
@@ -40,7 +40,7 @@ def describe_published(name: str, model: PublishedModel, folder: Path | None) ->
         return replace(conch.describe(), preprocess=preprocess)
     base = architecture(model.architecture) if model.architecture else {}
     config = _merged(base, model.config)
-    if folder is not None and all((folder / file).is_file() for file in WHOLE):
+    if folder is not None and tokenizer_files(folder):
         own = {"hf_tokenizer_name": str(folder)} if "hf_model_name" in config["text_cfg"] else {}
         config["text_cfg"] = {**config["text_cfg"], **own}
     if model.activation == "quickgelu":

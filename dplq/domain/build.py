@@ -16,7 +16,7 @@ from dplq.domain.recipes import NAMES, CheckpointFormat, Recipe
 from dplq.domain.repository import Repository, find_file
 from dplq.errors import UserError, nearest, one_line, shown, suggest
 from dplq.io.hub import hub_access, hub_problem
-from dplq.models.catalogue import published_names
+from dplq.models.catalogue import published, published_names
 
 logger = logging.getLogger(__name__)
 _DOWNLOAD_BY_HAND = (
@@ -107,6 +107,11 @@ def _check_timm_name(name: str, download: bool) -> None:
         raise UserError(
             f"unknown domain encoder '{name}'. For no domain feature set DOMAIN.ENCODER to none; "
             "in Python give the model domain=None"
+        )
+    if not timm.is_model(name) and published(name, "clip"):
+        raise UserError(
+            f"domain encoder '{name}' is a CLIP: name it MODEL.BACKBONE.NAME; the encoder clip "
+            "(DOMAIN.ENCODER clip) is the backbone's own image feature"
         )
     if not timm.is_model(name):
         near = nearest(name, [*timm.list_models(), *published_names("encoder")], limit=5)
@@ -225,9 +230,19 @@ def _recipe_of(name: str, model: Any, changes: Changes) -> Recipe:
 
 
 def _timm_format(name: str, model: Any) -> CheckpointFormat:
-    """Return timm's own format: the model's keys, and a classifier that is ignored."""
+    """Return timm's own format: the model's keys, and a classifier that is ignored.
+
+    The classifier of LeViT, `head.linear`, is a part of a head with a norm: where the model, which
+    is without it, has nothing of that head, all of it is ignored.
+    """
     classifier = model.pretrained_cfg.get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    layers = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    wholes = {layer: layer.rpartition(".")[0] or layer for layer in layers}
+    own = model.state_dict().keys()
+    heads = [
+        layer if any(key.startswith(f"{whole}.") for key in own) else whole
+        for layer, whole in wholes.items()
+    ]
     # SigLIP's files hold an attention pooling that timm drops where a model pools otherwise.
     unused = ("attn_pool.", *(f"{head}." for head in heads))
     return CheckpointFormat(expected=f"timm's own state dict of {name}", unused=unused)

@@ -95,11 +95,16 @@ def _groups(keys: Iterable[str]) -> list[str]:
 
 
 def _joined_chunks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return DINOv2's blocks, trained in chunks (`blocks.<chunk>.<block>.`), by their number."""
+    """Return DINOv2's blocks, trained in chunks (`blocks.<chunk>.<block>.`), by their number.
+
+    In EfficientNet and others that is `blocks.<stage>.<block>.`, and each stage begins anew.
+    """
     blocks = [key for key in state if _BLOCK.search(key)]
-    if not blocks or not all(_CHUNK.search(key) for key in blocks):
+    is_vit = any(key.endswith("pos_embed") for key in state)
+    if not blocks or not is_vit or not all(_CHUNK.search(key) for key in blocks):
         return dict(state)
-    return {_CHUNK.sub(r"\1blocks.\2.", key): value for key, value in state.items()}
+    joined = {_CHUNK.sub(r"\1blocks.\2.", key): value for key, value in state.items()}
+    return joined if len(joined) == len(state) else dict(state)
 
 
 def _from_transformers(state: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:

@@ -38,12 +38,12 @@ from dplq.domain.recipes import (
 )
 from dplq.domain.repository import (
     Repository,
-    config_digest,
     content_digest,
     find_repository,
     is_repository,
 )
 from dplq.errors import UserError, few, shown, suggest
+from dplq.io.files import json_digest
 from dplq.io.spec import Places, Spec, as_texts
 from dplq.io.validation.paths import user_path
 from dplq.io.weights import (
@@ -260,7 +260,7 @@ def _with_digests(spec: Spec, file: Path, repository: Repository | None, *, own_
     config = repository.config if repository else None
     if not own_file or config is None:
         return replace(spec, sha256=content_digest(file, config))
-    return replace(spec, sha256=content_digest(file), config_sha256=config_digest(config))
+    return replace(spec, sha256=content_digest(file), config_sha256=json_digest(config))
 
 
 def _load_named(

@@ -20,7 +20,7 @@ from torch import nn
 from dplq.clip.layouts.transformers_config import in_unit_range, most_value
 from dplq.domain.encoder import IMAGENET_MEAN, IMAGENET_STD
 from dplq.errors import UserError, few, one_line, shown
-from dplq.io.files import bytes_digest, file_digest
+from dplq.io.files import file_digest, json_digest
 from dplq.io.hub import Unavailable, first_file
 from dplq.io.spec import HUB, LOCAL_DIR
 from dplq.io.validation.paths import user_path
@@ -108,13 +108,7 @@ def content_digest(file: Path, config: Mapping[str, Any] | None = None) -> str:
     digest = file_digest(file)
     if config is None:
         return digest
-    both = json.dumps({"config": config, "weights": digest}, sort_keys=True, default=str)
-    return bytes_digest(both.encode())
-
-
-def config_digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what of a config decides the features, in hex."""
-    return bytes_digest(json.dumps(config, sort_keys=True, default=str).encode())
+    return json_digest({"config": config, "weights": digest})
 
 
 def _from_folder(name: str, with_weights: bool) -> Repository:

@@ -60,31 +60,24 @@ class ModelInput:
         ]
         return T.Compose([*steps, InstanceNorm()] if self.instance_norm else steps)
 
-    def header_entries(self, own: ModelInput) -> dict[str, Any]:
-        """Return what differs from the backbone's own preprocessing, for a checkpoint's header.
-
-        Args:
-            own: the backbone's.
+    def header_entries(self) -> dict[str, Any]:
+        """Return the entries of a checkpoint's header, JSON-able.
 
         Returns:
-            "input" and "reading", each only where something of it differs (JSON-able).
+            "input", also where it is the backbone's own, as the config in the backbone's folder may
+            change; "reading", where it is not the default.
         """
-        differing = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name in RECORDED
-            if (value := getattr(self, name)) != getattr(own, name)
-        }
-        if self.resize_mode != SHORTEST:  # which headers without it mean
-            differing["resize_mode"] = self.resize_mode
-        entries = {"input": differing, "reading": changed_of(self.reading)}
-        return {key: entry for key, entry in entries.items() if entry}
+        values = {name: getattr(self, name) for name in (*RECORDED, "resize_mode")}
+        entry = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        reading = changed_of(self.reading)
+        return {"input": entry} | ({"reading": reading} if reading else {})
 
 
 def recorded_input(header: Mapping[str, Any], own: ModelInput) -> ModelInput:
     """Return the preprocessing that a checkpoint's header, which was checked, records.
 
     Args:
-        header: of the checkpoint; without entries, as of earlier versions, it is `own`, but for
+        header: of the checkpoint; what earlier versions did not write is `own`, but for
             `resize_mode`, which is `SHORTEST`.
         own: the backbone's.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -52,6 +53,11 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 def bytes_digest(content: bytes, algorithm: str = "sha256") -> str:
     """Return the digest of bytes in lower-case hex; `algorithm` as in `file_digest`."""
     return ALGORITHMS[algorithm](content).hexdigest()
+
+
+def json_digest(content: object) -> str:
+    """Return the SHA-256 of JSON-able content in hex, whatever the order of its keys."""
+    return bytes_digest(json.dumps(content, sort_keys=True, default=str).encode())
 
 
 def configs_folder() -> Path:

@@ -22,7 +22,7 @@ Spread = Annotated[float, Meta(ge=1e-6, le=1000)]
 
 
 class InputEntry(msgspec.Struct, forbid_unknown_fields=True):
-    """Preprocessing of images where it is not the backbone's own; None: it is, or is "shortest"."""
+    """Preprocessing of images; None: not recorded, so the backbone's own, or "shortest"."""
 
     interpolation: Literal["bicubic", "bilinear", "nearest"] | None = None
     mean: tuple[Channel, Channel, Channel] | None = None
@@ -45,7 +45,11 @@ class ModelHeader(msgspec.Struct):
         val_result: validation accuracy in percent.
         split: hash of the split.
         reading: settings of the image reader that are not the defaults.
-        input: preprocessing that is not the backbone's own.
+        input: preprocessing of images.
+        backbone_config: digest of the config of the CLIP's folder or repository; "" where there is
+            none, or it was not recorded.
+        tokenizer: of the CLIP (`HubTokenizer.identity`); "" where it is CLIP's own, or was not
+            recorded.
         activation: that the CLIP runs with; "" where it was not recorded.
     """
 
@@ -61,6 +65,8 @@ class ModelHeader(msgspec.Struct):
     reading: dict[str, Any] | None = None
     input: InputEntry | None = None
     activation: str = ""
+    backbone_config: str = ""
+    tokenizer: str = ""
 
 
 def check_model_header(header: Mapping[str, Any], path: str | os.PathLike[str]) -> None:

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+import dplq
 from dplq.clip import sources as backbone_sources
 from dplq.clip.backbone import CONFIG_FILE, Backbone, load_backbone
 from dplq.clip.tokenizer import eot_index
@@ -750,3 +751,11 @@ def test_weights_that_a_file_replaces_are_not_initialised() -> None:
         torch.nn.init.trunc_normal_(layer.weight.data.fill_(9.0), std=1, a=-2, b=2)
     assert layer.weight.abs().max() <= 2
     assert not torch.get_rng_state().equal(before)
+
+
+def test_a_scale_in_place_of_its_logarithm_is_refused(tmp_path):
+    name = write_clip_dir(tmp_path / "clip", tiny_clip_config())
+    state = dplq.load_backbone(name, pretrained=False).clip.state_dict()
+    torch.save({**state, "logit_scale": torch.tensor(100.0)}, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match=r"logit_scale is 100, but it must be a logarithm \(4\.605"):
+        dplq.load_backbone(name, weights=str(tmp_path / "weights.pt"))

@@ -11,6 +11,7 @@ import torch
 from open_clip.hf_model import HFTextEncoder
 from torch import Tensor, nn
 
+import dplq
 from dplq.clip import memory
 from dplq.clip.backbone import load_backbone
 from dplq.clip.hf_configs import HF_CONFIGS, offline_text_cfg
@@ -331,3 +332,21 @@ def test_transformers_missing_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"the tokenizer of tiny needs .* pip install transformers"):
         bert_tokenizer(folder)(["x"])
+
+
+def test_another_tokenizer_in_the_folder_is_refused(tmp_path: Path) -> None:
+    clip = dplq.load_backbone(write_biomedclip_dir(tmp_path / "clip"), pretrained=False)
+    model = dplq.create_model("ZeroshotCLIP", clip, ["river", "park"])
+    model.save(tmp_path / "model.safetensors")
+    dplq.load(tmp_path / "model.safetensors", weights=str(tmp_path / "clip"))
+    tokenizer = tmp_path / "clip/tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"river"', '"stream"'))
+    with pytest.raises(UserError, match=r"tokenizer: there '\w{64}', now '\w{64}'.*Restore"):
+        dplq.load(tmp_path / "model.safetensors", weights=str(tmp_path / "clip"))
+
+
+def test_a_tokenizer_of_the_hub_is_not_compared_with_files(tmp_path: Path) -> None:
+    clip = dplq.load_backbone(write_biomedclip_dir(tmp_path / "clip"), pretrained=False)
+    model = dplq.create_model("ZeroshotCLIP", clip, ["river", "park"])
+    model.save(tmp_path / "model.safetensors", tokenizer="hub:microsoft/another")
+    dplq.load(tmp_path / "model.safetensors", weights=str(tmp_path / "clip"))

@@ -52,16 +52,45 @@ def test_a_checkpoint_keeps_the_way_to_resize(tmp_path: Path) -> None:
     model = model_of(tmp_path / "clip", {"resize_mode": "squash"})
     path = tmp_path / "model.safetensors"
     model.save(path)
-    assert checkpoint.read_header(path)["input"] == {"resize_mode": "squash"}
+    assert checkpoint.read_header(path)["input"]["resize_mode"] == "squash"
     assert dplq.load(path, clip=model.clip).input == model.input
     own = model.input
     model.input = ModelInput(own.size, own.interpolation, own.mean, own.std)
     model.save(path)
-    assert "input" not in checkpoint.read_header(path)
+    assert checkpoint.read_header(path)["input"]["resize_mode"] == "shortest"
+    assert dplq.load(path, clip=model.clip).input.resize_mode == "shortest"
+    model.save(path, input=None)
     assert dplq.load(path, clip=model.clip).input.resize_mode == "shortest"
     model.save(path, input={"resize_mode": "longest"})
     with pytest.raises(UserError, match=r"input\.resize_mode"):
         dplq.load(path, clip=model.clip)
+
+
+def test_the_preprocessing_of_a_training_outlives_its_folders(tmp_path: Path) -> None:
+    model = model_of(tmp_path / "clip", {"mean": [0.1, 0.2, 0.3], "interpolation": "bilinear"})
+    model.save(tmp_path / "model.safetensors")
+    config = tmp_path / "clip/open_clip_config.json"
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({**content, "preprocess_cfg": {}}))
+    other = dplq.load(tmp_path / "model.safetensors", weights=str(tmp_path / "clip"))
+    assert other.clip.image_mean != model.clip.image_mean
+    assert other.input == model.input
+
+
+def test_another_config_in_the_folder_is_refused(tmp_path: Path) -> None:
+    model = model_of(tmp_path / "clip", {})
+    model.save(tmp_path / "model.safetensors")
+    config = tmp_path / "clip/open_clip_config.json"
+    content = json.loads(config.read_text())
+    content["model_cfg"]["vision_cfg"]["pool_type"] = "avg"
+    config.write_text(json.dumps(content))
+    needed = r"backbone_config: there '\w{64}', now '\w{64}'.*Restore that of the training"
+    with pytest.raises(UserError, match=needed):
+        dplq.load(tmp_path / "model.safetensors", weights=str(tmp_path / "clip"))
+    header = checkpoint.read_header(tmp_path / "model.safetensors")
+    model.save(tmp_path / "model.safetensors", backbone_config="")  # as of earlier versions
+    dplq.load(tmp_path / "model.safetensors", weights=str(tmp_path / "clip"))
+    assert len(header["backbone_config"]) == 64
 
 
 CLIP = {"do_center_crop": True, "size": {"shortest_edge": 32}, "resample": 3}
@@ -109,6 +138,30 @@ def test_another_interpolation_is_said(tmp_path: Path, caplog: pytest.LogCapture
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(CLIP | {"resample": 1}))
     describe(tmp_path / "config.json", tmp_path / "preprocessor_config.json")
     assert "resized bicubically, not with resample 1 of its preprocessor_config.json" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ({"size": {"shortest_edge": 48}, "crop_size": 224}, "by size {'shortest_edge': 48} of"),
+        ({"size": 256, "crop_size": {"height": 224, "width": 224}}, "by size 256 of"),
+        ({"size": {"longest_edge": 224}}, "by size {'longest_edge': 224} of"),
+        ({"size": 224, "crop_size": 200}, "by crop_size 200 of"),
+        ({"size": 224, "crop_size": 200, "do_center_crop": False}, ""),
+        ({"size": {"height": 224, "width": 224}, "crop_size": {"height": 224, "width": 224}}, ""),
+        ({"size": [224, 224]}, ""),
+    ],
+)
+def test_another_size_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, file: dict[str, Any], said: str
+) -> None:
+    sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+    content = {"model_type": "clip", "text_config": sizes, "vision_config": sizes}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(file))
+    describe(tmp_path / "config.json", tmp_path / "preprocessor_config.json")
+    assert ("resized to the model's 224 pixels at once, not" in caplog.text) == bool(said)
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize("resample", [2, 3])

@@ -175,6 +175,21 @@ def test_any_timm_model(name, tmp_path):
     assert (encoder.image_size, encoder.feature_dim) == (side, model.num_features)
 
 
+@pytest.mark.parametrize("name", ["test_efficientnet", "levit_128s"])
+def test_timm_models_with_stages_of_blocks_and_heads_with_a_norm(name, tmp_path):
+    """Their `blocks.<stage>.<block>.` are not DINOv2's chunks; all of `head.` is the classifier."""
+    torch.manual_seed(1)
+    model = timm.create_model(name, num_classes=10).eval()
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    encoder = load_domain_encoder(name, weights=str(tmp_path / "weights.safetensors"))
+    config = model.pretrained_cfg
+    pixels = random_pixels(config["input_size"][1])
+    with torch.no_grad():
+        features = model.forward_features(normalise(pixels, config["mean"], config["std"]))
+        expected = model.forward_head(features, pre_logits=True)
+    assert_close(encoder(clip_images(pixels)), expected)
+
+
 @pytest.mark.parametrize("normalize", ["native", "clip"])
 def test_clip_is_the_backbones_own_feature_and_owns_nothing(normalize):
     backbone = FakeBackbone()

@@ -493,6 +493,7 @@ def test_several_encoders(clip, tmp_path, small_mae, monkeypatch):
         ({"name": [5]}, r"name \(DOMAIN.ENCODER\) is \[5\]; give the name of an encoder"),
         ({"name": 5}, r"name \(DOMAIN.ENCODER\) is 5; give the name of an encoder, or a list"),
         ({"name": None}, "is None; give the name of an encoder.* set it to none; in Python give"),
+        ({"name": "biomedclip"}, "domain encoder 'biomedclip' is a CLIP: name it MODEL.BACKBONE"),
         ({"name": "None"}, "unknown domain encoder 'None'. For no domain feature set DOMAIN.ENC"),
         ({"name": "null"}, "unknown domain encoder 'null'. For no domain feature set .* to none"),
         ({"name": ["clip", "clip"], "image_size": 64}, "there are 2 encoders, which differ in it"),

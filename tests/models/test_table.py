@@ -21,6 +21,7 @@ from dplq.clip.layouts.transformers_config import SIGLIP_TRUNKS
 from dplq.clip.load import build
 from dplq.clip.published import describe_published
 from dplq.clip.sources import Source
+from dplq.clip.towers import _make_tokenizer as make_tokenizer
 from dplq.domain.encoder import CLIP_MEAN, CLIP_STD
 from dplq.domain.recipes import RECIPES
 from dplq.errors import UserError
@@ -178,6 +179,17 @@ def full_size(name):
     with torch.device("meta"):
         about.finish(clip)
     return clip.state_dict()
+
+
+@pytest.mark.parametrize("files", [("vocab.txt",), ("tokenizer.json", "tokenizer_config.json")])
+def test_a_tokenizer_beside_the_weights_is_used(tmp_path, files):
+    config = describe_published("biomedclip", catalogue()["biomedclip"], tmp_path).config
+    assert config["text_cfg"]["hf_tokenizer_name"].startswith("microsoft/")
+    for name in files:
+        (tmp_path / name).touch()
+    config = describe_published("biomedclip", catalogue()["biomedclip"], tmp_path).config
+    tokenizer = make_tokenizer(None, config["text_cfg"], "biomedclip", None)
+    assert [path.name for path in tokenizer.own_files] == list(files)
 
 
 FOLDERS = [name for name in LOADED if catalogue()[name].architecture == "config.json"]

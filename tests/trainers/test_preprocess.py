@@ -147,19 +147,26 @@ def test_a_backbone_has_its_own_preprocessing(tmp_path):
     assert (steps[-1].mean, steps[-1].std) == ((0.5,) * 3, (0.25,) * 3)
 
 
-def test_a_checkpoint_records_what_is_not_the_backbones_own(tmp_path):
+def test_a_checkpoint_records_the_preprocessing(tmp_path):
     model = dplq.create_model("CoOp", tiny_backbone(), NAMES, n_ctx=2, seed=0)
     path = tmp_path / "model.safetensors"
     model.save(path)
-    assert checkpoint.read_header(path).keys().isdisjoint({"input", "reading"})
+    own = {
+        "interpolation": "bicubic",
+        "mean": list(model.clip.image_mean),
+        "std": list(model.clip.image_std),
+        "instance_norm": False,
+        "resize_mode": "shortest",
+    }
+    assert checkpoint.read_header(path)["input"] == own
+    assert "reading" not in checkpoint.read_header(path)
     assert dplq.load(path, clip=model.clip).input == model.input
     cfg = config(INTERPOLATION="bilinear", PIXEL_STD=[0.5, 0.5, 0.25], BANDS=[3, 2, 1])
     model.input = input_of(cfg.INPUT, model.clip)
     model.save(path)
     header = checkpoint.read_header(path)
-    mean = list(cfg.INPUT.PIXEL_MEAN)
-    own_mean = {} if tuple(mean) == model.clip.image_mean else {"mean": mean}
-    assert header["input"] == {"interpolation": "bilinear", "std": [0.5, 0.5, 0.25], **own_mean}
+    changed = {"interpolation": "bilinear", "mean": list(cfg.INPUT.PIXEL_MEAN)}
+    assert header["input"] == {**own, **changed, "std": [0.5, 0.5, 0.25]}
     assert header["reading"] == {"BANDS": [3, 2, 1]}
     assert dplq.load(path, clip=model.clip).input == model.input
     model.save(path, input={"interpolation": "lanczos"})
@@ -196,7 +203,7 @@ def test_predict_gives_the_runs_own_predictions(finished, capsys):
     model = dplq.load(folder / "run", weights=str(folder / "clip"))
     assert model.input.interpolation == "bilinear"
     (path,) = (folder / "run/prompt_learner").glob("model-1.safetensors")
-    assert checkpoint.read_header(path)["input"] == {"interpolation": "bilinear"}
+    assert checkpoint.read_header(path)["input"]["interpolation"] == "bilinear"
 
 
 def test_a_test_that_interpolates_otherwise_is_warned_of(finished):
@@ -269,3 +276,19 @@ def test_a_run_says_that_it_crops_what_others_squash(caplog, tmp_path):
     assert "cropped, but " in said
     assert said.endswith("of images that are not square, what is cropped is not seen.")
     assert input_of(config().INPUT, clip).resize_mode == "shortest"
+
+
+def test_images_that_are_not_normalised_are_warned_of(caplog):
+    clip = tiny_backbone()
+    given = config(PIXEL_MEAN=list(clip.image_mean), PIXEL_STD=list(clip.image_std)).INPUT
+    given.INTERPOLATION = clip.interpolation
+    caplog.clear()
+    check_input(given, clip)
+    assert not caplog.messages
+    given.TRANSFORMS, given.INTERPOLATION = (), "bilinear"
+    check_input(given, clip)
+    first, second = caplog.messages
+    assert "Images are NOT NORMALISED, as INPUT.TRANSFORMS (empty) lacks normalize" in first
+    assert f"was trained with mean {list(clip.image_mean)}" in first
+    assert "INPUT.INTERPOLATION is bilinear, but" in second
+    assert second.endswith("was trained with bicubic: set it in the config file.")

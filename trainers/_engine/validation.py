@@ -27,15 +27,28 @@ def check_input(given: Any, clip: Backbone) -> None:
             f"INPUT.SIZE {tuple(given.SIZE)} does not fit {clip.spec.name}, which "
             f'reads {size}x{size}: set INPUT.SIZE "({size}, {size})".'
         )
-    for key, wanted in (("PIXEL_MEAN", clip.image_mean), ("PIXEL_STD", clip.image_std)):
-        if not np.allclose(given[key], wanted, atol=1e-3):
-            logger.warning(
-                "INPUT.%s is %s, but %s was trained with %s: set it in the config file.",
-                key,
-                list(given[key]),
-                clip.spec.name,
-                list(wanted),
-            )
+    found, name = input_of(given, clip), clip.spec.name
+    statistics = (("MEAN", found.mean, clip.image_mean), ("STD", found.std, clip.image_std))
+    differing = [each for each in statistics if not np.allclose(each[1], each[2], atol=1e-3)]
+    if differing and "normalize" not in given.TRANSFORMS:
+        logger.warning(
+            "Images are NOT NORMALISED, as INPUT.TRANSFORMS (%s) lacks normalize, but %s was "
+            "trained with mean %s and std %s: it hardly recognises anything. Name a --config-file, "
+            'or set INPUT.TRANSFORMS \'["random_resized_crop", "random_flip", "normalize"]\'.',
+            *(", ".join(given.TRANSFORMS) or "empty", name),
+            *(list(clip.image_mean), list(clip.image_std)),
+        )
+        differing = []
+    for key, value, wanted in differing:
+        logger.warning(
+            "INPUT.PIXEL_%s is %s, but %s was trained with %s: set it in the config file.",
+            *(key, list(value), name, list(wanted)),
+        )
+    if found.interpolation != clip.interpolation:
+        logger.warning(
+            "INPUT.INTERPOLATION is %s, but %s was trained with %s: set it in the config file.",
+            *(found.interpolation, name, clip.interpolation),
+        )
     if clip.resize_mode != SHORTEST:
         logger.warning(
             "Images are resized by their shorter edge and cropped, but %s was trained with both "

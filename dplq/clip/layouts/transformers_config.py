@@ -109,6 +109,7 @@ class Preprocessor(msgspec.Struct):
     do_center_crop: bool | None = None
     resample: int | None = None
     size: int | list[Any] | dict[str, Any] | None = None
+    crop_size: int | list[Any] | dict[str, Any] | None = None
 
     @property
     def colours(self) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
@@ -121,6 +122,16 @@ class Preprocessor(msgspec.Struct):
         mean, std = (None if value is None else in_unit_range(value, most) for value in given)
         return mean, std
 
+    def other_sizes(self, image_size: int) -> dict[str, Any]:
+        """Return which sizes, as they are given, are not those of square images of the model."""
+        crop = None if self.do_center_crop is False else self.crop_size
+        given = {"size": self.size, "crop_size": crop}
+        return {
+            name: size
+            for name, size in given.items()
+            if size is not None and not _is_square(size, image_size)
+        }
+
     def resize_mode(self, kind: str) -> str:
         """Return open_clip's name of the way to resize; the kind of model's where none is said."""
         if isinstance(self.size, dict) and "shortest_edge" in self.size:
@@ -128,6 +139,14 @@ class Preprocessor(msgspec.Struct):
         if isinstance(self.size, dict) and not self.do_center_crop:
             return SQUASH
         return usual_resize_mode(kind)
+
+
+def _is_square(size: int | list[Any] | dict[str, Any], side: int) -> bool:
+    """Return whether a size of a preprocessor_config.json makes square images of that side."""
+    if isinstance(size, dict):
+        known = ("shortest_edge", "height", "width")
+        return set(size) <= set(known) and set(size.values()) == {side}
+    return set(size if isinstance(size, list) else [size]) == {side}
 
 
 def most_value(do_rescale: bool | None, rescale_factor: float | None) -> float:
@@ -186,7 +205,9 @@ def describe(config: Path, preprocessor: Path | None, repository: str = "") -> D
     content: dict[str, Any] = read_json(config, dict[str, Any], remedy=REMEDY, max_bytes=1 << 20)
     described = describe_content(content, where, config.parent, repository)
     kind: str = content["model_type"]
-    return Described(described.config, _preprocess(preprocessor, kind, where), described.finish)
+    size: int = described.config["vision_cfg"]["image_size"]
+    preprocess = _preprocess(preprocessor, kind, where, size)
+    return Described(described.config, preprocess, described.finish)
 
 
 def usual_resize_mode(kind: str) -> str:
@@ -386,7 +407,7 @@ def _check_channels(vision: Vision, where: str) -> None:
         )
 
 
-def _preprocess(path: Path | None, kind: str, where: str) -> dict[str, Any]:
+def _preprocess(path: Path | None, kind: str, where: str, image_size: int) -> dict[str, Any]:
     """Return open_clip's preprocessing config; the kind of model's own where nothing is said."""
     given = Preprocessor()
     if path is not None and is_file(path):
@@ -403,6 +424,11 @@ def _preprocess(path: Path | None, kind: str, where: str) -> dict[str, Any]:
         logger.warning(
             "%s: images are resized bicubically, not with resample %s of its %s.",
             *(where, given.resample, PREPROCESSOR_FILE),
+        )
+    for name, size in given.other_sizes(image_size).items():
+        logger.warning(
+            "%s: images are resized to the model's %d pixels at once, not by %s %s of its %s.",
+            *(where, image_size, name, shown(size), PREPROCESSOR_FILE),
         )
     found = {
         "mean": mean or usual,

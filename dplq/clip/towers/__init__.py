@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dplq.clip.hub_tokenizer import HubTokenizer
+from dplq.clip.hub_tokenizer import HubTokenizer, tokenizer_files
 from dplq.clip.tokenizer import ClipTokenizer, make_tokenizer
 from dplq.clip.towers.base import ImageTower, TextTower, Tokenizer
 from dplq.clip.towers.clip_text import CausalText
@@ -79,6 +79,8 @@ def _make_tokenizer(
     hub = config.get("hf_tokenizer_name") or config.get("hf_model_name")
     if hub:
         length, mode = _context_length(config), config.get("tokenizer_mode") or ""
+        if folder is None and tokenizer_files(Path(hub)):  # beside the weights of a published model
+            folder = Path(hub)
         return HubTokenizer(hub, length, name, folder=folder, mode=mode, options=options)
     tokenizer = make_tokenizer(options.get("clean", "lower"))
     words = text.token_embedding.num_embeddings
