@@ -20,6 +20,7 @@ from dplq.experiments.engines.local import LocalEngine
 from dplq.experiments.failure import reason
 from dplq.experiments.plan import Plan, RecordedSettings, Run, is_own_python
 from dplq.experiments.progress import Lines, Progress
+from dplq.experiments.recorded import has_results
 from dplq.experiments.schedule import Item, Schedule, Stage
 from dplq.experiments.signals import Signals, caught_signals, say_stopped
 from dplq.experiments.state import Found, State, scan, state_of
@@ -216,8 +217,9 @@ class Execution:
         Raises:
             UserError: it cannot, or the model is not there.
         """
-        if run.model is not None and not (run.model / RESULTS_FILE).is_file():
-            raise UserError(f"{run.model} holds no finished run: train its model first.")
+        if run.model is not None and not has_results(run.model):
+            text = f"{run.model} holds no finished run (a whole {RESULTS_FILE})"
+            raise UserError(f"{text}: train its model first.")
         run.check_folder()
         return run.settings()
 

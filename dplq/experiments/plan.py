@@ -16,7 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from dplq.errors import UserError, few
-from dplq.experiments.recorded import RecordedSettings, holds_work
+from dplq.experiments.recorded import RecordedSettings, has_results, holds_work
 from dplq.experiments.requests.values import for_any_folder
 from dplq.io.files import checkout
 from dplq.io.imports import import_words
@@ -72,8 +72,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Return whether its results are there."""
-        path = self.folder / RESULTS_FILE
-        return path.is_file() and path.stat().st_size > 0
+        return has_results(self.folder)
 
     @property
     def holds_work(self) -> bool:
@@ -133,7 +132,8 @@ class Run:
         Raises:
             UserError: they were.
         """
-        (recorded or RecordedSettings()).check(self.folder, self.settings().splitlines())
+        lines = self.settings().splitlines()
+        (recorded or RecordedSettings()).check(self.folder, lines, self.model)
 
     @cached_property
     def config_files(self) -> tuple[Path, Path]:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import msgspec
+
 from dplq.errors import UserError, few
+from dplq.io.files import RECORDED, file_digest
 from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, SETTINGS_FILE
+from dplq.io.runs.folder import recorded_identity
 from dplq.io.runs.settings import INDIFFERENT
 
 logger = logging.getLogger(__name__)
 
 CURE = "Give another OUT, or remove that folder to make its run again."
 DATA = "data "  # begins the line with the folder of the datasets; nothing follows for built-in ones
+
+
+def has_results(folder: Path) -> bool:
+    """Return whether the results of a finished run lie in a folder, whole."""
+    try:
+        content = msgspec.json.decode((folder / RESULTS_FILE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, msgspec.DecodeError):
+        return False  # absent, or damaged by a full disk
+    return isinstance(content, dict)
 
 
 def holds_work(folder: Path) -> bool:
@@ -30,12 +44,13 @@ class RecordedSettings:
         self._of_work = cache(_read)
         self._of_seeds = cache(self._read_seeds)
 
-    def check(self, folder: Path, wanted: list[str]) -> None:
+    def check(self, folder: Path, wanted: list[str], model: Path | None = None) -> None:
         """Refuse a folder, or seeds beside it, made with other settings.
 
         Args:
             folder: of a run.
             wanted: the lines of its settings.
+            model: folder of the training run that it tests, if any.
 
         Raises:
             UserError: they were.
@@ -47,7 +62,12 @@ class RecordedSettings:
                     f"{folder} holds files but no {SETTINGS_FILE}: how they were made is "
                     f"unknown. {CURE}"
                 )
-            _refuse_difference(folder, had, wanted)
+            try:
+                _refuse_difference(folder, had, wanted)
+            except UserError:
+                if model is None or not _tested_checkpoint_is_there(folder, model):
+                    raise
+                _refuse_difference(folder, had, wanted, but=("model ",))
         for other, settings in self._of_seeds(folder.parent):  # seeds are averaged
             _refuse_difference(other, settings, wanted, but=("seed ", "model "))
 
@@ -59,6 +79,20 @@ class RecordedSettings:
             return []
         found = [(folder / name, self._of_work(folder / name)) for name in names]
         return [(path, settings) for path, settings in found if settings]
+
+
+def _tested_checkpoint_is_there(folder: Path, model: Path) -> bool:
+    """Return whether a test recorded a checkpoint that its model still has.
+
+    The model's results, whose checksum is among the settings, may have been made again.
+    """
+    try:
+        identity = recorded_identity(folder)
+    except UserError:  # damaged
+        return False
+    digest = identity.model if identity is not None else None
+    kept = (model / MODEL_FOLDER).glob("model-*.safetensors")
+    return digest is not None and any(file_digest(path, RECORDED) == digest for path in kept)
 
 
 def _read(folder: Path) -> list[str] | None:
@@ -87,12 +121,23 @@ def _without(
 ) -> Iterator[str]:
     """Yield the lines that are not among the others, marked with where they are.
 
-    Keys that change no result do not count.
+    Keys that change no result do not count, nor does how a value is written.
     """
+    known = set(map(_as_read, others))
     for line in lines:
         key, _, _ = line.partition(" ")
-        if line not in others and not line.startswith(but or "\n") and key not in INDIFFERENT:
-            yield f"{where}: {line}"
+        if _as_read(line) in known or line.startswith(but or "\n") or key in INDIFFERENT:
+            continue
+        yield f"{where}: {line}"
+
+
+def _as_read(line: str) -> str:
+    """Return a line with the value as a config reads it: 1e-2 as 0.01."""
+    key, _, value = line.partition(" ")
+    try:
+        return f"{key} {ast.literal_eval(value)!r}" if "." in key else line
+    except (ValueError, SyntaxError):  # a plain word
+        return line
 
 
 def _data_of(lines: list[str]) -> str | None:

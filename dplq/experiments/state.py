@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dplq.errors import UserError
 from dplq.experiments.plan import Run
-from dplq.io.runs.files import MODEL_FOLDER, RESULTS_FILE, RESUME_FILE
+from dplq.experiments.recorded import has_results
+from dplq.io.runs.files import MODEL_FOLDER, PREVIOUS_RESUME_FILE, RESULTS_FILE, RESUME_FILE
 from dplq.io.runs.folder import recorded_identity
 from dplq.io.runs.labels import digest_now, have_changed
 from dplq.io.runs.lock import OWNER_FILE, Owner, holder
@@ -70,14 +71,14 @@ def state_of(folder: Path) -> Found:
     try:
         with os.scandir(folder) as entries:
             found = {entry.name: entry for entry in entries}
-            results = found.get(RESULTS_FILE)
-            if results is not None and results.is_file() and results.stat().st_size > 0:
+            if RESULTS_FILE in found and has_results(folder):
                 return FINISHED
     except (FileNotFoundError, NotADirectoryError):
         return NOT_BEGUN
     if OWNER_FILE in found and (owner := holder(folder)):
         return Found(State.HELD, owner)
-    if MODEL_FOLDER in found and (folder / MODEL_FOLDER / RESUME_FILE).is_file():
+    resume = (RESUME_FILE, PREVIOUS_RESUME_FILE)
+    if MODEL_FOLDER in found and any((folder / MODEL_FOLDER / name).is_file() for name in resume):
         return UNFINISHED
     return BROKEN if found else NOT_BEGUN
 

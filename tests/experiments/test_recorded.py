@@ -9,6 +9,8 @@ import pytest
 from dplq.errors import UserError
 from dplq.experiments.recorded import RecordedSettings
 from dplq.experiments.series import Series
+from dplq.io.files import RECORDED, file_digest
+from dplq.io.runs.folder import Identity, hold, release_all
 
 
 @pytest.fixture
@@ -52,6 +54,37 @@ def test_keys_that_change_no_result_do_not_count(finished):
     RecordedSettings().check(folder, ["A 1", "TRAIN.TRACK wandb", "MODEL.COMPILE True"])
     with pytest.raises(UserError, match=r"\(there: A 1, now: A 2\)"):
         RecordedSettings().check(folder, ["A 2", "TRAIN.TRACK wandb"])
+
+
+def test_how_a_value_is_written_does_not_count(finished):
+    folder = finished(["OPTIM.LR 0.01", "INPUT.BANDS [3, 2, 1]", "config 1e-2"])
+    RecordedSettings().check(folder, ["OPTIM.LR 1e-2", "INPUT.BANDS [3,2,1]", "config 1e-2"])
+    for other in ("OPTIM.LR 2e-2", "OPTIM.LR '0.01'"):
+        with pytest.raises(UserError, match=rf"there: OPTIM.LR 0.01, now: {other}"):
+            RecordedSettings().check(folder, [other, "INPUT.BANDS [3,2,1]", "config 1e-2"])
+
+
+def test_a_model_whose_results_were_made_again_is_the_same(finished, tmp_path):
+    """The test has recorded which checkpoint it was of."""
+    lines = ["seed 1", "model results.json 1 1"]
+    folder, model = finished(lines), tmp_path / "model"
+    (model / "prompt_learner").mkdir(parents=True)
+    checkpoint = model / "prompt_learner/model-3.safetensors"
+    checkpoint.write_bytes(b"weights")
+    again = ["seed 1", "model results.json 2 2"]
+    with pytest.raises(UserError, match=r"there: model results\.json 1 1"):
+        RecordedSettings().check(folder, again, model)  # it has not
+    digest = file_digest(checkpoint, RECORDED)
+    identity = Identity("test", "CoOp", "d", "new", 16, 1, {}, model=digest)
+    run = hold(folder)
+    run._write(identity)
+    release_all()
+    RecordedSettings().check(folder, again, model)
+    with pytest.raises(UserError, match="there: seed 1, now: seed 2"):
+        RecordedSettings().check(folder, ["seed 2", again[1]], model)
+    checkpoint.write_bytes(b"others")
+    with pytest.raises(UserError, match=r"there: model results\.json 1 1"):
+        RecordedSettings().check(folder, again, model)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from dplq.experiments.plan import Run
 from dplq.experiments.state import State, scan, state_of
 from dplq.experiments.watch import how_far
 from dplq.io.files import bytes_digest
+from dplq.io.runs.files import PREVIOUS_RESUME_FILE as PREVIOUS
 from dplq.io.runs.files import RESUME_FILE
 from dplq.io.runs.folder import Identity, hold, release_all
 from dplq.io.runs.lock import LOCK_FILE, OWNER_FILE, RunLock
@@ -42,8 +43,13 @@ def test_what_lies_in_a_folder_tells_the_state(folder):
     assert state_of(folder).state is State.BROKEN
     (folder / "prompt_learner" / RESUME_FILE).touch()
     assert state_of(folder).state is State.UNFINISHED
+    (folder / "results.json").write_text('{"accuracy": 9')
+    assert state_of(folder).state is State.UNFINISHED, "the results are damaged"
     (folder / "results.json").write_text("{}")
     assert state_of(folder).state is State.FINISHED
+    (folder / "results.json").unlink()
+    (folder / "prompt_learner" / RESUME_FILE).rename(folder / "prompt_learner" / PREVIOUS)
+    assert state_of(folder).state is State.UNFINISHED, "the run goes on from the epoch before"
 
 
 def test_a_held_folder_names_its_process(folder):

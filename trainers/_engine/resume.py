@@ -23,13 +23,12 @@ from dplq.io import checkpoint
 from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import DamagedFile
 from dplq.io.files import bytes_digest
-from dplq.io.runs.files import RESUME_FILE
+from dplq.io.runs.files import PREVIOUS_RESUME_FILE, RESUME_FILE
 from dplq.io.runs.results import Percent
 from dplq.io.validation.schema import Count, InvalidContent, convert
 from dplq.training.distributed import is_main, wait_for_all
 from dplq.training.seeding import BY_NAME, BY_POSITION
 
-PREVIOUS_FILE = "resume-previous.safetensors"  # of the epoch before
 ANEW = "To begin a new run choose another --output-dir, or add --overwrite."
 AboveZero = Annotated[float, Meta(gt=0)]
 
@@ -76,7 +75,7 @@ class ResumeHeader(msgspec.Struct):
 
 def state_file(folder: Path) -> Path:
     """Return the resume file of a run; the previous one if a kill left no other."""
-    last, previous = folder / RESUME_FILE, folder / PREVIOUS_FILE
+    last, previous = folder / RESUME_FILE, folder / PREVIOUS_RESUME_FILE
     return previous if previous.is_file() and not last.is_file() else last
 
 
@@ -111,7 +110,7 @@ def write_state(trainer: Any) -> None:
     }
     path = trainer.model_dir(trainer.output_dir) / RESUME_FILE
     if path.is_file():
-        os.replace(path, path.with_name(PREVIOUS_FILE))
+        os.replace(path, path.with_name(PREVIOUS_RESUME_FILE))
     checkpoint.save(path, tensors, header)
 
 
@@ -147,8 +146,8 @@ def read_state(trainer: Any, directory: str) -> int:
     if is_main():
         _copy_checkpoints(folder, trainer.model_dir(trainer.output_dir))
     wait_for_all()
-    if path.name == PREVIOUS_FILE:
-        print(f"{folder / RESUME_FILE} is not there: the run goes on from {PREVIOUS_FILE}")
+    if path.name == PREVIOUS_RESUME_FILE:
+        print(f"{folder / RESUME_FILE} is not there: the run goes on from {PREVIOUS_RESUME_FILE}")
     print(f"Found checkpoint at {directory} (will resume after epoch {done})")
     _check_best_model(trainer)
     if done == trainer.max_epoch:
@@ -231,7 +230,7 @@ def _check_run(trainer: Any, header: ResumeHeader, path: Path) -> None:
 
 def _way_out(path: Path) -> str:
     """Return what to do with a damaged resume file: the last good epoch, and how to go on."""
-    previous = path.with_name(PREVIOUS_FILE)
+    previous = path.with_name(PREVIOUS_RESUME_FILE)
     good = checkpoint.good_epochs(path.parent)
     kept = f" Good models beside it: epoch {', '.join(good)} (--load-epoch)." if good else ""
     try:
@@ -240,7 +239,7 @@ def _way_out(path: Path) -> str:
         epoch = _checked(checkpoint.read(previous)[1], previous).epoch
     except UserError:
         return f"Delete it to train from the first epoch on.{kept} {ANEW}"
-    return f"Delete it to go on from {PREVIOUS_FILE}, after epoch {epoch}.{kept} {ANEW}"
+    return f"Delete it to go on from {PREVIOUS_RESUME_FILE}, after epoch {epoch}.{kept} {ANEW}"
 
 
 def _copy_checkpoints(source: Path, target: Path) -> None:

@@ -16,6 +16,7 @@ SEED_FILE = "seed.txt"  # of a run without --seed
 SETTINGS_FILE = "settings.txt"  # of a script's run; the script compares it with a later call
 MODEL_FOLDER = "prompt_learner"  # of the checkpoints
 RESUME_FILE = "resume.safetensors"  # there: the state after the last epoch
+PREVIOUS_RESUME_FILE = "resume-previous.safetensors"  # the one before, while that is written
 CURVES_FOLDER = "tensorboard"
 CHECKPOINTS = (f"{MODEL_FOLDER}/*.safetensors", "*/model*.pth.tar*")  # ours, and others'
 EPOCHS_FILE = "metrics.csv"  # a line per epoch of a training
