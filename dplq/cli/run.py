@@ -248,7 +248,7 @@ def engine_of(
     args: argparse.Namespace, given: tuple[str, dict[str, Any]]
 ) -> tuple[str, dict[str, Any]]:
     """Return the engine's name and options: those of a sweep file, and over them the flags'."""
-    from dplq.experiments.engines import LOCAL
+    from dplq.experiments.engines import LOCAL, option_names
 
     name, options = given
     if args.engine and args.engine != name:
@@ -257,7 +257,8 @@ def engine_of(
     for word in args.engine_options:
         key, equals, value = word.partition("=")
         if not equals:
-            raise UserError(f"--engine-options {word}: give KEY=VALUE.{suggest(key, options)}")
+            known = option_names(name)
+            raise UserError(f"--engine-options {word}: give KEY=VALUE.{suggest(key, known)}")
         options[key] = value
     local = {"jobs": args.jobs, "per_gpu": args.per_gpu}
     for key, number in local.items():

@@ -189,7 +189,10 @@ def test_common_settings_and_configs(here):
         (["none.yaml"], "none.yaml cannot be used: No such file or directory"),
         (["base2new", "rscn7"], "unknown dataset 'rscn7'"),
         (["base2new", "--engine", "rya"], "--engine rya is unknown. Did you mean 'ray'"),
-        (["base2new", "--engine-options", "jobs"], "--engine-options jobs: give KEY=VALUE"),
+        (
+            ["base2new", "--engine-options", "jobs"],
+            "--engine-options jobs: give KEY=VALUE. Did you mean",
+        ),
         (
             ["base2new", "--engine-options", "job=1"],
             "The engine local has no option job. Did you m",

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from dplq.errors import UserError
-from dplq.experiments.engines import Job, open_engine
+from dplq.experiments.engines import Job, engine_settings, open_engine
 from dplq.experiments.engines.base import THREADS
 from dplq.experiments.engines.slurm import engine as slurm_engine
 from dplq.experiments.engines.slurm import queue
@@ -149,6 +149,36 @@ def test_a_job_that_wrote_no_log_did_not_start(slurm, tmp_path):
     assert end.reason.startswith("it did not start: see ")
     assert end.reason.endswith("1_0_log.err")
     assert str(tmp_path / "files") in end.reason
+
+
+def test_a_user_without_a_name_has_a_number(slurm, tmp_path, monkeypatch):
+    """As in a container whose uid has no entry in passwd."""
+
+    def nobody():
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    engine = open_engine("slurm", {"folder": str(tmp_path / "files")})
+    engine.start(job(tmp_path))
+    states(slurm, "1|RUNNING|0|None")
+    engine.wait(0.1)
+    assert [path.name for path in (tmp_path / "files").iterdir()] == [f"uid{os.getuid()}"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"time": "abc"}, "'abc' is no time limit"),
+        ({"time": "2"}, "'2' is less than 3 minutes"),
+        ({"extra": "array=3"}, "array is not to be given there"),
+        ({"requeue": "no"}, "; write true or false."),
+    ],
+)
+def test_options_are_checked_before_an_engine_is_opened(options, said):
+    """So that --dry-run names what is wrong, without Slurm."""
+    with pytest.raises(UserError) as error:
+        engine_settings("slurm", options)
+    assert said in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Engines by name: places where the runs of a plan are carried out.
 
 A module of an engine has `Settings`, a `msgspec.Struct` of its options with their defaults, and
-`open_engine(settings)`. It is imported when it is wanted.
+`open_engine(settings)`. It is imported when it is wanted. Where types do not say all, `Settings`
+has a method `check`, which raises UserError.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from dplq.errors import UserError, few, suggest
 from dplq.experiments.engines.base import Ended, Engine, Job
 from dplq.io.validation.schema import in_words
 
-__all__ = ["ENGINES", "LOCAL", "Ended", "Engine", "Job", "engine_settings", "open_engine"]
+__all__ = [
+    "ENGINES",
+    "LOCAL",
+    "Ended",
+    "Engine",
+    "Job",
+    "engine_settings",
+    "open_engine",
+    "option_names",
+]
 
 ENGINES = {  # name -> module
     "local": "dplq.experiments.engines.local",
@@ -45,12 +55,10 @@ def engine_settings(name: str, options: Mapping[str, Any]) -> msgspec.Struct:
     """Return the `Settings` of an engine, which is not opened.
 
     Raises:
-        UserError: unknown engine or option, or a value of another type.
+        UserError: unknown engine or option, or a value that it cannot have.
     """
-    if name not in ENGINES:
-        raise UserError(f"--engine {name} is unknown.{suggest(name, ENGINES)}")
+    known = option_names(name)
     module = importlib.import_module(ENGINES[name])
-    known = module.Settings.__struct_fields__
     if unknown := [key for key in options if key not in known]:
         raise UserError(
             f"The engine {name} has no option {few(unknown)}.{suggest(unknown[0], known)}"
@@ -58,5 +66,22 @@ def engine_settings(name: str, options: Mapping[str, Any]) -> msgspec.Struct:
     try:
         settings: msgspec.Struct = msgspec.convert(dict(options), module.Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise UserError(f"Options of the engine {name}: {in_words(error)}.") from error
+        said = in_words(error)
+        if "bool" in said:
+            said += "; write true or false"
+        raise UserError(f"Options of the engine {name}: {said}.") from error
+    if check := getattr(settings, "check", None):
+        check()
     return settings
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """Return the names of an engine's options.
+
+    Raises:
+        UserError: unknown engine.
+    """
+    if name not in ENGINES:
+        raise UserError(f"--engine {name} is unknown.{suggest(name, ENGINES)}")
+    names: tuple[str, ...] = importlib.import_module(ENGINES[name]).Settings.__struct_fields__
+    return names

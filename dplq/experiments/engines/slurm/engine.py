@@ -45,7 +45,7 @@ def open_engine(settings: Settings) -> SlurmEngine:
     """Return an engine of the cluster whose commands are on PATH.
 
     Raises:
-        UserError: submitit or Slurm is missing, or the time limit is none.
+        UserError: submitit or Slurm is missing.
     """
     if importlib.util.find_spec("submitit") is None:
         raise UserError("The engine slurm needs submitit: pip install submitit")
@@ -54,8 +54,15 @@ def open_engine(settings: Settings) -> SlurmEngine:
             f"The engine slurm needs Slurm, and its {missing[0]} is not on PATH. Give the command "
             "on a machine from which jobs are submitted, or choose another --engine."
         )
-    settings.parameters()
     return SlurmEngine(settings)
+
+
+def _user() -> str:
+    """Return the name of this user; its number where it has none, as in containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # by the version of Python
+        return f"uid{os.getuid()}"
 
 
 class SlurmEngine:
@@ -237,7 +244,7 @@ class SlurmEngine:
         if self._files == Path():
             beside = job.log.parent if job.log else Path()
             folder = Path(self._settings.folder or beside / FOLDER)
-            self._files = folder.absolute() / getpass.getuser()
+            self._files = folder.absolute() / _user()
         self._files.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not _is_ours_alone(self._files):
             raise UserError(

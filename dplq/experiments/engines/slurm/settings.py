@@ -60,6 +60,10 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     extra: str | dict[str, Value] = ""
     folder: str = ""
 
+    def check(self) -> None:
+        """Refuse (UserError) what `parameters` does."""
+        self.parameters()
+
     def parameters(self) -> dict[str, Any]:
         """Return what submitit's executor takes.
 
