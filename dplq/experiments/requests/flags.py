@@ -38,8 +38,8 @@ def seeds(words: Iterable[str]) -> tuple[int, ...]:
             if not WHOLE_NUMBER.fullmatch(word):
                 word = re.sub(r"\s", " ", word)
                 raise UserError(
-                    f"'{word}' is no seed (a whole number; several: 1 2 3); KEY VALUE settings come "
-                    "after --"
+                    f"'{word}' is no seed (a whole number; several: 1 2 3); KEY VALUE settings "
+                    "come after --"
                 )
             found[int(word)] = None
     return tuple(found)
