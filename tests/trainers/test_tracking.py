@@ -105,6 +105,19 @@ def test_a_killed_run_goes_on_without_doubled_lines(project, killed, same_folder
     assert rows(out) == rows(folder / "whole")
 
 
+def test_a_line_that_was_lost_is_said(project, killed):
+    """As where the disk was full, and the run was killed before the next line."""
+    folder, given, options = project
+    out = folder / "lost"
+    shutil.copytree(killed, out)
+    header, _, second = (out / "metrics.csv").read_text().splitlines()
+    (out / "metrics.csv").write_text(f"{header}\n{second}\n")
+    done = train(out, [*given, str(out), *options])
+    assert done.code == 0, done.err
+    assert "metrics.csv lacks epochs that are finished (1): it could not be written" in done.out
+    assert [row["epoch"] for row in rows(out)] == ["2", "3"]
+
+
 def test_a_failing_tracker_stops_no_training(project):
     folder, given, options = project
     out = folder / "full"

@@ -7,8 +7,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from dplq.errors import few
 from dplq.host.run_identity import node_of
 from dplq.io.nodes import flatten
+from dplq.io.runs.files import EPOCHS_FILE
 from dplq.io.runs.settings import plain_value
 from dplq.io.validation.local_paths import without_folders
 from dplq.training.tracking.base import TrackedRun
@@ -41,6 +43,13 @@ def begin_tracking(trainer: Any, *, trains: bool = True) -> Trackers:
     folder = Path(trainer.output_dir)
     known = read_epochs(Path(cfg.RESUME) if cfg.RESUME else folder)
     if trains:
+        lacking = set(range(1, trainer.start_epoch + 1)).difference(known)
+        if known and lacking:
+            logger.warning(
+                "%s lacks epochs that are finished (%s): it could not be written then. What was "
+                "learned in them is not lost.",
+                *(EPOCHS_FILE, few(sorted(lacking))),
+            )
         known = {epoch: values for epoch, values in known.items() if epoch <= trainer.start_epoch}
     trackers = open_trackers(cfg.TRAIN.TRACK, with_table=trains)
     trackers.start(
