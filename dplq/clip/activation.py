@@ -114,6 +114,25 @@ def check_activation(model: nn.Module, source: Source, act: str, digest: str) ->
         )
 
 
+def warn_of_encoder_activation(name: str, model: nn.Module, file: Path, digest: str) -> None:
+    """Warn where a CLIP's file, loaded as an image encoder, was trained with the other activation.
+
+    Args:
+        name: of the encoder.
+        model: timm's.
+        file: its weights.
+        digest: sha256 of the file in hex.
+    """
+    labels = set(map(_label, model.modules())) - {""}
+    known = find_known(file, digest)
+    if known is not None and labels and (known.act == QUICK_GELU) != (QUICK_GELU in labels):
+        logger.warning(
+            "%s was trained with %s (%s), but '%s' runs %s: choose timm's model of that activation "
+            "(vit_..._clip_quickgelu_224, or without quickgelu).",
+            *(file.name, known.act, known.reason, name, "+".join(sorted(labels))),
+        )
+
+
 def _known_beside(file: Path) -> KnownFile | None:
     """Return what a config.json of the transformers library in the file's folder says."""
     act = published_activation(file.parent / CONFIG_FILE)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from dplq.clip.activation import warn_of_encoder_activation
 from dplq.domain.arguments import Changes
 from dplq.domain.build import build_recipe, build_repository, build_timm, download_timm_weights
 from dplq.domain.encoder import CLIP_MEAN, CLIP_STD, ClipImageEncoder, DomainEncoder
@@ -232,11 +233,9 @@ def _load_one(
                 model, recipe = build_recipe(name, recipe, changes, state)
         else:
             model, recipe = build_timm(name, changes, state, download=pretrained and not weights)
-            if not recorded and spec.options["normalize"] == "native":
-                recipe = _known_statistics(recipe, weights, changes)
-            if recipe.statistics:
-                known = {"mean": list(recipe.mean), "std": list(recipe.std)}
-                spec = replace(spec, options={**spec.options, **known})
+            if file is not None:
+                warn_of_encoder_activation(name, model, file, spec.sha256)
+            recipe, spec = _with_statistics(recipe, spec, weights, changes, recorded)
         difference = differs_from_earlier(model)
         if difference and not changes.pool:
             recipe, spec = _pooled_as_recorded(recipe, spec, difference, recorded)
@@ -250,6 +249,18 @@ def _load_one(
             "Its features carry no domain knowledge; results are good for tests only.",
         )
     return encoder
+
+
+def _with_statistics(
+    recipe: Recipe, spec: Spec, weights: str, changes: Changes, recorded: bool
+) -> tuple[Recipe, Spec]:
+    """Return recipe and record of a timm model with the statistics that its file is known by."""
+    if not recorded and spec.options["normalize"] == "native":
+        recipe = _known_statistics(recipe, weights, changes)
+    if recipe.statistics:
+        known = {"mean": list(recipe.mean), "std": list(recipe.std)}
+        spec = replace(spec, options={**spec.options, **known})
+    return recipe, spec
 
 
 def _with_digests(spec: Spec, file: Path, repository: Repository | None, *, own_file: bool) -> Spec:

@@ -190,6 +190,23 @@ def test_timm_models_with_stages_of_blocks_and_heads_with_a_norm(name, tmp_path)
     assert_close(encoder(clip_images(pixels)), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "is_warned"),
+    [("vit_base_patch32_clip_224", True), ("vit_base_patch32_clip_quickgelu_224", False)],
+)
+def test_a_clip_file_in_a_tower_of_the_other_activation_is_warned_of(
+    name, is_warned, tmp_path, caplog, monkeypatch
+):
+    create = timm.create_model
+    small = {"depth": 1, "embed_dim": 48, "num_heads": 4}
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: create(*a, **{**k, **small}))
+    path = tmp_path / "RemoteCLIP-ViT-B-32.pt"
+    torch.save(timm.create_model(name, num_classes=0).state_dict(), path)
+    load_domain_encoder(name, weights=str(path))
+    said = "RemoteCLIP-ViT-B-32.pt was trained with quickgelu ("
+    assert (said in caplog.text) == is_warned
+
+
 @pytest.mark.parametrize("normalize", ["native", "clip"])
 def test_clip_is_the_backbones_own_feature_and_owns_nothing(normalize):
     backbone = FakeBackbone()
