@@ -90,8 +90,13 @@ def load_backbone(
     check_activation(model, source, act, spec.sha256)
     backbone = Backbone(model, source.config, source.preprocess, spec)
     if spec.is_repository:
-        backbone.config_sha256 = json_digest(_without(RECORDED_APART, source.config))
+        backbone.config_sha256 = config_digest(source.config)
     return backbone
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of an open_clip model config in hex, without `RECORDED_APART`."""
+    return json_digest(_without(RECORDED_APART, config))
 
 
 def _without(keys: Collection[str], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 import dplq
+from dplq.clip.backbone import config_digest
 from dplq.clip.layouts.transformers_config import describe
 from dplq.errors import UserError
 from dplq.images.model_input import ModelInput
@@ -214,3 +215,17 @@ def test_files_of_the_hub_are_known_by_their_repository(place: str, act: str) ->
     known = find_known(Path("/files", place, "open_clip_model.safetensors"))
     assert known is not None
     assert known.act == act
+
+
+@pytest.mark.parametrize(("kind", "digest"), [("clip", "1b80a0ee"), ("siglip", "650f2a05")])
+def test_the_digest_of_a_config_stays(tmp_path: Path, kind: str, digest: str) -> None:
+    """Checkpoints record it: another one for the same file would refuse them."""
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+    vision = sizes | {"num_hidden_layers": 12, "layer_norm_eps": 1e-6}
+    content = {"model_type": kind, "text_config": sizes, "vision_config": vision}
+    (tmp_path / "config.json").write_text(json.dumps({**content, "transformers_version": "9"}))
+    config = describe(tmp_path / "config.json", None).config
+    assert config_digest(config).startswith(digest)
+    for changed in ({"quick_gelu": None}, {"text_cfg": {**config["text_cfg"], "act_kwargs": 1}}):
+        assert config_digest({**config, **changed}).startswith(digest)
+    assert not config_digest({**config, "embed_dim": 1}).startswith(digest)
