@@ -13,6 +13,7 @@ from dplq.experiments.execute import LOGS_FOLDER, execute
 from dplq.experiments.plan import Plan, RecordedSettings, Run, TableRequest
 from dplq.experiments.signals import caught_signals
 from dplq.io.exit_code import DONE, MISTAKE, until_closed
+from dplq.io.runs.files import RESULTS_FILE
 
 ENGINES = "dplq.experiments.engines"  # logger
 
@@ -48,8 +49,10 @@ def carry_out(
     if signals.number:
         return code
     table_code = DONE
+    # Where nothing was finished, the reason is on the terminal, and a table adds nothing.
     with until_closed(sys.stdout):
-        table_code = print_tables(plan.tables)
+        if code == DONE or _has_results(plan.tables):
+            table_code = print_tables(plan.tables)
     if code != DONE:
         with until_closed(sys.stderr):
             print_failed(plan.runs)
@@ -85,6 +88,12 @@ def print_tables(tables: Sequence[TableRequest]) -> int:
                 print(f"\n== {table.title}", flush=True)
             codes.append(main([*table.flags, "--", *folders]))
     return next(filter(None, codes), DONE)
+
+
+def _has_results(tables: Sequence[TableRequest]) -> bool:
+    """Return whether any results lie in the folders of the tables."""
+    folders = {folder for table in tables for folder in table.folders}
+    return any(next(folder.rglob(RESULTS_FILE), None) is not None for folder in folders)
 
 
 def print_failed(runs: Sequence[Run]) -> None:

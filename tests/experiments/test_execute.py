@@ -22,7 +22,7 @@ from dplq.experiments.base2new import base2new
 from dplq.experiments.carry_out import carry_out
 from dplq.experiments.engines import Ended, open_engine
 from dplq.experiments.execute import execute
-from dplq.experiments.plan import Plan
+from dplq.experiments.plan import Plan, TableRequest
 from dplq.experiments.series import Series
 from dplq.experiments.state import State, state_of
 from dplq.io.process import is_alive
@@ -206,7 +206,7 @@ TWO = """
 import sys
 from pathlib import Path
 from dplq.experiments.base2new import base2new
-from dplq.experiments.plan import Plan
+from dplq.experiments.plan import Plan, TableRequest
 from dplq.experiments.series import Series
 from dplq.experiments.engines import open_engine
 from dplq.experiments.execute import execute
@@ -284,7 +284,7 @@ CLOSED = """
 import sys
 from pathlib import Path
 from dplq.experiments.base2new import base2new
-from dplq.experiments.plan import Plan
+from dplq.experiments.plan import Plan, TableRequest
 from dplq.experiments.series import Series
 from dplq.experiments.carry_out import carry_out
 from dplq.experiments.engines import open_engine
@@ -429,3 +429,18 @@ def test_what_an_engine_decides_is_shown(tmp_path, caplog):
 
     assert carry_out(plan(tmp_path, seeds=[1]), lambda: Talking(1)) == 0
     assert "2 run(s) at once" in caplog.messages
+
+
+def test_no_table_is_missed_where_every_run_failed(tmp_path, capsys):
+    """The reason is on the terminal; with results of earlier runs the table comes after it."""
+
+    one = plan(tmp_path, seeds=[1])
+    planned = replace(one, tables=[TableRequest("", [tmp_path])])
+    assert carry_out(planned, lambda: Recorder(1, {"train_base1": 1})) == 1
+    first = capsys.readouterr().err
+    assert "failed (exit code 1): train on the base" in first
+    assert "no finished run" not in first
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier/results.json").write_text("{}")
+    assert carry_out(planned, lambda: Recorder(1, {"train_base1": 1})) == 1
+    assert "no finished run" in capsys.readouterr().err
