@@ -23,7 +23,9 @@ Counts = NDArray[np.int32]  # (units, draws): how often each unit is in each dra
 def percentile_interval(
     values: NDArray[np.float64], level: float = LEVEL
 ) -> tuple[float, float] | None:
-    """Return the percentile interval of drawn values; None where they are all nan.
+    """Return the percentile interval of drawn values; None where they are nan, or all one value.
+
+    All draws are alike where all images are right, or all wrong: that is no sign of certainty.
 
     Args:
         values: (draws,); nan where a draw has no value, which is left out.
@@ -34,7 +36,19 @@ def percentile_interval(
         return None
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(known, [tail, 100 - tail])
-    return float(low), float(high)
+    return (float(low), float(high)) if low < high else None
+
+
+def exact_interval(right: int, images: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return the interval of a share of independent images (Clopper and Pearson, 1934).
+
+    Args:
+        right: how many are right, none or all.
+        images: how many there are.
+        level: coverage at least.
+    """
+    tail = ((1 - level) / 2) ** (1 / images)
+    return (tail, 1.0) if right else (0.0, 1 - tail)
 
 
 def units_of(groups: Sequence[str], paths: Sequence[str]) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from dplq.evaluation.bootstrap import (
     LEVEL,
     Counts,
     drawn_counts,
+    exact_interval,
     percentile_interval,
     units_of,
 )
@@ -20,6 +21,7 @@ from dplq.evaluation.calibration import BINS, bin_of
 from dplq.evaluation.prediction_table import PredictionTable
 
 NUMBERS = 200_000_000  # probabilities that the draws of an AUROC go through, at most
+FEWEST_GROUPS = 5  # for an interval: of two the ends would be their own values
 FEWEST_DRAWS = 200  # for an interval of the AUROC; below it there is none
 
 Drawn = dict[str, NDArray[np.float64]]  # metric -> its value in every draw, (draws,)
@@ -33,20 +35,26 @@ def intervals(table: PredictionTable) -> dict[str, Any]:
 
     Returns:
         "level"; "over": what is drawn, "groups" or "images"; "units": how many there are; "draws"
-        and "auroc_draws"; then [low, high] of each metric, null where it cannot be had: of a single
-        unit, of an AUROC of one class, or of more than `NUMBERS` / `FEWEST_DRAWS` probabilities.
+        and "auroc_draws"; then [low, high] of each metric, null where it cannot be had: of fewer
+        than `FEWEST_GROUPS` groups or two images, of an AUROC of one class, or of more than
+        `NUMBERS` / `FEWEST_DRAWS` probabilities; and where all draws are alike. Only the accuracy
+        of images that are all right, or all wrong, has an exact interval then.
     """
     unit = units_of(table.groups, table.paths)
-    units = int(unit.max()) + 1
+    units, is_grouped = int(unit.max()) + 1, any(table.groups)
+    enough = units >= (FEWEST_GROUPS if is_grouped else 2)
     auroc_draws = min(DRAWS, NUMBERS // table.probabilities.size)
-    auroc_draws = auroc_draws if auroc_draws >= FEWEST_DRAWS and units > 1 else 0
+    auroc_draws = auroc_draws if auroc_draws >= FEWEST_DRAWS and enough else 0
     found = {
-        name: percentile_interval(values) if units > 1 else None
+        name: percentile_interval(values) if enough else None
         for name, values in _drawn(table, unit, units, auroc_draws).items()
     }
+    right = int((table.labels == table.predictions).sum())
+    if enough and not is_grouped and right in (0, len(table)):
+        found["accuracy"] = exact_interval(right, len(table))
     return {
         "level": LEVEL,
-        "over": "groups" if any(table.groups) else "images",
+        "over": "groups" if is_grouped else "images",
         "units": units,
         "draws": DRAWS,
         "auroc_draws": auroc_draws,

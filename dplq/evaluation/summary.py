@@ -31,6 +31,7 @@ def summarise(table: PredictionTable, *, with_intervals: bool = True) -> dict[st
 
     Returns:
         images, unlabelled: counts.
+        certain: images of which a class has the probability 1, to the last digit that is stored.
         classes: names, in the order of every list.
         classes_without_images: names; their sensitivity, AUROC and average precision are None.
         accuracy, balanced_accuracy, macro_f1, macro_auroc, macro_average_precision, ece, brier,
@@ -61,6 +62,7 @@ def summarise(table: PredictionTable, *, with_intervals: bool = True) -> dict[st
     return {
         "images": len(table),
         "unlabelled": known - len(table),
+        "certain": int((table.probabilities.max(axis=1) >= 1).sum()),
         "classes": list(table.classes),
         "classes_without_images": [
             name for name, count in zip(table.classes, support, strict=True) if not count

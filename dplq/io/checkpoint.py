@@ -304,8 +304,8 @@ def find_checkpoint(
     wanted = "checkpoint" if epoch is None or not numbered else f"checkpoint of epoch {epoch}"
     raise UserError(
         f"{folder} holds no {wanted}{there}. "
-        "Check the folder and the epoch (--model-dir and --load-epoch of train.py; without an "
-        "epoch the last one is used)."
+        "Check the folder and the epoch (--model-dir and --load-epoch of train.py, --epoch of dplq "
+        "predict; without an epoch the last one is used)."
     )
 
 

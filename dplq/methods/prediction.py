@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -84,8 +85,10 @@ def predict(
 ) -> list[Prediction]:
     """Return what `CLIPModel.predict` does."""
     classes = len(model.classnames)
-    if topk is not None and not 1 <= topk <= classes:
-        raise UserError(f"topk is {topk}; it must be from 1 to {classes}, the number of classes.")
+    if topk is not None and (not isinstance(topk, Integral) or not 1 <= topk <= classes):
+        raise UserError(
+            f"topk is {topk}; it must be a whole number from 1 to {classes}, the number of classes."
+        )
     if batch_size < 1 or workers < 0:
         raise UserError(
             f"batch_size is {batch_size}, workers {workers}; they must be at least 1 and 0."

@@ -12,7 +12,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def decimal(value: float | None, digits: int = 3) -> str:
     """Return a number with a fixed number of digits; "-" where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # no "-0.000"
 
 
 def interval(pair: Sequence[float] | None, is_percent: bool) -> str:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dplq.methods.base import CLIPModel
 
 
+TOLERANCE = 0.01  # points of accuracy by which two files of one test may differ
+
+
 @dataclass(frozen=True)
 class Options:
     """What a page has.
@@ -41,6 +44,21 @@ class Options:
     explanations: bool = True
     root: Path | None = None
     changed: Mapping[str, Any] | None = None
+
+
+def _refuse_other_accuracy(
+    path: Path, predictions: PredictionTable, file: Path, results: Results
+) -> None:
+    """Refuse (UserError) predictions that are not those of the results."""
+    known = predictions.labels >= 0
+    if results.total is None or not known.all():
+        return
+    found = 100 * float((predictions.labels == predictions.predictions).mean())
+    if abs(found - results.accuracy) > TOLERANCE:
+        raise UserError(
+            f"{path} has an accuracy of {found:.2f} %, {file.name} {results.accuracy:.2f} %: they "
+            "are not of one test. Delete both, and test again (--eval-only)."
+        )
 
 
 @dataclass
@@ -82,6 +100,8 @@ class RunPage:
                 f"{beside} has {len(table.paths):,} images and {file.name} {results.total:,}: they "
                 "are not of one test. Delete both, and test again (--eval-only)."
             )
+        if table is not None:
+            _refuse_other_accuracy(beside, table, file, results)
         return cls(file.parent, file, results, table, options or Options())
 
     @property

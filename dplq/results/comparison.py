@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 METRICS = ("base", "new", "H", *PAIRS["gen. H"], "gen. H", "all")
 COMPOSITE = "composite"  # one name for all: which head is the best may differ between datasets
+Place = tuple[Any, str, int | None, int]  # root, dataset, shots (None: zero-shot), seed
+OfRuns = dict[str, dict[str, dict[Place, Tested | None]]]  # subset -> trainer -> place
 Values = dict[str, dict[str, dict[Any, float]]]  # metric -> trainer -> (dataset, seed) -> accuracy
 NOTE = (
     "difference: accuracy of the trainer minus that of {reference} in points, mean +- 95 % interval"
@@ -91,15 +93,18 @@ class Pairs:
     ) -> list[dict[Any, float]]:
         """Return the accuracies of two trainers that can be paired, by their common keys.
 
-        Two zero-shot trainers do not depend on the shots: there each seed of a dataset counts once.
+        Two zero-shot trainers do not depend on the shots: there each seed of a dataset counts once,
+        and a dataset once where all seeds are alike, as they are of one split.
         """
         found = [dict(by_trainer.get(name, {})) for name in names]
-        if self._zero_shot.issuperset(names):
-            found = [{(*key[:2], key[3]): v for key, v in own.items()} for own in found]
         for key in found[0].keys() & found[1].keys():
             if not self._are_alike(names, key):
                 self._differ[names[0], names[1]].add(key[1])
                 del found[0][key]
+        if self._zero_shot.issuperset(names):
+            found = [{(*key[:2], key[3]): v for key, v in own.items()} for own in found]
+            if all(map(_are_of_one_seed, found)):
+                found = [{key[:2]: value for key, value in own.items()} for own in found]
         return found
 
     def blocks(self, by_trainer: Mapping[str, Mapping[Any, float]]) -> dict[str, dict[Any, float]]:
@@ -132,6 +137,14 @@ class Pairs:
                 "these runs are not paired",
                 *(name, other, few(sorted(datasets))),
             )
+
+
+def _are_of_one_seed(own: Mapping[Any, float]) -> bool:
+    """Return whether each dataset has one accuracy with all seeds, by (root, dataset, seed)."""
+    by_dataset: dict[Any, set[float]] = defaultdict(set)
+    for key, value in own.items():
+        by_dataset[key[:2]].add(value)
+    return all(len(values) == 1 for values in by_dataset.values())
 
 
 def values_of(runs: Iterable[Run]) -> Values:
@@ -188,29 +201,36 @@ def _names(runs: Iterable[Run]) -> dict[Setting, str]:
     return {s: COMPOSITE if s.trainer.endswith(MARK) else name for s, name in names.items()}
 
 
-def _tested_of(runs: Sequence[Run]) -> dict[str, dict[str, list[Tested | None]]]:
-    """Return which images were right, by subset and name."""
+def _tested_of(runs: Sequence[Run]) -> OfRuns:
+    """Return which images were right, by subset and name, of each run with its place."""
     names = _names(runs)
-    found: dict[str, dict[str, list[Tested | None]]] = defaultdict(lambda: defaultdict(list))
+    found: OfRuns = defaultdict(lambda: defaultdict(dict))
     for run in runs:
-        found[run.subset][names[run.setting]].append(run.tested)
+        shots = None if run.zero_shot else run.setting.shots  # it goes with every number
+        place = (run.setting.root, run.dataset, shots, run.seed)
+        found[run.subset][names[run.setting]][place] = run.tested
     return found
 
 
-def _interval(
-    tested: Mapping[str, Mapping[str, Sequence[Tested | None]]], metric: str, *names: str
-) -> tuple[float, float] | None:
-    """Return the bootstrap interval of two names; None where there is not one run of each."""
+def _interval(tested: OfRuns, metric: str, *names: str) -> tuple[float, float] | None:
+    """Return the bootstrap interval of the only pair of two names; None of none or several."""
     parts = []
     for subset in PAIRS.get(metric, (metric,)):
-        runs = [tested.get(subset, {}).get(name, ()) for name in names]
-        if any(len(of_name) != 1 for of_name in runs):
+        one, two = (tested.get(subset, {}).get(name, {}) for name in names)
+        pairs = [(one[a], two[b]) for a in one for b in two if _is_pair(a, b)]
+        if not pairs or (len(pairs) > 1 and any(pair != pairs[0] for pair in pairs)):
             return None
-        (first,), (second,) = runs
+        first, second = pairs[0]
         if first is None or second is None or first[:2] != second[:2]:
             return None
         parts.append((decode_hits(first.hits, first.total), decode_hits(second.hits, first.total)))
     return bootstrap_interval(parts)
+
+
+def _is_pair(one: Place, two: Place) -> bool:
+    """Return whether two runs are of one dataset, seed and number of shots, None being any."""
+    shots = one[2], two[2]
+    return (*one[:2], one[3]) == (*two[:2], two[3]) and (None in shots or shots[0] == shots[1])
 
 
 def _cells(result: Comparison, interval: tuple[float, float] | None) -> list[str]:
@@ -218,8 +238,12 @@ def _cells(result: Comparison, interval: tuple[float, float] | None) -> list[str
         low, high = interval
         return ["1", f"{result.difference:+.2f} [{low:+.2f}, {high:+.2f}]", "-", "-"]
     half = "-" if result.half is None else f"{result.half:.2f}"
-    tests = ("-" if p is None else f"{p:.3f}" for p in (result.t_test, result.wilcoxon))
+    tests = ("-" if p is None else _p(p) for p in (result.t_test, result.wilcoxon))
     return [str(result.pairs), f"{result.difference:+.2f} +- {half}", *tests]
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _ranks(values: Mapping[str, Mapping[str, Mapping[Any, float]]], pairs: Pairs) -> list[str]:
@@ -233,6 +257,6 @@ def _ranks(values: Mapping[str, Mapping[str, Mapping[Any, float]]], pairs: Pairs
                 f"Average rank in {metric} over {ranks.blocks} datasets, shots and seeds: "
                 f"{listed}. "
                 f"Critical difference at 5 % (Nemenyi): {ranks.critical_difference:.2f}; all alike "
-                f"(Friedman): p {ranks.friedman:.3f}."
+                f"(Friedman): p {_p(ranks.friedman)}."
             )
     return lines

@@ -14,6 +14,8 @@ from dplq.results.summary import Stat, stat
 
 WHAT = "the curve"
 MARKERS = "osD^vP*X<>"
+FEW = 6  # trainers whose legend is in the panel
+COLUMN = 24  # trainers in a column of the legend
 
 
 def draw_curve(
@@ -48,7 +50,11 @@ def curve_figure(
     """
     drawn = curves(runs)
     datasets = list(dict.fromkeys(dataset for dataset, _ in drawn))
-    figure = new_figure((5.5 * len(datasets), 4.2), WHAT)
+    most = max(len([1 for name, _ in drawn if name == dataset]) for dataset in datasets)
+    beside = most > FEW  # the legend, which would cover the lines
+    columns = -(-most // COLUMN)
+    width = 5.5 + 1.9 * columns * beside
+    figure = new_figure((width * len(datasets), 4.2), WHAT)
     shots = sorted({n for points in drawn.values() for n in points} - {0, ALL_SHOTS})
     x_of = {n: n for n in shots} | {ALL_SHOTS: 2 * max(shots, default=0.5)}
     has_all = any(ALL_SHOTS in points for points in drawn.values())
@@ -56,7 +62,8 @@ def curve_figure(
     for axes, dataset in zip(panels, datasets, strict=True):
         lines = {trainer: points for (name, trainer), points in drawn.items() if name == dataset}
         for number, (trainer, points) in enumerate(lines.items()):
-            style = {"color": f"C{number}", "marker": MARKERS[number % len(MARKERS)]}
+            of_ten, tens = number % 10, number // 10
+            style = {"color": f"C{of_ten}", "marker": MARKERS[(of_ten + 3 * tens) % len(MARKERS)]}
             _draw_line(axes, trainer, points, x_of, style, ci95)
         ticks = [*shots, *([ALL_SHOTS] if has_all else [])]
         axes.set_xscale("log", base=2)
@@ -65,7 +72,11 @@ def curve_figure(
         )
         axes.set(title=dataset, xlabel="training images per class", ylabel="accuracy (%)")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        if beside:
+            place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
+            axes.legend(fontsize="x-small", ncols=columns, **place)
+        else:
+            axes.legend(fontsize="small")
     return figure, drawn
 
 

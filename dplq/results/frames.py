@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from dplq.errors import UserError, few, suggest
 from dplq.results import ACCURACY, METRICS
 from dplq.results.comparable import comparable, shares
-from dplq.results.rendering import Line, Table
-from dplq.results.runs import COSTS, Run, one_each, warn_of_mixed_data
+from dplq.results.rendering import Line, Table, escape_markdown
+from dplq.results.runs import COSTS, GENERALISED, Run, one_each, warn_of_mixed_data
 from dplq.results.summary import paired_stats
 from dplq.results.tables import ROUNDED_NOTE, columns_of, seed_text, shorten, spread_note
 
@@ -62,6 +62,9 @@ def listed(runs: Iterable[Run], fmt: str) -> str:
     if fmt not in ("simple", "github"):
         raise UserError(f"--runs has no format {fmt}: choose csv, github or simple")
     shown = table.drop(columns=["device", "rounded", "folder"]).dropna(axis="columns", how="all")
+    if fmt == "github":
+        for column in shown.select_dtypes(exclude="number"):
+            shown[column] = [escape_markdown(v) if isinstance(v, str) else v for v in shown[column]]
     return str(shown.to_markdown(index=False, tablefmt=fmt, floatfmt=".6g", missingval="-"))
 
 
@@ -140,7 +143,9 @@ def grouped_table(
         parts = averaged[group]
         _warn_unequal(group, parts)
         stats, values = paired_stats(values)
-        count = sum(len(names) for seeds in parts.values() for names in seeds.values())
+        halves = GENERALISED[1:]  # one test has both
+        counted = [seeds for column, seeds in parts.items() if column not in halves]
+        count = sum(len(names) for seeds in counted for names in seeds.values())
         labels = {**dict(zip(by, map(str, group), strict=True)), "runs": str(count)}
         seeds = {name: tuple(sorted(values[name])) for name in parts}
         labels["seeds"] = seed_text(seeds)

@@ -19,8 +19,14 @@ from dplq.results.summary import Stat
 
 BOLD_NOTE = (
     "Bold: the best of its column and dataset, and what cannot be told apart from it: p >= 5 % in a"
-    " paired t-test over the seeds that both have (at least two; not corrected for several tests)."
+    " paired t-test over the seeds that both have, in averages of datasets over datasets and seeds"
+    " (at least two; not corrected for several tests)."
 )
+LATEX = {  # other special characters take a backslash
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
 BOOKTABS = "booktabs"  # drawn by pandas: tabulate's own would escape the LaTeX of the cells
 
 
@@ -38,12 +44,17 @@ class Style:
 
 
 def _escape_latex(text: str) -> str:
-    return re.sub(r"([_%&#$])", r"\\\1", text)
+    return re.sub(r"[_%&#${}\\~^]", lambda found: LATEX.get(found[0], f"\\{found[0]}"), text)
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text in which no character breaks a cell or is markup; names keep their _."""
+    return re.sub(r"([\\|*<>`])", r"\\\1", text)
 
 
 STYLES = {
     "simple": Style("simple"),
-    "github": Style("github", bold="**{}**", note="- {}"),
+    "github": Style("github", bold="**{}**", note="- {}", escape=escape_markdown),
     "latex": Style(
         BOOKTABS,
         r"${} \pm {}$",

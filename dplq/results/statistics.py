@@ -61,8 +61,9 @@ def compare(first: Mapping[Any, float], second: Mapping[Any, float]) -> Comparis
     """Compare two methods over the keys (dataset and seed) that both have; None if none.
 
     Pairs that do not differ are dropped by Wilcoxon's test, as its author has it; it has no result
-    where none differs. The t-test has none for equal differences. Differences are equal where they
-    are so to `DIGITS`: those of accuracies, quotients of whole numbers, differ in the last bits.
+    where fewer than two differ. The t-test has none for equal differences. Differences are equal
+    where they are so to `DIGITS`: those of accuracies, quotients of whole numbers, differ in the
+    last bits.
     """
     differences = [round(first[key] - second[key], DIGITS) for key in first if key in second]
     if not differences:
@@ -87,7 +88,7 @@ def _t_test(differences: Sequence[float]) -> float | None:
 
 def _wilcoxon(differences: Sequence[float]) -> float | None:
     moved = [value for value in differences if value]
-    if not moved:
+    if len(moved) < 2:  # one pair has p 1, whatever it says
         return None
     from scipy.stats import wilcoxon
 
@@ -153,7 +154,7 @@ def average_ranks(values: Mapping[str, Mapping[Any, float]]) -> Ranks | None:
         return None
     from scipy.stats import friedmanchisquare, rankdata, studentized_range
 
-    table = [[values[name][key] for name in values] for key in shared]
+    table = [[round(values[name][key], DIGITS) for name in values] for key in shared]
     ranks = [rankdata([-value for value in row]) for row in table]
     average = {name: float(fmean(row[i] for row in ranks)) for i, name in enumerate(values)}
     methods, blocks = len(values), len(shared)

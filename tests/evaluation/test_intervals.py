@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dplq.evaluation import bootstrap, intervals
 from dplq.evaluation.bootstrap import drawn_counts, percentile_interval, units_of
@@ -116,3 +117,34 @@ def test_a_draw_without_value_is_left_out():
     values[0] = np.nan
     expected = np.percentile(np.arange(1, 101), [2.5, 97.5])
     assert percentile_interval(values) == pytest.approx(expected)
+
+
+def alike(images, right, groups=()):
+    """Predictions of which all are right, or none."""
+    labels = np.arange(images) % 2
+    numbers = np.full((images, 2), 0.3, dtype=np.float32)
+    numbers[np.arange(images), labels if right else 1 - labels] = 0.7
+    paths = [f"{index}.png" for index in range(images)]
+    groups = list(groups) or [""] * images
+    return PredictionTable(["a", "b"], paths, labels, numbers.argmax(1), groups, numbers)
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("images", [5, 900])
+def test_draws_that_are_all_alike_are_no_certainty(right, images):
+    """The accuracy has Clopper and Pearson's interval; nothing else has any."""
+    found = intervals.intervals(alike(images, right))
+    exact = stats.binomtest(images * right, images).proportion_ci(0.95, method="exact")
+    assert found["accuracy"] == pytest.approx([exact.low, exact.high], abs=1e-12)
+    assert [found[name] for name in METRICS if name not in ("accuracy", "ece")] == [None] * 3
+    patients = [f"p{index % 5}" for index in range(images)]
+    assert intervals.intervals(alike(images, right, patients))["accuracy"] is None
+
+
+@pytest.mark.parametrize(("patients", "has_interval"), [(2, False), (4, False), (5, True)])
+def test_few_groups_have_no_interval(patients, has_interval):
+    table = random_table(images=200)
+    table.groups = [f"p{index % patients}" for index in range(200)]
+    found = intervals.intervals(table)
+    assert (found["over"], found["units"]) == ("groups", patients)
+    assert (found["accuracy"] is not None) == has_interval

@@ -149,7 +149,7 @@ def test_modes_are_restored_and_training_goes_on(clip, files):
         (torch.zeros(3, 32, 32, dtype=torch.uint8), {}, "dtype torch.uint8"),
         ([torch.zeros(3, 32, 32), torch.zeros(3, 16, 16)], {}, "of several sizes"),
         (torch.zeros(3, 16, 16), {}, "16x16"),
-        ([], {"topk": 4}, "topk is 4; it must be from 1 to 3"),
+        ([], {"topk": 4}, "topk is 4; it must be a whole number from 1 to 3"),
         ([], {"batch_size": 0}, "batch_size is 0"),
     ],
 )

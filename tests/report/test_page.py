@@ -227,7 +227,7 @@ def test_results_of_version_0_1_0_have_a_page():
     [
         (1.0, 400, "no difference seen"),
         (2.0, 1, "too little to judge by"),
-        (40.0, 5, "too little to judge by"),  # all right: every draw has the same accuracy
+        (40.0, 5, "too little to judge by"),  # of two groups
     ],
 )
 def test_calibration_is_judged_outside_the_interval_alone(tmp_path, skill, images, said):
@@ -369,3 +369,26 @@ class TestCommand:
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
+
+
+def test_predictions_of_another_accuracy_are_refused(tmp_path):
+    folder = write_run(tmp_path, table(), accuracy=12.5)
+    with pytest.raises(UserError, match=r"%, results\.json 12\.50 %: they are not of one test"):
+        rendered(folder)
+
+
+def test_a_generalised_test_has_its_three_numbers(tmp_path):
+    html = rendered(write_run(tmp_path, table(), generalised={"base": 30.0, "new": 60.0}))
+    for name, value in (("images of base classes", "30.0"), ("harmonic mean of both", "40.0")):
+        assert re.search(rf"Generalised: [^<]*{name}.*?{value} %", html, re.DOTALL), name
+    assert "Generalised" not in rendered(write_run(tmp_path / "plain", table()))
+
+
+def test_probabilities_of_one_and_few_groups_are_said(tmp_path):
+    predictions = table(images=6)
+    predictions.groups = ["a", "b"] * 3
+    sure = np.eye(3, dtype=np.float32)[predictions.predictions]
+    predictions.probabilities = np.where(np.arange(6)[:, None] < 4, sure, predictions.probabilities)
+    html = rendered(write_run(tmp_path, predictions), images=False)
+    assert "No intervals: a bootstrap over the 2 groups tells too little" in html
+    assert "Of 4 images a class has the probability 1 to the last digit" in html

@@ -58,7 +58,7 @@ def test_harmonic_mean_against_images_drawn_one_by_one():
 
 def test_methods_that_are_never_right_differ_by_nothing():
     never = np.zeros(10, dtype=bool)
-    assert bootstrap_interval([(never, never), (never, never)]) == (0.0, 0.0)
+    assert bootstrap_interval([(never, never), (never, never)]) is None
 
 
 def write_hits(out, trainer, hits, subset="base", split="abc", **more):
@@ -81,6 +81,17 @@ def test_a_single_pair_has_the_interval_of_its_images(tmp_path):
     assert f"IVLP       base      1        {difference:+.2f} +- -" in text
     write_hits(tmp_path, "VPT", first, split="other")  # not the same images, so no pair
     assert "VPT" not in comparison(collect([tmp_path]), "CoOp")
+
+
+def test_other_seeds_of_one_trainer_leave_the_interval_of_the_only_pair(tmp_path):
+    first, second = drawn()
+    write_hits(tmp_path, "MaPLe", first)
+    write_hits(tmp_path, "CoOp", second)
+    write(tmp_path, "base", "CoOp", 2, 80.0)
+    low, high = bootstrap_interval([(first, second)])
+    assert f"[{low:+.2f}, {high:+.2f}]" in comparison(collect([tmp_path]), "CoOp")
+    write(tmp_path, "base", "MaPLe", 2, 80.0)
+    assert "[" not in comparison(collect([tmp_path]), "CoOp").split("difference:")[0]
 
 
 def test_hits_of_another_number_of_images_are_refused(tmp_path, caplog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from statistics import fmean, harmonic_mean, pstdev
 
 import pandas
@@ -12,6 +13,7 @@ import pytest
 from dplq.errors import UserError
 from dplq.results import accuracy_table, collect, frame, grouped_table, select, summarise
 from dplq.results.__main__ import main
+from dplq.results.frames import listed
 from tests.results.test_grids import write_shots
 from tests.results.test_results import BASE, NEW, write_log, write_pairs, write_run
 
@@ -274,3 +276,22 @@ def test_nothing_of_pandas_without_a_table(tmp_path):
         f"code = main([{str(tmp_path)!r}]); sys.exit(code or 'pandas' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_breaks_a_cell_is_escaped(tmp_path):
+    for name in ("C|pipe*", "D<b>"):
+        write_run(tmp_path, "RSSCN7", "all", 1, 50.0, trainer=name)
+    runs = collect([tmp_path])
+    for text in (listed(runs, "github"), accuracy_table(summarise(runs)).render("github")):
+        rows = [row for row in text.splitlines() if row.startswith("|")]
+        assert any(r"C\|pipe\*" in row for row in rows)
+        assert any(r"D\<b\>" in row for row in rows)
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+
+
+def test_a_generalised_test_counts_as_one_run(tmp_path):
+    halves = {"base": 30.0, "new": 60.0}
+    for seed in (1, 2):
+        write_run(tmp_path, "RSSCN7", "all", seed, 45.0, generalised=halves)
+    (line,) = grouped_table(collect([tmp_path]), ["trainer"]).lines
+    assert line.labels["runs"] == "2"

@@ -16,7 +16,7 @@ from dplq.results import (
     transfer_table,
 )
 from dplq.results.__main__ import main
-from dplq.results.curve import curves
+from dplq.results.curve import curve_figure, curves
 from dplq.results.frames import grouped_table
 from dplq.results.tables import accuracy_table
 
@@ -227,6 +227,21 @@ def test_curve(tmp_path):
     assert drawn["Aerial", "ZeroshotCLIP"][0].mean == 40
     assert path.read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_legend_of_many_trainers_is_beside_the_lines(tmp_path):
+    for number in range(25):
+        write_shots(tmp_path, 1, {1: 50.0}, trainer=f"T{number:02}")
+    figure, _ = curve_figure(collect([tmp_path]))
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    legend = axes.get_legend()
+    assert legend.get_window_extent().x0 > axes.get_window_extent().x1
+    whole = figure.bbox
+    assert legend.get_window_extent().x1 <= whole.x1
+    assert legend.get_window_extent().y0 >= whole.y0
+    looks = {(line.get_color(), line.get_marker()) for line in axes.get_lines()}
+    assert len(looks) == 25
 
 
 def test_curve_that_cannot_be_written(tmp_path, capsys):

@@ -15,6 +15,7 @@ import pytest
 from dplq.errors import UserError
 from dplq.results import Stat, collect, render, summarise
 from dplq.results.__main__ import main
+from dplq.results.rendering import STYLES
 from tests.oddities import KINDS, make_odd
 
 KIND = {"base": "base2new/train_base", "new": "base2new/test_new", "all": "few_shot"}
@@ -26,12 +27,13 @@ def place(out, dataset, subset, seed, trainer="QuaternionPrompt"):
     return out / KIND[subset] / dataset / "shots_16" / trainer / "tiny" / f"seed{seed}"
 
 
-def write_run(out, dataset, subset, seed, accuracy, trainer="QuaternionPrompt"):
+def write_run(out, dataset, subset, seed, accuracy, trainer="QuaternionPrompt", **more):
     folder = place(out, dataset, subset, seed, trainer)
     folder.mkdir(parents=True)
     data = {
         **{"format": 1, "trainer": trainer, "dataset": dataset, "subsample": subset},
         **{"split": "test", "shots": 16, "seed": seed, "accuracy": accuracy},
+        **more,
     }
     (folder / "results.json").write_text(json.dumps(data))
     return folder
@@ -428,6 +430,9 @@ def test_formats(tmp_path):
     assert "| My_Trainer | tiny" in render(rows, "github")
     latex = render(rows, "latex")
     assert r"My\_Trainer" in latex
+    assert STYLES["latex"].escape(r"c^1~{z}\d%") == (
+        r"c\textasciicircum{}1\textasciitilde{}\{z\}\textbackslash{}d\%"
+    )
     assert r"$97.25 \pm 0.25$" in latex
     assert all(line.startswith("% ") for line in latex.split("\n\n")[1].splitlines())
     (record,) = csv.DictReader(render(rows, "csv", ci95=True).splitlines())

@@ -187,6 +187,25 @@ def test_zero_shot_runs_are_paired_once_whatever_the_shots_of_others(tmp_path):
     assert rows[3].split() == expected.split()
 
 
+def test_zero_shot_runs_that_are_alike_are_one_pair(tmp_path):
+    """Three seeds of one deterministic run are no three pairs."""
+    alike = {"ZeroshotCLIP": dict.fromkeys((1, 2, 3), 60.0), "ZeroshotCLIP2": {1: 61.0, 2: 61.0}}
+    row = comparison(same_place(tmp_path, alike), "ZeroshotCLIP").splitlines()[2]
+    assert row.split() == ["ZeroshotCLIP2", "all", "1", "+1.00", "+-", "-", "-", "-"]
+
+
+def test_ties_are_not_broken_by_the_last_bits():
+    values = {"a": {1: 0.1 + 0.2, 2: 1.0}, "b": {1: 0.3, 2: 1.0}, "c": {1: 0.0, 2: 0.0}}
+    assert average_ranks(values).average == {"a": 1.5, "b": 1.5, "c": 3.0}
+
+
+def test_small_p_are_not_zero(tmp_path):
+    accuracies = {"CoOp": dict.fromkeys(range(1, 9), 60.0)}
+    accuracies["MaPLe"] = {seed: 70 + 0.1 * seed for seed in range(1, 9)}
+    row = comparison(same_place(tmp_path, accuracies), "CoOp").splitlines()[2]
+    assert row.split()[-2:] == ["<0.001", "0.008"]
+
+
 def test_runs_on_other_splits_are_no_pairs(tmp_path, caplog):
     one = same_place(tmp_path, {"CoOp": {1: 60.0, 2: 50.0, 3: 40.0}}, split="aa")
     other = same_place(tmp_path, {"MaPLe": {1: 66.0, 2: 56.0, 3: 40.0}}, split="aa")

@@ -43,9 +43,9 @@ def _said(metrics: dict[str, Any]) -> str:
         f"{percent(accuracy)} % of them are right"
     )
     pair = (metrics["intervals"] or {}).get("accuracy")
-    low, high = pair or (0, 0)
-    if low == high:  # also where all of few images are right, and so in every draw
+    if pair is None:
         return f"{said}. That is too little to judge by: there is no interval of the accuracy."
+    low, high = pair
     within = f"of the accuracy, {interval(pair, is_percent=True)} %"
     if low <= mean <= high:
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import harmonic_mean
 from typing import Any, NamedTuple
 
 from dplq.io.runs.files import MOST_NUMBERS
@@ -95,7 +96,7 @@ def section(run: RunPage) -> Section:
                 ("metric", "value", "95 % interval"),
                 [
                     (row.name, f"{row.value} {row.unit}".strip(), row.interval or "-")
-                    for row in rows
+                    for row in (*rows, *_halves(run))
                 ],
             ),
             meanings=[(m.name, m.meaning) for m in (*TILES, *OTHERS) if m.meaning],
@@ -114,6 +115,22 @@ def shown(metrics: dict[str, Any], metric: Metric) -> Shown:
     return Shown(metric.name, text, unit, interval(pair, metric.is_percent))
 
 
+def _halves(run: RunPage) -> list[Shown]:
+    """Return the numbers of a generalised test (`dplq.evaluation.halves`); none of another."""
+    found = run.results.generalised
+    if found is None:
+        return []
+    both = found.base, found.new
+    return [
+        Shown(f"Generalised: {name}", f"{value:.1f}", "%", "")
+        for name, value in (
+            ("accuracy on images of base classes", found.base),
+            ("accuracy on images of new classes", found.new),
+            ("harmonic mean of both", harmonic_mean(both)),
+        )
+    ]
+
+
 def _of_results(run: RunPage) -> list[Shown]:
     """Return what ``results.json`` alone has."""
     results = run.results
@@ -127,10 +144,16 @@ def _over(metrics: dict[str, Any]) -> str:
     if metrics["unlabelled"]:
         said += f" ({metrics['unlabelled']:,} more have no label and are not counted)"
     drawn = metrics["intervals"]
-    if drawn and drawn["units"] > 1:
+    if drawn:
+        over = f"over the {drawn['units']:,} {drawn['over']}"
+        if any(drawn.get(metric.key) for metric in TILES):
+            said += f". Intervals: 95 %, bootstrap {over}, {drawn['draws']:,} draws"
+        else:
+            said += f". No intervals: a bootstrap {over} tells too little"
+    if certain := metrics.get("certain"):
         said += (
-            f". Intervals: 95 %, bootstrap over the {drawn['units']:,} {drawn['over']}, "
-            f"{drawn['draws']:,} draws"
+            f". Of {counted(certain, 'image')} a class has the probability 1 to the last digit: "
+            "areas under curves count these as equally likely"
         )
     empty = metrics["classes_without_images"]
     if empty:
