@@ -123,7 +123,7 @@ def warn_of_encoder_activation(name: str, model: nn.Module, file: Path, digest: 
         file: its weights.
         digest: sha256 of the file in hex.
     """
-    labels = set(map(_label, model.modules())) - {""}
+    labels = {label for module in model.modules() if "gelu" in (label := _label(module))}
     known = find_known(file, digest)
     if known is not None and labels and (known.act == QUICK_GELU) != (QUICK_GELU in labels):
         logger.warning(

@@ -40,8 +40,10 @@ from dplq.io.weights import private_rng, warn_framed
 from dplq.models.catalogue import published
 
 __all__ = ["CONFIG_FILE", "Backbone", "load_backbone"]
-# Entries of a config that checkpoints record by what they come to: activation and tokenizer.
+# Entries of a config that checkpoints record by what they come to, activation and tokenizer, and
+# those that weights replace.
 RECORDED_APART = ("quick_gelu", "act_kwargs", "hf_tokenizer_name")
+REPLACED = ("init_logit_scale", "init_logit_bias", "timm_model_pretrained", "hf_model_pretrained")
 
 
 def load_backbone(
@@ -95,8 +97,8 @@ def load_backbone(
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of an open_clip model config in hex, without `RECORDED_APART`."""
-    return json_digest(_without(RECORDED_APART, config))
+    """Return the SHA-256 of what of an open_clip model config decides the features, in hex."""
+    return json_digest(_without((*RECORDED_APART, *REPLACED), config))
 
 
 def _without(keys: Collection[str], config: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from dplq.io.hub import hub_access, hub_problem
 
 logger = logging.getLogger(__name__)
 OPTIONS = ("clean", "strip_sep_token")
-HUB = "hub:"
 WORDS = "vocab.txt"  # WordPiece, one token a line
 WHOLE = ("tokenizer.json", "tokenizer_config.json")  # any kind
+ALONE = ("tokenizer.json", "spiece.model")  # what transformers takes without the other file
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -96,11 +96,13 @@ class HubTokenizer:
         """Return the files of the model's folder that are the tokenizer; none: the hub's is."""
         return [] if self.folder is None else tokenizer_files(self.folder)
 
-    @property
-    def identity(self) -> str:
-        """Return a digest of the model's own files, in hex; "hub:NAME" where it has none."""
-        files = {file.name: file_digest(file) for file in self.own_files}
-        return json_digest(files) if files else f"{HUB}{self.name}"
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the model's own files, in hex; "" where the tokenizer is the hub's."""
+        files = self.own_files
+        if not files and self.folder is not None:
+            files = [file for name in ALONE if (file := self.folder / name).is_file()]
+        return json_digest({file.name: file_digest(file) for file in files}) if files else ""
 
     @property
     def pad_id(self) -> int:

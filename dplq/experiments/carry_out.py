@@ -11,6 +11,7 @@ from dplq.experiments.check_configs import check_configs
 from dplq.experiments.engines import Engine
 from dplq.experiments.execute import LOGS_FOLDER, execute
 from dplq.experiments.plan import Plan, RecordedSettings, Run, TableRequest
+from dplq.experiments.recorded import has_results
 from dplq.experiments.signals import caught_signals
 from dplq.io.exit_code import DONE, MISTAKE, until_closed
 from dplq.io.runs.files import RESULTS_FILE
@@ -51,7 +52,7 @@ def carry_out(
     table_code = DONE
     # Where nothing was finished, the reason is on the terminal, and a table adds nothing.
     with until_closed(sys.stdout):
-        if code == DONE or _has_results(plan.tables):
+        if code == DONE or _have_rows(plan.tables):
             table_code = print_tables(plan.tables)
     if code != DONE:
         with until_closed(sys.stderr):
@@ -90,10 +91,12 @@ def print_tables(tables: Sequence[TableRequest]) -> int:
     return next(filter(None, codes), DONE)
 
 
-def _has_results(tables: Sequence[TableRequest]) -> bool:
-    """Return whether any results lie in the folders of the tables."""
+def _have_rows(tables: Sequence[TableRequest]) -> bool:
+    """Return whether results of any finished run lie in the folders of the tables."""
     folders = {folder for table in tables for folder in table.folders}
-    return any(next(folder.rglob(RESULTS_FILE), None) is not None for folder in folders)
+    return any(
+        has_results(file.parent) for folder in folders for file in folder.rglob(RESULTS_FILE)
+    )
 
 
 def print_failed(runs: Sequence[Run]) -> None:

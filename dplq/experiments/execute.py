@@ -239,7 +239,7 @@ class Execution:
             self.schedule.put_back(item)
             return
         if code == DONE:
-            code, said = PROBLEMS, f"the run ended without writing {RESULTS_FILE}"
+            code, said = PROBLEMS, f"the run ended without a whole {RESULTS_FILE}"
         self._fail(item, code, "; ".join(filter(None, [said, ended.reason])))
 
     def _was_taken(self, item: Item, said: str) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import logging
 import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-
-import msgspec
 
 from dplq.errors import UserError, few
 from dplq.io.files import RECORDED, file_digest
@@ -24,12 +23,20 @@ DATA = "data "  # begins the line with the folder of the datasets; nothing follo
 
 
 def has_results(folder: Path) -> bool:
-    """Return whether the results of a finished run lie in a folder, whole."""
+    """Return whether the results of a finished run lie in a folder, whole.
+
+    Those that may not be read count as whole: what reads them says so.
+    """
     try:
-        content = msgspec.json.decode((folder / RESULTS_FILE).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, msgspec.DecodeError):
-        return False  # absent, or damaged by a full disk
-    return isinstance(content, dict)
+        content = (folder / RESULTS_FILE).read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return False
+    except OSError:
+        return True
+    try:
+        return isinstance(json.loads(content), dict)
+    except ValueError:  # cut off by a full disk
+        return False
 
 
 def holds_work(folder: Path) -> bool:
@@ -82,7 +89,7 @@ class RecordedSettings:
 
 
 def _tested_checkpoint_is_there(folder: Path, model: Path) -> bool:
-    """Return whether a test recorded a checkpoint that its model still has.
+    """Return whether a test recorded the checkpoint that a test of its model is of now.
 
     The model's results, whose checksum is among the settings, may have been made again.
     """
@@ -90,9 +97,15 @@ def _tested_checkpoint_is_there(folder: Path, model: Path) -> bool:
         identity = recorded_identity(folder)
     except UserError:  # damaged
         return False
-    digest = identity.model if identity is not None else None
-    kept = (model / MODEL_FOLDER).glob("model-*.safetensors")
-    return digest is not None and any(file_digest(path, RECORDED) == digest for path in kept)
+    if identity is None or identity.model is None:
+        return False
+    from dplq.io.checkpoint import find_checkpoint  # imports torch, which planning does not need
+
+    try:
+        tested_now = find_checkpoint(model / MODEL_FOLDER, None)
+    except UserError:
+        return False
+    return file_digest(tested_now, RECORDED) == identity.model
 
 
 def _read(folder: Path) -> list[str] | None:
@@ -131,12 +144,13 @@ def _without(
         yield f"{where}: {line}"
 
 
+@cache
 def _as_read(line: str) -> str:
-    """Return a line with the value as a config reads it: 1e-2 as 0.01."""
+    """Return a line with a number, list or text in quotes as Python writes it: 1e-2 as 0.01."""
     key, _, value = line.partition(" ")
     try:
         return f"{key} {ast.literal_eval(value)!r}" if "." in key else line
-    except (ValueError, SyntaxError):  # a plain word
+    except (ValueError, SyntaxError, TypeError):  # a plain word
         return line
 
 

@@ -48,8 +48,7 @@ class ModelHeader(msgspec.Struct):
         input: preprocessing of images.
         backbone_config: digest of the config of the CLIP's folder or repository; "" where there is
             none, or it was not recorded.
-        tokenizer: of the CLIP (`HubTokenizer.identity`); "" where it is CLIP's own, or was not
-            recorded.
+        tokenizer: digest of the tokenizer's files there (`HubTokenizer.digest`); likewise.
         activation: that the CLIP runs with; "" where it was not recorded.
     """
 

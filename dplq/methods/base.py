@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torchvision.transforms import Compose
 
 from dplq.clip.backbone import Backbone
-from dplq.clip.hub_tokenizer import HUB, HubTokenizer
+from dplq.clip.hub_tokenizer import HubTokenizer
 from dplq.clip.packed_text import PackedTexts
 from dplq.clip.templates import prompt_name
 from dplq.errors import UserError, few, shown
@@ -42,14 +42,8 @@ if TYPE_CHECKING:
     from dplq.domain.encoder import DomainEncoder
 
 logger = logging.getLogger(__name__)
-_RESTORE = "Restore that of the training: the model's folder has changed since."
-# What to do where a fact of the backbone is another than in a checkpoint's header.
-CLIP_CURES = {
-    "activation": "act= of load_backbone (MODEL.BACKBONE.ACT) sets the activation, auto being that "
-    "of the model's own config.",
-    "backbone_config": f"backbone_config is a digest of the CLIP's config. {_RESTORE}",
-    "tokenizer": f"tokenizer is a digest of its tokenizer's files. {_RESTORE}",
-}
+# Files in a CLIP's folder whose digests are in a header.
+OWN_FILES = {"backbone_config": "config", "tokenizer": "tokenizer"}
 Loss = Callable[[Tensor, Tensor], Tensor]  # of logits (B, K) and labels (B,)
 
 
@@ -390,21 +384,19 @@ class CLIPModel(nn.Module):
         recorded = {**self._clip_entries(), **self.input.header_entries()}
         checkpoint.save(path, state, {**self.header(), **recorded, **extra})
 
-    def _clip_facts(self) -> dict[str, str]:
-        """Return what decides features of the backbone and no digest of the weights covers."""
-        tokenizer = self.clip.text.tokenizer
-        return {
-            "activation": self.clip.activation,
-            "backbone_config": self.clip.config_sha256,
-            "tokenizer": tokenizer.identity if isinstance(tokenizer, HubTokenizer) else "",
-        }
-
     def _clip_entries(self) -> dict[str, str]:
-        """Return those of `_clip_facts` that the backbone's record alone does not tell."""
-        spec, facts = self.clip.spec, self._clip_facts()
-        if not spec.sha256 and "act" not in spec.options:
-            del facts["activation"]
-        return {key: value for key, value in facts.items() if value}
+        """Return what decides features of the backbone and its record alone does not tell.
+
+        A digest of the weights covers neither the activation nor the config of a folder.
+        """
+        spec, tokenizer = self.clip.spec, self.clip.text.tokenizer
+        said = spec.sha256 or "act" in spec.options
+        entries = {
+            "activation": self.clip.activation if said else "",
+            "backbone_config": self.clip.config_sha256,
+            "tokenizer": tokenizer.digest if isinstance(tokenizer, HubTokenizer) else "",
+        }
+        return {key: value for key, value in entries.items() if value}
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Read a file that `save` wrote into this model; return its header.
@@ -418,10 +410,13 @@ class CLIPModel(nn.Module):
         check_model_header(header, path)
         own = self._comparable(header, path)
         cure = _cure(header["domain"], own["domain"])
-        for key, value in self._clip_facts().items():
-            if (said := header.get(key)) and _can_be_compared(said, value):
-                own[key] = value
-                cure += f" {CLIP_CURES[key]}" if said != value else ""
+        if said := header.get("activation"):
+            own["activation"] = self.clip.activation
+            if said != own["activation"]:
+                cure += (
+                    " act= of load_backbone (MODEL.BACKBONE.ACT) sets the activation, auto being "
+                    "that of the model's own config."
+                )
         checkpoint.check_header(self._identity(header), self._identity(own), path, cure)
         self.load_tensors(tensors, path, header["classnames"])
         for key in self.may_differ:
@@ -430,7 +425,22 @@ class CLIPModel(nn.Module):
                 given = (key.upper(), shown(now), path, shown(then))
                 logger.warning("%s is %s, but %s was trained with %s.", *given)
         self.input = recorded_input(header, self._own_input())
+        self._warn_of_own_files(header, path)
         return header
+
+    def _warn_of_own_files(self, header: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+        """Warn of other files in the CLIP's folder than at the training.
+
+        They may say the same in other words, so that is no reason to refuse the checkpoint.
+        """
+        own = self._clip_entries()
+        for key, what in OWN_FILES.items():
+            then, now = header.get(key), own.get(key)
+            if then and now and then != now:
+                logger.warning(
+                    "The %s of %s has changed since %s was trained: predictions may differ.",
+                    *(what, self.clip.spec.name, path),
+                )
 
     def _comparable(
         self, header: Mapping[str, Any], path: str | os.PathLike[str]
@@ -509,8 +519,8 @@ class CLIPModel(nn.Module):
         """Return what of a header must agree for a checkpoint to fit."""
         keys = self.settings if self.structure is None else self.structure
         parts = {part: _identity_of(header.get(part)) for part in ("backbone", "domain")}
-        said = {key: header[key] for key in CLIP_CURES if header.get(key)}
-        if "activation" in said and parts["backbone"]:
+        said = {"activation": header["activation"]} if header.get("activation") else {}
+        if said and parts["backbone"]:
             parts["backbone"].pop("act", None)  # which activation runs counts, not how it was set
         return {
             "method": header.get("method"),
@@ -533,11 +543,6 @@ def _cure(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
         f"It does not record {few(unrecorded)} of its domain encoder, which earlier versions took "
         f"otherwise: dplq.load opens it as it was trained. {checkpoint.CURE}"
     )
-
-
-def _can_be_compared(then: str, now: str) -> bool:
-    """Return whether two facts are both known, and not a tokenizer's name and its files."""
-    return bool(now) and then.startswith(HUB) == now.startswith(HUB)
 
 
 def _identity_of(entry: dict[str, Any] | None) -> dict[str, Any] | None:

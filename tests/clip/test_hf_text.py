@@ -18,6 +18,7 @@ from dplq.clip.hf_configs import HF_CONFIGS, offline_text_cfg
 from dplq.clip.hub_tokenizer import HubTokenizer
 from dplq.clip.towers.hf_text import HFText
 from dplq.errors import UserError
+from dplq.io import checkpoint
 from tests.references.naive_biomedclip import bert_features
 from tests.tiny import VOCABULARY, bert_facts, write_biomedclip_dir
 
@@ -334,19 +335,30 @@ def test_transformers_missing_says_how_to_install_it(
         bert_tokenizer(folder)(["x"])
 
 
-def test_another_tokenizer_in_the_folder_is_refused(tmp_path: Path) -> None:
-    clip = dplq.load_backbone(write_biomedclip_dir(tmp_path / "clip"), pretrained=False)
-    model = dplq.create_model("ZeroshotCLIP", clip, ["river", "park"])
-    model.save(tmp_path / "model.safetensors")
-    dplq.load(tmp_path / "model.safetensors", weights=str(tmp_path / "clip"))
-    tokenizer = tmp_path / "clip/tokenizer.json"
-    tokenizer.write_text(tokenizer.read_text().replace('"river"', '"stream"'))
-    with pytest.raises(UserError, match=r"tokenizer: there '\w{64}', now '\w{64}'.*Restore"):
-        dplq.load(tmp_path / "model.safetensors", weights=str(tmp_path / "clip"))
-
-
-def test_a_tokenizer_of_the_hub_is_not_compared_with_files(tmp_path: Path) -> None:
-    clip = dplq.load_backbone(write_biomedclip_dir(tmp_path / "clip"), pretrained=False)
-    model = dplq.create_model("ZeroshotCLIP", clip, ["river", "park"])
-    model.save(tmp_path / "model.safetensors", tokenizer="hub:microsoft/another")
-    dplq.load(tmp_path / "model.safetensors", weights=str(tmp_path / "clip"))
+@pytest.mark.parametrize(
+    ("kept", "changed"),
+    [
+        (("vocab.txt", "tokenizer.json", "tokenizer_config.json"), "tokenizer.json"),
+        (("vocab.txt",), "vocab.txt"),
+        (("tokenizer.json",), "tokenizer.json"),
+    ],
+)
+def test_another_tokenizer_in_the_folder_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kept: tuple[str, ...], changed: str
+) -> None:
+    here = tmp_path / "clip"
+    name = write_biomedclip_dir(here)
+    for file in {"vocab.txt", "tokenizer.json", "tokenizer_config.json"}.difference(kept):
+        (here / file).unlink()
+    clip = dplq.load_backbone(name, pretrained=False)
+    model = dplq.create_model("LinearProbe", clip, ["river", "park"])
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    assert str(tmp_path) not in json.dumps(checkpoint.read_header(path))
+    (tmp_path / "elsewhere").mkdir()
+    here = here.rename(tmp_path / "elsewhere/clip")
+    dplq.load(path, weights=str(here))
+    assert "has changed since" not in caplog.text
+    (here / changed).write_text((here / changed).read_text().replace("river", "stream"))
+    dplq.load(path, weights=str(here))
+    assert f"The tokenizer of local-dir:{here} has changed since" in caplog.text

@@ -161,7 +161,7 @@ def test_no_results_is_a_failure(tmp_path, stand_in, monkeypatch, capsys):  # no
     monkeypatch.setenv("FAIL", "silent")
     assert execute(plan(tmp_path, seeds=[1])) == 1
     assert "(exit code 1): train on the base" in (err := capsys.readouterr().err)
-    assert "ended without writing results.json" in err
+    assert "ended without a whole results.json" in err
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, stand_in):  # noqa: F811
@@ -206,7 +206,7 @@ TWO = """
 import sys
 from pathlib import Path
 from dplq.experiments.base2new import base2new
-from dplq.experiments.plan import Plan, TableRequest
+from dplq.experiments.plan import Plan
 from dplq.experiments.series import Series
 from dplq.experiments.engines import open_engine
 from dplq.experiments.execute import execute
@@ -284,7 +284,7 @@ CLOSED = """
 import sys
 from pathlib import Path
 from dplq.experiments.base2new import base2new
-from dplq.experiments.plan import Plan, TableRequest
+from dplq.experiments.plan import Plan
 from dplq.experiments.series import Series
 from dplq.experiments.carry_out import carry_out
 from dplq.experiments.engines import open_engine

@@ -289,6 +289,6 @@ def test_images_that_are_not_normalised_are_warned_of(caplog):
     check_input(given, clip)
     first, second = caplog.messages
     assert "Images are NOT NORMALISED, as INPUT.TRANSFORMS (empty) lacks normalize" in first
-    assert f"was trained with mean {list(clip.image_mean)}" in first
+    assert f'INPUT.PIXEL_MEAN "{list(clip.image_mean)}" and INPUT.PIXEL_STD' in first
     assert "INPUT.INTERPOLATION is bilinear, but" in second
     assert second.endswith("was trained with bicubic: set it in the config file.")

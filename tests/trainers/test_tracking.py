@@ -114,7 +114,7 @@ def test_a_line_that_was_lost_is_said(project, killed):
     (out / "metrics.csv").write_text(f"{header}\n{second}\n")
     done = train(out, [*given, str(out), *options])
     assert done.code == 0, done.err
-    assert "metrics.csv lacks epochs that are finished (1): it could not be written" in done.out
+    assert "metrics.csv lacks the lines of finished epochs (1)" in done.out
     assert [row["epoch"] for row in rows(out)] == ["2", "3"]
 
 

@@ -46,8 +46,7 @@ def begin_tracking(trainer: Any, *, trains: bool = True) -> Trackers:
         lacking = set(range(1, trainer.start_epoch + 1)).difference(known)
         if known and lacking:
             logger.warning(
-                "%s lacks epochs that are finished (%s): it could not be written then. What was "
-                "learned in them is not lost.",
+                "%s lacks the lines of finished epochs (%s); what was learned in them is kept.",
                 *(EPOCHS_FILE, few(sorted(lacking))),
             )
         known = {epoch: values for epoch, values in known.items() if epoch <= trainer.start_epoch}

@@ -30,11 +30,12 @@ def check_input(given: Any, clip: Backbone) -> None:
     found, name = input_of(given, clip), clip.spec.name
     statistics = (("MEAN", found.mean, clip.image_mean), ("STD", found.std, clip.image_std))
     differing = [each for each in statistics if not np.allclose(each[1], each[2], atol=1e-3)]
-    if differing and "normalize" not in given.TRANSFORMS:
+    if differing and not {"normalize", "instance_norm"}.intersection(given.TRANSFORMS):
         logger.warning(
             "Images are NOT NORMALISED, as INPUT.TRANSFORMS (%s) lacks normalize, but %s was "
-            "trained with mean %s and std %s: it hardly recognises anything. Name a --config-file, "
-            'or set INPUT.TRANSFORMS \'["random_resized_crop", "random_flip", "normalize"]\'.',
+            "trained on normalised ones: its accuracy will be low. Name a --config-file, or set "
+            'INPUT.TRANSFORMS \'["random_resized_crop", "random_flip", "normalize"]\', '
+            'INPUT.PIXEL_MEAN "%s" and INPUT.PIXEL_STD "%s".',
             *(", ".join(given.TRANSFORMS) or "empty", name),
             *(list(clip.image_mean), list(clip.image_std)),
         )

@@ -39,6 +39,9 @@ def groups_of(image_dir: str, paths: Sequence[str], pattern: str) -> dict[str, s
         image_dir: folder that the paths are relative to.
         paths: of all images.
         pattern: a regular expression, or `PatientID`.
+
+    Raises:
+        UserError: it finds no group in some paths.
     """
     if pattern == PATIENT:
         return groups_from_patients(image_dir, paths)
@@ -76,7 +79,10 @@ def warn_of_groups(
     pattern: str,
     fractions: Sequence[float] | None,
 ) -> None:
-    """Warn of groups in several parts, of classes without val, or that names look like groups.
+    """Warn of groups in several parts, of classes without val, and of subjects in several parts.
+
+    The PatientID of DICOM files is compared whatever the groups are; names only where each image is
+    a group of its own.
 
     Args:
         name: of the dataset.
@@ -88,16 +94,27 @@ def warn_of_groups(
     """
     if not fractions:
         _warn_of_lacking_val(name, split)
+    if pattern not in (NO_GROUPS, PATIENT):
+        is_told = _warn_of_repeated_patients(name, image_dir, split, is_given=fractions is None)
+        if not (is_told or pattern) and len(set(groups.values())) == len(groups):
+            _warn_of_repeated_subjects(name, split, is_given=fractions is None)
     if not groups:
-        if pattern != NO_GROUPS:
-            _warn_of_repeated_subjects(name, image_dir, split, is_given=fractions is None)
         return
+    _warn_of_torn_groups(name, split, groups, is_given=fractions is None)
+    if fractions:
+        _warn_of_shares(name, split, groups, fractions)
+
+
+def _warn_of_torn_groups(
+    name: str, split: Split, groups: Mapping[str, str], *, is_given: bool
+) -> None:
+    """Warn of groups in several parts."""
     parts: dict[str, set[str]] = {}
     for part in Split._fields:
         for item in getattr(split, part):
             if item.path in groups:
                 parts.setdefault(groups[item.path], set()).add(part)
-    kept = "; the split is given, so it is kept" if fractions is None else ""
+    kept = "; the split is given, so it is kept" if is_given else ""
     for where, has_test in (("test and in train or val", True), ("train and in val", False)):
         torn = sorted(
             group
@@ -108,8 +125,6 @@ def warn_of_groups(
             logger.warning(
                 "%s: %d groups are in %s: %s%s", name, len(torn), where, few(torn, 3), kept
             )
-    if fractions:
-        _warn_of_shares(name, split, groups, fractions)
 
 
 def _warn_of_shares(
@@ -140,28 +155,43 @@ def _warn_of_lacking_val(name: str, split: Split) -> None:
         )
 
 
-def _warn_of_repeated_subjects(name: str, image_dir: str, split: Split, *, is_given: bool) -> None:
-    count, examples = repeated_patients(image_dir, split)
-    if count:
-        what, pattern = "DICOM files name the patient", PATIENT
-        state = f"at least {count} of these are"
-    else:
-        what, found = "folders", repeated_folders(split)
-        if not found:
-            what, found = "file names", repeated_subjects(split)
-        if not found:
-            return
+def _warn_of_repeated_patients(name: str, image_dir: str, split: Split, *, is_given: bool) -> bool:
+    """Warn of patients in train and test; return whether DICOM files tell patients apart."""
+    found = repeated_patients(image_dir, split)
+    if found is None:
+        return False
+    cure = f"{_cure(PATIENT, is_given)}; if they are no patients,"
+    if found.is_constant:
+        cure = "All files of a class have one PatientID: if that is no patient's,"
+    if found.number:
+        logger.warning(
+            "%s: patients (PatientID of DICOM files) that are in train and in test: at least %d "
+            "(%s). The test accuracy may be too high. %s set DATASET.GROUP none.",
+            *(name, found.number, few(found.examples, 3), cure),
+        )
+    return True
+
+
+def _warn_of_repeated_subjects(name: str, split: Split, *, is_given: bool) -> None:
+    what, found = "folders", repeated_folders(split)
+    if not found:
+        what, found = "file names", repeated_subjects(split)
+    if found:
         pattern, count, examples = found
-        what += " look like several images of one subject"
-        state = f"{count} such subjects are"
+        logger.warning(
+            "%s: %s look like several images of one subject, and %d such subjects are in "
+            "train and in test (%s): the test accuracy may be too high. %s; if "
+            "they are none, set DATASET.GROUP none.",
+            *(name, what, count, few(examples, 3), _cure(pattern, is_given)),
+        )
+
+
+def _cure(pattern: str, is_given: bool) -> str:
+    """Return how subjects are kept together."""
     cure = "To keep subjects together set"
     if is_given:
         cure = "The split is given, so it is kept; one that is drawn keeps subjects together by"
-    logger.warning(
-        "%s: %s, and %s in train and in test (%s): the test accuracy may be too high. %s "
-        "DATASET.GROUP '%s'; if they are none, set DATASET.GROUP none.",
-        *(name, what, state, few(examples, 3), cure, pattern),
-    )
+    return f"{cure} DATASET.GROUP '{pattern}'"
 
 
 def warn_of_numbers(name: str, classnames: Sequence[str]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from hashlib import blake2b
+from itertools import chain
+from typing import NamedTuple
 
 from dplq.errors import UserError, few
 from dplq.images.dicom import ENDINGS, patient_id
@@ -36,31 +39,53 @@ def groups_from_patients(image_dir: str, paths: Iterable[str]) -> dict[str, str]
     return found
 
 
-def repeated_patients(image_dir: str, split: Split) -> tuple[int, list[str]]:
-    """Return how many patients are in train and in test, and the first three by their files.
+class Repeated(NamedTuple):
+    """Patients that are in train and in test.
 
-    Of each part 500 DICOM files are read at most, evenly spaced; without pydicom, none.
+    Attributes:
+        number: how many, of those that were looked up.
+        examples: the first three, by their files.
+        is_constant: whether all files of some class have one PatientID, which may be no patient's.
+    """
+
+    number: int
+    examples: list[str]
+    is_constant: bool
+
+
+def repeated_patients(image_dir: str, split: Split) -> Repeated | None:
+    """Return which patients are in train and in test; None where no PatientID tells patients apart.
+
+    Of each part 500 DICOM files are read at most, evenly spaced; without pydicom, none. Files that
+    cannot be read do not count.
 
     Args:
         image_dir: folder that the paths of the split are relative to.
         split: any split.
     """
-    train, test = (_sampled(image_dir, part) for part in (split.train, split.test))
-    if len(train.keys() | test.keys()) < 2:
-        return 0, []  # one name for everybody names nobody
+    parts = [_sampled(image_dir, part) for part in (split.train, split.test)]
+    by_class: dict[int, list[str]] = {}
+    for name, item in chain(*parts):
+        by_class.setdefault(item.label, []).append(name)
+    if len(set(chain(*by_class.values()))) < 2:
+        return None  # one name for everybody names nobody
+    train, test = ({name: item.path for name, item in reversed(part)} for part in parts)
     both = sorted(train.keys() & test.keys())
-    return len(both), [f"{train[name]} in train, {test[name]} in test" for name in both[:3]]
+    return Repeated(
+        len(both),
+        [f"{train[name]} in train, {test[name]} in test" for name in both[:3]],
+        any(len(names) > 1 and len(set(names)) == 1 for names in by_class.values()),
+    )
 
 
-def _sampled(image_dir: str, items: Sequence[Item]) -> dict[str, str]:
-    """Return a path by group, of some DICOM files."""
-    paths = [item.path for item in items if item.path.lower().endswith(ENDINGS)]
-    some = paths[:: -(-len(paths) // SAMPLE) or 1]
-    try:
-        found = {_group(image_dir, path): path for path in reversed(some)}
-    except UserError:  # what reads the images says so
-        return {}
-    found.pop("", None)
+def _sampled(image_dir: str, items: Sequence[Item]) -> list[tuple[str, Item]]:
+    """Return some images of DICOM files that name their patient, each with its group."""
+    known = [item for item in items if item.path.lower().endswith(ENDINGS)]
+    found = []
+    for item in known[:: -(-len(known) // SAMPLE) or 1]:
+        with suppress(UserError):
+            if name := _group(image_dir, item.path):
+                found.append((name, item))
     return found
 
 

@@ -37,7 +37,7 @@ class HeadSettings(MethodSettings):
     features: str = option("clip", "of CLIP, of the domain encoder, or both", choices=FEATURES)
     views: int = option(0, "augmented views per training image; 0: the image itself", minimum=0)
     select: str = option(
-        "val", "hyperparameters: chosen on val, or fixed", choices=("val", "fixed")
+        "val", "hyperparameters, if it has any: chosen on val, or fixed", choices=("val", "fixed")
     )
 
 
@@ -90,7 +90,7 @@ class HeadModel(CLIPModel):
     Attributes:
         learned: names of the tensors that gradient steps train.
         balances: whether class weights have an effect.
-        chooses: whether hyperparameters are chosen on val, where SELECT says so.
+        chooses: whether hyperparameters, or the epoch, are chosen on val, where SELECT says so.
         parts: widths of the features that stand side by side.
 
     Raises:

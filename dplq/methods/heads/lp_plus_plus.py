@@ -43,8 +43,8 @@ class LPPlusPlusModel(TrainedHead):
 
     def solve(self, data: FitData) -> dict[str, Any]:
         """Descend on all images at once, with step sizes from bounds on the curvature."""
-        features, counts = self.unit(data.train.mean()), _counts(data)
-        top = torch.linalg.eigvalsh((features.T @ (counts[:, None] * features)).double())[-1]
+        features, weights = self.unit(data.train.mean()), _image_weights(data)
+        top = torch.linalg.eigvalsh((features.T @ (weights[:, None] * features)).double())[-1]
         rate = (4 * len(features) / top).item()
         learner = self.prompt_learner
         sgd = partial(torch.optim.SGD, lr=rate, momentum=0.9)
@@ -65,7 +65,7 @@ class LPPlusPlusModel(TrainedHead):
         bias = torch.zeros_like(ours[0])
         self.prompt_learner.put(weight=ours.T @ features, bias=bias, alpha=alpha + bias)
         self.prompt_learner.alpha.grad = None
-        squares = _counts(data)[:, None] * text.pow(2)
+        squares = _image_weights(data)[:, None] * text.pow(2)
         self.alpha_rate = len(features) / (4 * squares.sum(dim=0).max())
 
     @torch.no_grad()
@@ -82,7 +82,7 @@ class LPPlusPlusModel(TrainedHead):
         return F.linear(unit, learned.weight, learned.bias) + learned.alpha * (unit @ self.text.T)
 
 
-def _counts(data: FitData) -> Tensor:
+def _image_weights(data: FitData) -> Tensor:
     """Return how often each training image counts in the loss, (N,)."""
     labels, weights = data.train.labels, data.class_weights
     return torch.ones_like(labels, dtype=torch.float) if weights is None else weights[labels]

@@ -26,7 +26,7 @@ class ChosenEpochSettings(TextHeadSettings):
 
 
 class TrainedHead(TextHead):
-    """A head that gradient steps train; where it `chooses`, to the best epoch on val."""
+    """A head that gradient steps train; one that `chooses` keeps the best epoch on val."""
 
     chooses = False
     balances = True
