@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dplq.errors import UserError, few
 from dplq.io.spelling import spelling
+from dplq.io.table_files import SPREADSHEETS
 from dplq.io.validation.paths import is_file
 from dplq.io.validation.schema import Name, read_json
 
@@ -140,6 +141,9 @@ class OwnImages(FolderDataset):
                 > 1
             ):
                 return f" Is '{name}' the folder of the class folders? Then set --root {inside}."
+        names = os.listdir(self.dataset_dir) if os.path.isdir(self.dataset_dir) else []
+        if sheets := [name for name in sorted(names) if name.lower().endswith(SPREADSHEETS)]:
+            return f" {sheets[0]} is not read: save it as 'CSV UTF-8' (labels.csv)."
         loose = len(list_images(self.dataset_dir))
         return f" {loose} images are in it, but in no class folder." if loose else ""
 
@@ -197,6 +201,7 @@ class OwnImages(FolderDataset):
                 "test/<class>/*.jpg, or put the class folders directly into it to have them split."
             )
         self._warn_of_folders(parts)
+        self._warn_of_datasets()
         return super().draft_split()
 
     def _warn_of_folders(self, parts: Parts) -> None:
@@ -216,6 +221,21 @@ class OwnImages(FolderDataset):
                 "OwnImages: %s is a class here, but is called like a folder of segmentation masks: "
                 "if it is one, move it away; else name the classes in classes.json",
                 few(f"'{name}'" for name in names),
+            )
+
+    def _warn_of_datasets(self) -> None:
+        """Warn where the class folders are rather those of whole datasets."""
+        from dplq.datasets import DECLARED  # this one is among them
+
+        folders = [row[-1] for row in self.table.rows]
+        known = {cls.dataset_dir.split("/")[0] for cls in DECLARED.values()}
+        found = [name for name in folders if name in known]
+        nested = [name for name in found if list_folders(os.path.join(self.dataset_dir, name))]
+        if len(nested) > 1 and 2 * len(nested) >= len(folders):
+            logger.warning(
+                "OwnImages: %s holds folders of datasets (%s), which are taken for classes. Put "
+                "your own images into its folder %s, or give another --root (dplq run: --data).",
+                *(self.dataset_dir, few(nested), type(self).dataset_dir),
             )
 
     def _find_groups(self, image_dir: str, items: Sequence[Item]) -> None:

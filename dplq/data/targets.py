@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 KINDS = ("cross", "whole")  # test split of other datasets; all images of them (the v2 variants)
 DEMO = "demo"
+GIVE = "give targets (--targets, TARGETS)"
 
 
 class DatasetNode(msgspec.Struct):
@@ -76,11 +77,17 @@ def find_targets(
     configs = config_names() if configs is None else configs
     known = {file: DECLARED[name] for name, file in configs.items() if name in DECLARED}
     if source not in known:
-        raise UserError(f"no declared dataset '{source}': give TARGETS.{suggest(source, known)}")
+        raise UserError(f"no declared dataset '{source}': {GIVE}.{suggest(source, known)}")
+    if known[source].test_only:
+        raise UserError(
+            f"{source} is tested as a whole, so nothing can be trained on it: choose another source"
+        )
     domain = _domain(known[source])
     if domain == "unknown":
-        raise UserError(f"the domain of {source} is not known: give TARGETS, the names of datasets")
+        raise UserError(f"the domain of {source} is not known: {GIVE}, the names of datasets")
     folder = user_folder(root, "--root")
+    if domain != DEMO and not folder.is_dir():
+        raise UserError(f"there is no data folder {folder}: give another (--data, DATA)")
     present: list[str] = []
     absent: list[str] = []
     for file, dataset in known.items():
@@ -140,7 +147,7 @@ def targets_line(source: str, root: str, kind: str) -> str:
         print(f"not under {root}, left out: {' '.join(absent)}", file=sys.stderr)
     if not present:
         what = "all-test (v2) dataset" if kind == "whole" else "other dataset"
-        raise UserError(f"no {what} of the domain of {source} is there: give TARGETS")
+        raise UserError(f"no {what} of the domain of {source} is in {root}: {GIVE}")
     return " ".join(present)
 
 

@@ -11,6 +11,8 @@ from dplq.experiments.plan import Run
 from dplq.experiments.protocols import has_property
 from dplq.io.protocols import is_built_in
 
+OF_ONE_DATASET = ("DATASET.SPLIT_FILE", "DATASET.COLUMNS.", "DATASET.GROUP")
+
 
 @dataclass(frozen=True)
 class Series:
@@ -70,7 +72,13 @@ class Series:
         """Return the test of a training run, on its own dataset where no other is named."""
         return self._run(folder, trained.seed, classes, dataset or self.dataset, trained.folder)
 
+    @property
+    def own_keys(self) -> list[str]:
+        """Return the given config keys that say how the images of its own dataset are split."""
+        return [key for key, value in self.options if _is_of_one_dataset(key, value)]
+
     def _run(self, folder: Path, seed: int, classes: str, dataset: str, model: Path | None) -> Run:
+        own = self.own_keys if dataset != self.dataset else ()
         return Run(
             folder=folder / f"seed{seed}",
             dataset=dataset,
@@ -81,6 +89,11 @@ class Series:
             classes=classes,
             data=None if is_built_in(dataset) else self.data,
             model=model,
-            options=self.options,
+            options=tuple(pair for pair in self.options if pair[0] not in own),
             imports=self.imports,
         )
+
+
+def _is_of_one_dataset(key: str, value: str) -> bool:
+    """Return whether a config key makes sense for the files of one dataset alone."""
+    return key.startswith(OF_ONE_DATASET) and value != "none"

@@ -35,7 +35,10 @@ def transfer(series: Series, targets: Sequence[str]) -> Plan:
         for target in targets
     }
     runs = list(_runs(series, tests))
-    return Plan(runs, [series.out / series.place, *tests.values()], notes=series.notes)
+    notes = list(series.notes)
+    if targets and series.own_keys:
+        notes.append(f"of {series.dataset} alone, not of its targets: {', '.join(series.own_keys)}")
+    return Plan(runs, [series.out / series.place, *tests.values()], notes=notes)
 
 
 def _runs(series: Series, tests: dict[str, Path]) -> Iterator[Run]:

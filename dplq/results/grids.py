@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from dplq.errors import UserError, few
 from dplq.results.rendering import Line, Table
 from dplq.results.runs import Run, match_layout, one_each, warn_of_mixed_data
 from dplq.results.summary import Stat, stat
-from dplq.results.tables import ROUNDED_NOTE, shorten, spread_note
+from dplq.results.tables import ROUNDED_NOTE, problem_lines, shorten, spread_note
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ def shots_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
     )
     names = {n: "all images" if n == ALL_SHOTS else f"{n} shot{'s' * (n != 1)}" for n in shots}
     lines = _lines(found, ("output", "dataset", "trainer"), names)
-    return _table(lines, list(names.values()), ci95, noted=("dataset", "seeds"))
+    more = _training_notes(found)
+    return _table(lines, list(names.values()), ci95, more, noted=("dataset", "seeds"))
 
 
 def transfer_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
@@ -126,6 +128,7 @@ def transfer_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:
     columns = [*names.values(), *([AVERAGE] if len(targets) > 1 else [])]
     more = [f"{SOURCE}: on the test images of the source itself."]
     more += [f"{AVERAGE}: over the targets."] if AVERAGE in columns else []
+    more += _training_notes(found)
     return _table(lines, columns, ci95, more, noted=("source", "config", "shots", "seeds"))
 
 
@@ -167,6 +170,22 @@ def _lines(
             )
         )
     return lines
+
+
+def _training_notes(
+    found: Mapping[tuple[Any, ...], Mapping[Any, Mapping[int, Run]]],
+) -> list[str]:
+    """Return a line for every problem of trainings, with those that have it."""
+    seeds: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for run in (run for line in found.values() for cell in line.values() for run in cell.values()):
+        if run.problem:
+            one = run.setting
+            of = f"{one.trainer} ({one.config}, {run.dataset}, {one.shots} shots, seeds"
+            seeds[run.problem, of].append(run.seed)
+    problems: dict[str, list[str]] = defaultdict(list)
+    for (problem, of), those in seeds.items():
+        problems[problem].append(f"{of} {' '.join(map(str, sorted(those)))})")
+    return problem_lines(problems)
 
 
 def _with_average(line: Line, targets: list[str]) -> Line:

@@ -114,6 +114,11 @@ def _training_notes(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         for problem, seeds in row.problems.items():
             found.setdefault(problem, []).append(_runs_of(row, seeds, rows))
+    return problem_lines(found)
+
+
+def problem_lines(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a line for every problem of trainings, which `found` has with the runs in words."""
     return [
         f"On its own training images the training {problem}: {'; '.join(found[problem])}."
         for problem in sorted(found)

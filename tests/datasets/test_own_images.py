@@ -178,6 +178,25 @@ def test_a_folder_around_the_class_folders_is_found(tmp_path):
         load(tmp_path / "flat")
 
 
+def test_a_spreadsheet_is_named(tmp_path):
+    make_classes(tmp_path, ["images"])
+    (tmp_path / "labels.xlsx").touch()
+    with pytest.raises(UserError, match=r"labels\.xlsx is not read: save it as 'CSV UTF-8'"):
+        load(tmp_path)
+
+
+def test_folders_of_datasets_that_are_taken_for_classes_are_named(tmp_path, caplog):
+    for dataset in ("RSSCN7", "WHURS19"):
+        make_classes(tmp_path / "data" / dataset, ["a", "b"], 4)
+    load(tmp_path / "data")
+    said = "holds folders of datasets (RSSCN7, WHURS19), which are taken for classes"
+    assert said in caplog.text
+    caplog.clear()
+    make_classes(tmp_path / "flat", ["RSSCN7", "WHURS19"], 4)  # no folders in them
+    load(tmp_path / "flat")
+    assert "folders of datasets" not in caplog.text
+
+
 def test_folders_beside_the_parts_are_said(tmp_path, caplog):
     for part in ("train", "test"):
         make_classes(tmp_path / part, ["a", "b"], 4)

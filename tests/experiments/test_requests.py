@@ -78,6 +78,20 @@ def test_transfer_tests_the_model_of_the_source_on_each_target():
     assert made.notes[0] == "warning: rsscn7v2 holds the training images of rsscn7"
 
 
+def test_how_the_source_is_split_is_not_said_to_its_targets():
+    options = (("DATASET.SPLIT_FILE", "s.json"), ("DATASET.GROUP", "(a)"), ("OPTIM.LR", "0.1"))
+    made = plan("cross-dataset", ("CoOp",), targets=("aid",), seeds=(1,), options=options)
+    trained, tested = made.runs
+    assert trained.options == options
+    assert tested.options == (("OPTIM.LR", "0.1"),)
+    said = "of rsscn7 alone, not of its targets: DATASET.SPLIT_FILE, DATASET.GROUP"
+    assert said in made.notes
+    none = (("DATASET.GROUP", "none"),)
+    made = plan("cross-dataset", ("CoOp",), targets=("aid",), seeds=(1,), options=none)
+    assert [run.options for run in made.runs] == [none, none]
+    assert not any("alone" in note for note in made.notes)
+
+
 def test_a_source_is_no_target_of_its_own():
     sources = ("rsscn7", "aid")
     made = plan("cross-dataset", ("CoOp",), sources, targets=("aid", "rsscn7", "ucm"), seeds=(1,))
@@ -108,7 +122,7 @@ def test_default_targets(capsys):
     assert transfer.default_targets(["demo_aerial"], DATA, transfer.CROSS) == {
         "demo_aerial": ["demo_tissue"]
     }
-    with pytest.raises(UserError, match="domain of own_images is not known: give TARGETS"):
+    with pytest.raises(UserError, match="domain of own_images is not known: give targets"):
         transfer.default_targets(["own_images"], DATA, transfer.CROSS)
 
 

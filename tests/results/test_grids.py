@@ -77,6 +77,16 @@ def test_costs_are_those_of_training(pairs, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("table", [shots_table, transfer_table])
+def test_trainings_that_did_not_fit_are_named(table, tmp_path):
+    low = {"start": 30.0, "end": 31.0}
+    write_shots(tmp_path, 16, {2: 60.0, 1: 61.0}, train_accuracy=low)
+    write_shots(tmp_path, 16, {3: 61.0}, train_accuracy={"start": 30.0, "end": 100.0})
+    text = table(collect([tmp_path])).render("github")
+    said = "On its own training images the training did not fit: CoOp (demo, Aerial, 16 shots, "
+    assert f"{said}seeds 1 2)." in text
+
+
 @pytest.mark.parametrize("table", [shots_table, curves])
 def test_seeds_of_several_configs_are_named(table, tmp_path, caplog):
     write_shots(tmp_path, 16, {1: 60.0, 2: 61.0}, config="rn50")

@@ -179,10 +179,14 @@ def test_default_targets(tmp_path, source, kind, present, absent):
 
 
 def test_no_default_targets(tmp_path):
-    with pytest.raises(UserError, match="domain of own_images is not known: give TARGETS"):
+    with pytest.raises(UserError, match="domain of own_images is not known: give targets"):
         find_targets("own_images", str(tmp_path), "cross")
     with pytest.raises(UserError, match=r"no declared dataset 'rscn7'.*Did you mean 'rsscn7'"):
         find_targets("rscn7", str(tmp_path), "cross")
+    with pytest.raises(UserError, match="rsscn7v2 is tested as a whole, so nothing can be trained"):
+        find_targets("rsscn7v2", str(tmp_path), "cross")
+    with pytest.raises(UserError, match=r"there is no data folder .*/none: give another \(--data"):
+        find_targets("rsscn7", str(tmp_path / "none"), "cross")
 
 
 def test_generalised_tests_all_classes_together(box):
