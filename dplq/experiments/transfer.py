@@ -12,7 +12,7 @@ from dplq.errors import UserError
 from dplq.experiments.plan import Plan, Run
 from dplq.experiments.series import Series
 from dplq.io.imports import import_words
-from dplq.io.protocols import CONFIGS, config_folders
+from dplq.io.protocols import CONFIGS, config_files, config_folders
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +84,18 @@ def default_targets(
     return dict(zip(sources, map(str.split, done.stdout.splitlines()), strict=True))
 
 
-def warnings_of(source: str, targets: Sequence[str]) -> list[str]:
-    """Return a line where one of the targets is the source, or holds its training images."""
+def warnings_of(source: str, targets: Sequence[str], kind: str = CROSS) -> list[str]:
+    """Return a line where one of the targets is the source, or holds its training images.
+
+    Of the kind `WHOLE` also one for each target of which only a part is tested.
+    """
     variant = f"{source}v2"
     own = f"{source} is the source, and no target of its own: its accuracy is in the table anyway"
     same = f"warning: {variant} holds the training images of {source}"
-    return [own] * (source in targets) + [same] * (variant in targets)
+    known = config_files("datasets") if kind == WHOLE else {}
+    parts = [
+        f"{target} is tested on its test images alone; {target}v2 is all of them"
+        for target in targets
+        if f"{target}v2" in known and target != source
+    ]
+    return [own] * (source in targets) + [same] * (variant in targets) + parts

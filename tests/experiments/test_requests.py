@@ -101,6 +101,13 @@ def test_a_source_is_no_target_of_its_own():
         assert f"{source} is the source, and no target of its own" in "\n".join(made.notes)
 
 
+def test_targets_of_which_a_part_is_tested_are_named():
+    targets = ("aid", "ucmv2")
+    made = plan("domain-generalization", ("CoOp",), targets=targets, seeds=(1,))
+    assert made.notes == ["aid is tested on its test images alone; aidv2 is all of them"]
+    assert plan("cross-dataset", ("CoOp",), targets=targets, seeds=(1,)).notes == []
+
+
 def test_default_targets_of_all_sources_come_from_one_process(monkeypatch):
     asked = []
 

@@ -169,7 +169,7 @@ def _plan(request: Request, dataset: str, targets: Sequence[str]) -> Plan:
     series = list(_series(request, dataset))
     if protocol.targets:
         plans = [
-            Plan(notes=warnings_of(dataset, targets)),
+            Plan(notes=warnings_of(dataset, targets, protocol.targets)),
             *(transfer(one, targets) for one in series),
         ]
     elif request.protocol == "few-shot":
