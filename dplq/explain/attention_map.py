@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from dplq.clip.towers import ImageTower
 from dplq.errors import UserError
 from dplq.explain.feature_map import last_feature_map
+from dplq.explain.labels import check_labels
 from dplq.explain.tower import AttentionCalls, Encode, replaced_encode
 from dplq.methods.base import CLIPModel
 
@@ -47,7 +48,7 @@ def attention_map(
     Raises:
         UserError: labels of another number or out of range, or no gradient reaches the tower.
     """
-    chosen = _check_labels(model, images, labels)
+    chosen = check_labels(model, images, labels)
     found = []
     for start in range(0, len(images), CHUNK):
         part = slice(start, start + CHUNK)
@@ -55,26 +56,6 @@ def attention_map(
     if not found:
         raise UserError("attention_map: images is empty; give at least one.")
     return _scaled(torch.cat(found), images.shape[-2:])
-
-
-def _check_labels(
-    model: CLIPModel, images: Tensor, labels: Tensor | Sequence[int] | None
-) -> Tensor | None:
-    if labels is None:
-        return None
-    chosen = torch.as_tensor(labels, device=images.device).long()
-    if chosen.shape != (len(images),):
-        raise UserError(
-            f"labels has the shape {tuple(chosen.shape)}; give one class for each of the "
-            f"{len(images)} images."
-        )
-    classes = len(model.classnames)
-    if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < classes:
-        raise UserError(
-            f"labels has classes from {int(chosen.min())} to {int(chosen.max())}; the model's are "
-            f"0 to {classes - 1}."
-        )
-    return chosen
 
 
 def _scaled(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dplq.errors import UserError
+from dplq.explain.labels import check_labels
 from dplq.methods.base import CLIPModel
 
 SOURCES = ("own", "mean", "other")
@@ -71,12 +72,14 @@ def domain_effect(
         batch_size: images of a forward pass.
 
     Raises:
-        UserError: there is no domain encoder, or there are fewer than two images.
+        UserError: there is no domain encoder, there are fewer than two images, or labels of another
+            number or out of range.
     """
     if model.domain is None:
         raise UserError(f"This {model.method} model has no domain encoder, whose effect to show.")
     if len(images) < 2:
         raise UserError(f"{len(images)} images are given; the effect needs at least two.")
+    known = check_labels(model, images, labels, least=-1)
     parts = images.split(batch_size)
     features = torch.cat([model.domain(part) for part in parts])
     # In double precision the mean of equal features is that feature, to the last bit.
@@ -91,7 +94,6 @@ def domain_effect(
         )
         for source, found in given.items()
     }
-    known = None if labels is None else torch.as_tensor(labels, device=images.device)
     own = logits["own"]
     rows = [_row(source, logits[source], own, known) for source in SOURCES]
     return DomainEffect(rows, own.std(dim=1, correction=0).mean().item(), len(images))

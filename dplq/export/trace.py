@@ -11,6 +11,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.fx.node import map_arg
 
 FOLDED = "folded_{}"  # names of stored values
+DETACHING = (torch.ops.aten.detach.default, torch.ops.aten.detach_.default)
 
 
 def trace(model: nn.Module, images: Tensor, *, any_batch: bool) -> ExportedProgram:
@@ -41,6 +42,7 @@ def _module(program: ExportedProgram) -> fx.GraphModule:
 
 def fold_constants(module: fx.GraphModule) -> None:
     """Store what no input of a traced module changes; drop tensors that nothing reads then."""
+    _drop_detaching(module.graph)
     values: dict[fx.Node, Any] = {}  # of the nodes that no input changes
     stored: dict[tuple[Any, ...], fx.Node] = {}
     graph = module.graph
@@ -70,6 +72,14 @@ def fold_constants(module: fx.GraphModule) -> None:
     module.delete_all_unused_submodules()
     _drop_unread(module)
     module.recompile()
+
+
+def _drop_detaching(graph: fx.Graph) -> None:
+    """Delete what detaches tensors: a program has no gradients, and stored views refuse it."""
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target in DETACHING:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
 
 
 def _attribute(module: nn.Module, path: str) -> Any:

@@ -194,10 +194,15 @@ class CLIPModel(nn.Module):
         """Classify into these classes from now on; nothing learned is lost.
 
         Raises:
-            UserError: no class, a prompt longer than CLIP's context (named), or other classes
-                where `any_classes` is False.
+            UserError: no class, a prompt longer than CLIP's context (named), other classes where
+                `any_classes` is False, or the model is `folded`.
         """
         names = validate_classnames(classnames)
+        if self.folded_text is not None:
+            raise UserError(
+                "This model is folded for its classes: call set_classnames of the model that it "
+                "was made of, and folded() again."
+            )
         if not self.any_classes and names != self.classnames:
             raise UserError(self._cannot_name("This model", self.classnames, names))
         self._embed_classes(names)
@@ -370,11 +375,14 @@ class CLIPModel(nn.Module):
 
         Args:
             path: the file; `~` is the home folder.
-            **extra: JSON-able entries to add to the header.
+            **extra: JSON-able entries to add to the header; `trainer`, `epoch` and others of a run.
 
         Raises:
-            UserError: the file cannot be written, or a weight is nan or infinite.
+            UserError: the file cannot be written, a weight is nan or infinite, or an entry would
+                replace one of the model's own.
         """
+        if own := sorted(self.header().keys() & extra.keys()):
+            raise UserError(f"The header has {few(own)} of its own: name the entry otherwise.")
         path, state = user_path(path, "path"), self.prompt_learner.state_dict()
         if found := non_finite(state):
             raise UserError(

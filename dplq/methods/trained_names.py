@@ -12,12 +12,17 @@ def have_same_prompts(classnames: Sequence[str], others: Sequence[str]) -> bool:
     return list(map(prompt_name, classnames)) == list(map(prompt_name, others))
 
 
+def _words(name: str) -> str:
+    return " ".join(prompt_name(name).split()).casefold()
+
+
 def trained_rows(classnames: Sequence[str], trained: Sequence[str]) -> list[int | None]:
     """Return the position of each class among the trained ones; None where it is not trained.
 
-    Names match where their prompts are the same, so "parking_lot" is "parking lot". The n-th class
-    of a name is the n-th trained one of that name; exact spelling comes first. So every class keeps
-    its position where the names are the trained ones, duplicates included.
+    Names match where their prompts are the same, so "parking_lot" is "parking lot", or differ in
+    case and spaces around or between words alone. The n-th class of a name is the n-th trained one
+    of that name; exact spelling comes first. So every class keeps its position where the names are
+    the trained ones, duplicates included.
 
     Args:
         classnames: K names.
@@ -25,7 +30,7 @@ def trained_rows(classnames: Sequence[str], trained: Sequence[str]) -> list[int 
     """
     rows: list[int | None] = [None] * len(classnames)
     free = dict(enumerate(trained))
-    spellings: tuple[Callable[[str], str], ...] = (str, prompt_name)
+    spellings: tuple[Callable[[str], str], ...] = (str, prompt_name, _words)
     for spelled in spellings:
         places: dict[str, list[int]] = {}
         for row, name in free.items():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import dplq
 from dplq.clip.backbone import Backbone
 from dplq.errors import UserError
 from dplq.explain import domain_effect
@@ -105,3 +106,14 @@ def test_refusals(clip: Backbone) -> None:
         domain_effect(without, IMAGES)
     with pytest.raises(UserError, match="1 images are given; the effect needs at least two"):
         domain_effect(model_of("DCPL", clip), IMAGES[:1])
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"), [([9, 0], "classes from 0 to 9"), ([0], "give one class for each of the 2")]
+)
+def test_labels_of_no_class_are_refused(labels, said):
+    clip = tiny_backbone()
+    domain = dplq.load_domain_encoder("clip", backbone=clip)
+    model = dplq.QuaternionPromptCLIP(clip, domain, ["river", "lake"], prompt_depth=2, seed=0)
+    with pytest.raises(UserError, match=said):
+        domain_effect(model.eval(), torch.randn(2, 3, 32, 32), labels)

@@ -137,19 +137,34 @@ def test_torch_export_of_every_method(method, clip, deep_clip, tmp_path, request
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+def residual_head(clip):
+    """A fitted model with head and map, and a class that it was not trained on."""
+    model = model_of("QuaternionPrompt", clip, preset="residual_head")
+    model.fit_features(model.frozen_features(images(6)), torch.tensor([0, 1, 2, 0, 1, 2]))
+    model.set_classnames(["river", "parking_lot", "lake", "desert"])
+    return model
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_written_program_runs_in_every_gradient_mode(mode, deep_clip, tmp_path):
+    model = residual_head(deep_clip)
+    model.export(tmp_path / "model.pt2")
+    run = torch.export.load(tmp_path / "model.pt2").module()
+    with mode():
+        found = run(images(3))
+    assert_close(found.detach(), logits(model, images(3)))
+
+
 @needs_onnx
 @pytest.mark.parametrize("method", IN_ONNX)
 def test_onnxruntime_gives_the_models_logits(method, clip, deep_clip, tmp_path):
     """Batches of 1, 3 and 5, none of which is the traced one."""
     import onnxruntime
 
-    preset = {"preset": "residual_head"} if method == "QuaternionPrompt" else {}
-    settings = {**SETTINGS[method], **preset}
-    model = model_of(method, clip_for(method, clip, deep_clip), **settings)
     if method == "QuaternionPrompt":
-        features = model.frozen_features(images(6))
-        model.fit_features(features, torch.tensor([0, 1, 2, 0, 1, 2]))
-        model.set_classnames(["river", "parking_lot", "lake", "desert"])  # head and map take part
+        model = residual_head(deep_clip)
+    else:
+        model = model_of(method, clip_for(method, clip, deep_clip))
     names = model.classnames
     model.export(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))

@@ -338,3 +338,18 @@ def test_public_names_are_listed():
         assert getattr(dplq, name) is not None
     with pytest.raises(AttributeError, match="module 'dplq' has no attribute 'lod'"):
         dplq.lod  # noqa: B018
+
+
+def test_entries_of_the_header_are_not_replaced(tmp_path):
+    model = dplq.create_model("CoOp", tiny_backbone(), ["river", "lake"], n_ctx=2, seed=0)
+    with pytest.raises(UserError, match="The header has classnames, method of its own"):
+        model.save(tmp_path / "m.safetensors", method="Foo", classnames=["x"], note=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folded_model_takes_no_other_classes():
+    model = dplq.create_model("CoOp", tiny_backbone(), ["river", "lake"], n_ctx=2, seed=0).eval()
+    with pytest.raises(UserError, match=r"folded for its classes: call set_classnames"):
+        model.folded().set_classnames(["z", "q"])
+    model.set_classnames(["z", "q"])
+    assert model.folded().classnames == ["z", "q"]

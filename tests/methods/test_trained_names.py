@@ -18,7 +18,7 @@ TRAINED = ["river", "missile", "forest", "missile"]
         (["parking lot", "a_b_c"], ["a b_c", "parking_lot"], [1, 0]),
         (["a b", "a_b"], ["a_b", "a b"], [1, 0]),
         (["a b", "a_b", "a b"], ["a_b", "a_b"], [1, 0, None]),
-        (["River"], TRAINED, [None]),
+        (["River"], TRAINED, [0]),
         (["river"], [], [None]),
     ],
 )
@@ -34,3 +34,13 @@ def test_the_same_prompts() -> None:
     assert have_same_prompts(["a_b", "c"], ["a b", "c"])
     assert not have_same_prompts(["a_b", "c"], ["c", "a b"])
     assert not have_same_prompts(["a_b"], ["a b", "c"])
+
+
+def test_case_and_spaces_do_not_make_another_class():
+    """A tokenizer in lower case gives them the same prompts."""
+    assert trained_rows(["Dense Forest ", "RIVER", "lake"], ["river", "dense_forest"]) == [
+        1,
+        0,
+        None,
+    ]
+    assert trained_rows(["River", "river"], ["river", "River"]) == [1, 0]  # exact spelling first
