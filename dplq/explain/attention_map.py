@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from dplq.clip.towers import ImageTower
 from dplq.errors import UserError
 from dplq.explain.feature_map import last_feature_map
-from dplq.explain.labels import check_labels
 from dplq.explain.tower import AttentionCalls, Encode, replaced_encode
 from dplq.methods.base import CLIPModel
+from dplq.methods.labels import check_labels
 
 CHUNK = 4  # images whose attention is held at once: of ViT-L/14@336px about 0.5 GB each
 
@@ -48,7 +48,8 @@ def attention_map(
     Raises:
         UserError: labels of another number or out of range, or no gradient reaches the tower.
     """
-    chosen = check_labels(model, images, labels)
+    classes = len(model.classnames)
+    chosen = None if labels is None else check_labels(labels, images, classes)
     found = []
     for start in range(0, len(images), CHUNK):
         part = slice(start, start + CHUNK)

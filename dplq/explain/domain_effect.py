@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dplq.errors import UserError
-from dplq.explain.labels import check_labels
 from dplq.methods.base import CLIPModel
+from dplq.methods.labels import check_labels
 
 SOURCES = ("own", "mean", "other")
 MOST_AT_ONCE = 50  # images of a forward pass, by default
@@ -79,7 +79,8 @@ def domain_effect(
         raise UserError(f"This {model.method} model has no domain encoder, whose effect to show.")
     if len(images) < 2:
         raise UserError(f"{len(images)} images are given; the effect needs at least two.")
-    known = check_labels(model, images, labels, least=-1)
+    classes = len(model.classnames)
+    known = None if labels is None else check_labels(labels, images, classes, least=-1)
     parts = images.split(batch_size)
     features = torch.cat([model.domain(part) for part in parts])
     # In double precision the mean of equal features is that feature, to the last bit.

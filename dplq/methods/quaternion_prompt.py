@@ -17,11 +17,12 @@ from torch import Tensor
 
 from dplq.clip.backbone import Backbone
 from dplq.domain.encoder import DomainEncoder
-from dplq.errors import UserError
+from dplq.errors import UserError, shown
 from dplq.methods.base import PromptedCLIP, Prompts, validate_classnames
 from dplq.methods.domain_head import DomainHead
 from dplq.methods.heads.fitting import balanced_weights, check_every_class
 from dplq.methods.init import MAX_WORDS, check_depth, initial_context, seeded_generator
+from dplq.methods.labels import check_labels
 from dplq.methods.opinions import decided, joined, mixed, with_spread_of
 from dplq.methods.presets import PRESET_NORMALIZE, PRESETS
 from dplq.methods.prompt_learner import PromptLearner, QuaternionPromptSettings
@@ -154,7 +155,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
         return torch.cat(parts, dim=1)
 
     def fit_features(
-        self, features: Tensor, labels: Tensor, class_weight: str | None = None
+        self, features: Tensor, labels: Tensor | Sequence[int], class_weight: str | None = None
     ) -> None:
         """Fit what needs no gradient steps: standardisation, head and map.
 
@@ -166,8 +167,14 @@ class QuaternionPromptCLIP(PromptedCLIP):
             class_weight: of head and map: "balanced", or None.
 
         Raises:
-            UserError: a class has no image.
+            UserError: a class has no image, features or labels have another shape, features are nan
+                or infinite, or a label is of no class.
         """
+        self._check_features(features)
+        labels = check_labels(labels, features, len(self.trained_classes))
+        if class_weight not in (None, "balanced"):
+            given = shown(class_weight)
+            raise UserError(f'class_weight is {given}; it must be "balanced" or None.')
         for key in ("head_weight", "map_weight"):
             if getattr(self.switches, key):
                 check_every_class(labels, self.trained_classes, key.upper())
@@ -181,6 +188,17 @@ class QuaternionPromptCLIP(PromptedCLIP):
             self.prompt_learner.text_map.fit(features, labels, texts, weights)
         if self.learns_from_features:
             self.prompt_learner.fitted.fill_(1)
+
+    def _check_features(self, features: Tensor) -> None:
+        """Refuse (UserError) features that cannot be fitted."""
+        width = self.clip.embed_dim + (self.settings["domain_dim"] or 0)
+        if features.ndim != 2 or features.shape[1] != width:
+            raise UserError(
+                f"features has the shape {tuple(features.shape)}; expected (N, {width}), as "
+                "frozen_features returns them."
+            )
+        if not torch.isfinite(features).all():
+            raise UserError("features has values that are nan or infinite.")
 
     def _check_fitted(self) -> None:
         """Refuse (UserError) what would be wrong without `fit_features`."""

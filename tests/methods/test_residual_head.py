@@ -360,11 +360,11 @@ def test_bad_input(backbone):
     images, features, labels = inputs(backbone)
     frozen = model.frozen_features(images, features)
     with pytest.raises(dplq.UserError, match="HEAD_WEIGHT needs a training image of parking_lot"):
-        model.fit_features(frozen, labels * 2)
+        model.fit_features(frozen, labels.clamp(max=1) * 2)
     assert model.prompt_learner.mean.count_nonzero() == 0  # nothing was fitted by halves
     model = make_model(backbone, head_weight=0.0)
     with pytest.raises(dplq.UserError, match="MAP_WEIGHT needs a training image of parking_lot"):
-        model.fit_features(frozen, labels * 2)
+        model.fit_features(frozen, labels.clamp(max=1) * 2)
     assert model.prompt_learner.mean.count_nonzero() == 0
     one = DomainHead(1, 2, 0)
     one.fit(torch.ones(2, 2), torch.tensor([0, 0]))
@@ -426,3 +426,34 @@ def test_loading_says_nothing_of_switches_that_nobody_set(backbone, tmp_path, ca
     caplog.clear()
     dplq.load(tmp_path / "prompts.safetensors", clip=backbone)
     assert "STANDARDIZE" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda x, y: (x, y[:5]),
+            r"labels has the shape \(5,\); give one class for each of the 12",
+        ),
+        (lambda x, y: (x[:, :3], y), r"features has the shape \(12, 3\)"),
+        (lambda x, y: (x * float("nan"), y), "values that are nan or infinite"),
+        (lambda x, y: (x, y + 1), "labels has classes from 1 to 3; the model's are 0 to 2"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(backbone, change, said):
+    model = make_model(backbone)
+    images, features, labels = inputs(backbone)
+    frozen = model.frozen_features(images, features)
+    with pytest.raises(dplq.UserError, match=said):
+        model.fit_features(*change(frozen, labels))
+    with pytest.raises(dplq.UserError, match=r"class_weight is 'foo'; it must be"):
+        model.fit_features(frozen, labels, "foo")
+
+
+@pytest.mark.parametrize("kind", [list, np.asarray, torch.Tensor.float])
+def test_labels_of_other_kinds_are_taken(backbone, kind):
+    model, images, features, labels = fitted(backbone)
+    other = make_model(backbone)
+    other.fit_features(other.frozen_features(images, features), kind(labels))
+    first, second = (m.prompt_learner.state_dict() for m in (model, other))
+    assert all(torch.equal(first[name], second[name]) for name in first)

@@ -1,4 +1,4 @@
-"""Classes of images, as the functions of this package take them."""
+"""Labels of images, as a caller may give them."""
 
 from __future__ import annotations
 
@@ -8,35 +8,28 @@ import torch
 from torch import Tensor
 
 from dplq.errors import UserError
-from dplq.methods.base import CLIPModel
 
 
 def check_labels(
-    model: CLIPModel,
-    images: Tensor,
-    labels: Tensor | Sequence[int] | None,
-    least: int = 0,
-) -> Tensor | None:
-    """Return labels as a tensor (B,), long, on the images' device; None for None.
+    labels: Tensor | Sequence[int], items: Tensor, classes: int, least: int = 0
+) -> Tensor:
+    """Return labels as a tensor (N,), long, on the device of what they belong to.
 
     Args:
-        model: whose classes they are.
-        images: (B, 3, H, W).
-        labels: one for each image.
+        labels: one for each item; a list, an array or a tensor.
+        items: (N, ...), images or features.
+        classes: K, of the model.
         least: the least allowed one; -1 where a class may be unknown.
 
     Raises:
         UserError: labels of another number, or out of range.
     """
-    if labels is None:
-        return None
-    chosen = torch.as_tensor(labels, device=images.device).long()
-    if chosen.shape != (len(images),):
+    chosen = torch.as_tensor(labels, device=items.device).long()
+    if chosen.shape != items.shape[:1]:
         raise UserError(
             f"labels has the shape {tuple(chosen.shape)}; give one class for each of the "
-            f"{len(images)} images."
+            f"{len(items)} images."
         )
-    classes = len(model.classnames)
     if len(chosen) and not least <= int(chosen.min()) <= int(chosen.max()) < classes:
         raise UserError(
             f"labels has classes from {int(chosen.min())} to {int(chosen.max())}; the model's are "
