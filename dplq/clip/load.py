@@ -44,9 +44,9 @@ KEYS_LEFT_OVER = OPENAI_NUMBERS | {"attn_mask", "text.attn_mask", "logit_bias"}
 POSITION_IDS = "embeddings.position_ids"
 # One number, with or without a dimension.
 LOGITS = frozenset({"logit_scale", "logit_bias"})
-MOST_LOG_SCALE = 10.0  # a scale of 22,000; CLIP's training keeps it below 100
 # ... and the model may have these beyond the file's.
 KEYS_MISSING = frozenset({"logit_bias"})
+MOST_LOG_SCALE = 10.0  # a scale of 22,000; CLIP's training keeps it below 100
 
 
 def build(source: Source, device: str = "cpu") -> CLIP | CustomTextCLIP | CoCa:

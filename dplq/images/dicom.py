@@ -42,6 +42,11 @@ def read_dicom(file: BinaryIO, settings: ReadSettings) -> Stored:
     return Stored(raster, frames, steps=steps)
 
 
+def is_dicom(head: bytes) -> bool:
+    """Return whether a file that begins so, of 132 bytes or more, is DICOM."""
+    return head[128:132] == b"DICM"
+
+
 def patient_id(path: str | os.PathLike[str]) -> str:
     """Return the PatientID of a DICOM file; "" of another file, or where it has none.
 
@@ -50,7 +55,7 @@ def patient_id(path: str | os.PathLike[str]) -> str:
         OSError: the file cannot be opened.
     """
     with open(path, "rb") as file:
-        if file.read(132)[128:] != b"DICM":
+        if not is_dicom(file.read(132)):
             return ""
         file.seek(0)
         pydicom = _pydicom()

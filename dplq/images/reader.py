@@ -18,7 +18,7 @@ from dplq.errors import UserError, one_line, printable
 from dplq.io.files import bytes_digest
 from dplq.io.validation.paths import not_regular
 
-from .dicom import read_dicom
+from .dicom import is_dicom, read_dicom
 from .pictures import as_raster, decodes, picture_to_rgb, read_picture, stored_picture, turn
 from .rasters import raster_to_rgb
 from .settings import DEFAULTS, ReadSettings
@@ -195,7 +195,7 @@ def _read(file: BinaryIO, settings: ReadSettings, edge: int | None) -> Stored:
         raise Refusal("is empty (0 bytes); get the file again")
     if head[:4] in STARTS:
         return read_tiff(file, settings)
-    if head[128:] == b"DICM":
+    if is_dicom(head):
         return read_dicom(file, settings)
     return read_picture(file, settings, edge)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def curve_figure(
     """
     drawn = curves(runs)
     datasets = list(dict.fromkeys(dataset for dataset, _ in drawn))
-    most = max(len([1 for name, _ in drawn if name == dataset]) for dataset in datasets)
+    most = max(Counter(dataset for dataset, _ in drawn).values())
     beside = most > FEW  # the legend, which would cover the lines
     columns = -(-most // COLUMN)
     width = 5.5 + 1.9 * columns * beside

@@ -392,3 +392,11 @@ def test_probabilities_of_one_and_few_groups_are_said(tmp_path):
     html = rendered(write_run(tmp_path, predictions), images=False)
     assert "No intervals: a bootstrap over the 2 groups tells too little" in html
     assert "Of 4 images a class has the probability 1 to the last digit" in html
+
+
+def test_an_exact_interval_is_called_so(tmp_path):
+    predictions = table(images=90, skill=40.0)
+    predictions.groups = [""] * 90
+    html = rendered(write_run(tmp_path, predictions), images=False)
+    assert "Interval of the accuracy: 95 %, exact (Clopper and Pearson), over the 90 images" in html
+    assert "bootstrap over" not in html

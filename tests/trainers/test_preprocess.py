@@ -292,3 +292,11 @@ def test_images_that_are_not_normalised_are_warned_of(caplog):
     assert f'INPUT.PIXEL_MEAN "{list(clip.image_mean)}" and INPUT.PIXEL_STD' in first
     assert "INPUT.INTERPOLATION is bilinear, but" in second
     assert second.endswith("was trained with bicubic: set it in the config file.")
+
+
+def test_images_of_which_each_is_standardised_are_not_warned_of(caplog):
+    clip = tiny_backbone()
+    given = config(INTERPOLATION=clip.interpolation, TRANSFORMS=("instance_norm",)).INPUT
+    caplog.clear()
+    check_input(given, clip)
+    assert not caplog.messages

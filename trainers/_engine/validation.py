@@ -27,28 +27,26 @@ def check_input(given: Any, clip: Backbone) -> None:
             f"INPUT.SIZE {tuple(given.SIZE)} does not fit {clip.spec.name}, which "
             f'reads {size}x{size}: set INPUT.SIZE "({size}, {size})".'
         )
-    found, name = input_of(given, clip), clip.spec.name
-    statistics = (("MEAN", found.mean, clip.image_mean), ("STD", found.std, clip.image_std))
-    differing = [each for each in statistics if not np.allclose(each[1], each[2], atol=1e-3)]
-    if differing and not {"normalize", "instance_norm"}.intersection(given.TRANSFORMS):
+    name, wanted = clip.spec.name, {"PIXEL_MEAN": clip.image_mean, "PIXEL_STD": clip.image_std}
+    if "normalize" in given.TRANSFORMS:
+        for key, value in wanted.items():
+            if not np.allclose(given[key], value, atol=1e-3):
+                logger.warning(
+                    "INPUT.%s is %s, but %s was trained with %s: set it in the config file.",
+                    *(key, list(given[key]), name, list(value)),
+                )
+    elif "instance_norm" not in given.TRANSFORMS and {*clip.image_mean, *clip.image_std} != {0, 1}:
         logger.warning(
             "Images are NOT NORMALISED, as INPUT.TRANSFORMS (%s) lacks normalize, but %s was "
             "trained on normalised ones: its accuracy will be low. Name a --config-file, or set "
             'INPUT.TRANSFORMS \'["random_resized_crop", "random_flip", "normalize"]\', '
             'INPUT.PIXEL_MEAN "%s" and INPUT.PIXEL_STD "%s".',
-            *(", ".join(given.TRANSFORMS) or "empty", name),
-            *(list(clip.image_mean), list(clip.image_std)),
+            *(", ".join(given.TRANSFORMS) or "empty", name, *map(list, wanted.values())),
         )
-        differing = []
-    for key, value, wanted in differing:
-        logger.warning(
-            "INPUT.PIXEL_%s is %s, but %s was trained with %s: set it in the config file.",
-            *(key, list(value), name, list(wanted)),
-        )
-    if found.interpolation != clip.interpolation:
+    if clip.interpolation != given.INTERPOLATION:
         logger.warning(
             "INPUT.INTERPOLATION is %s, but %s was trained with %s: set it in the config file.",
-            *(found.interpolation, name, clip.interpolation),
+            *(given.INTERPOLATION, name, clip.interpolation),
         )
     if clip.resize_mode != SHORTEST:
         logger.warning(

@@ -79,13 +79,13 @@ def repeated_patients(image_dir: str, split: Split) -> Repeated | None:
 
 
 def _sampled(image_dir: str, items: Sequence[Item]) -> list[tuple[str, Item]]:
-    """Return some images of DICOM files that name their patient, each with its group."""
+    """Return some images of DICOM files that name their patient, each with its PatientID."""
     known = [item for item in items if item.path.lower().endswith(ENDINGS)]
     found = []
     for item in known[:: -(-len(known) // SAMPLE) or 1]:
-        with suppress(UserError):
-            if name := _group(image_dir, item.path):
-                found.append((name, item))
+        with suppress(Refusal, OSError):
+            if patient := patient_id(os.path.join(image_dir, item.path)):
+                found.append((patient, item))
     return found
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from dplq.errors import few
+from dplq.images.dicom import is_dicom
 from dplq.images.reader import EXTENSIONS
 
 from .folders import is_dead_link
@@ -51,7 +52,7 @@ def _is_dicom(path: str) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            return is_dicom(file.read(132))
     except OSError:  # what reads the folder says so
         return False
 

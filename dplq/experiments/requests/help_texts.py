@@ -72,11 +72,10 @@ run once. `dplq run` does the same without bash, on several GPUs or a cluster, a
 A run is finished when its folder holds a whole results.json; it is then not repeated. To go on
 after a failure or a signal (Ctrl-C, kill), give the same command again. settings.txt in the folder
 of a run records how it was made: a run with other settings, there or for another seed beside it, is
-refused,
-so that no two are mixed; give another OUT, or remove the folder. A folder with neither results.json
-nor prompt_learner/ (a run that failed early) refuses nothing. While a run goes on in a folder, a
-second one there is refused, with the process id and host of the first. A run that fails stops those
-alone that test its model.
+refused, so that no two are mixed; give another OUT, or remove the folder. A folder with neither
+results.json nor prompt_learner/ (a run that failed early) refuses nothing. While a run goes on in a
+folder, a second one there is refused, with the process id and host of the first. A run that fails
+stops those alone that test its model.
 Exit code: 0 done, 2 wrong arguments or settings, 130 Ctrl-C, 143 or 129 SIGTERM or SIGHUP, else the
 code of the first run that failed."""
 

@@ -146,7 +146,10 @@ def _over(metrics: dict[str, Any]) -> str:
     drawn = metrics["intervals"]
     if drawn:
         over = f"over the {drawn['units']:,} {drawn['over']}"
-        if any(drawn.get(metric.key) for metric in TILES):
+        known = [metric.key for metric in TILES if metric.has_interval and drawn.get(metric.key)]
+        if known == ["accuracy"]:  # of images that are all right, or all wrong
+            said += f". Interval of the accuracy: 95 %, exact (Clopper and Pearson), {over}"
+        elif known:
             said += f". Intervals: 95 %, bootstrap {over}, {drawn['draws']:,} draws"
         else:
             said += f". No intervals: a bootstrap {over} tells too little"
