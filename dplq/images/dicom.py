@@ -11,6 +11,7 @@ import numpy as np
 from .settings import ReadSettings
 from .stored import Range, Raster, Refusal, Stored, check_size, choose_frame, span_of
 
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GREY = ("MONOCHROME1", "MONOCHROME2")
 ENDINGS = (".dcm", ".dic", ".dicom", ".ima")
 DECODERS = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
@@ -27,13 +28,14 @@ def read_dicom(file: BinaryIO, settings: ReadSettings) -> Stored:
         Refusal: it cannot be used as it is.
     """
     data = _pydicom().dcmread(file)
-    if "PixelData" not in data and "FloatPixelData" not in data:
+    if not any(name in data for name in PIXELS):
         raise Refusal("is a DICOM file that holds no image, or ends before it; replace it")
     frames = int(data.get("NumberOfFrames") or 1)
     steps: list[str] = []
     index = choose_frame(frames, settings, steps)
     check_size(int(data.Columns), int(data.Rows), settings)
     photometric = str(data.PhotometricInterpretation)
+    _require_usual_bits(data)
     values = _frame(data, index, frames)
     if photometric in GREY:
         raster = _grey(data, values, index, settings, steps)
@@ -84,11 +86,37 @@ def _frame(data: Any, index: int, frames: int) -> np.ndarray:
     try:
         return _decoded(data, index, frames)
     except (NotImplementedError, RuntimeError, ImportError) as error:
-        if not syntax.is_compressed:
+        if not syntax.is_compressed or _has_decoder(syntax):
             raise
         raise Refusal(
             f"is compressed with {syntax.name}, for which no decoder is installed; `{DECODERS}`"
         ) from error
+
+
+def _has_decoder(syntax: Any) -> bool:
+    """Return whether a decoder of a transfer syntax is known to be installed."""
+    try:
+        from pydicom.pixels import get_decoder
+
+        return bool(get_decoder(syntax).is_available)
+    except (ImportError, NotImplementedError):  # pydicom 2 does not say; no decoder at all
+        return False
+
+
+def _require_usual_bits(data: Any) -> None:
+    """Refuse values that do not end at the lowest bit: pydicom does not move them there.
+
+    Raises:
+        Refusal: they do not.
+    """
+    stored, high = data.get("BitsStored"), data.get("HighBit")
+    compressed = data.file_meta.TransferSyntaxUID.is_compressed  # whose codec knows its bits
+    known = "PixelData" in data and not compressed and None not in (stored, high)
+    if known and high != stored - 1:
+        raise Refusal(
+            f"stores values of {stored} bits up to bit {high}, not {stored - 1}, which DICOM no "
+            "longer allows and cannot be read; convert it"
+        )
 
 
 def _decoded(data: Any, index: int, frames: int) -> np.ndarray:
@@ -124,7 +152,7 @@ def _grey(
     if settings.window is None:
         source = _group(data, "FrameVOILUTSequence", index)
         if source.get("VOILUTSequence"):
-            values, span, bits = _voi_lut(source, values)
+            values, span, bits = _voi_lut(source, values, _order(data))
             window = span
         elif source.get("WindowWidth") is not None and source.get("WindowCenter") is not None:
             values, window = _windowed(source, values, steps)
@@ -165,16 +193,17 @@ def _modality(
     """Return values, range and bits after the modality LUT: Hounsfield units in CT."""
     source = _group(data, "PixelValueTransformationSequence", index)
     if source.get("ModalityLUTSequence"):
-        table, first, bits = _lut(source.ModalityLUTSequence[0])
+        table, first, bits = _lut(source.ModalityLUTSequence[0], _order(data))
         steps.append("modality LUT applied")
         return _looked_up(table, first, values), (0, 2.0**bits - 1), bits
-    if source.get("RescaleSlope") is None:
-        return values, span, bits
-    slope, intercept = float(source.RescaleSlope), float(source.get("RescaleIntercept") or 0)
+    given, offset = source.get("RescaleSlope"), source.get("RescaleIntercept")
+    slope, intercept = float(1 if given is None else given), float(offset or 0)
     if (slope, intercept) == (1, 0):
         return values, span, bits
     steps.append("rescale slope and intercept applied")
-    ends = sorted(end * slope + intercept for end in span or (0, 1))
+    if span is None:  # floats
+        return values * slope + intercept, None, bits
+    ends = sorted(end * slope + intercept for end in span)
     whole = slope.is_integer() and intercept.is_integer() and values.dtype.kind in "ui"
     if whole and max(map(abs, ends)) < 2**31:
         small = ends[0] >= -(2**15) and ends[1] < 2**15
@@ -183,13 +212,18 @@ def _modality(
     return values * slope + intercept, (ends[0], ends[1]), bits
 
 
-def _lut(item: Any) -> tuple[np.ndarray, int, int]:
+def _order(data: Any) -> str:
+    """Return numpy's sign of the byte order of a data set."""
+    return "<" if data.file_meta.TransferSyntaxUID.is_little_endian else ">"
+
+
+def _lut(item: Any, order: str) -> tuple[np.ndarray, int, int]:
     """Return the entries of a LUT, the value of the first, and their bits."""
     count, first, bits = (int(v) for v in item.LUTDescriptor)
     stored = item.LUTData
     if isinstance(stored, bytes):
         wide = len(stored) >= 2 * (count or 65536)
-        stored = np.frombuffer(stored, "<u2" if wide else "u1")
+        stored = np.frombuffer(stored, f"{order}u2" if wide else "u1")
     return np.asarray(stored, np.uint16)[: count or 65536], first, bits
 
 
@@ -198,8 +232,8 @@ def _looked_up(table: np.ndarray, first: int, values: np.ndarray) -> np.ndarray:
     return table[np.clip(values.astype(np.int64) - first, 0, len(table) - 1)]
 
 
-def _voi_lut(source: Any, values: np.ndarray) -> tuple[np.ndarray, Range, int]:
-    table, first, bits = _lut(source.VOILUTSequence[0])
+def _voi_lut(source: Any, values: np.ndarray, order: str) -> tuple[np.ndarray, Range, int]:
+    table, first, bits = _lut(source.VOILUTSequence[0], order)
     return _looked_up(table, first, values), (0, 2.0**bits - 1), bits
 
 

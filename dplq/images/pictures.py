@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,7 @@ FORMATS = (
     "TGA",
 )
 ORIENTATION = 0x0112
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of a TIFF
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -52,6 +54,8 @@ def open_picture(file: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Im
     """
     head, problem = file.read(16), None
     for name in formats:
+        if name == "TGA" and not _is_tga(file):
+            continue
         factory, accepts = _plugin(name)
         if factory is None or (accepts and accepts(head) is not True):
             continue
@@ -66,6 +70,13 @@ def open_picture(file: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Im
         "is not an image, or not in a format that can be read, whatever its name says; convert or "
         "remove it"
     )
+
+
+def _is_tga(file: BinaryIO) -> bool:
+    """Return whether a file is named a TGA image, or ends as one: its start can be anything."""
+    name = str(getattr(file, "name", ""))
+    file.seek(max(file.seek(0, 2) - 18, 0))
+    return name.lower().endswith(".tga") or file.read(18) == b"TRUEVISION-XFILE.\0"
 
 
 def _plugin(name: str) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
@@ -113,16 +124,32 @@ def stored_picture(image: Image.Image, steps: list[str], frames: int = 1) -> Sto
     """
     image.load()
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image)[..., None]
-        bits = 16 if image.mode.startswith("I;16") else 32
-        span = None if image.mode == "F" else (0, 65535) if bits == 16 else (-(2**31), 2**31 - 1)
-        return Stored(
-            Raster(values, kind_of(values.dtype, bits, 1), span, bits),
-            frames,
-            orientation_of(image),
-            steps=steps,
-        )
+        return Stored(_as_stored(image), frames, orientation_of(image), steps=steps)
     return Stored(image, frames, orientation_of(image), steps=steps)
+
+
+def _as_stored(image: Image.Image) -> Raster:
+    """Return the values of a grey image of more than 8 bits, with what its file says of them."""
+    values = np.asarray(image)[..., None]
+    bits = 16 if image.mode.startswith("I;16") else 32
+    tags: Any = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    if BITS in tags:  # Pillow holds 32 bits of any integers, and leaves white 0
+        (bits,) = tags[BITS][:1]
+        letter = "uif"[tags.get(SAMPLE_FORMAT, (1,))[0] - 1]
+        width = max(8 * values.dtype.itemsize, bits)
+        values = values.astype(f"{letter}{width // 8 if bits > 16 else 2}")
+    alpha, key = False, image.info.get("transparency")
+    if image.format == "PNG" and isinstance(key, int):
+        values, alpha = _with_key(values, key), True
+    kind = kind_of(values.dtype, bits, values.shape[2], alpha)
+    inverted = tags.get(PHOTOMETRIC) == 0
+    return Raster(values, kind, span_of(values.dtype, bits), bits, alpha, inverted=inverted)
+
+
+def _with_key(values: np.ndarray, key: Any) -> np.ndarray:
+    """Return 16-bit values (H, W, bands) with alpha, 0 where all bands are the key's."""
+    opaque = (values != np.asarray(key, np.uint16)).any(axis=2, keepdims=True)
+    return np.concatenate([values, opaque * np.uint16(65535)], 2)
 
 
 def _draft(image: Image.Image, settings: ReadSettings, edge: int | None, steps: list[str]) -> None:
@@ -214,8 +241,13 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
     return converted
 
 
-def as_raster(image: Image.Image) -> Raster:
-    """Return an image of 8 bits or less as a raster of its bands, a palette as its colours."""
+def as_raster(image: Image.Image, settings: ReadSettings, steps: list[str]) -> Raster:
+    """Return an image of 8 bits or less as a raster of its bands, a palette as its colours.
+
+    Colours of another kind are made RGB, but for a CMYK TIFF, which may be any four bands.
+    """
+    if image.mode in ("YCbCr", "LAB", "HSV") or (image.mode == "CMYK" and image.format != "TIFF"):
+        image = picture_to_rgb(image, settings, steps)
     clear = "transparency" in image.info
     kind = KINDS.get(image.mode, f"of mode {image.mode}")
     if image.mode in ("1", "La") or (image.mode in ("P", "PA", "L", "RGB") and clear):
@@ -249,8 +281,7 @@ def _read_deep_png(file: BinaryIO, image: Image.Image, settings: ReadSettings) -
         values = _decoded_twice(file, image, letters) if once is None else once
     alpha = colour_type in (GREY_ALPHA, RGB_ALPHA)
     if key is not None and not alpha:
-        opaque = (values != np.asarray(key, np.uint16)).any(axis=2, keepdims=True)
-        values, alpha = np.concatenate([values, opaque * np.uint16(65535)], 2), True
+        values, alpha = _with_key(values, key), True
     kind = kind_of(values.dtype, 16, values.shape[2], alpha)
     return Raster(values, kind, (0, 65535), 16, alpha, rgb=True)
 
@@ -280,12 +311,11 @@ def _read_deep_jpeg2000(
     file: BinaryIO, image: Image.Image, settings: ReadSettings
 ) -> Raster | None:
     """Return the values of a JPEG 2000 of more than 8 bits."""
-    file.seek(0)
-    head = file.read(1 << 16)
-    at = head.find(b"\xff\x4f\xff\x51")  # start of codestream, then image and tile size
-    (bands,) = struct.unpack_from(">H", head, at + 40)
-    depths = {byte & 0x7F for byte in head[at + 42 : at + 42 + 3 * bands : 3]}
-    bits, signed = max(depths) + 1, bool(head[at + 42] & 0x80)
+    file.seek(_start_of_codestream(file))
+    head = file.read(42)  # start of codestream, then image and tile size
+    (bands,) = struct.unpack_from(">H", head, 40)
+    each = file.read(3 * bands)[::3]
+    bits, signed = max(byte & 0x7F for byte in each) + 1, bool(each[0] & 0x80)
     if bits <= 8:
         return None
     if bands > 1 or bits > 16 or not image.mode.startswith("I;16"):
@@ -299,8 +329,25 @@ def _read_deep_jpeg2000(
     return Raster(values, kind_of(dtype, bits, 1), span_of(dtype, bits), bits)
 
 
+def _start_of_codestream(file: BinaryIO) -> int:
+    """Return where the image data of a JPEG 2000 file begin: at once, or in a box ``jp2c``."""
+    file.seek(0)
+    if file.read(4) == b"\xff\x4f\xff\x51":
+        return 0
+    at, end = 0, file.seek(0, 2)
+    while at < end:
+        file.seek(at)
+        size, kind, long = struct.unpack(">I4sQ", file.read(16))
+        if kind == b"jp2c":
+            return at + (16 if size == 1 else 8)
+        at += long if size == 1 else size or end
+        if size in range(2, 8):
+            break
+    raise Refusal("is damaged: it has no image data; get the file again")
+
+
 def _read_deep_pnm(file: BinaryIO, image: Image.Image, settings: ReadSettings) -> Raster | None:
-    """Return the values of a binary PGM or PPM of more than 8 bits, which Pillow rescales."""
+    """Return the values of a PGM or PPM of more than 8 bits, which Pillow rescales."""
     file.seek(0)
     head = file.read(1 << 16)
     words: list[bytes] = []
@@ -314,15 +361,22 @@ def _read_deep_pnm(file: BinaryIO, image: Image.Image, settings: ReadSettings) -
             end = next((i for i in range(at, len(head)) if head[i : i + 1].isspace()), len(head))
             words.append(head[at:end])
             at = end
-    if words[0] not in (b"P5", b"P6") or (top := int(words[3])) <= 255:
+    if words[0] not in (b"P2", b"P3", b"P5", b"P6") or (top := int(words[3])) <= 255:
         return None
-    bands = 1 if words[0] == b"P5" else 3
+    bands = 1 if words[0] in (b"P2", b"P5") else 3
     file.seek(at + 1)
     width, height = image.size
-    stored = file.read(2 * width * height * bands)
-    if len(stored) < 2 * width * height * bands:
+    count = width * height * bands
+    if words[0] in (b"P2", b"P3"):
+        digits = re.sub(rb"#[^\n]*", b"", file.read()).split()[:count]
+        stored = np.array(digits, np.int64)
+        if (stored > top).any():
+            raise Refusal(f"is damaged: it has values above {top}, its largest; get the file again")
+    else:
+        stored = np.frombuffer(file.read(2 * count), ">u2")
+    if len(stored) < count:
         raise Refusal("is truncated; get the file again")
-    values = np.frombuffer(stored, ">u2").reshape(height, width, bands).astype(np.uint16)
+    values = stored.reshape(height, width, bands).astype(np.uint16)
     bits = top.bit_length()
     return Raster(values, kind_of(values.dtype, bits, bands), (0, top), bits, rgb=bands == 3)
 

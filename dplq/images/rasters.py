@@ -32,7 +32,8 @@ def raster_to_rgb(
     Raises:
         Refusal: the bands or the range must be chosen first.
     """
-    colour, alpha = choose_bands(raster, settings, steps)
+    colour, stored_alpha = choose_bands(raster, settings, steps)
+    alpha = None if stored_alpha is None else _opacity(stored_alpha, raster)
     if not raster.deep:
         if settings.window is not None:
             steps.append("INPUT.WINDOW not used for 8 bits")
@@ -40,8 +41,11 @@ def raster_to_rgb(
     data = colour if raster.absent is None else colour[~raster.absent]
     extremes = _extremes(data) if measured or colour.dtype.kind == "f" else None
     limits, span = _limits(raster, data, extremes, settings, steps)
-    scale = _scaled if alpha is None else _shares  # alpha is applied before the one rounding
-    scaled = scale(colour, limits, raster.inverted)
+    if alpha is None:
+        scaled = _scaled(colour, limits, raster.inverted)
+    else:  # alpha is applied before the one rounding
+        part = alpha[..., None] if raster.premultiplied else 1
+        scaled = _shares(colour, limits, raster.inverted, part)
     if raster.absent is not None:
         steps.append("pixels declared to be without data made black")
         scaled[raster.absent] = 0
@@ -189,14 +193,39 @@ def _bytes(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
     return np.floor(_shares(values, limits, inverted) + 0.5).astype(np.uint8)
 
 
-def _shares(values: np.ndarray, limits: Range, inverted: bool) -> np.ndarray:
-    """Return the values on a scale of 0 to 255, not rounded."""
+def _shares(
+    values: np.ndarray, limits: Range, inverted: bool, part: np.ndarray | int = 1
+) -> np.ndarray:
+    """Return the values on a scale of 0 to 255, not rounded.
+
+    Args:
+        values: (H, W, bands).
+        limits: values that become 0 and 255.
+        inverted: the other way round.
+        part: (H, W, 1), 0 to 1, by which values are multiplied, as the result is.
+    """
     low, high = limits
     finite = np.where(np.isfinite(values), values, low).astype(np.float64)
-    scaled = np.clip((finite - low) / (high - low) * 255, 0, 255)
+    scaled = np.clip((finite - low * part) / (high - low) * 255, 0, 255 * part)
     if inverted:
-        scaled = np.where(np.isfinite(values), 255 - scaled, 0)
+        scaled = np.where(np.isfinite(values), 255 * part - scaled, 0)
     return scaled
+
+
+def _opacity(alpha: np.ndarray, raster: Raster) -> np.ndarray:
+    """Return alpha (H, W) as shares, 0 to 1.
+
+    Raises:
+        Refusal: floats are not within that.
+    """
+    top = 1.0 if raster.span is None else raster.span[1]
+    known = alpha if raster.absent is None else np.where(raster.absent, 0, alpha)
+    if alpha.dtype.kind == "f" and not ((known >= 0) & (known <= top)).all():
+        raise Refusal(
+            f"has alpha values other than 0 to {top:g} in its last band; save it without alpha, or "
+            "choose its colours by INPUT.BANDS"
+        )
+    return np.clip(known.astype(np.float64) / top, 0, 1)
 
 
 def _merge(
@@ -206,16 +235,15 @@ def _merge(
     settings: ReadSettings,
     steps: list[str],
 ) -> Image.Image:
-    """Return RGB, composited on the background where there is alpha."""
+    """Return RGB, composited on the background where there is alpha, 0 to 1."""
     if alpha is None and colour.shape[2] == 1:
         grey = Image.fromarray(colour[..., 0])
         return Image.merge("RGB", (grey, grey, grey))
     if colour.shape[2] == 1:
         colour = np.broadcast_to(colour, (*colour.shape[:2], 3))
     if alpha is not None:
-        top = 1.0 if raster.span is None else raster.span[1]
         colour = composite(
-            colour, alpha, top, settings.background, steps, premultiplied=raster.premultiplied
+            colour, alpha, 1, settings.background, steps, premultiplied=raster.premultiplied
         )
     return Image.fromarray(np.ascontiguousarray(colour))
 

@@ -31,7 +31,7 @@ _ALWAYS = (
 )
 _BY_CODEC = {"avif": "avif", "jpg_2000": "j2c j2k jp2 jpc jpf jpx", "webp": "webp"}
 _NAMES = " ".join([_ALWAYS, *(names for codec, names in _BY_CODEC.items() if decodes(codec))])
-VERSION = 2  # goes up when the same file and settings give other pixels
+VERSION = 3  # goes up when the same file and settings give other pixels
 EXTENSIONS: tuple[str, ...] = tuple(sorted(f".{name}" for name in _NAMES.split()))
 
 
@@ -207,7 +207,7 @@ def _shown(
     pixels, steps = stored.pixels, stored.steps
     values: Measured | None = None
     if isinstance(pixels, Image.Image) and settings.bands:
-        pixels = as_raster(pixels)
+        pixels = as_raster(pixels, settings, steps)
     if isinstance(pixels, Image.Image):
         kind, bands = KINDS.get(pixels.mode, pixels.mode), len(pixels.getbands())
         if settings.window is not None:

@@ -12,6 +12,7 @@ from PIL import Image
 from .settings import ReadSettings
 
 Range: TypeAlias = tuple[float, float]
+MAX_ASPECT = 1000  # of the edges; a resize makes the longer one this many times the input size
 KINDS = {
     "1": "1-bit",
     "L": "8-bit grey",
@@ -180,13 +181,19 @@ def choose_frame(frames: int, settings: ReadSettings, steps: list[str], word: st
 
 
 def check_size(width: int, height: int, settings: ReadSettings) -> None:
-    """Refuse an image above `INPUT.MAX_PIXELS`; lift Pillow's own limit for one below.
+    """Refuse an image above `INPUT.MAX_PIXELS` or `MAX_ASPECT`; lift Pillow's limit for others.
 
     Pillow would else warn of it, or refuse a crop of it.
 
     Raises:
-        Refusal: it is too large.
+        Refusal: it is too large, or would be once its shorter edge is resized.
     """
+    shorter, longer = sorted((width, height))
+    if longer > MAX_ASPECT * shorter:
+        raise Refusal(
+            f"has {width} x {height} pixels, one edge more than {MAX_ASPECT:,} times the other, of "
+            "which a square input shows next to nothing; cut it into parts, or remove it"
+        )
     pixels = width * height
     if pixels > settings.max_pixels:
         raise Refusal(

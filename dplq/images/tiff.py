@@ -25,7 +25,9 @@ NAMES = {
 PLAIN = {(1, 0), (1, 1), (1, 3), (1, 6), (3, 2), (3, 6), (3, 8), (4, 5)}
 SMALLER, MASK = 1, 4  # bits of NewSubfileType
 PREMULTIPLIED, STRAIGHT = 1, 2  # ExtraSamples
-SIGNED, COMPLEX = 2, (5, 6)  # SampleFormat
+UNSIGNED, SIGNED, COMPLEX = 1, 2, (5, 6)  # SampleFormat
+CONTIGUOUS = 1  # PlanarConfiguration
+SUBSAMPLING = 530  # of YCbCr; (2, 2) where the tag is absent
 CODECS = "install it with `pip install imagecodecs`, or save the image without compression"
 
 
@@ -48,7 +50,14 @@ def read_tiff(file: BinaryIO, settings: ReadSettings) -> Stored:
             raise Refusal("is truncated: its list of pages is missing; get the file again")
         pages = [p for p in every if not p.subfiletype & (SMALLER | MASK)] or every
         steps: list[str] = []
-        page = pages[choose_frame(len(pages), settings, steps, "page")]
+        count = _pages_in_one(tiff) if len(every) == 1 else len(pages)
+        index = choose_frame(count, settings, steps, "page")
+        if index >= len(pages):
+            raise Refusal(
+                f"holds {count} pages under one entry, of which only the first can be read; save "
+                "each page with an entry of its own"
+            )
+        page = pages[index]
         check_size(page.imagewidth, page.imagelength, settings)
         if _is_plain(page):
             try:
@@ -56,9 +65,16 @@ def read_tiff(file: BinaryIO, settings: ReadSettings) -> Stored:
             except Refusal:
                 pass  # a combination of tags that Pillow does not know
             else:
-                return Stored(image, len(pages), *_orientation(page, image), steps)
+                return Stored(image, count, *_orientation(page, image), steps)
         raster, orientation, turned = _raster(file, page)
-        return Stored(raster, len(pages), orientation, turned, steps)
+        return Stored(raster, count, orientation, turned, steps)
+
+
+def _pages_in_one(tiff: Any) -> int:
+    """Return the pages of a file with one entry: its writer may have listed the first alone."""
+    if not (tiff.is_shaped or tiff.is_imagej):
+        return 1
+    return max(tiff.series[0].size // max(tiff.pages[0].size, 1), 1)
 
 
 def _orientation(page: Any, image: Image.Image | None = None) -> tuple[int, bool]:
@@ -78,7 +94,15 @@ def _is_plain(page: Any) -> bool:
         and page.sampleformat != SIGNED
         and not page.extrasamples
         and (page.samplesperpixel, int(page.photometric)) in PLAIN
+        and not _is_subsampled(page)
     )
+
+
+def _is_subsampled(page: Any) -> bool:
+    """Return whether colours have fewer pixels than brightness, with no codec to undo that."""
+    tag = page.tags.get(SUBSAMPLING)
+    shares = (2, 2) if tag is None else tuple(tag.value)
+    return page.photometric == YCBCR and page.compression == 1 and shares != (1, 1)
 
 
 def _by_pillow(file: BinaryIO, index: int, lower: bool = False) -> Image.Image:
@@ -133,13 +157,16 @@ def _raster(file: BinaryIO, page: Any) -> tuple[Raster, int, bool]:
 def _absent(page: Any, values: np.ndarray) -> np.ndarray | None:
     """Return where all bands have the value that GDAL declares to be no data; None: nowhere."""
     tag = page.tags.get("GDAL_NODATA")
+    if not tag:
+        return None
     try:
-        nodata = float(str(tag.value).strip(" \0")) if tag else np.nan
+        nodata = float(str(tag.value).strip(" \0"))
     except ValueError:  # some writers put words there
         return None
     if values.dtype.kind == "f":
         nodata = float(values.dtype.type(nodata))  # written with fewer or more digits
-    absent = (values == nodata).all(axis=2)
+    same = np.isnan(values) if np.isnan(nodata) else values == nodata
+    absent = same.all(axis=2)
     return absent if absent.any() else None
 
 
@@ -174,7 +201,7 @@ def _values(file: BinaryIO, page: Any) -> tuple[np.ndarray, tuple[int, bool]]:
     """Return the values of a page, (H, W, bands), and what `_orientation` returns."""
     try:
         values = page.asarray(maxworkers=1)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, NotImplementedError) as error:
         if isinstance(error, ValueError) and "imagecodecs" not in str(error):
             raise
         found = _values_by_pillow(file, page)
@@ -194,6 +221,8 @@ def _values(file: BinaryIO, page: Any) -> tuple[np.ndarray, tuple[int, bool]]:
 
 def _values_by_pillow(file: BinaryIO, page: Any) -> tuple[np.ndarray, tuple[int, bool]] | None:
     """Return the same for a compression that tifffile cannot decode; None: nor can Pillow."""
+    if not _pillow_is_exact(page):
+        return None
     try:
         image = _by_pillow(file, page.index)
         values = np.asarray(image)
@@ -206,3 +235,14 @@ def _values_by_pillow(file: BinaryIO, page: Any) -> tuple[np.ndarray, tuple[int,
     if bands != page.samplesperpixel or _bits(page) > 8 * values.dtype.itemsize:
         return None
     return values.astype(page.dtype), _orientation(page, image)
+
+
+def _pillow_is_exact(page: Any) -> bool:
+    """Return whether what Pillow decodes are the stored values.
+
+    It swaps the bytes of compressed big-endian values that are signed or floats once too often,
+    divides 8-bit colours by their alpha, and mixes up bands that are stored one after the other.
+    """
+    swaps = page.parent.byteorder == ">" and page.sampleformat != UNSIGNED
+    one_by_one = page.samplesperpixel > 1 and page.planarconfig != CONTIGUOUS
+    return not (swaps or one_by_one or PREMULTIPLIED in page.extrasamples)

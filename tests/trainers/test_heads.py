@@ -82,6 +82,12 @@ def test_clip_adapter_on_a_dataset_with_another_text(flags, tmp_path):
     assert list(result["per_class_accuracy"]) == ["river", "storage tank"]
 
 
+def test_nothing_is_chosen_on_tested_val_images(flags, tmp_path):
+    done = train(tmp_path / "log", flags("TipAdapter", tmp_path / "run", "TEST.SPLIT", "val"))
+    assert done.code == 0, done.err
+    assert "The val images are test images: nothing is chosen on them." in done.out + done.err
+
+
 def test_both_features_and_views_are_repeated_exactly(flags, tmp_path):
     node = "TRAINER.TIPADAPTERF"
     keys = [f"{node}.FEATURES", "both", f"{node}.VIEWS", "2"]

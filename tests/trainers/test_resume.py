@@ -296,6 +296,23 @@ def test_a_lost_best_model_is_not_replaced_by_the_last(project, tmp_path):
     assert not (run / "results.json").exists()
 
 
+def test_epochs_without_validation_have_no_best_one(project, tmp_path):
+    flags = [*project[1], "--output-dir", str(tmp_path / "run"), "TEST.FINAL_MODEL", "best_val"]
+    assert train(tmp_path / "log", [*flags, "TEST.NO_TEST", "True"]).code == 0
+    done = train(tmp_path / "log", flags)
+    assert done.code == 2
+    assert "were trained with TEST.NO_TEST True, so none was validated" in done.err
+    assert not (tmp_path / "run/results.json").exists()
+
+
+def test_no_epoch_is_chosen_on_tested_val_images(project, tmp_path):
+    flags = [*project[1], "--output-dir", str(tmp_path / "run"), "TEST.SPLIT", "val"]
+    flags += ["TEST.FINAL_MODEL", "best_val"]
+    done = train(tmp_path / "log", flags)
+    assert done.code == 2
+    assert "val images are tested, too: an epoch that is chosen on them" in done.err
+
+
 def make_infinite_at_step(count, what="weight"):
     """Let a weight, or the momentum of one, overflow in a step whose loss is finite."""
     from dplq.trainers._engine.base import PromptTrainer

@@ -155,17 +155,25 @@ def test_trained_classes_are_no_new_ones(run, caplog, which, now, split, expecte
     header = {"split": "1", "classnames": ["river", "park", "river bank"]}
     if expected == "refused":
         with pytest.raises(UserError, match=r"trained on \d of these 2 classes .*the order of"):
-            trained_on.check_tested_classes(run, header)
+            trained_on.check_tested_classes(run, header, run.output_dir)
         run.cfg.TEST.ALLOW_TRAIN_IMAGES = True
-        trained_on.check_tested_classes(run, header)
+        trained_on.check_tested_classes(run, header, run.output_dir)
         assert "They are tested all the same." in caplog.text
         return
-    trained_on.check_tested_classes(run, header)
+    trained_on.check_tested_classes(run, header, run.output_dir)
     if expected == "no new ones":
         assert "trained on all classes: this is no accuracy on new ones" in caplog.text
         return
     assert ("not trained on 1 of these 2 classes (lake)" in caplog.text) is (expected == "warned")
     assert bool(caplog.text) is (expected == "warned")
+
+
+def test_a_run_tests_the_new_classes_that_it_trains(run, caplog):
+    run.cfg.DATASET.SUBSAMPLE_CLASSES = "new"
+    run.dm.dataset.classnames, run.recorded_in = ["river", "park"], run.output_dir
+    header = {"split": "1", "classnames": ["river", "park"]}
+    trained_on.check_tested_classes(run, header, run.output_dir)
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(

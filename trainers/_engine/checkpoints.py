@@ -99,7 +99,7 @@ class CheckpointTrainer(TrainerX):
         now = self.model.input
         path, is_public = checkpoint_in(Path(directory), epoch, formats)
         header = load_public(self.model, path) if is_public else self.model.load(path)
-        check_tested_classes(self, header)
+        check_tested_classes(self, header, directory)
         if "reading" in header:  # not in checkpoints of earlier versions and other projects
             warn_of_reading(header["reading"], self.cfg.INPUT)
         if not is_public:  # whose preprocessing is not recorded

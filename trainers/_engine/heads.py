@@ -21,6 +21,7 @@ from .features import compute_features, training_images
 from .frozen import FrozenTrainer
 from .texts import dataset_template
 from .train_images import class_weights
+from .trained_on import tested_items
 from .val_images import tested_too
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class HeadTrainer(FrozenTrainer):
         if self.keys.SELECT == "fixed" or not self.model_class.chooses:
             return False
         val = self.dm.dataset.val
-        if val and not tested_too(val, self.dm.dataset.test):
+        if val and not tested_too(val, tested_items(self)):
             return True
         reason = "test images" if val else "absent"
         logger.warning("The val images are %s: nothing is chosen on them.", reason)

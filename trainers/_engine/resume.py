@@ -149,17 +149,24 @@ def read_state(trainer: Any, directory: str) -> int:
     if path.name == PREVIOUS_RESUME_FILE:
         print(f"{folder / RESUME_FILE} is not there: the run goes on from {PREVIOUS_RESUME_FILE}")
     print(f"Found checkpoint at {directory} (will resume after epoch {done})")
-    _check_best_model(trainer)
+    _check_best_model(trainer, done)
     if done == trainer.max_epoch:
         _restore_last_model(trainer)
     return done
 
 
-def _check_best_model(trainer: Any) -> None:
+def _check_best_model(trainer: Any, done: int) -> None:
     """Refuse to go on without the model that the run will test, where one was saved."""
     path = trainer.model_dir(trainer.output_dir) / checkpoint.BEST
-    is_wanted = trainer.cfg.TEST.FINAL_MODEL == "best_val" and math.isfinite(trainer.best_result)
-    if is_wanted and not path.is_file():
+    cfg, is_known = trainer.cfg, math.isfinite(trainer.best_result)
+    if cfg.TEST.FINAL_MODEL != "best_val":
+        return
+    if done and not is_known and not cfg.TEST.NO_TEST:
+        raise UserError(
+            f"TEST.FINAL_MODEL best_val: the {done} epochs of {trainer.output_dir} were trained "
+            "with TEST.NO_TEST True, so none was validated. Train again (train.py --overwrite)."
+        )
+    if is_known and not path.is_file():
         raise UserError(
             f"{path} is not there, the model that TEST.FINAL_MODEL best_val tests. Restore it from "
             "a copy, or train again (train.py --overwrite)."

@@ -125,7 +125,7 @@ def check_tested_images(trainer: Any, directory: str) -> None:
     logger.warning("%s. They are tested, too: the accuracy is too high.", message)
 
 
-def check_tested_classes(trainer: Any, header: Mapping[str, Any]) -> None:
+def check_tested_classes(trainer: Any, header: Mapping[str, Any], directory: str) -> None:
     """Compare the classes to test with those of a model that was trained on the same split.
 
     Which classes are base and which are new is a matter of their order (classes.json, a split
@@ -134,11 +134,14 @@ def check_tested_classes(trainer: Any, header: Mapping[str, Any]) -> None:
     Args:
         trainer: with the dataset that is to be tested.
         header: of the model's checkpoint.
+        directory: folder of the training run; a run may test the classes that it trains.
 
     Raises:
         UserError: the model was trained on classes that are to be tested as new ones.
     """
     split, learned = header.get("split"), header.get("classnames") or ()
+    if is_same_folder(directory, trainer.recorded_in):
+        return
     if not split or split != split_hash(trainer):
         return  # another dataset may have classes of the same names
     which, names = trainer.cfg.DATASET.SUBSAMPLE_CLASSES, trainer.dm.dataset.classnames
@@ -152,13 +155,13 @@ def check_tested_classes(trainer: Any, header: Mapping[str, Any]) -> None:
     elif which == "new" and trained:
         message = (
             f"DATASET.SUBSAMPLE_CLASSES is new, but the model was trained on {len(trained)} of "
-            f"these {len(names)} classes ({few(trained)}): the order of the classes has changed "
-            "since (classes.json, the split file)"
+            f"these {len(names)} classes ({few(trained)}): it was trained on new ones, or the "
+            "order of the classes has changed since (classes.json, the split file)"
         )
         if not trainer.cfg.TEST.get("ALLOW_TRAIN_IMAGES", False):
             raise UserError(
-                f"{message}. Test with the order of the training; {KEY} True tests them all the "
-                "same."
+                f"{message}. Test with the classes and the order of the training; {KEY} True tests "
+                "them all the same."
             )
         logger.warning("%s. They are tested all the same.", message)
     if which == "base" and len(trained) < len(names):

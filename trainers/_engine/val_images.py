@@ -7,6 +7,8 @@ from typing import Any
 
 from dplq.errors import UserError
 
+from .trained_on import tested_items
+
 
 def tested_too(val: Iterable[Any], tested: Iterable[Any]) -> int:
     """Return how many of the val items are of tested images."""
@@ -42,7 +44,7 @@ def check_best_val(trainer: Any) -> None:
     if cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST:
         check_val_images(
             trainer,
-            trainer.dm.dataset.test,
+            tested_items(trainer),
             "TEST.FINAL_MODEL best_val",
             "an epoch that is chosen on them looks too good",
             "Set TEST.FINAL_MODEL last_step, or train with a split that has val images of its own.",
