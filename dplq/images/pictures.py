@@ -302,9 +302,15 @@ def _again(file: BinaryIO) -> Image.Image:
 def _with_raw_mode(image: Image.Image, raw: str) -> Image.Image:
     """Return a PNG that will be decoded with another arrangement of bytes of the same size."""
     picture: Any = image
-    codec, box, offset, _ = picture.tile[0]
-    picture.tile = [(codec, box, offset, raw)]
+    picture.tile = [with_args(picture.tile[0], raw)]
     return image
+
+
+def with_args(tile: Any, args: Any) -> Any:
+    """Return an entry of Pillow's list of what to decode with other arguments of the decoder."""
+    if hasattr(tile, "_replace"):  # since Pillow 11 by name, which its decoder of TIFF relies on
+        return tile._replace(args=args)
+    return (*tile[:3], args)
 
 
 def _read_deep_jpeg2000(

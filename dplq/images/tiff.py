@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from .pictures import TURNS, open_picture, orientation_of
+from .pictures import TURNS, open_picture, orientation_of, with_args
 from .settings import ReadSettings
 from .stored import Raster, Refusal, Stored, check_size, choose_frame, kind_of, span_of
 
@@ -117,8 +117,8 @@ def _by_pillow(file: BinaryIO, index: int, lower: bool = False) -> Image.Image:
     if lower:
         other = ";16B" if sys.byteorder == "little" else ";16L"
         image.tile = [
-            (codec, box, offset, (args[0].replace(";16N", other), *args[1:]))
-            for codec, box, offset, args in image.tile
+            with_args(tile, (tile[3][0].replace(";16N", other), *tile[3][1:]))
+            for tile in image.tile
         ]
     image.load()
     return image

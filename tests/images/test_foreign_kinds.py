@@ -64,6 +64,24 @@ def test_a_compressed_tiff_that_pillow_gets_wrong_names_the_package(tmp_path, mo
     assert "pip install imagecodecs" in refusal(path, ReadSettings(window=(0, 3071)))
 
 
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("bands", [3, 4])
+def test_compressed_colours_of_16_bits_without_imagecodecs(bands, byteorder, tmp_path, monkeypatch):
+    values = np.stack([RAMP * 21 + 7 * band for band in range(bands)], 2).astype(np.uint16)
+    values[..., 3:] = 65535
+    path = tmp_path / "a.tif"
+    extra = {"extrasamples": ["unassalpha"]} if bands == 4 else {}
+    given = {"photometric": "rgb", "byteorder": byteorder, **extra}
+    tifffile.imwrite(path, values, compression="zlib", **given)
+
+    def no_decoder(*_, **__):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", no_decoder)
+    image = np.asarray(read_image(path))
+    assert (image == np.floor(values[..., :3] / 257 + 0.5)).all()
+
+
 def test_nan_declared_as_no_data_is_black(tmp_path):
     values = (RAMP / RAMP.max()).astype(np.float32)
     values[:5] = np.nan
