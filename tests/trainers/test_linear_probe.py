@@ -65,17 +65,20 @@ def test_c_is_not_chosen_on_test_images(caplog):
     import dplq.plugin  # noqa: F401
     from dplq.trainers.heads import CLAP, LinearProbe
 
-    def may_choose(val, test, trainer=LinearProbe):
+    def may_choose(val, test, trainer=LinearProbe, split="test"):
         val, test = ([SimpleNamespace(impath=name) for name in part] for part in (val, test))
         dataset = SimpleNamespace(val=val or None, test=test)
         keys = SimpleNamespace(SELECT="val")
-        given = {"keys": keys, "model_class": trainer.model_class}
+        cfg = SimpleNamespace(TEST=SimpleNamespace(SPLIT=split))
+        given = {"keys": keys, "model_class": trainer.model_class, "cfg": cfg}
         return trainer._uses_val(SimpleNamespace(dm=SimpleNamespace(dataset=dataset), **given))
 
     assert may_choose("ab", "cd")
     assert not may_choose("ab", "cd", CLAP)
     assert not may_choose("", "cd", CLAP)  # it chooses nothing, and says nothing
     assert not caplog.records
+    assert not may_choose("ab", "cd", split="val")
+    caplog.clear()
     assert not may_choose("ab", "bc")
     assert not may_choose("", "bc")
     assert [record.getMessage() for record in caplog.records] == [
