@@ -17,11 +17,7 @@ from .settings import ReadSettings
 from .stored import KINDS, Raster, Refusal, Stored, check_size, choose_frame, kind_of, span_of
 
 # Picture formats only: no documents, no vector graphics, which Pillow hands to Ghostscript.
-# TGA has no signature, so it is last.
-FORMATS = (
-    *("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "AVIF", "JPEG2000", "PPM", "PCX", "QOI"),
-    "TGA",
-)
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "AVIF", "JPEG2000", "PPM", "PCX", "QOI")
 ORIENTATION = 0x0112
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of a TIFF
 TURNS = {
@@ -54,8 +50,6 @@ def open_picture(file: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Im
     """
     head, problem = file.read(16), None
     for name in formats:
-        if name == "TGA" and not _is_tga(file):
-            continue
         factory, accepts = _plugin(name)
         if factory is None or (accepts and accepts(head) is not True):
             continue
@@ -72,11 +66,12 @@ def open_picture(file: BinaryIO, formats: tuple[str, ...] = FORMATS) -> Image.Im
     )
 
 
-def _is_tga(file: BinaryIO) -> bool:
+def _is_tga(file: BinaryIO, name: str) -> bool:
     """Return whether a file is named a TGA image, or ends as one: its start can be anything."""
-    name = str(getattr(file, "name", ""))
     file.seek(max(file.seek(0, 2) - 18, 0))
-    return name.lower().endswith(".tga") or file.read(18) == b"TRUEVISION-XFILE.\0"
+    ends_as_one = file.read() == b"TRUEVISION-XFILE.\0"
+    file.seek(0)
+    return ends_as_one or name.lower().endswith(".tga")
 
 
 def _plugin(name: str) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
@@ -85,18 +80,21 @@ def _plugin(name: str) -> tuple[Callable[..., Any] | None, Callable[..., Any] | 
     return Image.OPEN.get(name, (None, None))
 
 
-def read_picture(file: BinaryIO, settings: ReadSettings, edge: int | None = None) -> Stored:
-    """Return what a file of any of `FORMATS` stores.
+def read_picture(
+    file: BinaryIO, name: str, settings: ReadSettings, edge: int | None = None
+) -> Stored:
+    """Return what a file of any of `FORMATS`, or a TGA, stores.
 
     Args:
         file: at its start.
+        name: of the file, which tells a TGA where nothing in it does.
         settings: of the reader.
         edge: a JPEG may be decoded at a fraction of its size, with its shorter edge not below.
 
     Raises:
         Refusal: it cannot be used as it is.
     """
-    image = open_picture(file)
+    image = open_picture(file, (*FORMATS, "TGA") if _is_tga(file, name) else FORMATS)
     steps: list[str] = []
     frames = getattr(image, "n_frames", 1)
     if frames > 1 or settings.frame > 1:
@@ -136,8 +134,7 @@ def _as_stored(image: Image.Image) -> Raster:
     if BITS in tags:  # Pillow holds 32 bits of any integers, and leaves white 0
         (bits,) = tags[BITS][:1]
         letter = "uif"[tags.get(SAMPLE_FORMAT, (1,))[0] - 1]
-        width = max(8 * values.dtype.itemsize, bits)
-        values = values.astype(f"{letter}{width // 8 if bits > 16 else 2}")
+        values = values.astype(f"{letter}{2 if bits <= 16 else 4}")
     alpha, key = False, image.info.get("transparency")
     if image.format == "PNG" and isinstance(key, int):
         values, alpha = _with_key(values, key), True
@@ -346,9 +343,10 @@ def _start_of_codestream(file: BinaryIO) -> int:
         size, kind, long = struct.unpack(">I4sQ", file.read(16))
         if kind == b"jp2c":
             return at + (16 if size == 1 else 8)
-        at += long if size == 1 else size or end
-        if size in range(2, 8):
+        step = long if size == 1 else size or end
+        if step < 8:  # no box is as small as its own head
             break
+        at += step
     raise Refusal("is damaged: it has no image data; get the file again")
 
 
@@ -376,8 +374,8 @@ def _read_deep_pnm(file: BinaryIO, image: Image.Image, settings: ReadSettings) -
     if words[0] in (b"P2", b"P3"):
         digits = re.sub(rb"#[^\n]*", b"", file.read()).split()[:count]
         stored = np.array(digits, np.int64)
-        if (stored > top).any():
-            raise Refusal(f"is damaged: it has values above {top}, its largest; get the file again")
+        if ((stored < 0) | (stored > top)).any():
+            raise Refusal(f"is damaged: it has values outside 0 to {top}; get the file again")
     else:
         stored = np.frombuffer(file.read(2 * count), ">u2")
     if len(stored) < count:

@@ -173,7 +173,7 @@ def _decode(
     file: BinaryIO, name: str, settings: ReadSettings, edge: int | None, measured: bool
 ) -> tuple[Image.Image, ImageFacts | None]:
     with _refusing(name):
-        return _shown(_read(file, settings, edge), settings, measured)
+        return _shown(_read(file, name, settings, edge), settings, measured)
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def _refusing(name: str) -> Iterator[None]:
         raise UnreadableImage(str(name), problem) from error
 
 
-def _read(file: BinaryIO, settings: ReadSettings, edge: int | None) -> Stored:
+def _read(file: BinaryIO, name: str, settings: ReadSettings, edge: int | None) -> Stored:
     head = file.read(132)
     file.seek(0)
     if not head:
@@ -197,7 +197,7 @@ def _read(file: BinaryIO, settings: ReadSettings, edge: int | None) -> Stored:
         return read_tiff(file, settings)
     if is_dicom(head):
         return read_dicom(file, settings)
-    return read_picture(file, settings, edge)
+    return read_picture(file, name, settings, edge)
 
 
 def _shown(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dplq.errors import UserError
 from dplq.images import tiff
-from dplq.images.reader import convert_image, read_image, read_with_facts
+from dplq.images.reader import convert_image, read_image, read_opened, read_with_facts
 from dplq.images.settings import DEFAULTS, ReadSettings
 
 RAMP = np.arange(64 * 48, dtype=np.int32).reshape(48, 64)
@@ -143,6 +143,9 @@ def test_values_in_digits_above_8_bits(start, bands, tmp_path):
     assert (image == np.floor(values / 4095 * 255 + 0.5)).all()
     path.write_text(f"{start}\n60 40\n4095\n5 4 3\n")
     assert "is truncated" in refusal(path)
+    for value in (-1, 4096):
+        path.write_text(f"{start}\n60 40\n4095\n{value} {lines}\n")
+        assert "values outside 0 to 4095" in refusal(path)
 
 
 def test_jpeg2000_with_much_before_its_image(tmp_path):
@@ -155,6 +158,9 @@ def test_jpeg2000_with_much_before_its_image(tmp_path):
     path = tmp_path / "a.jp2"
     path.write_bytes(whole[:at] + box + whole[at:])
     assert (np.asarray(read_image(path)) == colours).all()
+    for size in (struct.pack(">I4sQ", 1, b"xml ", 0), struct.pack(">I4sQ", 5, b"xml ", 0)):
+        path.write_bytes(whole[:at] + size + whole[at:])
+        assert "has no image data" in refusal(path) or "cannot be decoded" in refusal(path)
 
 
 def test_bands_of_a_cmyk_jpeg_are_its_colours(tmp_path):
@@ -205,6 +211,8 @@ def test_what_only_looks_like_tga(tmp_path):
     named = tmp_path / "x.TGA"
     named.write_bytes(path.read_bytes())
     assert read_image(named).size == (16, 16)
+    copied = read_opened(BytesIO(named.read_bytes()), str(named), DEFAULTS)  # as the cache does
+    assert copied.size == (16, 16)
 
 
 def dicom(path, pixels, *, big=False, **values):
