@@ -40,6 +40,11 @@ class TwoStage(DeltaTrainer):
         if self.epoch == self.first_stage:
             self.model.begin_second_stage()
 
+    def stages(self) -> dict[str, int]:
+        """Return the epochs of both stages."""
+        first = self.first_stage
+        return {"first stage": first, "second stage": self.max_epoch - first}
+
     def schedule_position(self) -> tuple[int, int]:
         """Return the epoch in this stage, and how many the stage has."""
         first = self.first_stage

@@ -340,7 +340,8 @@ def _check_rules(cfg: Any, trainer: Any) -> None:
     given = dict(flatten(cfg))
     problem = _weights(given, reads_domain(trainer, given))
     if not problem:
-        problem = next(contradictions(cfg, by_gradients=trainer.optimizes), "")
+        by_steps = bool(given.get(f"TRAINER.{trainer.node}.ITERATIONS"))
+        problem = next(contradictions(cfg, trainer.optimizes, by_steps), "")
     if problem:
         raise UserError(problem)
 
@@ -417,15 +418,18 @@ def _several_encoders(names: list[str], given: Mapping[str, Any]) -> str:
     return ""
 
 
-def contradictions(cfg: Any, by_gradients: bool = True) -> Iterator[str]:
+def contradictions(cfg: Any, by_gradients: bool = True, by_steps: bool = False) -> Iterator[str]:
     """Yield a sentence for every pair of keys that cannot both hold, each key by itself valid.
 
     Args:
         cfg: complete.
         by_gradients: whether the trainer has an optimiser; all trainers have loaders.
+        by_steps: whether the length of the run is a number of steps: how many epochs they are is
+            known only with the images.
     """
-    optim = (_nesterov, _steps, _warm_up, _schedule) if by_gradients else ()
-    for compare in (*optim, _class_sampler, _domain_sampler, _blur):
+    optim = (_nesterov, _steps, _schedule) if by_gradients else ()
+    length = (_warm_up,) if by_gradients and not by_steps else ()
+    for compare in (*optim, *length, _class_sampler, _domain_sampler, _blur):
         problem = compare(cfg)
         if problem:
             yield problem

@@ -79,6 +79,32 @@ def test_each_stage_has_its_own_schedule():
     assert found == [(0, 3), (1, 3), (2, 3), (0, 2), (1, 2)]
 
 
+def test_the_warm_up_is_compared_with_the_epochs_that_the_steps_make(project, tmp_path):
+    """Of three: 4 are refused, 3 leave OPTIM.LR out, whatever MAX_EPOCH is."""
+    _folder, flags = project
+    given = [*flags, "--trainer", "CLIPLoRA", "--output-dir", str(tmp_path / "out"), *GIVEN]
+    given += [*TRAINERS["CLIPLoRA"], "OPTIM.MAX_EPOCH"]
+    done = train(tmp_path / "log", [*given, "9", "OPTIM.WARMUP_EPOCH", "4"])
+    assert done.code == 2
+    assert (
+        "OPTIM.WARMUP_EPOCH is 4, but the run has 3 epochs: the warm-up cannot be longer; set "
+        "OPTIM.WARMUP_EPOCH to at most 3, -1 for none." in done.err
+    )
+    done = train(tmp_path / "log2", [*given, "1", "OPTIM.WARMUP_EPOCH", "3"])
+    assert done.code == 0, done.err
+    said = "The whole run is warm-up (OPTIM.WARMUP_EPOCH 3 of 3 epochs): its learning rate is at "
+    assert said in done.out + done.err
+
+
+def test_each_stage_is_compared_with_the_warm_up(project, tmp_path):
+    """Of three epochs the second stage has one."""
+    _folder, flags = project
+    given = [*flags, "--trainer", "TwoStage", "--output-dir", str(tmp_path / "out"), *GIVEN]
+    done = train(tmp_path / "log", [*given, "OPTIM.WARMUP_EPOCH", "2"])
+    assert done.code == 2
+    assert "OPTIM.WARMUP_EPOCH is 2, but the second stage has 1 epoch: the" in done.err
+
+
 @pytest.mark.parametrize(
     ("share", "epochs", "first"),
     [(0.6, 5, 3), (0.1, 2, 1), (0.9, 2, 1), (0.6, 2, 1), (0.99, 5, 4), (0.01, 5, 1),

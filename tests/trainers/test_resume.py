@@ -301,8 +301,28 @@ def test_epochs_without_validation_have_no_best_one(project, tmp_path):
     assert train(tmp_path / "log", [*flags, "TEST.NO_TEST", "True"]).code == 0
     done = train(tmp_path / "log", flags)
     assert done.code == 2
-    assert "were trained with TEST.NO_TEST True, so none was validated" in done.err
+    assert "were trained with TEST.NO_TEST True, so they were not validated" in done.err
     assert not (tmp_path / "run/results.json").exists()
+
+
+def test_epochs_of_which_some_were_validated_are_not_compared(project, tmp_path):
+    """Some epochs without a validation, then the others with one."""
+    flags = [*project[1], "--output-dir", str(tmp_path / "run"), "TEST.FINAL_MODEL", "best_val"]
+    untested = [*flags, "TEST.NO_TEST", "True"]
+    assert train(tmp_path / "killed", untested, signal_at_step, 15).code == -signal.SIGKILL
+    done = train(tmp_path / "log", flags)
+    assert done.code == 2
+    assert "best_val: of the 1 epochs of " in done.err
+    assert " 1 were trained with TEST.NO_TEST True, so they were not validated" in done.err
+
+
+def test_validated_epochs_are_counted_over_an_interruption(project, tmp_path):
+    flags = [*project[1], "--output-dir", str(tmp_path / "run"), "TEST.FINAL_MODEL", "best_val"]
+    assert train(tmp_path / "killed", flags, signal_at_step, 15).code == -signal.SIGKILL
+    done = train(tmp_path / "log", flags)
+    assert done.code == 0, done.err
+    header = checkpoint.read_header(tmp_path / "run/prompt_learner/resume.safetensors")
+    assert header["validated"] == header["epoch"] > 1
 
 
 def test_no_epoch_is_chosen_on_tested_val_images(project, tmp_path):

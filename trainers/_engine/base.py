@@ -38,7 +38,6 @@ from dplq.training.epoch_means import EpochMeans
 from dplq.training.loaders import ProgressLoader
 from dplq.training.loss_guard import NonFiniteLossGuard
 from dplq.training.losses import cross_entropy
-from dplq.training.schedule import learning_rate
 from dplq.training.seeding import BY_NAME, drawing
 from dplq.training.step_graph import CUDARecorder, Step, StepGraph
 
@@ -46,11 +45,9 @@ from . import resume
 from .fit import report_fit, train_accuracy
 from .frozen import FrozenTrainer
 from .ownership import claim_for_training
+from .schedule import check_warm_up, rate_of
 from .train_images import class_weights, report_imbalance, report_left_out
 from .val_images import check_best_val
-
-SCHEDULE_KEYS = ("stepsize", "gamma", "warmup_epoch", "warmup_type", "warmup_cons_lr",
-                 "warmup_min_lr", "warmup_recount")  # fmt: skip
 
 
 def build_optimizer_of(learner: nn.Module, given: Any) -> torch.optim.Optimizer:
@@ -63,18 +60,6 @@ def build_optimizer_of(learner: nn.Module, given: Any) -> torch.optim.Optimizer:
         return build_optimizer(learner, given)
     except ValueError as error:
         raise UserError(f"The optimiser of OPTIM refuses its settings: {error}") from error
-
-
-def rate_of(epoch: int, epochs: int, given: Any, base_lr: float) -> float:
-    """Return the learning rate that ``cfg.OPTIM`` has in an epoch, counted from 0, of so many."""
-    schedule = {key: given[key.upper()] for key in SCHEDULE_KEYS}
-    return learning_rate(
-        epoch,
-        base_lr=base_lr,
-        max_epoch=epochs,
-        scheduler=given.LR_SCHEDULER,
-        **schedule,
-    )
 
 
 def check_parts(trainer: Any) -> None:
@@ -163,9 +148,12 @@ class PromptTrainer(FrozenTrainer):
         """Resume as Dassl does, or measure what the model is before its first step.
 
         Raises:
-            UserError: TEST.FINAL_MODEL best_val, and no val images of their own.
+            UserError: TEST.FINAL_MODEL best_val, and no val images of their own; or the warm-up is
+                longer than what it begins.
         """
         check_best_val(self)
+        for name, length in self.stages().items():
+            check_warm_up(self.cfg.OPTIM, length, name)
         super().before_train()
         if self.start_epoch == 0:
             self.fit_features()
@@ -205,6 +193,10 @@ class PromptTrainer(FrozenTrainer):
         """Train as Dassl does; a terminal shows the last of its log lines."""
         with last_line_only("epoch ["):
             super().run_epoch()
+
+    def stages(self) -> dict[str, int]:
+        """Return how many epochs each learning-rate schedule of the run has, by what it is of."""
+        return {"run": self.max_epoch}
 
     def schedule_position(self) -> tuple[int, int]:
         """Return where the learning-rate schedule is: epoch, counted from 0, and its length."""

@@ -93,6 +93,7 @@ class FrozenTrainer(CheckpointTrainer):
     trackers: Trackers | None = None  # of a training that has begun
     epoch_began = 0.0  # of `time.perf_counter`
     val_accuracy: float | None = None  # of this epoch, where it was validated
+    validated_epochs = 0
 
     def __init__(self, cfg: Any) -> None:
         refuse_unconnected()
@@ -139,6 +140,8 @@ class FrozenTrainer(CheckpointTrainer):
         with log_only(), main_first():  # what is drawn or downloaded is there for the others
             super().build_data_loader()
         print_in_terminal(self._data_line())
+        if len(names := self.dm.dataset.classnames) == 1:
+            logger.warning("'%s' is the only class: every image counts as right.", names[0])
         check_temperature(self)
         for key in ("train_loader_x", "val_loader", "test_loader"):
             loader, train = getattr(self, key), key == "train_loader_x"
@@ -397,6 +400,7 @@ class FrozenTrainer(CheckpointTrainer):
                 track_results(self.trackers, path)
         if split == "val" and self.val_loader is not None:
             self.val_accuracy = accuracy
+            self.validated_epochs += 1
         return accuracy
 
     def parse_batch_test(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

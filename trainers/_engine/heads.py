@@ -15,10 +15,11 @@ from dplq.methods.heads.base import HeadModel
 from dplq.methods.heads.fitting import FitData, Steps
 from dplq.training.distributed import copy_from_main
 
-from .base import build_optimizer_of, rate_of
+from .base import build_optimizer_of
 from .domain import load_domain
 from .features import compute_features, training_images
 from .frozen import FrozenTrainer
+from .schedule import check_warm_up, rate_of
 from .texts import dataset_template
 from .train_images import class_weights
 from .trained_on import tested_items
@@ -117,6 +118,7 @@ class HeadTrainer(FrozenTrainer):
         if not self.optimizes:
             return None
         cfg = self.cfg
+        check_warm_up(cfg.OPTIM, cfg.OPTIM.MAX_EPOCH, "run")
         return Steps(
             optimizer=partial(build_optimizer_of, given=cfg.OPTIM),
             rate=partial(

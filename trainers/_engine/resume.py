@@ -55,6 +55,7 @@ class ResumeHeader(msgspec.Struct):
         train_seconds: spent in steps.
         train_steps: number of steps.
         cached_batches: steps whose frozen features were read from the cache.
+        validated: number of epochs that were validated; None in files older than the key.
         settings: what must be the same for the run to be resumed.
         draw: how the few-shot images were drawn; version 0.1.0 did not write it.
         start_accuracy: on the training images before the first step; None where not measured.
@@ -71,6 +72,7 @@ class ResumeHeader(msgspec.Struct):
     draw: Literal[BY_NAME, BY_POSITION] = BY_POSITION  # type: ignore[valid-type]
     start_accuracy: Percent | None = None
     cached_batches: Count = 0
+    validated: Count | None = None
 
 
 def state_file(folder: Path) -> Path:
@@ -106,6 +108,7 @@ def write_state(trainer: Any) -> None:
         "cached_batches": trainer.cached_batches,
         "draw": trainer.draw,
         "start_accuracy": trainer.start_accuracy,
+        "validated": trainer.validated_epochs,
         "settings": settings(trainer),
     }
     path = trainer.model_dir(trainer.output_dir) / RESUME_FILE
@@ -161,10 +164,11 @@ def _check_best_model(trainer: Any, done: int) -> None:
     cfg, is_known = trainer.cfg, math.isfinite(trainer.best_result)
     if cfg.TEST.FINAL_MODEL != "best_val":
         return
-    if done and not is_known and not cfg.TEST.NO_TEST:
+    if trainer.validated_epochs < done and not cfg.TEST.NO_TEST:
         raise UserError(
-            f"TEST.FINAL_MODEL best_val: the {done} epochs of {trainer.output_dir} were trained "
-            "with TEST.NO_TEST True, so none was validated. Train again (train.py --overwrite)."
+            f"TEST.FINAL_MODEL best_val: of the {done} epochs of {trainer.output_dir} "
+            f"{done - trainer.validated_epochs} were trained with TEST.NO_TEST True, so they were "
+            "not validated and cannot be compared. Train again (train.py --overwrite)."
         )
     if is_known and not path.is_file():
         raise UserError(
@@ -212,6 +216,8 @@ def _restore(trainer: Any, path: Path) -> int:
     trainer.cached_batches = header.cached_batches
     if header.best_result is not None:
         trainer.best_result = header.best_result
+    unrecorded = header.epoch if math.isfinite(trainer.best_result) else 0
+    trainer.validated_epochs = unrecorded if header.validated is None else header.validated
     return header.epoch
 
 
