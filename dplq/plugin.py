@@ -18,6 +18,7 @@ from typing import Any
 from dplq.host import config
 from dplq.host.dassl import deferred_clash_report, ensure_dassl, report_clashes
 from dplq.host.reporting import one_line_errors
+from dplq.io.log import log_to_stdout
 
 __all__ = ["extend_cfg", "register_all"]
 
@@ -38,9 +39,12 @@ def register_all() -> None:
 def extend_cfg(cfg: Any) -> None:
     """Add this project's keys to a Dassl config; what the host has defined already stays.
 
+    Log lines of this project are printed from now on, so that the tree's log file has them.
+
     Args:
         cfg: yacs `CfgNode` from `get_cfg_default()`.
     """
+    log_to_stdout()
     config.extend_cfg(cfg)
     report_clashes()
 

@@ -220,8 +220,8 @@ def _predict(request: Request) -> tuple[list[Problem], Summary]:
         stack.enter_context(evaluating(model))
         rows = None
         if features:
-            width, count = _feature_width(model), len(output.done)
-            rows = FeatureFile(features, width, count, about, args.overwrite)
+            width, done = _feature_width(model), output.done
+            rows = FeatureFile(features, width, done, about, args.overwrite)
             stack.enter_context(rows)
         has_bar = sys.stderr.isatty() and (out is not None or not sys.stdout.isatty())
         progress = Progress(len(todo), quiet=args.quiet, has_bar=has_bar)

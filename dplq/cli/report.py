@@ -63,6 +63,7 @@ def write_run(path: Path, out: Path | None, options: Options) -> Path:
     """Write the page of a run's folder, or of one ``results*.json``; return where it is."""
     from dplq.report import RunPage, render_run
 
+    _check_out(out)
     page = RunPage.read(path, options)
     changed = _changed(page.config, page.results.trainer)
     page.options = replace(page.options, changed=changed)
@@ -83,6 +84,7 @@ def write_overview(
     from dplq.report import render_overview
     from dplq.results import collect
 
+    _check_out(out)
     runs = collect([path])
     pages: dict[Path, Path] = {}
     failed = False
@@ -108,6 +110,15 @@ def _changed(config: dict[str, object], trainer: str) -> dict[str, object]:
     from dplq.host.changed import changed_settings
 
     return changed_settings(config, trainer)
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuse (UserError) to replace a file that is no page."""
+    if out is not None and out.exists() and out.suffix.lower() not in (".html", ".htm"):
+        raise UserError(
+            f"--out {printable(str(out))} is there, and is no page by its name: give one that ends "
+            "in .html."
+        )
 
 
 def _write(path: Path, page: str) -> None:

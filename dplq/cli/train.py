@@ -24,6 +24,7 @@ from dplq.cli.summary import places_text, settings_text
 from dplq.errors import UserError, printable, suggest
 from dplq.io.exit_code import closed_pipe
 from dplq.io.imports import add_import, import_modules
+from dplq.io.log import CurrentStdout
 from dplq.io.validation.paths import refused_paths, user_folder
 
 OVERRIDES = {  # flag -> config key it sets
@@ -263,19 +264,6 @@ def refuse_to_delete_what_is_used(args: argparse.Namespace, cfg: Any) -> None:
                 f"--overwrite would delete the run in {cfg.OUTPUT_DIR}, which {flag} names. Leave "
                 "it out, or give another --output-dir."
             )
-
-
-class CurrentStdout(logging.StreamHandler):
-    """Logging handler for the current `sys.stdout`, which Dassl replaces to keep a log file."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> Any:
-        """Return the present `sys.stdout`, whole where a terminal is left out for a while."""
-        terminal = sys.modules.get("dplq.host.terminal")
-        return sys.stdout if terminal is None else terminal.full_stdout()
 
 
 def needs_model(trainer: str) -> bool:

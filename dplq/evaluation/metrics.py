@@ -5,10 +5,15 @@ A new metric is a function of both, and its name in `METRICS` (docs/extending.md
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from dplq.errors import UserError, few, one_line
 from dplq.evaluation.prediction_rows import distinct_names
+
+logger = logging.getLogger(__name__)
 
 
 def accuracy(labels: list[int], predictions: list[int]) -> float:
@@ -38,6 +43,36 @@ METRICS: dict[str, Callable[[list[int], list[int]], float]] = {
     "macro_f1": macro_f1,
 }
 
+OWN_METRICS = tuple(METRICS)
+
+
+def check_metrics(taken: Iterable[str]) -> None:
+    """Refuse (UserError) a metric whose name results.json has for something else.
+
+    Args:
+        taken: names of its entries.
+    """
+    if names := sorted(METRICS.keys() & {*taken, "per_class_accuracy", "total", "correct"}):
+        raise UserError(
+            f"METRICS has {few(names)}, which results.json has for something else: give the metric "
+            "another name."
+        )
+
+
+def value_of(name: str, labels: list[int], predictions: list[int]) -> float | None:
+    """Return a metric's value; None, with a warning, where it has none that can be written."""
+    try:
+        value = float(METRICS[name](labels, predictions))
+    except Exception as error:  # of a function of somebody else: the others are not lost
+        if name in OWN_METRICS:
+            raise
+        logger.warning("The metric %s has failed, and is left empty: %s", name, one_line(error))
+        return None
+    if not math.isfinite(value):
+        logger.warning("The metric %s is %s, and is left empty.", name, value)
+        return None
+    return value
+
 
 def scores(labels: list[int], predictions: list[int], names: dict[int, str]) -> dict[str, Any]:
     """Return all metrics, the accuracy of every class in percent, and counts.
@@ -53,7 +88,7 @@ def scores(labels: list[int], predictions: list[int], names: dict[int, str]) -> 
     for label, guess in zip(labels, predictions, strict=True):
         by_class[label].append(label == guess)
     return {
-        **{name: metric(labels, predictions) for name, metric in METRICS.items()},
+        **{name: value_of(name, labels, predictions) for name in METRICS},
         "per_class_accuracy": {
             distinct[label]: 100.0 * sum(hits) / len(hits) for label, hits in by_class.items()
         },

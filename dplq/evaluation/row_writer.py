@@ -44,6 +44,8 @@ class RowWriter(ABC):
         UserError: a file is there that holds something else; or it cannot be written.
     """
 
+    _has_failed = False
+
     def __init__(
         self, path: str | os.PathLike[str], classes: Sequence[str], columns: Sequence[str]
     ) -> None:
@@ -100,6 +102,7 @@ class RowWriter(ABC):
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> UserError:
+        self._has_failed = True
         return UserError(
             f"Cannot write {self.path}: {error.strerror or error}. Free some space or give another "
             "file, then run the same command again: it continues."
@@ -110,7 +113,11 @@ class RowWriter(ABC):
         if not self._file.closed:
             with contextlib.suppress(OSError):  # a pipe or a device has nothing to flush
                 os.fsync(self._file.fileno())
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError as error:  # what could not be written is tried once more
+                if not self._has_failed:
+                    raise self._unwritable(error) from error
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from dplq.io.validation.paths import refused_paths
 
 DONE, PROBLEMS, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 KILLED, TERMINATED = 137, 143  # of a process that SIGKILL or SIGTERM ended, as a shell gives it
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota, a limit of the shell
 CLOSED = (errno.EPIPE, errno.EIO)  # of an output that nobody reads: `| head`, a closed terminal
 
 
@@ -30,6 +31,12 @@ def exit_code(run: Callable[[], int]) -> int:
         return MISTAKE
     except BrokenPipeError:
         return closed_pipe()
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _discard(sys.stdout)
+        print(f"error: nothing more can be written ({error}).", file=sys.stderr)
+        return MISTAKE
     except KeyboardInterrupt:
         print("Interrupted. The same command resumes where it can.", file=sys.stderr)
         return INTERRUPTED

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from dplq.errors import few
+from dplq.errors import few, printable
 from dplq.io.checkpoint import damaged
 from dplq.io.spec import Spec, SpecEntry
+from dplq.io.validation.paths import name_problem
 from dplq.io.validation.schema import Count, InvalidContent, Name, convert
 
 NEEDED = ("method", "backbone", "domain", "settings", "classnames")
@@ -81,6 +82,10 @@ def check_model_header(header: Mapping[str, Any], path: str | os.PathLike[str]) 
         for key in ("backbone", "domain"):
             if header[key] is not None:
                 _check_spec(header[key], key)
+        for index, name in enumerate(header["classnames"]):
+            if problem := name_problem(name):
+                where = f"classnames[{index}]: the name {printable(name)!r}"
+                raise damaged(path, f"is damaged: in its header, {where} {problem}")
     except InvalidContent as error:
         raise damaged(path, f"is damaged: in its header, {error.problem}") from error
 

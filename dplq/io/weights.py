@@ -108,11 +108,32 @@ def read_content(
     path = Path(path)
     try:
         content = _read(path, extra)
+    except _RunsCode:
+        raise
     except Exception as error:  # torch, zipfile and safetensors each have their own
         raise UserError(_why_unreadable(path, error, container)) from error
     if not isinstance(content, Mapping):
         raise UserError(f"'{path}' holds a {type(content).__name__}, expected a state dict")
     return content
+
+
+class _RunsCode(UserError):
+    """Error for a file that runs code of its own when it is opened."""
+
+
+def _refuse_code(path: Path) -> None:
+    """Refuse a TorchScript archive with a class that runs code when it is opened.
+
+    It is read by torch's own reader, which sees the members that torch would load.
+    """
+    archive = torch._C.PyTorchFileReader(str(path))
+    for name in archive.get_all_records():
+        if name.startswith("code/") and b"__setstate__" in archive.get_record(name):
+            raise _RunsCode(
+                f"'{path}' is not loaded: it is a TorchScript archive that runs code when it is "
+                f"opened (__setstate__ in {name}). If you trust the file, load it elsewhere and "
+                "save its state_dict alone"
+            )
 
 
 def _read(path: Path, extra: Sequence[Callable[..., Any]]) -> Any:
@@ -122,7 +143,8 @@ def _read(path: Path, extra: Sequence[Callable[..., Any]]) -> Any:
 
         return load_file(path)
     if is_torchscript(path):
-        # Its pickles hold tensors and TorchScript classes only; they create no Python objects.
+        # Its pickles hold tensors and TorchScript classes only, whose `__setstate__` would run.
+        _refuse_code(path)
         with warnings.catch_warnings():
             # torch.jit is deprecated, but OpenAI publishes CLIP in no other format.
             warnings.simplefilter("ignore")

@@ -29,10 +29,10 @@ from dplq.io import checkpoint
 from dplq.io.finite import non_finite
 from dplq.io.header import check_model_header
 from dplq.io.spec import PARTS, Spec
-from dplq.io.validation.paths import user_path
+from dplq.io.validation.paths import name_problem, user_path
 from dplq.methods.prediction import Images, Prediction, predict
 from dplq.methods.public_checkpoints import PublicFormat
-from dplq.methods.registry import METHODS
+from dplq.methods.registry import METHODS, check_registered
 from dplq.methods.settings import MethodSettings
 from dplq.training.frozen.batch import CLIP, DOMAIN, FrozenBatch
 
@@ -233,6 +233,11 @@ class CLIPModel(nn.Module):
         yield
 
     @property
+    def left_out(self) -> str:
+        """Name what `gradient_part` leaves out; "" for nothing."""
+        return ""
+
+    @property
     def unchanged_clip(self) -> Backbone:
         """The backbone as it was loaded."""
         return self.clip
@@ -383,6 +388,7 @@ class CLIPModel(nn.Module):
         """
         if own := sorted(self.header().keys() & extra.keys()):
             raise UserError(f"The header has {few(own)} of its own: name the entry otherwise.")
+        check_registered(type(self))
         path, state = user_path(path, "path"), self.prompt_learner.state_dict()
         if found := non_finite(state):
             raise UserError(
@@ -571,6 +577,8 @@ def validate_classnames(classnames: Sequence[str]) -> list[str]:
     for index, name in enumerate(names):
         if not isinstance(name, str):
             raise UserError(f"classnames[{index}] is {shown(name)}; it must be a text.")
+        if problem := name_problem(name):
+            raise UserError(f"classnames[{index}] {problem}: {shown(name)}; give another name.")
     return list(map(str, names))  # numpy's texts are not JSON's
 
 

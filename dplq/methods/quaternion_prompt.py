@@ -226,6 +226,13 @@ class QuaternionPromptCLIP(PromptedCLIP):
         finally:
             self._uses_head = True
 
+    @property
+    def left_out(self) -> str:
+        """Name what `gradient_part` leaves out; "" for nothing."""
+        switches = self.switches
+        parts = {"head": switches.head_weight, "map": switches.map_weight}
+        return " and ".join(name for name, weight in parts.items() if weight)
+
     def save(self, path: str | os.PathLike[str], **extra: Any) -> None:
         """Write a checkpoint as the base does, once `fit_features` has been called."""
         self._check_fitted()

@@ -75,6 +75,18 @@ METHODS = MethodRegistry()
 register_method = METHODS.register
 
 
+def check_registered(cls: type[CLIPModel]) -> None:
+    """Refuse (UserError) a model class that the `method` in its checkpoint does not lead to."""
+    known = METHODS[cls.method] if cls.method and cls.method in METHODS else None
+    if known is cls:
+        return
+    taken = f", which is that of {known.__module__}.{known.__qualname__}" if known else ""
+    raise UserError(
+        f"The method of {cls.__module__}.{cls.__qualname__} is '{cls.method}'{taken}: a checkpoint "
+        "of it could not be opened. Give the class a `method` of its own, and @register_method."
+    )
+
+
 def create_model(
     method: str,
     clip: Backbone,

@@ -76,8 +76,10 @@ def all_class_runs(runs: Iterable[Run]) -> list[Run]:
 
 
 def shots_of(run: Run) -> int:
-    """Return the training images per class of a run; 0 for zero-shot."""
-    return 0 if run.zero_shot else run.setting.shots
+    """Return the training images per class of a run; 0 for zero-shot, ALL_SHOTS for all."""
+    if run.zero_shot:
+        return 0
+    return run.setting.shots if run.setting.shots > 0 else ALL_SHOTS
 
 
 def shots_table(runs: Iterable[Run], *, ci95: bool = False) -> Table:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load as safetensors_load
 from safetensors.torch import load_file
 
 import dplq
@@ -232,6 +234,43 @@ def test_an_interrupted_command_is_continued(run, tmp_path, monkeypatch, topk):
     code, said, _ = run(*given)
     assert (code, "12 images are done, 0 are left" in said) == (0, True)
     assert torch.equal(load_file(cut / "a.safetensors")["features"], second)
+
+
+def test_features_stay_with_the_rows_of_their_images(run, tmp_path):
+    """A row that was deleted, or rows in another order, would move all features after them."""
+    out, features = tmp_path / "a.csv", tmp_path / "a.safetensors"
+    given = ("images", "--out", out, "--features", features)
+    run(*given)
+    whole, lines = features.read_bytes(), out.read_text(encoding="utf-8").splitlines(True)
+    for changed, said in (
+        ([*lines[:3], *lines[4:]], "the features of 12 images, but the CSV file has 11 rows"),
+        ([lines[0], *reversed(lines[1:])], "the features of other images than the rows of the CSV"),
+    ):
+        out.write_text("".join(changed), encoding="utf-8")
+        code, _, err = run(*given)
+        assert (code, said in err) == (2, True), err
+        assert features.read_bytes() == whole
+    part = features.with_name("a.safetensors.part")
+    os.replace(features, part)  # as of a command that was cut, which may have more than the rows
+    out.write_text("".join([*lines[:3], *lines[4:]]), encoding="utf-8")
+    code, _, err = run(*given)
+    assert (code, "the features of other images than the rows" in err) == (2, True), err
+    out.write_text("".join(lines[:-2]), encoding="utf-8")
+    assert run(*given)[0] == 0
+    torch.testing.assert_close(
+        load_file(features)["features"], safetensors_load(whole)["features"], rtol=0, atol=1e-6
+    )
+
+
+def test_nothing_but_a_file_is_replaced(run, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for flags in (
+        ["--out", tmp_path / "pipe"],
+        ["--out", "a.csv", "--features", tmp_path / "pipe"],
+    ):
+        code, _, err = run("images", *flags, "--overwrite")
+        assert (code, "is a pipe or device, not a file" in err) == (2, True), err
+        assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
 
 
 def test_an_image_is_the_same_from_another_folder_and_by_another_path(

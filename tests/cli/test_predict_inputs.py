@@ -14,6 +14,8 @@ from PIL import Image
 import dplq
 from dplq.cli.predict import main
 from dplq.cli.prediction.accuracy import Accuracy
+from dplq.cli.prediction.inputs import find_inputs
+from dplq.errors import UserError
 from dplq.evaluation.prediction_table import PredictionTable
 from dplq.io.runs.trained_images import (
     TrainedImages,
@@ -325,3 +327,18 @@ def test_files_that_are_called_like_keys(run, folder, tmp_path, monkeypatch):
     finally:
         for name in ("INPUT.1.jpg", "INPUT.WINDOW"):
             (folder / name).unlink()
+
+
+def test_what_a_table_says_counts_wherever_it_is_given(tmp_path):
+    """Of an image that a folder has given before; contradictions are refused."""
+    images, first, second = tmp_path / "images", tmp_path / "a.csv", tmp_path / "b.csv"
+    images.mkdir()
+    Image.new("RGB", (9, 9)).save(images / "1.png")
+    first.write_text("path,label,patient\nimages/1.png,sea,p1\n", encoding="utf-8")
+    second.write_text("path,label\nimages/1.png,forest\n", encoding="utf-8")
+    for given in ([images, first], [first, images]):
+        found = find_inputs(list(map(str, given)))
+        (image,) = found.images
+        assert (image.label, image.group, len(found.repeated)) == ("sea", "p1", 1)
+    with pytest.raises(UserError, match="given twice, with the label 'sea' and the label 'fo"):
+        find_inputs([str(first), str(second)])

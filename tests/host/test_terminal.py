@@ -16,8 +16,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from dplq.cli.train import CurrentStdout
 from dplq.host import terminal
+from dplq.io.log import CurrentStdout
 from tests.runner import make_project, train
 
 END = b"the end"

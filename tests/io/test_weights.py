@@ -243,3 +243,32 @@ def test_a_seed_is_a_whole_number(seed):
         drawn = torch.rand(2)
     with private_rng(3):
         assert torch.equal(drawn, torch.rand(2))
+
+
+class Writes(torch.nn.Module):
+    """A module whose TorchScript runs when it is opened."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path, self.weight = path, torch.nn.Parameter(torch.ones(2))
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, torch.Tensor, bool]:
+        return (self.path, self.weight, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, torch.Tensor, bool]) -> None:
+        self.path, self.training = state[0], state[2]
+        written = torch.from_file(state[0], True, 2, dtype=torch.uint8)
+        self.weight = state[1] + written.fill_(65).sum() * 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_an_archive_that_runs_code_is_not_opened(tmp_path):
+    path, written = tmp_path / "clip.pt", tmp_path / "written"
+    torch.jit.script(Writes(str(written))).save(str(path))
+    with pytest.raises(UserError, match="it is a TorchScript archive that runs code when it is"):
+        read_state_dict(path)
+    assert not written.exists()
+    torch.jit.load(str(path))  # so it would have
+    assert written.read_bytes() == b"AA"

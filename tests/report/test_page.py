@@ -358,6 +358,7 @@ class TestCommand:
             (["predictions.csv"], "is no results*.json: give the folder of the run"),
             (["run.json"], "is no results*.json: give the folder of the run"),
             ([".", "--out", "folder"], "--out folder is a folder: give a file"),
+            ([".", "--out", "run.json"], "--out run.json is there, and is no page by its name"),
         ],
     )
     def test_bad_input_is_one_line(self, arguments, said, tmp_path, monkeypatch, capsys):

@@ -178,7 +178,7 @@ class PromptTrainer(FrozenTrainer):
         """Compare the accuracy on the training images with that before the first step."""
         end = train_accuracy(self)
         if end is not None:
-            report_fit(self.start_accuracy, end)
+            report_fit(self.start_accuracy, end, self.model.left_out)
             self.train_accuracy = {"start": self.start_accuracy, "end": end}
 
     def before_epoch(self) -> None:

@@ -45,10 +45,17 @@ def train_accuracy(trainer: Any) -> float | None:
     return 100.0 * hits / total
 
 
-def report_fit(start: float | None, end: float) -> None:
-    """Print both accuracies; warn where the training made them worse, or did not fit."""
+def report_fit(start: float | None, end: float, left_out: str = "") -> None:
+    """Print both accuracies; warn where the training made them worse, or did not fit.
+
+    Args:
+        start: before the first step, in percent; None where it is not known.
+        end: after the last one.
+        left_out: what is no part of the training, and of these accuracies.
+    """
     before = "" if start is None else f"{start:.1f}% before, "
-    text = f"Accuracy on the training images: {before}{end:.1f}% after the training"
+    without = f" (without {left_out})" if left_out else ""
+    text = f"Accuracy on the training images{without}: {before}{end:.1f}% after the training"
     if problem := fit_problem(start, end):
         logger.warning("%s. The training %s: %s.", text, problem, ADVICE[problem])
     else:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.errors import UserError
+from dplq.evaluation.metrics import OWN_METRICS, check_metrics
 from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.checks import check_for_trainer
 from dplq.host.dassl import describe_dassl, prepare_worker
@@ -23,7 +24,9 @@ from dplq.host.terminal import log_only, print_in_terminal
 from dplq.host.weights import check_weights
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.io.runs.folder import RunFolder
+from dplq.io.runs.results import Results
 from dplq.methods.base import CLIPModel
+from dplq.methods.registry import check_registered
 from dplq.training.distributed import (
     by_main,
     is_main,
@@ -103,6 +106,7 @@ class FrozenTrainer(CheckpointTrainer):
                 "in the train.py of this tree, where it extends the config for its own trainers."
             )
         self.check_cfg(cfg)  # Dassl does too, but only after the seed is used
+        check_metrics(name for name in Results.__struct_fields__ if name not in OWN_METRICS)
         check_weights(cfg, type(self))  # before the images are read
         # Without a seed the run draws one, so that it can still be resumed exactly.
         self.run_seed = cfg.SEED if cfg.SEED >= 0 else random.SystemRandom().randrange(2**31)
@@ -237,6 +241,7 @@ class FrozenTrainer(CheckpointTrainer):
         names = list(self.dm.dataset.classnames)
         with self.own_keys():
             self.model = self.build_prompt_model(clip, names, self.run_seed).to(self.device)
+        check_registered(type(self.model))  # before a training whose model nothing could open
         configure_model(self.model, self.precision, cfg.MODEL)
         self.model.input = input_of(cfg.INPUT, clip)
         self.model.noise_generator = torch.Generator(self.device)

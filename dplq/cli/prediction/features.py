@@ -2,13 +2,16 @@
 
 The header has a fixed length: it says from the start whose features they are, and at the end how
 many, so that nothing is held in memory. Until then the file has the suffix ``.part``, and another
-command continues it.
+command continues it. Digests of the images' paths tell whether the CSV file still has their rows.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -19,6 +22,9 @@ from dplq.io.validation.paths import is_file
 NAME = "features"  # of the tensor
 HEADER = 1 << 14  # bytes of length and header together, for a path; spaces at its end are ignored
 ITEM = 4  # bytes of a float32
+ROWS = "rows"  # entry of the header: digests of the last rows
+DIGITS = 8  # of each digest
+MOST = 1000  # digests in the header; a command that was cut lacks fewer rows
 
 
 def part_of(path: Path) -> Path:
@@ -48,9 +54,44 @@ def _metadata(path: Path) -> dict[str, str] | None:
             if int.from_bytes(file.read(8), "little") != HEADER - 8:
                 return None
             found: dict[str, str] = json.loads(file.read(HEADER - 8))["__metadata__"]
-            return found
+            return {key: value for key, value in found.items() if key != ROWS}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+class RowDigests:
+    """Digests of the first 0, 1, 2, ... paths, of which the last `MOST` are kept."""
+
+    def __init__(self, paths: Sequence[str] = ()) -> None:
+        self._hash, self.first = hashlib.sha256(), 0
+        self.kept = [self._now()]
+        self.add(paths)
+
+    def add(self, paths: Sequence[str]) -> None:
+        """Add a batch."""
+        for path in paths:
+            self._hash.update(path.encode("utf-8", "surrogateescape") + b"\0")
+            self.kept.append(self._now())
+        if (left := len(self.kept) - MOST) > 0:
+            self.first, self.kept = self.first + left, self.kept[left:]
+
+    def _now(self) -> str:
+        return self._hash.hexdigest()[:DIGITS]
+
+    def entry(self) -> str:
+        """Return what the header has of them."""
+        return json.dumps([self.first, "".join(self.kept)])
+
+    @staticmethod
+    def fit(path: Path, paths: Sequence[str]) -> bool:
+        """Return whether the rows of a file begin with these paths; older files do not say it."""
+        with open(path, "rb") as file:
+            header = json.loads(file.read(HEADER)[8:])["__metadata__"]
+        if ROWS not in header:
+            return True
+        first, text = json.loads(header[ROWS])
+        start = (len(paths) - first) * DIGITS
+        return start >= 0 and text[start : start + DIGITS] == RowDigests(paths)._now()
 
 
 class FeatureFile:
@@ -59,35 +100,38 @@ class FeatureFile:
     Args:
         path: the file; while it is written ``<path>.part``.
         width: d.
-        rows: that the CSV file has already; later ones are cut off.
+        done: paths of the rows that the CSV file has already; what a batch that was cut has more is
+            removed.
         metadata: texts for the header, which say what the features are of.
         overwrite: begin anew, whatever is there.
 
     Raises:
-        UserError: it holds something else, has fewer rows, or cannot be written.
+        UserError: it holds something else or other rows, or cannot be written.
     """
 
     def __init__(
-        self, path: Path, width: int, rows: int, metadata: dict[str, str], overwrite: bool
+        self,
+        path: Path,
+        width: int,
+        done: Sequence[str],
+        metadata: dict[str, str],
+        overwrite: bool,
     ) -> None:
         self.path, self.part, self.width, self.metadata = path, part_of(path), width, metadata
+        self._digests, rows = RowDigests(done), len(done)
         if not overwrite:
             check_features(path, metadata)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if overwrite or not rows:
-                path.unlink(missing_ok=True)
-                self.part.unlink(missing_ok=True)
-            elif path.exists():
-                os.replace(path, self.part)
+                for file in (path, self.part):
+                    if is_file(file):
+                        file.unlink()
+            else:
+                self._check_rows(done)
+                if path.exists():
+                    os.replace(path, self.part)
             self._file = open(self.part, "r+b" if self.part.exists() else "w+b")  # noqa: SIM115
-            there = (os.path.getsize(self.part) - HEADER) // (ITEM * width)
-            if rows and there < rows:
-                self._file.close()
-                raise UserError(
-                    f"{path} has the features of {max(there, 0)} images, but the CSV file has "
-                    f"{rows} rows. Use --overwrite to begin anew."
-                )
             end = HEADER + rows * ITEM * width
             self._file.truncate(end)
             self._write_header(rows)
@@ -95,9 +139,29 @@ class FeatureFile:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def add(self, features: Tensor) -> None:
-        """Write features (B, d), float32."""
+    def _check_rows(self, done: Sequence[str]) -> None:
+        """Refuse (UserError) a file whose rows are not those of the CSV file."""
+        is_whole = is_file(self.path)
+        file, rows = self.path if is_whole else self.part, len(done)
+        size = os.path.getsize(file) if is_file(file) else HEADER
+        there = max((size - HEADER) // (ITEM * self.width), 0)
+        if there < rows or (is_whole and there > rows):
+            raise UserError(
+                f"{self.path} has the features of {there} images, but the CSV file has {rows} "
+                "rows. Use --overwrite to begin anew."
+            )
+        if not RowDigests.fit(file, done):
+            raise UserError(
+                f"{self.path} has the features of other images than the rows of the CSV file, or "
+                "in another order: the CSV file was changed. Use --overwrite to begin anew."
+            )
+
+    def add(self, features: Tensor, paths: Sequence[str]) -> None:
+        """Write features (B, d), float32, of the images with these paths."""
         try:
+            self._digests.add(paths)
+            self._write_header(0)
+            self._file.seek(0, os.SEEK_END)
             self._file.write(features.contiguous().numpy().astype("<f4", copy=False).tobytes())
             self._file.flush()
         except OSError as error:
@@ -120,7 +184,8 @@ class FeatureFile:
             "shape": [rows, self.width],
             "data_offsets": [0, rows * ITEM * self.width],
         }
-        entries = {"__metadata__": self.metadata, NAME: tensor}
+        about = {**self.metadata, ROWS: self._digests.entry()}
+        entries = {"__metadata__": about, NAME: tensor}
         text = json.dumps(entries, ensure_ascii=False).encode()
         assert len(text) <= HEADER - 8  # no path is so long
         self._file.seek(0)
@@ -137,4 +202,5 @@ class FeatureFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # said where it was written
+            self._file.close()

@@ -84,7 +84,8 @@ def claim(output: Path, own: Identity, overwrite: bool) -> str:
     record = identity_file(output)
     if overwrite:
         for path in (output, record):
-            path.unlink(missing_ok=True)
+            if is_file(path):  # a device or a pipe is refused
+                path.unlink()
     if is_file(record):
         there: Identity = read_json(
             record, Identity, remedy="Give another --out, or --overwrite.", max_bytes=1 << 26

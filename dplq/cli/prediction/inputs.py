@@ -63,7 +63,7 @@ def find_inputs(given: Sequence[str], columns: Columns | None = None) -> Inputs:
     Raises:
         UserError: one names nothing, or nothing is an image, or a table is not in order.
     """
-    found, known, place_of = Inputs(), set(), Places()
+    found, known, place_of = Inputs(), dict[str, int](), Places()
     for argument in given:
         for image in _named_by(argument, found, columns):
             if problem := name_problem(image.path):
@@ -71,14 +71,35 @@ def find_inputs(given: Sequence[str], columns: Columns | None = None) -> Inputs:
             place = place_of(image.path)
             if place in known:
                 found.repeated.append(image.path)
+                first = found.images[known[place]]
+                found.images[known[place]] = _merged(first, image)
                 continue
-            known.add(place)
+            known[place] = len(found.images)
             found.images.append(image)
     if not found.images:
         raise UserError(f"There is no image in {few(map(printable, given))}.", *found.notes)
     if columns is not None and any(astuple(columns)) and not found.tables:
         raise UserError("DATASET.COLUMNS is for tables, and none of the IMAGES is one.")
     return found
+
+
+def _merged(first: InputImage, again: InputImage) -> InputImage:
+    """Return an image that was given twice with what either says of it; the first path stays.
+
+    Raises:
+        UserError: they say something else.
+    """
+    for what, one, other in (
+        ("label", first.label, again.label),
+        ("group", first.group, again.group),
+    ):
+        if one and other and one != other:
+            raise UserError(
+                f"{printable(first.path)} is given twice, with the {what} {one!r} and the {what} "
+                f"{other!r}: correct one, or leave it out."
+            )
+    named = first if first.label else again
+    return InputImage(first.path, named.label, named.name, first.group or again.group)
 
 
 class Places:

@@ -63,7 +63,7 @@ def classify(
         done = [images[index] for index in scores.indices]
         if done:
             if features is not None and scores.features is not None:
-                features.add(scores.features)
+                features.add(scores.features, [image.path for image in done])
             labels = list(map(label_of, done))
             output.add(done, labels, scores.logits)
             guesses = ranking(scores.logits, 1)[:, 0].tolist()

@@ -222,7 +222,7 @@ class DeltaModel(AdaptedModel):
             return self._encode()
         state = state_of(self.prompt_learner if self.learns_text else nn.Identity(), self.sos)
         if self._kept is None or self._kept[0] != state:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():  # a later step may need them
                 self._kept = state, self._encode()
         return self._kept[1]
 

@@ -42,12 +42,12 @@ class ReferenceTextModel(PromptedCLIP):
         super().set_classnames(classnames)
         self._reference = None
 
-    @torch.no_grad()
     def reference_text(self) -> Tensor:
-        """Return L2-normalised features (1, K, d) of the frozen CLIP."""
+        """Return L2-normalised features (1, K, d) of the frozen CLIP, float32."""
         device = self.clip.logit_scale.device
         if self._reference is None or self._reference.device != device:
-            self._reference = self.encode_reference().unsqueeze(0)
+            with torch.inference_mode(False), torch.no_grad():  # a later step may need them
+                self._reference = self.encode_reference().unsqueeze(0)
         return self._reference
 
     def encode_reference(self) -> Tensor:

@@ -114,4 +114,5 @@ class TCPModel(AnchoredTextModel):
 
     def prompts(self, images: Tensor) -> Prompts:
         """Return the prompts, the same for all images (B, 3, H, W)."""
-        return self.prompt_learner(self.reference_text())
+        learner = self.prompt_learner
+        return learner(self.reference_text().to(next(learner.parameters()).dtype))

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from dplq.evaluation.fit import fit_problem
+from dplq.io.validation.local_paths import PATH_KEYS, without_folders
 from dplq.report.numbers import duration
 from dplq.report.run_page import RunPage
 from dplq.report.section import Section
@@ -16,7 +17,6 @@ from dplq.report.tables import table
 from dplq.report.templating import fill
 
 CLASSES = {"all": "all", "base": "base (the first half)", "new": "new (the second half)"}
-PLACES = ("DATASET.ROOT", "OUTPUT_DIR", "RESUME")  # keys that say where files were
 
 
 def section(run: RunPage) -> Section:
@@ -65,11 +65,11 @@ def parts(run: RunPage) -> Iterator[tuple[str, Markup]]:
             table("Of the training, in their order.", ("class", "name"), names, labels=2),
         )
     if run.options.changed is not None:
-        changed = [
-            (key, _shown(value))
-            for key, value in run.options.changed.items()
-            if run.options.images or key not in PLACES
-        ]
+        known = run.options.changed
+        if not run.options.images:
+            known = {key: value for key, value in known.items() if key not in PATH_KEYS}
+            known = without_folders(known)[0]
+        changed = [(key, _shown(value)) for key, value in known.items()]
         yield (
             f"Config keys that differ from their defaults ({len(changed)})",
             table("docs/settings.md explains the keys.", ("key", "value"), changed, labels=2),
