@@ -15,11 +15,13 @@ from dplq.host.dassl import ensure_dassl, register_trainer
 ensure_dassl()
 
 from ._engine.base import PromptTrainer  # noqa: E402
+from ._engine.deltas import DeltaTrainer  # noqa: E402
 from ._engine.domain import DomainTrainer  # noqa: E402
 from ._engine.frozen import FrozenTrainer  # noqa: E402
 from ._engine.heads import HeadTrainer, TrainedHeadTrainer  # noqa: E402
 
 __all__ = [
+    "DeltaTrainer",
     "DomainTrainer",
     "FrozenTrainer",
     "HeadTrainer",

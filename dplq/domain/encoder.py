@@ -76,6 +76,8 @@ class DomainEncoder(nn.Module):
         in_chans: int = 3,
     ) -> None:
         super().__init__()
+        if (mean is None) != (std is None):
+            raise UserError("mean and std of a domain encoder go together: give both, or neither.")
         self.encoder = encoder
         self.projection = nn.Identity() if projection is None else projection
         self.spec = spec

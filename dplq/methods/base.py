@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -386,7 +387,7 @@ class CLIPModel(nn.Module):
             UserError: the file cannot be written, a weight is nan or infinite, or an entry would
                 replace one of the model's own.
         """
-        if own := sorted(self.header().keys() & extra.keys()):
+        if own := sorted((self.header().keys() | RECORDED) & extra.keys()):
             raise UserError(f"The header has {few(own)} of its own: name the entry otherwise.")
         check_registered(type(self))
         path, state = user_path(path, "path"), self.prompt_learner.state_dict()
@@ -396,7 +397,10 @@ class CLIPModel(nn.Module):
                 f"({few(found, 4, '; ')}). Train it again with a lower learning rate, or in fp32."
             )
         recorded = {**self._clip_entries(), **self.input.header_entries()}
-        checkpoint.save(path, state, {**self.header(), **recorded, **extra})
+        content = {**self.header(), **recorded, **extra}
+        if extra:
+            _check_extra(content, path)
+        checkpoint.save(path, state, content)
 
     def _clip_entries(self) -> dict[str, str]:
         """Return what decides features of the backbone and its record alone does not tell.
@@ -561,6 +565,19 @@ def _cure(then: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> str:
 
 def _identity_of(entry: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if entry is None else Spec.from_header(entry).identity()
+
+
+def _check_extra(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse (UserError) a header with entries that `check_model_header` would refuse."""
+    try:
+        check_model_header(content, path)
+    except checkpoint.DamagedFile as error:
+        why = error.problem.partition(": ")[2]
+        raise UserError(f"{path} is not written, as nothing could open it: {why}") from error
+
+
+# entries of a checkpoint's header that `save` writes beside those of `CLIPModel.header`
+RECORDED = frozenset(("format", "input", "activation", "backbone_config", "tokenizer"))
 
 
 def validate_classnames(classnames: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import Field, dataclass, field, fields
 from functools import partial
 from typing import Any
 
+from dplq.errors import UserError
 from dplq.io.validation.values import (
     Check,
     each,
@@ -74,6 +75,12 @@ class MethodSettings:
     @classmethod
     def config_fields(cls) -> list[Field[Any]]:
         """Return the fields that are config keys."""
+        for own in fields(cls):
+            if "is_key" not in own.metadata:
+                raise UserError(
+                    f"The setting {own.name} of {cls.__name__} has no option(DEFAULT, HELP): write "
+                    "its default so (docs/extending.md)."
+                )
         return [own for own in fields(cls) if own.metadata["is_key"]]
 
     def report_unused(self, name: str, reason: str) -> None:
@@ -119,7 +126,13 @@ def check_of(own: Field[Any]) -> Check:
     """Return the check of a field: its type, choices and limits; None where it is the default."""
     declared = own.type.__name__ if isinstance(own.type, type) else str(own.type)
     choices, limits = own.metadata["choices"], own.metadata["limits"]
-    kind = KINDS[declared.partition(" | ")[0]](**limits)
+    name = declared.partition(" | ")[0]
+    if name not in KINDS:
+        raise UserError(
+            f"The setting {own.name} has the type {declared}: a setting is one of "
+            f"{', '.join(KINDS)}, each also with | None."
+        )
+    kind = KINDS[name](**limits)
     check = _chosen(kind, choices) if choices else kind
     return optional(check) if own.default is None else check
 

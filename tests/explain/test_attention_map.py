@@ -211,5 +211,6 @@ def test_no_image(clip: Backbone) -> None:
 def test_a_model_of_the_domain_features_alone_is_refused(clip: Backbone) -> None:
     domain = dplq.load_domain_encoder("clip", backbone=tiny_backbone(seed=1))
     model = create_model("LinearProbe", clip, NAMES, domain=domain, seed=0, features="domain")
+    model.prompt_learner.put()  # as if it were fitted
     with pytest.raises(UserError, match="do not depend, by a gradient, on CLIP's image tower"):
         attention_map(model, IMAGES)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 import dplq
 from dplq.errors import UserError
 from dplq.methods.coop import CoOpModel
+from dplq.methods.settings import MethodSettings, option
 from tests.tiny import tiny_backbone
 
 
@@ -57,3 +60,44 @@ def test_tcp_in_double_precision():
         single, double = model(images), model.double()(images.double())
     assert double.dtype == torch.float64
     torch.testing.assert_close(double.float(), single, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"input": "RGB"}, "The header has input of its own"),
+        ({"format": "png"}, "The header has format of its own"),
+        ({"epoch": 3.5}, "is not written, as nothing could open it: in its header, epoch"),
+        ({"split": 3}, "is not written, as nothing could open it: in its header, split"),
+    ],
+)
+def test_a_header_that_could_not_be_read_is_not_written(tmp_path, extra, said):
+    model = dplq.create_model("CoOp", tiny_backbone(), ["a", "b"], n_ctx=2)
+    with pytest.raises(UserError, match=said):
+        model.save(tmp_path / "model.safetensors", **extra)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["LinearProbe", "GDA", "TipAdapter", "SSText", "CLAP"])
+def test_a_head_that_is_not_fitted_names_no_class(tmp_path, method):
+    model = dplq.create_model(method, tiny_backbone(), ["a", "b"]).eval()
+    images = torch.rand(2, 3, *[model.clip.image_size] * 2)
+    with pytest.raises(UserError, match=f"{method} is not fitted: call model.fit"):
+        model(images)
+    model.prompt_learner.load_state_dict(model.prompt_learner.state_dict())
+    assert model(images).shape == (2, 2)
+
+
+def test_settings_of_ones_own_say_what_they_lack():
+    @dataclass(frozen=True)
+    class Bare(MethodSettings):
+        scale: float = 1.0
+
+    @dataclass(frozen=True)
+    class Numbers(MethodSettings):
+        scales: list[float] = option((1.0,), "scales")  # noqa: RUF009
+
+    with pytest.raises(UserError, match=r"scale of Bare has no option\(DEFAULT, HELP\)"):
+        Bare.config_fields()
+    with pytest.raises(UserError, match=r"scales has the type list\[float\]: a setting is one of"):
+        Numbers()

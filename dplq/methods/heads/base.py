@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from dplq.clip.backbone import Backbone
 from dplq.clip.templates import DEFAULT_TEMPLATE, fill_templates, template_features
 from dplq.domain.encoder import DomainEncoder
-from dplq.errors import UserError
+from dplq.errors import UserError, few
 from dplq.methods.base import CLIPModel, validate_classnames
 from dplq.methods.heads.fitting import FitData, check_every_class
 from dplq.methods.init import seeded_generator
@@ -63,6 +63,8 @@ class Fitted(nn.Module):
         for name, tensor in tensors.items():
             parameter = nn.Parameter(tensor, requires_grad=name in learned)
             self.register_parameter(name, parameter)
+        self.is_fitted = False  # or loaded
+        self.register_load_state_dict_post_hook(_was_loaded)
 
     if TYPE_CHECKING:
 
@@ -75,6 +77,11 @@ class Fitted(nn.Module):
             found = tensor.detach().to(own.device, own.dtype)
             # Contiguous, as when loaded: other strides give other last bits.
             own.data = found.clone(memory_format=torch.contiguous_format)
+        self.is_fitted = True
+
+
+def _was_loaded(learner: Fitted, _: Any) -> None:
+    learner.is_fitted = True
 
 
 class HeadModel(CLIPModel):
@@ -196,6 +203,11 @@ class HeadModel(CLIPModel):
         check_every_class(data.train.labels, self.classnames, self.method)
         self._forget()
         chosen = self.solve(data)
+        if unknown := sorted(chosen.keys() - self.settings.keys()):
+            raise UserError(
+                f"solve() of {self.method} returns {few(unknown)}, which is no setting."
+            )
+        self.prompt_learner.is_fitted = True
         self._chosen = {name: (self.settings[name], value) for name, value in chosen.items()}
         self.settings |= chosen
         return chosen
@@ -204,6 +216,7 @@ class HeadModel(CLIPModel):
         """Put back the initial tensors, and the settings that the last fit chose."""
         self.prompt_learner.zero_grad()
         self.prompt_learner.put(**self._initial)
+        self.prompt_learner.is_fitted = False
         for name, (before, after) in self._chosen.items():
             if self.settings[name] == after:  # one that was set since stays
                 self.settings[name] = before
@@ -245,7 +258,13 @@ class HeadModel(CLIPModel):
         return F.normalize(self.unit(features), dim=-1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, K) of CLIP-normalised images (B, 3, H, W)."""
+        """Return logits (B, K) of CLIP-normalised images (B, 3, H, W).
+
+        Raises:
+            UserError: the head is neither fitted nor loaded.
+        """
+        if not self.prompt_learner.is_fitted:
+            raise UserError(f"{self.method} is not fitted: call model.fit(data), or load a file.")
         features = self.features(images)
         with without_autocast(images.device):  # it would round the logits
             return self.classify(features)
