@@ -10,6 +10,7 @@ import torch
 import dplq
 from dplq.errors import UserError
 from dplq.methods.coop import CoOpModel
+from dplq.methods.heads.fitting import FitData, Labelled
 from dplq.methods.settings import MethodSettings, option
 from tests.tiny import tiny_backbone
 
@@ -84,6 +85,9 @@ def test_a_head_that_is_not_fitted_names_no_class(tmp_path, method):
     images = torch.rand(2, 3, *[model.clip.image_size] * 2)
     with pytest.raises(UserError, match=f"{method} is not fitted: call model.fit"):
         model(images)
+    flat = Labelled(model.features(images), torch.tensor([0, 1]))
+    with pytest.raises(UserError, match=r"the shape \(2, \d+\); it must be \(V, N, d\)"):
+        model.fit(FitData(flat))
     model.prompt_learner.load_state_dict(model.prompt_learner.state_dict())
     assert model(images).shape == (2, 2)
 

@@ -198,8 +198,13 @@ class HeadModel(CLIPModel):
             fit.
 
         Raises:
-            UserError: a class has no training image.
+            UserError: a class has no training image, or the features are not (V, N, d).
         """
+        if data.train.features.dim() != 3:
+            raise UserError(
+                f"The training features have the shape {tuple(data.train.features.shape)}; it must "
+                "be (V, N, d), V views of N images: features[None] of one view."
+            )
         check_every_class(data.train.labels, self.classnames, self.method)
         self._forget()
         chosen = self.solve(data)
