@@ -387,7 +387,7 @@ class CLIPModel(nn.Module):
             UserError: the file cannot be written, a weight is nan or infinite, or an entry would
                 replace one of the model's own.
         """
-        if own := sorted((self.header().keys() | RECORDED) & extra.keys()):
+        if own := sorted((self.header().keys() | {"format"}) & extra.keys()):
             raise UserError(f"The header has {few(own)} of its own: name the entry otherwise.")
         check_registered(type(self))
         path, state = user_path(path, "path"), self.prompt_learner.state_dict()
@@ -574,10 +574,6 @@ def _check_extra(content: Mapping[str, Any], path: Path) -> None:
     except checkpoint.DamagedFile as error:
         why = error.problem.partition(": ")[2]
         raise UserError(f"{path} is not written, as nothing could open it: {why}") from error
-
-
-# entries of a checkpoint's header that `save` writes beside those of `CLIPModel.header`
-RECORDED = frozenset(("format", "input", "activation", "backbone_config", "tokenizer"))
 
 
 def validate_classnames(classnames: Sequence[str]) -> list[str]:

@@ -66,7 +66,7 @@ def test_tcp_in_double_precision():
 @pytest.mark.parametrize(
     ("extra", "said"),
     [
-        ({"input": "RGB"}, "The header has input of its own"),
+        ({"input": "RGB"}, "is not written, as nothing could open it: in its header, input"),
         ({"format": "png"}, "The header has format of its own"),
         ({"epoch": 3.5}, "is not written, as nothing could open it: in its header, epoch"),
         ({"split": 3}, "is not written, as nothing could open it: in its header, split"),
