@@ -44,10 +44,3 @@ class TwoStage(DeltaTrainer):
         """Return the epochs of both stages."""
         first = self.first_stage
         return {"first stage": first, "second stage": self.max_epoch - first}
-
-    def schedule_position(self) -> tuple[int, int]:
-        """Return the epoch in this stage, and how many the stage has."""
-        first = self.first_stage
-        if self.epoch < first:
-            return self.epoch, first
-        return self.epoch - first, self.max_epoch - first

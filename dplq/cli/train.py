@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import gc
 import logging
 import os
@@ -22,7 +21,7 @@ from typing import Any
 from dplq.cli.config_files import dataset_config, default_config, trainer_config
 from dplq.cli.summary import places_text, settings_text
 from dplq.errors import UserError, printable, suggest
-from dplq.io.exit_code import closed_pipe
+from dplq.io.exit_code import closed_pipe, is_disk_full
 from dplq.io.imports import add_import, import_modules
 from dplq.io.log import CurrentStdout
 from dplq.io.validation.paths import refused_paths, user_folder
@@ -464,11 +463,6 @@ def is_mistake(error: Exception) -> bool:
     from dplq.host.dassl import user_error_types
 
     return is_disk_full(error) or isinstance(error, user_error_types())
-
-
-def is_disk_full(error: Exception) -> bool:
-    """Return whether an error is that nothing more can be written."""
-    return isinstance(error, OSError) and error.errno == errno.ENOSPC
 
 
 def printed(error: Exception) -> bool:

@@ -465,12 +465,23 @@ def _steps(cfg: Any) -> str:
 
 
 def _warm_up(cfg: Any) -> str:
-    epochs, length = cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.MAX_EPOCH
-    if epochs <= length:
+    warm, length = cfg.OPTIM.WARMUP_EPOCH, cfg.OPTIM.MAX_EPOCH
+    return warm_up_problem(warm, length, f"OPTIM.MAX_EPOCH {length}")
+
+
+def warm_up_problem(warm: int, length: int, what: str) -> str:
+    """Return what is wrong with a warm-up of so many epochs; "" for nothing.
+
+    Args:
+        warm: OPTIM.WARMUP_EPOCH.
+        length: epochs that it begins.
+        what: says how many they are.
+    """
+    if warm <= length:
         return ""
     return (
-        f"OPTIM.WARMUP_EPOCH is {epochs}, but OPTIM.MAX_EPOCH {length}: the warm-up cannot be "
-        "longer than the run; change one of the two."
+        f"OPTIM.WARMUP_EPOCH is {warm}, but {what}: the warm-up cannot be longer; set "
+        f"OPTIM.WARMUP_EPOCH to at most {length}, -1 for none."
     )
 
 

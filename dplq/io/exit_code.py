@@ -32,7 +32,7 @@ def exit_code(run: Callable[[], int]) -> int:
     except BrokenPipeError:
         return closed_pipe()
     except OSError as error:
-        if error.errno not in FULL:
+        if not is_disk_full(error):
             raise
         _discard(sys.stdout)
         print(f"error: nothing more can be written ({error}).", file=sys.stderr)
@@ -40,6 +40,11 @@ def exit_code(run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("Interrupted. The same command resumes where it can.", file=sys.stderr)
         return INTERRUPTED
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error is that nothing more can be written."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def shell_code(code: int) -> int:

@@ -108,7 +108,7 @@ def read_content(
     path = Path(path)
     try:
         content = _read(path, extra)
-    except _RunsCode:
+    except UserError:  # says it already
         raise
     except Exception as error:  # torch, zipfile and safetensors each have their own
         raise UserError(_why_unreadable(path, error, container)) from error
@@ -117,19 +117,15 @@ def read_content(
     return content
 
 
-class _RunsCode(UserError):
-    """Error for a file that runs code of its own when it is opened."""
-
-
 def _refuse_code(path: Path) -> None:
-    """Refuse a TorchScript archive with a class that runs code when it is opened.
+    """Refuse (UserError) a TorchScript archive with a class that runs code when it is opened.
 
     It is read by torch's own reader, which sees the members that torch would load.
     """
     archive = torch._C.PyTorchFileReader(str(path))
     for name in archive.get_all_records():
         if name.startswith("code/") and b"__setstate__" in archive.get_record(name):
-            raise _RunsCode(
+            raise UserError(
                 f"'{path}' is not loaded: it is a TorchScript archive that runs code when it is "
                 f"opened (__setstate__ in {name}). If you trust the file, load it elsewhere and "
                 "save its state_dict alone"

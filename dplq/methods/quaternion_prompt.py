@@ -229,9 +229,7 @@ class QuaternionPromptCLIP(PromptedCLIP):
     @property
     def left_out(self) -> str:
         """Name what `gradient_part` leaves out; "" for nothing."""
-        switches = self.switches
-        parts = {"head": switches.head_weight, "map": switches.map_weight}
-        return " and ".join(name for name, weight in parts.items() if weight)
+        return "the head" if self.switches.head_weight else ""
 
     def save(self, path: str | os.PathLike[str], **extra: Any) -> None:
         """Write a checkpoint as the base does, once `fit_features` has been called."""

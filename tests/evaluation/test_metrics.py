@@ -9,6 +9,7 @@ import pytest
 
 from dplq.errors import UserError
 from dplq.evaluation import metrics
+from dplq.trainers._engine.results import ENTRIES
 
 
 def test_values_of_metrics_of_ones_own(monkeypatch, caplog):
@@ -27,8 +28,8 @@ def test_values_of_metrics_of_ones_own(monkeypatch, caplog):
     ]
 
 
-@pytest.mark.parametrize("name", ["seed", "total"])
+@pytest.mark.parametrize("name", ["seed", "total", "correct", "images"])
 def test_a_name_that_is_taken_is_refused(monkeypatch, name):
     monkeypatch.setitem(metrics.METRICS, name, lambda *_: 1.0)
     with pytest.raises(UserError, match=f"METRICS has {name}, which results.json has for"):
-        metrics.check_metrics(["seed", "shots"])
+        metrics.check_metrics(ENTRIES)

@@ -14,7 +14,9 @@ from PIL import Image
 
 import dplq
 from dplq.evaluation.fit import FITTED, fit_problem
+from dplq.evaluation.metrics import METRICS
 from dplq.trainers._engine import fit
+from dplq.trainers._engine.results import ENTRIES
 from tests.runner import make_project, train
 
 
@@ -26,7 +28,9 @@ def test_the_accuracies_are_those_of_the_saved_model_on_the_plain_images(tmp_pat
     flags = [*make_project(tmp_path), "--output-dir", str(tmp_path / "run"), "OPTIM.LR", "0.05"]
     done = train(tmp_path / "log", flags)
     assert done.code == 0, done.err
-    found = json.loads((tmp_path / "run/results.json").read_text())["train_accuracy"]
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results.keys() - METRICS.keys() <= ENTRIES  # no metric of one's own may have these names
+    found = results["train_accuracy"]
     clip = str(tmp_path / "clip")
     model = dplq.load(tmp_path / "run/prompt_learner/model-3.safetensors", weights=clip)
     names = json.loads((tmp_path / "run/prompt_learner/train_images.json").read_text())["train"]
@@ -93,3 +97,11 @@ def test_hits_are_counted_over_all_batches_in_eval_mode(monkeypatch):
     )
     assert fit.train_accuracy(trainer) == 75.0
     assert modes == ["eval"]
+
+
+def test_what_is_no_part_of_the_training_is_named(capsys):
+    fit.report_fit(50.0, 90.0, "the head")
+    assert capsys.readouterr().out == (
+        "Accuracy on the training images (without the head): 50.0% before, 90.0% after the "
+        "training\n"
+    )

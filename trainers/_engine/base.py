@@ -195,12 +195,17 @@ class PromptTrainer(FrozenTrainer):
             super().run_epoch()
 
     def stages(self) -> dict[str, int]:
-        """Return how many epochs each learning-rate schedule of the run has, by what it is of."""
+        """Return how many epochs each learning-rate schedule of the run has, in order, by name."""
         return {"run": self.max_epoch}
 
     def schedule_position(self) -> tuple[int, int]:
         """Return where the learning-rate schedule is: epoch, counted from 0, and its length."""
-        return self.epoch, self.max_epoch
+        position = self.epoch
+        for length in self.stages().values():
+            if position < length:
+                return position, length
+            position -= length
+        raise ValueError(f"epoch {self.epoch} is beyond the last of {self.max_epoch}")
 
     def parse_batch_train(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return images (B, 3, H, W) and labels (B,) on the device."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dplq.clip.backbone import Backbone, load_backbone
 from dplq.errors import UserError
-from dplq.evaluation.metrics import OWN_METRICS, check_metrics
+from dplq.evaluation.metrics import check_metrics
 from dplq.evaluation.predictions import EvaluationRecord
 from dplq.host.checks import check_for_trainer
 from dplq.host.dassl import describe_dassl, prepare_worker
@@ -24,7 +24,6 @@ from dplq.host.terminal import log_only, print_in_terminal
 from dplq.host.weights import check_weights
 from dplq.io.runs.files import MODEL_FOLDER
 from dplq.io.runs.folder import RunFolder
-from dplq.io.runs.results import Results
 from dplq.methods.base import CLIPModel
 from dplq.methods.registry import check_registered
 from dplq.training.distributed import (
@@ -53,7 +52,7 @@ from .ownership import (
 from .parts import SharedRecord, shared_test
 from .probabilities import check_temperature, keeps_probabilities, outcome_of, write_predictions
 from .prompts import print_prompts
-from .results import write_results
+from .results import ENTRIES, write_results
 from .texts import dataset_template
 from .tracking import begin_tracking, track_results
 from .train_images import refuse_test_only, report_imbalance
@@ -106,7 +105,7 @@ class FrozenTrainer(CheckpointTrainer):
                 "in the train.py of this tree, where it extends the config for its own trainers."
             )
         self.check_cfg(cfg)  # Dassl does too, but only after the seed is used
-        check_metrics(name for name in Results.__struct_fields__ if name not in OWN_METRICS)
+        check_metrics(ENTRIES)
         check_weights(cfg, type(self))  # before the images are read
         # Without a seed the run draws one, so that it can still be resumed exactly.
         self.run_seed = cfg.SEED if cfg.SEED >= 0 else random.SystemRandom().randrange(2**31)

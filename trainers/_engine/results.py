@@ -16,11 +16,14 @@ from dplq.io.atomic import write_bytes_atomically
 from dplq.io.checkpoint import NUMBERED
 from dplq.io.runs.files import RESULTS_FILE
 from dplq.io.runs.folder import recorded_identity
-from dplq.io.runs.results import FORMAT, read_results
+from dplq.io.runs.results import FORMAT, Results, read_results
 from dplq.io.validation.paths import is_file
 
 from .environment import device_name, git_commit, peak_memory_mib, versions
 from .trained_on import split_hash
+
+# entries of results.json, which no metric of one's own may be called
+ENTRIES = frozenset((*Results.__struct_fields__, "correct", "images", "git_commit"))
 
 
 def write_results(trainer: Any, path: Path, seconds: float, metrics: dict[str, Any] | None) -> None:

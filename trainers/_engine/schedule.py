@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from dplq.errors import UserError
+from dplq.host.checks import warm_up_problem
 from dplq.training.schedule import learning_rate
 
 logger = logging.getLogger(__name__)
@@ -40,11 +41,8 @@ def check_warm_up(given: Any, length: int, name: str) -> None:
     if not 0 < length <= warm:
         return
     epochs = "1 epoch" if length == 1 else f"{length} epochs"
-    if warm > length:
-        raise UserError(
-            f"OPTIM.WARMUP_EPOCH is {warm}, but the {name} has {epochs}: the warm-up cannot be "
-            f"longer; set OPTIM.WARMUP_EPOCH to at most {length}, -1 for none."
-        )
+    if problem := warm_up_problem(warm, length, f"the {name} has {epochs}"):
+        raise UserError(problem)
     highest = max(rate_of(epoch, length, given, given.LR) for epoch in range(length))
     if highest < given.LR:
         logger.warning(

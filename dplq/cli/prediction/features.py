@@ -40,7 +40,7 @@ def check_features(path: Path, metadata: dict[str, str]) -> None:
         metadata: of those that are to be written.
     """
     for file in (path, part_of(path)):
-        if is_file(file) and os.path.getsize(file) and _metadata(file) != metadata:
+        if is_file(file) and os.path.getsize(file) and _without_rows(file) != metadata:
             raise UserError(
                 f"{file} is there, and has no features of this checkpoint for this --out. Give "
                 "another --features, or --overwrite to replace it."
@@ -54,9 +54,14 @@ def _metadata(path: Path) -> dict[str, str] | None:
             if int.from_bytes(file.read(8), "little") != HEADER - 8:
                 return None
             found: dict[str, str] = json.loads(file.read(HEADER - 8))["__metadata__"]
-            return {key: value for key, value in found.items() if key != ROWS}
+            return found
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _without_rows(path: Path) -> dict[str, str]:
+    """Return what a file says of itself but for its rows."""
+    return {key: value for key, value in (_metadata(path) or {}).items() if key != ROWS}
 
 
 class RowDigests:
@@ -82,16 +87,11 @@ class RowDigests:
         """Return what the header has of them."""
         return json.dumps([self.first, "".join(self.kept)])
 
-    @staticmethod
-    def fit(path: Path, paths: Sequence[str]) -> bool:
-        """Return whether the rows of a file begin with these paths; older files do not say it."""
-        with open(path, "rb") as file:
-            header = json.loads(file.read(HEADER)[8:])["__metadata__"]
-        if ROWS not in header:
-            return True
-        first, text = json.loads(header[ROWS])
-        start = (len(paths) - first) * DIGITS
-        return start >= 0 and text[start : start + DIGITS] == RowDigests(paths)._now()
+    def fit(self, entry: str) -> bool:
+        """Return whether rows of which a header has this entry begin with these."""
+        first, text = json.loads(entry)
+        start = (self.first + len(self.kept) - 1 - first) * DIGITS
+        return start >= 0 and text[start : start + DIGITS] == self._now()
 
 
 class FeatureFile:
@@ -128,7 +128,7 @@ class FeatureFile:
                     if is_file(file):
                         file.unlink()
             else:
-                self._check_rows(done)
+                self._check_rows(rows)
                 if path.exists():
                     os.replace(path, self.part)
             self._file = open(self.part, "r+b" if self.part.exists() else "w+b")  # noqa: SIM115
@@ -139,10 +139,10 @@ class FeatureFile:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def _check_rows(self, done: Sequence[str]) -> None:
-        """Refuse (UserError) a file whose rows are not those of the CSV file."""
+    def _check_rows(self, rows: int) -> None:
+        """Refuse (UserError) a file whose rows are not those, so many, of the CSV file."""
         is_whole = is_file(self.path)
-        file, rows = self.path if is_whole else self.part, len(done)
+        file = self.path if is_whole else self.part
         size = os.path.getsize(file) if is_file(file) else HEADER
         there = max((size - HEADER) // (ITEM * self.width), 0)
         if there < rows or (is_whole and there > rows):
@@ -150,7 +150,8 @@ class FeatureFile:
                 f"{self.path} has the features of {there} images, but the CSV file has {rows} "
                 "rows. Use --overwrite to begin anew."
             )
-        if not RowDigests.fit(file, done):
+        entry = (_metadata(file) or {}).get(ROWS)  # older files have none
+        if entry is not None and not self._digests.fit(entry):
             raise UserError(
                 f"{self.path} has the features of other images than the rows of the CSV file, or "
                 "in another order: the CSV file was changed. Use --overwrite to begin anew."
